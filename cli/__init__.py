@@ -1,0 +1,1 @@
+"""The ``flowkit`` command: the only place that parses arguments, prints and exits."""

@@ -1,0 +1,139 @@
+"""The command group: finds commands lazily, reads flowkit.toml, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowkit import __version__
+from flowkit.cli.console import show, warn
+from flowkit.errors import FlowkitError
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_DAMAGED = 4
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+# name -> its help line. The module is flowkit.cli.<name with _>, imported only when the command runs.
+COMMANDS = {
+    "extract": "Decode videos, compute TV-L1 flow, write one clip file a video.",
+    "pack": "Gather clips into HDF5 shards and write a split's manifests.",
+    "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.",
+    "evaluate": "Run the paper's test protocol and print its table.",
+    "demo": "Run the whole pipeline on generated videos, in minutes.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command runs, so that ``--help`` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module("flowkit.cli." + cmd_name.replace("-", "_"))
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and parameter.envvar is None and parameter.name:
+                parameter.envvar = [f"FLOWKIT_{cmd_name}_{parameter.name}".upper().replace("-", "_"), f"FLOWKIT_{parameter.name}".upper()]
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Read flowkit.toml: keys at the top are for every command that has them, a table ``[extract]`` for that command alone."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise click.UsageError(f"{path} is not valid TOML: {cause}") from cause
+    shared = {key.replace("-", "_"): value for key, value in values.items() if not isinstance(value, dict)}
+    settings: dict[str, Any] = {}
+    for name in COMMANDS:
+        own = values.get(name, {})
+        if not isinstance(own, dict):
+            raise click.UsageError(f"{path}: [{name}] must be a table of that command's options")
+        settings[name] = shared | {key.replace("-", "_"): value for key, value in own.items()}
+    unknown = sorted(key for key, value in values.items() if isinstance(value, dict) and key not in COMMANDS)
+    if unknown:
+        raise click.UsageError(f"{path}: no such command: {', '.join(unknown)}")
+    return settings
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=True)
+@click.version_option(__version__, prog_name="flowkit")
+@click.option("--debug", is_flag=True, envvar="FLOWKIT_DEBUG", help="Show a traceback when something goes wrong.")
+@click.pass_context
+def flowkit(ctx: click.Context, debug: bool) -> None:
+    """Turn folders of videos into optical flow, HDF5 shards and a trained ST-ResNet.
+
+    \b
+    In a folder that holds videos/<class>/<video>:
+      flowkit extract videos/
+      flowkit pack --split 1
+      flowkit train
+      flowkit evaluate
+
+    Every option can also be set by FLOWKIT_<OPTION>, FLOWKIT_<COMMAND>_<OPTION>, or in ./flowkit.toml.
+    """
+    ctx.obj = {"debug": debug}
+    settings = Path("flowkit.toml")
+    if settings.is_file():
+        ctx.default_map = read_settings_file(settings)
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise SystemExit(EXIT_SIGTERM)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with DESIGN's codes: 0 good, 1 error, 2 usage, 3 some failed, 4 damage, 130/143 stopped."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or os.environ.get("FLOWKIT_DEBUG", "") not in ("", "0")
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False)
+    except click.Abort:
+        code = EXIT_SIGINT
+    except KeyboardInterrupt:
+        code = EXIT_SIGINT
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (FlowkitError, OSError) as error:
+        if debug:
+            raise
+        warn(f"flowkit: error: {show(describe(error))}")
+        code = EXIT_ERROR
+    except Exception as error:
+        if debug:
+            raise
+        warn(f"flowkit: internal error: {type(error).__name__}: {show(str(error))}")
+        warn("This is a fault of flowkit: run it again with `flowkit --debug ...` and report what it prints.")
+        code = EXIT_ERROR
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's message; for a plain OSError, what went wrong and with which file."""
+    if isinstance(error, OSError) and not isinstance(error, FlowkitError) and error.strerror:
+        named = " and ".join(repr(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{error.strerror}: {named}" if named else error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,41 @@
+"""Options that several commands share, each declared once.
+
+data_option   --data DIR           the data root
+split_option  --split N            a split's number
+json_option   --json               machine-readable output on stdout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def data_option(command: Command) -> Command:
+    """Add ``--data DIR``."""
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("flowkit-data"),
+        show_default=True,
+        envvar="FLOWKIT_DATA",
+        metavar="DIR",
+        help="The data root, where everything is written and read.",
+    )(command)
+
+
+def split_option(command: Command) -> Command:
+    """Add ``--split N``."""
+    return click.option(
+        "--split", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Which split of the data set."
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")(command)

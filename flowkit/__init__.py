@@ -1,0 +1,68 @@
+"""flowkit turns folders of videos into motion: frames, TV-L1 optical flow, HDF5 shards, and a trained ST-ResNet.
+
+Public names are imported lazily (PEP 562), so that ``import flowkit`` loads none of torch, click, cv2, h5py, av, numba.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+# setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it.
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "setup.py").is_file():
+    __path__.append(str(_CHECKOUT))
+
+if TYPE_CHECKING:
+    from flowkit.errors import (
+        CheckpointError,
+        DeviceError,
+        FlowkitError,
+        ManifestError,
+        ParameterError,
+        ShardFormatError,
+        VideoDecodeError,
+    )
+    from flowkit.flow import TVL1Params, compute_flow
+    from flowkit.manifest import ClipRecord, Dataset, Split
+    from flowkit.quantise import Quantiser
+    from flowkit.shards.reader import Clip, ShardReader
+    from flowkit.shards.verify import Problem, verify
+    from flowkit.video import FrameBatch, VideoInfo, probe, read_frames
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "CheckpointError": "flowkit.errors",
+    "DeviceError": "flowkit.errors",
+    "FlowkitError": "flowkit.errors",
+    "ManifestError": "flowkit.errors",
+    "ParameterError": "flowkit.errors",
+    "ShardFormatError": "flowkit.errors",
+    "VideoDecodeError": "flowkit.errors",
+    "TVL1Params": "flowkit.flow",
+    "compute_flow": "flowkit.flow",
+    "ClipRecord": "flowkit.manifest",
+    "Dataset": "flowkit.manifest",
+    "Split": "flowkit.manifest",
+    "Quantiser": "flowkit.quantise",
+    "Clip": "flowkit.shards.reader",
+    "ShardReader": "flowkit.shards.reader",
+    "Problem": "flowkit.shards.verify",
+    "verify": "flowkit.shards.verify",
+    "FrameBatch": "flowkit.video",
+    "VideoInfo": "flowkit.video",
+    "probe": "flowkit.video",
+    "read_frames": "flowkit.video",
+}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'flowkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,133 @@
+"""The settings of the network and of training, as frozen dataclasses; recipes as data (standard library only)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from flowkit.errors import ParameterError
+
+Injection = Literal["none", "residual", "direct"]
+InjectionDirection = Literal["motion_to_appearance", "appearance_to_motion", "both"]
+InjectionKind = Literal["additive", "multiplicative"]
+TemporalInit = Literal["average", "center"]
+TemporalPadding = Literal["zeros", "replicate"]
+TemporalPoolPosition = Literal["after_pool5", "before_pool5"]
+HeadPool = Literal["7x7", "global"]
+
+STAGE_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
+
+
+@dataclass(frozen=True)
+class STResNetConfig:
+    """What an `STResNet` is made of; stored in every checkpoint.
+
+    Parameters
+    ----------
+    num_classes : int
+    depth : {50, 101, 152}
+        Bottleneck ResNet depth; ignored where `stage_units` is given.
+    stage_units : tuple of 4 int, optional
+        Residual units a stage, each at least 2 (unit b carries the temporal convolutions). Default: those of `depth`.
+    base_width : int
+        Channels of conv1; stage k has ``base_width * 2**k`` bottleneck channels. 64 is ResNet's.
+    input_size : int, px
+        S, side of a training crop. Test sides are clamped to [S, 2S]; the head's window is ``ceil(S/32)``.
+    stride_in_1x1 : bool
+        Put a stage's stride on the first 1x1 convolution (the original "v1" layout) instead of the 3x3 (torchvision's).
+    injection : {"none", "residual", "direct"}
+        How one stream enters the other before unit b of every stage. ``residual``: into the residual branch only (eq. 2).
+        ``direct``: into both the branch and the identity path.
+    injection_direction, injection_kind
+        Ablations; the paper's are motion to appearance, additive.
+    temporal_convolution : bool
+        Whether the 1x1 convolutions of unit b are 1x1x3 (space x time).
+    temporal_init : {"average", "center"}
+        Taps when inflated: w/3 each (eq. 5), or (0, w, 0).
+    temporal_padding : {"zeros", "replicate"}
+    temporal_pool : bool
+        Max pooling over time, size 5 stride 2: ST-ResNet*.
+    temporal_pool_position : {"after_pool5", "before_pool5"}
+    head_pool : {"7x7", "global"}
+        Window of the average pool before the classifier: ``ceil(S/32)`` with stride 1, or everything.
+    motion_dropout : float
+        Dropout before the motion classifier, in [0, 1); .8 in the motion base stream only.
+
+    Raises
+    ------
+    ParameterError
+        If a value is not one of those listed.
+    """
+
+    num_classes: int
+    depth: int = 50
+    stage_units: tuple[int, int, int, int] | None = None
+    base_width: int = 64
+    input_size: int = 224
+    stride_in_1x1: bool = False
+    injection: Injection = "residual"
+    injection_direction: InjectionDirection = "motion_to_appearance"
+    injection_kind: InjectionKind = "additive"
+    temporal_convolution: bool = True
+    temporal_init: TemporalInit = "average"
+    temporal_padding: TemporalPadding = "zeros"
+    temporal_pool: bool = False
+    temporal_pool_position: TemporalPoolPosition = "after_pool5"
+    head_pool: HeadPool = "7x7"
+    motion_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "injection": Injection,
+            "injection_direction": InjectionDirection,
+            "injection_kind": InjectionKind,
+            "temporal_init": TemporalInit,
+            "temporal_padding": TemporalPadding,
+            "temporal_pool_position": TemporalPoolPosition,
+            "head_pool": HeadPool,
+        }
+        for name, kind in choices.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ParameterError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        for name in ("stride_in_1x1", "temporal_convolution", "temporal_pool"):
+            if not isinstance(getattr(self, name), bool):
+                raise ParameterError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        for name, least in (("num_classes", 1), ("base_width", 1), ("input_size", 32)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if self.stage_units is None and self.depth not in STAGE_UNITS:
+            raise ParameterError(f"depth must be one of {', '.join(map(str, STAGE_UNITS))} (or give stage_units), got {self.depth!r}")
+        if self.stage_units is not None:
+            units = tuple(self.stage_units)
+            if len(units) != 4 or not all(isinstance(n, int) and n >= 2 for n in units):
+                raise ParameterError(f"stage_units must be four whole numbers of at least 2, got {self.stage_units!r}")
+            object.__setattr__(self, "stage_units", units)
+        if not 0 <= self.motion_dropout < 1:
+            raise ParameterError(f"motion_dropout must be in [0, 1), got {self.motion_dropout!r}")
+
+    @property
+    def units(self) -> tuple[int, int, int, int]:
+        """Residual units of each stage."""
+        return self.stage_units or STAGE_UNITS[self.depth]
+
+    @property
+    def head_window(self) -> int:
+        """Side of the head's average-pooling window on the last feature map: 7 for 224."""
+        return math.ceil(self.input_size / 32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as built-in types."""
+        values = asdict(self)
+        values["stage_units"] = list(self.stage_units) if self.stage_units else None
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> STResNetConfig:
+        """Make a config from what `to_dict` returned; unknown names raise `ParameterError`."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
+        return cls(**{**values, "stage_units": tuple(values["stage_units"]) if values.get("stage_units") else None})
