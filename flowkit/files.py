@@ -1,0 +1,74 @@
+"""Write files so that a final name means a whole file: part file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PART_SUFFIX = ".part"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the part path ``<name>.part`` beside `path`; what is written there takes the final name when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+        The final name. Its folder is made if need be; a file of that name is replaced whole, at once.
+
+    Yields
+    ------
+    Path
+        Where to write. The block must create this file and close it. If the block raises, the part file is removed
+        and a file already at `path` is left as it was.
+
+    Raises
+    ------
+    OSError
+        If the folder or file cannot be written, or the block made no part file.
+    """
+    part = path.with_name(path.name + PART_SUFFIX)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)  # what a killed run left, or a link laid there: never written through
+    try:
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8, line ends as they are) to `path` so that a reader sees the old file or the whole new one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a file already at `path` is then left as it was.
+    """
+    with replacing(path) as part:
+        part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut, where the file system can do that."""
+    if os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync of folders
+            raise
+    finally:
+        os.close(descriptor)

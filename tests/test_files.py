@@ -1,0 +1,64 @@
+"""A final name means a whole file, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flowkit.files import replacing, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "table.csv"
+    write_atomically(path, "é,😀\r\nb\n")
+    assert path.read_bytes() == "é,😀\r\nb\n".encode()
+    assert os.listdir(path.parent) == ["table.csv"]
+
+
+def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+    with replacing(path) as part:
+        part.write_bytes(b"new")
+        assert part.name == "a.json.part"
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_interrupted_block_leaves_the_old_file_and_no_part(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+
+    def interrupted() -> None:
+        with replacing(path) as part:
+            part.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass
+    assert path.read_bytes() == b"old"
+
+
+def test_a_link_at_the_part_name_is_not_written_through(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "a.json.part").symlink_to(victim)
+    write_atomically(tmp_path / "a.json", b"new")
+    assert victim.read_bytes() == b"precious"
+    assert (tmp_path / "a.json").read_bytes() == b"new"
