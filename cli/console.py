@@ -81,14 +81,14 @@ class Progress:
     what : str
         The stage's name.
     total : float
-        How much there is to do, in `unit`.
+        How much there is to do, in `unit`; 0 where that is not known.
     unit : str
         What is counted: ``pairs``, ``steps``, ``videos``.
     """
 
     def __init__(self, what: str, *, total: float, unit: str, every_seconds: float = 10.0) -> None:
         self.what, self.total, self.unit, self.every_seconds = what, total, unit, every_seconds
-        self.done, self.note = 0.0, ""
+        self.done, self.fraction, self.note = 0.0, 0.0, ""
         self._started = self._told = time.monotonic()
         self._live: Any = None
         self._task: Any = None
@@ -120,10 +120,15 @@ class Progress:
 
     def advance(self, amount: float = 1.0, *, note: str = "") -> None:
         """Count `amount` more as done; `note` says what else is worth knowing (failures, the loss)."""
-        self.done += amount
-        self.note = note
+        self.update(self.done + amount, note=note)
+
+    def update(self, done: float, *, fraction: float | None = None, note: str = "") -> None:
+        """Set how much is done; `fraction` of the whole where that is known better than ``done / total``."""
+        self.done, self.note = done, note
+        self.fraction = done / self.total if fraction is None and self.total else fraction or 0.0
         if self._live is not None:
-            self._live.update(self._task, completed=self.done, total=max(self.total, self.done), rate=show_name(self._rate()))
+            total = max(self.total, self.done) if fraction is None else self.done / fraction if fraction else None
+            self._live.update(self._task, completed=self.done, total=total, rate=show_name(self._rate()))
         elif time.monotonic() - self._told >= self.every_seconds:
             self._told = time.monotonic()
             warn(self._line())
@@ -132,12 +137,13 @@ class Progress:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = self.done / elapsed
         parts = [f"{rate:.1f} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s per {self.unit.removesuffix('s')}"]
-        if 0 < self.done < self.total:
-            parts.append(f"{duration((self.total - self.done) / rate)} left")
+        if 0 < self.fraction < 1:
+            parts.append(f"{duration(elapsed / self.fraction - elapsed)} left")
         if self.note:
             parts.append(self.note)
         return ", ".join(parts)
 
     def _line(self) -> str:
         elapsed = duration(time.monotonic() - self._started)
-        return f"{self.what}: {self.done:.0f}/{max(self.total, self.done):.0f} {self.unit} in {elapsed}, {show_name(self._rate())}"
+        count = f"{self.done:.0f}/{max(self.total, self.done):.0f}" if self.total else f"{self.done:.0f}"
+        return f"{self.what}: {count} {self.unit} in {elapsed}, {show_name(self._rate())}"

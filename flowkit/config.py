@@ -1,0 +1,94 @@
+"""The settings of extract, and the data root's record of them (standard library only, so that help stays fast)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from flowkit.errors import ManifestError, ParameterError
+from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.quantise import Quantiser
+
+Solver = Literal["strict", "fast", "cuda"]
+Codec = Literal["zstd", "gzip", "none", "jpeg"]
+
+MIN_SHORT_SIDE = 32  # below it TV-L1 has no pyramid and a network nothing to see
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What all clips of a data root share; stored in ``dataset.json``, never mixed.
+
+    Parameters
+    ----------
+    preset : {"opencv", "paper", "denseflow"}
+        The preset that `tvl1` started from.
+    tvl1 : TVL1Params
+        The resolved parameters.
+    solver : {"strict", "fast", "cuda"}
+        Which of the solvers computed the flow: their results differ in the last digits.
+    quantiser : Quantiser
+    short_side : int, px
+        Short side of the stored frames; flow is in px/frame at this size.
+    codec : {"zstd", "gzip", "none", "jpeg"}
+
+    Raises
+    ------
+    ParameterError
+        If a value is not one of those listed.
+    """
+
+    preset: str = "opencv"
+    tvl1: TVL1Params = field(default_factory=TVL1Params)
+    solver: Solver = "strict"
+    quantiser: Quantiser = field(default_factory=Quantiser)
+    short_side: int = 256
+    codec: Codec = "zstd"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("preset", PRESETS), ("solver", get_args(Solver)), ("codec", get_args(Codec))):
+            if getattr(self, name) not in choices:
+                raise ParameterError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if isinstance(self.short_side, bool) or not isinstance(self.short_side, int) or self.short_side < MIN_SHORT_SIDE:
+            raise ParameterError(f"short_side must be a whole number of at least {MIN_SHORT_SIDE} px, got {self.short_side!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as built-in types."""
+        return {
+            "preset": self.preset,
+            "tvl1": self.tvl1.to_dict(),
+            "solver": self.solver,
+            "quantiser": self.quantiser.to_dict(),
+            "short_side": self.short_side,
+            "codec": self.codec,
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> ExtractSettings:
+        """Make settings from what `to_dict` returned.
+
+        Raises
+        ------
+        ManifestError
+            If anything is missing, unknown or of a wrong type.
+        """
+        names = {"preset", "tvl1", "solver", "quantiser", "short_side", "codec"}
+        if not isinstance(values, dict) or set(values) != names or not isinstance(values["tvl1"], dict):
+            raise ManifestError(f"extraction settings must have exactly the keys {', '.join(sorted(names))}, got {values!r}")
+        try:
+            tvl1, quantiser = TVL1Params.from_dict(values["tvl1"]), Quantiser.from_dict(values["quantiser"])
+            return cls(**{**values, "tvl1": tvl1, "quantiser": quantiser})
+        except ParameterError as cause:
+            raise ManifestError(f"extraction settings are not valid: {cause}") from cause
+
+    def differences(self, other: ExtractSettings) -> list[str]:
+        """Name each setting in which `other` differs, with both values: ``bound: 20.0, not 15.0``."""
+        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(value if isinstance(value, dict) else {key: value})
+    return flat

@@ -1,0 +1,156 @@
+"""What became of each video: results, the append-only index that resume reads, the report of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
+WRITTEN = ("ok", "damaged")  # statuses that leave a clip file
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What became of one video.
+
+    Parameters
+    ----------
+    video_id : str
+    status : {"ok", "damaged", "short", "undecodable", "failed"}
+        ``damaged``: decode errors, or fewer frames than the header says, yet a clip was written. ``short``: one frame.
+        ``undecodable``: none. ``failed``: flowkit or the disk failed, not the video; tried again next time.
+    source_bytes, source_mtime_ns : int
+        Of the video file, for resuming.
+    num_frames, header_frames, decode_errors : int
+        Frames decoded; frames the header promises (0: it does not say); packets or frames that could not be decoded.
+    clip_bytes : int
+        Size of the clip file.
+    seconds : float
+        Time it took.
+    error : str
+        Why there is no clip, or what was damaged.
+    """
+
+    video_id: str
+    status: Status
+    source_bytes: int
+    source_mtime_ns: int
+    num_frames: int = 0
+    header_frames: int = 0
+    decode_errors: int = 0
+    clip_bytes: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+def with_status(result: VideoResult) -> VideoResult:
+    """Return the result with the status, and the reason, that its counts call for (DESIGN.md, statuses)."""
+    troubles = []
+    if result.num_frames < result.header_frames:
+        troubles.append(f"decoded {result.num_frames} of {result.header_frames} frames")
+    if result.decode_errors:
+        troubles.append(f"{result.decode_errors} decode error" + "s" * (result.decode_errors > 1))
+    status: Status = "damaged" if troubles else "ok"
+    if result.num_frames < 2:
+        status = "short" if result.num_frames else "undecodable"
+        troubles.insert(0, "only 1 frame could be decoded; flow needs 2" if result.num_frames else "no frame could be decoded")
+    return replace(result, status=status, error=", ".join(troubles))
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """The outcome of an extract run over a video tree; saved as ``extract-report.json``.
+
+    Parameters
+    ----------
+    done, skipped, failed : tuple of VideoResult
+        Written in this run; already there; without a clip.
+    ignored : int
+        Files without a video's suffix.
+    pending : int
+        Videos not begun or not finished, when the run was stopped.
+    seconds : float
+    """
+
+    done: tuple[VideoResult, ...]
+    skipped: tuple[VideoResult, ...]
+    failed: tuple[VideoResult, ...]
+    ignored: int = 0
+    pending: int = 0
+    seconds: float = 0.0
+
+    @property
+    def damaged(self) -> tuple[VideoResult, ...]:
+        """Videos whose clip was written, though not all of the video could be decoded."""
+        return tuple(result for result in (*self.done, *self.skipped) if result.status == "damaged")
+
+    @property
+    def num_pairs(self) -> int:
+        """Flow fields computed in this run."""
+        return sum(result.num_frames - 1 for result in self.done)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as built-in types."""
+        return {
+            "format": "flowkit-extract-report",
+            "format_version": 1,
+            "counts": {
+                "done": len(self.done),
+                "skipped": len(self.skipped),
+                "failed": len(self.failed),
+                "damaged": len(self.damaged),
+                "ignored": self.ignored,
+                "pending": self.pending,
+            },
+            "pairs": self.num_pairs,
+            "seconds": round(self.seconds, 3),
+            "done": [asdict(result) for result in self.done],
+            "skipped": [asdict(result) for result in self.skipped],
+            "failed": [asdict(result) for result in self.failed],
+        }
+
+
+def read_index(root: Path) -> dict[str, VideoResult]:
+    """Read what earlier runs, on any machine, noted in ``clips/.index``: the latest result of each video.
+
+    A line cut short by a kill is passed over; its video counts as not done.
+    """
+    latest: dict[str, tuple[int, VideoResult]] = {}
+    for path in sorted((root / "clips" / ".index").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+                when = int(record.pop("time_ns"))
+                result = VideoResult(**record)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+            if when >= latest.get(result.video_id, (-1, None))[0]:
+                latest[result.video_id] = (when, result)
+    return {video_id: result for video_id, (_, result) in latest.items()}
+
+
+class IndexWriter:
+    """Appends results to this process's own index file, ``clips/.index/<host>-<pid>.jsonl``."""
+
+    def __init__(self, root: Path) -> None:
+        folder = root / "clips" / ".index"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a", encoding="utf-8")
+
+    def append(self, result: VideoResult) -> None:
+        """Add one line, on disk before anything else happens."""
+        self._file.write(json.dumps({**asdict(result), "time_ns": time.time_ns()}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; one that stayed empty is removed."""
+        empty = self._file.tell() == 0
+        self._file.close()
+        if empty:
+            Path(self._file.name).unlink(missing_ok=True)
