@@ -108,7 +108,8 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option("--codec", type=click.Choice(get_args(Codec)), default=_DEFAULT.codec, show_default=True, help="How flow is compressed.")
 @click.option(
     "--shard",
-    type=ShardType(),
+    callback=_parse_shard,
+    metavar="I/N|auto",
     default="1/1",
     show_default=True,
     help="Extract only the I-th of N parts of the videos, on several machines.",

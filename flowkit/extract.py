@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import time
+from collections import deque
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -282,7 +283,9 @@ def extract(
     index = IndexWriter(root)
     unfinished = {job.video_id: job for job in todo.jobs}
     try:
-        for outcome in run_tasks(extract_video, todo.jobs, jobs=jobs or num_cores(), stop=stop, grace_seconds=grace_seconds, on_tick=tick):
+        for outcome in run_tasks(
+            extract_video, deque(todo.jobs), jobs=jobs or num_cores(), stop=stop, grace_seconds=grace_seconds, on_tick=tick
+        ):
             job, result = outcome.task, outcome.result
             if outcome.crash is not None:
                 result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, error=outcome.crash)

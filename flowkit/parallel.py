@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -52,8 +52,8 @@ class Board:
 
     def __init__(self, path: str, num_slots: int) -> None:
         self.path, self.num_slots = path, num_slots
-        self._file = open(path, "r+b")  # noqa: SIM115 - lives as long as the map
-        self._map = mmap.mmap(self._file.fileno(), _SLOT.size * (num_slots + 1))
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _SLOT.size * (num_slots + 1))
 
     @classmethod
     @contextmanager
@@ -62,11 +62,11 @@ class Board:
         handle, path = tempfile.mkstemp(prefix="flowkit-board-")
         os.ftruncate(handle, _SLOT.size * (num_slots + 1))
         os.close(handle)
+        board = cls(path, num_slots)
         try:
-            board = cls(path, num_slots)
             yield board
-            board.close()
         finally:
+            board.close()
             os.unlink(path)
 
     def write(self, slot: int, done: int, expected: int = 0) -> None:
@@ -78,19 +78,23 @@ class Board:
         done, expected = _SLOT.unpack_from(self._map, _SLOT.size * slot)
         return done, expected
 
-    def ask_to_stop(self) -> None:
-        """Tell all workers to stop at their next look."""
-        self.write(self.num_slots, 1)
+    def ask_to_stop(self, *, at_once: bool) -> None:
+        """Tell all workers to begin nothing new, or to stop at their next look."""
+        self.write(self.num_slots, 2 if at_once else 1)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the workers were told to begin nothing new."""
+        return self.read(self.num_slots)[0] >= 1
 
     @property
     def stopping(self) -> bool:
-        """Whether the workers were told to stop."""
-        return self.read(self.num_slots)[0] == 1
+        """Whether the workers were told to stop what they do."""
+        return self.read(self.num_slots)[0] >= 2
 
     def close(self) -> None:
         """Unmap the file."""
         self._map.close()
-        self._file.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Board, (self.path, self.num_slots)
@@ -114,7 +118,7 @@ def num_cores() -> int:
 
 def run_tasks(
     function: Callable[[Task, Board, int], Result],
-    tasks: Sequence[Task],
+    tasks: deque[Task],
     *,
     jobs: int,
     stop: StopRequest | None = None,
@@ -128,8 +132,8 @@ def run_tasks(
     function : callable, importable by name
         Runs in a worker process. It notes its progress by ``board.write(slot, done, expected)`` and should end early
         when ``board.stopping``.
-    tasks : sequence
-        Picklable.
+    tasks : deque
+        Picklable; emptied from the left. The consumer of the outcomes may append to it while it runs.
     jobs : int
         Processes.
     stop : StopRequest, optional
@@ -148,10 +152,9 @@ def run_tasks(
     stop = stop or StopRequest()
     num_slots = 2 * jobs  # one running and one waiting for each process, so that none is ever idle
     with Board.make(num_slots) as board:
-        waiting = deque(tasks)
-        while waiting and not stop.requested():
+        while tasks and not stop.requested():
             suspects: list[Task] = []
-            yield from _run_until_crash(function, waiting, suspects, jobs, num_slots, board, stop, grace_seconds, on_tick)
+            yield from _run_until_crash(function, tasks, suspects, jobs, num_slots, board, stop, grace_seconds, on_tick)
             for suspect in suspects:  # a process died: each task that was in flight is tried again alone
                 if stop.requested():
                     break
@@ -185,14 +188,11 @@ def _run_until_crash(
             while waiting and free and not stop.requested():
                 task, slot = waiting.popleft(), free.pop()
                 board.write(slot, 0)
-                running[executor.submit(function, task, board, slot)] = (task, slot)
+                running[executor.submit(_begin, function, task, board, slot)] = (task, slot)
             if not running:
                 break
             if stop.since is not None:
-                for future in [f for f in running if f.cancel()]:  # had not begun
-                    del running[future]
-                if time.monotonic() - stop.since > grace_seconds:
-                    board.ask_to_stop()
+                board.ask_to_stop(at_once=time.monotonic() - stop.since > grace_seconds)
                 if time.monotonic() - stop.since > grace_seconds + 5:  # does not listen: it is ended below
                     return
             broken = False
@@ -200,10 +200,13 @@ def _run_until_crash(
                 task, slot = running.pop(future)
                 free.append(slot)
                 try:
-                    yield Outcome(task, future.result())
+                    began, result = future.result()
                 except BrokenProcessPool:
                     suspects.append(task)
                     broken = True
+                    continue
+                if began:
+                    yield Outcome(task, result)
             if on_tick is not None:
                 on_tick([(task, *board.read(slot)) for task, slot in running.values()])
             if broken:
@@ -212,6 +215,13 @@ def _run_until_crash(
         finished = True
     finally:
         executor.shutdown(wait=finished, kill_workers=not finished)
+
+
+def _begin(function: Callable[[Task, Board, int], Result], task: Task, board: Board, slot: int) -> tuple[bool, Result | None]:
+    """In the worker: run the function, unless a stop came while the task waited; return whether it was run, and its result."""
+    if board.closing:
+        return False, None
+    return True, function(task, board, slot)
 
 
 def _wait(running: dict[Any, Any]) -> list[Any]:
