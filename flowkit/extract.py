@@ -7,11 +7,12 @@ the index names is on disk.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,19 @@ from typing import TYPE_CHECKING
 import flowkit
 from flowkit.config import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, VideoDecodeError
-from flowkit.extract_video import VideoJob, extract_video, file_sha256, sample_video
+from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256, sample_video
 from flowkit.files import write_atomically
 from flowkit.ledger import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index, with_status
 from flowkit.parallel import StopRequest, num_cores, run_tasks
+from flowkit.segments import find_segments, missing_ranges, remove_segments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+Task = VideoJob | SegmentJob
+
+MAX_SHARE = 0.5  # of one process's work, above which a video is cut into segments
+MIN_SEGMENT = 24  # flow fields; decoding up to a segment's start must stay small beside solving it
 
 DATASET_FORMAT, DATASET_FORMAT_VERSION = "flowkit-dataset", 1
 
@@ -263,39 +270,45 @@ def extract(
     open_root(root, videos, settings)
     done: list[VideoResult] = []
     failed = list(todo.failed)
+    unfinished = {job.video_id: job for job in todo.jobs}
     total_bytes = sum(job.source_bytes for job in todo.jobs) or 1
-    finished_bytes = finished_pairs = 0
+    finished_bytes = 0.0
+    finished_pairs = 0
 
-    def tick(running: list[tuple[VideoJob, int, int]]) -> None:
+    def tick(running: list[tuple[Task, int, int]]) -> None:
         if on_progress is not None:
             pairs = finished_pairs + sum(num_done for _, num_done, _ in running)
-            in_part = sum(job.source_bytes * min(num_done / expected, 1) for job, num_done, expected in running if expected)
-            on_progress(
-                Progress(
-                    len(done) + len(failed),
-                    len(todo.jobs) + len(todo.failed),
-                    len(failed),
-                    pairs,
-                    min((finished_bytes + in_part) / total_bytes, 1),
-                )
-            )
+            in_part = sum(_share_bytes(task) * min(num_done / expected, 1) for task, num_done, expected in running if expected)
+            fraction = min((finished_bytes + in_part) / total_bytes, 1)
+            on_progress(Progress(len(done) + len(failed), len(todo.jobs) + len(todo.failed), len(failed), pairs, fraction))
 
     index = IndexWriter(root)
-    unfinished = {job.video_id: job for job in todo.jobs}
+    num_jobs = jobs or num_cores()
+    tasks = cut(todo.jobs, num_jobs)
+    open_segments = Counter(task.video.video_id for task in tasks if isinstance(task, SegmentJob))
     try:
-        for outcome in run_tasks(
-            extract_video, deque(todo.jobs), jobs=jobs or num_cores(), stop=stop, grace_seconds=grace_seconds, on_tick=tick
-        ):
-            job, result = outcome.task, outcome.result
+        for outcome in run_tasks(extract_task, tasks, jobs=num_jobs, stop=stop, grace_seconds=grace_seconds, on_tick=tick):
+            task, result = outcome.task, outcome.result
+            job = task.video if isinstance(task, SegmentJob) else task
             if outcome.crash is not None:
                 result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, error=outcome.crash)
-            if result is None:  # told to stop before it was finished
+            if isinstance(task, SegmentJob):
+                open_segments[job.video_id] -= 1
+            if result is None or job.video_id not in unfinished:  # stopped too early; or its video failed in another segment
+                continue
+            finished_bytes += _share_bytes(task)
+            if isinstance(result, int):
+                finished_pairs += result
+                if open_segments[job.video_id] == 0:
+                    tasks.appendleft(replace(job, segments=tuple(find_segments(job.segment_folder))))
                 continue
             index.append(result)
             del unfinished[job.video_id]
             (done if result.status in WRITTEN else failed).append(result)
-            finished_bytes += job.source_bytes
-            finished_pairs += max(result.num_frames - 1, 0) if result.status in WRITTEN else 0
+            if result.status in WRITTEN and not job.segments:
+                finished_pairs += result.num_frames - 1
+            if result.status != "failed":
+                remove_segments(job.segment_folder)
             tick([])
     finally:
         index.close()
@@ -311,6 +324,41 @@ def extract(
         )
         write_atomically(root / "extract-report.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def cut(jobs: Sequence[VideoJob], num_processes: int) -> deque[Task]:
+    """Return the tasks of a run: whole videos, and segments of those too long for one process.
+
+    A video is cut when it is so large a share of the work that processes would be left idle beside it. The bytes of its clip
+    are the same either way.
+    """
+    from flowkit.video import probe
+
+    total_bytes = sum(job.source_bytes for job in jobs) or 1
+    tasks: deque[Task] = deque()
+    for job in jobs:
+        share = job.source_bytes / total_bytes * num_processes  # of one process's work
+        num_pairs = 0
+        if share > MAX_SHARE:
+            try:
+                num_pairs = probe(job.path).header_frames - 1
+            except VideoDecodeError:  # found and reported when it is its turn
+                num_pairs = 0
+        num_pieces = min(math.ceil(share / MAX_SHARE), num_pairs // MIN_SEGMENT)
+        if num_pieces < 2:
+            tasks.append(job)
+            continue
+        ranges = missing_ranges(find_segments(job.segment_folder), num_pairs, num_pieces)
+        for start, stop in ranges:
+            tasks.append(SegmentJob(job, start, stop, max((num_pairs if stop is None else stop) - start, 0), len(ranges)))
+    return tasks
+
+
+def _share_bytes(task: Task) -> float:
+    """Return how much of the work a task is, in bytes of its source."""
+    if isinstance(task, SegmentJob):
+        return task.video.source_bytes / task.num_pieces
+    return 0 if task.segments else task.source_bytes
 
 
 @dataclass(frozen=True)

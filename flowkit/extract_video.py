@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.errors import DeviceError, VideoDecodeError
 from flowkit.ledger import WRITTEN, VideoResult, with_status
+from flowkit.segments import Segment, SegmentReader, SegmentWriter, find_segments, missing_ranges, segment_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from flowkit.video import VideoInfo
 
 BATCH_SIZE = 16  # frames in memory at once, in each process
+MIN_RESUMED = 300  # flow fields of a video whose finished part is worth keeping (about half a minute of work)
 _DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no later video would fare better
 
 
@@ -42,6 +44,24 @@ class VideoJob:
     settings: ExtractSettings
     source_bytes: int
     source_mtime_ns: int
+    segments: tuple[Segment, ...] = ()  # its flow, where that was solved before
+
+    @property
+    def segment_folder(self) -> Path:
+        """Where the segments of this version of the video lie."""
+        clips = Path(self.clip_path).parents[self.video_id.count("/")]
+        return segment_folder(clips, self.video_id, self.source_bytes, self.source_mtime_ns)
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """A range of one video's flow fields to solve; `stop` None is to the end."""
+
+    video: VideoJob
+    start: int
+    stop: int | None
+    num_pairs: int  # expected in this range
+    num_pieces: int  # ranges the video's missing flow was cut into
 
 
 @dataclass(frozen=True)
@@ -57,18 +77,23 @@ class _StoppedError(Exception):
     """The parent asked the workers to stop."""
 
 
-def extract_video(job: VideoJob, board: Board, slot: int) -> VideoResult | None:
-    """Extract one video.
+def extract_task(task: VideoJob | SegmentJob, board: Board, slot: int) -> VideoResult | int | None:
+    """Extract one video, or solve a segment of one.
 
     Parameters
     ----------
-    job : VideoJob
+    task : VideoJob or SegmentJob
     board : Board
-        Where the number of pairs done is noted, in `slot`.
+        Where the number of flow fields done is noted, in `slot`.
 
     Returns
     -------
-    VideoResult, or None if the run was stopped before the video was finished.
+    VideoResult
+        Of a video; of a segment only if its video failed.
+    int
+        Of a segment: how many flow fields were solved.
+    None
+        If the run was stopped before the task was finished. Finished flow fields of a segment are kept.
 
     Raises
     ------
@@ -78,9 +103,12 @@ def extract_video(job: VideoJob, board: Board, slot: int) -> VideoResult | None:
         If the device of the solver is not to be had.
     """
     started = time.monotonic()
+    job = task.video if isinstance(task, SegmentJob) else task
     failed = VideoResult(job.video_id, "failed", job.source_bytes, job.source_mtime_ns)
     try:
-        result = _extract_video(job, board, slot)
+        if isinstance(task, SegmentJob):
+            return _solve_segment(task, board, slot)
+        result = _extract_video(task, board, slot)
     except _StoppedError:
         return None
     except DeviceError:
@@ -102,55 +130,97 @@ def _extract_video(job: VideoJob, board: Board, slot: int) -> VideoResult:
 
     info = probe(Path(job.path))
     expected = max(info.header_frames - 1, 0)
-    num_frames = num_pairs = decode_errors = 0
+    if not job.segments and expected >= MIN_RESUMED:
+        for start, stop in missing_ranges(find_segments(job.segment_folder), expected, 1):
+            _solve_segment(SegmentJob(job, start, stop, expected, 1), board, slot)
+        job = replace(job, segments=tuple(find_segments(job.segment_folder)))
+    num_frames = decode_errors = 0
     writer: ClipWriter | None = None
-    try:
-        for frames, q, errors_so_far in _frames_and_flow(Path(job.path), job.settings):
-            decode_errors = errors_so_far
-            if board.stopping:
-                raise _StoppedError
-            if writer is None and len(frames):
-                path = Path(job.clip_path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                writer = ClipWriter(path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2])
-            if writer is not None:
+    with SegmentReader(job.segments) as solved:
+        try:
+            for frames, q, errors_so_far in _frames_and_flow(job, solved if job.segments else None):
+                decode_errors = errors_so_far
+                if board.stopping:
+                    raise _StoppedError
+                if writer is None:
+                    path = Path(job.clip_path)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    writer = ClipWriter(path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2])
                 writer.append_frames(frames)
                 writer.append_flow(q)
-            num_frames += len(frames)
-            num_pairs += len(q)
-            board.write(slot, num_pairs, expected)
-        counts = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, num_frames, info.header_frames, decode_errors)
-        result = with_status(counts)
-        if writer is None or result.status not in WRITTEN:
-            return result
-        return replace(result, clip_bytes=writer.finish(_attributes(job, info, result)))
-    finally:
-        if writer is not None:
-            writer.close()
+                num_frames += len(frames)
+                if not job.segments:
+                    board.write(slot, num_frames - 1, expected)
+            counts = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, num_frames, info.header_frames, decode_errors)
+            result = with_status(counts)
+            if writer is None or result.status not in WRITTEN:
+                return result
+            return replace(result, clip_bytes=writer.finish(_attributes(job, info, result)))
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def _frames_and_flow(
-    path: Path, settings: ExtractSettings, *, batch_size: int = BATCH_SIZE
+    job: VideoJob, solved: SegmentReader | None = None, *, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
-    """Yield (frames, quantised flow to them from the frames before, decode errors so far); the first frame has no flow."""
+    """Yield (frames, quantised flow to each from the frame before, decode errors so far); the first frame has no flow."""
     import numpy as np
 
-    from flowkit.flow import compute_flow, to_grey
+    from flowkit.flow import to_grey
     from flowkit.video import read_frames
+
+    last_grey: NDArray[np.uint8] | None = None
+    for batch in read_frames(Path(job.path), short_side=job.settings.short_side, batch_size=batch_size):
+        if solved is not None:
+            q = solved.read(len(batch.frames) - (batch.start == 0), *batch.frames.shape[1:3])
+        else:
+            grey = to_grey(batch.frames)
+            if last_grey is not None:
+                grey = np.concatenate([last_grey[None], grey])
+            last_grey = grey[-1]
+            q = _quantised_flow(grey, job.settings)
+        yield batch.frames, q, batch.decode_errors
+
+
+def _quantised_flow(grey: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[np.uint8]:
+    """Return the quantised flow between consecutive grey frames (n, H, W): uint8 (n - 1, 2, H, W)."""
+    from flowkit.flow import compute_flow
 
     device = "cuda" if settings.solver == "cuda" else "cpu"
     mode = "fast" if settings.solver == "fast" else "strict"
+    return settings.quantiser.encode(compute_flow(grey, params=settings.tvl1, device=device, mode=mode))
+
+
+def _solve_segment(task: SegmentJob, board: Board, slot: int) -> int:
+    """Solve flow fields `start` to `stop` of a video, one at a time, keeping what is finished when a stop comes."""
+    import numpy as np
+
+    from flowkit.flow import to_grey
+    from flowkit.video import read_frames
+
+    settings = task.video.settings
+    writer = SegmentWriter(task.video.segment_folder, task.start)
+    num_done = 0
     last_grey: NDArray[np.uint8] | None = None
-    for batch in read_frames(path, short_side=settings.short_side, batch_size=batch_size):
-        if not len(batch.frames):  # only news of decode errors
-            yield batch.frames, np.empty((0, 2, *batch.frames.shape[1:3]), np.uint8), batch.decode_errors
-            continue
-        grey = to_grey(batch.frames)
-        if last_grey is not None:
-            grey = np.concatenate([last_grey[None], grey])
-        last_grey = grey[-1]
-        flow = compute_flow(grey, params=settings.tvl1, device=device, mode=mode)
-        yield batch.frames, settings.quantiser.encode(flow), batch.decode_errors
+    try:
+        for batch in read_frames(Path(task.video.path), short_side=settings.short_side, batch_size=BATCH_SIZE):
+            for index, frame in enumerate(batch.frames, batch.start):
+                if index < task.start:
+                    continue
+                if board.stopping:
+                    raise _StoppedError
+                grey = to_grey(frame[None])[0]
+                if last_grey is not None:
+                    writer.append(_quantised_flow(np.stack([last_grey, grey]), settings))
+                    num_done += 1
+                    board.write(slot, num_done, task.num_pairs)
+                last_grey = grey
+                if index == task.stop:
+                    return num_done
+        return num_done
+    finally:
+        writer.close()
 
 
 def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult) -> ClipAttributes:
@@ -184,7 +254,7 @@ def sample_video(job: VideoJob, num_frames: int) -> Sample | None:
             info = probe(Path(job.path))
             for _ in range(2):  # the first time compiles and warms caches
                 started = time.monotonic()
-                frames, q, _errors = next(_frames_and_flow(Path(job.path), job.settings, batch_size=num_frames))
+                frames, q, _errors = next(_frames_and_flow(job, batch_size=num_frames))
                 if len(frames) < 2:
                     return None
                 with ClipWriter(
