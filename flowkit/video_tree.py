@@ -1,0 +1,113 @@
+"""Which videos a folder tree holds, by id."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowkit.errors import ManifestError
+from flowkit.names import check_video_id, escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video in a tree: its id, its file, and the folder that names its class (``a/b`` when nested, empty at the root)."""
+
+    video_id: str
+    path: Path
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a video tree holds.
+
+    Parameters
+    ----------
+    videos : tuple of VideoFile
+        Sorted by id.
+    ignored : int
+        Files without a video's suffix, and macOS's ``._`` companions.
+    unreadable : tuple of (str, str)
+        Videos and folders that cannot be used, and why: a name that is not UTF-8 or cannot be an id, a link to
+        nothing, a folder without permission. The names are relative to the root and printable as UTF-8.
+    """
+
+    videos: tuple[VideoFile, ...]
+    ignored: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def scan_videos(root: Path, suffixes: frozenset[str]) -> Scan:
+    """Find the videos of a tree.
+
+    Parameters
+    ----------
+    root : Path
+        The folder to search, with all its subfolders. Links to files and folders are followed; a link back to a folder
+        that it lies in is not.
+    suffixes : frozenset of str
+        What videos' names end in, in lower case, with the dot.
+
+    Raises
+    ------
+    ManifestError
+        If there is no such folder, or two files would share an id (they differ only in their suffix). Ids that differ
+        only in case are two videos.
+    """
+    if not root.is_dir():
+        raise ManifestError(f"there is no folder {str(root)!r}; name the folder that holds the videos")
+    videos: dict[str, VideoFile] = {}
+    unreadable: list[tuple[str, str]] = []
+    ignored = 0
+    for relative, path, folder_fault in _walk(str(root), "", ()):
+        video_id, suffix = os.path.splitext(relative)
+        if folder_fault is None and (suffix.lower() not in suffixes or os.path.basename(relative).startswith("._")):
+            ignored += 1
+            continue
+        fault = folder_fault or _video_fault(video_id, path)
+        if fault is not None:
+            unreadable.append((escaped(relative), fault))
+            continue
+        video = VideoFile(video_id, Path(path), video_id.rpartition("/")[0])
+        twin = videos.setdefault(video_id, video)
+        if twin is not video:
+            raise ManifestError(f"{str(twin.path)!r} and {path!r} differ only in their suffix, so both would be {video_id!r}; rename one")
+    return Scan(tuple(videos[video_id] for video_id in sorted(videos)), ignored, tuple(sorted(unreadable)))
+
+
+def _video_fault(video_id: str, path: str) -> str | None:
+    try:
+        check_video_id(video_id)
+    except ManifestError as error:
+        return str(error)
+    return None if os.path.isfile(path) else "it is no regular file, or a link to nothing"
+
+
+def _walk(folder: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str, str | None]]:
+    """Yield (path relative to the root with ``/``, path, why a folder cannot be read or None) for each file below a folder."""
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        yield relative or ".", folder, f"the folder cannot be read: {error.strerror}"
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        _logger.info("%r links back to a folder that it lies in; not followed", escaped(folder))
+        return
+    for entry in entries:
+        name = f"{relative}/{entry.name}" if relative else entry.name
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+            yield from _walk(entry.path, name, (*above, here))
+        else:
+            yield name, entry.path, None
