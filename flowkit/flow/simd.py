@@ -1,0 +1,166 @@
+# mypy: disable-error-code="import-untyped, misc, no-untyped-call, unused-ignore"
+"""Sixteen float32 at once, as a type that numba compiles: the few vector instructions the TV-L1 kernels are written in.
+
+LLVM will not vectorise loops over ten arrays by itself (it cannot rule out that they overlap), and where it does, it picks
+narrower registers than the machine has. Spelt out, the kernels keep one source and one compiled version for every image
+size, and LLVM splits the vectors into what the machine offers (AVX-512, AVX2, SSE, NEON).
+
+The functions below exist only inside compiled code. A vector supports ``+ - * /``; every other operation is a function.
+All are IEEE-exact and in the order written, except those whose name begins with ``approximate_``.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LANES = 16
+
+_FLOAT = ir.FloatType()
+_LANE = ir.IntType(32)
+_FLOATS = ir.VectorType(_FLOAT, LANES)
+_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+_INTEGERS = ir.VectorType(_LANE, LANES)
+_LANE_0 = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] + [0] * (LANES - 1))
+
+
+class _Float32x16(types.Type):
+    """The numba type of a vector of sixteen float32."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+class _Float32x16Model(models.PrimitiveModel):
+    """Held as one LLVM vector value; it never leaves compiled code, so it needs no boxing."""
+
+    def __init__(self, manager: Any, vector_type: Any) -> None:
+        super().__init__(manager, vector_type, _FLOATS)
+
+
+VECTOR = _Float32x16()
+ARRAY = types.Array(types.float32, 1, "C")
+register_model(_Float32x16)(_Float32x16Model)
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(_FLOATS, [value] * LANES)
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any, fastmath: tuple[str, ...] = ()) -> Any:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, fastmath=fastmath)
+
+
+def _operator(function: Any, instruction: str) -> None:
+    """Give vectors one of Python's arithmetic operators."""
+    infer_global(function)(type(f"Vector_{instruction}", (ConcreteTemplate,), {"cases": [signature(VECTOR, VECTOR, VECTOR)]}))
+    lower_builtin(function, VECTOR, VECTOR)(lambda context, builder, sig, args: getattr(builder, instruction)(*args))
+
+
+for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _operator(_function, _instruction)
+
+
+def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) -> Any:
+    """Make a function of compiled code from `emit`, which writes its LLVM instructions: ``emit(builder, *values)``."""
+
+    def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        if operands[0] is ARRAY:
+            values = (context.make_array(ARRAY)(context, builder, values[0]).data, *values[1:])
+        return emit(builder, *values)
+
+    made = result(*operands), generate
+    by_arity = {  # numba reads the number of arguments off the signature
+        1: lambda context, a: made,
+        2: lambda context, a, b: made,
+        3: lambda context, a, b, c: made,
+        4: lambda context, a, b, c, d: made,
+    }
+    return intrinsic(by_arity[len(operands)])
+
+
+def _address(builder: Any, data: Any, index: Any) -> Any:
+    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+
+
+def _emit_store(builder: Any, data: Any, index: Any, value: Any) -> Any:
+    builder.store(value, _address(builder, data, index), align=4)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+def _emit_splat(builder: Any, value: Any) -> Any:
+    nothing = ir.Constant(_FLOATS, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(_LANE, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(_INTEGERS, [0] * LANES))
+
+
+def _emit_keep_first(builder: Any, vector: Any, count: Any) -> Any:
+    wide = ir.VectorType(count.type, LANES)
+    nothing = ir.Constant(wide, ir.Undefined)
+    first = builder.insert_element(nothing, count, ir.Constant(_LANE, 0))
+    counts = builder.shuffle_vector(first, nothing, ir.Constant(_INTEGERS, [0] * LANES))
+    inside = builder.icmp_signed("<", ir.Constant(wide, list(range(LANES))), counts)
+    return builder.select(inside, vector, _constant(0.0))
+
+
+def _emit_where(comparison: str) -> Callable[..., Any]:
+    return lambda builder, a, b, yes, no: builder.select(builder.fcmp_ordered(comparison, a, b), yes, no)
+
+
+def _emit_hypot(builder: Any, a: Any, b: Any) -> Any:
+    a, b = builder.fpext(a, _DOUBLES), builder.fpext(b, _DOUBLES)
+    squares = builder.fadd(builder.fmul(a, a), builder.fmul(b, b))
+    return builder.fptrunc(_call(builder, f"llvm.sqrt.v{LANES}f64", _DOUBLES, squares), _FLOATS)
+
+
+def _emit_approximate_reciprocal_root(builder: Any, a: Any) -> Any:
+    root = _call(builder, f"llvm.sqrt.v{LANES}f32", _FLOATS, a, fastmath=("fast",))
+    return builder.fdiv(_constant(1.0), root, flags=("fast",))
+
+
+load = _define(VECTOR, (ARRAY, types.intp), lambda builder, data, index: builder.load(_address(builder, data, index), align=4))
+"""load(array, index): the sixteen values from ``array[index]`` on, unchecked."""
+
+store = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store)
+"""store(array, index, vector): write sixteen values from ``array[index]`` on, unchecked."""
+
+splat = _define(VECTOR, (types.float32,), _emit_splat)
+"""splat(value): the value in every lane."""
+
+where_less = _define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_where("<"))
+"""where_less(a, b, yes, no): per lane, yes if a < b else no."""
+
+hypot = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
+"""hypot(a, b): the root of the float64 sum of squares, rounded to float32, as glibc's hypotf."""
+
+multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c))
+"""multiply_add(a, b, c): a * b + c, rounded once."""
+
+approximate_reciprocal = _define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(_constant(1.0), a, flags=("fast",)))
+"""approximate_reciprocal(a): 1 / a to about 22 bits where the machine has an estimate of it, else exact."""
+
+approximate_reciprocal_root = _define(VECTOR, (VECTOR,), _emit_approximate_reciprocal_root)
+"""approximate_reciprocal_root(a): 1 / sqrt(a) to about 22 bits."""
+
+keep_first = _define(VECTOR, (VECTOR, types.intp), _emit_keep_first)
+"""keep_first(vector, count): the lanes numbered below count; the others become 0."""
+
+replace_lane_0 = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(_LANE_0, b, a))
+"""replace_lane_0(a, b): a, with lane 0 from b."""
+
+total = _define(
+    types.float32,
+    (VECTOR,),
+    lambda builder, a: _call(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, ir.Constant(_FLOAT, 0.0), a, fastmath=("reassoc",)),
+)
+"""total(a): the sum of the lanes, in any order."""
