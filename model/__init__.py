@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowkit.model.checkpoint import load_checkpoint
-    from flowkit.model.config import STResNetConfig, TrainConfig
+    from flowkit.model.config import STResNetConfig
     from flowkit.model.dataset import ClipDataset
     from flowkit.model.evaluate import evaluate
+    from flowkit.model.recipes import TrainConfig
     from flowkit.model.stresnet import StreamLogits, STResNet
     from flowkit.model.train import train
 
@@ -17,7 +18,7 @@ _HOME_OF = {
     "STResNet": "flowkit.model.stresnet",
     "STResNetConfig": "flowkit.model.config",
     "StreamLogits": "flowkit.model.stresnet",
-    "TrainConfig": "flowkit.model.config",
+    "TrainConfig": "flowkit.model.recipes",
     "ClipDataset": "flowkit.model.dataset",
     "evaluate": "flowkit.model.evaluate",
     "load_checkpoint": "flowkit.model.checkpoint",

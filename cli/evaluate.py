@@ -1,0 +1,170 @@
+"""``flowkit evaluate``: the paper's test protocol and its table."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit.cli.console import Progress, say, show_name, table, warn
+from flowkit.cli.main import EXIT_SOME_FAILED
+from flowkit.cli.options import data_option, json_option
+
+if TYPE_CHECKING:
+    from flowkit.model.evaluate import Evaluation
+    from flowkit.model.events import EvaluateEvent
+
+_NAMES_SHOWN = 10
+
+
+@click.command()
+@data_option
+@click.option("--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; of several, also the mean.")
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to test.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, path_type=Path),
+    help="Test this phase's folder, weights or checkpoint instead of the run; nothing is written but with --output.",
+)
+@click.option("--fusion", type=click.Choice(["logits_mean", "softmax_mean"]), default="logits_mean", show_default=True, help="Of streams.")
+@click.option("--fusion-weights", default="1,1", show_default=True, metavar="A,M", help="Of the appearance and the motion stream.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="For results.  [default: reports/RUN/splitN in the data root]",
+)
+@click.option("--export-scores", is_flag=True, help="Name the file with every video's scores (scores.h5 is always written).")
+@click.option("--force", is_flag=True, help="Test although the data are not those of the training.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+@click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read.  [default: 0 on a CPU, cores - 1 on CUDA]")
+@json_option
+def evaluate(
+    data: Path,
+    splits: str,
+    run: str,
+    checkpoint: Path | None,
+    fusion: str,
+    fusion_weights: str,
+    output: Path | None,
+    export_scores: bool,
+    force: bool,
+    device: str,
+    amp: str,
+    workers: int | None,
+    as_json: bool,
+) -> int:
+    """Test a run's networks by the paper's protocol and print its table.
+
+    25 frames of each video and their mirror images, whole frames, mean of logits; appearance, motion, two-streams, ST-ResNet, ST-ResNet*.
+    """
+    from flowkit.cli.distributed import ranks_from_environment
+    from flowkit.manifest import Dataset
+    from flowkit.model.evaluate import evaluate as run_evaluation
+    from flowkit.model.execution import Execution
+    from flowkit.model.phases import report_folder
+    from flowkit.model.results import results_dict, results_table, write_results
+
+    numbers = _splits(splits, Dataset.open(data).splits if splits == "all" else [])
+    with ranks_from_environment(device) as (rank, world, own_device):
+        display = _Display(quiet=rank > 0)
+        evaluation = run_evaluation(
+            data,
+            splits=numbers,
+            run=run,
+            checkpoint=checkpoint,
+            fusion=fusion,  # type: ignore[arg-type]
+            weights=_weights(fusion_weights),
+            force=force,
+            execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
+            on_event=display.tell,
+        )
+        display.close()
+    if rank:
+        return 0
+    _tell_warnings(evaluation)
+    text = table(*results_table(evaluation))
+    for split in evaluation.splits:
+        folder = output / f"split{split.split}" if output and len(numbers) > 1 else output or report_folder(data, run, split.split)
+        if checkpoint is None or output:
+            paths = write_results(folder, split, evaluation.protocol, table=text)
+            warn(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
+            if export_scores:
+                warn(f"Scores of every video: {show_name(folder / 'scores.h5')}")
+    if as_json:
+        say(json.dumps({"splits": [results_dict(split, evaluation.protocol) for split in evaluation.splits], "mean": _means(evaluation)}))
+    else:
+        say(text)
+        for split in evaluation.splits:
+            say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
+        say("\n".join(f"* {line}" for line in evaluation.protocol))
+    return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
+
+
+class _Display:
+    """Turns evaluation's events into progress on stderr."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._done = quiet, 0
+        self._progress: Progress | None = None
+
+    def tell(self, event: EvaluateEvent) -> None:
+        from flowkit.model.events import SplitStarted
+
+        if self._quiet:
+            return
+        if isinstance(event, SplitStarted):
+            self.close()
+            self._progress, self._done = Progress(f"evaluate split {event.split}", total=event.num_videos, unit="videos"), 0
+            self._progress.__enter__()
+        elif self._progress is not None:
+            self._progress.advance(event.done - self._done, note=f"{event.num_failed} failed" if event.num_failed else "")
+            self._done = event.done
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
+
+
+def _tell_warnings(evaluation: Evaluation) -> None:
+    for split in evaluation.splits:
+        for text in split.warnings:
+            warn(f"split {split.split}: {show_name(text)} (--force)")
+        for clip in split.failed:
+            warn(f"split {split.split}: not scored: {show_name(clip.video_id)}: {show_name(clip.reason)}")
+        names = split.untrained_classes
+        if names:
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            warn(
+                f"split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be right: "
+                f"{', '.join(map(show_name, names[:_NAMES_SHOWN]))}{more}"
+            )
+
+
+def _means(evaluation: Evaluation) -> dict[str, Any]:
+    from flowkit.model.evaluate import ROWS
+
+    return {row: evaluation.mean_top1(row) for row in ROWS}
+
+
+def _splits(text: str, there: list[int]) -> list[int]:
+    if text == "all":
+        if not there:
+            raise click.UsageError("no split is packed yet; run `flowkit pack --split 1`")
+        return there
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise click.UsageError(f"--split takes numbers joined by commas, or all, got {text!r}")
+    return list(dict.fromkeys(int(number) for number in text.split(",")))
+
+
+def _weights(text: str) -> tuple[float, float]:
+    try:
+        appearance, motion = (float(part) for part in text.split(","))
+    except ValueError as cause:
+        raise click.UsageError(f"--fusion-weights takes two numbers joined by a comma, got {text!r}") from cause
+    return appearance, motion

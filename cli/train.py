@@ -1,0 +1,237 @@
+"""``flowkit train``: the phases of a split, with progress; stops at Ctrl-C with a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit.cli.console import Progress, duration, show_name, warn
+from flowkit.cli.options import data_option, split_option
+from flowkit.model.recipes import OVERRIDES, PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowkit.model.events import TrainEvent
+
+# Options that set one value of the recipe, in all phases: (option, setting, type, help).
+_SETTINGS: list[tuple[str, str, Any, str]] = [
+    ("--batch", "batch", click.IntRange(min=1), "Videos of one step."),
+    ("--bn-group", "bn_group", click.IntRange(min=1), "Videos that share batch statistics; divides --batch."),
+    ("--steps-per-phase", "steps", click.IntRange(min=1), "Steps of each phase; the recipe's schedule is scaled to it."),
+    ("--lr", "lr", click.FloatRange(min=0), "First learning rate of each phase; later ones keep their ratio to it."),
+    ("--seed", "seed", click.IntRange(min=0), "Of every random draw."),
+    ("--depth", "depth", click.Choice(["50", "101", "152"]), "Depth of the networks."),
+    ("--base-width", "base_width", click.IntRange(min=1), "Channels of the first convolution; 64 is ResNet's."),
+    ("--input-size", "input_size", click.IntRange(min=32), "Side of a training crop, px."),
+    ("--corners", "corners", click.Choice(["four", "diagonal"]), "Where crops lie; diagonal as the official code."),
+    ("--injection", "injection", click.Choice(["residual", "direct", "none"]), "How motion enters the appearance stream."),
+    ("--temporal-init", "temporal_init", click.Choice(["average", "center"]), "First taps of the temporal convolutions."),
+    ("--temporal-padding", "temporal_padding", click.Choice(["zeros", "replicate"]), "What lies before and after a clip."),
+    ("--temporal-pool-position", "temporal_pool_position", click.Choice(["after_pool5", "before_pool5"]), "Of ST-ResNet*."),
+    ("--head-pool", "head_pool", click.Choice(["7x7", "global"]), "Average pooling before the classifier."),
+]
+
+
+def _recipe_options(command: Any) -> Any:
+    for option, name, kind, text in reversed(_SETTINGS):
+        command = click.option(option, name, type=kind, help=f"{text}  [default: the recipe's]")(command)
+    return command
+
+
+@click.command()
+@data_option
+@split_option
+@click.option(
+    "--phase", type=click.Choice(["all", *PHASES]), default="all", show_default=True, help="Which phase; each needs the ones before."
+)
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run's name: runs/NAME in the data root.")
+@click.option(
+    "--recipe",
+    type=click.Choice(["auto", "paper", "small"]),
+    default="auto",
+    show_default=True,
+    help="paper: full width and the official code's schedule; small: for a CPU. auto: paper where there is a CUDA device.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["code", "paper"]),
+    default="code",
+    show_default=True,
+    help="Step counts of --recipe paper: the official code's epochs, or the paper's iterations.",
+)
+@click.option(
+    "--weights",
+    metavar="imagenet|none|FILE",
+    help="What the base streams start from.  [default: imagenet for paper, none for small]",
+)
+@_recipe_options
+@click.option(
+    "--set",
+    "others",
+    multiple=True,
+    metavar="[PHASE.]NAME=VALUE",
+    help="Any other value of the recipe, for all phases or one, as --set motion.motion_dropout=0.5. `--set list` names them all.",
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+@click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read and crop.  [default: 0 on a CPU, cores - 1 on CUDA]")
+@click.option("--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes.")
+@click.option("--resume/--restart", default=True, help="Go on where the run stopped (the default), or discard these phases and begin anew.")
+def train(
+    data: Path,
+    split: int,
+    phase: str,
+    run: str,
+    recipe: str,
+    schedule: str,
+    weights: str | None,
+    others: tuple[str, ...],
+    device: str,
+    amp: str,
+    workers: int | None,
+    checkpoint_steps: int | None,
+    resume: bool,
+    **settings: Any,
+) -> int:
+    """Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.
+
+    What is done already, with the same settings, is left alone; what was stopped goes on from its checkpoint.
+    """
+    overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
+    overrides |= dict(_setting(text) for text in others)
+    from flowkit.cli.distributed import ranks_from_environment
+    from flowkit.model.execution import Execution
+    from flowkit.model.train import train as run_training
+
+    with ranks_from_environment(device) as (rank, world, own_device), stop_signals() as stop:
+        execution = Execution(
+            device=own_device,
+            amp=amp,  # type: ignore[arg-type]
+            num_workers=workers,
+            checkpoint_steps=checkpoint_steps,
+            rank=rank,
+            world=world,
+        )
+        with TrainingDisplay(quiet=rank > 0) as display:
+            report = run_training(
+                data,
+                split=split,
+                run=run,
+                phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
+                recipe=recipe,  # type: ignore[arg-type]
+                weights=weights if weights in ("imagenet", "none", None) else Path(weights),  # type: ignore[arg-type]
+                paper_steps=schedule == "paper",
+                overrides=overrides,
+                execution=execution,
+                restart=not resume,
+                on_event=display.tell,
+                should_stop=lambda: stop.signal is not None,
+            )
+    if report.stopped:
+        if rank == 0:
+            warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command()}")
+        return 128 + (stop.signal or signal.SIGTERM)
+    return 0
+
+
+class TrainingDisplay:
+    """Turns training's events into progress on stderr."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> TrainingDisplay:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._close(kind, error, trace)
+
+    def tell(self, event: TrainEvent) -> None:
+        """Show one event."""
+        from flowkit.model import events
+
+        if self._quiet:
+            return
+        if isinstance(event, events.RunStarted):
+            start = "random weights" if event.weights == "none" else f"weights {event.weights}"
+            warn(
+                f"Recipe {event.recipe} on {event.device}, from {show_name(start)}: {event.num_videos} training videos, "
+                f"{event.num_classes} classes."
+            )
+        elif isinstance(event, events.PhaseSkipped):
+            warn(f"{event.phase}: already done ({show_name(event.folder)}); nothing to do.")
+        elif isinstance(event, events.PhaseStarted):
+            if event.first_step:
+                warn(f"{event.phase}: goes on at step {event.first_step} of {event.num_steps}.")
+            if event.changes:
+                warn(f"{event.phase}: not bit-equal to an undisturbed run, because {show_name('; '.join(event.changes))}.")
+            self._first_step = event.first_step
+        elif isinstance(event, events.StepDone):
+            if self._progress is None:
+                left = event.num_steps - event.step
+                warn(f"{event.phase}: {left} steps, {event.seconds:.2g} s per step, about {duration(left * event.seconds)}.")
+                self._progress = Progress(event.phase, total=left, unit="steps")
+                self._progress.__enter__()
+            self._progress.advance(note=f"loss {event.loss:.3f}")
+        else:
+            self._close()
+
+    def _close(self, *failure: Any) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(*(failure or (None, None, None)))
+            self._progress = None
+
+
+class StopRequest:
+    """Which signal asked the run to stop; None while none did."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Let the first SIGINT or SIGTERM ask for a stop after the step in hand, and the second stop at once."""
+    request = StopRequest()
+    before: dict[int, Any] = {}
+
+    def receive(signum: int, frame: object) -> None:
+        request.signal = signum
+        for stopped, handler in before.items():
+            signal.signal(stopped, handler)
+        warn("\nStopping after this step; once more stops at once.")
+
+    for listened in (signal.SIGINT, signal.SIGTERM):
+        before[listened] = signal.signal(listened, receive)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def resume_command() -> str:
+    """Return the command line that was given, less ``--restart``, which would begin anew."""
+    import shlex
+
+    return "flowkit " + shlex.join(argument for argument in sys.argv[1:] if argument != "--restart")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; the value is JSON where it can be, else text."""
+    name, equals, value = text.partition("=")
+    if text == "list":
+        raise click.UsageError(f"settings: {', '.join(OVERRIDES)}; before each may stand one of {', '.join(PHASES)} and a dot")
+    if not equals or name.rpartition(".")[2] not in OVERRIDES or name.rpartition(".")[0] not in ("", *PHASES):
+        raise click.UsageError(f"--set takes [PHASE.]NAME=VALUE with one of the names that `--set list` gives, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,244 @@
+"""What training leaves behind: checkpoints to resume from and final weights, written whole or not at all, read as foreign data.
+
+A checkpoint holds only tensors and built-in types and is read with ``weights_only=True``, so opening one runs no code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from flowkit import __version__
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.files import replacing, write_atomically
+from flowkit.model.recipes import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+CHECKPOINT_NAME = "checkpoint.pt"
+WEIGHTS_NAME = "weights.safetensors"
+_CHECKPOINT_FORMAT = "flowkit-checkpoint"
+_WEIGHTS_FORMAT = "flowkit-weights"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What weights were trained on, and how; the same wherever it is stored.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    classes : tuple of str
+        Class names by label.
+    split : int
+    protocol : str
+        Where the split's lists come from.
+    digest : str
+        Of the split's manifest and shards.
+    quantiser : dict
+        Settings of the flow's quantiser.
+    started_from : dict
+        SHA-256 of the weights files of the phases before.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    split: int
+    protocol: str
+    digest: str
+    quantiser: dict[str, Any]
+    started_from: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as built-in types."""
+        return {
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+            "split": self.split,
+            "protocol": self.protocol,
+            "digest": self.digest,
+            "quantiser": dict(self.quantiser),
+            "started_from": dict(self.started_from),
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> Provenance:
+        """Read what `to_dict` returned.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not that.
+        """
+        try:
+            if not isinstance(values, dict):
+                raise TypeError("it is no table")
+            classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
+            texts = [protocol, digest, *classes, *values["started_from"].keys(), *values["started_from"].values()]
+            if not isinstance(classes, list) or not isinstance(split, int) or not all(isinstance(text, str) for text in texts):
+                raise TypeError("a value has the wrong type")
+            config = TrainConfig.from_dict(values["config"])
+            if config.network.num_classes != len(classes):
+                raise ParameterError(f"{config.network.num_classes} classes in the network, {len(classes)} names")
+            quantiser, started_from = dict(values["quantiser"]), dict(values["started_from"])
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
+        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from)
+
+    def differences(self, other: Provenance) -> list[str]:
+        """Return ``name: theirs here, ours there`` for every setting in which `other` differs."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        return [f"{name} is {_brief(mine.get(name))}, now {_brief(theirs.get(name))}" for name in names]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights with their provenance; while training lasts, also all that resuming needs.
+
+    Parameters
+    ----------
+    provenance : Provenance
+    step : int
+        Steps done.
+    network : dict from parameter name to tensor
+    momentum : dict from parameter name to tensor
+        The optimiser's; empty in final weights.
+    environment : dict
+        Versions, device, precision, threads and ranks: on others, resuming is not bit-equal.
+    scaler : dict
+        State of fp16's loss scaling.
+    """
+
+    provenance: Provenance
+    step: int
+    network: dict[str, Tensor]
+    momentum: dict[str, Tensor] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to resume from; a reader sees the one before or this one whole."""
+    with replacing(path) as part:
+        torch.save(
+            {
+                "format": _CHECKPOINT_FORMAT,
+                "format_version": _FORMAT_VERSION,
+                "created_by": f"flowkit {__version__}",
+                "provenance": checkpoint.provenance.to_dict(),
+                "step": checkpoint.step,
+                "network": checkpoint.network,
+                "momentum": checkpoint.momentum,
+                "environment": checkpoint.environment,
+                "scaler": checkpoint.scaler,
+            },
+            part,
+        )
+
+
+def save_weights(path: Path, checkpoint: Checkpoint) -> None:
+    """Write final weights as safetensors, with their provenance in its header."""
+    from safetensors.torch import save
+
+    metadata = {
+        "format": _WEIGHTS_FORMAT,
+        "format_version": str(_FORMAT_VERSION),
+        "created_by": f"flowkit {__version__}",
+        "provenance": json.dumps(checkpoint.provenance.to_dict(), sort_keys=True),
+        "step": str(checkpoint.step),
+        "stride_in_1x1": str(checkpoint.provenance.config.network.stride_in_1x1).lower(),
+    }
+    write_atomically(path, save({name: tensor.contiguous() for name, tensor in checkpoint.network.items()}, metadata))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, final weights, or the folder of a phase (its weights, else its checkpoint).
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Checkpoint
+        Tensors on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is damaged, foreign, or holds anything but tensors and built-in types.
+    """
+    if path.is_dir():
+        path = next((path / name for name in (WEIGHTS_NAME, CHECKPOINT_NAME) if (path / name).is_file()), path / WEIGHTS_NAME)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}; train it first, or give a phase's folder, {WEIGHTS_NAME} or {CHECKPOINT_NAME}")
+    try:
+        return _load_weights(path) if path.suffix == ".safetensors" else _load_checkpoint(path)
+    except CheckpointError as cause:
+        raise CheckpointError(f"{path}: {cause}") from cause
+
+
+def _load_checkpoint(path: Path) -> Checkpoint:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as cause:
+        raise CheckpointError(
+            "refused: it is damaged, or holds Python objects, which could run code when read; a flowkit checkpoint never does"
+        ) from cause
+    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, io.UnsupportedOperation) as cause:
+        raise CheckpointError(f"cannot be read as a checkpoint: {str(cause).splitlines()[0] if str(cause) else cause!r}") from cause
+    _check_format(values if isinstance(values, dict) else {}, _CHECKPOINT_FORMAT, _FORMAT_VERSION)
+    provenance = Provenance.from_dict(values.get("provenance"))
+    step, network, momentum = values.get("step"), values.get("network"), values.get("momentum")
+    environment, scaler = values.get("environment"), values.get("scaler")
+    tensors = all(isinstance(part, dict) and all(isinstance(item, Tensor) for item in part.values()) for part in (network, momentum))
+    if not (tensors and isinstance(step, int) and isinstance(environment, dict) and isinstance(scaler, dict)):
+        raise CheckpointError("a part of the checkpoint is missing or has the wrong type")
+    return Checkpoint(provenance, step, network, momentum, environment, scaler)
+
+
+def _load_weights(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            network = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, ValueError, RuntimeError) as cause:
+        raise CheckpointError(f"cannot be read as safetensors: {cause}") from cause
+    _check_format(metadata, _WEIGHTS_FORMAT, str(_FORMAT_VERSION))
+    try:
+        provenance, step = json.loads(metadata["provenance"]), int(metadata["step"])
+    except (KeyError, ValueError) as cause:
+        raise CheckpointError(f"its header lacks what the weights were trained on: {cause}") from cause
+    return Checkpoint(Provenance.from_dict(provenance), step, network)
+
+
+def _check_format(values: Mapping[str, object], name: str, version: object) -> None:
+    if values.get("format") != name:
+        raise CheckpointError("not a flowkit checkpoint (for ImageNet and other foreign weights there is `flowkit train --weights FILE`)")
+    if values.get("format_version") != version:
+        raise CheckpointError(f"format version {values.get('format_version')!r}; this flowkit reads {version!r}: upgrade flowkit")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

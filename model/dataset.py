@@ -1,0 +1,299 @@
+"""Clips of a split's shards as training samples, and as the whole videos of the test; every sample a function of its key."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.model.recipes import STREAMS_OF
+from flowkit.model.sampling import batch_videos, protocol_centres, sample_generator, stack_fields, training_centres
+from flowkit.model.transforms import crop_flow, crop_rgb, draw_crop, whole_flow, whole_rgb
+from flowkit.quantise import Quantiser
+from flowkit.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from flowkit.manifest import ClipRecord, Dataset, Split
+    from flowkit.model.recipes import TrainConfig
+    from flowkit.shards.reader import Clip
+
+
+class SampleKey(NamedTuple):
+    """Which video, and for which step and place in its batch: all that a sample's draws depend on besides the seed."""
+
+    video: int
+    step: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training clip, not yet normalised.
+
+    Parameters
+    ----------
+    rgb : uint8 array, shape (T, S, S, 3), or None
+        None where the phase has no appearance stream.
+    flow : uint8 array, shape (T, 20, S, S), or None
+        u and v of ten fields, interleaved. None where the phase has no motion stream.
+    label : int
+    video_id : str
+    """
+
+    rgb: NDArray[np.uint8] | None
+    flow: NDArray[np.uint8] | None
+    label: int
+    video_id: str
+
+
+class Batch(NamedTuple):
+    """Samples that share batch statistics: uint8 rgb (b, T, S, S, 3) and flow (b, T, 20, S, S), int64 labels (b,)."""
+
+    rgb: Tensor | None
+    flow: Tensor | None
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class WholeClip:
+    """One video as it is tested, not yet normalised.
+
+    Parameters
+    ----------
+    rgb : uint8 array, shape (25, H, W, 3)
+    fields : uint8 array, shape (n, 2, H, W)
+        Every flow field that is needed, once.
+    where : int64 array, shape (25, 10)
+        The fields of each of the 25 stacks.
+    label : int
+    video_id : str
+    num_frames : int
+        Of the whole video.
+    """
+
+    rgb: NDArray[np.uint8]
+    fields: NDArray[np.uint8]
+    where: NDArray[np.int64]
+    label: int
+    video_id: str
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A video that could not be read, and why."""
+
+    video_id: str
+    reason: str
+
+
+class _Clips:
+    """The clips of manifest rows, read from their shards; picklable, opened in each process for itself."""
+
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any]) -> None:
+        self.records = tuple(records)
+        self.quantiser = Quantiser.from_dict(quantiser)
+        self._paths = {record.shard: dataset.shard_path(record) for record in self.records}
+        self._readers: dict[str, ShardReader] = {}
+        self._clips: dict[int, Clip] = {}
+        self._owner = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_readers": {}, "_clips": {}}
+
+    def path(self, index: int) -> Path:
+        """Return the shard a row's clip lies in."""
+        return self._paths[self.records[index].shard]
+
+    def clip(self, index: int) -> Clip:
+        """Return the clip of a row.
+
+        Raises
+        ------
+        ManifestError
+            If it is not the clip that the manifest tells of.
+        """
+        if self._owner != os.getpid():  # forked: the parent's handles are not ours
+            self._readers, self._clips, self._owner = {}, {}, os.getpid()
+        if index not in self._clips:
+            record = self.records[index]
+            if record.shard not in self._readers:
+                self._readers[record.shard] = ShardReader(self._paths[record.shard])
+            clip = self._readers[record.shard].clip(record.video_id)
+            if clip.num_frames != record.num_frames:
+                raise ManifestError(
+                    f"{self._paths[record.shard]}: {record.video_id!r} has {clip.num_frames} frames, the manifest says "
+                    f"{record.num_frames}; run `flowkit pack` again"
+                )
+            if clip.quantiser != self.quantiser.to_dict():
+                raise ManifestError(
+                    f"{self._paths[record.shard]}: the flow of {record.video_id!r} is quantised by {clip.quantiser}, the split says "
+                    f"{self.quantiser.to_dict()}; run `flowkit pack` again"
+                )
+            self._clips[index] = clip
+        return self._clips[index]
+
+
+class ClipDataset(TorchDataset[Sample]):
+    """Training clips of one split.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+    split : flowkit.Split
+    config : TrainConfig
+        Its phase says which streams are read; its sampling and cropping rules are followed.
+
+    Notes
+    -----
+    ``dataset[SampleKey(video, step, position)]`` is the same sample whatever the process, its order or the number of workers.
+    ``dataset[video]`` is a sample of that video for looking at.
+    """
+
+    def __init__(self, dataset: Dataset, split: Split, config: TrainConfig) -> None:
+        self.config = config
+        self._clips = _Clips(dataset, split.train, split.quantiser)
+
+    def __len__(self) -> int:
+        return len(self._clips.records)
+
+    def __getitem__(self, key: SampleKey | int) -> Sample:
+        video, step, position = (key, 0, key) if isinstance(key, int) else key
+        config, record, clip = self.config, self._clips.records[video], self._clips.clip(video)
+        generator = sample_generator(config.seed, config.phase, step, position)
+        centres = training_centres(
+            generator, clip.num_frames, num_samples=config.num_samples, tau_min=config.tau_min, tau_max=config.tau_max
+        )
+        crop = draw_crop(generator, clip.height, clip.width, kind=config.crop, corners=config.corners, flip=config.flip)
+        size, streams = config.network.input_size, STREAMS_OF[config.phase]
+        rgb = crop_rgb(clip.frames(centres), crop, size=size) if "appearance" in streams else None
+        flow = None
+        if "motion" in streams:
+            fields, where = stack_fields(centres)
+            cut = crop_flow(read_fields(clip, fields), crop, size=size, quantiser=self._clips.quantiser)
+            flow = stacks(cut, where)
+        return Sample(rgb, flow, record.label, record.video_id)
+
+
+class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
+    """The test videos of one split, each with its 25 samples at full frame.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+    records : sequence of ClipRecord
+    quantiser : dict
+        The split's.
+    input_size : int, px
+        S of the networks that are tested.
+    """
+
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any], *, input_size: int) -> None:
+        self.input_size = input_size
+        self._clips = _Clips(dataset, records, quantiser)
+
+    def __len__(self) -> int:
+        return len(self._clips.records)
+
+    def __getitem__(self, index: int) -> WholeClip | Unreadable:
+        try:
+            return self._read(index)
+        except (FlowkitError, OSError) as error:  # one bad video does not stop the others; it is counted and named
+            return Unreadable(self._clips.records[index].video_id, str(error))
+
+    def _read(self, index: int) -> WholeClip:
+        record, clip = self._clips.records[index], self._clips.clip(index)
+        centres = protocol_centres(clip.num_frames)
+        frames, place = np.unique(centres, return_inverse=True)
+        fields, where = stack_fields(centres)
+        return WholeClip(
+            whole_rgb(clip.frames(frames), input_size=self.input_size)[place],
+            whole_flow(read_fields(clip, fields), input_size=self.input_size),
+            where,
+            record.label,
+            record.video_id,
+            clip.num_frames,
+        )
+
+
+def read_fields(clip: Clip, fields: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Read flow fields by increasing index, neighbours together: uint8 (n, 2, H, W)."""
+    runs = np.split(fields, np.flatnonzero(np.diff(fields) > 1) + 1)
+    return np.concatenate([clip.flow(int(run[0]), int(run[-1]) + 1) for run in runs])
+
+
+def stacks(fields: NDArray[np.uint8], where: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Put fields (n, 2, H, W) together as stacks (T, 20, H, W): channel 2k is u, 2k+1 is v of a stack's field k."""
+    return fields[where].reshape(len(where), 2 * where.shape[1], *fields.shape[2:])
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put the samples of a sub-batch together."""
+
+    def joined(parts: list[NDArray[np.uint8] | None]) -> Tensor | None:
+        given = [part for part in parts if part is not None]
+        return torch.from_numpy(np.stack(given)) if given else None
+
+    labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+    return Batch(joined([sample.rgb for sample in samples]), joined([sample.flow for sample in samples]), labels)
+
+
+class _SubBatches:
+    """The keys of each sub-batch that one rank takes, in order, from a step to the end of the phase."""
+
+    def __init__(self, config: TrainConfig, num_videos: int, *, first_step: int, rank: int, world: int) -> None:
+        self.config, self.num_videos = config, num_videos
+        self.first_step, self.rank, self.world = first_step, rank, world
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        config = self.config
+        for step in range(self.first_step, config.num_steps):
+            videos = batch_videos(step, num_videos=self.num_videos, batch=config.batch, seed=config.seed, phase=config.phase)
+            for sub_batch in range(self.rank, config.num_sub_batches, self.world):
+                first = sub_batch * config.bn_group
+                yield [SampleKey(videos[place], step, place) for place in range(first, first + config.bn_group)]
+
+
+def training_loader(
+    clips: ClipDataset, *, first_step: int = 0, rank: int = 0, world: int = 1, num_workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Sample]:
+    """Return a loader that gives the `Batch` of every sub-batch of the phase, in order, from `first_step` on."""
+    batches = _SubBatches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
+    return _loader(clips, num_workers, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory)
+
+
+def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> DataLoader[WholeClip | Unreadable]:
+    """Return a loader that gives these videos, in order, one by one."""
+    return _loader(clips, num_workers, sampler=indices, batch_size=None, collate_fn=_unchanged)
+
+
+def _loader(clips: TorchDataset[Any], num_workers: int, **settings: Any) -> DataLoader[Any]:
+    # The loader draws a seed for its workers; a generator of its own leaves the caller's random numbers alone.
+    return DataLoader(
+        clips, num_workers=num_workers, generator=torch.Generator(), worker_init_fn=_start_worker if num_workers else None, **settings
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which finishes its step first, and the cores to each other."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def _unchanged(clip: WholeClip | Unreadable) -> WholeClip | Unreadable:
+    return clip

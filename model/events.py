@@ -1,0 +1,95 @@
+"""What training and evaluation tell their caller while they work: plain records, handed to a callback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowkit.model.recipes import Phase, RecipeName
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Training begins: the recipe that was chosen, and where."""
+
+    recipe: RecipeName
+    device: str
+    weights: str
+    num_videos: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class PhaseSkipped:
+    """A phase was already done, with the same settings."""
+
+    phase: Phase
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase begins, or goes on at `first_step`; `changes` says in what this machine differs from the one before."""
+
+    phase: Phase
+    first_step: int
+    num_steps: int
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One step was taken. `step` counts from 0; `seconds` include `data_seconds`, the wait for data."""
+
+    phase: Phase
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    data_seconds: float
+
+
+@dataclass(frozen=True)
+class PhaseDone:
+    """A phase ended and its weights are written."""
+
+    phase: Phase
+    folder: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunStopped:
+    """The run was asked to stop and wrote a checkpoint."""
+
+    phase: Phase
+    step: int
+    num_steps: int
+
+
+TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | PhaseDone | RunStopped
+
+
+@dataclass(frozen=True)
+class SplitStarted:
+    """The evaluation of a split begins."""
+
+    split: int
+    num_videos: int
+
+
+@dataclass(frozen=True)
+class VideosScored:
+    """Some more videos were scored; `done` of them so far."""
+
+    split: int
+    done: int
+    num_videos: int
+    num_failed: int
+
+
+EvaluateEvent = SplitStarted | VideosScored

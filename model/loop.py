@@ -1,0 +1,246 @@
+"""The training loop of one phase: sub-batches, update, metrics, checkpoints; stops and resumes at any step."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.checkpoint import Checkpoint
+from flowkit.model.dataset import training_loader
+from flowkit.model.events import PhaseDone, PhaseStarted, RunStopped, StepDone
+from flowkit.model.optimiser import (
+    make_optimiser,
+    running_moment_share,
+    set_learning_rate,
+    set_running_moment_share,
+    stream_losses,
+)
+from flowkit.model.phases import build_network, stream_logits
+from flowkit.model.ranks import any_rank, average_moments, sum_gradients, summed, wait
+from flowkit.model.sampling import network_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+    from flowkit.model.checkpoint import Provenance
+    from flowkit.model.dataset import Batch, ClipDataset
+    from flowkit.model.events import TrainEvent
+    from flowkit.model.execution import Execution
+    from flowkit.model.phase_folder import PhaseFolder
+    from flowkit.model.stresnet import SingleStream, STResNet
+
+
+class PhaseRun:
+    """One phase in training: its network, its optimiser and the step it has come to.
+
+    Parameters
+    ----------
+    folder : PhaseFolder
+    provenance : Provenance
+        Of the weights that are to be made.
+    clips : ClipDataset
+    execution : Execution
+    start : callable
+        Gives a new network its first weights; called only where there is no checkpoint to go on from.
+
+    Notes
+    -----
+    Each random draw is a function of seed, phase, step and place in the batch. So weights, momentum and the number of steps done
+    are all that there is to resume.
+    """
+
+    def __init__(
+        self,
+        folder: PhaseFolder,
+        provenance: Provenance,
+        clips: ClipDataset,
+        *,
+        execution: Execution,
+        start: Callable[[SingleStream | STResNet], None],
+    ) -> None:
+        self.folder, self.provenance, self.clips, self.execution = folder, provenance, clips, execution
+        self.config = provenance.config
+        self.device = execution.torch_device()
+        self.network = build_network(self.config)
+        checkpoint = folder.checkpoint()
+        if checkpoint is None:
+            start(self.network)
+        else:
+            self._load_network(checkpoint)
+        execution.place(self.network, self.device)
+        self.optimiser = make_optimiser(self.network, self.config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
+        self.step = 0
+        self.changes: tuple[str, ...] = ()
+        if checkpoint is not None:
+            self._load_progress(checkpoint)
+
+    def train(self, *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]) -> bool:
+        """Take the steps that are left.
+
+        Returns
+        -------
+        bool
+            True when the phase is done and its weights are written; False when it was asked to stop and wrote a checkpoint.
+
+        Raises
+        ------
+        ParameterError
+            If the loss is no longer a number.
+        """
+        config, execution, started = self.config, self.execution, time.monotonic()
+        on_event(PhaseStarted(config.phase, self.step, config.num_steps, self.changes))
+        if execution.rank == 0:
+            self.folder.cut_metrics(self.step)
+        wait(execution.world)
+        batches = iter(
+            training_loader(
+                self.clips,
+                first_step=self.step,
+                rank=execution.rank,
+                world=execution.world,
+                num_workers=execution.workers(self.device),
+                pin_memory=self.device.type == "cuda",
+            )
+        )
+        self.network.train()
+        saved_at = time.monotonic()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), _Metrics(self.folder, execution.rank) as metrics:
+            while self.step < config.num_steps:
+                values = self._take_step(batches)
+                metrics.write(values)
+                on_event(
+                    StepDone(
+                        config.phase,
+                        values["step"],
+                        config.num_steps,
+                        values["loss"],
+                        values["lr"],
+                        values["seconds"],
+                        values["data_seconds"],
+                    )
+                )
+                stop = any_rank(should_stop(), self.device, execution.world)
+                due = execution.checkpoint_steps is not None and self.step % execution.checkpoint_steps == 0
+                if stop or due or self.step == config.num_steps or time.monotonic() - saved_at >= execution.checkpoint_seconds:
+                    self._save()
+                    saved_at = time.monotonic()
+                if stop and self.step < config.num_steps:
+                    on_event(RunStopped(config.phase, self.step, config.num_steps))
+                    return False
+        if execution.rank == 0:
+            self.folder.write_weights(Checkpoint(self.provenance, self.step, self._network_state()))
+        wait(execution.world)
+        on_event(PhaseDone(config.phase, self.folder.path, time.monotonic() - started))
+        return True
+
+    def _take_step(self, batches: Iterator[Batch]) -> dict[str, Any]:
+        """Sum the gradients of the sub-batches, update, and return the step's line of metrics."""
+        config, world, began, waited = self.config, self.execution.world, time.monotonic(), 0.0
+        mine = range(self.execution.rank, config.num_sub_batches, world)
+        rate = config.learning_rate(self.step)
+        set_learning_rate(self.optimiser, rate)
+        set_running_moment_share(self.network, running_moment_share(config, self.step, len(mine)))
+        self.optimiser.zero_grad()
+        totals: dict[str, Tensor] = {}
+        for sub_batch in mine:
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            for name, value in self._sub_batch(batch, sub_batch).items():
+                totals[name] = totals[name] + value if name in totals else value
+        sum_gradients(self.network, world)
+        average_moments(self.network, world)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        names = sorted(totals)
+        numbers = summed(torch.stack([totals[name] for name in names]).double(), world).tolist()
+        values = dict(zip(names, numbers, strict=True))
+        loss = sum(value for name, value in values.items() if name.startswith("loss_"))
+        if not loss < float("inf"):
+            raise ParameterError(f"the loss of {config.phase} is {loss} at step {self.step}; lower the learning rate with --lr")
+        seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(waited, 4)}
+        line = {"step": self.step, "loss": loss, "lr": rate, **values, **seconds}
+        self.step += 1
+        return line
+
+    def _sub_batch(self, batch: Batch, sub_batch: int) -> dict[str, Tensor]:
+        """Add one sub-batch's gradients; return its share of losses and training accuracies."""
+        config = self.config
+        rgb, flow = (None if part is None else part.to(self.device, non_blocking=True) for part in (batch.rgb, batch.flow))
+        labels = batch.labels.to(self.device, non_blocking=True)
+        torch.manual_seed(network_seed(config.seed, config.phase, self.step, sub_batch))  # dropout
+        with self.execution.autocast(self.device):
+            logits = stream_logits(self.network, rgb, flow)
+        losses = stream_losses(logits, labels, num_videos=config.batch)
+        total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
+        total.backward()  # type: ignore[no-untyped-call]
+        values = {f"loss_{stream}": loss.detach() for stream, loss in losses.items()}
+        for stream, scores in logits.items():
+            values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
+        return values
+
+    def _save(self) -> None:
+        if self.execution.rank == 0:
+            momentum = {
+                name: self.optimiser.state[parameter]["momentum_buffer"]
+                for name, parameter in self.network.named_parameters()
+                if self.optimiser.state[parameter].get("momentum_buffer") is not None
+            }
+            environment = self.execution.environment(self.device)
+            scaler = self.scaler.state_dict()
+            self.folder.write_checkpoint(Checkpoint(self.provenance, self.step, self._network_state(), momentum, environment, scaler))
+
+    def _network_state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
+
+    def _load_network(self, checkpoint: Checkpoint) -> None:
+        differences = checkpoint.provenance.differences(self.provenance)
+        if differences:
+            raise CheckpointError(f"the checkpoint in {self.folder.path} is not of this run: {'; '.join(differences)}")
+        try:
+            self.network.load_state_dict(checkpoint.network)
+        except RuntimeError as cause:
+            raise CheckpointError(f"the checkpoint in {self.folder.path} does not fit its network: {cause}") from cause
+
+    def _load_progress(self, checkpoint: Checkpoint) -> None:
+        self.step = checkpoint.step
+        parameters = dict(self.network.named_parameters())
+        if not checkpoint.momentum.keys() <= parameters.keys() or not 0 <= self.step <= self.config.num_steps:
+            raise CheckpointError(f"the checkpoint in {self.folder.path} does not fit its network")
+        for name, buffer in checkpoint.momentum.items():
+            parameter = parameters[name]
+            self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        if checkpoint.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint.scaler)
+        here = self.execution.environment(self.device)
+        self.changes = tuple(
+            f"{name} was {checkpoint.environment.get(name)}, now {value}"
+            for name, value in here.items()
+            if checkpoint.environment.get(name) != value
+        )
+
+
+class _Metrics:
+    """metrics.jsonl, open for appending in the first rank."""
+
+    def __init__(self, folder: PhaseFolder, rank: int) -> None:
+        # Line by line, so that no step that a checkpoint holds lacks its line.
+        self._file = folder.metrics_path().open("a", encoding="utf-8", buffering=1) if rank == 0 else None
+
+    def __enter__(self) -> _Metrics:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, values: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")

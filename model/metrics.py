@@ -1,0 +1,81 @@
+"""Accuracy and its interval, confusion, late fusion: arithmetic on arrays of scores."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from flowkit.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Fusion = Literal["logits_mean", "softmax_mean"]
+
+_Z_95 = 1.959963984540054  # 97.5 % point of the normal distribution
+
+
+def fuse(scores: Sequence[NDArray[np.floating]], *, weights: Sequence[float], fusion: Fusion = "logits_mean") -> NDArray[np.float64]:
+    """Join the scores of several classifiers of the same videos.
+
+    Parameters
+    ----------
+    scores : sequence of float array, shape (n, C)
+        Mean logits of each video.
+    weights : sequence of float
+        One a classifier, not negative, not all zero.
+    fusion : {"logits_mean", "softmax_mean"}
+        The weighted mean of the scores, or of their softmax.
+
+    Returns
+    -------
+    float64 array, shape (n, C)
+
+    Raises
+    ------
+    ParameterError
+        If the weights do not fit, or there is no such fusion.
+    """
+    if len(weights) != len(scores) or not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
+        raise ParameterError(f"fusion needs {len(scores)} weights of at least 0, not all 0, got {list(weights)}")
+    if fusion not in get_args(Fusion):
+        raise ParameterError(f"fusion must be one of {', '.join(get_args(Fusion))}, got {fusion!r}")
+    given = [np.asarray(part, dtype=np.float64) for part in scores]
+    if fusion == "softmax_mean":
+        given = [softmax(part) for part in given]
+    total = sum(weight * part for weight, part in zip(weights, given, strict=True))
+    return np.asarray(total / sum(weights))
+
+
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the softmax over the last axis."""
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return at which place each video's class comes, 0 for the highest score; of equal scores the lower class comes first."""
+    own = np.take_along_axis(scores, labels[:, None], 1)
+    before = np.arange(scores.shape[1]) < labels[:, None]
+    return np.asarray(((scores > own) | ((scores == own) & before)).sum(1), dtype=np.int64)
+
+
+def wilson_interval(num_correct: int, num_videos: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy (Wilson's score interval); (0, 1) of no videos."""
+    if num_videos == 0:
+        return 0.0, 1.0
+    share, spread = num_correct / num_videos, _Z_95**2 / num_videos
+    centre = share + spread / 2
+    reach = _Z_95 * math.sqrt(share * (1 - share) / num_videos + spread / (4 * num_videos))
+    return max((centre - reach) / (1 + spread), 0.0), min((centre + reach) / (1 + spread), 1.0)
+
+
+def confusion_matrix(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
+    """Count videos by class (row) and prediction (column)."""
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts

@@ -1,0 +1,110 @@
+"""The four phases: which network each trains, what it starts from, and how a batch goes through it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from flowkit.model.recipes import BASE_PHASES
+from flowkit.model.sampling import initial_seed
+from flowkit.model.stresnet import SingleStream, STResNet
+from flowkit.model.transforms import normalise_flow, normalise_rgb
+from flowkit.model.weights import initialise_from_streams, initialise_single_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from flowkit.model.recipes import Phase, TrainConfig
+    from flowkit.model.stresnet import StreamName
+    from flowkit.model.weights import PretrainedWeights
+
+BEFORE: dict[Phase, tuple[Phase, ...]] = {
+    "appearance": (),
+    "motion": (),
+    "st-resnet": ("appearance", "motion"),
+    "st-resnet-star": ("st-resnet",),
+}
+
+
+def phase_folder(root: Path, run: str, split: int, phase: Phase) -> Path:
+    """Return where a phase of a run is kept in a data root."""
+    return root / "runs" / run / f"split{split}" / phase
+
+
+def report_folder(root: Path, run: str, split: int) -> Path:
+    """Return where the results of a run are kept in a data root."""
+    return root / "reports" / run / f"split{split}"
+
+
+def build_network(config: TrainConfig) -> SingleStream | STResNet:
+    """Return a phase's network, untrained."""
+    if config.phase in BASE_PHASES:
+        return SingleStream(config.network, cast("StreamName", config.phase))
+    return STResNet(config.network)
+
+
+def start_network(
+    network: SingleStream | STResNet, config: TrainConfig, weights: PretrainedWeights | None, before: Mapping[Phase, dict[str, Tensor]]
+) -> None:
+    """Give a phase's network the weights it starts from.
+
+    Parameters
+    ----------
+    network : SingleStream or STResNet
+        On the CPU.
+    config : TrainConfig
+    weights : PretrainedWeights, optional
+        For the base streams; None draws random ones.
+    before : dict from phase to state
+        Final weights of the phases named in `BEFORE`.
+
+    Raises
+    ------
+    CheckpointError
+        If they do not fit.
+    """
+    if isinstance(network, SingleStream):
+        generator = torch.Generator().manual_seed(initial_seed(config.seed, config.phase))
+        initialise_single_stream(network, weights, generator=generator)
+    elif config.phase == "st-resnet":
+        initialise_from_streams(network, before["appearance"], before["motion"])
+    else:
+        network.load_state_dict(before["st-resnet"])
+
+
+def stream_logits(network: SingleStream | STResNet, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+    """Normalise a batch on its device and return each stream's logits.
+
+    Parameters
+    ----------
+    network : SingleStream or STResNet
+    rgb : uint8 tensor, shape (B, T, H, W, 3), where the network has an appearance stream
+    flow : uint8 tensor, shape (B, T, 20, H, W), where it has a motion stream
+
+    Returns
+    -------
+    dict from stream to float tensor, shape (B, T', num_classes)
+    """
+    if isinstance(network, SingleStream):
+        if network.stream_name == "appearance":
+            assert rgb is not None
+            return {"appearance": network(normalise_rgb(rgb))}
+        assert flow is not None
+        return {"motion": network(normalise_flow(flow))}
+    assert rgb is not None
+    assert flow is not None
+    return network(normalise_rgb(rgb), normalise_flow(flow))._asdict()  # type: ignore[no-any-return]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stored:
+        while block := stored.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,227 @@
+"""Train the chain of phases: appearance and motion, ST-ResNet from both, ST-ResNet* from that; each only where it is not done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.manifest import Dataset
+from flowkit.model.checkpoint import WEIGHTS_NAME, Provenance, load_checkpoint
+from flowkit.model.dataset import ClipDataset
+from flowkit.model.events import PhaseSkipped, RunStarted
+from flowkit.model.execution import Execution
+from flowkit.model.loop import PhaseRun
+from flowkit.model.phase_folder import PhaseFolder
+from flowkit.model.phases import BEFORE, file_digest, phase_folder, start_network
+from flowkit.model.ranks import wait
+from flowkit.model.recipes import BASE_PHASES, PHASES, make_configs
+from flowkit.model.weights import pretrained_state
+from flowkit.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from flowkit.manifest import Split
+    from flowkit.model.events import TrainEvent
+    from flowkit.model.recipes import Phase, RecipeName, TrainConfig
+    from flowkit.model.stresnet import SingleStream, STResNet
+    from flowkit.model.weights import PretrainedWeights
+
+Weights = Literal["imagenet", "none"] | Path
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did."""
+
+    trained: tuple[Phase, ...]
+    skipped: tuple[Phase, ...]
+    stopped: bool
+
+
+def _ignore(event: TrainEvent) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+def train(
+    root: Path,
+    *,
+    split: int = 1,
+    run: str = "default",
+    phases: Sequence[Phase] = PHASES,
+    recipe: Literal["auto", "paper", "small"] = "auto",
+    weights: Weights | None = None,
+    paper_steps: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
+    restart: bool = False,
+    on_event: Callable[[TrainEvent], None] = _ignore,
+    should_stop: Callable[[], bool] = _never,
+) -> TrainReport:
+    """Train phases on a packed split, each from the one before; go on where an earlier call stopped.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    split : int
+    run : str
+        The run's name: ``runs/<run>/split<n>/<phase>/``.
+    phases : sequence of str
+        Which phases, in any order; what they start from must be among them or done.
+    recipe : {"auto", "paper", "small"}
+        ``auto``: `paper` where the device is CUDA, `small` elsewhere.
+    weights : "imagenet", "none" or Path, optional
+        What the base streams start from. Default: ImageNet for `paper`, none for `small`.
+    paper_steps : bool
+        The paper's iteration counts instead of the official code's epochs.
+    overrides : dict
+        Settings to use instead of the recipe's; see `make_configs`.
+    execution : Execution
+    restart : bool
+        Discard what these phases have and begin anew.
+    on_event : callable
+        Is told of everything; see `flowkit.model.events`.
+    should_stop : callable
+        Asked after each step; when it says yes, a checkpoint is written and the call returns.
+
+    Returns
+    -------
+    TrainReport
+
+    Raises
+    ------
+    ParameterError
+        If a setting is out of its range.
+    CheckpointError
+        If a phase was begun with other settings or data, or what it starts from is missing.
+    ManifestError
+        If the split is not packed or has no training video.
+    """
+    execution = execution or Execution()
+    device = execution.torch_device()
+    check_run_name(run)
+    wanted = [phase for phase in PHASES if phase in phases]
+    if not wanted or set(phases) - set(PHASES):
+        raise ParameterError(f"phases must be some of {', '.join(PHASES)}, got {list(phases)}")
+    dataset = Dataset.open(root)
+    listed = dataset.split(split)
+    if not listed.train:
+        raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
+    chosen: RecipeName = recipe if recipe != "auto" else "paper" if device.type == "cuda" else "small"
+    start = _Start(weights or ("imagenet" if chosen == "paper" else "none"), overrides or {})
+    configs = make_configs(
+        chosen,
+        num_classes=len(listed.classes),
+        num_videos=len(listed.train),
+        short_side=_short_side(dataset, listed),
+        weights=start.name,
+        paper_steps=paper_steps,
+        overrides={**start.overrides, **(overrides or {})},
+    )
+    for phase in wanted:
+        if configs[phase].num_sub_batches % execution.world:
+            raise ParameterError(
+                f"{phase}: the {configs[phase].num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
+                f"{execution.world} processes; choose --batch and --bn-group so that they can"
+            )
+    on_event(RunStarted(chosen, str(device), start.name, len(listed.train), len(listed.classes)))
+
+    trained: list[Phase] = []
+    skipped: list[Phase] = []
+    for phase in wanted:
+        folder = PhaseFolder(phase_folder(root, run, split, phase))
+        earlier = {name: phase_folder(root, run, split, name) / WEIGHTS_NAME for name in BEFORE[phase]}
+        for name, path in earlier.items():
+            if not path.is_file():
+                raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
+        if execution.rank == 0:
+            if restart:
+                folder.discard()
+            provenance = _provenance(configs[phase], listed, earlier)
+            folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
+        wait(execution.world)
+        if folder.done:
+            skipped.append(phase)
+            on_event(PhaseSkipped(phase, folder.path))
+            continue
+        work = PhaseRun(
+            folder,
+            _provenance(configs[phase], listed, earlier),
+            ClipDataset(dataset, listed, configs[phase]),
+            execution=execution,
+            start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]
+        )
+        if not work.train(on_event=on_event, should_stop=should_stop):
+            return TrainReport(tuple(trained), tuple(skipped), stopped=True)
+        trained.append(phase)
+    return TrainReport(tuple(trained), tuple(skipped), stopped=False)
+
+
+class _Start:
+    """What the base streams start from, read when first needed."""
+
+    def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
+        self._source = source
+        self._depth = int(overrides.get("depth", 50))
+        self._stride = overrides.get("stride_in_1x1")
+        self._pretrained: PretrainedWeights | None = None
+        self.name = source if isinstance(source, str) else f"{source.name} (sha256 {self._digest(source)[:16]})"
+        # A file says where its network's stride is; torchvision's is on the 3x3.
+        self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
+
+    def read(self) -> PretrainedWeights:
+        """Return the weights, fetched or read once."""
+        if self._pretrained is None:
+            assert self._source != "none"
+            self._pretrained = pretrained_state(self._source, self._depth, stride_in_1x1=self._stride)
+        return self._pretrained
+
+    def give(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
+        """Give a phase's network its first weights."""
+        weights = self.read() if config.phase in BASE_PHASES and self._source != "none" else None
+        before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
+        with torch.random.fork_rng(devices=[]):
+            start_network(network, config, weights, before)
+
+    @staticmethod
+    def _digest(source: Path) -> str:
+        if not source.is_file():
+            raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
+        return file_digest(source)
+
+
+def check_run_name(run: str) -> None:
+    """Raise `ParameterError` unless a run's name is a plain folder name."""
+    if not run or run in (".", "..") or any(not (c.isalnum() or c in "-_.+") for c in run):
+        raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
+
+
+def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]) -> Provenance:
+    return Provenance(
+        config=config,
+        classes=split.classes,
+        split=split.number,
+        protocol=split.protocol,
+        digest=split.digest,
+        quantiser=dict(split.quantiser),
+        started_from={name: file_digest(path) for name, path in earlier.items()},
+    )
+
+
+def _short_side(dataset: Dataset, split: Split) -> int:
+    """Return the short side, px, of the stored frames."""
+    record = split.train[0]
+    with ShardReader(dataset.shard_path(record)) as shard:
+        clip = shard.clip(record.video_id)
+        return int(min(clip.height, clip.width))
