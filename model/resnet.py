@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from flowkit.model.config import STResNetConfig, TemporalInit, TemporalPadding
 
@@ -55,6 +55,11 @@ class TemporalConv(nn.Conv3d):
         if self.replicate:
             clips = torch.cat([clips[:, :1], clips, clips[:, -1:]], 1)
         return super().forward(clips.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalConv:
+        # Module.to(memory_format=torch.channels_last) takes four dimensions only: it is shown the weight as a (3, 1) kernel.
+        super()._apply(lambda tensor: fn(tensor.squeeze(-1)).unsqueeze(-1), recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def inflate(weight: Tensor, temporal_init: TemporalInit) -> Tensor:
