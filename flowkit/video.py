@@ -139,15 +139,10 @@ def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """Return what a video file says and shows, decoding its first frame.
 
-    Parameters
-    ----------
-    path : path of a local file
-        Always a file name, whatever it looks like: never an URL, a pattern or an option.
-
     Raises
     ------
     VideoDecodeError
-        If it is no regular file, no video in a real container, or none of its frames can be decoded.
+        As `read_frames`.
     """
     with _opened(Path(path), threads=1) as (container, stream):
         frame = next(_decoded(container, stream, _Faults()), None)
@@ -227,6 +222,7 @@ class _Faults:
 
 
 def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) -> Iterator[FrameBatch]:
+    import av
     import numpy as np
     from av.video.reformatter import VideoReformatter
 
@@ -241,14 +237,15 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
                 orientation = _orientation(frame)
             try:
                 picture = _upright(_to_rgb(frame, reformatter), orientation)
-            except OSError:  # PyAV's errors are OSErrors or ValueErrors too; a size or format libswscale cannot convert
+            except (av.FFmpegError, OSError):  # a size or format that libswscale cannot convert
                 faults.refused += 1
                 continue
             if batch is None:
                 height, width = picture.shape[:2]
                 if short_side is not None:
                     width, height = resized_size(width, height, short_side)
-                _check_pixels(path, width, height)
+                if width * height > MAX_FRAME_PIXELS:
+                    raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
                 batch = np.empty((batch_size, height, width, 3), dtype=np.uint8)
             elif filled == batch_size:
                 yield FrameBatch(batch, start, faults.count)
@@ -380,11 +377,6 @@ def _duration_seconds(container: Any, stream: Any) -> float | None:
 def _check_short_side(short_side: int) -> None:
     if short_side < 2:
         raise ParameterError(f"short_side must be at least 2 px, got {short_side}")
-
-
-def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_FRAME_PIXELS:
-        raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px, too large to hold; use a smaller short side")
 
 
 def _check_regular_file(path: Path) -> None:
