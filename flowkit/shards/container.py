@@ -1,0 +1,226 @@
+"""An HDF5 shard while it is made: videos are laid down in it one after the other, always in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit.shards.chunks import flow_creation_list
+from flowkit.shards.schema import (
+    FORMAT,
+    FORMAT_VERSION,
+    ROOT_ATTRIBUTES,
+    VIDEO_ATTRIBUTES,
+    VIDEOS_GROUP,
+    Attribute,
+    ClipAttributes,
+    group_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Images:
+    """JPEGs to be stored end to end: their offsets and CRCs, and their bytes in pieces of any length."""
+
+    offsets: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+    pieces: Iterable[bytes]
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Flow chunks to be stored as they are: filter mask and bytes of each."""
+
+    chunks: Iterable[tuple[int, bytes]]
+
+
+class NewShard:
+    """A new shard file. A context manager; leaving it closes the file.
+
+    Parameters
+    ----------
+    path : Path
+        A part file: HDF5 files are whole only once they are closed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, with the ``errno`` of the system (a full disk is ``ENOSPC``).
+    """
+
+    def __init__(self, path: Path) -> None:
+        import h5py
+        from h5py import h5g
+
+        from flowkit import __version__
+
+        self._path = path
+        with _system_errors(path):
+            self._file = h5py.File(path, "w", libver=("v110", "v110"), locking=False, rdcc_nbytes=0)
+            root = h5g.open(self._file.id, b"/")
+            values: dict[str, str | int] = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "created_by": f"flowkit {__version__}",
+            }
+            _write_attributes(root, ROOT_ATTRIBUTES, values)
+            self._videos = h5g.create(root, VIDEOS_GROUP.encode(), gcpl=_group_creation_list())
+        self._num_videos = 0
+
+    def __enter__(self) -> NewShard:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with _system_errors(self._path):
+            self._file.close()
+
+    def write_video(self, attributes: ClipAttributes, height: int, width: int, frames: Images, flow: Images | Chunks) -> str:
+        """Lay down one video.
+
+        Parameters
+        ----------
+        attributes : ClipAttributes
+        height, width : int, px
+        frames : Images
+        flow : Images or Chunks
+            As the codec asks.
+
+        Returns
+        -------
+        str
+            The sha256 over attributes, offsets, CRCs and raw flow that was stored with it.
+        """
+        from h5py import h5g
+
+        digest = hashlib.sha256(attributes.to_json().encode("utf-8"))
+        with _system_errors(self._path):
+            group = h5g.create(self._videos, group_name(self._num_videos).encode(), gcpl=_group_creation_list())
+            self._num_videos += 1
+            _write_index(group, "frame", frames, digest)
+            if isinstance(flow, Images):
+                _write_index(group, "flow", flow, digest)
+                _write_pieces(group, "flow", int(flow.offsets[-1]), _hashed(flow.pieces, digest))
+            else:
+                _write_chunks(group, attributes, height, width, flow, digest)
+            _write_pieces(group, "frames", int(frames.offsets[-1]), frames.pieces)
+            sha256 = digest.hexdigest()
+            _write_attributes(group, VIDEO_ATTRIBUTES, {**attributes.to_stored(), "sha256": sha256})
+        return sha256
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Give HDF5's write errors the number of the system's error that they mention, so that a full disk is known as one."""
+    try:
+        yield
+    except OSError as error:
+        mentioned = re.search(r"errno = (\d+)", str(error))
+        if error.errno is None and mentioned:
+            number = int(mentioned[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def _group_creation_list() -> Any:
+    from h5py import h5p
+
+    properties = h5p.create(h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)
+    properties.set_attr_phase_change(32, 0)  # attributes stay in the group's header, which has a checksum and is read at once
+    return properties
+
+
+def _write_attributes(group: Any, declared: Sequence[Attribute], values: dict[str, str | int]) -> None:
+    from h5py import h5a, h5s, h5t
+
+    scalar = h5s.create(h5s.SCALAR)
+    for attribute in declared:
+        value = values[attribute.name]
+        if isinstance(value, int):
+            h5a.create(group, attribute.name.encode(), h5t.STD_I64LE, scalar).write(np.array(value, dtype="<i8"))
+            continue
+        data = value.encode("utf-8")
+        kind = h5t.C_S1.copy()
+        kind.set_size(max(len(data), 1))  # HDF5 has no text of length 0; it is one NUL
+        kind.set_strpad(h5t.STR_NULLPAD)
+        kind.set_cset(h5t.CSET_UTF8)
+        h5a.create(group, attribute.name.encode(), kind, scalar).write(np.array(data, dtype=f"S{max(len(data), 1)}"), mtype=kind)
+
+
+def _write_chunks(group: Any, attributes: ClipAttributes, height: int, width: int, flow: Chunks, digest: Any) -> None:
+    from h5py import h5d, h5s, h5t
+
+    space = h5s.create_simple((attributes.num_frames - 1, 2, height, width))
+    data_set = h5d.create(group, b"flow", h5t.STD_U8LE, space, dcpl=flow_creation_list(attributes.codec, height, width))
+    for k, (mask, data) in enumerate(flow.chunks):
+        data_set.write_direct_chunk((k, 0, 0, 0), data, mask)
+        digest.update(data)
+
+
+def _create_contiguous(group: Any, name: str, kind: Any, length: int) -> Any:
+    from h5py import h5d, h5p, h5s
+
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)
+    properties.set_layout(h5d.CONTIGUOUS)
+    properties.set_fill_time(h5d.FILL_TIME_NEVER)
+    return h5d.create(group, name.encode(), kind, h5s.create_simple((length,)), dcpl=properties)
+
+
+def _write_index(group: Any, prefix: str, images: Images, digest: Any) -> None:
+    """Write the offsets and CRCs of images."""
+    for name, array in (("offsets", images.offsets.astype("<i8")), ("crc32", images.crc32.astype("<u4"))):
+        _write_array(group, f"{prefix}_{name}", array)
+        digest.update(array.tobytes())
+
+
+def _write_array(group: Any, name: str, array: NDArray[Any]) -> None:
+    from h5py import h5s, h5t
+
+    kind = {"int64": h5t.STD_I64LE, "uint32": h5t.STD_U32LE}[array.dtype.name]
+    _create_contiguous(group, name, kind, len(array)).write(h5s.ALL, h5s.ALL, array)
+
+
+def _write_pieces(group: Any, name: str, num_bytes: int, pieces: Iterable[bytes]) -> None:
+    from h5py import h5s, h5t
+
+    data_set = _create_contiguous(group, name, h5t.STD_U8LE, num_bytes)
+    space = data_set.get_space()
+    at = 0
+    for block in _blocks(pieces):
+        array = np.frombuffer(block, dtype=np.uint8)
+        space.select_hyperslab((at,), (len(array),))
+        data_set.write(h5s.create_simple((len(array),)), space, array)
+        at += len(array)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Join pieces into blocks of about a MiB, each the same for the same bytes of pieces."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        if len(waiting) >= _BLOCK_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+def _hashed(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece

@@ -1,0 +1,96 @@
+"""JPEG images in memory: encode, learn the size without decoding, decode only what has the size it must have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowkit.errors import ShardFormatError
+from flowkit.shards.schema import JPEG_QUALITY
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Start-of-frame markers of baseline, extended and progressive JPEG: what decoders of the field read.
+_START_OF_FRAME = (0xC0, 0xC1, 0xC2)
+_NO_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers that stand alone
+_START_OF_SCAN = 0xDA
+
+
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """Encode an image at quality 95.
+
+    Parameters
+    ----------
+    image : uint8 array, shape (H, W, 3) RGB or (H, W) grey
+    """
+    import cv2
+
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    good, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert good, f"OpenCV could not encode an image of shape {image.shape}"
+    data: bytes = encoded.tobytes()
+    return data
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return the (height, width) that a JPEG's header declares.
+
+    Raises
+    ------
+    ShardFormatError
+        If it is no JPEG, or one of a kind that is not read (lossless, arithmetic, 12 bit, CMYK).
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ShardFormatError("is not a JPEG")
+    position, end = 2, len(data)
+    while position + 4 <= end and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if marker in _NO_LENGTH:
+            position += 2
+            continue
+        if marker in _START_OF_FRAME and position + 10 <= end:
+            precision, num_components = data[position + 4], data[position + 9]
+            if precision != 8 or num_components not in (1, 3):
+                raise ShardFormatError(f"is a JPEG of {num_components} components of {precision} bits; flowkit reads 1 or 3 of 8 bits")
+            return int.from_bytes(data[position + 5 : position + 7], "big"), int.from_bytes(data[position + 7 : position + 9], "big")
+        if marker == _START_OF_SCAN:
+            break
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    raise ShardFormatError("is a JPEG without a header that flowkit reads")
+
+
+def decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> None:
+    """Decode a JPEG into `out`, if its header declares exactly the size of `out`.
+
+    Parameters
+    ----------
+    data : bytes
+    out : uint8 array, shape (H, W, 3) for RGB or (H, W) for grey, C-contiguous
+        Where the pixels go. A JPEG of another size is refused before any pixel is decoded.
+
+    Raises
+    ------
+    ShardFormatError
+        If it is damaged, or of another size.
+    """
+    import cv2
+    import numpy as np
+
+    height, width = jpeg_size(data)
+    if (height, width) != out.shape[:2]:
+        raise ShardFormatError(f"is a JPEG of {width}x{height} px where {out.shape[1]}x{out.shape[0]} px is due")
+    flags = (cv2.IMREAD_COLOR if out.ndim == 3 else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as cause:
+        raise ShardFormatError(f"is a JPEG that cannot be decoded ({cause})") from cause
+    if image is None or image.shape != out.shape:
+        raise ShardFormatError("is a JPEG that cannot be decoded")
+    if out.ndim == 3:
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+    else:
+        out[:] = image

@@ -1,0 +1,297 @@
+"""Read clips from shards: random windows of flow and single frames, straight from the file, every checksum tested.
+
+HDF5 is used once a clip, to check its structure and learn where its bytes lie, and is closed again. Pixels are read with
+``pread`` and decoded into the caller's array. So nothing is shared that a fork, a thread or a pickle could break.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit.errors import ParameterError, ShardFormatError
+from flowkit.shards.chunks import decode_chunk
+from flowkit.shards.jpeg import decode_jpeg
+from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure, VideoLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from flowkit.shards.schema import ClipAttributes
+
+_CLIPS_KEPT = 1024  # structures of clips remembered by a reader; each is some 30 bytes a frame
+_GAP_BYTES = 1 << 14  # chunks this near to each other are read in one go
+
+
+class ShardReader:
+    """A shard or clip file, opened when first needed, in each process for itself.
+
+    Parameters
+    ----------
+    path : Path or str
+
+    Notes
+    -----
+    May be used from several threads, after a fork, and pickled (the path travels, and the file is opened anew).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._data: ShardBytes | None = None
+        self._index: dict[str, int] | None = None
+        self._clips: OrderedDict[str, Clip] = OrderedDict()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"ShardReader({str(self.path)!r})"
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """The videos that are in there, in the order in which they lie.
+
+        Raises
+        ------
+        ShardFormatError
+            If the file is damaged, foreign or unsafe to read.
+        OSError
+            If it cannot be opened.
+        """
+        return tuple(self._positions())
+
+    def clip(self, video_id: str) -> Clip:
+        """Return one video. Its structure is checked the first time.
+
+        Raises
+        ------
+        ShardFormatError
+            If it is not in there, or the file is damaged, foreign or unsafe to read.
+        OSError
+            If the file cannot be opened.
+        """
+        clip = self._clips.get(video_id)
+        if clip is None:
+            position = self._positions().get(video_id)
+            if position is None:
+                raise ShardFormatError(f"{self.path} does not hold video {video_id!r}")
+            with ShardStructure(self.path, self.data) as structure:
+                clip = Clip(self, structure.layout(position))
+            if clip.video_id != video_id:
+                raise ShardFormatError(f"{self.path} was changed while it was being read")
+            self._clips[video_id] = clip
+            while len(self._clips) > _CLIPS_KEPT:
+                self._clips.popitem(last=False)
+        return clip
+
+    @property
+    def data(self) -> ShardBytes:
+        """The file's bytes."""
+        if self._data is None:
+            self._data = ShardBytes(self.path)
+        return self._data
+
+    def close(self) -> None:
+        """Close the file; it is opened again if it is needed again."""
+        if self._data is not None:
+            self._data.close()
+        self._data, self._index = None, None
+        self._clips.clear()
+
+    def _positions(self) -> dict[str, int]:
+        if self._index is None:
+            with ShardStructure(self.path, self.data) as structure:
+                self._index = {video_id: k for k, video_id in enumerate(structure.video_ids())}
+        return self._index
+
+
+class Clip:
+    """One video of a shard: frames and quantised flow, read as they are asked for.
+
+    Made by `ShardReader.clip`.
+    """
+
+    def __init__(self, reader: ShardReader, layout: VideoLayout) -> None:
+        self._reader, self._layout = reader, layout
+
+    def __repr__(self) -> str:
+        return f"Clip({self.video_id!r}, {self.num_frames} frames of {self.width}x{self.height} px)"
+
+    @property
+    def attributes(self) -> ClipAttributes:
+        """Everything that is stored of the clip besides its pixels."""
+        return self._layout.attributes
+
+    @property
+    def sha256(self) -> str:
+        """The stored digest of attributes, offsets, CRCs and raw flow, in hexadecimal; `flowkit.verify` tests it."""
+        return self._layout.sha256
+
+    @property
+    def video_id(self) -> str:
+        """Path relative to the video root, without suffix."""
+        return self.attributes.video_id
+
+    @property
+    def class_name(self) -> str:
+        """The folder the video lay in; may be empty. The manifest is the authority on labels."""
+        return self.attributes.class_name
+
+    @property
+    def num_frames(self) -> int:
+        """T; there are T - 1 flow fields."""
+        return self.attributes.num_frames
+
+    @property
+    def height(self) -> int:
+        """Height of frames and flow, px."""
+        return self._layout.height
+
+    @property
+    def width(self) -> int:
+        """Width of frames and flow, px."""
+        return self._layout.width
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second; 0 if unknown."""
+        return Fraction(self.attributes.frame_rate)
+
+    @property
+    def codec(self) -> str:
+        """How flow is stored: ``zstd``, ``gzip``, ``none`` or ``jpeg``."""
+        return self.attributes.codec
+
+    @property
+    def quantiser(self) -> dict[str, Any]:
+        """Bound (px/frame) and mapping of the quantised flow, as ``Quantiser.from_dict`` takes them."""
+        return dict(self.attributes.quantiser)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that frames and flow take as stored."""
+        return self._layout.stored_bytes
+
+    def frames(self, indices: Sequence[int] | NDArray[np.integer], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Decode single frames.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            In [0, num_frames), in any order.
+        out : uint8 array, shape (n, H, W, 3), C-contiguous, optional
+            Where the pixels go; spares allocating.
+
+        Returns
+        -------
+        uint8 array, shape (n, H, W, 3), RGB
+            `out`, if it was given.
+
+        Raises
+        ------
+        ParameterError
+            If an index or `out` is not as above.
+        ShardFormatError
+            If a frame is damaged: its CRC does not match, or it is no JPEG of the clip's size.
+        """
+        chosen = [int(index) for index in indices]
+        for index in chosen:
+            if not 0 <= index < self.num_frames:
+                raise ParameterError(f"video {self.video_id!r} has frames 0 to {self.num_frames - 1}, not {index}")
+        pixels = _output(out, (len(chosen), self.height, self.width, 3))
+        for row, index in zip(pixels, chosen, strict=True):
+            self._decode_jpeg(self._layout.frames, index, row, "frame")
+        return pixels
+
+    def flow(self, start: int, stop: int, *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Decode the flow fields of a window; ``flow[k]`` is from frame k to frame k + 1.
+
+        Parameters
+        ----------
+        start, stop : int
+            ``0 <= start <= stop <= num_frames - 1``.
+        out : uint8 array, shape (n, 2, H, W), C-contiguous, optional
+            Where the bytes go; spares allocating.
+
+        Returns
+        -------
+        uint8 array, shape (n, 2, H, W)
+            Channel 0 is u (to the right), 1 is v (down), quantised as `quantiser` says. `out`, if it was given.
+
+        Raises
+        ------
+        ParameterError
+            If the window or `out` is not as above.
+        ShardFormatError
+            If a chunk is damaged.
+        """
+        start, stop = int(start), int(stop)
+        if not 0 <= start <= stop <= self.num_frames - 1:
+            raise ParameterError(f"video {self.video_id!r} has flow fields 0 to {self.num_frames - 2}, not {start} to {stop - 1}")
+        pairs = _output(out, (stop - start, 2, self.height, self.width))
+        run = self._layout.flow
+        if isinstance(run, ChunkRun):
+            self._decode_chunks(run, start, pairs)
+        else:
+            for k, plane in enumerate(pairs.reshape(-1, self.height, self.width)):
+                self._decode_jpeg(run, 2 * start + k, plane, "flow image")
+        return pairs
+
+    def _decode_jpeg(self, run: JpegRun, index: int, out: NDArray[np.uint8], what: str) -> None:
+        data = run.read(self._reader.data, index)
+        try:
+            if zlib.crc32(data) != run.crc32[index]:
+                raise ShardFormatError("is damaged: its CRC does not match")
+            decode_jpeg(data, out)
+        except ShardFormatError as cause:
+            raise self._damaged(what, index, cause) from cause
+
+    def _decode_chunks(self, run: ChunkRun, first: int, pairs: NDArray[np.uint8]) -> None:
+        starts, sizes = run.starts[first : first + len(pairs)].tolist(), run.sizes[first : first + len(pairs)].tolist()
+        masks = run.masks[first : first + len(pairs)].tolist()
+        at, window = 0, memoryview(b"")
+        for k, (start, size, mask) in enumerate(zip(starts, sizes, masks, strict=True)):
+            if not at <= start <= at + len(window) - size:
+                at, window = start, memoryview(self._reader.data.read(start, _run_length(starts[k:], sizes[k:])))
+            try:
+                decode_chunk(self.codec, mask, window[start - at : start - at + size], pairs[k])
+            except ShardFormatError as cause:
+                raise self._damaged("flow chunk", first + k, cause) from cause
+
+    def _damaged(self, what: str, index: int, cause: ShardFormatError) -> ShardFormatError:
+        return ShardFormatError(f"{self._reader.path}: video {self.video_id!r}: {what} {index} {cause}; extract or copy it again")
+
+
+def _run_length(starts: list[int], sizes: list[int]) -> int:
+    """Return how many bytes hold the first chunk and those that follow it closely: a window is mostly one read."""
+    end = starts[0] + sizes[0]
+    for start, size in zip(starts[1:], sizes[1:], strict=True):
+        if not end <= start <= end + _GAP_BYTES:
+            break
+        end = start + size
+    return end - starts[0]
+
+
+def _output(out: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if out is None:
+        return np.empty(shape, dtype=np.uint8)
+    if out.dtype != np.uint8 or out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
+        raise ParameterError(f"out must be a writeable C-contiguous uint8 array of shape {shape}, got {out.dtype} {out.shape}")
+    return out

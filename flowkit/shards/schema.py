@@ -1,0 +1,239 @@
+"""The shard format as declarations: groups, attributes, data sets, codecs, limits. The writer and the reader share only this.
+
+``docs/format.md`` describes the same for people; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.names import check_video_id
+
+FORMAT = "flowkit-shard"
+FORMAT_VERSION = 1
+VIDEOS_GROUP = "videos"  # holds one group a video, named 000000, 000001, ...
+CODECS = ("zstd", "gzip", "none", "jpeg")
+
+JPEG_QUALITY = 95
+ZSTD_FILTER, GZIP_FILTER, FLETCHER32_FILTER = 32015, 1, 3  # numbers of the HDF5 registry
+ZSTD_LEVEL, GZIP_LEVEL = 3, 4
+
+# What a file may declare at most; beyond it, it is refused before memory is taken.
+MAX_VIDEOS = 1_000_000
+MAX_SIDE_PX = 16_384
+MAX_PIXELS = 1 << 26
+MAX_JPEG_BYTES = 1 << 28
+MAX_TEXT_BYTES = 16_384
+
+AttributeKind = Literal["text", "integer"]  # fixed-length UTF-8, padded with NUL; signed 64 bit, little-endian
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute: always a scalar."""
+
+    name: str
+    kind: AttributeKind
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set of a video's group.
+
+    Parameters
+    ----------
+    name : str
+    dtype : str
+        NumPy's name, with ``<`` for little-endian, so that a file means the same on every machine.
+    shape : tuple of str
+        In terms of T (frames), H, W (px) and ``bytes`` (whatever the JPEGs take).
+    chunk : tuple of str
+        Empty for contiguous storage.
+    codecs : tuple of str
+        The codecs whose files have it.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[str, ...]
+    chunk: tuple[str, ...] = ()
+    codecs: tuple[str, ...] = CODECS
+
+
+ROOT_ATTRIBUTES = (
+    Attribute("format", "text"),
+    Attribute("format_version", "integer"),
+    Attribute("created_by", "text"),
+)
+
+VIDEO_ATTRIBUTES = (
+    Attribute("video_id", "text"),
+    Attribute("class_name", "text"),
+    Attribute("source_name", "text"),
+    Attribute("source_sha256", "text"),
+    Attribute("frame_rate", "text"),
+    Attribute("num_frames", "integer"),
+    Attribute("header_frames", "integer"),
+    Attribute("decode_errors", "integer"),
+    Attribute("codec", "text"),
+    Attribute("quantiser", "text"),
+    Attribute("tvl1", "text"),
+    Attribute("solver", "text"),
+    Attribute("sha256", "text"),
+)
+
+CHUNKED = ("zstd", "gzip", "none")
+
+DATA_SETS = (
+    DataSet("flow", "<u1", ("T-1", "2", "H", "W"), ("1", "2", "H", "W"), codecs=CHUNKED),
+    DataSet("flow", "<u1", ("bytes",), codecs=("jpeg",)),
+    DataSet("flow_offsets", "<i8", ("2(T-1)+1",), codecs=("jpeg",)),
+    DataSet("flow_crc32", "<u4", ("2(T-1)",), codecs=("jpeg",)),
+    DataSet("frames", "<u1", ("bytes",)),
+    DataSet("frame_offsets", "<i8", ("T+1",)),
+    DataSet("frame_crc32", "<u4", ("T",)),
+)
+
+# HDF5 filters of `flow`, in the order they are applied when writing.
+FILTERS: dict[str, tuple[int, ...]] = {
+    "zstd": (ZSTD_FILTER, FLETCHER32_FILTER),
+    "gzip": (GZIP_FILTER, FLETCHER32_FILTER),
+    "none": (FLETCHER32_FILTER,),
+}
+
+
+def data_sets(codec: str) -> dict[str, DataSet]:
+    """Return the data sets of a video stored with `codec`, by name."""
+    return {data_set.name: data_set for data_set in DATA_SETS if codec in data_set.codecs}
+
+
+def group_name(index: int) -> str:
+    """Return the name of the `index`-th video's group."""
+    return f"{index:06d}"
+
+
+@dataclass(frozen=True)
+class ClipAttributes:
+    """What is known of a clip besides its pixels; stored as attributes, checked whenever one is made.
+
+    Parameters
+    ----------
+    video_id : str
+        Path relative to the video root, without suffix, with ``/`` between folders.
+    class_name : str
+        The folder it lay in; may be empty. The manifest, not this, is the authority on labels.
+    source_name : str
+        The video file's name.
+    source_sha256 : str
+        Of the video file, in hexadecimal; empty if there was no such file.
+    frame_rate : str
+        ``"25/1"``: frames per second as a fraction; ``"0/1"`` if unknown.
+    num_frames : int
+        T, at least 2.
+    header_frames : int
+        Frames the container promised; 0 if it did not say.
+    decode_errors : int
+    codec : {"zstd", "gzip", "none", "jpeg"}
+        How the flow is stored.
+    quantiser : dict
+        ``bound`` in px/frame and ``mapping``.
+    tvl1 : dict
+        The parameters of the solver.
+    solver : str
+        Which solver computed the flow: ``strict``, ``fast``, ``cuda``, or the name of the tool it was imported from.
+
+    Raises
+    ------
+    ShardFormatError
+        If a value is of a wrong type or out of its range.
+    """
+
+    video_id: str
+    class_name: str
+    source_name: str
+    source_sha256: str
+    frame_rate: str
+    num_frames: int
+    header_frames: int
+    decode_errors: int
+    codec: str
+    quantiser: dict[str, Any]
+    tvl1: dict[str, Any]
+    solver: str
+
+    def __post_init__(self) -> None:
+        try:
+            check_video_id(self.video_id)
+        except ManifestError as cause:
+            raise ShardFormatError(str(cause)) from cause
+        for name in ("class_name", "source_name", "source_sha256", "frame_rate", "codec", "solver"):
+            _check_text(name, getattr(self, name))
+        for name, least in (("num_frames", 2), ("header_frames", 0), ("decode_errors", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
+                raise ShardFormatError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not re.fullmatch(r"([0-9a-f]{64})?", self.source_sha256):
+            raise ShardFormatError(f"source_sha256 must be 64 hexadecimal digits or empty, got {self.source_sha256!r}")
+        if not re.fullmatch(r"(0|[1-9][0-9]{0,9})/[1-9][0-9]{0,9}", self.frame_rate):
+            raise ShardFormatError(f'frame_rate must be a fraction such as "25/1", got {self.frame_rate!r}')
+        if self.codec not in CODECS:
+            raise ShardFormatError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
+        if not self.solver:
+            raise ShardFormatError("solver must not be empty")
+        for name in ("quantiser", "tvl1"):
+            _check_settings(name, getattr(self, name))
+        bound = self.quantiser.get("bound")
+        if set(self.quantiser) != {"bound", "mapping"} or not isinstance(bound, float) or not 0 < bound < math.inf:
+            raise ShardFormatError(f"quantiser must hold a positive bound and a mapping, got {self.quantiser!r}")
+
+    def to_stored(self) -> dict[str, str | int]:
+        """Return the values as the file holds them: text and integers, dictionaries as canonical JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: canonical_json(value) if isinstance(value, dict) else value for name, value in values.items()}
+
+    @classmethod
+    def from_stored(cls, stored: dict[str, str | int]) -> ClipAttributes:
+        """Make attributes from what a file holds; `sha256`, which is not of them, must have been taken out."""
+        values: dict[str, Any] = dict(stored)
+        for name in ("quantiser", "tvl1"):
+            try:
+                values[name] = json.loads(values[name])
+            except (ValueError, RecursionError) as cause:
+                raise ShardFormatError(f"attribute {name} is not JSON: {values[name]!r}") from cause
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """Return everything as one line of canonical JSON: what the clip's sha256 begins with."""
+        return canonical_json(self.to_stored())
+
+
+def canonical_json(value: dict[str, Any]) -> str:
+    """Return JSON that is the same for equal values: keys sorted, no spaces, Unicode as it is."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ShardFormatError(f"{name} must be text, got {value!r}")
+    try:
+        num_bytes = len(value.encode("utf-8"))
+    except UnicodeEncodeError as cause:
+        raise ShardFormatError(f"{name} {value!r} is not valid Unicode; rename the file") from cause
+    if "\0" in value or num_bytes > MAX_TEXT_BYTES:
+        raise ShardFormatError(f"{name} must have no NUL and at most {MAX_TEXT_BYTES} bytes, got {value[:80]!r} ({num_bytes} bytes)")
+
+
+def _check_settings(name: str, value: object) -> None:
+    """Require flat settings: names with numbers, texts or truth values, so that JSON gives back what went in."""
+    if not isinstance(value, dict) or len(value) > 64:
+        raise ShardFormatError(f"{name} must be a dictionary of settings, got {str(value)[:200]!r}")
+    for key, entry in value.items():
+        finite = not isinstance(entry, float) or math.isfinite(entry)
+        if not isinstance(key, str) or not isinstance(entry, (str, int, float, bool)) or not finite:
+            raise ShardFormatError(f"{name} must hold numbers, texts and truth values, got {key!r}: {entry!r}")
+    _check_text(name, canonical_json(value))
