@@ -1,0 +1,262 @@
+"""The kernels of tvl1.cu: their parameters, read from the source itself, and their compilation by NVRTC, kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from flowkit.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+SOURCE_PATH = Path(__file__).with_name("tvl1.cu")
+MIN_ARCH = 75  # compute capability 7.5: the oldest that today's NVRTC compiles for
+INSTALL_HINT = 'install it with: pip install "flowkit-video[cuda]"'
+
+ParameterKind = Literal["pointer", "int", "float", "double"]
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """The block of `iterate`: threads, each with 4 x 4 pixels in registers, and how many blocks an SM is to hold."""
+
+    threads_x: int = 16
+    threads_y: int = 8
+    blocks_per_sm: int = 2
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels of a tile."""
+        return 4 * self.threads_x
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels of a tile."""
+        return 4 * self.threads_y
+
+    def macros(self) -> list[tuple[str, str]]:
+        """Return the macros that the source reads it from."""
+        return [("THREADS_X", str(self.threads_x)), ("THREADS_Y", str(self.threads_y)), ("BLOCKS_PER_SM", str(self.blocks_per_sm))]
+
+
+DEFAULT_TILE = TileShape()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel."""
+
+    name: str
+    kind: ParameterKind
+    c_type: str
+
+
+@cache
+def kernel_source() -> str:
+    """Return the CUDA C++ source."""
+    return SOURCE_PATH.read_text(encoding="utf-8")
+
+
+@cache
+def kernel_parameters() -> dict[str, tuple[Parameter, ...]]:
+    """Return the parameters of every kernel, as declared in the source."""
+    source = re.sub(r"//[^\n]*", "", kernel_source())
+    kernels = {}
+    for name, declared in re.findall(r'extern "C" __global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(([^)]*)\)', source):
+        kernels[name] = tuple(_parameter(" ".join(text.split())) for text in declared.split(","))
+    return kernels
+
+
+def _parameter(declared: str) -> Parameter:
+    c_type, name = re.fullmatch(r"(.*?)\s*(\w+)", declared).groups()  # type: ignore[union-attr]
+    if c_type.endswith("*"):
+        return Parameter(name, "pointer", c_type)
+    kinds: dict[str, ParameterKind] = {"int": "int", "float": "float", "double": "double"}
+    return Parameter(name, kinds[c_type], c_type)
+
+
+def ordered_arguments(kernel: str, arguments: Mapping[str, float]) -> list[tuple[ParameterKind, float]]:
+    """Return (kind, value) of each argument in the order of the kernel's parameters.
+
+    Raises
+    ------
+    TypeError
+        If a parameter has no argument or an argument no parameter, so that no launch goes out with a shifted list.
+    """
+    parameters = kernel_parameters()[kernel]
+    if len(arguments) != len(parameters) or any(parameter.name not in arguments for parameter in parameters):
+        differing = sorted({parameter.name for parameter in parameters} ^ set(arguments))
+        raise TypeError(f"kernel {kernel}: arguments and parameters differ in {', '.join(differing)}")
+    return [(parameter.kind, arguments[parameter.name]) for parameter in parameters]
+
+
+@dataclass(frozen=True)
+class KernelResources:
+    """What a compiled kernel takes of a multiprocessor, as the assembler reports it."""
+
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_bytes: int
+
+
+@dataclass(frozen=True)
+class CompiledKernels:
+    """Machine code (`cubin`), or `ptx` for the driver to compile where the GPU is newer than NVRTC."""
+
+    code: bytes
+    code_type: Literal["cubin", "ptx"]
+    resources: Mapping[str, KernelResources]
+
+
+def nvrtc_version() -> tuple[int, int]:
+    """Return the version of the NVRTC at hand.
+
+    Raises
+    ------
+    DeviceError
+        If the Python bindings or the NVRTC library are not installed.
+    """
+    return _query_nvrtc()[0]
+
+
+def supported_archs() -> tuple[int, ...]:
+    """Return the compute capabilities, times ten, that the NVRTC at hand compiles for; raises as `nvrtc_version`."""
+    return _query_nvrtc()[1]
+
+
+@cache
+def _query_nvrtc() -> tuple[tuple[int, int], tuple[int, ...]]:
+    try:
+        from cuda.bindings import nvrtc
+        from cuda.core import Program  # noqa: F401
+    except ImportError as error:
+        raise DeviceError(f"the GPU solver needs the Python package cuda-core ({error}); {INSTALL_HINT}") from error
+    try:
+        error_code, major, minor = nvrtc.nvrtcVersion()
+        error_code_archs, archs = nvrtc.nvrtcGetSupportedArchs()
+    except Exception as error:  # cuda.pathfinder's own error where the library is not found
+        raise DeviceError(
+            f"NVRTC, NVIDIA's run-time compiler, cannot be loaded ({error}); it comes with CUDA builds of torch, or: "
+            "pip install nvidia-cuda-nvrtc"
+        ) from error
+    if int(error_code) or int(error_code_archs):
+        raise DeviceError(f"NVRTC does not work: error {int(error_code) or int(error_code_archs)} when asked for its version")
+    return (int(major), int(minor)), tuple(sorted(int(arch) for arch in archs))
+
+
+def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernels:
+    """Compile all kernels for a compute capability (times ten: 90 is 9.0). About a second.
+
+    Raises
+    ------
+    DeviceError
+        If NVRTC is missing, does not know GPUs that old, or refuses the source.
+    """
+    version, known = nvrtc_version(), supported_archs()
+    if arch < max(MIN_ARCH, known[0]):
+        needed = max(MIN_ARCH, known[0])
+        raise DeviceError(
+            f"the GPU has compute capability {arch / 10}; the GPU solver needs {needed / 10} or newer with NVRTC "
+            f"{version[0]}.{version[1]}; use --device cpu"
+        )
+    from cuda.core import Program, ProgramOptions
+
+    code_type: Literal["cubin", "ptx"] = "cubin" if arch in known else "ptx"
+    target = f"sm_{arch}" if code_type == "cubin" else f"compute_{max(a for a in known if a < arch)}"
+    options = ProgramOptions(
+        name="tvl1",
+        arch=target,
+        std="c++17",
+        use_fast_math=True,
+        define_macro=tile.macros(),
+        ptxas_options=["-v"] if code_type == "cubin" else None,
+    )
+    log = io.StringIO()
+    try:
+        compiled = Program(kernel_source(), "c++", options).compile(code_type, logs=log)
+    except Exception as error:
+        raise DeviceError(f"NVRTC {version[0]}.{version[1]} does not compile the TV-L1 kernels for {target}: {error}") from error
+    code = compiled.code
+    return CompiledKernels(code.encode() if isinstance(code, str) else bytes(code), code_type, parse_resources(log.getvalue()))
+
+
+def parse_resources(log: str) -> dict[str, KernelResources]:
+    """Return what the assembler's verbose log says of each kernel."""
+    found = {}
+    for section in re.split(r"Compiling entry function ", log)[1:]:
+        name = re.match(r"'(\w+)'", section)
+        frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", section)
+        used = re.search(r"Used (\d+) registers", section)
+        shared = re.search(r"(\d+) bytes smem", section)
+        if not (name and frame and used):
+            raise DeviceError(f"the assembler's report has an unknown form: {section[:400]}")
+        found[name[1]] = KernelResources(int(used[1]), int(shared[1]) if shared else 0, int(frame[1]), int(frame[2]) + int(frame[3]))
+    return found
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for compiled GPU kernels. It need not exist."""
+    if sys.platform == "win32":
+        parent = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    else:
+        parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(parent)) / "flowkit" / "cuda"  # Path.expanduser raises where there is no home
+
+
+def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | None = None) -> tuple[bytes, str]:
+    """Return (code, code type) for a compute capability, from the cache if it holds them, compiled and kept there otherwise.
+
+    Parameters
+    ----------
+    arch : int
+        Compute capability times ten.
+    tile : TileShape
+        The block of `iterate`.
+    folder : Path, optional
+        The cache; `cache_folder` if not given. A folder that cannot be read or written only costs the compilation.
+
+    Notes
+    -----
+    The name is a hash of the source, the options, and NVRTC's version. A file is its own SHA-256 and the code, written under
+    another name and renamed: processes that start at once do not meet, and a damaged file is compiled anew.
+    """
+    folder = cache_folder() if folder is None else folder
+    version = nvrtc_version()
+    code_type = "cubin" if arch in supported_archs() else "ptx"
+    settings: Sequence[object] = (kernel_source(), arch, code_type, tile, version)
+    path = folder / f"tvl1-sm{arch}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:24]}.{code_type}"
+    try:
+        kept = path.read_bytes()
+        digest, code = kept[:32], kept[32:]
+        if hashlib.sha256(code).digest() == digest:
+            return code, code_type
+        logger.warning("compiling again: the kernel cache %s is damaged", path)
+    except OSError:
+        pass
+    compiled = compile_kernels(arch, tile)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=folder, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(compiled.code).digest() + compiled.code)
+            Path(part).replace(path)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        logger.info("compiled kernels are not kept: %s cannot be written (%s)", folder, error)
+    return compiled.code, compiled.code_type
