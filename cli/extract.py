@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -149,8 +150,10 @@ def extract(
     A video that is done is skipped, so the same line resumes. One bad video never stops the rest: it is listed, and the exit
     code is 3.
     """
+    from flowkit.data_root import root_settings
     from flowkit.extract import extract as run
-    from flowkit.extract import forecast, plan, root_settings
+    from flowkit.extract import plan
+    from flowkit.forecast import forecast
     from flowkit.parallel import StopRequest
 
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
@@ -179,6 +182,7 @@ def extract(
             data,
             settings=settings,
             jobs=jobs,
+            devices=_devices(device),
             shard=shard,
             stop=stop,
             grace_seconds=grace,
@@ -195,19 +199,41 @@ def extract(
     return 3 if report.failed or (strict and report.damaged) else 0
 
 
+_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?")
+
+
+def _devices(device: str) -> tuple[int, ...]:
+    """Return the GPUs of ``cuda:0,1``; the first where none is named."""
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:0, cuda:0,1", param_hint="--device")
+    return tuple(sorted({int(index) for index in match[1].split(",")})) if match[1] else (0,)
+
+
 def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> Solver:
     """Resolve which solver to use: what was asked for, else the data root's, else the best at hand."""
+    _devices(device)
     if device.partition(":")[0] == "cuda":
         if mode is not None:
             raise click.UsageError("--mode is for the CPU: leave it out with --device cuda")
         return "cuda"
-    if device not in ("auto", "cpu"):
-        raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:0, cuda:0,1", param_hint="--device")
     if mode is not None:
         return "fast" if mode == "fast" else "strict"
     if existing is not None and not (device == "cpu" and existing.solver == "cuda"):
         return existing.solver
-    return "strict"
+    return "cuda" if device == "auto" and _has_gpu() else "strict"
+
+
+def _has_gpu() -> bool:
+    """Whether there is a GPU that the cuda solver can use."""
+    from flowkit.errors import DeviceError
+
+    try:
+        from flowkit.flow.cuda_device import list_devices
+
+        return bool(list_devices())
+    except (DeviceError, ImportError):
+        return False
 
 
 def _tell_plan(todo: Plan, settings: ExtractSettings) -> None:

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import time
 from collections import Counter, deque
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import flowkit
-from flowkit.config import ExtractSettings
-from flowkit.errors import ManifestError, ParameterError, VideoDecodeError
-from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256, sample_video
+from flowkit.data_root import clip_path, open_root
+from flowkit.errors import ManifestError, VideoDecodeError
+from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256
 from flowkit.files import write_atomically
+from flowkit.flow_service import FlowService
 from flowkit.ledger import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index, with_status
-from flowkit.parallel import StopRequest, num_cores, run_tasks
+from flowkit.parallel import Outcome, StopRequest, num_cores, run_tasks
 from flowkit.segments import find_segments, missing_ranges, remove_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flowkit.config import ExtractSettings
+    from flowkit.flow.cuda import CudaSolver
+
 Task = VideoJob | SegmentJob
 
 MAX_SHARE = 0.5  # of one process's work, above which a video is cut into segments
 MIN_SEGMENT = 24  # flow fields; decoding up to a segment's start must stay small beside solving it
-
-DATASET_FORMAT, DATASET_FORMAT_VERSION = "flowkit-dataset", 1
 
 
 @dataclass(frozen=True)
@@ -46,69 +46,6 @@ class Progress:
     failed: int
     pairs_done: int
     fraction: float  # of the source bytes to do, in [0, 1]; what the ETA rests on
-
-
-def clip_path(root: Path, video_id: str) -> Path:
-    """Return where the clip of a video lies in a data root."""
-    return root / "clips" / (video_id + ".h5")
-
-
-def software_versions() -> dict[str, str]:
-    """Return the versions of what shapes the data: flowkit, Python and the libraries that decode, solve and pack."""
-    versions = {"flowkit": flowkit.__version__, "python": platform.python_version()}
-    for name in ("av", "h5py", "hdf5plugin", "numba", "numpy", "opencv-contrib-python-headless", "opencv-contrib-python"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bool = True) -> None:
-    """Make a data root with these settings, or check that an existing one has the same.
-
-    Raises
-    ------
-    ParameterError
-        If the root was made with other settings; names those that differ.
-    ManifestError
-        If ``dataset.json`` is not flowkit's.
-    """
-    existing = root_settings(root)
-    if existing is None:
-        if create:
-            record = {
-                "format": DATASET_FORMAT,
-                "format_version": DATASET_FORMAT_VERSION,
-                "source": os.path.abspath(videos),
-                "settings": settings.to_dict(),
-                "versions": software_versions(),
-            }
-            root.mkdir(parents=True, exist_ok=True)
-            write_atomically(root / "dataset.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        return
-    differing = existing.differences(settings)
-    if differing:
-        raise ParameterError(
-            f"the data root {str(root)!r} was made with other settings ({'; '.join(differing)}); "
-            "one root never mixes settings: use the same options, or another root with --data DIR"
-        )
-
-
-def root_settings(root: Path) -> ExtractSettings | None:
-    """Return the extraction settings of a data root, or None if there is no root yet."""
-    path = root / "dataset.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as cause:
-        raise ManifestError(f"{path} is not valid JSON ({cause}); restore it, or choose another root with --data DIR") from cause
-    if not isinstance(record, dict) or record.get("format") != DATASET_FORMAT:
-        raise ManifestError(f"{path} is not a flowkit data root's; choose another root with --data DIR")
-    if record.get("format_version") != DATASET_FORMAT_VERSION:
-        raise ManifestError(f"{path} has format version {record.get('format_version')!r}; this flowkit reads {DATASET_FORMAT_VERSION}")
-    return ExtractSettings.from_dict(record.get("settings"))
 
 
 @dataclass(frozen=True)
@@ -220,6 +157,7 @@ def extract(
     *,
     settings: ExtractSettings,
     jobs: int | None = None,
+    devices: Sequence[int] = (0,),
     shard: tuple[int, int] = (0, 1),
     stop: StopRequest | None = None,
     grace_seconds: float = 20.0,
@@ -237,7 +175,9 @@ def extract(
     settings : ExtractSettings
         What all clips of the root share.
     jobs : int, optional
-        Worker processes; default one per core.
+        Worker processes; default one per core, or two with the cuda solver, whose workers wait for the GPU.
+    devices : sequence of int
+        GPUs of the cuda solver, one process each.
     shard : (int, int)
         (i, n): only every n-th video, from the i-th.
     stop : StopRequest, optional
@@ -261,69 +201,103 @@ def extract(
     OSError
         If the disk is full or read-only.
     """
-    from flowkit.shards.writer import ClipWriter
-
     started = time.monotonic()
     todo = plan(videos, root, settings=settings, shard=shard)
     if on_plan is not None:
         on_plan(todo)
     open_root(root, videos, settings)
-    done: list[VideoResult] = []
-    failed = list(todo.failed)
-    unfinished = {job.video_id: job for job in todo.jobs}
-    total_bytes = sum(job.source_bytes for job in todo.jobs) or 1
-    finished_bytes = 0.0
-    finished_pairs = 0
+    with_gpu = settings.solver == "cuda" and bool(todo.jobs)
+    num_jobs = jobs or num_cores() * (2 if with_gpu else 1)
+    run = _Run(todo, on_progress)
+    with ExitStack() as stack:
+        stack.callback(lambda: run.save_report(root, time.monotonic() - started))
+        index = stack.enter_context(closing(IndexWriter(root)))
+        to_do: Sequence[VideoJob] = todo.jobs
+        if with_gpu:
+            service = stack.enter_context(FlowService([partial(_cuda_solver, settings, device) for device in devices]))
+            to_do = [replace(job, service=service.addresses[k % len(devices)]) for k, job in enumerate(to_do)]
+        run.tasks.extend(cut(to_do, num_jobs))
+        for outcome in run_tasks(extract_task, run.tasks, jobs=num_jobs, stop=stop, grace_seconds=grace_seconds, on_tick=run.tick):
+            result = run.take(outcome)
+            if result is not None:
+                index.append(result)
+                run.tick([])
+    return run.report(time.monotonic() - started)
 
-    def tick(running: list[tuple[Task, int, int]]) -> None:
-        if on_progress is not None:
-            pairs = finished_pairs + sum(num_done for _, num_done, _ in running)
-            in_part = sum(_share_bytes(task) * min(num_done / expected, 1) for task, num_done, expected in running if expected)
-            fraction = min((finished_bytes + in_part) / total_bytes, 1)
-            on_progress(Progress(len(done) + len(failed), len(todo.jobs) + len(todo.failed), len(failed), pairs, fraction))
 
-    index = IndexWriter(root)
-    num_jobs = jobs or num_cores()
-    tasks = cut(todo.jobs, num_jobs)
-    open_segments = Counter(task.video.video_id for task in tasks if isinstance(task, SegmentJob))
-    try:
-        for outcome in run_tasks(extract_task, tasks, jobs=num_jobs, stop=stop, grace_seconds=grace_seconds, on_tick=tick):
-            task, result = outcome.task, outcome.result
-            job = task.video if isinstance(task, SegmentJob) else task
-            if outcome.crash is not None:
-                result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, error=outcome.crash)
-            if isinstance(task, SegmentJob):
-                open_segments[job.video_id] -= 1
-            if result is None or job.video_id not in unfinished:  # stopped too early; or its video failed in another segment
-                continue
-            finished_bytes += _share_bytes(task)
-            if isinstance(result, int):
-                finished_pairs += result
-                if open_segments[job.video_id] == 0:
-                    tasks.appendleft(replace(job, segments=tuple(find_segments(job.segment_folder))))
-                continue
-            index.append(result)
-            del unfinished[job.video_id]
-            (done if result.status in WRITTEN else failed).append(result)
-            if result.status in WRITTEN and not job.segments:
-                finished_pairs += result.num_frames - 1
-            if result.status != "failed":
-                remove_segments(job.segment_folder)
-            tick([])
-    finally:
-        index.close()
-        for job in unfinished.values():
-            ClipWriter.remove_leftovers(Path(job.clip_path))
-        report = ExtractReport(
-            tuple(sorted(done, key=lambda r: r.video_id)),
-            todo.skipped,
-            tuple(sorted(failed, key=lambda r: r.video_id)),
-            ignored=todo.ignored,
-            pending=len(unfinished),
-            seconds=time.monotonic() - started,
+def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int) -> CudaSolver:
+    """Make the solver of a frame size, in the GPU's own process."""
+    from flowkit.flow.cuda import CudaSolver
+
+    quantiser = settings.quantiser
+    return CudaSolver(height, width, settings.tvl1, device_index=device, bound=quantiser.bound, mapping=quantiser.mapping)
+
+
+class _Run:
+    """The books of a run: what is done, what failed, what is left, and how far all of it is."""
+
+    def __init__(self, todo: Plan, on_progress: Callable[[Progress], None] | None) -> None:
+        self.todo, self.on_progress = todo, on_progress
+        self.tasks: deque[Task] = deque()
+        self.done: list[VideoResult] = []
+        self.failed = list(todo.failed)
+        self.unfinished = {job.video_id for job in todo.jobs}
+        self.segments_done = Counter[str]()
+        self.total_bytes = sum(job.source_bytes for job in todo.jobs) or 1
+        self.finished_bytes = 0.0
+        self.finished_pairs = 0
+
+    def take(self, outcome: Outcome[Task, VideoResult | int | None]) -> VideoResult | None:
+        """Book a task's outcome; return the video's result if that is settled now."""
+        task, result = outcome.task, outcome.result
+        job = task.video if isinstance(task, SegmentJob) else task
+        if outcome.crash is not None:
+            result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, error=outcome.crash)
+        if result is None or job.video_id not in self.unfinished:  # stopped too early; or its video failed in another segment
+            return None
+        self.finished_bytes += _share_bytes(task)
+        if isinstance(result, int):
+            self.finished_pairs += result
+            self.segments_done[job.video_id] += 1
+            assert isinstance(task, SegmentJob)
+            if self.segments_done[job.video_id] == task.num_pieces:  # its flow is complete: now its clip
+                self.tasks.appendleft(replace(job, segments=tuple(find_segments(job.segment_folder))))
+            return None
+        self.unfinished.remove(job.video_id)
+        if result.status in WRITTEN:
+            self.done.append(result)
+            self.finished_pairs += 0 if isinstance(task, VideoJob) and task.segments else result.num_frames - 1
+        else:
+            self.failed.append(result)
+        if result.status != "failed":
+            remove_segments(job.segment_folder)
+        return result
+
+    def tick(self, running: list[tuple[Task, int, int]]) -> None:
+        """Tell how far the run is, counting what running tasks have noted."""
+        if self.on_progress is None:
+            return
+        pairs = self.finished_pairs + sum(num_done for _, num_done, _ in running)
+        in_part = sum(_share_bytes(task) * min(num_done / expected, 1) for task, num_done, expected in running if expected)
+        fraction = min((self.finished_bytes + in_part) / self.total_bytes, 1)
+        num_videos = len(self.todo.jobs) + len(self.todo.failed)
+        self.on_progress(Progress(len(self.done) + len(self.failed), num_videos, len(self.failed), pairs, fraction))
+
+    def report(self, seconds: float) -> ExtractReport:
+        """Return the report of the run as far as it has come."""
+        return ExtractReport(
+            tuple(sorted(self.done, key=lambda result: result.video_id)),
+            self.todo.skipped,
+            tuple(sorted(self.failed, key=lambda result: result.video_id)),
+            ignored=self.todo.ignored,
+            pending=len(self.unfinished),
+            seconds=seconds,
         )
-        write_atomically(root / "extract-report.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    return report
+
+    def save_report(self, root: Path, seconds: float) -> None:
+        """Write ``extract-report.json``."""
+        text = json.dumps(self.report(seconds).to_dict(), indent=1, ensure_ascii=False)
+        write_atomically(root / "extract-report.json", text.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def cut(jobs: Sequence[VideoJob], num_processes: int) -> deque[Task]:
@@ -359,54 +333,3 @@ def _share_bytes(task: Task) -> float:
     if isinstance(task, SegmentJob):
         return task.video.source_bytes / task.num_pieces
     return 0 if task.segments else task.source_bytes
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a run would take: from the headers of the videos and a few pairs really computed."""
-
-    num_pairs: int
-    num_bytes: int
-    seconds: float
-    jobs: int
-
-
-def forecast(todo: Plan, *, jobs: int | None = None, sample_videos: int = 3, sample_frames: int = 6) -> Forecast:
-    """Estimate pairs, disk and time of a plan.
-
-    Parameters
-    ----------
-    todo : Plan
-    jobs : int, optional
-        Worker processes; default one per core.
-    sample_videos, sample_frames : int
-        How much is really extracted (to a temporary folder) to learn bytes and seconds a pair: the first frames of
-        videos spread over the plan.
-    """
-    from flowkit.video import probe
-
-    jobs = jobs or num_cores()
-    if not todo.jobs:
-        return Forecast(0, 0, 0.0, jobs)
-    known_pairs = known_bytes = 0
-    for job in todo.jobs:
-        try:
-            header_frames = probe(job.path).header_frames
-        except VideoDecodeError:
-            continue
-        if header_frames:
-            known_pairs += max(header_frames - 1, 0)
-            known_bytes += job.source_bytes
-    total_bytes = sum(job.source_bytes for job in todo.jobs)
-    num_pairs = round(known_pairs * total_bytes / known_bytes) if known_bytes else 0
-    step = max(len(todo.jobs) // sample_videos, 1)
-    samples = [sample for job in todo.jobs[::step][:sample_videos] if (sample := sample_video(job, sample_frames)) is not None]
-    if not samples:
-        return Forecast(num_pairs, 0, 0.0, jobs)
-    pairs = sum(s.num_pairs for s in samples)
-    return Forecast(
-        num_pairs,
-        round(num_pairs * sum(s.num_bytes for s in samples) / pairs),
-        num_pairs * sum(s.seconds for s in samples) / pairs / jobs,
-        jobs,
-    )

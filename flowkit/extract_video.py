@@ -10,10 +10,12 @@ import hashlib
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.errors import DeviceError, VideoDecodeError
+from flowkit.flow_service import FlowClient, ServiceAddress
 from flowkit.ledger import WRITTEN, VideoResult, with_status
 from flowkit.segments import Segment, SegmentReader, SegmentWriter, find_segments, missing_ranges, segment_folder
 
@@ -45,6 +47,7 @@ class VideoJob:
     source_bytes: int
     source_mtime_ns: int
     segments: tuple[Segment, ...] = ()  # its flow, where that was solved before
+    service: ServiceAddress | None = None  # of the GPU's process, with the cuda solver
 
     @property
     def segment_folder(self) -> Path:
@@ -179,45 +182,57 @@ def _frames_and_flow(
             if last_grey is not None:
                 grey = np.concatenate([last_grey[None], grey])
             last_grey = grey[-1]
-            q = _quantised_flow(grey, job.settings)
+            q = _quantised_flow(grey, job)
         yield batch.frames, q, batch.decode_errors
 
 
-def _quantised_flow(grey: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[np.uint8]:
+def _quantised_flow(grey: NDArray[np.uint8], job: VideoJob) -> NDArray[np.uint8]:
     """Return the quantised flow between consecutive grey frames (n, H, W): uint8 (n - 1, 2, H, W)."""
+    import numpy as np
+
     from flowkit.flow import compute_flow
 
-    device = "cuda" if settings.solver == "cuda" else "cpu"
-    mode = "fast" if settings.solver == "fast" else "strict"
-    return settings.quantiser.encode(compute_flow(grey, params=settings.tvl1, device=device, mode=mode))
+    if len(grey) < 2:
+        return np.empty((0, 2, *grey.shape[1:]), np.uint8)
+    if job.service is not None:
+        return _client(job.service).solve(grey)
+    device = "cuda" if job.settings.solver == "cuda" else "cpu"
+    mode = "fast" if job.settings.solver == "fast" else "strict"
+    return job.settings.quantiser.encode(compute_flow(grey, params=job.settings.tvl1, device=device, mode=mode))
+
+
+@lru_cache(maxsize=1)
+def _client(address: ServiceAddress) -> FlowClient:
+    """Return this worker's connection to the GPU's process."""
+    return FlowClient(address)
 
 
 def _solve_segment(task: SegmentJob, board: Board, slot: int) -> int:
-    """Solve flow fields `start` to `stop` of a video, one at a time, keeping what is finished when a stop comes."""
+    """Solve flow fields `start` to `stop` of a video, keeping what is finished when a stop comes; return how many."""
     import numpy as np
 
     from flowkit.flow import to_grey
     from flowkit.video import read_frames
 
-    settings = task.video.settings
     writer = SegmentWriter(task.video.segment_folder, task.start)
     num_done = 0
     last_grey: NDArray[np.uint8] | None = None
     try:
-        for batch in read_frames(Path(task.video.path), short_side=settings.short_side, batch_size=BATCH_SIZE):
-            for index, frame in enumerate(batch.frames, batch.start):
-                if index < task.start:
-                    continue
-                if board.stopping:
-                    raise _StoppedError
-                grey = to_grey(frame[None])[0]
+        for batch in read_frames(Path(task.video.path), short_side=task.video.settings.short_side, batch_size=BATCH_SIZE):
+            if board.stopping:
+                raise _StoppedError
+            wanted = batch.frames[max(task.start - batch.start, 0) : None if task.stop is None else max(task.stop + 1 - batch.start, 0)]
+            if len(wanted):
+                grey = to_grey(wanted)
                 if last_grey is not None:
-                    writer.append(_quantised_flow(np.stack([last_grey, grey]), settings))
-                    num_done += 1
-                    board.write(slot, num_done, task.num_pairs)
-                last_grey = grey
-                if index == task.stop:
-                    return num_done
+                    grey = np.concatenate([last_grey[None], grey])
+                last_grey = grey[-1]
+                q = _quantised_flow(grey, task.video)
+                writer.append(q)
+                num_done += len(q)
+                board.write(slot, num_done, task.num_pairs)
+            if task.stop is not None and batch.start + len(batch.frames) > task.stop:
+                break
         return num_done
     finally:
         writer.close()

@@ -15,8 +15,8 @@ import os
 import secrets
 import tempfile
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -25,19 +25,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flowkit.errors import DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
+MAX_IN_FLIGHT = 2  # batches: while one converges the next is uploaded
 START_SECONDS = 120.0  # for a device's process to start and compile
 
 
 class Solver(Protocol):
-    """What solves a batch: flow for pairs of frames of one size, quantised."""
+    """What solves batches: flow for pairs of frames of one size, quantised; several batches may be in flight."""
 
-    def solve(self, frames: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return uint8 (m, 2, H, W) for grey frames (n, H, W) and pairs of their indices (m, 2)."""
+    def submit(self, frames: NDArray[np.uint8], pairs: NDArray[np.integer]) -> None:
+        """Begin a batch: grey frames (n, H, W) and pairs of their indices (m, 2)."""
+
+    def collect(self) -> NDArray[np.uint8]:
+        """Wait for the oldest batch; return its flow, uint8 (m, 2, H, W)."""
+
+    def close(self) -> None:
+        """Free the device's memory."""
 
 
 MakeSolver = Callable[[int, int], Solver]  # (height, width) -> solver
@@ -172,7 +180,6 @@ def _map(path: str, size: int = 0) -> mmap.mmap:
 
 def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
     """Answer requests until the parent ends this process."""
-    solvers: dict[tuple[int, int], Solver] = {}
     arrivals, announce = multiprocessing.Pipe(duplex=False)
     with connection.Listener(address.path, authkey=address.key) as listener:
         newcomers: list[Any] = []
@@ -180,8 +187,9 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
         told.send(True)
         told.close()
         clients: list[Any] = []
+        queue = _BatchQueue(make_solver)
         while True:
-            ready: list[Any] = list(connection.wait([arrivals, *clients]))
+            ready: list[Any] = list(connection.wait([arrivals, *clients], timeout=0 if queue.num_in_flight else None))
             if arrivals in ready:
                 arrivals.recv()
                 clients.append(newcomers.pop(0))
@@ -195,7 +203,80 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
                     continue
                 batches[request.height, request.width].append((client, request))
             for size, requests in batches.items():
-                _answer(size, requests, solvers, make_solver)
+                queue.submit(size, requests)
+            if not batches or queue.num_in_flight >= MAX_IN_FLIGHT:
+                queue.answer_oldest()
+
+
+class _BatchQueue:
+    """Batches in flight on one device, and whom to answer when they are done."""
+
+    def __init__(self, make_solver: MakeSolver) -> None:
+        self._make_solver = make_solver
+        self._size: tuple[int, int] | None = None
+        self._solver: Solver | None = None
+        self._in_flight: deque[list[tuple[Any, NDArray[np.uint8]]]] = deque()
+
+    @property
+    def num_in_flight(self) -> int:
+        """Batches that were begun and not answered."""
+        return len(self._in_flight)
+
+    def submit(self, size: tuple[int, int], requests: list[tuple[Any, _Request]]) -> None:
+        """Join requests of one frame size into a batch and begin it."""
+        import numpy as np
+
+        memories = [_map(request.path) for _, request in requests]
+        frames = [np.ndarray((r.num_frames, *size), np.uint8, memory) for (_, r), memory in zip(requests, memories, strict=True)]
+        answers = [
+            (client, np.ndarray((r.num_frames - 1, 2, *size), np.uint8, memory))
+            for (client, r), memory in zip(requests, memories, strict=True)
+        ]
+        starts = np.cumsum([0, *map(len, frames)])
+        first = np.concatenate([np.arange(start, stop - 1) for start, stop in itertools.pairwise(starts)])
+        try:
+            self._solver_of(size).submit(np.concatenate(frames), np.stack([first, first + 1], axis=1))
+        except Exception as error:  # told to the workers, which end the run with it
+            _tell(answers, error)
+            return
+        self._in_flight.append(answers)
+
+    def _solver_of(self, size: tuple[int, int]) -> Solver:
+        if self._solver is None or self._size != size:  # one size's buffers at a time: videos of a tree are mostly alike
+            while self._in_flight:
+                self.answer_oldest()
+            if self._solver is not None:
+                self._solver.close()
+            self._solver, self._size = None, size
+            self._solver = self._make_solver(*size)
+        return self._solver
+
+    def answer_oldest(self) -> None:
+        """Wait for the oldest batch, if there is any, and answer its requests."""
+        if not self._in_flight:
+            return
+        answers = self._in_flight.popleft()
+        assert self._solver is not None
+        try:
+            flow = self._solver.collect()
+        except Exception as error:
+            _tell(answers, error)
+            return
+        at = 0
+        for _, target in answers:
+            target[...] = flow[at : at + len(target)]
+            at += len(target)
+        _tell(answers, None)
+
+
+def _tell(answers: list[tuple[Any, NDArray[np.uint8]]], error: Exception | None) -> None:
+    """Tell workers that their flow is there, or why it is not."""
+    trouble = None if error is None else str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
+    for client, _ in answers:
+        try:
+            client.send(trouble)
+        except OSError:  # the worker was killed meanwhile
+            continue
 
 
 def _accept(listener: connection.Listener, newcomers: list[Any], announce: Any) -> None:
@@ -208,33 +289,3 @@ def _accept(listener: connection.Listener, newcomers: list[Any], announce: Any) 
         except OSError:  # closed
             return
         announce.send(True)
-
-
-def _answer(
-    size: tuple[int, int], requests: list[tuple[Any, _Request]], solvers: dict[tuple[int, int], Solver], make_solver: MakeSolver
-) -> None:
-    """Solve requests of one frame size as one batch and answer each."""
-    import numpy as np
-
-    trouble: str | None = None
-    try:
-        if size not in solvers:
-            solvers.clear()  # one size's buffers at a time: videos of a tree are mostly alike
-            solvers[size] = make_solver(*size)
-        memories = [_map(request.path) for _, request in requests]
-        frames = [np.ndarray((r.num_frames, *size), np.uint8, memory) for (_, r), memory in zip(requests, memories, strict=True)]
-        starts = np.cumsum([0, *map(len, frames)])
-        first = np.concatenate([np.arange(start, stop - 1) for start, stop in itertools.pairwise(starts)])
-        flow = solvers[size].solve(np.concatenate(frames), np.stack([first, first + 1], axis=1))
-        at = 0
-        for (_, request), memory in zip(requests, memories, strict=True):
-            count = request.num_frames - 1
-            np.ndarray((count, 2, *size), np.uint8, memory)[...] = flow[at : at + count]
-            at += count
-    except Exception as error:  # told to the worker, which ends the run with it
-        trouble = str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
-    for client, _ in requests:
-        try:
-            client.send(trouble)
-        except OSError:  # the worker was killed meanwhile
-            continue

@@ -1,0 +1,82 @@
+"""The data root: its record ``dataset.json``, and where clips lie in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import flowkit
+from flowkit.config import ExtractSettings
+from flowkit.errors import ManifestError, ParameterError
+from flowkit.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATASET_FORMAT, DATASET_FORMAT_VERSION = "flowkit-dataset", 1
+
+
+def clip_path(root: Path, video_id: str) -> Path:
+    """Return where the clip of a video lies in a data root."""
+    return root / "clips" / (video_id + ".h5")
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of what shapes the data: flowkit, Python and the libraries that decode, solve and pack."""
+    versions = {"flowkit": flowkit.__version__, "python": platform.python_version()}
+    for name in ("av", "h5py", "hdf5plugin", "numba", "numpy", "opencv-contrib-python-headless", "opencv-contrib-python"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bool = True) -> None:
+    """Make a data root with these settings, or check that an existing one has the same.
+
+    Raises
+    ------
+    ParameterError
+        If the root was made with other settings; names those that differ.
+    ManifestError
+        If ``dataset.json`` is not flowkit's.
+    """
+    existing = root_settings(root)
+    if existing is None:
+        if create:
+            record = {
+                "format": DATASET_FORMAT,
+                "format_version": DATASET_FORMAT_VERSION,
+                "source": os.path.abspath(videos),
+                "settings": settings.to_dict(),
+                "versions": software_versions(),
+            }
+            root.mkdir(parents=True, exist_ok=True)
+            write_atomically(root / "dataset.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        return
+    differing = existing.differences(settings)
+    if differing:
+        raise ParameterError(
+            f"the data root {str(root)!r} was made with other settings ({'; '.join(differing)}); "
+            "one root never mixes settings: use the same options, or another root with --data DIR"
+        )
+
+
+def root_settings(root: Path) -> ExtractSettings | None:
+    """Return the extraction settings of a data root, or None if there is no root yet."""
+    path = root / "dataset.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as cause:
+        raise ManifestError(f"{path} is not valid JSON ({cause}); restore it, or choose another root with --data DIR") from cause
+    if not isinstance(record, dict) or record.get("format") != DATASET_FORMAT:
+        raise ManifestError(f"{path} is not a flowkit data root's; choose another root with --data DIR")
+    if record.get("format_version") != DATASET_FORMAT_VERSION:
+        raise ManifestError(f"{path} has format version {record.get('format_version')!r}; this flowkit reads {DATASET_FORMAT_VERSION}")
+    return ExtractSettings.from_dict(record.get("settings"))
