@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from pathlib import PureWindowsPath
 
 from flowkit.errors import ManifestError
 
@@ -44,8 +43,8 @@ def _fault(video_id: str) -> str | None:
         return "it holds a NUL"
     if "\\" in video_id:
         return "it holds a backslash, which separates folders on other systems"
-    if video_id.startswith("/") or PureWindowsPath(video_id).drive:
-        return "it is an absolute path"
+    if video_id.startswith("/") or video_id[1:2] == ":":
+        return "it is an absolute path, or starts with a drive of Windows"
     parts = video_id.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "it has an empty, '.' or '..' part"

@@ -267,7 +267,7 @@ def _opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
     _check_regular_file(path)
     try:
         container = av.open(
-            "file:" + os.path.abspath(path),  # so named it is a file, even if it is called "concat:x" or "-i"
+            f"file:{path.absolute()}",  # so named it is a file, even if it is called "concat:x" or "-i"
             container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
             metadata_errors="replace",  # old files hold titles in any encoding
         )

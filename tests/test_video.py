@@ -602,6 +602,7 @@ def test_the_concat_script_that_is_refused_would_have_been_followed(tmp_path: Pa
         "\x1b[31mred.avi",
         "🎬 [x] <script>.avi",
         "~",
+        "a?b#c&d=%20.avi",
         "$HOME.avi",
         "no suffix",
         "x.m3u8",
@@ -614,6 +615,13 @@ def test_any_name_is_just_a_local_files_name(tmp_path: Path, monkeypatch: pytest
     for path in (tmp_path / name, Path(name)):
         np.testing.assert_array_equal(decode(path)[0], frames)
         assert probe(path).path == path
+
+
+def test_dots_in_a_path_are_followed_as_the_system_does(tmp_path: Path) -> None:
+    (tmp_path / "far" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "inside")
+    encode(tmp_path / "far" / "a.avi", scene(3, 32, 24))
+    assert len(decode(tmp_path / "link" / ".." / "a.avi")[0]) == 3
 
 
 @pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
