@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +21,6 @@ from flowkit.shards.reader import ShardReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -101,24 +99,14 @@ class Unreadable:
 
 
 class _Clips:
-    """The clips of manifest rows, read from their shards; picklable, opened in each process for itself."""
+    """The clips of manifest rows; picklable, and each process opens the shards for itself."""
 
     def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any]) -> None:
         self.records = tuple(records)
         self.quantiser = Quantiser.from_dict(quantiser)
-        self._paths = {record.shard: dataset.shard_path(record) for record in self.records}
-        self._readers: dict[str, ShardReader] = {}
-        self._clips: dict[int, Clip] = {}
-        self._owner = os.getpid()
+        self._shards = {record.shard: ShardReader(dataset.shard_path(record)) for record in self.records}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_readers": {}, "_clips": {}}
-
-    def path(self, index: int) -> Path:
-        """Return the shard a row's clip lies in."""
-        return self._paths[self.records[index].shard]
-
-    def clip(self, index: int) -> Clip:
+    def clip(self, row: int) -> Clip:
         """Return the clip of a row.
 
         Raises
@@ -126,25 +114,19 @@ class _Clips:
         ManifestError
             If it is not the clip that the manifest tells of.
         """
-        if self._owner != os.getpid():  # forked: the parent's handles are not ours
-            self._readers, self._clips, self._owner = {}, {}, os.getpid()
-        if index not in self._clips:
-            record = self.records[index]
-            if record.shard not in self._readers:
-                self._readers[record.shard] = ShardReader(self._paths[record.shard])
-            clip = self._readers[record.shard].clip(record.video_id)
-            if clip.num_frames != record.num_frames:
+        record = self.records[row]
+        shard = self._shards[record.shard]
+        clip = shard.clip(record.video_id)
+        for name, is_now, must_be in (
+            ("num_frames", clip.num_frames, record.num_frames),
+            ("quantiser", clip.quantiser, self.quantiser.to_dict()),
+        ):
+            if is_now != must_be:
                 raise ManifestError(
-                    f"{self._paths[record.shard]}: {record.video_id!r} has {clip.num_frames} frames, the manifest says "
-                    f"{record.num_frames}; run `flowkit pack` again"
+                    f"{shard.path}: the {name} of {record.video_id!r} is {is_now}, the split's manifest says {must_be}; "
+                    "run `flowkit pack` again"
                 )
-            if clip.quantiser != self.quantiser.to_dict():
-                raise ManifestError(
-                    f"{self._paths[record.shard]}: the flow of {record.video_id!r} is quantised by {clip.quantiser}, the split says "
-                    f"{self.quantiser.to_dict()}; run `flowkit pack` again"
-                )
-            self._clips[index] = clip
-        return self._clips[index]
+        return clip
 
 
 class ClipDataset(TorchDataset[Sample]):
