@@ -215,7 +215,7 @@ def _table_text(records: Sequence[ClipRecord]) -> bytes:
 
 def _csv_field(text: str) -> str:
     """Quote a field where needed; `csv.writer` leaves a bare carriage return unquoted on some versions of Python."""
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') or text != text.strip() else text
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 def _read_split(folder: Path, number: int) -> Split:
