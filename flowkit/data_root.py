@@ -12,12 +12,10 @@ import flowkit
 from flowkit.config import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
+from flowkit.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-DATASET_FORMAT, DATASET_FORMAT_VERSION = "flowkit-dataset", 1
-
 
 def clip_path(root: Path, video_id: str) -> Path:
     """Return where the clip of a video lies in a data root."""

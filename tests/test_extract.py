@@ -1,0 +1,274 @@
+"""The extract pipeline on small real video files: what is written, skipped, refused, survived and reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from flowkit import ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
+from flowkit.cli.main import flowkit as command
+from flowkit.config import ExtractSettings
+from flowkit.extract import extract, plan
+from flowkit.ledger import read_index
+from flowkit.parallel import StopRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = ExtractSettings(short_side=32)
+
+
+def write_video(path: Path, num_frames: int, *, width: int = 48, height: int = 36, seed: int = 0) -> Path:
+    """Write a lossless video of a drifting texture."""
+    import av
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texture = np.random.default_rng(seed).integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
+    texture = cv2.GaussianBlur(texture, (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        for k in range(num_frames):
+            window = np.ascontiguousarray(texture[k % 80 : k % 80 + height, k % 40 : k % 40 + width])
+            frame = av.VideoFrame.from_ndarray(window, format="rgb24")
+            frame.pts, frame.time_base = k, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    root = tmp_path / "videos"
+    write_video(root / "run" / "a.avi", 5, seed=1)
+    write_video(root / "run" / "b.avi", 20, seed=2)
+    write_video(root / "walk" / "a.mkv", 3, width=33, height=47, seed=3)
+    (root / "notes.txt").write_text("not a video")
+    return root
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted((root / "clips").rglob("*.h5"))}
+
+
+def test_n_frames_and_n_minus_1_flow_fields_each_equal_to_the_stages_one_by_one(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    report = extract(videos, root, settings=SETTINGS, jobs=2)
+    assert [(r.video_id, r.status, r.num_frames) for r in report.done] == [("run/a", "ok", 5), ("run/b", "ok", 20), ("walk/a", "ok", 3)]
+    assert (report.ignored, report.failed, report.skipped, report.num_pairs) == (1, (), (), 25)
+    for video_id, name in (("run/a", "run/a.avi"), ("run/b", "run/b.avi"), ("walk/a", "walk/a.mkv")):
+        frames = np.concatenate([batch.frames for batch in read_frames(videos / name, short_side=32)])
+        expected = Quantiser().encode(compute_flow(frames))
+        with ShardReader(root / "clips" / (video_id + ".h5")) as shard:
+            clip = shard.clip(video_id)
+            assert np.array_equal(clip.flow(0, len(frames) - 1), expected)
+            stored = clip.frames(range(len(frames)))
+            assert stored.shape == frames.shape
+            assert np.abs(stored.astype(int) - frames).mean() < 8  # JPEG, with its coarser colours
+            assert clip.attributes.source_name == name.split("/")[1]
+    assert not list(root.rglob("*.part"))
+
+
+def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    before = files_of(root)
+    again = extract(videos, root, settings=SETTINGS, jobs=1)
+    assert (len(again.done), len(again.skipped)) == (0, 3)
+    os.utime(videos / "run" / "a.avi", (1, 1))  # touched, or copied: the same bytes
+    assert len(extract(videos, root, settings=SETTINGS, jobs=1).done) == 0
+    write_video(videos / "run" / "a.avi", 4, seed=9)
+    changed = extract(videos, root, settings=SETTINGS, jobs=1)
+    assert [r.video_id for r in changed.done] == ["run/a"]
+    after = files_of(root)
+    assert [name for name in after if after[name] != before[name]] == ["clips/run/a.h5"]
+
+
+def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    shutil.rmtree(root / "clips" / ".index")
+    again = extract(videos, root, settings=SETTINGS, jobs=1)
+    assert (len(again.done), [r.status for r in again.skipped]) == (0, ["ok"] * 3)
+
+
+def test_bytes_do_not_depend_on_processes_order_or_segments(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract(videos, tmp_path / "one", settings=SETTINGS, jobs=1)
+    monkeypatch.setattr("flowkit.extract.MIN_SEGMENT", 3)
+    monkeypatch.setattr("flowkit.extract.MAX_SHARE", 0.1)
+    shares = plan(videos, tmp_path / "two", settings=SETTINGS)
+    from flowkit.extract import cut
+    from flowkit.extract_video import SegmentJob
+
+    assert sum(isinstance(task, SegmentJob) for task in cut(shares.jobs, 3)) >= 5
+    report = extract(videos, tmp_path / "two", settings=SETTINGS, jobs=3)
+    assert [r.status for r in report.done] == ["ok"] * 3
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert not (tmp_path / "two" / "clips" / ".segments").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"short_side": 40}, {"codec": "gzip"}, {"quantiser": Quantiser(15)}, {"quantiser": Quantiser(20, "paper")}, {"solver": "fast"}],
+)
+def test_other_settings_are_refused_by_name(videos: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    root = tmp_path / "data"
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    name = {"quantiser": "bound" if change.get("quantiser") == Quantiser(15) else "mapping"}.get(next(iter(change)), next(iter(change)))
+    with pytest.raises(ParameterError, match=name):
+        extract(videos, root, settings=replace(SETTINGS, **change), jobs=1)  # type: ignore[arg-type]
+
+
+def test_one_bad_video_never_stops_the_rest_and_is_reported(videos: Path, tmp_path: Path) -> None:
+    (videos / "run" / "empty.avi").touch()
+    (videos / "run" / "text.mp4").write_text("no video")
+    (videos / "run" / "script.avi").write_text("ffconcat version 1.0\nfile a.avi\n")
+    write_video(videos / "run" / "single.avi", 1)
+    root = tmp_path / "data"
+    result = CliRunner().invoke(
+        command, ["extract", str(videos), "--data", str(root), "--short-side", "32", "--jobs", "2"], standalone_mode=False
+    )
+    assert result.return_value == 3, result.output
+    report = json.loads((root / "extract-report.json").read_text())
+    failed = {r["video_id"]: (r["status"], r["error"]) for r in report["failed"]}
+    assert {key: status for key, (status, _) in failed.items()} == {
+        "run/empty": "undecodable",
+        "run/script": "undecodable",
+        "run/single": "short",
+        "run/text": "undecodable",
+    }
+    assert all(error for _, error in failed.values())
+    assert report["counts"]["done"] == 3
+    assert sorted(files_of(root)) == ["clips/run/a.h5", "clips/run/b.h5", "clips/walk/a.h5"]
+    for video_id in failed:
+        assert video_id in result.stderr
+
+
+def test_a_truncated_video_is_damaged_its_clip_is_written_and_strict_makes_it_a_failure(videos: Path, tmp_path: Path) -> None:
+    path = videos / "run" / "b.avi"
+    shutil.copy(write_video(tmp_path / "whole.avi", 20, seed=2), videos / "run" / "cut.avi")
+    whole = (videos / "run" / "cut.avi").read_bytes()
+    (videos / "run" / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    path.unlink()
+    arguments = ["extract", str(videos), "--data", str(tmp_path / "data"), "--short-side", "32", "--jobs", "1"]
+    assert CliRunner().invoke(command, arguments, standalone_mode=False).return_value == 0
+    report = json.loads((tmp_path / "data" / "extract-report.json").read_text())
+    damaged = [r for r in report["done"] if r["status"] == "damaged"]
+    assert [r["video_id"] for r in damaged] == ["run/cut"]
+    assert 2 <= damaged[0]["num_frames"] < 20
+    assert (tmp_path / "data" / "clips" / "run" / "cut.h5").is_file()
+    assert CliRunner().invoke(command, [*arguments, "--strict"], standalone_mode=False).return_value == 3
+
+
+def test_no_video_is_an_error_that_says_which_suffixes_count(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "x.txt").touch()
+    with pytest.raises(ManifestError, match=r"no video found .*\.avi"):
+        extract(tmp_path / "videos", tmp_path / "data", settings=SETTINGS)
+    assert not (tmp_path / "data").exists()
+
+
+def test_shards_of_the_videos_are_disjoint_and_cover_all(videos: Path, tmp_path: Path) -> None:
+    parts = [plan(videos, tmp_path / "data", settings=SETTINGS, shard=(k, 2)).jobs for k in range(2)]
+    assert sorted(job.video_id for part in parts for job in part) == ["run/a", "run/b", "walk/a"]
+    assert all(parts)
+
+
+def test_a_stop_leaves_whole_clips_only_and_the_same_line_finishes(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for k in range(6):
+        write_video(videos / "c" / f"v{k}.avi", 30, seed=k)
+    root = tmp_path / "data"
+    stop = StopRequest()
+    report = extract(
+        videos,
+        root,
+        settings=SETTINGS,
+        jobs=1,
+        stop=stop,
+        grace_seconds=0,
+        on_progress=lambda p: stop.request() if p.pairs_done > 40 else None,
+    )
+    assert 0 < report.pending < 6
+    assert len(read_index(root)) == len(report.done) == len(files_of(root))
+    assert not list(root.rglob("*.part"))
+    rest = extract(videos, root, settings=SETTINGS, jobs=2)
+    assert (len(rest.done), len(rest.skipped)) == (report.pending, 6 - report.pending)
+
+
+def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that_resumes(tmp_path: Path) -> None:
+    videos, root = tmp_path / "videos", tmp_path / "data"
+    write_video(videos / "c" / "long.avi", 1200)
+    arguments = ["extract", str(videos), "--data", str(root), "--short-side", "32", "--jobs", "1", "--grace", "0"]
+    process = subprocess.Popen([sys.executable, "-m", "flowkit.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if list(root.glob("clips/.segments/*/*.flow")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "to go on: flowkit extract" in errors
+    assert "Traceback" not in errors
+    kept = list(root.glob("clips/.segments/*/*.flow"))
+    assert kept
+    assert not list(root.rglob("*.h5"))
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    monkeyless = extract(videos, root, settings=SETTINGS, jobs=2)
+    assert monkeyless.done[0].num_frames == 1200
+    assert not list(root.glob("clips/.segments/*/*"))
+    assert times
+    extract(videos, tmp_path / "whole", settings=SETTINGS, jobs=1)
+    assert files_of(root) == files_of(tmp_path / "whole")
+
+
+def test_dry_run_writes_nothing_and_forecasts(videos: Path, tmp_path: Path) -> None:
+    (videos / "walk" / "a.mkv").unlink()  # its header does not say how long it is
+    result = CliRunner().invoke(
+        command, ["extract", str(videos), "--data", str(tmp_path / "data"), "--short-side", "32", "--dry-run"], standalone_mode=False
+    )
+    assert result.return_value == 0, result.output
+    assert "about 23 flow fields" in result.stdout
+    assert not (tmp_path / "data").exists()
+
+
+def test_usage_errors_exit_2() -> None:
+    for arguments in (
+        ["nowhere"],
+        [".", "--shard", "3/2"],
+        [".", "--shard", "x"],
+        [".", "--device", "tpu"],
+        [".", "--device", "cuda", "--mode", "fast"],
+    ):
+        result = CliRunner().invoke(command, ["extract", *arguments])
+        assert result.exit_code == 2, result.output
+
+
+def test_the_odd_formats_get_the_statuses_their_readme_says(shared_data: Path, tmp_path: Path) -> None:
+    """Of the real files only the statuses: their flow is computed at a small size."""
+    settings = ExtractSettings(short_side=32, solver="fast")
+    report = extract(shared_data / "videos" / "misc", tmp_path / "data", settings=settings, jobs=2)
+    results = {r.video_id: r for r in (*report.done, *report.failed)}
+    assert not report.failed
+    corrupted = results["decord_corrupted"]
+    assert (corrupted.status, corrupted.num_frames, corrupted.decode_errors) == ("damaged", 49, 1)
+    assert results["ucf11_v_biking_01_01"].header_frames == 0
+    for rotation in (0, 90, 180, 270):
+        with ShardReader(tmp_path / "data" / "clips" / f"decord_rot_{rotation}.h5") as shard:
+            clip = shard.clip(f"decord_rot_{rotation}")
+            assert (clip.width > clip.height) == (rotation in (0, 180))
+            assert clip.num_frames == 3
