@@ -28,7 +28,7 @@ NOT_COMPRESSED = 1  # bit of HDF5's filter mask: the first filter was left out, 
 
 _BLOCK_WORDS = 1 << 16  # small enough that the sums below stay exact in float64
 _PIPELINES = itertools.count()
-_WEIGHTS = np.arange(_BLOCK_WORDS, 0, -1, dtype=np.float64)
+_WEIGHTS = np.stack([np.ones(_BLOCK_WORDS), np.arange(_BLOCK_WORDS, 0, -1)])  # of the two sums
 
 
 def flow_creation_list(codec: str, height: int, width: int) -> Any:
@@ -98,9 +98,9 @@ def fletcher32(data: bytes | memoryview) -> int:
     first = second = 0
     for start in range(0, len(words), _BLOCK_WORDS):
         block = words[start : start + _BLOCK_WORDS].astype(np.float64)
-        num = len(block)
-        second += num * first + int(np.einsum("i,i->", block, _WEIGHTS[_BLOCK_WORDS - num :]))
-        first += int(block.sum())
+        plain, weighted = np.einsum("i,ji->j", block, _WEIGHTS[:, _BLOCK_WORDS - len(block) :])
+        second += len(block) * first + int(weighted)
+        first += int(plain)
     if len(data) % 2:  # an odd last byte is the high byte of a word
         first += data[-1]
         second += first

@@ -6,7 +6,6 @@ a shard's from the files it gathers, as raw bytes whose checksums are tested on 
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure,
 from flowkit.shards.schema import CODECS, MAX_PIXELS, MAX_SIDE_PX, MAX_VIDEOS, ClipAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -207,7 +206,7 @@ class Member:
     video_id: str
 
 
-def write_shard(path: Path, members: Sequence[Path | Member]) -> int:
+def write_shard(path: Path, members: Sequence[Path | Member], *, on_video: Callable[[int], None] | None = None) -> int:
     """Gather videos in a shard, copying their bytes as they are.
 
     Parameters
@@ -216,6 +215,8 @@ def write_shard(path: Path, members: Sequence[Path | Member]) -> int:
         The final name. A file there is replaced once the new one is whole; it may itself hold some of the members.
     members : sequence of Path or Member
         In the order in which they will lie. A path stands for the one video of a clip file.
+    on_video : callable, optional
+        Told the bytes of each video that was copied.
 
     Returns
     -------
@@ -230,25 +231,43 @@ def write_shard(path: Path, members: Sequence[Path | Member]) -> int:
     if not 1 <= len(members) <= MAX_VIDEOS:
         raise ParameterError(f"a shard holds 1 to {MAX_VIDEOS} videos, not {len(members)}")
     seen: set[str] = set()
-    with replacing(path) as part, NewShard(part) as shard:
-        for place, group in itertools.groupby(members, key=_path_of):
-            with _Source(place) as source:
-                for member in group:
-                    layout = source.layout(member.video_id if isinstance(member, Member) else None)
-                    video_id = layout.attributes.video_id
-                    if video_id in seen:
-                        raise ParameterError(f"video {video_id!r} is to be put twice in {path}")
-                    seen.add(video_id)
-                    sha256 = shard.write_video(layout.attributes, layout.height, layout.width, *source.content(layout))
-                    if sha256 != layout.sha256:
-                        raise ShardFormatError(
-                            f"{place}: video {video_id!r}: its sha256 does not match its attributes, offsets and flow; extract it again"
-                        )
+    with replacing(path) as part, NewShard(part) as shard, _Sources() as sources:
+        for member in members:
+            source = sources.open(member.path if isinstance(member, Member) else member)
+            layout = source.layout(member.video_id if isinstance(member, Member) else None)
+            video_id = layout.attributes.video_id
+            if video_id in seen:
+                raise ParameterError(f"video {video_id!r} is to be put twice in {path}")
+            seen.add(video_id)
+            sha256 = shard.write_video(layout.attributes, layout.height, layout.width, *source.content(layout))
+            if sha256 != layout.sha256:
+                raise ShardFormatError(
+                    f"{source.path}: video {video_id!r}: its sha256 does not match its attributes, offsets and flow; extract it again"
+                )
+            if on_video is not None:
+                on_video(layout.stored_bytes)
     return path.stat().st_size
 
 
-def _path_of(member: Path | Member) -> Path:
-    return member.path if isinstance(member, Member) else member
+class _Sources:
+    """The last few files that members came from, kept open: members of an old shard come with new clips between them."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, _Source] = {}
+
+    def __enter__(self) -> _Sources:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for source in self._open.values():
+            source.close()
+
+    def open(self, path: Path) -> _Source:
+        source = self._open.pop(path, None) or _Source(path)
+        self._open[path] = source
+        if len(self._open) > 4:
+            self._open.pop(next(iter(self._open))).close()
+        return source
 
 
 class _Source:
@@ -257,14 +276,10 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._data = ShardBytes(path)
-        self._structure = ShardStructure(path, self._data)
-
-    def __enter__(self) -> _Source:
-        self._structure.__enter__()
+        self._structure = ShardStructure(path, self._data).__enter__()
         self._index = {video_id: k for k, video_id in enumerate(self._structure.video_ids())}
-        return self
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
         self._structure.close()
         self._data.close()
 

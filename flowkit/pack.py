@@ -1,0 +1,354 @@
+"""The pack pipeline: every clip of a data root into shards, then the manifests of its splits."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from flowkit.data_root import root_settings
+from flowkit.errors import ManifestError
+from flowkit.manifest import ClipRecord, Dataset, Split, write_split
+from flowkit.shard_set import (
+    StoredVideo,
+    clip_paths,
+    plan_shards,
+    read_clip,
+    read_videos,
+    recover,
+    shard_name,
+    shard_paths,
+    write_shards,
+    write_state,
+)
+from flowkit.split_choice import ChosenLists, choose_lists
+from flowkit.split_lists import Matched, match_lists, read_lists
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from flowkit.config import ExtractSettings
+
+MIN_FRAMES = 11  # the shortest video with a stack of 10 flow fields around a frame
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What a pack run did, and what it found.
+
+    Parameters
+    ----------
+    split : Split
+        The split that was asked for.
+    lists : Path or None
+        Where its lists come from; None for an automatic split.
+    matched : Matched
+        The lists against the videos: what is missing, what is in neither half.
+    too_short : tuple of (str, int)
+        Listed videos that are left out, with their number of frames.
+    shards_written, shards_removed : tuple of str
+    num_shards, num_videos, num_bytes : int
+        Of the shards as they now are.
+    splits_written : tuple of int
+        Splits whose manifest was written; others were as they should be.
+    splits_damaged : tuple of (int, str)
+        Other splits that could not be renewed because their manifest cannot be read, and why.
+    num_moved : int
+        Clip files that were deleted, being in a shard.
+    """
+
+    split: Split
+    lists: Path | None
+    matched: Matched
+    too_short: tuple[tuple[str, int], ...]
+    shards_written: tuple[str, ...]
+    shards_removed: tuple[str, ...]
+    num_shards: int
+    num_videos: int
+    num_bytes: int
+    splits_written: tuple[int, ...]
+    splits_damaged: tuple[tuple[int, str], ...] = field(default=())
+    num_moved: int = 0
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether everything was as it should be already."""
+        return not (self.shards_written or self.shards_removed or self.splits_written or self.num_moved)
+
+
+def packed_video_ids(root: Path) -> dict[str, Path]:
+    """Return the videos that are in shards, with the shard that holds each.
+
+    Raises
+    ------
+    ShardFormatError
+        If a shard cannot be read.
+    """
+    from flowkit.shards.reader import ShardReader
+
+    packed: dict[str, Path] = {}
+    for path in shard_paths(root):
+        with ShardReader(path) as reader:
+            packed.update(dict.fromkeys(reader.video_ids, path))
+    return packed
+
+
+def pack(
+    root: Path,
+    *,
+    split: int = 1,
+    lists: Path | Literal["automatic"] | None = None,
+    shard_bytes: int | None = None,
+    move: bool = False,
+    on_progress: Callable[[str, float, float], None] | None = None,
+) -> PackReport:
+    """Pack every clip of a data root into shards and write a split's manifest.
+
+    Parameters
+    ----------
+    root : Path
+        A data root that `flowkit.extract` made.
+    split : int
+        The split's number, from 1.
+    lists : Path or "automatic", optional
+        A folder of official lists or a CSV file, or "automatic" for a seeded split by class and group. By default, lists
+        are searched around the videos, and the split is automatic if there are none.
+    shard_bytes : int, optional
+        Shards end with the first video that brings them past it. By default what the root was packed with, else 1 GiB.
+    move : bool
+        Delete each clip file once its shard is final.
+    on_progress : callable, optional
+        Told (stage, done, total): stage ``read`` counts files, stage ``write`` bytes.
+
+    Returns
+    -------
+    PackReport
+
+    Raises
+    ------
+    ManifestError
+        If the root holds no clip, its lists match no clip, or they contradict the clips.
+    SeveralListsError
+        If several folders of lists fit.
+    ParameterError
+        If a clip was extracted with other settings than the root's.
+    ShardFormatError
+        If a clip or shard is damaged; nothing that was whole before is lost.
+
+    Notes
+    -----
+    Shards hold every clip; lists only choose rows of the manifests. Only shards whose members changed are written; then
+    the manifests of all splits, each split.json last. Killed at any moment, it goes on where it was when run again.
+    """
+    settings = root_settings(root)
+    if settings is None:
+        raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`")
+    tell = on_progress or (lambda stage, done, total: None)
+    state = recover(root)
+    clips, shards = _read_all(root, settings, tell)
+    videos = {video.video_id: video for members in shards.values() for video in members} | clips
+    if not videos:
+        raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
+    found = choose_lists(root, split, lists, {video.video_id: video.class_name for video in videos.values()})
+
+    if shard_bytes is not None and shard_bytes != state.shard_bytes:
+        state = replace(state, shard_bytes=shard_bytes)
+        write_state(root, state)
+    planned = plan_shards(videos.values(), state.shard_bytes)
+    written: list[str] = []
+    deleted: list[Path] = []
+
+    def shard_is_final(name: str, members: Sequence[StoredVideo]) -> None:
+        written.append(name)
+        if move:
+            deleted.extend(_delete_clips(root, [clips[video.video_id].path for video in members if video.video_id in clips]))
+
+    copied = _Sum(lambda done: tell("write", done, total))
+    total = float(sum(video.stored_bytes for video in videos.values()))
+    state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_video=copied.add)
+    shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
+    digests = _digests(root, [shard_name(index) for index in range(len(planned))], state.unsettled)
+    books = _Books(root, videos, shard_of, digests, settings)
+    splits_written, splits_damaged = books.renew_others(split, found)
+    current, was_written = books.write(split, found)
+    if was_written:
+        splits_written.append(split)
+    if state.unsettled:
+        state = replace(state, unsettled=())
+        write_state(root, state)
+    if move:
+        deleted.extend(_delete_clips(root, [clip.path for clip in clips.values() if clip.path.exists()]))
+    matched = replace(found.matched, untrained_classes=_untrained(current))
+    return PackReport(
+        split=current,
+        lists=found.path,
+        matched=matched,
+        too_short=tuple(books.too_short(found.matched)),
+        shards_written=tuple(written),
+        shards_removed=tuple(name for name in shards if name not in digests),
+        num_shards=len(planned),
+        num_videos=len(videos),
+        num_bytes=sum((root / "shards" / name).stat().st_size for name in digests),
+        splits_written=tuple(sorted(splits_written)),
+        splits_damaged=tuple(splits_damaged),
+        num_moved=len(deleted),
+    )
+
+
+class _Sum:
+    """Adds up and tells the sum."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self._tell, self._sum = tell, 0.0
+
+    def add(self, amount: float) -> None:
+        self._sum += amount
+        self._tell(self._sum)
+
+
+def _read_all(
+    root: Path, settings: ExtractSettings, tell: Callable[[str, float, float], None]
+) -> tuple[dict[str, StoredVideo], dict[str, list[StoredVideo]]]:
+    """Return the clips by video id, and the videos of each shard by its name."""
+    clip_files, shard_files = clip_paths(root), shard_paths(root)
+    num_files = len(clip_files) + len(shard_files)
+    clips: dict[str, StoredVideo] = {}
+    shards: dict[str, list[StoredVideo]] = {}
+    for done, path in enumerate([*clip_files, *shard_files], start=1):
+        if done <= len(clip_files):
+            clip = read_clip(path, root, settings)
+            clips[clip.video_id] = clip
+        else:
+            shards[path.name] = read_videos(path, settings)
+        tell("read", done, num_files)
+    return clips, shards
+
+
+def _delete_clips(root: Path, paths: Sequence[Path]) -> Sequence[Path]:
+    """Delete clip files, and the folders that they leave empty."""
+    for path in paths:
+        path.unlink()
+        for folder in path.parents:
+            if folder == root / "clips" or any(folder.iterdir()):
+                break
+            folder.rmdir()
+    return paths
+
+
+def _digests(root: Path, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:
+    """Return each shard's SHA-256, from the manifests where they can be believed, else from its bytes."""
+    known: dict[str, str] = {}
+    data_set = Dataset.open(root)
+    for number in data_set.splits:
+        try:
+            known |= data_set.split(number).shards
+        except ManifestError:
+            continue
+    return {name: known[name] if name in known and name not in unsettled else _file_sha256(root / "shards" / name) for name in names}
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _Books:
+    """Writes the manifests of splits, given which shard holds which video."""
+
+    def __init__(
+        self,
+        root: Path,
+        videos: dict[str, StoredVideo],
+        shard_of: dict[str, str],
+        digests: dict[str, str],
+        settings: ExtractSettings,
+    ) -> None:
+        self._root, self._videos, self._shard_of, self._digests = root, videos, shard_of, digests
+        self._quantiser = settings.quantiser.to_dict()
+
+    def write(self, number: int, found: ChosenLists) -> tuple[Split, bool]:
+        """Write a split from its lists, unless it is there already; return it, and whether it was written."""
+        labels = {name: label for label, name in enumerate(found.lists.classes)}
+        halves = [
+            [(entry.video_id, labels[entry.class_name], entry.class_name) for entry in entries]
+            for entries in (found.matched.train, found.matched.test)
+        ]
+        num_listed = [len(entries) for entries in (found.lists.train, found.lists.test)]
+        return self._write(number, found.lists.protocol, found.lists.classes, halves, num_listed)
+
+    def renew_others(self, but: int, found: ChosenLists) -> tuple[list[int], list[tuple[int, str]]]:
+        """Bring the other splits up to date: from the same folder of lists if it has theirs, else row by row."""
+        data_set = Dataset.open(self._root)
+        written, damaged = [], []
+        for number in data_set.splits:
+            if number == but:
+                continue
+            try:
+                old = data_set.split(number)
+                if found.path is not None and found.path.is_dir() and old.protocol == found.lists.protocol:
+                    lists = read_lists(found.path, number)
+                    _, was_written = self.write(number, ChosenLists(found.path, lists, match_lists(lists, self._videos)))
+                else:
+                    halves = [
+                        [(r.video_id, r.label, r.class_name) for r in records if r.video_id in self._videos]
+                        for records in (old.train, old.test)
+                    ]
+                    _, was_written = self._write(number, old.protocol, old.classes, halves, [old.num_listed_train, old.num_listed_test])
+            except ManifestError as error:
+                damaged.append((number, str(error)))
+                continue
+            if was_written:
+                written.append(number)
+        return written, damaged
+
+    def too_short(self, matched: Matched) -> list[tuple[str, int]]:
+        """Return the listed videos that have no flow stack, with their numbers of frames."""
+        listed = [self._videos[entry.video_id] for entry in (*matched.train, *matched.test)]
+        return sorted((video.video_id, video.num_frames) for video in listed if video.num_frames < MIN_FRAMES)
+
+    def _write(
+        self, number: int, protocol: str, classes: Sequence[str], halves: list[list[tuple[str, int, str]]], num_listed: list[int]
+    ) -> tuple[Split, bool]:
+        train, test = (
+            tuple(
+                ClipRecord(video_id, label, class_name, self._videos[video_id].num_frames, self._shard_of[video_id])
+                for video_id, label, class_name in half
+                if self._videos[video_id].num_frames >= MIN_FRAMES
+            )
+            for half in halves
+        )
+        if not train and not test:
+            raise ManifestError(f"no video of split {number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
+        there = self._existing(number)
+        due = Split(number, protocol, tuple(classes), train, test, num_listed[0], num_listed[1], dict(self._quantiser), self._digests, "")
+        if there is not None and replace(there, digest="") == due:
+            return there, False
+        written = write_split(
+            self._root,
+            number,
+            protocol=protocol,
+            classes=classes,
+            train=train,
+            test=test,
+            num_listed_train=num_listed[0],
+            num_listed_test=num_listed[1],
+            quantiser=self._quantiser,
+            shards=self._digests,
+        )
+        return written, True
+
+    def _existing(self, number: int) -> Split | None:
+        try:
+            return Dataset.open(self._root).split(number)
+        except ManifestError:
+            return None
+
+
+def _untrained(split: Split) -> tuple[str, ...]:
+    """Return the classes with a test video but no training video, once those too short are left out."""
+    labels = {record.label for record in split.test} - {record.label for record in split.train}
+    return tuple(split.classes[label] for label in sorted(labels))
