@@ -50,9 +50,6 @@ X_MARGIN = 0.3  # x lies in [X_MARGIN, width / height - X_MARGIN]
 SPEED_RANGE = (0.018, 0.034)  # of the object's centre, or of its rim when it pulses, per frame
 SHAKE_AMPLITUDE = 0.008
 
-# The grey of 8-bit RGB as OpenCV's RGB2GRAY computes it, in 14-bit fixed point.
-GREY_R, GREY_G, GREY_B, GREY_HALF, GREY_SHIFT = 4899, 9617, 1868, 8192, 14
-
 
 @dataclass(frozen=True)
 class SceneSettings:
@@ -213,19 +210,13 @@ def paint(luma: NDArray[np.uint8], cb: NDArray[Any], cr: NDArray[Any]) -> NDArra
 
     Notes
     -----
-    Red and blue are rounded, then green is solved for: one step of green changes grey by .587, so some green meets every luminance.
+    Red and blue are rounded, then green is solved for. Rounding green changes grey by at most .294, which rounding grey takes back.
     """
     grey = luma.astype(np.int64)
     red = np.clip(np.rint(grey + 1.402 * cr), 0, 255).astype(np.int64)
     blue = np.clip(np.rint(grey + 1.772 * cb), 0, 255).astype(np.int64)
-    green = np.rint(((grey << GREY_SHIFT) - GREY_R * red - GREY_B * blue) / GREY_G)
+    green = np.rint((grey - 0.299 * red - 0.114 * blue) / 0.587)
     return np.stack([red, np.clip(green, 0, 255).astype(np.int64), blue], axis=-1).astype(np.uint8)
-
-
-def grey_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return what ``cv2.cvtColor(rgb, COLOR_RGB2GRAY)`` returns, in integers."""
-    wide = rgb.astype(np.int64)
-    return np.asarray((wide @ np.array([GREY_R, GREY_G, GREY_B]) + GREY_HALF) >> GREY_SHIFT, dtype=np.uint8)
 
 
 def _noise(rng: np.random.Generator, side: int, smooth: float) -> Floats:
@@ -338,9 +329,11 @@ def render(scene: Scene, appearance: str) -> NDArray[np.uint8]:
 
 def to_yuv420(frames: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], ...]]:
     """Return the planes Y (H, W), Cb and Cr (H/2, W/2) of RGB frames (BT.601, 16..235), Y being a function of the grey value alone."""
+    import cv2
+
     planes = []
     for frame in frames:
-        grey = grey_of(frame).astype(np.float64)
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float64)
         luma = np.rint(16 + grey * (219 / 255))
         both = []
         for channel, scale in ((2, 1.772), (0, 1.402)):
