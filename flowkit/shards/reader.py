@@ -254,11 +254,46 @@ class Clip:
                 self._decode_jpeg(run, 2 * start + k, plane, "flow image")
         return pairs
 
-    def _decode_jpeg(self, run: JpegRun, index: int, out: NDArray[np.uint8], what: str) -> None:
+    def encoded_frames(self, start: int, stop: int) -> list[bytes]:
+        """Return frames `start` to `stop` as the JPEGs that are stored, their CRCs tested.
+
+        Raises
+        ------
+        ParameterError
+            If there are no such frames.
+        ShardFormatError
+            If one is damaged.
+        """
+        if not 0 <= start <= stop <= self.num_frames:
+            raise ParameterError(f"video {self.video_id!r} has frames 0 to {self.num_frames - 1}, not {start} to {stop - 1}")
+        return [self._read_jpeg(self._layout.frames, index, "frame") for index in range(start, stop)]
+
+    def encoded_flow(self, start: int, stop: int) -> list[bytes]:
+        """Return flow fields `start` to `stop` as the JPEGs that are stored, u and v in turn. Only with codec ``jpeg``.
+
+        Raises
+        ------
+        ParameterError
+            If there are no such flow fields, or they are not stored as JPEGs.
+        ShardFormatError
+            If one is damaged.
+        """
+        run = self._layout.flow
+        if isinstance(run, ChunkRun):
+            raise ParameterError(f"the flow of video {self.video_id!r} is stored with codec {self.codec}, not as JPEGs")
+        if not 0 <= start <= stop <= self.num_frames - 1:
+            raise ParameterError(f"video {self.video_id!r} has flow fields 0 to {self.num_frames - 2}, not {start} to {stop - 1}")
+        return [self._read_jpeg(run, index, "flow image") for index in range(2 * start, 2 * stop)]
+
+    def _read_jpeg(self, run: JpegRun, index: int, what: str) -> bytes:
         data = run.read(self._reader.data, index)
+        if zlib.crc32(data) != run.crc32[index]:
+            raise self._damaged(what, index, ShardFormatError("is damaged: its CRC does not match"))
+        return data
+
+    def _decode_jpeg(self, run: JpegRun, index: int, out: NDArray[np.uint8], what: str) -> None:
+        data = self._read_jpeg(run, index, what)
         try:
-            if zlib.crc32(data) != run.crc32[index]:
-                raise ShardFormatError("is damaged: its CRC does not match")
             decode_jpeg(data, out)
         except ShardFormatError as cause:
             raise self._damaged(what, index, cause) from cause
