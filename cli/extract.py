@@ -18,7 +18,7 @@ import click
 from flowkit.cli.console import Progress as ProgressBar
 from flowkit.cli.console import duration, say, show_name, size, table, warn
 from flowkit.cli.options import data_option, json_option
-from flowkit.config import Codec, ExtractSettings, Solver
+from flowkit.config import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
 
@@ -210,9 +210,11 @@ def _devices(device: str) -> tuple[int, ...]:
     return tuple(sorted({int(index) for index in match[1].split(",")})) if match[1] else (0,)
 
 
-def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> Solver:
+def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> Solver | ForeignTool:
     """Resolve which solver to use: what was asked for, else the data root's, else the best at hand."""
     _devices(device)
+    if existing is not None and existing.is_imported:
+        raise click.UsageError(f"the data root holds flow imported from {existing.solver}; extract into another one with --data DIR")
     if device.partition(":")[0] == "cuda":
         if mode is not None:
             raise click.UsageError("--mode is for the CPU: leave it out with --device cuda")

@@ -10,6 +10,7 @@ from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Quantiser
 
 Solver = Literal["strict", "fast", "cuda"]
+ForeignTool = Literal["gpu_flow", "denseflow", "dense_flow"]  # tools whose flow can be imported
 Codec = Literal["zstd", "gzip", "none", "jpeg"]
 
 MIN_SHORT_SIDE = 32  # below it TV-L1 has no pyramid and a network nothing to see
@@ -21,15 +22,15 @@ class ExtractSettings:
 
     Parameters
     ----------
-    preset : {"opencv", "paper", "denseflow"}
-        The preset that `tvl1` started from.
+    preset : {"opencv", "paper", "denseflow", "imported"}
+        The preset that `tvl1` started from; ``imported`` if the flow came from another tool.
     tvl1 : TVL1Params
-        The resolved parameters.
-    solver : {"strict", "fast", "cuda"}
-        Which of the solvers computed the flow: their results differ in the last digits.
+        The resolved parameters; of imported flow they are not known, and nothing is stored.
+    solver : {"strict", "fast", "cuda", "gpu_flow", "denseflow", "dense_flow"}
+        Which of the solvers computed the flow (their results differ in the last digits), or the tool it was imported from.
     quantiser : Quantiser
     short_side : int, px
-        Short side of the stored frames; flow is in px/frame at this size.
+        Short side of the stored frames; flow is in px/frame at this size. 0 if imported: each video as it was found.
     codec : {"zstd", "gzip", "none", "jpeg"}
 
     Raises
@@ -40,23 +41,37 @@ class ExtractSettings:
 
     preset: str = "opencv"
     tvl1: TVL1Params = field(default_factory=TVL1Params)
-    solver: Solver = "strict"
+    solver: Solver | ForeignTool = "strict"
     quantiser: Quantiser = field(default_factory=Quantiser)
     short_side: int = 256
     codec: Codec = "zstd"
 
     def __post_init__(self) -> None:
-        for name, choices in (("preset", PRESETS), ("solver", get_args(Solver)), ("codec", get_args(Codec))):
+        presets, solvers = (("imported",), get_args(ForeignTool)) if self.is_imported else (PRESETS, get_args(Solver))
+        for name, choices in (("preset", presets), ("solver", solvers), ("codec", get_args(Codec))):
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.is_imported and (self.short_side, self.tvl1) != (0, TVL1Params()):
+            raise ParameterError(f"imported flow has no known TV-L1 parameters and size, got {self.tvl1} and {self.short_side} px")
+        if self.is_imported:
+            return
         if isinstance(self.short_side, bool) or not isinstance(self.short_side, int) or self.short_side < MIN_SHORT_SIDE:
             raise ParameterError(f"short_side must be a whole number of at least {MIN_SHORT_SIDE} px, got {self.short_side!r}")
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the flow came from another tool."""
+        return self.solver in get_args(ForeignTool)
+
+    def stored_tvl1(self) -> dict[str, float | int]:
+        """Return the TV-L1 parameters as stored with each clip: none if they are not known."""
+        return {} if self.is_imported else self.tvl1.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
         return {
             "preset": self.preset,
-            "tvl1": self.tvl1.to_dict(),
+            "tvl1": self.stored_tvl1(),
             "solver": self.solver,
             "quantiser": self.quantiser.to_dict(),
             "short_side": self.short_side,
@@ -78,13 +93,13 @@ class ExtractSettings:
         try:
             tvl1, quantiser = TVL1Params.from_dict(values["tvl1"]), Quantiser.from_dict(values["quantiser"])
             return cls(**{**values, "tvl1": tvl1, "quantiser": quantiser})
-        except ParameterError as cause:
+        except (ParameterError, TypeError) as cause:
             raise ManifestError(f"extraction settings are not valid: {cause}") from cause
 
     def differences(self, other: ExtractSettings) -> list[str]:
         """Name each setting in which `other` differs, with both values: ``bound: 20.0, not 15.0``."""
         mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
-        return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if key in theirs and mine[key] != theirs[key]]
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:

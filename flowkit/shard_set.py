@@ -131,10 +131,10 @@ def _check_settings(path: Path, layout: VideoLayout, settings: ExtractSettings) 
     attributes = layout.attributes
     pairs = {
         "quantiser": (attributes.quantiser, settings.quantiser.to_dict()),
-        "tvl1": (attributes.tvl1, settings.tvl1.to_dict()),
+        "tvl1": (attributes.tvl1, settings.stored_tvl1()),
         "solver": (attributes.solver, settings.solver),
         "codec": (attributes.codec, settings.codec),
-        "short side": (min(layout.height, layout.width), settings.short_side),
+        "short side": (min(layout.height, layout.width) if settings.short_side else 0, settings.short_side),
     }
     differing = [f"{name} {has!r} instead of {due!r}" for name, (has, due) in pairs.items() if has != due]
     if differing:
