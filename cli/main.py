@@ -28,6 +28,7 @@ COMMANDS = {
     "pack": "Gather clips into HDF5 shards and write a split's manifests.",
     "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.",
     "evaluate": "Run the paper's test protocol and print its table.",
+    "verify": "Test every checksum, and manifests against shards.",
     "doctor": "Show versions and devices, what is missing and what to do.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
         VideoDecodeError,
     )
     from flowkit.flow import TVL1Params, compute_flow
+    from flowkit.integrity import verify
     from flowkit.manifest import ClipRecord, Dataset, Split
     from flowkit.quantise import Quantiser
     from flowkit.shards.reader import Clip, ShardReader
-    from flowkit.shards.verify import Problem, verify
+    from flowkit.shards.verify import Problem
     from flowkit.video import FrameBatch, VideoInfo, probe, read_frames
 
 __version__ = "0.1.0"
@@ -48,7 +49,7 @@ _HOME_OF = {
     "Clip": "flowkit.shards.reader",
     "ShardReader": "flowkit.shards.reader",
     "Problem": "flowkit.shards.verify",
-    "verify": "flowkit.shards.verify",
+    "verify": "flowkit.integrity",
     "FrameBatch": "flowkit.video",
     "VideoInfo": "flowkit.video",
     "probe": "flowkit.video",

@@ -14,11 +14,10 @@ from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import PART_SUFFIX, fsync_folder, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from flowkit.config import ExtractSettings
-    from flowkit.shards.layout import VideoLayout
 
 DEFAULT_SHARD_BYTES = 1 << 30
 NEW_SUFFIX = ".new"  # a whole shard that waits to replace the one of its name
@@ -102,7 +101,12 @@ def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
     with ShardStructure(path) as structure:
         layouts = [structure.layout(index) for index in range(structure.num_videos)]
     for layout in layouts:
-        _check_settings(path, layout, settings)
+        differing = settings_differences(layout.settings, settings)
+        if differing:
+            raise ParameterError(
+                f"{path}: video {layout.attributes.video_id!r} was extracted with other settings than dataset.json says "
+                f"({'; '.join(differing)}); one data root never mixes settings: delete that file and extract the video again"
+            )
     return [
         StoredVideo(a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path)
         for layout in layouts
@@ -127,21 +131,10 @@ def read_clip(path: Path, root: Path, settings: ExtractSettings) -> StoredVideo:
     return videos[0]
 
 
-def _check_settings(path: Path, layout: VideoLayout, settings: ExtractSettings) -> None:
-    attributes = layout.attributes
-    pairs = {
-        "quantiser": (attributes.quantiser, settings.quantiser.to_dict()),
-        "tvl1": (attributes.tvl1, settings.stored_tvl1()),
-        "solver": (attributes.solver, settings.solver),
-        "codec": (attributes.codec, settings.codec),
-        "short side": (min(layout.height, layout.width) if settings.short_side else 0, settings.short_side),
-    }
-    differing = [f"{name} {has!r} instead of {due!r}" for name, (has, due) in pairs.items() if has != due]
-    if differing:
-        raise ParameterError(
-            f"{path}: video {attributes.video_id!r} was extracted with other settings than dataset.json says ({'; '.join(differing)}); "
-            "one data root never mixes settings: delete that file and extract the video again"
-        )
+def settings_differences(stored: Mapping[str, Any], settings: ExtractSettings) -> list[str]:
+    """Name each setting in which a stored video (`VideoLayout.settings`) differs from a data root's."""
+    due = settings.to_dict()
+    return [f"{name} {value!r} instead of {due[name]!r}" for name, value in stored.items() if value != due[name]]
 
 
 def plan_shards(videos: Iterable[StoredVideo], shard_bytes: int) -> list[list[StoredVideo]]:

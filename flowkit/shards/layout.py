@@ -88,6 +88,17 @@ class VideoLayout:
         flow = int(self.flow.offsets[-1]) if isinstance(self.flow, JpegRun) else int(self.flow.sizes.sum())
         return int(self.frames.offsets[-1]) + flow
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all videos of a data root share, as ``ExtractSettings.to_dict`` names it."""
+        return {
+            "quantiser": self.attributes.quantiser,
+            "tvl1": self.attributes.tvl1,
+            "solver": self.attributes.solver,
+            "codec": self.attributes.codec,
+            "short_side": min(self.height, self.width),
+        }
+
 
 class ShardBytes:
     """Reads places of one file: by pread, so that threads and forked processes may share it.

@@ -1,0 +1,171 @@
+"""Verify shard and clip files, each in a child process with limits, so that no file can crash, hang or fill the caller."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_SLOWEST_BYTES_PER_SECOND = 1 << 20  # a machine that is slower than this is taken for hung
+_PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault that was found.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    video_id : str
+        The video; empty if the fault is not of one video.
+    what : str
+        The record and what is wrong with it: ``frame 12 is damaged: its CRC does not match``.
+    """
+
+    path: Path
+    video_id: str
+    what: str
+
+
+@dataclass(frozen=True)
+class VerifiedFile:
+    """What was found in a shard or clip file.
+
+    Parameters
+    ----------
+    path : Path
+    problems : tuple of Problem
+    videos : tuple of dict
+        video_id, num_frames, sha256 and settings of each video whose structure is sound.
+    sha256 : str
+        Of the file; empty if it was not asked for.
+    """
+
+    path: Path
+    problems: tuple[Problem, ...]
+    videos: tuple[dict[str, Any], ...] = ()
+    sha256: str = ""
+
+
+def verify_files(
+    paths: Sequence[Path], *, deep: bool = False, digest: bool = False, jobs: int | None = None, timeout_seconds: float | None = None
+) -> Iterator[VerifiedFile]:
+    """Verify shard or clip files.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+    deep : bool
+        Decode every frame and flow field, besides testing every checksum.
+    digest : bool
+        Also return each file's SHA-256.
+    jobs : int, optional
+        Child processes; default one per core, at most 8.
+    timeout_seconds : float, optional
+        Patience with one file; by default two minutes and a second a MiB.
+
+    Yields
+    ------
+    VerifiedFile
+        In the order of `paths`, as they are done.
+    """
+    if not paths:
+        return
+    num_jobs = min(jobs or min(os.cpu_count() or 1, 8), len(paths))
+    idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+    for _ in range(num_jobs):
+        idle.put(_Child())
+
+    def verify_one(path: Path) -> VerifiedFile:
+        child = idle.get()
+        try:
+            return child.verify(path, deep=deep, digest=digest, timeout_seconds=timeout_seconds)
+        finally:
+            idle.put(child)
+
+    try:
+        with ThreadPoolExecutor(num_jobs) as threads:
+            yield from threads.map(verify_one, paths)
+    finally:
+        for _ in range(num_jobs):
+            idle.get().close()
+
+
+class _Child:
+    """A process that inspects files, started when first needed and again when it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def verify(self, path: Path, *, deep: bool, digest: bool, timeout_seconds: float | None) -> VerifiedFile:
+        try:
+            patience = timeout_seconds or _PATIENCE_SECONDS + path.stat().st_size / _SLOWEST_BYTES_PER_SECOND
+        except OSError as error:
+            return VerifiedFile(path, (Problem(path, "", f"cannot be read: {error.strerror}"),))
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        timer = threading.Timer(patience, expire)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps({"path": os.fspath(path), "deep": deep, "digest": digest}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = ""
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            code = process.wait()
+            self.close()
+            reason = f"was not done within {patience:.0f} s" if expired.is_set() else f"ended the process that did it (status {code})"
+            return VerifiedFile(path, (Problem(path, "", f"checking it {reason}: the file is damaged, or made to do harm"),))
+        answer = json.loads(line)
+        problems = tuple(Problem(path, video_id, what) for video_id, what in answer["faults"])
+        return VerifiedFile(path, problems, tuple(answer["videos"]), answer["sha256"])
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            package = str(Path(__file__).resolve().parents[2])
+            path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flowkit.shards.inspection"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process = None
