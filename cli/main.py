@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ EXIT_DAMAGED = 4
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
-# name -> its help line. The module is flowkit.cli.<name with _>, imported only when the command runs.
+# name -> its help line. The module is flowkit.cli.<name with _> (import_ for a keyword), imported only when the command runs.
 COMMANDS = {
     "extract": "Decode videos, compute TV-L1 flow, write one clip file a video.",
     "pack": "Gather clips into HDF5 shards and write a split's manifests.",
     "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.",
     "evaluate": "Run the paper's test protocol and print its table.",
     "verify": "Test every checksum, and manifests against shards.",
+    "info": "Say what is in a shard, a clip file or a data root.",
     "doctor": "Show versions and devices, what is missing and what to do.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }
@@ -43,8 +45,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module("flowkit.cli." + cmd_name.replace("-", "_"))
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
+        command: click.Command = getattr(import_module("flowkit.cli." + name), name)
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.envvar is None and parameter.name:
                 parameter.envvar = [f"FLOWKIT_{cmd_name}_{parameter.name}".upper().replace("-", "_"), f"FLOWKIT_{parameter.name}".upper()]

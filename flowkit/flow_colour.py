@@ -81,7 +81,8 @@ def flow_to_colour(flow: NDArray[np.floating], *, scale_px: float) -> NDArray[np
     inside = (speed <= 1)[..., None]
     colour = np.where(inside, 1 - speed[..., None] * (1 - hue), hue * _BEYOND)
     colour[unknown] = 0
-    return (255 * colour).astype(np.uint8)
+    picture: NDArray[np.uint8] = (255 * colour).astype(np.uint8)
+    return picture
 
 
 def wheel_picture(radius_px: int) -> NDArray[np.uint8]:
