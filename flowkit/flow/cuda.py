@@ -21,7 +21,15 @@ import numpy as np
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow.cuda_batch import BatchLane
 from flowkit.flow.cuda_device import CudaDevice, DeviceInfo, list_devices
-from flowkit.flow.cuda_plan import BatchPlan, Quantisation, plan_batches, pyramid_levels
+from flowkit.flow.cuda_plan import (
+    MAX_FUSED_ITERATIONS,
+    MIN_SIDE_PX,
+    NUM_FUSED_ITERATIONS,
+    BatchPlan,
+    Quantisation,
+    plan_batches,
+    pyramid_levels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,6 +106,9 @@ class CudaSolver:
         Pairs per batch at most, 128 if not given; fewer where free device memory holds fewer (about 8 MB a pair at 340x256).
     num_lanes : int
         Batches in flight.
+    num_fused_iterations : int
+        Iterations per launch; whether a pair has converged is looked at once per launch. At most 6: a tile loses so many pixels of
+        its rim on every side.
     device : ComputeDevice, optional
         Where to run instead of a CUDA device: the tests' emulated one.
 
@@ -106,7 +117,7 @@ class CudaSolver:
     DeviceError
         If the GPU, its driver, its memory or the software is missing or does not suffice.
     ParameterError
-        If a size is not positive.
+        If a side is below 16 px.
     """
 
     def __init__(
@@ -120,10 +131,15 @@ class CudaSolver:
         mapping: str = "symmetric",
         max_pairs: int | None = None,
         num_lanes: int = NUM_LANES,
+        num_fused_iterations: int = NUM_FUSED_ITERATIONS,
         device: Callable[[], ComputeDevice] | None = None,
     ) -> None:
-        if min(height, width) < 1 or num_lanes < 1 or (max_pairs is not None and max_pairs < 1):
-            raise ParameterError(f"sizes must be positive, got {height=}, {width=}, {max_pairs=}, {num_lanes=}")
+        if min(height, width) < MIN_SIDE_PX:
+            raise ParameterError(f"TV-L1 needs frames of at least {MIN_SIDE_PX} px a side, got {width}x{height}")
+        if not 1 <= num_fused_iterations <= MAX_FUSED_ITERATIONS:
+            raise ParameterError(f"1 to {MAX_FUSED_ITERATIONS} iterations fit into a launch, got {num_fused_iterations}")
+        if num_lanes < 1 or (max_pairs is not None and max_pairs < 1):
+            raise ParameterError(f"a batch needs at least one pair and one lane, got {max_pairs=}, {num_lanes=}")
         self.height, self.width, self.params = height, width, params
         quantisation = None if bound is None else Quantisation.of(bound, mapping)
         self._flow_dtype = np.dtype(np.float32 if quantisation is None else np.uint8)
@@ -131,7 +147,7 @@ class CudaSolver:
         def plan_for(max_pairs: int) -> BatchPlan:
             levels = tuple(pyramid_levels(height, width, params))
             # Room for the first frames of some videos, besides one frame a pair; at least the two of a single pair.
-            return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4))
+            return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4), num_fused_iterations)
 
         self._worker = _Worker(device or (lambda: CudaDevice(device_index)), plan_for, max_pairs, num_lanes)
         self._finalizer = weakref.finalize(self, self._worker.stop)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from flowkit.flow.cuda_device import PinnedMemory
 from flowkit.flow.cuda_kernels import DEFAULT_TILE, SOURCE_PATH, TileShape, kernel_parameters, ordered_arguments
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Mapping
 
 HERE = Path(__file__).parent
@@ -44,28 +44,29 @@ def has_compiler() -> bool:
 @cache
 def build_kernels(tile: TileShape) -> ctypes.CDLL:
     """Build the kernels for a tile shape and load them."""
+    return ctypes.CDLL(str(_build("kernels.so", tile)))
+
+
+def build_driver() -> Path:
+    """Build a ``libcuda.so.1`` that runs the kernels on the CPU; return its folder, for ``LD_LIBRARY_PATH``."""
+    kernels = ", ".join(f'{{"{name}", run_{name}, {len(parameters)}}}' for name, parameters in kernel_parameters().items())
+    fill = f"static const int filled = (fake_driver::kernels = {{{kernels}}}, 0);\n"
+    return _build("libcuda.so.1", DEFAULT_TILE, f'#include "fake_driver.h"\n{fill}').parent
+
+
+def _build(name: str, tile: TileShape, appended: str = "") -> Path:
     folder = tempfile.mkdtemp(prefix="flowkit-emulation-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    library = Path(folder) / "kernels.so"
-    unit = f'#include "host_emulation.h"\n#include "{SOURCE_PATH}"\n' + "".join(map(_entry, kernel_parameters()))
-    macros = [f"-D{name}={value}" for name, value in tile.macros()]
-    flags = [
-        "-std=c++17",
-        "-O2",
-        "-fno-math-errno",
-        "-march=native",
-        "-shared",
-        "-fPIC",
-        "-Wall",
-        "-Wextra",
-        "-Wno-unknown-pragmas",
-        "-Wno-unused-function",
-    ]
-    command = ["g++", *flags, "-U_FORTIFY_SOURCE", *macros, "-I", str(HERE), "-x", "c++", "-", "-o", str(library)]
+    library = Path(folder) / name
+    unit = f'#include "host_emulation.h"\n#include "{SOURCE_PATH}"\n' + "".join(map(_entry, kernel_parameters())) + appended
+    macros = [f"-D{macro}={value}" for macro, value in tile.macros()]
+    warnings = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]
+    flags = ["-std=c++17", "-O2", "-fno-math-errno", "-march=native", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", *warnings]
+    command = ["g++", *flags, *macros, "-I", str(HERE), "-x", "c++", "-", "-o", str(library)]
     built = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
     assert built.returncode == 0, built.stderr
     assert not built.stderr, built.stderr  # no warnings
-    return ctypes.CDLL(str(library))
+    return library
 
 
 def _entry(kernel: str) -> str:
@@ -74,7 +75,8 @@ def _entry(kernel: str) -> str:
     barriers = str(kernel in _WITH_BARRIERS).lower()
     return (
         f'extern "C" int run_{kernel}(const int* grid, const int* block, int order, void** arguments) {{\n'
-        f"  return emulation::launch({{grid[0], grid[1], grid[2]}}, {{block[0], block[1], 1}}, order, {barriers}, [=] {{ {kernel}({values}); }});\n"
+        "  return emulation::launch({grid[0], grid[1], grid[2]}, {block[0], block[1], 1}, "
+        f"order, {barriers}, [=] {{ {kernel}({values}); }});\n"
         "}\n"
     )
 
@@ -95,6 +97,8 @@ class EmulatedDevice:
         Memory it claims to have.
     fail_at : str
         A kernel that fails, as a GPU's fault would, when it comes to run.
+    released : threading.Event, optional
+        Until it is set, streams that are polled do nothing.
     """
 
     name = "emulated device"
@@ -107,11 +111,13 @@ class EmulatedDevice:
         operations_per_poll: int = 0,
         free_bytes: int = 1 << 40,
         fail_at: str = "",
+        released: threading.Event | None = None,
     ) -> None:
         self.tile = tile
         self.order = order
         self.operations_per_poll = operations_per_poll
         self.fail_at = fail_at
+        self.released = released
         self.launches: list[tuple[str, tuple[int, int, int], dict[str, float]]] = []
         self.is_closed = False
         self.damaged_guards = 0
@@ -184,8 +190,9 @@ class EmulatedStream:
         self._enqueue(lambda: self._device.run(kernel, grid, block, arguments))
 
     def is_finished(self) -> bool:
+        released = self._device.released
         for _ in range(self._device.operations_per_poll):
-            if self._queue:
+            if self._queue and (released is None or released.is_set()):
                 self._queue.popleft()()
         return not self._queue
 
