@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "Run the paper's test protocol and print its table.",
     "verify": "Test every checksum, and manifests against shards.",
     "info": "Say what is in a shard, a clip file or a data root.",
+    "stats": "Count videos, hours and bytes, measure the flow, find leaks between train and test.",
     "doctor": "Show versions and devices, what is missing and what to do.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }

@@ -146,7 +146,7 @@ def test_a_mistyped_id_suggests_the_one_that_was_meant_first(typed: str, meant: 
 
 def test_an_unknown_id_is_an_error_with_suggestions_or_an_example(packed_root: Path) -> None:
     with ClipSource(find_clips(packed_root)) as source:
-        with pytest.raises(ManifestError, match="did you mean .*'colour0-motion0/v00'"):
+        with pytest.raises(ManifestError, match=r"did you mean .*'colour0-motion0/v00'"):
             source.clip("colour0-motion0/v0O")
         with pytest.raises(ManifestError, match="ids look like"):
             source.clip("qqqqqqqq")
