@@ -1,9 +1,8 @@
-# mypy: disable-error-code="arg-type, call-overload, call-arg, misc, no-any-return, return-value, unused-ignore"
 """TV-L1 on one CPU core: the pyramid, the warps and the outer loop around the compiled inner loop of `kernels`.
 
 The algorithm is that of OpenCV's ``DualTVL1OpticalFlow`` [1]_: in mode ``strict`` the result equals that of the installed
-OpenCV bit for bit, primitives (resize, remap, median) included, because they are OpenCV's own. Mode ``fast`` does the same
-steps with estimates instead of exact divisions and roots; it differs by less than two versions of OpenCV do.
+OpenCV bit for bit, because the primitives (resize, remap, median) are OpenCV's own. Mode ``fast`` does the same steps with
+estimates instead of exact divisions and roots; it differs by less than two versions of OpenCV do.
 
 A solver works on one core. OpenCV's own threads help little here and fight with one another when there is a process per
 core; how many they are is a setting of the process and so its owner's choice: call ``cv2.setNumThreads(1)`` in workers.
@@ -15,6 +14,9 @@ References
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,29 +25,18 @@ from flowkit.errors import ParameterError
 from flowkit.flow import kernels
 from flowkit.flow.params import TVL1Params
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 MODES = ("strict", "fast")
 SMALLEST_SIDE_PX = 16
 
 FloatImage = NDArray[np.float32]
 Grey = NDArray[np.uint8] | NDArray[np.float32]
+Pyramid = list[NDArray[np.float32]]  # flat, finest first, with 16 values more than pixels (see `kernels.linearise`)
 
-_SEPARATE_PLANES = int(cv2.__version__.split(".")[0]) < 5  # OpenCV 4 rounds coordinates differently for three channels
-
-
-class _Level:
-    """The fields of one pyramid level, in the layout of `kernels`, and views of them as images."""
-
-    def __init__(self, height: int, width: int, epsilon: float) -> None:
-        self.height, self.width = height, width
-        self.threshold = float(np.float32(epsilon * epsilon * width * height))
-        plane, stride = kernels.plane_size(height, width), kernels.row_stride(width)
-        self.fields = np.zeros(kernels.NUM_FIELDS * plane + kernels.PAD, np.float32)
-        rows = self.fields[: kernels.NUM_FIELDS * plane].reshape(kernels.NUM_FIELDS, plane)[:, : (height + 2) * stride]
-        padded = rows.reshape(kernels.NUM_FIELDS, height + 2, stride)
-        self.images = padded[:, 1 : height + 1, kernels.PAD : kernels.PAD + width]
-        self.dual = self.fields[kernels.P11 * plane : (kernels.P22 + 1) * plane]
-        self.columns = np.arange(width, dtype=np.float32)[None, :]
-        self.rows = np.arange(height, dtype=np.float32)[:, None]
+# OpenCV 5 remaps three channels at once faster than three images, with equal result; OpenCV 4 does neither.
+_INTERLEAVED = int(cv2.__version__.split(".")[0]) >= 5
 
 
 class CpuSolver:
@@ -55,7 +46,7 @@ class CpuSolver:
     ----------
     height, width : int
         Size of the frames, at least 16 px a side.
-    params : TVL1Params
+    params : TVL1Params, optional
     mode : {"strict", "fast"}
         ``strict``: bit-equal to the installed OpenCV. ``fast``: exact operations replaced by estimates.
 
@@ -79,12 +70,21 @@ class CpuSolver:
             raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px a side, got {width}x{height}")
         self.params = params or TVL1Params()
         self.mode = mode
+        self._iterate = kernels.iterate_strict if mode == "strict" else kernels.iterate_fast
         self.iterations = 0
         self.pixel_iterations = 0
-        self._height, self._width = height, width
-        sizes = [image.shape for image in self._pyramid(np.zeros((height, width), np.uint8))]
-        self._levels = [_Level(*size, self.params.epsilon) for size in sizes]
-        self._last_pyramid: list[FloatImage] | None = None
+        self._sizes = _pyramid_sizes(height, width, self.params)
+        self._pyramids = tuple(
+            [np.zeros(h * w + kernels.PAD, np.float32) for h, w in self._sizes] for _ in range(2)
+        )  # of the last two frames
+        self._frames_seen = 0
+        # One level is solved at a time, so the levels share their buffers, made for the largest.
+        self._fields = _aligned_zeros(kernels.NUM_PLANES * kernels.plane_size(height, width) + kernels.PAD)
+        self._gradient = np.empty(3 * height * width, np.float32)
+        self._warped = np.empty(3 * (height * width + kernels.PAD), np.float32)
+        self._maps = np.empty((2, height * width), np.float32)
+        self._columns = np.arange(width, dtype=np.float32)[None, :]
+        self._rows = np.arange(height, dtype=np.float32)[:, None]
 
     def solve(self, first: Grey, second: Grey) -> FloatImage:
         """Return the flow from `first` to `second`, float32 (2, H, W) in px: u to the right, v downwards.
@@ -92,115 +92,149 @@ class CpuSolver:
         Frames are (H, W), uint8, or float32 of range 0..1. The solver forgets the frames it saw before.
         """
         self.forget()
-        return self.flows([first, second])[0]
+        flow: FloatImage = self.flows((first, second))[0]
+        return flow
 
-    def flows(self, frames: NDArray[np.uint8] | NDArray[np.float32] | list[Grey]) -> FloatImage:
-        """Return the flows between consecutive frames, float32 (n, 2, H, W), going on from the last frame of the last call.
+    def flows(self, frames: Iterable[Grey]) -> FloatImage:
+        """Return the flows between consecutive frames, going on from the last frame of the call before.
 
         Parameters
         ----------
         frames : uint8 or float32 array, shape (T, H, W)
+            Grey frames; float32 of range 0..1.
 
         Returns
         -------
-        flow : float32 array, shape (T - 1, 2, H, W) in the first call or after `forget`, then (T, 2, H, W), px/frame
-            However the frames of a video are divided into calls, the flows are the same bytes.
+        flow : float32 array, px/frame
+            Of shape (T - 1, 2, H, W) in the first call or after `forget`, then (T, 2, H, W). However the frames of a
+            video are divided into calls, the flows are the same bytes.
         """
-        flows = []
-        for frame in frames:
-            pyramid = self._pyramid(self._checked(frame))
-            if self._last_pyramid is not None:
-                flows.append(self._solve(self._last_pyramid, pyramid))
-            self._last_pyramid = pyramid
-        return np.stack(flows) if flows else np.empty((0, 2, self._height, self._width), np.float32)
+        flows = [flow for frame in frames if (flow := self._next(frame)) is not None]
+        return np.stack(flows) if flows else np.empty((0, 2, *self._sizes[0]), np.float32)
 
     def forget(self) -> None:
         """Start anew: the next frame is the first of a video."""
-        self._last_pyramid = None
+        self._frames_seen = 0
 
-    def _checked(self, frame: Grey) -> Grey:
-        if frame.shape != (self._height, self._width):
-            raise ParameterError(f"this solver is for grey frames of shape {(self._height, self._width)}, got {frame.shape}")
+    def _next(self, frame: Grey) -> FloatImage | None:
+        self._check(frame)
+        first, second = self._pyramids if self._frames_seen % 2 else self._pyramids[::-1]
+        self._fill(second, frame)
+        self._frames_seen += 1
+        return self._solve(first, second) if self._frames_seen > 1 else None
+
+    def _check(self, frame: Grey) -> None:
+        if frame.shape != self._sizes[0]:
+            raise ParameterError(f"this solver is for grey frames of shape {self._sizes[0]}, got {frame.shape}")
         if frame.dtype == np.float32:
             if not np.isfinite(frame).all():
                 raise ParameterError("a float32 frame holds NaN or infinity")
         elif frame.dtype != np.uint8:
             raise ParameterError(f"frames must be uint8, or float32 of range 0..1, got {frame.dtype}")
-        return frame
 
-    def _pyramid(self, grey: Grey) -> list[FloatImage]:
-        """Return the frame at every scale, finest first, range 0..255; levels with a side below 16 px are not made."""
-        finest = grey.astype(np.float32) if grey.dtype == np.uint8 else grey * np.float32(255)
-        levels: list[FloatImage] = [finest]
+    def _fill(self, pyramid: Pyramid, frame: Grey) -> None:
+        """Set the frame at every scale, range 0..255."""
+        images = [self._image(flat, scale) for scale, flat in enumerate(pyramid)]
+        if frame.dtype == np.uint8:
+            images[0][:] = frame
+        else:
+            np.multiply(frame, np.float32(255), out=images[0])
         step = self.params.scale_step
-        while len(levels) < self.params.num_scales:
-            coarser = cv2.resize(levels[-1], None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
-            if min(coarser.shape) < SMALLEST_SIDE_PX:
-                break
-            levels.append(coarser)
-        return levels
+        for finer, coarser in pairwise(images):  # by factor, not by size: the sampling step is then exactly 1 / step
+            cv2.resize(finer, None, dst=coarser, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
 
-    def _solve(self, first: list[FloatImage], second: list[FloatImage]) -> FloatImage:
+    def _image(self, flat: NDArray[np.float32], scale: int) -> FloatImage:
+        height, width = self._sizes[scale]
+        return flat[: height * width].reshape(height, width)
+
+    def _solve(self, first: Pyramid, second: Pyramid) -> FloatImage:
         """Coarse to fine; the flow of a level, enlarged, is where the next one starts."""
         self.iterations = self.pixel_iterations = 0
-        u = v = np.zeros(first[-1].shape, np.float32)
-        for level, image_0, image_1 in zip(reversed(self._levels), reversed(first), reversed(second), strict=True):
-            if u.shape != image_0.shape:
-                size = (level.width, level.height)
-                enlarge = 1 / self.params.scale_step
-                u, v = (cv2.multiply(cv2.resize(field, size), enlarge) for field in (u, v))
-            u, v = self._solve_level(level, image_0, image_1, u, v)
-        return np.stack([u, v])
+        coarsest = len(self._sizes) - 1
+        flow = np.zeros((2, *self._sizes[coarsest]), np.float32)
+        for scale in range(coarsest, -1, -1):
+            height, width = self._sizes[scale]
+            if scale < coarsest:
+                coarse, flow = flow, np.empty((2, height, width), np.float32)
+                for source, target in zip(coarse, flow, strict=True):
+                    cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+                    cv2.multiply(target, 1 / self.params.scale_step, dst=target)  # type: ignore[call-overload]
+            self._solve_level(scale, first[scale], second[scale], flow)
+        return flow
 
-    def _solve_level(
-        self, level: _Level, image_0: FloatImage, image_1: FloatImage, u: FloatImage, v: FloatImage
-    ) -> tuple[FloatImage, FloatImage]:
-        """Warp, linearise and iterate, `num_warps` times; p starts at 0 once per level."""
+    def _solve_level(self, scale: int, image_0: NDArray[np.float32], image_1: NDArray[np.float32], flow: FloatImage) -> None:
+        """Warp, linearise and iterate, `num_warps` times, on `flow` in place."""
         params = self.params
-        dx, dy = centred_gradient(image_1)
-        level.dual[:] = 0
-        images = level.images
+        height, width = self._sizes[scale]
+        threshold = float(np.float32(params.epsilon * params.epsilon * width * height))
+        states = self._states(height, width)
+        state = kernels.STATES[0]
+        states[state][:] = flow
+        kernels.differentiate(image_1, self._gradient, height, width, _INTERLEAVED)
         for _ in range(params.num_warps):
-            map_x, map_y = level.columns + u, level.rows + v
-            warped, ix, iy = warp((image_1, dx, dy), map_x, map_y)
-            images[kernels.IX], images[kernels.IY] = ix, iy
-            images[kernels.RHO] = warped - ix * u - iy * v - image_0
-            images[kernels.GRAD] = ix * ix + iy * iy
-            images[kernels.U], images[kernels.V] = u, v
+            self._warp(states[state])
+            kernels.linearise(self._fields, state, self._warped, _INTERLEAVED, image_0, height, width)
             error = np.inf
             for _ in range(params.outer_iterations):
-                if not error > level.threshold:
+                if not error > threshold:
                     break
                 if params.median_size > 1:
-                    images[kernels.U] = cv2.medianBlur(np.ascontiguousarray(images[kernels.U]), params.median_size)
-                    images[kernels.V] = cv2.medianBlur(np.ascontiguousarray(images[kernels.V]), params.median_size)
-                done, error = kernels.iterate(
-                    level.fields,
-                    level.height,
-                    level.width,
+                    for field in states[state]:
+                        cv2.medianBlur(field, params.median_size, dst=field)
+                done, error, state = self._iterate(
+                    self._fields,
+                    state,
+                    height,
+                    width,
                     np.float32(params.lambda_ * params.theta),
                     np.float32(params.theta),
                     np.float32(params.tau / params.theta),
-                    level.threshold,
+                    threshold,
                     params.inner_iterations,
-                    self.mode == "strict",
                 )
                 self.iterations += done
-                self.pixel_iterations += done * level.height * level.width
-            u, v = images[kernels.U].copy(), images[kernels.V].copy()
-        return u, v
+                self.pixel_iterations += done * height * width
+        flow[:] = states[state]
+
+    def _states(self, height: int, width: int) -> dict[int, FloatImage]:
+        """Return u and v of either state as images (2, H, W), with the fields laid out for this level and their p set to 0."""
+        plane, stride = kernels.plane_size(height, width), kernels.row_stride(width)
+        planes = self._fields[: kernels.NUM_PLANES * plane].reshape(kernels.NUM_PLANES, plane)
+        planes[kernels.STATES[0] :] = 0
+        padded = planes[:, : (height + 2) * stride].reshape(kernels.NUM_PLANES, height + 2, stride)
+        images = padded[:, 1:-1, kernels.PAD : kernels.PAD + width]
+        return {state: images[state + kernels.U : state + kernels.V + 1] for state in kernels.STATES}
+
+    def _warp(self, flow: FloatImage) -> None:
+        """Sample image and gradient at x + u by bicubic interpolation, 0 outside."""
+        _, height, width = flow.shape
+        pixels = height * width
+        map_x, map_y = (flat[:pixels].reshape(height, width) for flat in self._maps)
+        np.add(self._columns[:, :width], flow[0], out=map_x)
+        np.add(self._rows[:height], flow[1], out=map_y)
+        if _INTERLEAVED:
+            shape = (height, width, 3)
+            sources, targets = [self._gradient[: 3 * pixels].reshape(shape)], [self._warped[: 3 * pixels].reshape(shape)]
+        else:
+            shape = (3, height, width)
+            sources, targets = list(self._gradient[: 3 * pixels].reshape(shape)), list(self._warped[: 3 * pixels].reshape(shape))
+        for source, target in zip(sources, targets, strict=True):
+            cv2.remap(source, map_x, map_y, cv2.INTER_CUBIC, dst=target)
 
 
-def centred_gradient(image: FloatImage) -> tuple[FloatImage, FloatImage]:
-    """Return d/dx and d/dy by central differences; beyond a border the border pixel itself stands in."""
-    half = np.float32(0.5)
-    padded = np.pad(image, 1, mode="edge")
-    return half * (padded[1:-1, 2:] - padded[1:-1, :-2]), half * (padded[2:, 1:-1] - padded[:-2, 1:-1])
+def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[int, int]]:
+    """Return (height, width) of every scale, finest first; levels with a side below 16 px are not made."""
+    sizes = [(height, width)]
+    while len(sizes) < params.num_scales:
+        coarser = (round(sizes[-1][0] * params.scale_step), round(sizes[-1][1] * params.scale_step))
+        if min(coarser) < SMALLEST_SIDE_PX:
+            break
+        sizes.append(coarser)
+    return sizes
 
 
-def warp(images: tuple[FloatImage, FloatImage, FloatImage], map_x: FloatImage, map_y: FloatImage) -> tuple[FloatImage, ...]:
-    """Sample each image at (map_x, map_y) by bicubic interpolation; 0 outside."""
-    if _SEPARATE_PLANES:
-        return tuple(cv2.remap(image, map_x, map_y, cv2.INTER_CUBIC) for image in images)
-    together = cv2.remap(cv2.merge(images), map_x, map_y, cv2.INTER_CUBIC)
-    return cv2.split(together)  # type: ignore[no-any-return]
+def _aligned_zeros(size: int) -> NDArray[np.float32]:
+    """Return zeros that begin at a multiple of 64 bytes, so that a vector of sixteen lies in one cache line."""
+    flat = np.zeros(size + 16, np.float32)
+    start = -flat.ctypes.data % 64 // 4
+    return flat[start : start + size]

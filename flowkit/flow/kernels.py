@@ -1,11 +1,11 @@
-"""The inner loop of TV-L1, compiled: primal and dual updates fused into one pass over the rows, in place.
+"""The compiled part of TV-L1 on the CPU: linearisation after a warp, and the fused inner loop.
 
-All fields of a pyramid level live in one flat float32 array of equal planes (`FIELDS`). A plane has a row of zeros above the
-image; a row has `PAD` zeros before its first pixel, and its length is a multiple of 16. So every neighbour can be loaded
-without a test, and ``p[-1]`` is the 0 that the divergence asks for.
+All fields of a pyramid level live in one flat float32 array of equal planes. A plane has a row of zeros above the image; a
+row has `PAD` zeros before its first pixel, and its length is a multiple of 16. So every neighbour can be loaded without a
+test, and ``p[-1]`` is the 0 that the divergence asks for. Lanes beyond the last column compute nothing that is used.
 
 Equation numbers are those of Sanchez, Meinhardt-Llopis, Facciolo, "TV-L1 optical flow estimation", IPOL 2013,
-doi:10.5201/ipol.2013.26; the order of the float operations is that of OpenCV's DualTVL1OpticalFlow.
+doi:10.5201/ipol.2013.26; with `exact`, the order of the float operations is that of OpenCV's DualTVL1OpticalFlow.
 """
 
 from __future__ import annotations
@@ -18,15 +18,23 @@ from numpy.typing import NDArray
 from flowkit.flow.jit import compile_kernel, compile_part
 from flowkit.flow.simd import (
     LANES,
-    approximate_reciprocal,
-    approximate_reciprocal_root,
-    hypot,
+    absolute,
+    any_differ,
+    hypot_in_float64,
     keep_first,
+    larger,
     load,
+    load_every_third,
     multiply_add,
+    multiply_subtract,
+    reciprocal,
     replace_lane_0,
+    rough_reciprocal,
+    rough_reciprocal_root,
+    smaller,
     splat,
     store,
+    subtract_product,
     total,
     where_less,
 )
@@ -34,13 +42,21 @@ from flowkit.flow.simd import (
 FloatArray = NDArray[np.float32]
 Vector = Any  # sixteen float32; exists in compiled code only
 
-IX, IY, RHO, GRAD, U, V, P11, P12, P21, P22, SQUARES = range(11)
-NUM_FIELDS = 11
+# Planes. The state (u, v and the dual field p) is there twice: a block of iterations reads one copy and writes the other.
+IX, IY, RHO, GRAD, SQUARES = range(5)
+STATES = (5, 11)
+U, V, P11, P12, P21, P22 = range(6)  # within a state
+NUM_PLANES = 17
 PAD = LANES
-FLT_EPSILON = np.float32(np.finfo(np.float32).eps)
-ONE = np.float32(1)
-ZERO = np.float32(0)
-TINY = np.float32(1e-30)  # keeps the approximate root of 0 finite
+
+MAX_DEPTH = 6  # iterations in one pass over the level
+SMALL_LEVEL_PX = 30_000  # below, a level stays in the cache and one iteration a pass is best
+
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_FLT_EPSILON = np.float32(np.finfo(np.float32).eps)
+_TINY = np.float32(2.0**-96)
+_DOUBT = np.float32(2.0**-36)
+_FIRST, _SECOND, _THIRD = load_every_third
 
 
 def row_stride(width: int) -> int:
@@ -49,88 +65,172 @@ def row_stride(width: int) -> int:
 
 
 def plane_size(height: int, width: int) -> int:
-    """Return the length of a plane; the odd number of rows in excess keeps planes apart in the cache's sets."""
+    """Return the length of a plane; the odd rest keeps the planes' rows out of one another's cache sets."""
     return (height + 2) * row_stride(width) + 5 * LANES
 
 
 @compile_part
+def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
+    """Return ``float32(sqrt(float64(a)**2 + float64(b)**2))``; where that is below 2**-45, something below 2**-44.
+
+    Squares and their rounding errors are kept as pairs of float32, so the sum is known to 2**-47. One Newton step from an
+    estimate y of 1/sqrt(sum) gives h within 2**-23, and a second one the correction that decides the last bit, known to
+    2**-36 h. Where that is too little to decide (one pixel in three thousand), the sixteen are done in float64.
+    """
+    a, b = absolute(a), absolute(b)
+    long, short = larger(a, b), smaller(a, b)
+    square = multiply_add(long, long, splat(_TINY))
+    total_square = multiply_add(short, short, square)
+    lost = multiply_add(short, short, square - total_square) + multiply_subtract(long, long, square)
+    y = rough_reciprocal_root(total_square)
+    half_y = splat(_HALF) * y
+    h = total_square * y
+    h = multiply_add(subtract_product(h, h, total_square), half_y, h)
+    correction = (subtract_product(h, h, total_square) + lost) * half_y
+    highest, lowest = h + multiply_add(doubt, h, correction), h + subtract_product(doubt, h, correction)
+    if any_differ(highest, lowest):
+        highest = hypot_in_float64(a, b)
+    return highest
+
+
+@compile_part
 def _primal_block(
-    S: FloatArray, at: int, stride: int, plane: int, l_t: Vector, theta: Vector, exact: bool, edge: bool, is_first: bool, count: int
+    S: FloatArray,
+    at: int,
+    old: int,
+    new: int,
+    stride: int,
+    plane: int,
+    l_t: Vector,
+    theta: Vector,
+    exact: bool,
+    edge: bool,
+    is_first: bool,
+    count: int,
 ) -> Vector:
     """Update u of sixteen pixels; return their squared updates. At an `edge` only the first `count` lanes are pixels."""
-    zero = splat(ZERO)
-    ix, iy, grad = load(S, at + IX * plane), load(S, at + IY * plane), load(S, at + GRAD * plane)
-    u, v = load(S, at + U * plane), load(S, at + V * plane)
-    rho = load(S, at + RHO * plane) + (ix * u + iy * v)
-    bound = l_t * grad
-    ratio = (zero - rho) / grad if exact else (zero - rho) * approximate_reciprocal(grad)
-    step = where_less(splat(FLT_EPSILON), grad, ratio, zero)
-    step = where_less(bound, rho, zero - l_t, step)
-    step = where_less(rho, zero - bound, l_t, step)
-
-    p11, p12, p12_above = load(S, at + P11 * plane), load(S, at + P12 * plane), load(S, at + P12 * plane - stride)
-    p21, p22, p22_above = load(S, at + P21 * plane), load(S, at + P22 * plane), load(S, at + P22 * plane - stride)
-    div_1 = (p11 - load(S, at + P11 * plane - 1)) + (p12 - p12_above)
-    div_2 = (p21 - load(S, at + P21 * plane - 1)) + (p22 - p22_above)
-    if is_first:  # OpenCV's order at x = 0
-        div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
-        div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
-
-    new_u = (u + step * ix) + theta * div_1
-    new_v = (v + step * iy) + theta * div_2
-    change_u, change_v = new_u - u, new_v - v
-    squares = change_u * change_u + change_v * change_v
+    ix, iy = load(S, at + IX * plane), load(S, at + IY * plane)
+    u, v = load(S, old + U * plane), load(S, old + V * plane)
+    p11, p12, p12_above = load(S, old + P11 * plane), load(S, old + P12 * plane), load(S, old + P12 * plane - stride)
+    p21, p22, p22_above = load(S, old + P21 * plane), load(S, old + P22 * plane), load(S, old + P22 * plane - stride)
+    div_1 = (p11 - load(S, old + P11 * plane - 1)) + (p12 - p12_above)
+    div_2 = (p21 - load(S, old + P21 * plane - 1)) + (p22 - p22_above)
+    if exact:
+        if is_first:  # OpenCV's order at x = 0
+            div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
+            div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
+        zero, grad = splat(_ZERO), load(S, at + GRAD * plane)
+        rho = load(S, at + RHO * plane) + (ix * u + iy * v)
+        bound = l_t * grad
+        step = where_less(splat(_FLT_EPSILON), grad, (zero - rho) / grad, zero)
+        step = where_less(bound, rho, zero - l_t, step)
+        step = where_less(rho, zero - bound, l_t, step)
+        new_u = (u + step * ix) + theta * div_1
+        new_v = (v + step * iy) + theta * div_2
+        change_u, change_v = new_u - u, new_v - v
+        squares = change_u * change_u + change_v * change_v
+    else:  # the same threshold as a clamp
+        grad = multiply_add(ix, ix, multiply_add(iy, iy, splat(_FLT_EPSILON)))
+        rho = multiply_add(ix, u, multiply_add(iy, v, load(S, at + RHO * plane)))
+        step = larger(smaller(rho * rough_reciprocal(grad), l_t), splat(_ZERO) - l_t)
+        new_u = subtract_product(step, ix, multiply_add(theta, div_1, u))
+        new_v = subtract_product(step, iy, multiply_add(theta, div_2, v))
+        change_u, change_v = new_u - u, new_v - v
+        squares = multiply_add(change_u, change_u, change_v * change_v)
     if edge:
         new_u, new_v, squares = keep_first(new_u, count), keep_first(new_v, count), keep_first(squares, count)
-    store(S, at + U * plane, new_u)
-    store(S, at + V * plane, new_v)
+    store(S, new + U * plane, new_u)
+    store(S, new + V * plane, new_v)
     if exact:
         store(S, at + SQUARES * plane, squares)
     return squares
 
 
 @compile_part
-def _primal_row(S: FloatArray, at: int, stride: int, plane: int, width: int, l_t: np.float32, theta: np.float32, exact: bool) -> float:
-    """Thresholding (eq. 15) and u = v + theta div p (eq. 12) of one row; returns the sum of the squared updates."""
+def _primal_row(
+    S: FloatArray, at: int, old: int, new: int, stride: int, plane: int, width: int, l_t: np.float32, theta: np.float32, exact: bool
+) -> float:
+    """Thresholding (eq. 15) and u = v + theta div p (eq. 12) of one row; return the sum of the squared updates."""
     many_l_t, many_theta = splat(l_t), splat(theta)
-    squares = _primal_block(S, at, stride, plane, many_l_t, many_theta, exact, True, True, width)
+    squares = _primal_block(S, at, old, new, stride, plane, many_l_t, many_theta, exact, True, True, width)
     last = (width - 1) // LANES * LANES
     for x in range(LANES, last, LANES):
-        squares = squares + _primal_block(S, at + x, stride, plane, many_l_t, many_theta, exact, False, False, LANES)
+        squares = squares + _primal_block(S, at + x, old + x, new + x, stride, plane, many_l_t, many_theta, exact, False, False, LANES)
     if last > 0:
-        squares = squares + _primal_block(S, at + last, stride, plane, many_l_t, many_theta, exact, True, False, width - last)
+        squares = squares + _primal_block(
+            S, at + last, old + last, new + last, stride, plane, many_l_t, many_theta, exact, True, False, width - last
+        )
     for field in (U, V):  # the forward difference at the last column is 0
-        S[at + width + field * plane] = S[at + width - 1 + field * plane]
+        S[new + width + field * plane] = S[new + width - 1 + field * plane]
     return np.float64(total(squares))
 
 
 @compile_part
-def _dual_row(S: FloatArray, at: int, stride: int, below: int, plane: int, width: int, taut: np.float32, exact: bool) -> None:
+def _dual_row(S: FloatArray, old: int, new: int, below: int, plane: int, width: int, taut: np.float32, exact: bool) -> None:
     """One row of p = (p + taut grad u) / (1 + taut |grad u|) (eq. 14); `below` is the offset of the next row of u."""
-    many_taut, one = splat(taut), splat(ONE)
+    many_taut, one, tiny = splat(taut), splat(_ONE), splat(_TINY)
+    # A tiny |grad u| is not exact, which a sane tau / theta hides behind the 1. With any other, take every root in float64.
+    doubt = splat(_DOUBT if taut < 1024 else _ONE)
     for x in range(0, width, LANES):
         for component in range(2):
-            i = at + x + component * plane
-            j = at + x + 2 * component * plane
-            u = load(S, i + U * plane)
-            dx = load(S, i + U * plane + 1) - u
-            dy = load(S, i + U * plane + below) - u
-            p1, p2 = load(S, j + P11 * plane), load(S, j + P12 * plane)
+            i = new + x + (U + component) * plane
+            p = x + (P11 + 2 * component) * plane
+            u = load(S, i)
+            dx, dy = load(S, i + 1) - u, load(S, i + below) - u
+            p1, p2 = load(S, old + p), load(S, old + p + plane)
             if exact:
-                norm = one + many_taut * hypot(dx, dy)
+                norm = one + many_taut * _hypot(dx, dy, doubt)
                 p1, p2 = (p1 + many_taut * dx) / norm, (p2 + many_taut * dy) / norm
             else:
-                squared = multiply_add(dx, dx, multiply_add(dy, dy, splat(TINY)))
-                inverse = approximate_reciprocal(multiply_add(many_taut, squared * approximate_reciprocal_root(squared), one))
+                squared = multiply_add(dx, dx, multiply_add(dy, dy, tiny))
+                inverse = reciprocal(multiply_add(many_taut, squared * rough_reciprocal_root(squared), one))
                 p1, p2 = multiply_add(many_taut, dx, p1) * inverse, multiply_add(many_taut, dy, p2) * inverse
-            store(S, j + P11 * plane, p1)
-            store(S, j + P12 * plane, p2)
+            store(S, new + p, p1)
+            store(S, new + p + plane, p2)
 
 
 @compile_part
-def _sum_in_order(S: FloatArray, stride: int, plane: int, height: int, width: int) -> float:
-    """Sum the squared updates as OpenCV does: pixel by pixel into one float32."""
-    error = ZERO
+def _sweep(
+    S: FloatArray,
+    source: int,
+    target: int,
+    errors: NDArray[np.float64],
+    depth: int,
+    height: int,
+    width: int,
+    l_t: np.float32,
+    theta: np.float32,
+    taut: np.float32,
+    exact: bool,
+) -> None:
+    """Do `depth` iterations in one pass over the rows, from state `source` to state `target`; set their `errors`.
+
+    Row y's u needs the old p of rows y and y - 1, row y's p the new u of rows y and y + 1. So p follows u by one row, and
+    each iteration follows the one before by one row, while the rows between are still in the cache.
+    """
+    stride = PAD + (width + LANES - 1) // LANES * LANES
+    plane = (height + 2) * stride + 5 * LANES
+    for iteration in range(depth):
+        errors[iteration] = 0
+    for step in range(height + depth - 1):
+        for iteration in range(max(0, step - height + 1), min(depth, step + 1)):
+            y = step - iteration
+            at = (y + 1) * stride + PAD
+            old = at + (source if iteration == 0 else target) * plane
+            new = at + target * plane
+            errors[iteration] += _primal_row(S, at, old, new, stride, plane, width, l_t, theta, exact)
+            if y > 0:
+                _dual_row(S, old - stride, new - stride, stride, plane, width, taut, exact)
+            if y == height - 1:
+                _dual_row(S, old, new, 0, plane, width, taut, exact)
+
+
+@compile_part
+def _sum_in_order(S: FloatArray, height: int, width: int) -> float:
+    """Sum the squared updates of the last iteration as OpenCV does: pixel by pixel into one float32."""
+    stride = PAD + (width + LANES - 1) // LANES * LANES
+    plane = (height + 2) * stride + 5 * LANES
+    error = _ZERO
     for y in range(height):
         at = (y + 1) * stride + PAD + SQUARES * plane
         for x in range(width):
@@ -138,9 +238,10 @@ def _sum_in_order(S: FloatArray, stride: int, plane: int, height: int, width: in
     return np.float64(error)
 
 
-@compile_kernel
-def iterate(
+@compile_part
+def _iterate(
     S: FloatArray,
+    state: int,
     height: int,
     width: int,
     l_t: np.float32,
@@ -149,25 +250,113 @@ def iterate(
     threshold: float,
     max_iterations: int,
     exact: bool,
-) -> tuple[int, float]:
-    """Iterate until the summed squared update is at most `threshold`; return the iterations done and that sum.
+) -> tuple[int, float, int]:
+    """Iterate until the summed squared update is at most `threshold`; see `iterate_strict`.
 
-    Row y's u needs the old p of rows y and y - 1, row y's p the new u of rows y and y + 1: one pass down the rows does both.
+    Several iterations are done per pass where the error is not expected to reach the threshold before the last of them.
+    Where it does, the pass is done again up to there, so the number of iterations is that of a test after each.
+    """
+    errors = np.zeros(MAX_DEPTH)
+    # A float32 sum of n terms in any order is within n * 2**-24 of the true one, so the cheap sum decides outside this band.
+    doubt = threshold * (height + 1) * width * 2.0**-24 * 1.01 if exact else 0.0
+    max_depth = 1 if height * width < SMALL_LEVEL_PX else MAX_DEPTH
+    done, error = 0, 1e300
+    depth = min(2, max_depth, max_iterations)
+    while error > threshold and done < max_iterations:
+        other = state if depth == 1 else STATES[0] + STATES[1] - state
+        _sweep(S, state, other, errors, depth, height, width, l_t, theta, taut, exact)
+        certain = 0
+        while certain < depth and errors[certain] > threshold + doubt:
+            certain += 1
+        if certain < depth - 1:
+            depth = certain + 1
+            continue
+        state = other
+        before = errors[depth - 2] if depth > 1 else error
+        error = errors[depth - 1]
+        ratio = min(1.0, error / before)
+        done += depth
+        if exact and abs(error - threshold) < doubt:
+            error = _sum_in_order(S, height, width)
+        depth, expected = 1, error * ratio
+        while depth < min(max_depth, max_iterations - done) and expected > 1.1 * threshold:
+            depth += 1
+            expected *= ratio
+    return done, error, state
+
+
+@compile_kernel
+def iterate_strict(
+    S: FloatArray,
+    state: int,
+    height: int,
+    width: int,
+    l_t: np.float32,
+    theta: np.float32,
+    taut: np.float32,
+    threshold: float,
+    max_iterations: int,
+) -> tuple[int, float, int]:
+    """Iterate until the summed squared update is at most `threshold`, as OpenCV does, bit for bit.
+
+    Returns the iterations done, that sum, and the state (one of `STATES`) that holds the result.
+    """
+    return _iterate(S, state, height, width, l_t, theta, taut, threshold, max_iterations, True)
+
+
+@compile_kernel
+def iterate_fast(
+    S: FloatArray,
+    state: int,
+    height: int,
+    width: int,
+    l_t: np.float32,
+    theta: np.float32,
+    taut: np.float32,
+    threshold: float,
+    max_iterations: int,
+) -> tuple[int, float, int]:
+    """Do as `iterate_strict`, with estimates of quotients and roots."""
+    return _iterate(S, state, height, width, l_t, theta, taut, threshold, max_iterations, False)
+
+
+@compile_kernel
+def linearise(S: FloatArray, state: int, warped: FloatArray, interleaved: bool, image_0: FloatArray, height: int, width: int) -> None:
+    """Set the coefficients of rho(u) (eq. 9) from the warped image and gradient.
+
+    `warped` holds I1, dI1/dx and dI1/dy at x + u, as three channels if `interleaved`, else as three images. Both it and
+    `image_0` have 16 values per channel more than the image, which are read and not used.
     """
     stride = PAD + (width + LANES - 1) // LANES * LANES
     plane = (height + 2) * stride + 5 * LANES
-    # A float32 sum of n terms in any order is within n * 2**-24 of the true one, so the cheap sum decides outside this band.
-    doubt = threshold * (height + 1) * width * 2.0**-24 * 1.01
-    error, done = 1e300, 0
-    while error > threshold and done < max_iterations:
-        error = 0.0
-        for y in range(height):
-            at = (y + 1) * stride + PAD
-            error += _primal_row(S, at, stride, plane, width, l_t, theta, exact)
-            if y > 0:
-                _dual_row(S, at - stride, stride, stride, plane, width, taut, exact)
-        _dual_row(S, height * stride + PAD, stride, 0, plane, width, taut, exact)
-        done += 1
-        if exact and abs(error - threshold) < doubt:
-            error = _sum_in_order(S, stride, plane, height, width)
-    return done, error
+    pixels = height * width
+    for y in range(height):
+        for x in range(0, width, LANES):
+            pixel, at = y * width + x, (y + 1) * stride + PAD + x
+            if interleaved:
+                i1, ix, iy = _FIRST(warped, 3 * pixel), _SECOND(warped, 3 * pixel), _THIRD(warped, 3 * pixel)
+            else:
+                i1, ix, iy = load(warped, pixel), load(warped, pixel + pixels), load(warped, pixel + 2 * pixels)
+            u, v = load(S, at + (state + U) * plane), load(S, at + (state + V) * plane)
+            count = width - x
+            store(S, at + IX * plane, keep_first(ix, count))
+            store(S, at + IY * plane, keep_first(iy, count))
+            store(S, at + RHO * plane, keep_first(((i1 - ix * u) - iy * v) - load(image_0, pixel), count))
+            store(S, at + GRAD * plane, keep_first(ix * ix + iy * iy, count))
+
+
+@compile_kernel
+def differentiate(image: FloatArray, result: FloatArray, height: int, width: int, interleaved: bool) -> None:
+    """Set I, dI/dx and dI/dy by central differences; beyond a border the border pixel itself stands in.
+
+    `result` has three channels if `interleaved`, else it is three images.
+    """
+    to_pixel, to_channel = (3, 1) if interleaved else (1, height * width)
+    for y in range(height):
+        above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width
+        for x in range(width):
+            left, right = y * width + max(x - 1, 0), y * width + min(x + 1, width - 1)
+            at = (y * width + x) * to_pixel
+            result[at] = image[y * width + x]
+            result[at + to_channel] = _HALF * (image[right] - image[left])
+            result[at + 2 * to_channel] = _HALF * (image[below + x] - image[above + x])

@@ -6,15 +6,17 @@ narrower registers than the machine has. Spelt out, the kernels keep one source 
 size, and LLVM splits the vectors into what the machine offers (AVX-512, AVX2, SSE, NEON).
 
 The functions below exist only inside compiled code. A vector supports ``+ - * /``; every other operation is a function.
-All are IEEE-exact and in the order written, except those whose name begins with ``approximate_``.
+All are IEEE-exact and in the order written, except the two ``rough_`` ones.
 """
 
 from __future__ import annotations
 
 import operator
+import os
+import platform
 from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
@@ -26,10 +28,9 @@ if TYPE_CHECKING:
 LANES = 16
 
 _FLOAT = ir.FloatType()
-_LANE = ir.IntType(32)
+_INTEGER = ir.IntType(32)
 _FLOATS = ir.VectorType(_FLOAT, LANES)
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
-_INTEGERS = ir.VectorType(_LANE, LANES)
 _LANE_0 = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] + [0] * (LANES - 1))
 
 
@@ -50,6 +51,16 @@ class _Float32x16Model(models.PrimitiveModel):
 VECTOR = _Float32x16()
 ARRAY = types.Array(types.float32, 1, "C")
 register_model(_Float32x16)(_Float32x16Model)
+
+
+def _machine_has_rough_estimates() -> bool:
+    """Whether the 14-bit estimates of AVX-512 can be used (not where the user has told numba to compile for another machine)."""
+    if os.environ.get("NUMBA_CPU_NAME") or os.environ.get("NUMBA_CPU_FEATURES"):
+        return False
+    return platform.machine().lower() in ("x86_64", "amd64") and binding.get_host_cpu_features().get("avx512f", False)
+
+
+_ROUGH = _machine_has_rough_estimates()
 
 
 def _constant(value: float) -> Any:
@@ -93,70 +104,124 @@ def _address(builder: Any, data: Any, index: Any) -> Any:
     return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
+def _emit_load(builder: Any, data: Any, index: Any) -> Any:
+    return builder.load(_address(builder, data, index), align=4)
+
+
 def _emit_store(builder: Any, data: Any, index: Any, value: Any) -> Any:
     builder.store(value, _address(builder, data, index), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
-def _emit_splat(builder: Any, value: Any) -> Any:
-    nothing = ir.Constant(_FLOATS, ir.Undefined)
-    first = builder.insert_element(nothing, value, ir.Constant(_LANE, 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(_INTEGERS, [0] * LANES))
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INTEGER, len(lanes)), lanes))
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    nothing = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    return _shuffle(builder, builder.insert_element(nothing, value, ir.Constant(_INTEGER, 0)), nothing, [0] * LANES)
+
+
+def _emit_load_channel(channel: int) -> Callable[..., Any]:
+    def emit(builder: Any, data: Any, index: Any) -> Any:
+        parts = [_emit_load(builder, data, builder.add(index, ir.Constant(index.type, LANES * part))) for part in range(3)]
+        wanted = [3 * lane + channel for lane in range(LANES)]
+        in_first_two = _shuffle(builder, parts[0], parts[1], [w if w < 2 * LANES else 0 for w in wanted])
+        return _shuffle(builder, in_first_two, parts[2], [lane if w < 2 * LANES else w - LANES for lane, w in enumerate(wanted)])
+
+    return emit
 
 
 def _emit_keep_first(builder: Any, vector: Any, count: Any) -> Any:
-    wide = ir.VectorType(count.type, LANES)
-    nothing = ir.Constant(wide, ir.Undefined)
-    first = builder.insert_element(nothing, count, ir.Constant(_LANE, 0))
-    counts = builder.shuffle_vector(first, nothing, ir.Constant(_INTEGERS, [0] * LANES))
-    inside = builder.icmp_signed("<", ir.Constant(wide, list(range(LANES))), counts)
-    return builder.select(inside, vector, _constant(0.0))
+    numbers = ir.Constant(ir.VectorType(count.type, LANES), list(range(LANES)))
+    return builder.select(builder.icmp_signed("<", numbers, _spread(builder, count)), vector, _constant(0.0))
 
 
 def _emit_where(comparison: str) -> Callable[..., Any]:
     return lambda builder, a, b, yes, no: builder.select(builder.fcmp_ordered(comparison, a, b), yes, no)
 
 
+def _emit_any_differ(builder: Any, a: Any, b: Any) -> Any:
+    lanes = builder.bitcast(builder.fcmp_unordered("!=", a, b), ir.IntType(LANES))
+    return builder.icmp_unsigned("!=", lanes, ir.Constant(ir.IntType(LANES), 0))
+
+
+def _emit_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c)
+
+
+def _emit_root(builder: Any, a: Any, fastmath: tuple[str, ...] = ()) -> Any:
+    return _call(builder, f"llvm.sqrt.v{LANES}f{32 if a.type == _FLOATS else 64}", a.type, a, fastmath=fastmath)
+
+
 def _emit_hypot(builder: Any, a: Any, b: Any) -> Any:
     a, b = builder.fpext(a, _DOUBLES), builder.fpext(b, _DOUBLES)
     squares = builder.fadd(builder.fmul(a, a), builder.fmul(b, b))
-    return builder.fptrunc(_call(builder, f"llvm.sqrt.v{LANES}f64", _DOUBLES, squares), _FLOATS)
+    return builder.fptrunc(_emit_root(builder, squares), _FLOATS)
 
 
-def _emit_approximate_reciprocal_root(builder: Any, a: Any) -> Any:
-    root = _call(builder, f"llvm.sqrt.v{LANES}f32", _FLOATS, a, fastmath=("fast",))
-    return builder.fdiv(_constant(1.0), root, flags=("fast",))
+def _emit_rough(name: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    def emit(builder: Any, a: Any) -> Any:
+        if _ROUGH:
+            return _call(builder, f"llvm.x86.avx512.{name}14.ps.512", _FLOATS, a, a, ir.Constant(ir.IntType(LANES), -1))
+        return builder.fdiv(_constant(1.0), otherwise(builder, a), flags=("fast",))
+
+    return emit
 
 
-load = _define(VECTOR, (ARRAY, types.intp), lambda builder, data, index: builder.load(_address(builder, data, index), align=4))
+load = _define(VECTOR, (ARRAY, types.intp), _emit_load)
 """load(array, index): the sixteen values from ``array[index]`` on, unchecked."""
+
+load_every_third = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(channel)) for channel in range(3)]
+"""load_every_third[c](array, index): ``array[index + c : index + 48 : 3]``, unchecked."""
 
 store = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store)
 """store(array, index, vector): write sixteen values from ``array[index]`` on, unchecked."""
 
-splat = _define(VECTOR, (types.float32,), _emit_splat)
+splat = _define(VECTOR, (types.float32,), _spread)
 """splat(value): the value in every lane."""
-
-where_less = _define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_where("<"))
-"""where_less(a, b, yes, no): per lane, yes if a < b else no."""
-
-hypot = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
-"""hypot(a, b): the root of the float64 sum of squares, rounded to float32, as glibc's hypotf."""
-
-multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c))
-"""multiply_add(a, b, c): a * b + c, rounded once."""
-
-approximate_reciprocal = _define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(_constant(1.0), a, flags=("fast",)))
-"""approximate_reciprocal(a): 1 / a to about 22 bits where the machine has an estimate of it, else exact."""
-
-approximate_reciprocal_root = _define(VECTOR, (VECTOR,), _emit_approximate_reciprocal_root)
-"""approximate_reciprocal_root(a): 1 / sqrt(a) to about 22 bits."""
 
 keep_first = _define(VECTOR, (VECTOR, types.intp), _emit_keep_first)
 """keep_first(vector, count): the lanes numbered below count; the others become 0."""
 
 replace_lane_0 = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(_LANE_0, b, a))
 """replace_lane_0(a, b): a, with lane 0 from b."""
+
+where_less = _define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_where("<"))
+"""where_less(a, b, yes, no): per lane, yes if a < b else no."""
+
+smaller = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+"""smaller(a, b): a if a < b else b."""
+
+larger = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+"""larger(a, b): a if a > b else b."""
+
+any_differ = _define(types.boolean, (VECTOR, VECTOR), _emit_any_differ)
+"""any_differ(a, b): whether a != b, or either is NaN, in any lane."""
+
+absolute = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, a))
+"""absolute(a): the magnitude."""
+
+multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), _emit_multiply_add)
+"""multiply_add(a, b, c): a * b + c, rounded once."""
+
+multiply_subtract = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, a, b, builder.fneg(c)))
+"""multiply_subtract(a, b, c): a * b - c, rounded once."""
+
+subtract_product = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, builder.fneg(a), b, c))
+"""subtract_product(a, b, c): c - a * b, rounded once."""
+
+hypot_in_float64 = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
+"""hypot_in_float64(a, b): the root of the float64 sum of squares, rounded to float32, as the C library's hypotf."""
+
+reciprocal = _define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(_constant(1.0), a, flags=("fast",)))
+"""reciprocal(a): 1 / a to 22 bits at least."""
+
+rough_reciprocal = _define(VECTOR, (VECTOR,), _emit_rough("rcp", lambda builder, a: a))
+"""rough_reciprocal(a): 1 / a to 14 bits at least."""
+
+rough_reciprocal_root = _define(VECTOR, (VECTOR,), _emit_rough("rsqrt", lambda builder, a: _emit_root(builder, a, ("fast",))))
+"""rough_reciprocal_root(a): 1 / sqrt(a) to 14 bits at least."""
 
 total = _define(
     types.float32,
