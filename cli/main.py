@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": "Test every checksum, and manifests against shards.",
     "info": "Say what is in a shard, a clip file or a data root.",
     "stats": "Count videos, hours and bytes, measure the flow, find leaks between train and test.",
+    "inspect": "Draw a video's frames and flow, as pictures people look at.",
     "doctor": "Show versions and devices, what is missing and what to do.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }

@@ -7,7 +7,6 @@ exact for the fields that are sampled: a histogram over the 65,536 values that a
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
@@ -16,16 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import FlowkitError
+from flowkit.flow_histogram import FlowHistogram, FlowStats
 from flowkit.manifest import Dataset
-from flowkit.quantise import Quantiser
-from flowkit.shards.schema import canonical_json
 from flowkit.stored_clips import ClipSource, find_clips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from flowkit.shards.reader import Clip
 
@@ -68,29 +64,6 @@ class Sample:
 
 
 ALL = Sample(videos_per_class=0, fields_per_video=0)
-
-
-@dataclass(frozen=True)
-class FlowStats:
-    """Speeds, in px/frame, over all pixels of the fields that were measured.
-
-    Parameters
-    ----------
-    num_fields : int
-        Fields measured.
-    mean_px, median_px, p90_px, p99_px, max_px : float
-        Of the length of (u, v).
-    clipped_share : float
-        Pixels where u or v is at the quantiser's bound, in [0, 1]: how much the bound cut off.
-    """
-
-    num_fields: int
-    mean_px: float
-    median_px: float
-    p90_px: float
-    p99_px: float
-    max_px: float
-    clipped_share: float
 
 
 @dataclass(frozen=True)
@@ -156,63 +129,12 @@ class DataStats:
         return {"format": STATS_FORMAT, "format_version": STATS_FORMAT_VERSION, **asdict(self)}
 
 
-class _FlowHistogram:
-    """Counts of each quantised (u, v), apart for each quantiser that occurs."""
-
-    def __init__(self) -> None:
-        self.num_fields = 0
-        self.counts: dict[str, NDArray[np.int64]] = {}
-
-    def add(self, quantiser: dict[str, Any], q: NDArray[np.uint8]) -> None:
-        """Count the pixels of flow fields (n, 2, H, W)."""
-        pairs = q[:, 0].astype(np.intp) << 8 | q[:, 1]
-        key = canonical_json(quantiser)
-        self.counts.setdefault(key, np.zeros(1 << 16, np.int64))
-        self.counts[key] += np.bincount(pairs.reshape(-1), minlength=1 << 16)
-        self.num_fields += len(q)
-
-    def merge(self, other: _FlowHistogram) -> None:
-        """Add another's counts."""
-        self.num_fields += other.num_fields
-        for key, counts in other.counts.items():
-            self.counts[key] = self.counts.get(key, 0) + counts
-
-    def stats(self) -> FlowStats | None:
-        """Return what the counts say."""
-        if not self.num_fields:
-            return None
-        levels = np.arange(256, dtype=np.uint8)
-        speeds, weights, num_clipped = [], [], 0
-        for key, counts in self.counts.items():
-            quantiser = Quantiser.from_dict(json.loads(key))
-            component = quantiser.decode(levels).astype(np.float64)
-            component[128] = 0.0  # what encodes no motion; the paper mapping decodes it to half a step
-            speeds.append(np.hypot(component[:, None], component[None, :]).reshape(-1))
-            weights.append(counts)
-            at_bound = (levels <= (1 if quantiser.mapping == "symmetric" else 0)) | (levels == 255)
-            num_clipped += int(counts.reshape(256, 256)[at_bound[:, None] | at_bound[None, :]].sum())
-        speed, weight = np.concatenate(speeds), np.concatenate(weights)
-        order = np.argsort(speed, kind="stable")
-        speed, weight = speed[order], weight[order]
-        below, total = np.cumsum(weight), int(weight.sum())
-        at_share = [float(speed[np.searchsorted(below, share * total)]) for share in (0.5, 0.9, 0.99)]
-        return FlowStats(
-            num_fields=self.num_fields,
-            mean_px=round(float(speed @ weight) / total, 4),
-            median_px=round(at_share[0], 4),
-            p90_px=round(at_share[1], 4),
-            p99_px=round(at_share[2], 4),
-            max_px=round(float(speed[np.flatnonzero(weight)[-1]]), 4),
-            clipped_share=num_clipped / total,
-        )
-
-
 class _Adding:
     """Adds up the videos of one class in one subset."""
 
     def __init__(self) -> None:
         self.num_videos, self.num_frames, self.seconds, self.num_bytes = 0, 0, 0.0, 0
-        self.flow = _FlowHistogram()
+        self.flow = FlowHistogram()
 
     def add(self, clip: Clip) -> None:
         self.num_videos += 1
@@ -314,7 +236,7 @@ def _places(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple[str, 
     return {record.video_id: (record.class_name, subset) for record, subset in records}, split.classes
 
 
-def _measure_flow(clip: Clip, sample: Sample, histogram: _FlowHistogram) -> None:
+def _measure_flow(clip: Clip, sample: Sample, histogram: FlowHistogram) -> None:
     chosen = sample.fields(clip.video_id, clip.num_frames - 1)
     if len(chosen) == clip.num_frames - 1:  # windows are cheaper than single fields
         for start in range(0, len(chosen), _FIELDS_AT_ONCE):
