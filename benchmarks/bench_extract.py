@@ -62,24 +62,17 @@ def solve_file(task: tuple[str, str], board: Board, slot: int) -> int:
 def extract(videos: Path, root: Path, jobs: int, mode: str) -> tuple[float, int]:
     """Run the command; return seconds and the peak memory of its largest process, bytes."""
     shutil.rmtree(root, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "flowkit.cli",
-        "extract",
-        str(videos),
-        "--data",
-        str(root),
-        "--jobs",
-        str(jobs),
-        "--mode",
-        mode,
-        "--device",
-        "cpu",
-    ]
-    probe = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=2).returncode; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    command = [sys.executable, "-m", "flowkit.cli", "extract", str(videos), "--data", str(root)]
+    command += ["--jobs", str(jobs), "--mode", mode, "--device", "cpu"]
+    # A process in between, whose only descendants are the command's.
+    measure = (
+        "import resource, subprocess, sys\n"
+        "code = subprocess.run(sys.argv[1:], stdout=2).returncode\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "sys.exit(code)"
+    )
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", probe, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    done = subprocess.run([sys.executable, "-c", measure, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return time.monotonic() - started, int(done.stdout) * 1024
 
 
@@ -120,8 +113,7 @@ def bench_memory(folder: Path, lengths: tuple[int, ...] = (500, 5000)) -> dict[s
         write_video(videos / "v.avi", length, 64, 48, seed=0)
         command_root = folder / "memory-data"
         shutil.rmtree(command_root, ignore_errors=True)
-        environment = os.environ | {"FLOWKIT_SHORT_SIDE": "48"}
-        os.environ.update(environment)
+        os.environ["FLOWKIT_SHORT_SIDE"] = "48"
         peaks[length] = extract(videos, command_root, 1, "fast")[1]
         del os.environ["FLOWKIT_SHORT_SIDE"]
     return {"peak_bytes": peaks, "longest_over_shortest": peaks[lengths[-1]] / peaks[lengths[0]]}
