@@ -134,6 +134,8 @@ def read_clip(path: Path, root: Path, settings: ExtractSettings) -> StoredVideo:
 def settings_differences(stored: Mapping[str, Any], settings: ExtractSettings) -> list[str]:
     """Name each setting in which a stored video (`VideoLayout.settings`) differs from a data root's."""
     due = settings.to_dict()
+    if not settings.short_side:  # imported flow: each video has the size it was found with
+        due["short_side"] = stored["short_side"]
     return [f"{name} {value!r} instead of {due[name]!r}" for name, value in stored.items() if value != due[name]]
 
 

@@ -187,8 +187,8 @@ class ClipAttributes:
             raise ShardFormatError("solver must not be empty")
         for name in ("quantiser", "tvl1"):
             _check_settings(name, getattr(self, name))
-        bound = self.quantiser.get("bound")
-        if set(self.quantiser) != {"bound", "mapping"} or not isinstance(bound, float) or not 0 < bound < math.inf:
+        bound, mapping = self.quantiser.get("bound"), self.quantiser.get("mapping")
+        if len(self.quantiser) != 2 or not isinstance(mapping, str) or not isinstance(bound, float) or not 0 < bound < math.inf:
             raise ShardFormatError(f"quantiser must hold a positive bound and a mapping, got {self.quantiser!r}")
 
     def to_stored(self) -> dict[str, str | int]:
