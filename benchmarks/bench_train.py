@@ -1,0 +1,179 @@
+"""Step time of ST-ResNet against two plain torchvision ResNet-50s at the same T, size and precision, in one run.
+
+    python benchmarks/bench_train.py                                 # CPU: float32, contiguous and channels_last
+    python benchmarks/bench_train.py --device cuda --clips 8         # GPU: also autocast and torch.compile
+    python benchmarks/bench_train.py --metrics RUN/metrics.jsonl     # of a training run: data wait as a share of step time
+
+A step is forward, loss (summed over time and streams), backward and an SGD update with momentum, in training mode. The pair
+of ResNet-50s is what ST-ResNet is built on: one on RGB, one with 20 input channels on flow, every frame by itself. Both take
+their steps in turn, A B A B ...; medians and the median of the rounds' ratios are shown. Budget: 1.20. The ratio of processor
+time besides is for machines that others use too: run those with OMP_WAIT_POLICY=PASSIVE, or waiting counts as work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet50
+
+from flowkit.model.config import STResNetConfig
+from flowkit.model.stresnet import STResNet
+
+NUM_CLASSES = 101
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run both networks."""
+
+    precision: str
+    channels_last: bool
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.precision}{', channels_last' if self.channels_last else ''}{', compiled' if self.compiled else ''}"
+
+
+PLAIN = Variant("float32", channels_last=False)
+VARIANTS = {
+    "cpu": [PLAIN, Variant("float32", channels_last=True)],
+    "cuda": [
+        PLAIN,
+        Variant("float32", channels_last=True),
+        *(Variant(precision, channels_last=True, compiled=compiled) for compiled in (False, True) for precision in ("bfloat16", "float16")),
+    ],
+}
+
+
+class TwoResNets(nn.Module):
+    """Two torchvision ResNet-50s, of RGB and of flow, every frame by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appearance = resnet50(num_classes=NUM_CLASSES)
+        self.motion = resnet50(num_classes=NUM_CLASSES)
+        self.motion.conv1 = nn.Conv2d(20, 64, 7, stride=2, padding=3, bias=False)
+
+    def forward(self, rgb: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(net(x.flatten(0, 1)).view(*x.shape[:2], -1) for net, x in ((self.appearance, rgb), (self.motion, flow)))
+
+
+class Step:
+    """One network, its optimiser and a fixed batch."""
+
+    def __init__(self, network: nn.Module, variant: Variant, options: argparse.Namespace) -> None:
+        self.variant, self.device = variant, options.device
+        memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
+        network = network.to(options.device).to(memory_format=memory_format).train()
+        self.optimiser = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
+        self.network = torch.compile(network) if variant.compiled else network
+        self.scaler = torch.amp.GradScaler(options.device, enabled=variant.precision == "float16")
+        generator = torch.Generator().manual_seed(0)
+        shape = (options.clips, options.frames)
+        self.inputs = []
+        for channels in (3, 20):
+            frames = torch.randn(options.clips * options.frames, channels, options.size, options.size, generator=generator)
+            self.inputs.append(frames.to(options.device).to(memory_format=memory_format).view(*shape, channels, options.size, options.size))
+        self.labels = torch.randint(NUM_CLASSES, (options.clips,), generator=generator).to(options.device)
+
+    def take(self) -> tuple[float, float]:
+        """Take one step; return its seconds by the clock and of processor time."""
+        self.wait()
+        began, began_cpu = time.perf_counter(), time.process_time()
+        autocast = self.variant.precision != "float32"
+        with torch.autocast(self.device, getattr(torch, self.variant.precision)) if autocast else nullcontext():
+            logits = self.network(*self.inputs)
+        labels = self.labels.repeat_interleave(logits[0].shape[1])
+        losses = [nn.functional.cross_entropy(x.flatten(0, 1).float(), labels, reduction="sum") for x in logits]
+        self.scaler.scale(sum(losses) / len(self.labels)).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad()
+        self.wait()
+        return time.perf_counter() - began, time.process_time() - began_cpu
+
+    def wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def measure(variant: Variant, options: argparse.Namespace) -> dict:
+    torch.manual_seed(0)
+    config = STResNetConfig(num_classes=NUM_CLASSES, input_size=options.size)
+    steps = {"two ResNet-50s": Step(TwoResNets(), variant, options), "ST-ResNet": Step(STResNet(config), variant, options)}
+    for step in steps.values():  # allocate, choose algorithms, compile
+        for _ in range(options.warm_up):
+            step.take()
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for _ in range(options.rounds):
+        for name, step in steps.items():
+            taken[name].append(step.take())
+    clock, processor = ({name: [times[kind] for times in values] for name, values in taken.items()} for kind in (0, 1))
+    return {
+        "variant": asdict(variant),
+        "seconds": clock,
+        "processor_seconds": processor,
+        "median_seconds": {name: statistics.median(values) for name, values in clock.items()},
+        "ratio": median_ratio(clock),
+        "processor_ratio": median_ratio(processor),
+        "load": os.getloadavg()[0],
+    }
+
+
+def median_ratio(seconds: dict[str, list[float]]) -> float:
+    return statistics.median(ours / theirs for ours, theirs in zip(seconds["ST-ResNet"], seconds["two ResNet-50s"], strict=True))
+
+
+def data_wait(metrics: Path) -> float:
+    """Share of the steps' time that a training run waited for data; its first step, which starts the workers, is left out."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [line for line in lines if "data_seconds" in line][1:]
+    if not steps:
+        raise SystemExit(f"{metrics}: holds fewer than two steps")
+    return sum(step["data_seconds"] for step in steps) / sum(step["seconds"] for step in steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=list(VARIANTS))
+    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=5, help="T")
+    parser.add_argument("--size", type=int, default=224, help="side of the crop, px")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=1, help="steps of each before the first round")
+    parser.add_argument("--metrics", type=Path, help="metrics.jsonl of a training run: report its data wait and nothing else")
+    parser.add_argument("--json", type=Path, help="write everything there as well")
+    options = parser.parse_args()
+    if options.metrics:
+        print(f"data wait: {data_wait(options.metrics):.1%} of step time")
+        return
+    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    print(f"{options.clips} clips of {options.frames} frames of {options.size} px, {options.rounds} rounds; seconds a step, medians")
+    print(f"{'':40}{'two ResNet-50s':>16}{'ST-ResNet':>12}{'ratio':>8}{'(processor)':>13}{'clips/s':>9}{'speed-up':>10}")
+    results: list[dict] = []
+    for variant in VARIANTS[options.device]:
+        result = measure(variant, options)
+        results.append(result)
+        theirs, ours = result["median_seconds"].values()
+        speed_up = results[0]["median_seconds"]["ST-ResNet"] / ours
+        ratios = f"{result['ratio']:8.3f}{result['processor_ratio']:13.3f}"
+        print(f"{variant!s:40}{theirs:16.3f}{ours:12.3f}{ratios}{options.clips / ours:9.2f}{speed_up:10.2f}", flush=True)
+    if options.json:
+        settings = {"clips": options.clips, "frames": options.frames, "size": options.size, "rounds": options.rounds}
+        machine = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+        options.json.write_text(json.dumps({**machine, **settings, "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

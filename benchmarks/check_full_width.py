@@ -1,0 +1,110 @@
+"""ST-ResNet at full width learns one fixed batch, within the memory that specs 8.3 forecasts.
+
+    python benchmarks/check_full_width.py --weights resnet50_imagenet_v1_fp16.safetensors VIDEO_OF_CLASS_A VIDEO_OF_CLASS_B
+
+Two clips, T = 5, 224 px, no augmentation, both streams from the weights, then ST-ResNet by eq. 5; six SGD steps with the
+optimiser's groups of the paper's recipe. It exits 1 unless the seventh loss is under .7 of the first, and the peak memory is at
+most 25 % above the forecast: .94 GiB of activations a clip, and weights, gradients and momentum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowkit.flow import compute_flow
+from flowkit.model.optimiser import make_optimiser, set_learning_rate, stream_losses
+from flowkit.model.recipes import make_configs
+from flowkit.model.sampling import evenly_spaced_centres, stack_fields
+from flowkit.model.stresnet import SingleStream, STResNet
+from flowkit.model.transforms import Crop, crop_flow, crop_rgb, normalise_flow, normalise_rgb
+from flowkit.model.weights import initialise_from_streams, initialise_single_stream, pretrained_state
+from flowkit.quantise import Quantiser
+from flowkit.video import read_frames
+
+SIZE, NUM_SAMPLES, NUM_STEPS, NUM_CLASSES = 224, 5, 6, 101
+GIB = 2**30
+FORECAST_BYTES_A_CLIP = 0.94 * GIB  # specs 8.3, T = 5
+MOST_LOSS, MOST_MEMORY = 0.7, 1.25
+
+
+def clip_of(path: Path) -> tuple[Tensor, Tensor]:
+    """Five frames and flow stacks of a video's centre square, normalised: (1, 5, 3, S, S), (1, 5, 20, S, S)."""
+    frames = np.concatenate([batch.frames for batch in read_frames(path, short_side=256)])
+    centres = evenly_spaced_centres(len(frames), NUM_SAMPLES)
+    fields, where = stack_fields(centres)
+    quantiser = Quantiser()
+    flow = np.concatenate([quantiser.encode(compute_flow(frames[field : field + 2], mode="fast")) for field in fields])
+    square = Crop((frames.shape[1] - SIZE) // 2, (frames.shape[2] - SIZE) // 2, SIZE, SIZE)
+    rgb = torch.from_numpy(crop_rgb(frames[centres], square, size=SIZE))
+    stacks = torch.from_numpy(crop_flow(flow, square, size=SIZE, quantiser=quantiser))[torch.from_numpy(where)]
+    return normalise_rgb(rgb)[None], normalise_flow(stacks.flatten(1, 2))[None]
+
+
+def bytes_now(device: str) -> int:
+    """Memory in use: of the device, or of this process (Linux)."""
+    if device == "cuda":
+        return torch.cuda.memory_allocated()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def peak_bytes(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs=2, type=Path, metavar="VIDEO")
+    parser.add_argument("--weights", type=Path, required=True, help="ImageNet weights of a ResNet-50")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--checkpoint-activations", action="store_true")
+    options = parser.parse_args()
+
+    rgb, flow = (torch.cat(parts).to(options.device) for parts in zip(*map(clip_of, options.videos), strict=True))
+    labels = torch.tensor([0, 1], device=options.device)
+    before = bytes_now(options.device)  # Python, its libraries and the inputs
+    weights = pretrained_state(options.weights)
+    overrides = {"stride_in_1x1": weights.stride_in_1x1, "batch": 2, "bn_group": 2}
+    training = make_configs("paper", num_classes=NUM_CLASSES, num_videos=2, short_side=256, overrides=overrides)["st-resnet"]
+    config = training.network
+    generator = torch.Generator().manual_seed(0)
+    states = []
+    for name in ("appearance", "motion"):
+        stream = SingleStream(config, name)
+        print(initialise_single_stream(stream, weights, generator=generator))
+        states.append(stream.state_dict())
+    del weights, stream
+    network = STResNet(config, checkpoint_activations=options.checkpoint_activations)
+    print(*initialise_from_streams(network, *states), sep="\n")
+    del states
+    network.to(options.device).train()
+    optimiser = make_optimiser(network, training)
+    set_learning_rate(optimiser, training.learning_rate(0))
+    losses = []
+    for step in range(NUM_STEPS + 1):
+        began = time.perf_counter()
+        loss = sum(stream_losses(network(rgb, flow)._asdict(), labels, num_videos=2).values())
+        losses.append(loss.item())
+        if step < NUM_STEPS:
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        print(f"step {step}: loss {losses[-1]:.3f}, {time.perf_counter() - began:.1f} s", flush=True)
+
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    forecast = 2 * FORECAST_BYTES_A_CLIP + 3 * 4 * num_parameters
+    used = peak_bytes(options.device) - before
+    print(f"loss {losses[-1] / losses[0]:.3f} of the first (at most {MOST_LOSS})")
+    print(f"peak memory {used / GIB:.2f} GiB more than before, {used / forecast:.2f} of the forecast {forecast / GIB:.2f} GiB")
+    return 0 if losses[-1] <= MOST_LOSS * losses[0] and used <= MOST_MEMORY * forecast else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
