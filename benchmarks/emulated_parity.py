@@ -1,0 +1,103 @@
+"""The GPU kernels, run by the CPU, against the strict solver on real pairs: needs g++, no GPU.
+
+    python benchmarks/emulated_parity.py --data ../shared/data --pairs 20 --jobs 2
+
+Takes pairs of 340x256 from UCF101 clips and Middlebury's ground-truth pairs, default parameters, and prints mean end-point error,
+99th percentile and the share of bytes off by more than one level, pair by pair and over all, with the gates. Exit code 1: a gate
+fails. About ten seconds a pair and core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from flow_gates import GPU_GATES, FlowDistance
+from numpy.typing import NDArray
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "emulation"))
+
+Pair = tuple[str, NDArray[np.uint8]]
+
+
+def real_pairs(data: Path, count: int) -> list[Pair]:
+    """Return (name, grey frames (2, 256, 340)): Middlebury's crops, then frames of UCF101 clips, spread over clips and time."""
+    import cv2
+
+    from flowkit.flow import to_grey
+    from flowkit.video import read_frames
+
+    pairs: list[Pair] = []
+    for folder in sorted((data / "flow_gt" / "middlebury").iterdir()):
+        frames = [cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE) for name in ("frame10.png", "frame11.png")]
+        top, left = (frames[0].shape[0] - 256) // 2, (frames[0].shape[1] - 340) // 2
+        pairs.append((f"middlebury/{folder.name}", np.stack(frames)[:, top : top + 256, left : left + 340]))
+    clips = sorted((data / "videos" / "ucf101").rglob("*.avi"))
+    for number in range(max(0, count - len(pairs))):
+        clip = clips[number % len(clips)]
+        first = 20 + 31 * (number // len(clips))
+        frames = np.concatenate([batch.frames for batch in _first_batches(read_frames(clip), first + 2)])
+        pairs.append((f"{clip.stem}[{first}]", to_grey(frames[first : first + 2])))
+    return pairs[:count]
+
+
+def _first_batches(batches, num_frames):  # type: ignore[no-untyped-def]
+    for batch in batches:
+        yield batch
+        if batch.start + len(batch.frames) >= num_frames:
+            return
+
+
+def compare(pair: Pair, preset: str, fused: int) -> tuple[str, NDArray[np.float32], NDArray[np.float32], float]:
+    """Return the pair's name, its flow by the emulated kernels and by the strict solver, and the seconds of the first."""
+    import cv2
+    from emulated_device import EmulatedDevice
+
+    from flowkit.flow import compute_flow
+    from flowkit.flow.cuda import CudaSolver
+    from flowkit.flow.params import TVL1Params
+
+    cv2.setNumThreads(1)
+    name, frames = pair
+    params = TVL1Params.preset(preset)
+    start = time.perf_counter()
+    with CudaSolver(*frames.shape[1:], params, device=EmulatedDevice, max_pairs=1, num_lanes=1, num_fused_iterations=fused) as solver:
+        flow = solver.solve(frames)
+    seconds = time.perf_counter() - start
+    return name, flow, compute_flow(frames, params=params), seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data", help="folder of real clips and pairs"
+    )
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--preset", default="opencv")
+    parser.add_argument("--fused", type=int, default=5, help="iterations per launch")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        print(f"{options.data}: no such folder; name one with flow_gt/middlebury and videos/ucf101 by --data", file=sys.stderr)
+        return 2
+    pairs = real_pairs(options.data, options.pairs)
+    flows, references = [], []
+    with ProcessPoolExecutor(options.jobs) as pool:
+        jobs = [pool.submit(compare, pair, options.preset, options.fused) for pair in pairs]
+        for job in jobs:
+            name, flow, reference, seconds = job.result()
+            print(f"{name:32} {FlowDistance.between(flow, reference)}   ({seconds:.1f} s)", flush=True)
+            flows.append(flow)
+            references.append(reference)
+    overall = FlowDistance.between(np.concatenate(flows), np.concatenate(references))
+    verdict = "within" if overall.within(GPU_GATES) else "BEYOND"
+    print(f"{f'{len(pairs)} pairs, {options.preset}':32} {overall}: {verdict} the gates ({GPU_GATES})")
+    return 0 if overall.within(GPU_GATES) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

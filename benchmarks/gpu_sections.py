@@ -1,0 +1,355 @@
+"""The sections of gpu_suite.py, each a function that returns rows of a table and the gates that failed. Started by gpu_suite.py."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flow_gates import GPU_GATES, FlowDistance
+
+from flowkit.flow import compute_flow
+from flowkit.flow.cuda import CudaSolver
+from flowkit.flow.cuda_device import CudaDevice, list_devices
+from flowkit.flow.cuda_kernels import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
+from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.quantise import Quantiser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+Row = dict[str, Any]
+BOUND = 20.0
+GOAL_PAIRS_PER_SECOND = {"stage (a)": 1500, "stage (b)": 4500}  # at 340x256 on an H200: DESIGN.md, section 7
+INSTRUCTIONS_PER_PIXEL_ITERATION = 47  # of `iterate` with loads and stores at five iterations a launch, sm_90
+REAL_PIXEL_ITERATIONS = 23.0e6  # of a real pair at 340x256, default parameters
+
+
+@dataclass
+class Report:
+    """What a section found."""
+
+    rows: list[Row] = field(default_factory=list)
+    failed_gates: list[str] = field(default_factory=list)
+    status: str = ""
+
+    def check(self, holds: bool, gate: str) -> None:
+        if not holds:
+            self.failed_gates.append(gate)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the sections work with."""
+
+    frames: Mapping[str, NDArray[np.uint8]]
+    frames_path: Path
+    device: int
+    dry_run: bool
+    result: Path | None = None  # where the report goes
+
+    @property
+    def clips(self) -> NDArray[np.uint8]:
+        """Clips of one size, (clips, frames, H, W)."""
+        return self.frames["clips_340x256"]
+
+    def pairs(self, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return frames and `count` pairs of them, clip after clip, repeated if need be."""
+        num_clips, length = self.clips.shape[:2]
+        frames = self.clips.reshape(-1, *self.clips.shape[2:])
+        first = np.array([clip * length + k for clip in range(num_clips) for k in range(length - 1)])
+        first = np.resize(first, count)
+        return frames, np.stack([first, first + 1], axis=1)
+
+    def solver(
+        self, height: int, width: int, params: TVL1Params | None = None, *, tile: TileShape = DEFAULT_TILE, **others: Any
+    ) -> CudaSolver:
+        return CudaSolver(height, width, params or TVL1Params(), device=partial(CudaDevice, self.device, tile), **others)
+
+
+def device(settings: Settings) -> Report:
+    """Report the GPU, the software, and what the kernels take of a multiprocessor."""
+    report = Report()
+    info = list_devices()[settings.device]
+    arch = 10 * info.compute_capability[0] + info.compute_capability[1]
+    versions = {name: importlib.metadata.version(name) for name in ("cuda-core", "cuda-bindings", "numpy")}
+    report.rows.append(
+        {"what": "device", "value": f"{info.name}, sm_{arch}, {info.num_multiprocessors} SMs, {info.total_bytes / 2**30:.0f} GiB"}
+    )
+    report.rows.append({"what": "software", "value": f"NVRTC {nvrtc_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items())})
+    began = time.perf_counter()
+    compiled = compile_kernels(arch)
+    report.rows.append({"what": "compilation", "value": f"{time.perf_counter() - began:.2f} s"})
+    for name, kernel in compiled.resources.items():
+        report.rows.append(
+            {"what": name, "value": f"{kernel.registers} registers, {kernel.shared_bytes} B shared, {kernel.spill_bytes} B spilled"}
+        )
+        report.check(kernel.spill_bytes == 0, f"{name} spills {kernel.spill_bytes} bytes")
+    began = time.perf_counter()
+    with settings.solver(64, 64):
+        pass
+    report.rows.append({"what": "start of a solver", "value": f"{time.perf_counter() - began:.2f} s"})
+    return report
+
+
+def _crop(frames: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(frames[..., :height, :width])
+
+
+def parity(settings: Settings) -> Report:
+    """Hold the GPU to the gates against the strict CPU solver, at several sizes and presets; and what must hold exactly."""
+    report = Report()
+    clips = settings.clips
+    height, width = clips.shape[2:]
+    cases: list[tuple[str, str, list[NDArray[np.uint8]]]] = [
+        (f"{width}x{height}", preset, [clip[:3] for clip in clips]) for preset in PRESETS
+    ]
+    cases.append(("below a tile", "opencv", [_crop(clip[:3], 31, 47) for clip in clips]))
+    cases.append(("odd", "opencv", [_crop(clip[:2], 133, 201) for clip in clips]))
+    cases.append(("tall", "opencv", [np.ascontiguousarray(clip[:2].transpose(0, 2, 1)) for clip in clips]))
+    cases += [(name, "opencv", [frames]) for name, frames in settings.frames.items() if name.startswith("pair")]
+    if settings.dry_run:
+        cases = [(name, preset, groups[:1]) for name, preset, groups in cases[2:4]]
+    for name, preset, groups in cases:
+        params = TVL1Params.preset(preset)
+        frames = np.concatenate(groups)
+        length = len(groups[0])
+        pairs = np.array([[g * length + k, g * length + k + 1] for g in range(len(groups)) for k in range(length - 1)])
+        with settings.solver(*frames.shape[1:], params) as solver:
+            flow = solver.solve(frames, pairs)
+        strict = np.concatenate([compute_flow(group, params=params) for group in groups])
+        distance = FlowDistance.between(flow, strict)
+        small = min(frames.shape[1:]) < 128  # the gates are for real frame sizes: small ones are mostly border
+        gated = not small
+        report.rows.append({"frames": name, "preset": preset, "pairs": len(pairs), **vars(distance), "gated": gated})
+        if gated:
+            report.check(distance.within(GPU_GATES), f"{name}, {preset}: {distance}, beyond {GPU_GATES}")
+        else:
+            report.check(distance.mean_epe_px < 3 * GPU_GATES.mean_epe_px, f"{name}, {preset}: {distance}")
+
+    frames, pairs = settings.pairs(8 if settings.dry_run else 200)
+    with settings.solver(height, width) as solver:
+        flow, again = solver.solve(frames, pairs), solver.solve(frames, pairs)
+        backward = solver.solve(frames, pairs[::-1])[::-1]
+        still = solver.solve(frames, np.stack([pairs[:, 0]] * 2, axis=1))
+    report.check(np.array_equal(flow, again), "the same batch twice gives different flow: a race")
+    report.check(np.array_equal(flow, backward), "a pair's flow depends on its place in the batch")
+    report.check(not still.any(), "equal frames give flow")
+    for mapping in ("symmetric", "paper"):
+        with settings.solver(height, width, bound=BOUND, mapping=mapping) as solver:
+            same = np.array_equal(solver.solve(frames, pairs), Quantiser(BOUND, mapping).encode(flow))
+        report.check(same, f"bytes are not those of the {mapping} quantiser")
+    return report
+
+
+def _pairs_per_second(solver: CudaSolver, frames: NDArray[np.uint8], pairs: NDArray[np.int64], num_batches: int) -> float:
+    """Return the speed of solve and quantise with frames in host memory, batches handed in ahead as extract does."""
+    solver.solve(frames, pairs)  # warm
+    began = time.perf_counter()
+    for number in range(num_batches):
+        solver.submit(frames, pairs)
+        if number >= 2:
+            solver.collect()
+    while solver.num_uncollected:
+        solver.collect()
+    return num_batches * len(pairs) / (time.perf_counter() - began)
+
+
+def throughput(settings: Settings) -> Report:
+    """Measure pairs per second of solve and quantise by batch size and batches in flight, 340x256, `opencv` preset; presets at the best."""
+    report = Report()
+    height, width = settings.clips.shape[2:]
+    sizes = [2] if settings.dry_run else [1, 16, 64, 128, 192, 256]
+    best: dict[int, float] = {}
+    for num_lanes in (2,) if settings.dry_run else (1, 2, 3):
+        for size in sizes:
+            frames, pairs = settings.pairs(size)
+            with settings.solver(height, width, bound=BOUND, max_pairs=size, num_lanes=num_lanes) as solver:
+                batches = 4 if settings.dry_run else max(4, min(24, 2400 // size))
+                speed = _pairs_per_second(solver, frames, pairs, batches)
+            report.rows.append({"preset": "opencv", "batch": size, "in flight": num_lanes, "pairs/s": speed})
+            best[size] = max(best.get(size, 0), speed)
+    for preset in () if settings.dry_run else ("paper", "denseflow"):
+        frames, pairs = settings.pairs(128)
+        with settings.solver(height, width, TVL1Params.preset(preset), bound=BOUND, max_pairs=len(pairs)) as solver:
+            report.rows.append(
+                {"preset": preset, "batch": len(pairs), "in flight": 2, "pairs/s": _pairs_per_second(solver, frames, pairs, 4)}
+            )
+    top = max(best.values())
+    for stage, goal in GOAL_PAIRS_PER_SECOND.items():
+        report.rows.append({"preset": f"best over goal of {stage} ({goal})", "pairs/s": top / goal})
+    report.rows.append({"preset": "best over the inner loops' issue ceiling", "pairs/s": top / _issue_ceiling(settings)})
+    report.check(
+        settings.dry_run or top >= GOAL_PAIRS_PER_SECOND["stage (a)"] or "H200" not in list_devices()[settings.device].name,
+        f"{top:.0f} pairs/s is below 1,500 on an H200",
+    )
+    return report
+
+
+def _issue_ceiling(settings: Settings, tile: TileShape = DEFAULT_TILE) -> float:
+    """Return the pairs/s if nothing but the inner loops' instructions counted, with what the overlap of tiles costs."""
+    info = list_devices()[settings.device]
+    from cuda.core import Device
+
+    clock_hz = 1e3 * Device(settings.device).properties.clock_rate
+    useful = (tile.width - 12) * (tile.height - 10) / (tile.width * tile.height)
+    return info.num_multiprocessors * 4 * 32 * clock_hz * useful / (INSTRUCTIONS_PER_PIXEL_ITERATION * REAL_PIXEL_ITERATIONS)
+
+
+def kernels(settings: Settings) -> Report:
+    """Time each kernel in one batch, beside what it moves at most (pairs that had stopped are counted)."""
+    from gpu_kernel_times import time_kernels
+
+    report = Report()
+    times = time_kernels(*settings.pairs(2 if settings.dry_run else 128), settings.device, BOUND)
+    total = sum(time.milliseconds for time in times.values())
+    for name, time_ in sorted(times.items(), key=lambda item: -item[1].milliseconds):
+        row = {"kernel": name, "launches": time_.launches, "ms": time_.milliseconds, "share": time_.milliseconds / total}
+        if time_.gigabytes:
+            row["GB/s at most"] = 1e3 * time_.gigabytes / time_.milliseconds
+        if time_.pixel_iterations:
+            row["Gpixel-iterations/s at most"] = time_.pixel_iterations / time_.milliseconds / 1e6
+        report.rows.append(row)
+    report.rows.append({"kernel": "all", "launches": sum(time.launches for time in times.values()), "ms": total, "share": 1.0})
+    return report
+
+
+def sweep(settings: Settings) -> Report:
+    """Compare tile shapes and iterations per launch: speed, and distance from the strict solver for each number of iterations."""
+    report = Report()
+    height, width = settings.clips.shape[2:]
+    frames, pairs = settings.pairs(2 if settings.dry_run else 128)
+    sample = pairs[: 2 if settings.dry_run else 24]
+    strict = np.concatenate([compute_flow(frames[pair]) for pair in sample])
+    for fused in (6,) if settings.dry_run else (3, 4, 5, 6):
+        with settings.solver(height, width, num_fused_iterations=fused) as solver:
+            distance = FlowDistance.between(solver.solve(frames, sample), strict)
+        with settings.solver(height, width, bound=BOUND, max_pairs=len(pairs), num_fused_iterations=fused) as solver:
+            report.rows.append(
+                {"tile": "64x32", "fused": fused, "pairs/s": _pairs_per_second(solver, frames, pairs, 6), "distance": str(distance)}
+            )
+    shapes = [TileShape(16, 12, 1), TileShape(16, 16, 1), TileShape(8, 16, 2), TileShape(32, 8, 1), TileShape(32, 4, 2), TileShape(8, 8, 4)]
+    for shape in [DEFAULT_TILE] if settings.dry_run else shapes:  # the driver of a dry run holds the default's kernels
+        with settings.solver(height, width, bound=BOUND, max_pairs=len(pairs), tile=shape) as solver:
+            speed = _pairs_per_second(solver, frames, pairs, 6)
+        report.rows.append({"tile": f"{shape.width}x{shape.height}, {shape.blocks_per_sm} a SM", "fused": 5, "pairs/s": speed})
+    return report
+
+
+def end_to_end(settings: Settings) -> Report:
+    """Measure processes that encode and write beside the GPU's process, as extract runs them, against the solver alone."""
+    from gpu_pipeline import run_pipeline
+
+    report = Report()
+    height, width = settings.clips.shape[2:]
+    frames, pairs = settings.pairs(4 if settings.dry_run else 128)
+    with settings.solver(height, width, bound=BOUND, max_pairs=len(pairs)) as solver:
+        alone = _pairs_per_second(solver, frames, pairs, 3 if settings.dry_run else 16)
+    report.rows.append({"what": "solver alone", "pairs/s": alone})
+    for num_workers in (2,) if settings.dry_run else (8, 16, 32):
+        speed = run_pipeline(settings.frames_path, settings.device, num_workers=num_workers, repeats=1 if settings.dry_run else 12)
+        report.rows.append({"what": f"{num_workers} encoding processes, clips written", "pairs/s": speed, "of alone": speed / alone})
+    return report
+
+
+def training(settings: Settings) -> Report:
+    """Time the step of ST-ResNet against two ResNet-50s, T = 5, 224 px: bench_train.py's measurement. Budget 1.20."""
+    import torch
+    from bench_train import PLAIN, Variant, measure
+
+    report = Report()
+    target = "cpu" if settings.dry_run else "cuda"
+    size = {"clips": 1, "frames": 2, "size": 32, "rounds": 1} if settings.dry_run else {"clips": 8, "frames": 5, "size": 224, "rounds": 7}
+    options = argparse.Namespace(device=target, warm_up=1 if settings.dry_run else 3, **size)
+    last = Variant("float32", channels_last=True)
+    half = [Variant("bfloat16", channels_last=True), Variant("bfloat16", channels_last=True, compiled=True)]
+    for variant in [last] if settings.dry_run else [PLAIN, last, *half]:
+        try:
+            result = measure(variant, options)
+        except Exception as error:
+            report.rows.append({"variant": str(variant), "trouble": f"{type(error).__name__}: {str(error)[:200]}"})
+            report.check(False, f"the training step of {variant} broke")
+            continue
+        medians = result["median_seconds"]
+        row = {"variant": str(variant), **{f"{name}, ms": 1e3 * seconds for name, seconds in medians.items()}, "ratio": result["ratio"]}
+        report.rows.append({**row, "clips/s": options.clips / medians["ST-ResNet"]})
+        if not settings.dry_run:
+            report.rows[-1]["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
+        _write(settings.result, report)  # what is measured stays if the next is too slow
+    return report
+
+
+def small_case(settings: Settings) -> Report:
+    """Run what the checkers look at: several levels, tiles and pairs, medians, both outputs."""
+    clip = _crop(settings.clips[0][:3], 72, 90)
+    params = TVL1Params(num_scales=2, num_warps=1, outer_iterations=2, inner_iterations=10)
+    for settings_of_output in ({"bound": BOUND}, {}):
+        with settings.solver(*clip.shape[1:], params, **settings_of_output) as solver:
+            assert np.isfinite(solver.solve(clip)).all()
+    return Report()
+
+
+def _checker(tool: str, settings: Settings) -> Report:
+    report = Report()
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return Report(status="skipped: compute-sanitizer is not on PATH")
+    command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, __file__, "small_case"]
+    if tool == "memcheck":
+        command[3:3] = ["--leak-check", "no"]
+    command += ["--frames", str(settings.frames_path), "--device", str(settings.device)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line or "hazard" in line.lower() or "Invalid" in line]
+    report.rows.append({"tool": tool, "exit code": done.returncode, "summary": " | ".join(summary[:6])})
+    report.check(done.returncode == 0, f"{tool}: exit code {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-500:]}")
+    return report
+
+
+def memcheck(settings: Settings) -> Report:
+    """Look for accesses outside memory, by compute-sanitizer."""
+    return _checker("memcheck", settings)
+
+
+def racecheck(settings: Settings) -> Report:
+    """Look for hazards in shared memory, by compute-sanitizer."""
+    return _checker("racecheck", settings)
+
+
+ALL: dict[str, Callable[[Settings], Report]] = {
+    function.__name__: function
+    for function in (device, parity, throughput, kernels, sweep, end_to_end, training, small_case, memcheck, racecheck)
+}
+
+
+def _write(path: Path | None, report: Report) -> None:
+    if path is not None:
+        path.write_text(json.dumps(vars(report), default=float))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("section", choices=ALL)
+    parser.add_argument("--frames", type=Path, required=True)
+    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--result", type=Path)
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args()
+    with np.load(options.frames) as file:
+        frames = {name: file[name] for name in file.files}
+    report = ALL[options.section](Settings(frames, options.frames, options.device, options.dry_run, options.result))
+    _write(options.result, report)
+
+
+if __name__ == "__main__":
+    main()
