@@ -71,7 +71,7 @@ def plane_size(height: int, width: int) -> int:
 
 @compile_part
 def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
-    """Return ``float32(sqrt(float64(a)**2 + float64(b)**2))``; where that is below 2**-45, something below 2**-44.
+    """Return ``float32(sqrt(float64(a)**2 + float64(b)**2))``; where that is below 2**-36, something below 2**-35.
 
     Squares and their rounding errors are kept as pairs of float32, so the sum is known to 2**-47. One Newton step from an
     estimate y of 1/sqrt(sum) gives h within 2**-23, and a second one the correction that decides the last bit, known to
@@ -94,75 +94,52 @@ def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
 
 
 @compile_part
-def _primal_block(
-    S: FloatArray,
-    at: int,
-    old: int,
-    new: int,
-    stride: int,
-    plane: int,
-    l_t: Vector,
-    theta: Vector,
-    exact: bool,
-    edge: bool,
-    is_first: bool,
-    count: int,
-) -> Vector:
-    """Update u of sixteen pixels; return their squared updates. At an `edge` only the first `count` lanes are pixels."""
-    ix, iy = load(S, at + IX * plane), load(S, at + IY * plane)
-    u, v = load(S, old + U * plane), load(S, old + V * plane)
-    p11, p12, p12_above = load(S, old + P11 * plane), load(S, old + P12 * plane), load(S, old + P12 * plane - stride)
-    p21, p22, p22_above = load(S, old + P21 * plane), load(S, old + P22 * plane), load(S, old + P22 * plane - stride)
-    div_1 = (p11 - load(S, old + P11 * plane - 1)) + (p12 - p12_above)
-    div_2 = (p21 - load(S, old + P21 * plane - 1)) + (p22 - p22_above)
-    if exact:
-        if is_first:  # OpenCV's order at x = 0
-            div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
-            div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
-        zero, grad = splat(_ZERO), load(S, at + GRAD * plane)
-        rho = load(S, at + RHO * plane) + (ix * u + iy * v)
-        bound = l_t * grad
-        step = where_less(splat(_FLT_EPSILON), grad, (zero - rho) / grad, zero)
-        step = where_less(bound, rho, zero - l_t, step)
-        step = where_less(rho, zero - bound, l_t, step)
-        new_u = (u + step * ix) + theta * div_1
-        new_v = (v + step * iy) + theta * div_2
-        change_u, change_v = new_u - u, new_v - v
-        squares = change_u * change_u + change_v * change_v
-    else:  # the same threshold as a clamp
-        grad = multiply_add(ix, ix, multiply_add(iy, iy, splat(_FLT_EPSILON)))
-        rho = multiply_add(ix, u, multiply_add(iy, v, load(S, at + RHO * plane)))
-        step = larger(smaller(rho * rough_reciprocal(grad), l_t), splat(_ZERO) - l_t)
-        new_u = subtract_product(step, ix, multiply_add(theta, div_1, u))
-        new_v = subtract_product(step, iy, multiply_add(theta, div_2, v))
-        change_u, change_v = new_u - u, new_v - v
-        squares = multiply_add(change_u, change_u, change_v * change_v)
-    if edge:
-        new_u, new_v, squares = keep_first(new_u, count), keep_first(new_v, count), keep_first(squares, count)
-    store(S, new + U * plane, new_u)
-    store(S, new + V * plane, new_v)
-    if exact:
-        store(S, at + SQUARES * plane, squares)
-    return squares
-
-
-@compile_part
 def _primal_row(
     S: FloatArray, at: int, old: int, new: int, stride: int, plane: int, width: int, l_t: np.float32, theta: np.float32, exact: bool
 ) -> float:
     """Thresholding (eq. 15) and u = v + theta div p (eq. 12) of one row; return the sum of the squared updates."""
-    many_l_t, many_theta = splat(l_t), splat(theta)
-    squares = _primal_block(S, at, old, new, stride, plane, many_l_t, many_theta, exact, True, True, width)
-    last = (width - 1) // LANES * LANES
-    for x in range(LANES, last, LANES):
-        squares = squares + _primal_block(S, at + x, old + x, new + x, stride, plane, many_l_t, many_theta, exact, False, False, LANES)
-    if last > 0:
-        squares = squares + _primal_block(
-            S, at + last, old + last, new + last, stride, plane, many_l_t, many_theta, exact, True, False, width - last
-        )
-    for field in (U, V):  # the forward difference at the last column is 0
-        S[new + width + field * plane] = S[new + width - 1 + field * plane]
-    return np.float64(total(squares))
+    many_l_t, many_theta, zero, epsilon = splat(l_t), splat(theta), splat(_ZERO), splat(_FLT_EPSILON)
+    error = zero
+    for x in range(0, width, LANES):
+        field, before, after = at + x, old + x, new + x
+        ix, iy = load(S, field + IX * plane), load(S, field + IY * plane)
+        u, v = load(S, before + U * plane), load(S, before + V * plane)
+        p11, p12, p12_above = load(S, before + P11 * plane), load(S, before + P12 * plane), load(S, before + P12 * plane - stride)
+        p21, p22, p22_above = load(S, before + P21 * plane), load(S, before + P22 * plane), load(S, before + P22 * plane - stride)
+        div_1 = (p11 - load(S, before + P11 * plane - 1)) + (p12 - p12_above)
+        div_2 = (p21 - load(S, before + P21 * plane - 1)) + (p22 - p22_above)
+        if exact:
+            if x == 0:  # the order of OpenCV
+                div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
+                div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
+            grad = load(S, field + GRAD * plane)
+            rho = load(S, field + RHO * plane) + (ix * u + iy * v)
+            bound = many_l_t * grad
+            step = where_less(epsilon, grad, (zero - rho) / grad, zero)
+            step = where_less(bound, rho, zero - many_l_t, step)
+            step = where_less(rho, zero - bound, many_l_t, step)
+            new_u = (u + step * ix) + many_theta * div_1
+            new_v = (v + step * iy) + many_theta * div_2
+            change_u, change_v = new_u - u, new_v - v
+            squares = change_u * change_u + change_v * change_v
+        else:  # the same threshold as a clamp
+            grad = multiply_add(ix, ix, multiply_add(iy, iy, epsilon))
+            rho = multiply_add(ix, u, multiply_add(iy, v, load(S, field + RHO * plane)))
+            step = larger(smaller(rho * rough_reciprocal(grad), many_l_t), zero - many_l_t)
+            new_u = subtract_product(step, ix, multiply_add(many_theta, div_1, u))
+            new_v = subtract_product(step, iy, multiply_add(many_theta, div_2, v))
+            change_u, change_v = new_u - u, new_v - v
+            squares = multiply_add(change_u, change_u, change_v * change_v)
+        if x + LANES > width:
+            new_u, new_v, squares = keep_first(new_u, width - x), keep_first(new_v, width - x), keep_first(squares, width - x)
+        error = error + squares
+        store(S, after + U * plane, new_u)
+        store(S, after + V * plane, new_v)
+        if exact:
+            store(S, field + SQUARES * plane, squares)
+    for component in (U, V):  # the forward difference at the last column is 0
+        S[new + width + component * plane] = S[new + width - 1 + component * plane]
+    return np.float64(total(error))
 
 
 @compile_part

@@ -1,0 +1,119 @@
+"""The compiled kernels: exact roots from estimates, the layout's borders, and a disk cache that holds under any folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowkit.flow import kernels, reference
+from flowkit.flow.jit import compile_part
+from flowkit.flow.simd import LANES, load, splat, store
+
+ROOT = Path(__file__).parents[1]
+SOLVE = """
+import json, sys
+import numpy as np
+from flowkit.flow import cpu, jit
+flow = cpu.CpuSolver(40, 56).solve(*np.random.default_rng(0).integers(0, 256, size=(2, 40, 56), dtype=np.uint8))
+kernels = (cpu.kernels.iterate_strict, cpu.kernels.linearise, cpu.kernels.differentiate)
+hits = [sum(kernel.stats.cache_hits.values()) for kernel in kernels]
+print(json.dumps({"sum": float(abs(flow).sum()), "hits": hits, "folder": str(jit.CACHE_FOLDER)}))
+"""
+
+
+@compile_part
+def roots(a: np.ndarray, b: np.ndarray, result: np.ndarray, doubt: np.float32) -> None:
+    for at in range(0, a.size, LANES):
+        store(result, at, kernels._hypot(load(a, at), load(b, at), splat(doubt)))
+
+
+def float64_roots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sqrt(a.astype(np.float64) ** 2 + b.astype(np.float64) ** 2).astype(np.float32)
+
+
+@pytest.mark.parametrize("exponent", [-34, -22, -10, 0, 20, 40])
+def test_hypot_equals_the_float64_root_bit_for_bit(exponent: int) -> None:
+    rng = np.random.default_rng(exponent + 100)
+    a, b = (rng.normal(size=(2, 1 << 19)) * 2.0 ** (exponent + rng.uniform(-8, 8, size=(2, 1 << 19)))).astype(np.float32)
+    a[::5] = b[::5]  # where the order of the two must not matter
+    b[1::7] = 0
+    scale = np.float32(2.0 ** (8 - exponent))  # short mantissas: sums and roots near and on rounding boundaries
+    a[2::3], b[2::3] = np.rint(a[2::3] * scale) / scale, np.rint(b[2::3] * scale) / scale
+    result = np.empty_like(a)
+    roots(a, b, result, kernels._DOUBT)
+    exact = float64_roots(a, b)
+    large = exact >= 2.0**-36
+    np.testing.assert_array_equal(result[large], exact[large])
+    assert np.all(result[~large] < 2.0**-35)
+    assert np.count_nonzero(large) > 1 << 17
+
+
+def test_hypot_of_zero_vanishes_beside_one_and_of_infinity_is_infinite() -> None:
+    a, b, result = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.empty(LANES, np.float32)
+    a[1], a[2], b[2] = np.inf, 3, 4
+    roots(a, b, result, kernels._DOUBT)
+    np.testing.assert_array_equal(result[1:3], [np.inf, 5])
+    assert np.all(np.float32(1) + np.float32(1024) * result[[0, *range(3, LANES)]] == 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (20, 33)])
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_differentiate_repeats_the_border(height: int, width: int, interleaved: bool) -> None:
+    image = np.random.default_rng(0).random((height, width)).astype(np.float32)
+    result = np.empty(3 * image.size, np.float32)
+    kernels.differentiate(image.ravel(), result, height, width, interleaved)
+    channels = result.reshape(height, width, 3).transpose(2, 0, 1) if interleaved else result.reshape(3, height, width)
+    np.testing.assert_array_equal(channels[0], image)
+    np.testing.assert_allclose(channels[1:], reference.centred_gradient(image), rtol=1e-6)
+
+
+def run(code: str, **environment: str) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def files_under(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_processes_that_start_at_once_share_one_cache_and_the_next_one_hits_it(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda _: run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path)), range(2)))
+    made = files_under(tmp_path)
+    assert len([path for path in made if path.suffix == ".nbc"]) == 3, "one file a kernel"
+
+    second = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert second["hits"] == [1, 1, 1]
+    assert second["sum"] == answers[0]["sum"] == answers[1]["sum"]
+    assert str(second["folder"]).startswith(str(tmp_path))
+    assert files_under(tmp_path) == made
+
+
+def test_without_a_folder_to_write_to_the_kernels_are_compiled_in_memory(tmp_path: Path) -> None:
+    # A file where the folder should be cannot be written into, even by root.
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    refuse = "import tempfile\ndef refuse(**options): raise PermissionError('read-only')\ntempfile.TemporaryFile = refuse\n"
+    answer = run(refuse + SOLVE, NUMBA_CACHE_DIR=str(blocked / "cache"))
+    assert answer["folder"] == "None"
+    assert answer["hits"] == [0, 0, 0]
+    assert answer["sum"] > 0  # type: ignore[operator]
+
+
+def test_an_unusable_cache_folder_is_passed_over_for_the_next(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code = "import json\nfrom flowkit.flow import jit\nprint(json.dumps({'folder': str(jit.CACHE_FOLDER)}))"
+    answer = run(code, NUMBA_CACHE_DIR=str(blocked / "cache"), XDG_CACHE_HOME=str(tmp_path / "home"), LOCALAPPDATA=str(tmp_path / "home"))
+    assert answer["folder"] not in ("None", str(blocked / "cache"))
