@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MAX_WORKERS = 16
 
 
@@ -35,7 +36,7 @@ class Execution:
         Processes that read and crop. Default: none on a CPU, where they would take the cores the network needs; on CUDA all cores but
         one, at most 16.
     channels_last : bool, optional
-        Keep images as (H, W, C) in memory. Default: yes on CUDA.
+        Keep images as (H, W, C) in memory. Default: yes, but for ST-ResNets on a CPU.
     checkpoint_seconds : float
         At least this long between two checkpoints; there is always one at the end of a phase and when a run is stopped.
     checkpoint_steps : int, optional
@@ -104,10 +105,12 @@ class Execution:
     def place(self, network: nn.Module, device: torch.device) -> None:
         """Move a network to the device and into its memory format."""
         network.to(device)
-        if self.channels_last if self.channels_last is not None else device.type == "cuda":
+        # On a CPU the gradients of temporal convolutions are a tenth slower so, all else is faster.
+        temporal = any(parameter.ndim == 5 for parameter in network.parameters())
+        if self.channels_last if self.channels_last is not None else device.type == "cuda" or not temporal:
             for parameter in network.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                if parameter.ndim in _CHANNELS_LAST:
+                    parameter.data = parameter.data.contiguous(memory_format=_CHANNELS_LAST[parameter.ndim])
 
     def environment(self, device: torch.device) -> dict[str, str | int]:
         """Return all that may change the last digits of a run."""

@@ -22,6 +22,7 @@ from flowkit.model.optimiser import (
 from flowkit.model.phases import build_network, stream_logits
 from flowkit.model.ranks import any_rank, average_moments, sum_gradients, summed, wait
 from flowkit.model.sampling import network_seed
+from flowkit.model.transforms import normalise_flow, normalise_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,7 +174,8 @@ class PhaseRun:
     def _sub_batch(self, batch: Batch, sub_batch: int) -> dict[str, Tensor]:
         """Add one sub-batch's gradients; return its share of losses and training accuracies."""
         config = self.config
-        rgb, flow = (None if part is None else part.to(self.device, non_blocking=True) for part in (batch.rgb, batch.flow))
+        rgb = None if batch.rgb is None else normalise_rgb(batch.rgb.to(self.device, non_blocking=True))
+        flow = None if batch.flow is None else normalise_flow(batch.flow.to(self.device, non_blocking=True))
         labels = batch.labels.to(self.device, non_blocking=True)
         torch.manual_seed(network_seed(config.seed, config.phase, self.step, sub_batch))  # dropout
         with self.execution.autocast(self.device):

@@ -10,7 +10,6 @@ import torch
 from flowkit.model.recipes import BASE_PHASES
 from flowkit.model.sampling import initial_seed
 from flowkit.model.stresnet import SingleStream, STResNet
-from flowkit.model.transforms import normalise_flow, normalise_rgb
 from flowkit.model.weights import initialise_from_streams, initialise_single_stream
 
 if TYPE_CHECKING:
@@ -78,27 +77,21 @@ def start_network(
 
 
 def stream_logits(network: SingleStream | STResNet, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
-    """Normalise a batch on its device and return each stream's logits.
+    """Return the logits of each stream that a network has.
 
     Parameters
     ----------
     network : SingleStream or STResNet
-    rgb : uint8 tensor, shape (B, T, H, W, 3), where the network has an appearance stream
-    flow : uint8 tensor, shape (B, T, 20, H, W), where it has a motion stream
+    rgb : float tensor, shape (B, T, 3, H, W), normalised, where there is an appearance stream
+    flow : float tensor, shape (B, T, 20, H, W), normalised, where there is a motion stream
 
     Returns
     -------
     dict from stream to float tensor, shape (B, T', num_classes)
     """
     if isinstance(network, SingleStream):
-        if network.stream_name == "appearance":
-            assert rgb is not None
-            return {"appearance": network(normalise_rgb(rgb))}
-        assert flow is not None
-        return {"motion": network(normalise_flow(flow))}
-    assert rgb is not None
-    assert flow is not None
-    return network(normalise_rgb(rgb), normalise_flow(flow))._asdict()  # type: ignore[no-any-return]
+        return {network.stream_name: network(rgb if network.stream_name == "appearance" else flow)}
+    return network(rgb, flow)._asdict()  # type: ignore[no-any-return]
 
 
 def file_digest(path: Path) -> str:

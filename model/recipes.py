@@ -210,13 +210,14 @@ PAPER: dict[Phase, PhaseRecipe] = {
 # A narrow, shallow network from scratch, in minutes on a laptop's CPU.
 _SMALL = {"decay": "cosine", "bn_momentum": 0.1, "bn_average_first": True}
 SMALL: dict[Phase, PhaseRecipe] = {
-    "appearance": PhaseRecipe(_SMALL | {"batch": 32, "bn_group": 32, "warmup_steps": 20}, steps=((200, 0.1),)),
-    "motion": PhaseRecipe(_SMALL | {"batch": 32, "bn_group": 32, "warmup_steps": 20, "crop": "regular"}, steps=((300, 0.1),)),
+    "appearance": PhaseRecipe(_SMALL | {"batch": 32, "bn_group": 32, "warmup_steps": 20}, steps=((200, 0.05),)),
+    "motion": PhaseRecipe(_SMALL | {"batch": 32, "bn_group": 32, "warmup_steps": 20, "crop": "regular"}, steps=((250, 0.03),)),
+    # The loss is a sum over time and streams, so these rates are to be read times 2T.
     "st-resnet": PhaseRecipe(
-        _SMALL | {"batch": 16, "bn_group": 16, "warmup_steps": 10, "num_samples": 5, "tau_min": 1, "tau_max": 15}, steps=((150, 0.05),)
+        _SMALL | {"batch": 16, "bn_group": 16, "warmup_steps": 5, "num_samples": 5, "tau_min": 1, "tau_max": 15}, steps=((100, 0.004),)
     ),
     "st-resnet-star": PhaseRecipe(
-        _SMALL | {"batch": 16, "bn_group": 16, "warmup_steps": 5, "num_samples": 11, "tau_min": 1, "tau_max": 15}, steps=((40, 0.01),)
+        _SMALL | {"batch": 16, "bn_group": 16, "warmup_steps": 2, "num_samples": 11, "tau_min": 1, "tau_max": 15}, steps=((25, 0.002),)
     ),
 }
 RECIPES: dict[RecipeName, dict[Phase, PhaseRecipe]] = {"paper": PAPER, "small": SMALL}

@@ -9,6 +9,7 @@ import torch
 
 from flowkit.errors import CheckpointError
 from flowkit.model.phases import build_network, stream_logits
+from flowkit.model.transforms import normalise_flow, normalise_rgb
 from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
@@ -80,11 +81,9 @@ class TestedNetworks:
 
     def score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
         """Return the mean logits of videos of one frame size, by phase and stream: float64 (C,) in the split's order of classes."""
-        rgb = torch.stack([self._on_device(clip.rgb) for clip in clips])
-        flow = torch.stack([self._stacks(clip, mirrored=False) for clip in clips])
-        mirrored_rgb = rgb.flip(3)
-        mirrored_flow = torch.stack([self._stacks(clip, mirrored=True) for clip in clips])
-        rgb, flow = torch.cat([rgb, mirrored_rgb]), torch.cat([flow, mirrored_flow])
+        frames = torch.stack([normalise_rgb(self._on_device(clip.rgb)) for clip in clips])
+        rgb = torch.cat([frames, frames.flip(-1)])
+        flow = torch.stack([self._stacks(clip, mirrored) for mirrored in (False, True) for clip in clips])
         results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = [{} for _ in clips]
         for phase, network in self._networks.items():
             with torch.inference_mode(), self.execution.autocast(self.device):
@@ -95,13 +94,13 @@ class TestedNetworks:
                     result[phase, stream] = scores[self._columns[phase]]
         return results
 
-    def _stacks(self, clip: WholeClip, *, mirrored: bool) -> Tensor:
-        """Return the video's 25 stacks: uint8 (25, 20, H, W)."""
+    def _stacks(self, clip: WholeClip, mirrored: bool) -> Tensor:
+        """Return the video's 25 stacks, normalised: float (25, 20, H, W)."""
         fields = self._on_device(clip.fields)
         if mirrored:
-            fields = fields.flip(3)
+            fields = fields.flip(-1)
             fields[:, 0] = self._mirrored_u[fields[:, 0].int()]
-        return fields[self._on_device(clip.where)].flatten(1, 2)
+        return normalise_flow(fields)[self._on_device(clip.where)].flatten(1, 2)
 
     def _on_device(self, array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self.device)

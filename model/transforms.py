@@ -172,12 +172,12 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
     """Turn uint8 (..., H, W, 3) into float32 (..., 3, H, W): RGB/255 less ImageNet's mean, by its deviation."""
     mean = torch.tensor(_RGB_MEAN, device=rgb.device) * 255
     scale = 1 / (torch.tensor(_RGB_STD, device=rgb.device) * 255)
-    return ((rgb.float() - mean) * scale).movedim(-1, -3).contiguous()
+    return rgb.float().sub_(mean).mul_(scale).movedim(-1, -3).contiguous()
 
 
 def normalise_flow(flow: Tensor) -> Tensor:
     """Turn quantised flow, uint8 of any shape, into float32: ``(q - 128) / 57.63``."""
-    return (flow.float() - _FLOW_ZERO) * (1 / _FLOW_STD)
+    return flow.float().sub_(_FLOW_ZERO).mul_(1 / _FLOW_STD)
 
 
 def _scaled(side: int, short: int) -> int:
