@@ -33,6 +33,8 @@ COMMANDS = {
     "info": "Say what is in a shard, a clip file or a data root.",
     "stats": "Count videos, hours and bytes, measure the flow, find leaks between train and test.",
     "inspect": "Draw a video's frames and flow, as pictures people look at.",
+    "import": "Take in JPEG flow trees of gpu_flow, denseflow or dense_flow.",
+    "export": "Write frames and flow as trees of images, or WebDataset tars.",
     "doctor": "Show versions and devices, what is missing and what to do.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }
