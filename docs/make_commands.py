@@ -30,7 +30,8 @@ def page() -> str:
     for name in COMMANDS:
         command = flowkit.get_command(click.Context(flowkit), name)
         assert command is not None
-        context = click.Context(command, info_name=f"flowkit {name}", terminal_width=100, max_content_width=100)
+        settings = flowkit.context_settings | {"max_content_width": 100}
+        context = click.Context(command, info_name=f"flowkit {name}", terminal_width=100, **settings)
         parts.append(f"## flowkit {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -17,6 +17,7 @@ from flowkit.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION
 if TYPE_CHECKING:
     from pathlib import Path
 
+
 def clip_path(root: Path, video_id: str) -> Path:
     """Return where the clip of a video lies in a data root."""
     return root / "clips" / (video_id + ".h5")
