@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _load_checkpoint(path: Path) -> Checkpoint:
+    if not zipfile.is_zipfile(path):  # all that `save_checkpoint` writes; a bare pickle is not even looked into
+        raise CheckpointError("cannot be read as a checkpoint: it is cut off, or foreign")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:

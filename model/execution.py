@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MAX_WORKERS = 16
 
 
@@ -108,9 +107,7 @@ class Execution:
         # On a CPU the gradients of temporal convolutions are a tenth slower so, all else is faster.
         temporal = any(parameter.ndim == 5 for parameter in network.parameters())
         if self.channels_last if self.channels_last is not None else device.type == "cuda" or not temporal:
-            for parameter in network.parameters():
-                if parameter.ndim in _CHANNELS_LAST:
-                    parameter.data = parameter.data.contiguous(memory_format=_CHANNELS_LAST[parameter.ndim])
+            network.to(memory_format=torch.channels_last)
 
     def environment(self, device: torch.device) -> dict[str, str | int]:
         """Return all that may change the last digits of a run."""
