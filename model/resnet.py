@@ -41,8 +41,8 @@ class TemporalConv(nn.Conv3d):
 
     Notes
     -----
-    The fastest of eight ways measured in ``benchmarks/bench_temporal_conv.py``. With channels_last frames it copies
-    nothing: (B*T, H, W, C) in memory is (B, T, H, W, C).
+    The fastest, summed over the network's layers, of the eight ways in ``benchmarks/bench_temporal_conv.py``. With channels_last
+    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C).
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: TemporalPadding) -> None:
