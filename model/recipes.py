@@ -265,6 +265,7 @@ def make_configs(
     overrides : dict
         Values to use instead of the recipe's: any field of `TrainConfig` or `STResNetConfig`, ``steps`` (of the whole phase; the
         schedule is scaled) and ``lr`` (the first; the later ones keep their ratio). A key ``motion.batch`` is for that phase alone.
+        A `batch` without a `bn_group` takes the largest group up to the recipe's that divides it.
 
     Returns
     -------
@@ -288,8 +289,12 @@ def make_configs(
         if phase == "appearance":
             network.pop("motion_dropout", None)
         settings = entry.settings | {key: value for key, value in own.items() if key in _PHASE_KEYS}
+        batch = settings["batch"]
+        _check(_is_int(batch) and batch >= 1, "batch", "a whole number of at least 1", batch)
+        if "batch" in own and "bn_group" not in own:  # the recipe's groups as nearly as the batch allows
+            settings["bn_group"] = next(size for size in range(entry.settings["bn_group"], 0, -1) if batch % size == 0)
         if "schedule" not in own:
-            settings["schedule"] = _schedule(entry, settings["batch"], num_videos, paper_steps, own)
+            settings["schedule"] = _schedule(entry, batch, num_videos, paper_steps, own)
         if "steps" in own and "warmup_steps" not in own:
             settings["warmup_steps"] = min(settings.get("warmup_steps", 0), own["steps"] // 10)
         made = STResNetConfig(num_classes=num_classes, **network)
