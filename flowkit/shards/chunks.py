@@ -65,19 +65,22 @@ class ChunkPipeline:
         self._file = h5py.File(name, "w", driver="core", backing_store=False, block_size=1 << 18, libver=("v110", "v110"), rdcc_nbytes=0)
         self._all = h5s.ALL
         space = h5s.create_simple((1, 2, height, width))
+        self._lock = threading.Lock()  # threads share the one chunk
         self._data_set = h5d.create(self._file.id, b"flow", h5t.STD_U8LE, space, dcpl=flow_creation_list(codec, height, width))
 
     def encode(self, pair: NDArray[np.uint8]) -> tuple[int, bytes]:
         """Return the filter mask and the bytes of a chunk, for a C-contiguous pair of shape (2, H, W)."""
-        self._data_set.write(self._all, self._all, pair[None])
-        mask, data = self._data_set.read_direct_chunk((0, 0, 0, 0))
+        with self._lock:
+            self._data_set.write(self._all, self._all, pair[None])
+            mask, data = self._data_set.read_direct_chunk((0, 0, 0, 0))
         return mask, data
 
     def decode(self, mask: int, data: bytes, out: NDArray[np.uint8]) -> None:
         """Write the pair that a chunk holds into `out`, shape (2, H, W)."""
         try:
-            self._data_set.write_direct_chunk((0, 0, 0, 0), data, mask)
-            self._data_set.read(self._all, self._all, out[None])
+            with self._lock:
+                self._data_set.write_direct_chunk((0, 0, 0, 0), data, mask)
+                self._data_set.read(self._all, self._all, out[None])
         except (OSError, RuntimeError, ValueError) as cause:
             raise ShardFormatError(f"cannot be decompressed ({cause})") from cause
 

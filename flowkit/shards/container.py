@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-from contextlib import contextmanager
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,10 +24,12 @@ from flowkit.shards.schema import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
+_Piece = TypeVar("_Piece")
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,22 @@ class NewShard:
 
         from flowkit import __version__
 
-        self._path = path
-        with _system_errors(path):
-            self._file = h5py.File(path, "w", libver=("v110", "v110"), locking=False, rdcc_nbytes=0)
-            root = h5g.open(self._file.id, b"/")
-            values: dict[str, str | int] = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "created_by": f"flowkit {__version__}",
-            }
-            _write_attributes(root, ROOT_ATTRIBUTES, values)
-            self._videos = h5g.create(root, VIDEOS_GROUP.encode(), gcpl=_group_creation_list())
+        self._bytes = _PartFile(path)
+        self._file = h5py.File(self._bytes, "w", libver=("v110", "v110"), rdcc_nbytes=0)
+        root = h5g.open(self._file.id, b"/")
+        values: dict[str, str | int] = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"flowkit {__version__}"}
+        _write_attributes(root, ROOT_ATTRIBUTES, values)
+        self._videos = h5g.create(root, VIDEOS_GROUP.encode(), gcpl=_group_creation_list())
         self._num_videos = 0
 
     def __enter__(self) -> NewShard:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        with _system_errors(self._path):
-            self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._bytes.close()
+        if kind is None:  # what was written last may have failed
+            self._bytes.check()
 
     def write_video(self, attributes: ClipAttributes, height: int, width: int, frames: Images, flow: Images | Chunks) -> str:
         """Lay down one video.
@@ -107,32 +104,61 @@ class NewShard:
         from h5py import h5g
 
         digest = hashlib.sha256(attributes.to_json().encode("utf-8"))
-        with _system_errors(self._path):
-            group = h5g.create(self._videos, group_name(self._num_videos).encode(), gcpl=_group_creation_list())
-            self._num_videos += 1
-            _write_index(group, "frame", frames, digest)
-            if isinstance(flow, Images):
-                _write_index(group, "flow", flow, digest)
-                _write_pieces(group, "flow", int(flow.offsets[-1]), _hashed(flow.pieces, digest))
-            else:
-                _write_chunks(group, attributes, height, width, flow, digest)
-            _write_pieces(group, "frames", int(frames.offsets[-1]), frames.pieces)
-            sha256 = digest.hexdigest()
-            _write_attributes(group, VIDEO_ATTRIBUTES, {**attributes.to_stored(), "sha256": sha256})
+        group = h5g.create(self._videos, group_name(self._num_videos).encode(), gcpl=_group_creation_list())
+        self._num_videos += 1
+        _write_index(group, "frame", frames, digest)
+        if isinstance(flow, Images):
+            _write_index(group, "flow", flow, digest)
+            _write_pieces(group, "flow", int(flow.offsets[-1]), self._checked(_hashed(flow.pieces, digest)))
+        else:
+            shape = (attributes.num_frames - 1, 2, height, width)
+            _write_chunks(group, attributes.codec, shape, self._checked(flow.chunks), digest)
+        _write_pieces(group, "frames", int(frames.offsets[-1]), self._checked(frames.pieces))
+        sha256 = digest.hexdigest()
+        _write_attributes(group, VIDEO_ATTRIBUTES, {**attributes.to_stored(), "sha256": sha256})
         return sha256
 
+    def _checked(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """Pass pieces on as long as what was written so far reached the disk."""
+        for piece in pieces:
+            self._bytes.check()
+            yield piece
 
-@contextmanager
-def _system_errors(path: Path) -> Iterator[None]:
-    """Give HDF5's write errors the number of the system's error that they mention, so that a full disk is known as one."""
-    try:
-        yield
-    except OSError as error:
-        mentioned = re.search(r"errno = (\d+)", str(error))
-        if error.errno is None and mentioned:
-            number = int(mentioned[1])
-            raise OSError(number, os.strerror(number), str(path)) from error
-        raise
+
+class _PartFile(io.FileIO):
+    """A file that HDF5 writes through, and that keeps errors from it: on a full disk HDF5 would crash the process.
+
+    The first error is kept for `check`; what HDF5 writes after it goes nowhere.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        """Write everything, or note why not."""
+        view = memoryview(data)
+        try:
+            while self._error is None and view:
+                view = view[super().write(view) :]
+        except BaseException as error:  # an interrupt, too, must not fly through HDF5
+            self._error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's length, or note why not."""
+        try:
+            return super().truncate(size)
+        except BaseException as error:
+            self._error = self._error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the first error there was, with the file's name."""
+        if isinstance(self._error, OSError):
+            raise OSError(self._error.errno, self._error.strerror, str(self.name)) from self._error
+        if self._error is not None:
+            raise self._error
 
 
 def _group_creation_list() -> Any:
@@ -161,12 +187,11 @@ def _write_attributes(group: Any, declared: Sequence[Attribute], values: dict[st
         h5a.create(group, attribute.name.encode(), kind, scalar).write(np.array(data, dtype=f"S{max(len(data), 1)}"), mtype=kind)
 
 
-def _write_chunks(group: Any, attributes: ClipAttributes, height: int, width: int, flow: Chunks, digest: Any) -> None:
+def _write_chunks(group: Any, codec: str, shape: tuple[int, ...], chunks: Iterable[tuple[int, bytes]], digest: Any) -> None:
     from h5py import h5d, h5s, h5t
 
-    space = h5s.create_simple((attributes.num_frames - 1, 2, height, width))
-    data_set = h5d.create(group, b"flow", h5t.STD_U8LE, space, dcpl=flow_creation_list(attributes.codec, height, width))
-    for k, (mask, data) in enumerate(flow.chunks):
+    data_set = h5d.create(group, b"flow", h5t.STD_U8LE, h5s.create_simple(shape), dcpl=flow_creation_list(codec, *shape[2:]))
+    for k, (mask, data) in enumerate(chunks):
         data_set.write_direct_chunk((k, 0, 0, 0), data, mask)
         digest.update(data)
 
