@@ -103,14 +103,19 @@ class TestParameters:
         arguments = {"image": 1 << 40, "height": 3, "frames": 7, "width": 2}
         assert [value for _, value in ordered_arguments("load_frames", arguments)] == [2, 3, 7, 1 << 40]
         packed = packed_arguments("load_frames", arguments)
-        assert [type(value).__name__ for value in packed] == ["int32", "int32", "int", "int"]
+        assert [type(value).__name__ for value in packed] == ["c_int", "c_int", "int", "int"]
+        assert packed[2:] == [7, 1 << 40]
+        kinds = {
+            type(value).__name__ for value in packed_arguments("quantise_flow", {p.name: 0 for p in kernel_parameters()["quantise_flow"]})
+        }
+        assert kinds == {"c_int", "c_double", "int"}
 
     @pytest.mark.parametrize(
         "arguments", [{"width": 1, "height": 1, "frames": 1}, {"width": 1, "height": 1, "frames": 1, "image": 1, "more": 1}]
     )
     def test_a_missing_or_surplus_argument_is_an_error(self, arguments):
         with pytest.raises(TypeError, match="load_frames: arguments and parameters differ in"):
-            ordered_arguments("load_frames", arguments)
+            packed_arguments("load_frames", arguments)
 
 
 @pytest.fixture

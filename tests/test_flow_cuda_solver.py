@@ -358,6 +358,13 @@ class TestFailure:
         with pytest.raises(ParameterError, match="at least 16 px"):
             CudaSolver(15, 40, BRIEF, device=Emulated())
 
+    @pytest.mark.parametrize(
+        "settings", [{"mapping": "linear"}, {"bound": 0.0}, {"max_pairs": 0}, {"num_lanes": 0}, {"num_fused_iterations": 7}]
+    )
+    def test_settings_out_of_range_are_refused(self, settings):
+        with pytest.raises(ParameterError):
+            CudaSolver(20, 24, BRIEF, device=Emulated(), **settings)
+
     def test_a_closed_solver_says_so(self):
         solver = CudaSolver(20, 24, BRIEF, device=Emulated())
         solver.close()

@@ -117,7 +117,7 @@ class CudaSolver:
     DeviceError
         If the GPU, its driver, its memory or the software is missing or does not suffice.
     ParameterError
-        If a side is below 16 px.
+        If a side is below 16 px, or another setting is out of its range.
     """
 
     def __init__(
@@ -141,6 +141,8 @@ class CudaSolver:
         if num_lanes < 1 or (max_pairs is not None and max_pairs < 1):
             raise ParameterError(f"a batch needs at least one pair and one lane, got {max_pairs=}, {num_lanes=}")
         self.height, self.width, self.params = height, width, params
+        if mapping not in ("symmetric", "paper") or not (bound is None or bound > 0):
+            raise ParameterError(f"there is no quantiser with {bound=}, {mapping=}")
         quantisation = None if bound is None else Quantisation.of(bound, mapping)
         self._flow_dtype = np.dtype(np.float32 if quantisation is None else np.uint8)
 
@@ -319,6 +321,7 @@ class _Worker:
         idle = list(lanes)
         working: list[tuple[BatchLane, Iterator[None], _Submission]] = []
         is_open = True
+        fault: DeviceError | None = None  # a device that has failed once gives the same error for ever, or worse, none
         while is_open or working:
             while is_open and idle:
                 try:
@@ -327,6 +330,8 @@ class _Worker:
                     break
                 if batch is None:
                     is_open = False
+                elif fault is not None:
+                    batch.submission.deliver(fault)
                 else:
                     lane = idle.pop()
                     schedule = lane.run(batch.submission.frames, batch.indices, batch.pairs, batch.target)
@@ -341,6 +346,8 @@ class _Worker:
                     error = None
                 except FloatingPointError as overflow:
                     error = ParameterError(f"{overflow}: TV-L1 diverges with these parameters; try those of a preset")
+                except DeviceError as failure:
+                    error = fault = failure
                 except Exception as failure:
                     error = failure  # raised where the flow is collected
                 working.remove(entry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowkit.errors import DeviceError
@@ -23,7 +23,7 @@ from flowkit.flow.cuda_kernels import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -198,11 +198,24 @@ class _CudaStream:
 
 
 def packed_arguments(kernel: str, arguments: Mapping[str, float]) -> list[Any]:
-    """Return the arguments in order, each of the width that the kernel declares: cuda-core takes a plain int as a pointer."""
-    import numpy as np
+    """Return the arguments in order, each of the width that the kernel declares: cuda-core takes a plain int as a pointer.
 
-    scalars: dict[str, Any] = {"int": np.int32, "float": np.float32, "double": np.float64, "pointer": int}
-    return [scalars[kind](value) for kind, value in ordered_arguments(kernel, arguments)]
+    Raises
+    ------
+    TypeError
+        If arguments and parameters differ.
+    """
+    packers = _packers(kernel)
+    if len(arguments) != len(packers) or any(name not in arguments for name, _ in packers):
+        ordered_arguments(kernel, arguments)  # raises, saying which
+    return [pack(arguments[name]) for name, pack in packers]
+
+
+@cache
+def _packers(kernel: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Return the name and conversion of each parameter. A launch costs microseconds, so this is not worked out anew."""
+    scalars: dict[str, Callable[[Any], Any]] = {"int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double, "pointer": int}
+    return tuple((parameter.name, scalars[parameter.kind]) for parameter in kernel_parameters()[kernel])
 
 
 @lru_cache(maxsize=4096)
