@@ -21,7 +21,7 @@ from flowkit.flow import compute_flow
 from flowkit.flow.cuda import CudaSolver
 from flowkit.flow.cuda_device import CudaDevice, list_devices
 from flowkit.flow.cuda_kernels import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
-from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
@@ -112,16 +112,20 @@ def parity(settings: Settings) -> Report:
     report = Report()
     clips = settings.clips
     height, width = clips.shape[2:]
-    cases: list[tuple[str, str, list[NDArray[np.uint8]]]] = [
-        (f"{width}x{height}", preset, [clip[:3] for clip in clips]) for preset in PRESETS
+    # The gates are for default parameters and frames of about this size. Where the room is wider: a small frame is mostly border,
+    # without the median a stop some iterations late is not smoothed away, and the KITTI pair moves by up to 50 px.
+    cases: list[tuple[str, str, float, list[NDArray[np.uint8]]]] = [
+        (f"{width}x{height}", "opencv", 1, [clip[:3] for clip in clips]),
+        (f"{width}x{height}", "paper", 1.5, [clip[:3] for clip in clips]),
+        (f"{width}x{height}", "denseflow", 1.5, [clip[:3] for clip in clips]),
+        ("odd", "opencv", 1, [_crop(clip[:2], 233, 311) for clip in clips]),
+        ("tall", "opencv", 1, [np.ascontiguousarray(clip[:2].transpose(0, 2, 1)) for clip in clips]),
+        ("below a tile", "opencv", 3, [_crop(clip[:3], 31, 47) for clip in clips]),
+        *((name, "opencv", 3 if "kitti" in name else 1, [pair]) for name, pair in settings.frames.items() if name.startswith("pair")),
     ]
-    cases.append(("below a tile", "opencv", [_crop(clip[:3], 31, 47) for clip in clips]))
-    cases.append(("odd", "opencv", [_crop(clip[:2], 133, 201) for clip in clips]))
-    cases.append(("tall", "opencv", [np.ascontiguousarray(clip[:2].transpose(0, 2, 1)) for clip in clips]))
-    cases += [(name, "opencv", [frames]) for name, frames in settings.frames.items() if name.startswith("pair")]
     if settings.dry_run:
-        cases = [(name, preset, groups[:1]) for name, preset, groups in cases[2:4]]
-    for name, preset, groups in cases:
+        cases = [(name, preset, 10, groups[:1]) for name, preset, _, groups in cases[2:3]]
+    for name, preset, room, groups in cases:
         params = TVL1Params.preset(preset)
         frames = np.concatenate(groups)
         length = len(groups[0])
@@ -129,14 +133,10 @@ def parity(settings: Settings) -> Report:
         with settings.solver(*frames.shape[1:], params) as solver:
             flow = solver.solve(frames, pairs)
         strict = np.concatenate([compute_flow(group, params=params) for group in groups])
-        distance = FlowDistance.between(flow, strict)
-        small = min(frames.shape[1:]) < 128  # the gates are for real frame sizes: small ones are mostly border
-        gated = not small
-        report.rows.append({"frames": name, "preset": preset, "pairs": len(pairs), **vars(distance), "gated": gated})
-        if gated:
-            report.check(distance.within(GPU_GATES), f"{name}, {preset}: {distance}, beyond {GPU_GATES}")
-        else:
-            report.check(distance.mean_epe_px < 3 * GPU_GATES.mean_epe_px, f"{name}, {preset}: {distance}")
+        distance, gates = FlowDistance.between(flow, strict), FlowDistance(*(room * gate for gate in vars(GPU_GATES).values()))
+        size = f"{frames.shape[2]}x{frames.shape[1]}"
+        report.rows.append({"frames": name, "size": size, "preset": preset, "pairs": len(pairs), **vars(distance), "gates x": room})
+        report.check(distance.within(gates), f"{name}, {preset}: {distance}, beyond {gates}")
 
     frames, pairs = settings.pairs(8 if settings.dry_run else 200)
     with settings.solver(height, width) as solver:
@@ -271,7 +271,7 @@ def training(settings: Settings) -> Report:
     report = Report()
     target = "cpu" if settings.dry_run else "cuda"
     size = {"clips": 1, "frames": 2, "size": 32, "rounds": 1} if settings.dry_run else {"clips": 8, "frames": 5, "size": 224, "rounds": 7}
-    options = argparse.Namespace(device=target, warm_up=1 if settings.dry_run else 3, **size)
+    options = argparse.Namespace(device=target, warm_up=0 if settings.dry_run else 3, **size)
     last = Variant("float32", channels_last=True)
     half = [Variant("bfloat16", channels_last=True), Variant("bfloat16", channels_last=True, compiled=True)]
     for variant in [last] if settings.dry_run else [PLAIN, last, *half]:
