@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flowkit.flow import kernels, reference
+from flowkit.flow.cpu import CpuSolver
 from flowkit.flow.jit import compile_part
 from flowkit.flow.simd import LANES, load, splat, store
 
@@ -22,7 +23,8 @@ import json, sys
 import numpy as np
 from flowkit.flow import cpu, jit
 flow = cpu.CpuSolver(40, 56).solve(*np.random.default_rng(0).integers(0, 256, size=(2, 40, 56), dtype=np.uint8))
-kernels = (cpu.kernels.iterate_strict, cpu.kernels.linearise, cpu.kernels.differentiate)
+names = ("differentiate", "warped_coordinates", "linearise", "iterate_strict")
+kernels = [getattr(cpu.kernels, name) for name in names]
 hits = [sum(kernel.stats.cache_hits.values()) for kernel in kernels]
 print(json.dumps({"sum": float(abs(flow).sum()), "hits": hits, "folder": str(jit.CACHE_FOLDER)}))
 """
@@ -64,14 +66,33 @@ def test_hypot_of_zero_vanishes_beside_one_and_of_infinity_is_infinite() -> None
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (20, 33)])
-@pytest.mark.parametrize("interleaved", [True, False])
-def test_differentiate_repeats_the_border(height: int, width: int, interleaved: bool) -> None:
+def test_differentiate_repeats_the_border_and_keeps_to_its_layout(height: int, width: int) -> None:
     image = np.random.default_rng(0).random((height, width)).astype(np.float32)
-    result = np.empty(3 * image.size, np.float32)
-    kernels.differentiate(image.ravel(), result, height, width, interleaved)
-    channels = result.reshape(height, width, 3).transpose(2, 0, 1) if interleaved else result.reshape(3, height, width)
-    np.testing.assert_array_equal(channels[0], image)
-    np.testing.assert_allclose(channels[1:], reference.centred_gradient(image), rtol=1e-6)
+    expected = np.stack([image, *reference.centred_gradient(image)])
+    result = np.full((height + 4, width + 6, 4), -1, np.float32)
+    kernels.differentiate(image.ravel(), result.ravel(), height, width, 4 * (2 * (width + 6) + 3), 4 * (width + 6), 4, 1)
+    np.testing.assert_allclose(result[2:-2, 3:-3, :3].transpose(2, 0, 1), expected, rtol=1e-6)
+    assert np.count_nonzero(result != -1) == np.count_nonzero(expected != -1)
+
+
+@pytest.mark.parametrize("scale_px", [0.02, 3.0, 90.0])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (31, 50)])
+def test_the_fast_warp_equals_the_strict_one_up_to_rounding(height: int, width: int, scale_px: float) -> None:
+    rng = np.random.default_rng(1)
+    flow = rng.normal(scale=scale_px, size=(2, height, width)).astype(np.float32)
+    image_0, image_1 = (np.append(rng.random(height * width) * 255, np.zeros(LANES)).astype(np.float32) for _ in range(2))
+    planes = []
+    for mode in ("strict", "fast"):
+        solver = CpuSolver(height, width, mode=mode)
+        states = solver._states(height, width)
+        states[kernels.STATES[0]][:] = flow
+        solver._differentiate(image_1, height, width)
+        solver._linearise(kernels.STATES[0], image_0, height, width)
+        size, stride = kernels.plane_size(height, width), kernels.row_stride(width)
+        rows = solver._fields[: 4 * size].reshape(4, size)[:, : (height + 2) * stride].reshape(4, height + 2, stride)
+        planes.append(rows[:3, 1:-1, kernels.PAD :])
+    assert np.any(planes[0][2] != 0)
+    np.testing.assert_allclose(planes[1], planes[0], atol=2e-5 * max(50, 3 * scale_px * 255))
 
 
 def run(code: str, **environment: str) -> dict[str, object]:
@@ -91,10 +112,10 @@ def test_processes_that_start_at_once_share_one_cache_and_the_next_one_hits_it(t
     with ThreadPoolExecutor() as threads:
         answers = list(threads.map(lambda _: run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path)), range(2)))
     made = files_under(tmp_path)
-    assert len([path for path in made if path.suffix == ".nbc"]) == 3, "one file a kernel"
+    assert len([path for path in made if path.suffix == ".nbc"]) == 4, "one file a kernel"
 
     second = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
-    assert second["hits"] == [1, 1, 1]
+    assert second["hits"] == [1, 1, 1, 1]
     assert second["sum"] == answers[0]["sum"] == answers[1]["sum"]
     assert str(second["folder"]).startswith(str(tmp_path))
     assert files_under(tmp_path) == made
@@ -104,11 +125,18 @@ def test_without_a_folder_to_write_to_the_kernels_are_compiled_in_memory(tmp_pat
     # A file where the folder should be cannot be written into, even by root.
     blocked = tmp_path / "file"
     blocked.write_text("")
-    refuse = "import tempfile\ndef refuse(**options): raise PermissionError('read-only')\ntempfile.TemporaryFile = refuse\n"
-    answer = run(refuse + SOLVE, NUMBA_CACHE_DIR=str(blocked / "cache"))
-    assert answer["folder"] == "None"
-    assert answer["hits"] == [0, 0, 0]
-    assert answer["sum"] > 0  # type: ignore[operator]
+    code = """
+import json, tempfile
+import numpy as np
+def refuse(**options): raise PermissionError("read-only")
+tempfile.TemporaryFile = refuse
+from flowkit.flow import jit, kernels
+result = np.zeros(3 * 256, np.float32)
+kernels.differentiate(np.ones(256, np.float32), result, 16, 16, 0, 48, 3, 1)
+print(json.dumps({"folder": str(jit.CACHE_FOLDER), "sum": float(result.sum())}))
+"""
+    answer = run(code, NUMBA_CACHE_DIR=str(blocked / "cache"))
+    assert answer == {"folder": "None", "sum": 256}
 
 
 def test_an_unusable_cache_folder_is_passed_over_for_the_next(tmp_path: Path) -> None:

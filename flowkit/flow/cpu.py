@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.flow import kernels
+from flowkit.flow.median import SCRATCH_ROWS, median_5x5
 from flowkit.flow.params import TVL1Params
 
 if TYPE_CHECKING:
@@ -80,11 +81,13 @@ class CpuSolver:
         self._frames_seen = 0
         # One level is solved at a time, so the levels share their buffers, made for the largest.
         self._fields = _aligned_zeros(kernels.NUM_PLANES * kernels.plane_size(height, width) + kernels.PAD)
-        self._gradient = np.empty(3 * height * width, np.float32)
-        self._warped = np.empty(3 * (height * width + kernels.PAD), np.float32)
-        self._maps = np.empty((2, height * width), np.float32)
-        self._columns = np.arange(width, dtype=np.float32)[None, :]
-        self._rows = np.arange(height, dtype=np.float32)[:, None]
+        frame, stride = 2 * kernels.FRAME, kernels.row_stride(width)
+        self._gradient = np.empty(4 * (height + frame) * (width + frame), np.float32)
+        self._warped = np.zeros(
+            max(3 * height * width + 3 * kernels.PAD, kernels.SCRATCH_ROWS * stride, SCRATCH_ROWS * (stride + 2 * kernels.PAD)), np.float32
+        )
+        self._maps = np.empty((2, height * width + kernels.PAD), np.float32)
+        self._ramp = np.arange(width + kernels.PAD, dtype=np.float32)
 
     def solve(self, first: Grey, second: Grey) -> FloatImage:
         """Return the flow from `first` to `second`, float32 (2, H, W) in px: u to the right, v downwards.
@@ -170,17 +173,14 @@ class CpuSolver:
         states = self._states(height, width)
         state = kernels.STATES[0]
         states[state][:] = flow
-        kernels.differentiate(image_1, self._gradient, height, width, _INTERLEAVED)
+        self._differentiate(image_1, height, width)
         for _ in range(params.num_warps):
-            self._warp(states[state])
-            kernels.linearise(self._fields, state, self._warped, _INTERLEAVED, image_0, height, width)
+            self._linearise(state, image_0, height, width)
             error = np.inf
             for _ in range(params.outer_iterations):
                 if not error > threshold:
                     break
-                if params.median_size > 1:
-                    for field in states[state]:
-                        cv2.medianBlur(field, params.median_size, dst=field)
+                self._smooth(state, states[state])
                 done, error, state = self._iterate(
                     self._fields,
                     state,
@@ -205,13 +205,40 @@ class CpuSolver:
         images = padded[:, 1:-1, kernels.PAD : kernels.PAD + width]
         return {state: images[state + kernels.U : state + kernels.V + 1] for state in kernels.STATES}
 
-    def _warp(self, flow: FloatImage) -> None:
-        """Sample image and gradient at x + u by bicubic interpolation, 0 outside."""
+    def _smooth(self, state: int, flow: FloatImage) -> None:
+        """Replace u and v by their medians."""
         _, height, width = flow.shape
+        if self.params.median_size == 5:
+            plane, stride = kernels.plane_size(height, width), kernels.row_stride(width)
+            for component in (kernels.U, kernels.V):
+                start = (state + component) * plane + stride + kernels.PAD
+                median_5x5(self._fields, start, stride, self._warped, height, width)
+        elif self.params.median_size == 3:
+            for field in flow:
+                cv2.medianBlur(field, 3, dst=field)
+
+    def _differentiate(self, image_1: NDArray[np.float32], height: int, width: int) -> None:
+        """Set image and gradient as the warp wants them."""
+        if self.mode == "fast":
+            framed_width = width + 2 * kernels.FRAME
+            self._gradient[: 4 * framed_width * (height + 2 * kernels.FRAME)] = 0
+            layout = (4 * kernels.FRAME * (framed_width + 1), 4 * framed_width, 4, 1)
+        elif _INTERLEAVED:
+            layout = (0, 3 * width, 3, 1)
+        else:
+            layout = (0, width, 1, height * width)
+        kernels.differentiate(image_1, self._gradient, height, width, *layout)
+
+    def _linearise(self, state: int, image_0: NDArray[np.float32], height: int, width: int) -> None:
+        """Sample image and gradient at x + u by bicubic interpolation, 0 outside, and linearise rho there."""
+        if self.mode == "fast":
+            kernels.warp_and_linearise(
+                self._fields, state, self._gradient, self._warped, self._ramp, image_0, height, width, not _INTERLEAVED
+            )
+            return
         pixels = height * width
+        kernels.warped_coordinates(self._fields, state, self._ramp, self._maps[0], self._maps[1], height, width)
         map_x, map_y = (flat[:pixels].reshape(height, width) for flat in self._maps)
-        np.add(self._columns[:, :width], flow[0], out=map_x)
-        np.add(self._rows[:height], flow[1], out=map_y)
         if _INTERLEAVED:
             shape = (height, width, 3)
             sources, targets = [self._gradient[: 3 * pixels].reshape(shape)], [self._warped[: 3 * pixels].reshape(shape)]
@@ -220,6 +247,7 @@ class CpuSolver:
             sources, targets = list(self._gradient[: 3 * pixels].reshape(shape)), list(self._warped[: 3 * pixels].reshape(shape))
         for source, target in zip(sources, targets, strict=True):
             cv2.remap(source, map_x, map_y, cv2.INTER_CUBIC, dst=target)
+        kernels.linearise(self._fields, state, self._warped, _INTERLEAVED, image_0, height, width)
 
 
 def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[int, int]]:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_SOURCES = ("jit.py", "simd.py", "kernels.py")
+_SOURCES = ("jit.py", "simd.py", "kernels.py", "median.py")
 
 
 def _candidate_folders() -> list[Path]:

@@ -20,13 +20,17 @@ from flowkit.flow.simd import (
     LANES,
     absolute,
     any_differ,
+    floor,
     hypot_in_float64,
     keep_first,
     larger,
     load,
+    load_each_four_times,
+    load_every_fourth,
     load_every_third,
     multiply_add,
     multiply_subtract,
+    nearest,
     reciprocal,
     replace_lane_0,
     rough_reciprocal,
@@ -34,6 +38,8 @@ from flowkit.flow.simd import (
     smaller,
     splat,
     store,
+    store_interleaved,
+    store_sum_of_fours,
     subtract_product,
     total,
     where_less,
@@ -48,15 +54,20 @@ STATES = (5, 11)
 U, V, P11, P12, P21, P22 = range(6)  # within a state
 NUM_PLANES = 17
 PAD = LANES
+FRAME = 4  # pixels of zeros around an image that is warped
+SCRATCH_ROWS = 14
 
 MAX_DEPTH = 6  # iterations in one pass over the level
 SMALL_LEVEL_PX = 30_000  # below, a level stays in the cache and one iteration a pass is best
 
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
+_CUBIC_A = np.float32(-0.75)  # of the bicubic kernel
+_SUBPIXELS = np.float32(32)
 _FLT_EPSILON = np.float32(np.finfo(np.float32).eps)
 _TINY = np.float32(2.0**-96)
 _DOUBT = np.float32(2.0**-36)
-_FIRST, _SECOND, _THIRD = load_every_third
+_FIRST_OF_3, _SECOND_OF_3, _THIRD_OF_3 = load_every_third
+_FIRST_OF_4, _SECOND_OF_4, _THIRD_OF_4, _ = load_every_fourth
 
 
 def row_stride(width: int) -> int:
@@ -298,6 +309,29 @@ def iterate_fast(
 
 
 @compile_kernel
+def warped_coordinates(S: FloatArray, state: int, ramp: FloatArray, map_x: FloatArray, map_y: FloatArray, height: int, width: int) -> None:
+    """Set x + u and y + v, images without padding that have room for 16 values more; `ramp` is 0, 1, 2, ..."""
+    stride = PAD + (width + LANES - 1) // LANES * LANES
+    plane = (height + 2) * stride + 5 * LANES
+    for y in range(height):
+        for x in range(0, width, LANES):  # what is written beyond the end of a row, the next one overwrites
+            at = (y + 1) * stride + PAD + x
+            store(map_x, y * width + x, load(ramp, x) + load(S, at + (state + U) * plane))
+            store(map_y, y * width + x, splat(np.float32(y)) + load(S, at + (state + V) * plane))
+
+
+@compile_part
+def _set_linearisation(
+    S: FloatArray, at: int, plane: int, i1: Vector, ix: Vector, iy: Vector, u: Vector, v: Vector, i0: Vector, count: int
+) -> None:
+    """Set the coefficients of rho(u) (eq. 9) of sixteen pixels, of which the first `count` are in the image."""
+    store(S, at + IX * plane, keep_first(ix, count))
+    store(S, at + IY * plane, keep_first(iy, count))
+    store(S, at + RHO * plane, keep_first(((i1 - ix * u) - iy * v) - i0, count))
+    store(S, at + GRAD * plane, keep_first(ix * ix + iy * iy, count))
+
+
+@compile_kernel
 def linearise(S: FloatArray, state: int, warped: FloatArray, interleaved: bool, image_0: FloatArray, height: int, width: int) -> None:
     """Set the coefficients of rho(u) (eq. 9) from the warped image and gradient.
 
@@ -311,29 +345,88 @@ def linearise(S: FloatArray, state: int, warped: FloatArray, interleaved: bool, 
         for x in range(0, width, LANES):
             pixel, at = y * width + x, (y + 1) * stride + PAD + x
             if interleaved:
-                i1, ix, iy = _FIRST(warped, 3 * pixel), _SECOND(warped, 3 * pixel), _THIRD(warped, 3 * pixel)
+                i1, ix, iy = _FIRST_OF_3(warped, 3 * pixel), _SECOND_OF_3(warped, 3 * pixel), _THIRD_OF_3(warped, 3 * pixel)
             else:
                 i1, ix, iy = load(warped, pixel), load(warped, pixel + pixels), load(warped, pixel + 2 * pixels)
             u, v = load(S, at + (state + U) * plane), load(S, at + (state + V) * plane)
-            count = width - x
-            store(S, at + IX * plane, keep_first(ix, count))
-            store(S, at + IY * plane, keep_first(iy, count))
-            store(S, at + RHO * plane, keep_first(((i1 - ix * u) - iy * v) - load(image_0, pixel), count))
-            store(S, at + GRAD * plane, keep_first(ix * ix + iy * iy, count))
+            _set_linearisation(S, at, plane, i1, ix, iy, u, v, load(image_0, pixel), width - x)
 
 
 @compile_kernel
-def differentiate(image: FloatArray, result: FloatArray, height: int, width: int, interleaved: bool) -> None:
+def differentiate(
+    image: FloatArray, result: FloatArray, height: int, width: int, start: int, to_row: int, to_pixel: int, to_channel: int
+) -> None:
     """Set I, dI/dx and dI/dy by central differences; beyond a border the border pixel itself stands in.
 
-    `result` has three channels if `interleaved`, else it is three images.
+    `result` begins at `start` and has the given distances between its rows, pixels and channels.
     """
-    to_pixel, to_channel = (3, 1) if interleaved else (1, height * width)
     for y in range(height):
         above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width
         for x in range(width):
             left, right = y * width + max(x - 1, 0), y * width + min(x + 1, width - 1)
-            at = (y * width + x) * to_pixel
+            at = start + y * to_row + x * to_pixel
             result[at] = image[y * width + x]
             result[at + to_channel] = _HALF * (image[right] - image[left])
             result[at + 2 * to_channel] = _HALF * (image[below + x] - image[above + x])
+
+
+@compile_part
+def _set_cubic_weights(weights: FloatArray, at: int, t: Vector) -> None:
+    """Write the four bicubic weights (a = -0.75) of sixteen points at t in [0, 1), side by side."""
+    one, a = splat(_ONE), splat(_CUBIC_A)
+    rest = one - t
+    first = a * t * rest * rest
+    last = a * rest * t * t
+    second = multiply_add(multiply_add(a + splat(_TWO), t, splat(_ZERO) - (a + splat(_THREE))), t * t, one)
+    store_interleaved(weights, at, first, second, one - first - second - last, last)
+
+
+@compile_kernel
+def warp_and_linearise(
+    S: FloatArray,
+    state: int,
+    framed: FloatArray,
+    scratch: FloatArray,
+    ramp: FloatArray,
+    image_0: FloatArray,
+    height: int,
+    width: int,
+    rounded: bool,
+) -> None:
+    """Do what OpenCV's bicubic remap and `linearise` do, with sums in another order: the warp of mode ``fast``.
+
+    `framed` holds I1, dI1/dx, dI1/dy and an unused channel, in a frame of `FRAME` pixels of zeros; a window of 4 x 4 pixels
+    that lies outside the image is moved into the frame. If `rounded`, coordinates are rounded to 1/32 px, as in OpenCV 4.
+    `scratch` has room for `SCRATCH_ROWS` padded rows; `ramp` is 0, 1, 2, ...
+    """
+    stride = PAD + (width + LANES - 1) // LANES * LANES
+    plane = (height + 2) * stride + 5 * LANES
+    framed_stride = 4 * (width + 2 * FRAME)
+    columns, rows, weights_x, weights_y, warped = 0, stride, 2 * stride, 6 * stride, 10 * stride
+    frame, fine, unit = splat(np.float32(FRAME - 1)), splat(_SUBPIXELS), splat(_ONE / _SUBPIXELS)
+    zero, most_right, most_low = splat(_ZERO), splat(np.float32(width + FRAME)), splat(np.float32(height + FRAME))
+    for y in range(height):
+        for x in range(0, width, LANES):
+            at = (y + 1) * stride + PAD + x
+            to_x = load(ramp, x) + load(S, at + (state + U) * plane)
+            to_y = splat(np.float32(y)) + load(S, at + (state + V) * plane)
+            if rounded:
+                to_x, to_y = nearest(to_x * fine) * unit, nearest(to_y * fine) * unit
+            left, top = floor(to_x), floor(to_y)
+            _set_cubic_weights(scratch, weights_x + 4 * x, to_x - left)
+            _set_cubic_weights(scratch, weights_y + 4 * x, to_y - top)
+            # the window's first pixel, within the frame
+            store(scratch, columns + x, larger(smaller(left + frame, most_right), zero))
+            store(scratch, rows + x, larger(smaller(top + frame, most_low), zero))
+        for x in range(width):
+            first = int(scratch[rows + x]) * framed_stride + 4 * int(scratch[columns + x])
+            quad = weights_y + 4 * x
+            window = load(framed, first) * splat(scratch[quad])
+            for row in range(1, 4):
+                window = multiply_add(load(framed, first + row * framed_stride), splat(scratch[quad + row]), window)
+            store_sum_of_fours(scratch, warped + 4 * x, window * load_each_four_times(scratch, weights_x + 4 * x))
+        for x in range(0, width, LANES):
+            at = (y + 1) * stride + PAD + x
+            i1, ix, iy = (_FIRST_OF_4(scratch, warped + 4 * x), _SECOND_OF_4(scratch, warped + 4 * x), _THIRD_OF_4(scratch, warped + 4 * x))
+            u, v = load(S, at + (state + U) * plane), load(S, at + (state + V) * plane)
+            _set_linearisation(S, at, plane, i1, ix, iy, u, v, load(image_0, y * width + x), width - x)

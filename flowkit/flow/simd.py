@@ -96,6 +96,7 @@ def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) ->
         2: lambda context, a, b: made,
         3: lambda context, a, b, c: made,
         4: lambda context, a, b, c, d: made,
+        6: lambda context, a, b, c, d, e, f: made,
     }
     return intrinsic(by_arity[len(operands)])
 
@@ -122,14 +123,43 @@ def _spread(builder: Any, value: Any) -> Any:
     return _shuffle(builder, builder.insert_element(nothing, value, ir.Constant(_INTEGER, 0)), nothing, [0] * LANES)
 
 
-def _emit_load_channel(channel: int) -> Callable[..., Any]:
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """Put vectors end to end, a power of two of them."""
+    while len(parts) > 1:
+        lanes = list(range(2 * parts[0].type.count))
+        parts = [_shuffle(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _emit_load_channel(num_channels: int, channel: int) -> Callable[..., Any]:
     def emit(builder: Any, data: Any, index: Any) -> Any:
-        parts = [_emit_load(builder, data, builder.add(index, ir.Constant(index.type, LANES * part))) for part in range(3)]
-        wanted = [3 * lane + channel for lane in range(LANES)]
-        in_first_two = _shuffle(builder, parts[0], parts[1], [w if w < 2 * LANES else 0 for w in wanted])
-        return _shuffle(builder, in_first_two, parts[2], [lane if w < 2 * LANES else w - LANES for lane, w in enumerate(wanted)])
+        parts = [_emit_load(builder, data, builder.add(index, ir.Constant(index.type, LANES * part))) for part in range(num_channels)]
+        together = _joined(builder, (parts + parts)[:4])
+        return _shuffle(builder, together, together, [num_channels * lane + channel for lane in range(LANES)])
 
     return emit
+
+
+def _emit_store_interleaved(builder: Any, data: Any, index: Any, *vectors: Any) -> Any:
+    together = _joined(builder, list(vectors))
+    order = [lane + LANES * channel for lane in range(LANES) for channel in range(len(vectors))]
+    for part in range(len(vectors)):
+        lanes = order[LANES * part : LANES * (part + 1)]
+        _emit_store(builder, data, builder.add(index, ir.Constant(index.type, LANES * part)), _shuffle(builder, together, together, lanes))
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+def _emit_load_each_four_times(builder: Any, data: Any, index: Any) -> Any:
+    quad = ir.VectorType(_FLOAT, 4)
+    value = builder.load(builder.bitcast(builder.gep(data, [index]), quad.as_pointer()), align=4)
+    return _shuffle(builder, value, value, [lane // 4 for lane in range(LANES)])
+
+
+def _emit_store_sum_of_fours(builder: Any, data: Any, index: Any, vector: Any) -> Any:
+    halves = builder.fadd(_shuffle(builder, vector, vector, list(range(8))), _shuffle(builder, vector, vector, list(range(8, 16))))
+    quad = builder.fadd(_shuffle(builder, halves, halves, list(range(4))), _shuffle(builder, halves, halves, list(range(4, 8))))
+    builder.store(quad, builder.bitcast(builder.gep(data, [index]), quad.type.as_pointer()), align=4)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
 def _emit_keep_first(builder: Any, vector: Any, count: Any) -> Any:
@@ -172,8 +202,20 @@ def _emit_rough(name: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
 load = _define(VECTOR, (ARRAY, types.intp), _emit_load)
 """load(array, index): the sixteen values from ``array[index]`` on, unchecked."""
 
-load_every_third = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(channel)) for channel in range(3)]
+load_every_third = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(3, channel)) for channel in range(3)]
 """load_every_third[c](array, index): ``array[index + c : index + 48 : 3]``, unchecked."""
+
+load_every_fourth = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(4, channel)) for channel in range(4)]
+"""load_every_fourth[c](array, index): ``array[index + c : index + 64 : 4]``, unchecked."""
+
+load_each_four_times = _define(VECTOR, (ARRAY, types.intp), _emit_load_each_four_times)
+"""load_each_four_times(array, index): the four values from ``array[index]`` on, each in four lanes, unchecked."""
+
+store_interleaved = _define(types.void, (ARRAY, types.intp, VECTOR, VECTOR, VECTOR, VECTOR), _emit_store_interleaved)
+"""store_interleaved(array, index, a, b, c, d): write a[0], b[0], c[0], d[0], a[1] and so on, unchecked."""
+
+store_sum_of_fours = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store_sum_of_fours)
+"""store_sum_of_fours(array, index, vector): write the sum of lanes 0-3, 4-7, 8-11, 12-15 as four values, unchecked."""
 
 store = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store)
 """store(array, index, vector): write sixteen values from ``array[index]`` on, unchecked."""
@@ -201,6 +243,12 @@ any_differ = _define(types.boolean, (VECTOR, VECTOR), _emit_any_differ)
 
 absolute = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, a))
 """absolute(a): the magnitude."""
+
+floor = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.floor.v{LANES}f32", _FLOATS, a))
+"""floor(a): rounded down."""
+
+nearest = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.nearbyint.v{LANES}f32", _FLOATS, a))
+"""nearest(a): rounded to the nearest whole number, halves to even."""
 
 multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), _emit_multiply_add)
 """multiply_add(a, b, c): a * b + c, rounded once."""
