@@ -371,11 +371,12 @@ __device__ __forceinline__ float4 load_row(const float* plane, bool inside) {
   return inside ? *(const float4*)plane : make_float4(0, 0, 0, 0);
 }
 
-// Columns 0-1 and 2-3 of a row are owned together: tiles begin and end at even padded columns.
+// Columns 0-1 and 2-3 of a row are owned together: tiles begin and end at even padded columns. By __stcg, because the compiler
+// splits plain vector stores here; and no other block reads these values before the next launch.
 __device__ __forceinline__ void store_row(float* plane, float4 q, bool left, bool right) {
-  if (left && right) *(float4*)plane = q;
-  else if (left) *(float2*)plane = make_float2(q.x, q.y);
-  else if (right) *(float2*)(plane + 2) = make_float2(q.z, q.w);
+  if (left && right) __stcg((float4*)plane, q);
+  else if (left) __stcg((float2*)plane, make_float2(q.x, q.y));
+  else if (right) __stcg((float2*)(plane + 2), make_float2(q.z, q.w));
 }
 
 // `num_iterations` iterations of every listed pair: block (tile x, tile y, position in the list). After a median the newest flow

@@ -33,6 +33,7 @@ using std::max;
 using std::min;
 template <class T> static T atomicAdd(T* at, T value) { T before = *at; *at += value; return before; }
 template <class T> static T __ldcg(const T* at) { return *at; }
+template <class T> static void __stcg(T* at, T value) { *at = value; }
 static inline void __threadfence() {}
 static inline uint32_t __float_as_uint(float value) { uint32_t bits; memcpy(&bits, &value, 4); return bits; }
 
