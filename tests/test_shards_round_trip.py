@@ -22,7 +22,7 @@ from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.shards import chunks
-from flowkit.shards.chunks import ChunkPipeline, decode_chunk, fletcher32
+from flowkit.shards.chunks import ChunkPipeline, decode_chunks, fletcher32
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import CODECS
@@ -457,7 +457,7 @@ def test_the_checksum_and_decoder_agree_with_hdf5(codec: str, height: int, width
     mask, data = pipeline.encode(pair)
     assert fletcher32(data[:-4]) == int.from_bytes(data[-4:], "little")
     ours, theirs = np.empty_like(pair), np.empty_like(pair)
-    decode_chunk(codec, mask, data, ours)
+    decode_chunks(codec, data, [(0, len(data), mask)], ours[None])
     pipeline.decode(mask, data, theirs)
     assert np.array_equal(ours, pair)
     assert np.array_equal(theirs, pair)
@@ -484,7 +484,7 @@ def test_every_compressed_chunk_that_is_changed_is_refused_or_of_the_same_size()
             changed += fletcher32(bytes(changed)).to_bytes(4, "little")
             guarded = np.full((4, HEIGHT, WIDTH), 77, np.uint8)
             with contextlib.suppress(ShardFormatError):
-                decode_chunk(codec, mask, bytes(changed), guarded[1:3])
+                decode_chunks(codec, bytes(changed), [(0, len(changed), mask)], guarded[None, 1:3])
             assert (guarded[[0, 3]] == 77).all()
         pipeline.close()
 

@@ -21,12 +21,15 @@ from flowkit.errors import ShardFormatError
 from flowkit.shards.schema import FILTERS, FLETCHER32_FILTER, GZIP_FILTER, GZIP_LEVEL, ZSTD_FILTER, ZSTD_LEVEL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 CHECKSUM_BYTES = 4
 NOT_COMPRESSED = 1  # bit of HDF5's filter mask: the first filter was left out, since the chunk would have grown
 
 _BLOCK_WORDS = 1 << 16  # small enough that the sums below stay exact in float64
+_WORD = np.dtype("<u2")
 _PIPELINES = itertools.count()
 _WEIGHTS = np.stack([np.ones(_BLOCK_WORDS), np.arange(_BLOCK_WORDS, 0, -1)])  # of the two sums
 
@@ -97,18 +100,17 @@ def fletcher32(data: bytes | memoryview) -> int:
     The words are summed as little-endian, which costs no byte swap: swapping the bytes of a word multiplies it by 256
     modulo 65535, and so the sums. Weighted sums replace the running sum: word k of n counts n - k times in the second.
     """
-    words = np.frombuffer(data, dtype="<u2", count=len(data) // 2)
+    words = np.frombuffer(data, _WORD, len(data) // 2)
     first = second = 0
     for start in range(0, len(words), _BLOCK_WORDS):
         block = words[start : start + _BLOCK_WORDS].astype(np.float64)
-        plain, weighted = np.einsum("i,ji->j", block, _WEIGHTS[:, _BLOCK_WORDS - len(block) :])
+        plain, weighted = np.einsum("i,ji->j", block, _WEIGHTS[:, _BLOCK_WORDS - len(block) :]).tolist()
         second += len(block) * first + int(weighted)
         first += int(plain)
     if len(data) % 2:  # an odd last byte is the high byte of a word
         first += data[-1]
         second += first
-    low, high = (_fold(256 * value) for value in (first, second))
-    return high << 16 | low
+    return _fold(256 * second) << 16 | _fold(256 * first)
 
 
 def _fold(value: int) -> int:
@@ -127,37 +129,49 @@ def check_chunk(data: bytes | memoryview) -> None:
         raise ShardFormatError("is damaged: its checksum does not match")
 
 
-def decode_chunk(codec: str, mask: int, data: bytes | memoryview, out: NDArray[np.uint8]) -> None:
-    """Test a chunk's checksum and write the pair it holds into `out`.
+def decode_chunks(codec: str, window: bytes, places: Iterable[tuple[int, int, int]], pairs: NDArray[np.uint8], *, first: int = 0) -> None:
+    """Test the checksums of chunks and write the pairs that they hold.
 
     Parameters
     ----------
     codec : {"zstd", "gzip", "none"}
-    mask : int
-        HDF5's filter mask: 0, or `NOT_COMPRESSED`.
-    data : bytes
-        The chunk as stored. Never is more than ``out.nbytes`` decompressed of it.
-    out : uint8 array, shape (2, H, W), C-contiguous
+    window : bytes
+        A piece of the file.
+    places : iterable of (int, int, int)
+        Of each chunk: where it begins in `window`, its size, and HDF5's filter mask (0, or `NOT_COMPRESSED`).
+    pairs : uint8 array, shape (n, 2, H, W), C-contiguous
+        Where the pairs go. Never is more written than fits, whatever the chunks hold.
+    first : int
+        The number of the first chunk, for messages.
 
     Raises
     ------
     ShardFormatError
-        If the chunk is damaged or of another size.
+        If a chunk is damaged or of another size; its message begins with the chunk's number.
     """
-    check_chunk(data)
-    stored = memoryview(data)[:-CHECKSUM_BYTES]
-    if codec == "none" or mask == NOT_COMPRESSED:
-        if len(stored) != out.nbytes:
-            raise ShardFormatError(f"holds {len(stored)} bytes instead of {out.nbytes}")
-        out.reshape(-1)[:] = np.frombuffer(stored, dtype=np.uint8)
-    elif codec == "gzip":
-        _inflate(stored, out)
-    else:
-        decompress = zstd_decompressor()
-        if decompress is None:
-            _pipeline(codec, out.shape[1], out.shape[2], os.getpid()).decode(mask, bytes(data), out)
-        else:
-            decompress(stored, out)
+    decompress = zstd_decompressor() if codec == "zstd" else None
+    view, source = memoryview(window), np.frombuffer(window, np.uint8).ctypes.data
+    target, pair_bytes = pairs.ctypes.data, pairs[:1].nbytes
+    for k, (start, size, mask) in enumerate(places):
+        try:
+            chunk = view[start : start + size]
+            check_chunk(chunk)
+            if decompress is not None and not mask:
+                decompress(source + start, len(chunk) - CHECKSUM_BYTES, target + k * pair_bytes, pair_bytes)
+            elif codec == "none" or mask:
+                _copy(chunk[:-CHECKSUM_BYTES], pairs[k])
+            elif codec == "gzip":
+                _inflate(chunk[:-CHECKSUM_BYTES], pairs[k])
+            else:
+                _pipeline(codec, pairs.shape[2], pairs.shape[3], os.getpid()).decode(mask, bytes(chunk), pairs[k])
+        except ShardFormatError as cause:
+            raise ShardFormatError(f"flow chunk {first + k} {cause}") from cause
+
+
+def _copy(stored: memoryview, out: NDArray[np.uint8]) -> None:
+    if len(stored) != out.nbytes:
+        raise ShardFormatError(f"holds {len(stored)} bytes instead of {out.nbytes}")
+    out.reshape(-1)[:] = np.frombuffer(stored, dtype=np.uint8)
 
 
 def _inflate(stored: memoryview, out: NDArray[np.uint8]) -> None:
@@ -178,7 +192,7 @@ def _pipeline(codec: str, height: int, width: int, process: int) -> ChunkPipelin
 
 
 class ZstdDecompressor:
-    """Decompresses into an array with a libzstd loaded by ctypes; each call releases the GIL.
+    """Decompresses from memory to memory with a libzstd loaded by ctypes; each call releases the GIL.
 
     Raises
     ------
@@ -194,14 +208,15 @@ class ZstdDecompressor:
         self._run.restype = ctypes.c_size_t
         self._local = threading.local()  # one context a thread: making one for each chunk would cost a quarter of the time
 
-    def __call__(self, stored: memoryview, out: NDArray[np.uint8]) -> None:
-        """Decompress `stored` to exactly the bytes of `out`."""
-        if not hasattr(self._local, "context"):
-            self._local.context = _Context(self._create(), self._free)
-        source = np.frombuffer(stored, dtype=np.uint8)
-        size = self._run(self._local.context.address, out.ctypes.data, out.nbytes, source.ctypes.data, source.nbytes)
-        if size != out.nbytes:  # an error's code is larger than any size
-            raise ShardFormatError(f"does not decompress to {out.nbytes} bytes")
+    def __call__(self, source: int, source_bytes: int, target: int, target_bytes: int) -> None:
+        """Decompress what lies at one address to exactly `target_bytes` at another."""
+        try:
+            context = self._local.context
+        except AttributeError:
+            context = self._local.context = _Context(self._create(), self._free)
+        size = self._run(context.address, target, target_bytes, source, source_bytes)
+        if size != target_bytes:  # an error's code is larger than any size
+            raise ShardFormatError(f"does not decompress to {target_bytes} bytes")
 
 
 class _Context:

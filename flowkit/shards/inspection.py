@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import ShardFormatError
-from flowkit.shards.chunks import check_chunk, decode_chunk
+from flowkit.shards.chunks import check_chunk, decode_chunks
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
 from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure, VideoLayout
 
@@ -117,17 +117,17 @@ def _image_faults(what: str, run: JpegRun, data: ShardBytes, pixels: np.ndarray[
 
 
 def _chunk_faults(layout: VideoLayout, run: ChunkRun, data: ShardBytes, digest: Any, deep: bool) -> Iterator[str]:
-    pair = np.empty((2, layout.height, layout.width), np.uint8)
+    pair = np.empty((1, 2, layout.height, layout.width), np.uint8)
     for k, (start, size, mask) in enumerate(zip(run.starts, run.sizes, run.masks, strict=True)):
         chunk = data.read(int(start), int(size))
         digest.update(chunk)
         try:
             if deep:
-                decode_chunk(layout.attributes.codec, int(mask), chunk, pair)
+                decode_chunks(layout.attributes.codec, chunk, [(0, int(size), int(mask))], pair, first=k)
             else:
                 check_chunk(chunk)
         except ShardFormatError as error:
-            yield f"flow chunk {k} {error}"
+            yield str(error) if deep else f"flow chunk {k} {error}"
 
 
 def _file_sha256(data: ShardBytes) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import ParameterError, ShardFormatError
-from flowkit.shards.chunks import decode_chunk
+from flowkit.shards.chunks import decode_chunks
 from flowkit.shards.jpeg import decode_jpeg
 from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure, VideoLayout
 
@@ -288,7 +288,7 @@ class Clip:
     def _read_jpeg(self, run: JpegRun, index: int, what: str) -> bytes:
         data = run.read(self._reader.data, index)
         if zlib.crc32(data) != run.crc32[index]:
-            raise self._damaged(what, index, ShardFormatError("is damaged: its CRC does not match"))
+            raise self._damaged(f"{what} {index} is damaged: its CRC does not match")
         return data
 
     def _decode_jpeg(self, run: JpegRun, index: int, out: NDArray[np.uint8], what: str) -> None:
@@ -296,32 +296,33 @@ class Clip:
         try:
             decode_jpeg(data, out)
         except ShardFormatError as cause:
-            raise self._damaged(what, index, cause) from cause
+            raise self._damaged(f"{what} {index} {cause}") from cause
 
     def _decode_chunks(self, run: ChunkRun, first: int, pairs: NDArray[np.uint8]) -> None:
-        starts, sizes = run.starts[first : first + len(pairs)].tolist(), run.sizes[first : first + len(pairs)].tolist()
-        masks = run.masks[first : first + len(pairs)].tolist()
-        at, window = 0, memoryview(b"")
-        for k, (start, size, mask) in enumerate(zip(starts, sizes, masks, strict=True)):
-            if not at <= start <= at + len(window) - size:
-                at, window = start, memoryview(self._reader.data.read(start, _run_length(starts[k:], sizes[k:])))
+        stop = first + len(pairs)
+        starts, sizes, masks = (array[first:stop].tolist() for array in (run.starts, run.sizes, run.masks))
+        begin = 0
+        while begin < len(starts):
+            end = _end_of_piece(starts, sizes, begin)
+            at, piece = starts[begin], slice(begin, end)
+            window = self._reader.data.read(at, starts[end - 1] + sizes[end - 1] - at)
+            places = [(start - at, size, mask) for start, size, mask in zip(starts[piece], sizes[piece], masks[piece], strict=True)]
             try:
-                decode_chunk(self.codec, mask, window[start - at : start - at + size], pairs[k])
+                decode_chunks(self.codec, window, places, pairs[piece], first=first + begin)
             except ShardFormatError as cause:
-                raise self._damaged("flow chunk", first + k, cause) from cause
+                raise self._damaged(str(cause)) from cause
+            begin = end
 
-    def _damaged(self, what: str, index: int, cause: ShardFormatError) -> ShardFormatError:
-        return ShardFormatError(f"{self._reader.path}: video {self.video_id!r}: {what} {index} {cause}; extract or copy it again")
+    def _damaged(self, what: str) -> ShardFormatError:
+        return ShardFormatError(f"{self._reader.path}: video {self.video_id!r}: {what}; extract or copy it again")
 
 
-def _run_length(starts: list[int], sizes: list[int]) -> int:
-    """Return how many bytes hold the first chunk and those that follow it closely: a window is mostly one read."""
-    end = starts[0] + sizes[0]
-    for start, size in zip(starts[1:], sizes[1:], strict=True):
-        if not end <= start <= end + _GAP_BYTES:
-            break
-        end = start + size
-    return end - starts[0]
+def _end_of_piece(starts: list[int], sizes: list[int], begin: int) -> int:
+    """Return where a piece of chunks that lie close together ends, so that it can be read in one go: mostly the whole window."""
+    end = begin + 1
+    while end < len(starts) and 0 <= starts[end] - starts[end - 1] - sizes[end - 1] <= _GAP_BYTES:
+        end += 1
+    return end
 
 
 def _output(out: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
