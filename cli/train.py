@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.console import Progress, duration, show_name, warn
+from flowkit.cli.console import Progress, duration, say, show_name, warn
 from flowkit.cli.options import data_option, split_option
 from flowkit.model.recipes import OVERRIDES, PHASES
 
@@ -104,6 +104,9 @@ def train(
 
     What is done already, with the same settings, is left alone; what was stopped goes on from its checkpoint.
     """
+    if "list" in others:
+        say("\n".join(OVERRIDES))
+        return 0
     overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
     overrides |= dict(_setting(text) for text in others)
     from flowkit.cli.distributed import ranks_from_environment
@@ -173,12 +176,14 @@ class TrainingDisplay:
                 warn(f"{event.phase}: goes on at step {event.first_step} of {event.num_steps}.")
             if event.changes:
                 warn(f"{event.phase}: not bit-equal to an undisturbed run, because {show_name('; '.join(event.changes))}.")
-            self._first_step = event.first_step
         elif isinstance(event, events.StepDone):
             if self._progress is None:
-                left = event.num_steps - event.step
-                warn(f"{event.phase}: {left} steps, {event.seconds:.2g} s per step, about {duration(left * event.seconds)}.")
-                self._progress = Progress(event.phase, total=left, unit="steps")
+                left = event.num_steps - event.step - 1
+                warn(
+                    f"{event.phase}: {left + 1} steps; the first took {event.seconds:.2g} s, so the rest takes "
+                    f"{duration(left * event.seconds)} or less."
+                )
+                self._progress = Progress(event.phase, total=left + 1, unit="steps")
                 self._progress.__enter__()
             self._progress.advance(note=f"loss {event.loss:.3f}")
         else:
@@ -227,8 +232,6 @@ def resume_command() -> str:
 def _setting(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE; the value is JSON where it can be, else text."""
     name, equals, value = text.partition("=")
-    if text == "list":
-        raise click.UsageError(f"settings: {', '.join(OVERRIDES)}; before each may stand one of {', '.join(PHASES)} and a dot")
     if not equals or name.rpartition(".")[2] not in OVERRIDES or name.rpartition(".")[0] not in ("", *PHASES):
         raise click.UsageError(f"--set takes [PHASE.]NAME=VALUE with one of the names that `--set list` gives, got {text!r}")
     try:

@@ -41,10 +41,11 @@ def report_folder(root: Path, run: str, split: int) -> Path:
 
 
 def build_network(config: TrainConfig) -> SingleStream | STResNet:
-    """Return a phase's network, untrained."""
-    if config.phase in BASE_PHASES:
-        return SingleStream(config.network, cast("StreamName", config.phase))
-    return STResNet(config.network)
+    """Return a phase's network, on the CPU and without the weights it is to have; torch's random numbers are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        if config.phase in BASE_PHASES:
+            return SingleStream(config.network, cast("StreamName", config.phase))
+        return STResNet(config.network)
 
 
 def start_network(

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.manifest import Dataset
 from flowkit.model.checkpoint import WEIGHTS_NAME, Provenance, load_checkpoint
@@ -191,8 +189,7 @@ class _Start:
         """Give a phase's network its first weights."""
         weights = self.read() if config.phase in BASE_PHASES and self._source != "none" else None
         before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
-        with torch.random.fork_rng(devices=[]):
-            start_network(network, config, weights, before)
+        start_network(network, config, weights, before)
 
     @staticmethod
     def _digest(source: Path) -> str:

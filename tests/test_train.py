@@ -1,0 +1,383 @@
+"""The chain of phases: what is done is left alone, what was killed goes on bit for bit, what does not fit is refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import click
+import pytest
+import torch
+
+from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
+from flowkit.manifest import Dataset, write_split
+from flowkit.model import events
+from flowkit.model.checkpoint import load_checkpoint
+from flowkit.model.execution import Execution
+from flowkit.model.phases import phase_folder
+from flowkit.model.recipes import PHASES
+from flowkit.model.train import train
+
+TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4, "warmup_steps": 0, "motion.motion_dropout": 0.5}
+COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def root(packed_root, tmp_path):
+    """A data root of this test's own, with the shards shared."""
+    for name in ("shards", "splits"):
+        shutil.copytree(packed_root / name, tmp_path / name, copy_function=os.link)
+    shutil.copy(packed_root / "dataset.json", tmp_path)
+    return tmp_path
+
+
+def run(root, **settings):
+    told = []
+    overrides = {**TINY, **settings.pop("overrides", {})}
+    execution = settings.pop("execution", Execution(device="cpu", checkpoint_steps=2))
+    stop_after = settings.pop("stop_after", None)
+    report = train(
+        root,
+        overrides=overrides,
+        execution=execution,
+        on_event=told.append,
+        should_stop=lambda: stop_after is not None and sum(isinstance(event, events.StepDone) for event in told) >= stop_after,
+        **settings,
+    )
+    return report, told
+
+
+def weights(root, phase, name="default"):
+    return load_checkpoint(phase_folder(root, name, 1, phase) / "weights.safetensors").network
+
+
+def metrics(root, phase, name="default"):
+    lines = [json.loads(line) for line in (phase_folder(root, name, 1, phase) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(packed_root, tmp_path_factory):
+    """All four phases in one go."""
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("undisturbed")
+    for name in ("shards", "splits"):
+        shutil.copytree(packed_root / name, path / name, copy_function=os.link)
+    shutil.copy(packed_root / "dataset.json", path)
+    report, told = run(path)
+    assert report.trained == PHASES
+    return path, told
+
+
+def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
+    root, told = undisturbed
+    assert [event.phase for event in told if isinstance(event, events.PhaseDone)] == list(PHASES)
+    assert Counter(event.phase for event in told if isinstance(event, events.StepDone)) == dict.fromkeys(PHASES, 4)
+    for phase in PHASES:
+        folder = phase_folder(root, "default", 1, phase)
+        assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.safetensors"}
+        assert [line["step"] for line in metrics(root, phase)] == [0, 1, 2, 3]
+        streams = ["appearance", "motion"] if phase.startswith("st") else [phase]
+        for line in metrics(root, phase):
+            assert line["loss"] == pytest.approx(sum(line[f"loss_{stream}"] for stream in streams))
+        assert load_checkpoint(folder / "checkpoint.pt").step == 4
+        stored = json.loads((folder / "config.json").read_text())
+        assert stored["config"]["phase"] == phase
+        assert stored["classes"] == list(Dataset.open(root).split(1).classes)
+
+
+def test_an_empty_classifier_starts_at_the_loss_of_chance(undisturbed):
+    first = metrics(undisturbed[0], "appearance")[0]["loss"]
+    assert first == pytest.approx(torch.log(torch.tensor(6.0)).item(), rel=0.1)
+
+
+def test_a_second_run_does_nothing_and_says_so(undisturbed):
+    root, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    report, told = run(root)
+    assert (report.trained, report.skipped) == ((), PHASES)
+    assert [event.phase for event in told if isinstance(event, events.PhaseSkipped)] == list(PHASES)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_training_leaves_the_caller_s_random_numbers_alone(root):
+    torch.manual_seed(9)
+    expected = torch.rand(4)
+    torch.manual_seed(9)
+    run(root, phases=["motion"])
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_same_run_gives_the_same_weights_and_another_seed_others(undisturbed, root):
+    run(root, phases=["motion"], execution=Execution(device="cpu", num_workers=2))  # workers change nothing either
+    assert same(weights(root, "motion"), weights(undisturbed[0], "motion"))
+    run(root, phases=["motion"], run="other", overrides={"seed": 1})
+    assert not same(weights(root, "motion", "other"), weights(undisturbed[0], "motion"))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the library may catch it, and nothing more is written."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 4, 6, 9, 13, 16])
+def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(undisturbed, root, kill_at):
+    steps = 0
+
+    def kill(event):
+        nonlocal steps
+        steps += isinstance(event, events.StepDone)
+        if steps == kill_at:
+            raise Killed
+
+    execution = Execution(device="cpu", checkpoint_steps=2)
+    with pytest.raises(Killed):
+        train(root, overrides=TINY, execution=execution, on_event=kill)
+    run(root)
+    for phase in PHASES:
+        assert same(weights(root, phase), weights(undisturbed[0], phase)), phase
+        assert metrics(root, phase) == metrics(undisturbed[0], phase)
+
+
+def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from_there(undisturbed, root):
+    report, told = run(root, stop_after=3, execution=Execution(device="cpu"))
+    assert report.stopped
+    assert isinstance(told[-1], events.RunStopped)
+    assert (told[-1].phase, told[-1].step) == ("appearance", 3)
+    assert load_checkpoint(phase_folder(root, "default", 1, "appearance")).step == 3
+    _, told = run(root, phases=["appearance"])
+    assert next(event for event in told if isinstance(event, events.PhaseStarted)).first_step == 3
+    assert same(weights(root, "appearance"), weights(undisturbed[0], "appearance"))
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed, root):
+    run(root, stop_after=2)
+    path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 2, "loss": 1}\n{"step": 3, "lo')
+    run(root, phases=["appearance"])
+    assert metrics(root, "appearance") == metrics(undisturbed[0], "appearance")
+
+
+def test_resuming_elsewhere_is_told(root):
+    run(root, stop_after=2)
+    _, told = run(root, phases=["appearance"], execution=Execution(device="cpu", amp="bf16"))
+    (started,) = [event for event in told if isinstance(event, events.PhaseStarted)]
+    assert started.changes == ("amp was float32, now bf16",)
+
+
+def test_another_config_is_refused_with_all_that_differs(undisturbed):
+    root, _ = undisturbed
+    with pytest.raises(CheckpointError) as caught:
+        run(root, overrides={"batch": 6, "bn_group": 3})
+    message = str(caught.value)
+    assert "config.batch is 4, now 6" in message
+    assert "config.bn_group is 2, now 3" in message
+    assert "--run NAME" in message
+
+
+def test_other_data_are_refused(root):
+    run(root, phases=["appearance"])
+    split = Dataset.open(root).split(1)
+    write_split(
+        root,
+        1,
+        protocol=split.protocol,
+        classes=split.classes,
+        train=split.train[1:],
+        test=split.test,
+        num_listed_train=12,
+        num_listed_test=7,
+        quantiser=split.quantiser,
+        shards=split.shards,
+    )
+    with pytest.raises(CheckpointError, match=r"digest is .*--run NAME"):
+        run(root, phases=["appearance"])
+
+
+def test_restart_discards_and_begins_anew(root):
+    run(root, phases=["motion"])
+    report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
+    assert report.trained == ("motion",)
+    assert len(metrics(root, "motion")) == 4
+
+
+def test_a_phase_without_what_it_starts_from_names_it(root):
+    run(root, phases=["appearance"])
+    with pytest.raises(CheckpointError, match=r"st-resnet starts from motion.*--phase motion"):
+        run(root, phases=["st-resnet"])
+    with pytest.raises(CheckpointError, match="--phase st-resnet"):
+        run(root, phases=["st-resnet-star"])
+
+
+def test_a_base_stream_that_was_trained_anew_makes_st_resnet_another(root):
+    run(root, phases=["appearance", "motion", "st-resnet"])
+    run(root, phases=["motion"], overrides={"seed": 5}, restart=True)
+    with pytest.raises(CheckpointError, match=r"started_from\.motion is"):
+        run(root, phases=["st-resnet"])
+
+
+def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbed, root):
+    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    shutil.rmtree(phase_folder(root, "default", 1, "st-resnet"))
+    run(root, phases=["st-resnet"], overrides={"lr": 0.0})
+    trained = weights(root, "st-resnet")
+    for stream in ("appearance", "motion"):
+        for name, tensor in weights(root, stream).items():
+            if "running" in name or "num_batches" in name:
+                continue
+            expected = (tensor / 3).unsqueeze(2).repeat(1, 1, 3, 1, 1) if trained[name].ndim == 5 else tensor
+            assert torch.equal(trained[name], expected), name
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(root):
+    with pytest.raises(ParameterError, match=r"the loss of appearance is .* at step \d+; lower the learning rate with --lr"):
+        run(root, phases=["appearance"], overrides={"lr": 1e30})
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"phases": ["fusion"]}, ParameterError, "phases must be some of"),
+        ({"phases": []}, ParameterError, "phases must be some of"),
+        ({"run": "../x"}, ParameterError, "a run's name"),
+        ({"run": ""}, ParameterError, "a run's name"),
+        ({"split": 2}, ManifestError, "pack --split 2"),
+        ({"execution": Execution(device="tpu")}, ParameterError, "device must be auto, cpu, cuda"),
+        ({"execution": Execution(device="cpu", rank=0, world=3)}, ParameterError, "cannot be shared evenly by 3 processes"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(root, settings, error, message):
+    with pytest.raises(error, match=message):
+        run(root, **settings)
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused(root):
+    with pytest.raises(DeviceError, match="--device cpu"):
+        run(root, execution=Execution(device="cuda"))
+
+
+def test_a_missing_weights_file_names_the_option(root):
+    with pytest.raises(CheckpointError, match="--weights FILE"):
+        run(root, weights=root / "gone.safetensors")
+
+
+def test_ranks_add_up_to_one(undisturbed, root):
+    """Two processes: the same samples, the same sub-batches, so the same losses but for rounding."""
+    script = (
+        "import sys, torch; from pathlib import Path; from torch import distributed\n"
+        "from flowkit.model.train import train; from flowkit.model.execution import Execution\n"
+        "torch.set_num_threads(1); rank = int(sys.argv[2])\n"
+        "distributed.init_process_group('gloo', init_method='file://' + sys.argv[1] + '/meet', rank=rank, world_size=2)\n"
+        "execution = Execution(device='cpu', rank=rank, world=2)\n"
+        f"train(Path(sys.argv[1]), overrides={TINY!r}, execution=execution, phases=['appearance', 'motion'])\n"
+        "distributed.destroy_process_group()\n"
+    )
+    ranks = [subprocess.Popen([sys.executable, "-c", script, str(root), str(rank)]) for rank in (0, 1)]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    for phase in ("appearance", "motion"):
+        alone, shared = metrics(undisturbed[0], phase), metrics(root, phase)
+        assert len(alone) == len(shared)
+        for one, two in zip(alone, shared, strict=True):
+            assert two == pytest.approx(one, rel=1e-3)
+        assert shared[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-6)  # before rounding has grown
+
+
+@pytest.fixture
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def wait_for(path, num_lines):
+    for _ in range(600):
+        if path.is_file() and len(path.read_text().splitlines()) >= num_lines:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not grow")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code(root, environment, sent, code):
+    path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
+    command = [*COMMAND, "--data", str(root), "--steps-per-phase", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    wait_for(path, 3)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    done = load_checkpoint(path.parent).step
+    assert done >= 3
+    assert len(metrics(root, "appearance")) == done
+    assert f"flowkit train {' '.join(command[4:])}" in errors
+    assert "Traceback" not in errors
+
+
+def command_line(*arguments):
+    """Run flowkit in this process; return its exit code and what it says on stderr."""
+    from click.testing import CliRunner
+
+    from flowkit.cli.main import flowkit
+
+    result = CliRunner().invoke(flowkit, [str(argument) for argument in arguments], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.return_value, result.stderr
+
+
+def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environment):
+    arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "30", "--checkpoint-steps", "1"]
+    assert command_line(*arguments, "--run", "whole")[0] == 0
+    path = phase_folder(root, "default", 1, "motion") / "metrics.jsonl"
+    for num_lines in (4, 13):
+        process = subprocess.Popen([*COMMAND[:3], *map(str, arguments)], stderr=subprocess.DEVNULL, env=environment)
+        wait_for(path, num_lines)
+        process.kill()
+        process.wait()
+        assert not (path.parent / "weights.safetensors").exists()
+    code, said = command_line(*arguments)
+    assert code == 0
+    assert "motion: goes on at step" in said
+    assert same(weights(root, "motion"), weights(root, "motion", "whole"))
+    assert metrics(root, "motion") == metrics(root, "motion", "whole")
+
+
+def test_the_command_says_what_it_does_and_that_it_is_done(root):
+    arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "3", "--phase", "appearance"]
+    code, said = command_line(*arguments)
+    assert code == 0
+    assert said.startswith("Recipe small on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps")
+    code, said = command_line(*arguments)
+    assert code == 0
+    assert "appearance: already done" in said
+    with pytest.raises(CheckpointError, match=r"config\.schedule is"):
+        command_line(*arguments, "--lr", "1")
+
+
+@pytest.mark.parametrize("text", ["batch", "speed=3", "st.batch=3"])
+def test_a_setting_that_is_none_is_a_usage_error(root, text):
+    with pytest.raises(click.UsageError, match=f"--set list.*got '{text}'"):
+        command_line("train", "--data", root, "--set", text)
+
+
+def test_settings_are_read_as_json_or_text(root):
+    arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "2", "--phase", "motion"]
+    command_line(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
+    config = load_checkpoint(phase_folder(root, "default", 1, "motion")).provenance.config
+    assert (config.network.motion_dropout, config.decay, config.network.units) == (0.25, "steps", (2, 2, 3, 2))
