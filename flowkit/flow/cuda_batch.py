@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowkit.flow.cuda_device import ComputeDevice, Grid
 
 MAX_LAUNCHES_AHEAD = 8  # of the launch that the device is known to have begun
+COPY_BYTES = 2 << 20  # host memory copied in one turn: a few tenths of a millisecond, less than the launches ahead last
 PIXEL_BLOCK = (32, 8)  # threads of the kernels with a pixel each
 
 
@@ -58,7 +59,7 @@ class BatchLane:
         Parameters
         ----------
         frames : uint8 array, shape (n, H, W)
-            Grey frames; read before the first yield.
+            Grey frames, which must not change meanwhile.
         indices : int32 array, shape (k,)
             Which of them the batch uses.
         pairs : int32 array, shape (m, 2)
@@ -76,7 +77,9 @@ class BatchLane:
         num_pairs, plan, stream = len(pairs), self._plan, self._stream
         finest = plan.levels[0]
         staged = self._frames.bytes[: len(indices) * plan.frame_bytes].reshape(len(indices), finest.height, finest.width)
-        np.take(frames, indices, axis=0, out=staged, mode="clip")  # "clip" writes straight into `out`
+        for part in _parts(len(indices), plan.frame_bytes):
+            np.take(frames, indices[part], axis=0, out=staged[part], mode="clip")  # "clip" writes straight into `out`
+            yield
         self._pairs.bytes[: pairs.nbytes] = pairs.view(np.uint8).reshape(-1)
         self._host_words[:] = 0
         stream.upload(self._addresses["frames"], self._frames, staged.nbytes)
@@ -95,7 +98,10 @@ class BatchLane:
             yield
         if self._host_words[1]:
             raise FloatingPointError("the TV-L1 flow is not finite")
-        target.reshape(-1).view(np.uint8)[:] = self._output.bytes[: target.nbytes]
+        computed = self._output.bytes[: target.nbytes].view(target.dtype).reshape(target.shape)
+        for part in _parts(num_pairs, plan.output_bytes_per_pair):
+            target[part] = computed[part]
+            yield
 
     def _launch(self, kernel: str, grid: Grid, block: tuple[int, int], **arguments: float) -> None:
         self._stream.launch(kernel, grid, block, arguments)
@@ -263,6 +269,12 @@ class BatchLane:
         else:
             self._launch("quantise_flow", grid, PIXEL_BLOCK, **settings, **vars(plan.quantisation), bytes=at["output"])
         self._stream.download(self._output, at["output"], num_pairs * plan.output_bytes_per_pair)
+
+
+def _parts(count: int, item_bytes: int) -> list[slice]:
+    """Cut items into parts of about `COPY_BYTES`."""
+    step = max(1, COPY_BYTES // item_bytes)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _pixel_grid(level: Level, depth: int) -> Grid:

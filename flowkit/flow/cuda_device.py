@@ -251,7 +251,7 @@ def _loaded_driver() -> Any:
     try:
         from cuda.bindings import driver
         from cuda.core import Device  # noqa: F401
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # the latter from a cuda-bindings that is there in part
         raise DeviceError(f"the GPU solver needs the Python package cuda-core ({error}); {INSTALL_HINT}") from error
     try:
         result = driver.cuInit(0)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE_PATH = Path(__file__).with_name("tvl1.cu")
 MIN_ARCH = 75  # compute capability 7.5: the oldest that today's NVRTC compiles for
-INSTALL_HINT = 'install it with: pip install "flowkit-video[cuda]"'
+INSTALL_HINT = 'install it with: pip install "flowkit-video[cuda]" (beside a torch without CUDA also "cuda-core[cu13]")'
 
 ParameterKind = Literal["pointer", "int", "float", "double"]
 
@@ -142,7 +142,7 @@ def _query_nvrtc() -> tuple[tuple[int, int], tuple[int, ...]]:
     try:
         from cuda.bindings import nvrtc
         from cuda.core import Program  # noqa: F401
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # the latter from a cuda-bindings that is there in part
         raise DeviceError(f"the GPU solver needs the Python package cuda-core ({error}); {INSTALL_HINT}") from error
     try:
         error_code, major, minor = nvrtc.nvrtcVersion()
