@@ -143,6 +143,15 @@ def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(train
         assert torch.equal(x, y), name
 
 
+def test_running_moments_take_a_twentieth_of_the_new_ones():
+    model = network().train()
+    seen = {}
+    model.motion.bn1.register_forward_hook(lambda _m, inputs, _o: seen.update(x=inputs[0].detach()))
+    before = model.motion.bn1.running_mean.clone()
+    model(*clips())
+    torch.testing.assert_close(model.motion.bn1.running_mean, 0.95 * before + 0.05 * seen["x"].mean((0, 2, 3)))
+
+
 def test_m23_checkpointing_keeps_fewer_activations():
     kept = {}
     for checkpointed in (False, True):
