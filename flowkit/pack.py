@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from flowkit.data_root import root_settings
-from flowkit.errors import ManifestError
+from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.list_formats import split_numbers
 from flowkit.manifest import ClipRecord, Dataset, Split, write_split
 from flowkit.shard_set import (
     StoredVideo,
@@ -164,9 +165,7 @@ def pack(
         if move:
             deleted.extend(_delete_clips(root, [clips[video.video_id].path for video in members if video.video_id in clips]))
 
-    copied = _Sum(lambda done: tell("write", done, total))
-    total = float(sum(video.stored_bytes for video in videos.values()))
-    state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_video=copied.add)
+    state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=lambda done, total: tell("write", done, total))
     shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
     digests = _digests(root, [shard_name(index) for index in range(len(planned))], state.unsettled)
     books = _Books(root, videos, shard_of, digests, settings)
@@ -178,7 +177,7 @@ def pack(
         state = replace(state, unsettled=())
         write_state(root, state)
     if move:
-        deleted.extend(_delete_clips(root, [clip.path for clip in clips.values() if clip.path.exists()]))
+        deleted.extend(_delete_clips(root, _left_over(root, clips, shard_of)))
     matched = replace(found.matched, untrained_classes=_untrained(current))
     return PackReport(
         split=current,
@@ -196,17 +195,6 @@ def pack(
     )
 
 
-class _Sum:
-    """Adds up and tells the sum."""
-
-    def __init__(self, tell: Callable[[float], None]) -> None:
-        self._tell, self._sum = tell, 0.0
-
-    def add(self, amount: float) -> None:
-        self._sum += amount
-        self._tell(self._sum)
-
-
 def _read_all(
     root: Path, settings: ExtractSettings, tell: Callable[[str, float, float], None]
 ) -> tuple[dict[str, StoredVideo], dict[str, list[StoredVideo]]]:
@@ -220,7 +208,10 @@ def _read_all(
             clip = read_clip(path, root, settings)
             clips[clip.video_id] = clip
         else:
-            shards[path.name] = read_videos(path, settings)
+            try:
+                shards[path.name] = read_videos(path, settings)
+            except ShardFormatError as cause:
+                raise ShardFormatError(f"{cause}; if the clips of its videos are still there, delete it and pack again") from cause
         tell("read", done, num_files)
     return clips, shards
 
@@ -234,6 +225,19 @@ def _delete_clips(root: Path, paths: Sequence[Path]) -> Sequence[Path]:
                 break
             folder.rmdir()
     return paths
+
+
+def _left_over(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
+    """Return the clips that are still there though their shard was there before, once each such shard is known to be sound."""
+    from flowkit.shards.inspection import inspect_file
+
+    left = {video_id: clip.path for video_id, clip in clips.items() if clip.path.exists()}
+    for name in sorted({shard_of[video_id] for video_id in left}):
+        path = root / "shards" / name
+        faults = inspect_file(path, deep=False, digest=False)["faults"]
+        if faults:
+            raise ShardFormatError(f"{path} is damaged ({faults[0][1]}), so its clips are kept: delete it and pack again")
+    return list(left.values())
 
 
 def _digests(root: Path, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:
@@ -256,6 +260,27 @@ def _file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """What a split's manifest is to say, but for where its videos lie: (video_id, label) of each."""
+
+    protocol: str
+    classes: tuple[str, ...]
+    train: tuple[tuple[str, int], ...]
+    test: tuple[tuple[str, int], ...]
+    num_listed_train: int
+    num_listed_test: int
+
+
+def _draft(found: ChosenLists) -> _Draft:
+    """Draft a split from its lists."""
+    labels = {name: label for label, name in enumerate(found.lists.classes)}
+    train, test = (
+        tuple((entry.video_id, labels[entry.class_name]) for entry in entries) for entries in (found.matched.train, found.matched.test)
+    )
+    return _Draft(found.lists.protocol, found.lists.classes, train, test, len(found.lists.train), len(found.lists.test))
+
+
 class _Books:
     """Writes the manifests of splits, given which shard holds which video."""
 
@@ -272,32 +297,17 @@ class _Books:
 
     def write(self, number: int, found: ChosenLists) -> tuple[Split, bool]:
         """Write a split from its lists, unless it is there already; return it, and whether it was written."""
-        labels = {name: label for label, name in enumerate(found.lists.classes)}
-        halves = [
-            [(entry.video_id, labels[entry.class_name], entry.class_name) for entry in entries]
-            for entries in (found.matched.train, found.matched.test)
-        ]
-        num_listed = [len(entries) for entries in (found.lists.train, found.lists.test)]
-        return self._write(number, found.lists.protocol, found.lists.classes, halves, num_listed)
+        return self._write(number, _draft(found))
 
     def renew_others(self, but: int, found: ChosenLists) -> tuple[list[int], list[tuple[int, str]]]:
-        """Bring the other splits up to date: from the same folder of lists if it has theirs, else row by row."""
+        """Bring the other splits up to date; return those that were written, and those that cannot be read, with the reason."""
         data_set = Dataset.open(self._root)
         written, damaged = [], []
         for number in data_set.splits:
             if number == but:
                 continue
             try:
-                old = data_set.split(number)
-                if found.path is not None and found.path.is_dir() and old.protocol == found.lists.protocol:
-                    lists = read_lists(found.path, number)
-                    _, was_written = self.write(number, ChosenLists(found.path, lists, match_lists(lists, self._videos)))
-                else:
-                    halves = [
-                        [(r.video_id, r.label, r.class_name) for r in records if r.video_id in self._videos]
-                        for records in (old.train, old.test)
-                    ]
-                    _, was_written = self._write(number, old.protocol, old.classes, halves, [old.num_listed_train, old.num_listed_test])
+                _, was_written = self._write(number, self._renewed(data_set.split(number), found))
             except ManifestError as error:
                 damaged.append((number, str(error)))
                 continue
@@ -305,41 +315,51 @@ class _Books:
                 written.append(number)
         return written, damaged
 
+    def _renewed(self, old: Split, found: ChosenLists) -> _Draft:
+        """Draft a split anew from the folder of lists at hand, if it was made from these; else from its own rows."""
+        train, test = (tuple((r.video_id, r.label) for r in records if r.video_id in self._videos) for records in (old.train, old.test))
+        kept = _Draft(old.protocol, old.classes, train, test, old.num_listed_train, old.num_listed_test)
+        if found.path is None or old.protocol != found.lists.protocol or old.number not in split_numbers(found.path):
+            return kept
+        lists = read_lists(found.path, old.number)
+        draft = _draft(ChosenLists(found.path, lists, match_lists(lists, self._videos)))
+        if replace(draft, train=(), test=()) != replace(kept, train=(), test=()):
+            return kept
+        return draft if {*train} <= {*draft.train} and {*test} <= {*draft.test} else kept
+
     def too_short(self, matched: Matched) -> list[tuple[str, int]]:
         """Return the listed videos that have no flow stack, with their numbers of frames."""
         listed = [self._videos[entry.video_id] for entry in (*matched.train, *matched.test)]
         return sorted((video.video_id, video.num_frames) for video in listed if video.num_frames < MIN_FRAMES)
 
-    def _write(
-        self, number: int, protocol: str, classes: Sequence[str], halves: list[list[tuple[str, int, str]]], num_listed: list[int]
-    ) -> tuple[Split, bool]:
+    def _write(self, number: int, draft: _Draft) -> tuple[Split, bool]:
         train, test = (
             tuple(
-                ClipRecord(video_id, label, class_name, self._videos[video_id].num_frames, self._shard_of[video_id])
-                for video_id, label, class_name in half
+                ClipRecord(video_id, label, draft.classes[label], self._videos[video_id].num_frames, self._shard_of[video_id])
+                for video_id, label in half
                 if self._videos[video_id].num_frames >= MIN_FRAMES
             )
-            for half in halves
+            for half in (draft.train, draft.test)
         )
         if not train and not test:
             raise ManifestError(f"no video of split {number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
-        there = self._existing(number)
-        due = Split(number, protocol, tuple(classes), train, test, num_listed[0], num_listed[1], dict(self._quantiser), self._digests, "")
-        if there is not None and replace(there, digest="") == due:
-            return there, False
-        written = write_split(
-            self._root,
-            number,
-            protocol=protocol,
-            classes=classes,
+        due = Split(
+            number=number,
+            protocol=draft.protocol,
+            classes=draft.classes,
             train=train,
             test=test,
-            num_listed_train=num_listed[0],
-            num_listed_test=num_listed[1],
+            num_listed_train=draft.num_listed_train,
+            num_listed_test=draft.num_listed_test,
             quantiser=self._quantiser,
             shards=self._digests,
+            digest="",
         )
-        return written, True
+        there = self._existing(number)
+        if there is not None and replace(there, digest="") == due:
+            return there, False
+        contents = {field.name: getattr(due, field.name) for field in fields(due) if field.name not in ("number", "digest")}
+        return write_split(self._root, number, **contents), True
 
     def _existing(self, number: int) -> Split | None:
         try:

@@ -232,7 +232,7 @@ def write_shards(
     state: PackState,
     *,
     on_shard: Callable[[str, Sequence[StoredVideo]], None],
-    on_video: Callable[[int], None],
+    on_bytes: Callable[[int, int], None],
 ) -> PackState:
     """Make the shards hold what is planned, writing only those whose members change.
 
@@ -246,8 +246,8 @@ def write_shards(
     state : PackState
     on_shard : callable
         Told (name, members) when a shard has its final name and no older shard holds any of its members.
-    on_video : callable
-        Told the bytes of each video that was copied.
+    on_bytes : callable
+        Told (done, total) bytes after each video that was copied.
 
     Returns
     -------
@@ -269,10 +269,16 @@ def write_shards(
     old = {video.video_id for name in (*changed, *removing) for video in existing.get(name, [])}
     state = replace(state, unsettled=tuple(sorted({*state.unsettled, *changed, *removing})))
     write_state(root, state)
-    later = []
+    later, done, total = [], 0, sum(video.stored_bytes for members in changed.values() for video in members)
+
+    def count(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        on_bytes(done, total)
+
     for name, members in changed.items():
         path = root / "shards" / (name + NEW_SUFFIX if name in existing else name)
-        write_shard(path, [Member(video.path, video.video_id) for video in members], on_video=on_video)
+        write_shard(path, [Member(video.path, video.video_id) for video in members], on_video=count)
         if name in existing or old.intersection(video.video_id for video in members):
             later.append(name)
         else:

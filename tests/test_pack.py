@@ -68,7 +68,7 @@ def assert_whole(root: Path, videos: dict[str, int], *, shard_count: int | None 
 
 def write_lists(folder: Path, number: int, train: list[str], test: list[str]) -> None:
     """Write UCF101's lists."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     labels = {name: k for k, name in enumerate(CLASSES, start=1)}
     (folder / "classInd.txt").write_text("".join(f"{k} {name}\n" for name, k in labels.items()))
     (folder / f"trainlist{number:02d}.txt").write_text("".join(f"{v}.avi {labels[v.split('/')[0]]}\n" for v in train))
@@ -184,6 +184,23 @@ def test_a_pack_without_move_can_be_moved_later(tmp_path: Path) -> None:
     before = shards(root)
     assert pack(root, move=True).num_moved == len(VIDEOS)
     assert shards(root) == before
+    assert_whole(root, VIDEOS)
+
+
+def test_move_keeps_the_clips_of_a_shard_that_was_damaged_since(tmp_path: Path) -> None:
+    root = make_root(tmp_path, VIDEOS)
+    pack(root)
+    shard = root / "shards" / "shard-00000.h5"
+    with ShardReader(shard) as reader:
+        place = reader.clip(reader.video_ids[3])._layout.frames.start + 500
+    data = bytearray(shard.read_bytes())
+    data[place] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ShardFormatError, match="its clips are kept"):
+        pack(root, move=True)
+    assert len(list((root / "clips").rglob("*.h5"))) == len(VIDEOS)
+    shard.unlink()
+    pack(root, move=True)
     assert_whole(root, VIDEOS)
 
 
@@ -383,6 +400,17 @@ def test_new_clips_renew_every_split(tmp_path: Path) -> None:
     assert_whole(root, VIDEOS)
     assert [record.video_id for record in Dataset.open(root).split(2).train] == names[1::2]
     assert [record.video_id for record in Dataset.open(root).split(3).train] == names[4:8]
+
+
+def test_lists_of_another_folder_do_not_change_an_earlier_split(tmp_path: Path) -> None:
+    names = sorted(VIDEOS)
+    write_lists(tmp_path / "lists", 1, names[::2], names[1::2])
+    root = make_root(tmp_path, VIDEOS)
+    first = pack(root, split=1).split
+    write_lists(tmp_path / "deep" / "er" / "own", 1, names[1::2], names[::2])
+    write_lists(tmp_path / "deep" / "er" / "own", 2, names[:5], names[5:])
+    assert pack(root, split=2, lists=tmp_path / "deep" / "er" / "own").splits_written == (2,)
+    assert Dataset.open(root).split(1) == first
 
 
 def test_videos_too_short_for_a_stack_are_left_out_and_named(tmp_path: Path) -> None:
