@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,22 +10,23 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from flowkit.flow import kernels, reference
+from flowkit.flow import fields, kernels, reference, warp
 from flowkit.flow.cpu import CpuSolver
 from flowkit.flow.jit import compile_part
+from flowkit.flow.median import SCRATCH_ROWS, median_5x5
 from flowkit.flow.simd import LANES, load, splat, store
 
 ROOT = Path(__file__).parents[1]
 SOLVE = """
 import json, sys
 import numpy as np
-from flowkit.flow import cpu, jit
+from flowkit.flow import cpu, jit, warp
 flow = cpu.CpuSolver(40, 56).solve(*np.random.default_rng(0).integers(0, 256, size=(2, 40, 56), dtype=np.uint8))
-names = ("differentiate", "warped_coordinates", "linearise", "iterate_strict")
-kernels = [getattr(cpu.kernels, name) for name in names]
+kernels = (cpu.iterate_strict, cpu.median_5x5, warp._differentiate, warp._linearise, warp._set_coordinates, warp._warp_and_linearise)
 hits = [sum(kernel.stats.cache_hits.values()) for kernel in kernels]
 print(json.dumps({"sum": float(abs(flow).sum()), "hits": hits, "folder": str(jit.CACHE_FOLDER)}))
 """
@@ -70,29 +72,86 @@ def test_differentiate_repeats_the_border_and_keeps_to_its_layout(height: int, w
     image = np.random.default_rng(0).random((height, width)).astype(np.float32)
     expected = np.stack([image, *reference.centred_gradient(image)])
     result = np.full((height + 4, width + 6, 4), -1, np.float32)
-    kernels.differentiate(image.ravel(), result.ravel(), height, width, 4 * (2 * (width + 6) + 3), 4 * (width + 6), 4, 1)
+    warp._differentiate(image.ravel(), result.ravel(), height, width, 4 * (2 * (width + 6) + 3), 4 * (width + 6), 4, 1)
     np.testing.assert_allclose(result[2:-2, 3:-3, :3].transpose(2, 0, 1), expected, rtol=1e-6)
     assert np.count_nonzero(result != -1) == np.count_nonzero(expected != -1)
 
 
+def linearisation(way: warp.Warp, flow: np.ndarray, image_0: np.ndarray, image_1: np.ndarray) -> np.ndarray:
+    _, height, width = flow.shape
+    state, made = fields.STATES[0], fields.make_fields(height, width)
+    planes = fields.images(made, height, width)
+    planes[state : state + 2] = flow
+    padding = np.zeros(LANES, np.float32)
+    way.set_image(np.append(image_1, padding), height, width)
+    way.linearise(made, state, np.append(image_0, padding), height, width)
+    return planes[: fields.SQUARES]
+
+
 @pytest.mark.parametrize("scale_px", [0.02, 3.0, 90.0])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (31, 50)])
-def test_the_fast_warp_equals_the_strict_one_up_to_rounding(height: int, width: int, scale_px: float) -> None:
+def test_the_two_warps_agree_with_the_reference(height: int, width: int, scale_px: float) -> None:
     rng = np.random.default_rng(1)
-    flow = rng.normal(scale=scale_px, size=(2, height, width)).astype(np.float32)
-    image_0, image_1 = (np.append(rng.random(height * width) * 255, np.zeros(LANES)).astype(np.float32) for _ in range(2))
-    planes = []
-    for mode in ("strict", "fast"):
-        solver = CpuSolver(height, width, mode=mode)
-        states = solver._states(height, width)
-        states[kernels.STATES[0]][:] = flow
-        solver._differentiate(image_1, height, width)
-        solver._linearise(kernels.STATES[0], image_0, height, width)
-        size, stride = kernels.plane_size(height, width), kernels.row_stride(width)
-        rows = solver._fields[: 4 * size].reshape(4, size)[:, : (height + 2) * stride].reshape(4, height + 2, stride)
-        planes.append(rows[:3, 1:-1, kernels.PAD :])
-    assert np.any(planes[0][2] != 0)
-    np.testing.assert_allclose(planes[1], planes[0], atol=2e-5 * max(50, 3 * scale_px * 255))
+    flow = np.rint(rng.normal(scale=scale_px, size=(2, height, width)) * 32).astype(np.float32) / 32  # OpenCV 4 rounds to 1/32 px
+    image_0, image_1 = 255 * rng.random((2, height, width), dtype=np.float32)
+    expected = reference.linearise(image_0.astype(float), image_1.astype(float), flow.astype(float))
+    for way in (warp.OpenCVWarp(height, width), warp.OwnWarp(height, width)):
+        ix, iy, constant, squared = linearisation(way, flow, image_0, image_1)
+        np.testing.assert_allclose(ix, expected.ix, atol=1e-3)
+        np.testing.assert_allclose(iy, expected.iy, atol=1e-3)
+        np.testing.assert_allclose(constant, expected.constant, atol=1e-3 * max(1, 3 * scale_px))
+        np.testing.assert_allclose(squared, expected.squared_gradient, atol=0.2)
+
+
+def test_a_warp_that_differs_from_opencv_in_one_bit_is_not_used_for_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NearlyOwnWarp(warp.OpenCVWarp):
+        def linearise(self, made: np.ndarray, *others: object) -> None:
+            super().linearise(made, *others)
+            planes = fields.images(made, 30, 40)
+            planes[fields.RHO, 29, 39] = np.nextafter(planes[fields.RHO, 29, 39], np.float32(1e9))
+
+    warp.own_warp_is_exact.cache_clear()
+    monkeypatch.setattr(warp, "OwnWarp", warp.OpenCVWarp)
+    assert warp.own_warp_is_exact(30, 40)
+    warp.own_warp_is_exact.cache_clear()
+    monkeypatch.setattr(warp, "OwnWarp", NearlyOwnWarp)
+    assert not warp.own_warp_is_exact(30, 40)
+    warp.own_warp_is_exact.cache_clear()
+
+
+def test_strict_gives_the_same_bytes_by_either_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(2).integers(0, 256, size=(2, 40, 56), dtype=np.uint8)
+    flow = CpuSolver(40, 56).solve(*frames)
+    monkeypatch.setattr("flowkit.flow.cpu.own_warp_is_exact", lambda height, width: False)
+    np.testing.assert_array_equal(CpuSolver(40, 56).solve(*frames), flow)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (19, 31), (40, 50)])
+@pytest.mark.parametrize("values", ["real", "whole", "binary"])
+def test_the_median_equals_opencvs(height: int, width: int, values: str) -> None:
+    image = np.random.default_rng(3).normal(scale=2, size=(height, width)).astype(np.float32)
+    if values == "whole":
+        image = np.rint(image)
+    elif values == "binary":  # a network of minima and maxima that sorts all zeros and ones sorts everything
+        image = (image > 0).astype(np.float32)
+    made = fields.make_fields(height, width)
+    plane = fields.images(made, height, width)[0]
+    plane[:] = image
+    stride = fields.row_stride(width)
+    median_5x5(made, stride + fields.PAD, stride, np.zeros(SCRATCH_ROWS * (stride + 32), np.float32), height, width)
+    np.testing.assert_array_equal(plane, cv2.medianBlur(image, 5))
+
+
+def test_median_of_every_window_of_zeros_and_ones_with_sorted_columns() -> None:
+    ones = np.array(list(itertools.product(range(6), repeat=5)))  # how many in each column
+    windows = (np.arange(5)[None, :, None] >= 5 - ones[:, None, :]).astype(np.float32)  # (7776, 5, 5)
+    image = windows.transpose(1, 0, 2).reshape(5, -1)
+    image = np.concatenate([np.repeat(image[:1], 6, axis=0), image[1:4], np.repeat(image[4:], 7, axis=0)])  # (16, W), row 7 the middle
+    made = fields.make_fields(*image.shape)
+    fields.images(made, *image.shape)[0][:] = image
+    stride = fields.row_stride(image.shape[1])
+    median_5x5(made, stride + fields.PAD, stride, np.zeros(SCRATCH_ROWS * (stride + 32), np.float32), *image.shape)
+    np.testing.assert_array_equal(fields.images(made, *image.shape)[0][7, 2::5], np.median(windows, axis=(1, 2)))
 
 
 def run(code: str, **environment: str) -> dict[str, object]:
@@ -112,10 +171,10 @@ def test_processes_that_start_at_once_share_one_cache_and_the_next_one_hits_it(t
     with ThreadPoolExecutor() as threads:
         answers = list(threads.map(lambda _: run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path)), range(2)))
     made = files_under(tmp_path)
-    assert len([path for path in made if path.suffix == ".nbc"]) == 4, "one file a kernel"
+    assert len([path for path in made if path.suffix == ".nbc"]) == 6, "one file a kernel"
 
     second = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
-    assert second["hits"] == [1, 1, 1, 1]
+    assert second["hits"] == [1] * 6
     assert second["sum"] == answers[0]["sum"] == answers[1]["sum"]
     assert str(second["folder"]).startswith(str(tmp_path))
     assert files_under(tmp_path) == made
@@ -130,9 +189,9 @@ import json, tempfile
 import numpy as np
 def refuse(**options): raise PermissionError("read-only")
 tempfile.TemporaryFile = refuse
-from flowkit.flow import jit, kernels
+from flowkit.flow import jit, warp
 result = np.zeros(3 * 256, np.float32)
-kernels.differentiate(np.ones(256, np.float32), result, 16, 16, 0, 48, 3, 1)
+warp._differentiate(np.ones(256, np.float32), result, 16, 16, 0, 48, 3, 1)
 print(json.dumps({"folder": str(jit.CACHE_FOLDER), "sum": float(result.sum())}))
 """
     answer = run(code, NUMBA_CACHE_DIR=str(blocked / "cache"))

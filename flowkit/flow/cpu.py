@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-from flowkit.flow import kernels
+from flowkit.flow.fields import PAD, STATES, U, V, clear_states, images, make_fields, plane_size, row_stride
+from flowkit.flow.kernels import iterate_fast, iterate_strict
 from flowkit.flow.median import SCRATCH_ROWS, median_5x5
 from flowkit.flow.params import TVL1Params
+from flowkit.flow.warp import OpenCVWarp, OwnWarp, Warp, own_warp_is_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,10 +36,7 @@ SMALLEST_SIDE_PX = 16
 
 FloatImage = NDArray[np.float32]
 Grey = NDArray[np.uint8] | NDArray[np.float32]
-Pyramid = list[NDArray[np.float32]]  # flat, finest first, with 16 values more than pixels (see `kernels.linearise`)
-
-# OpenCV 5 remaps three channels at once faster than three images, with equal result; OpenCV 4 does neither.
-_INTERLEAVED = int(cv2.__version__.split(".")[0]) >= 5
+Pyramid = list[NDArray[np.float32]]  # flat, finest first, with 16 values more than pixels (kernels read them)
 
 
 class CpuSolver:
@@ -71,23 +70,17 @@ class CpuSolver:
             raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px a side, got {width}x{height}")
         self.params = params or TVL1Params()
         self.mode = mode
-        self._iterate = kernels.iterate_strict if mode == "strict" else kernels.iterate_fast
+        self._iterate = iterate_strict if mode == "strict" else iterate_fast
         self.iterations = 0
         self.pixel_iterations = 0
         self._sizes = _pyramid_sizes(height, width, self.params)
-        self._pyramids = tuple(
-            [np.zeros(h * w + kernels.PAD, np.float32) for h, w in self._sizes] for _ in range(2)
-        )  # of the last two frames
+        self._pyramids = tuple([np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2))  # of the last two frames
         self._frames_seen = 0
         # One level is solved at a time, so the levels share their buffers, made for the largest.
-        self._fields = _aligned_zeros(kernels.NUM_PLANES * kernels.plane_size(height, width) + kernels.PAD)
-        frame, stride = 2 * kernels.FRAME, kernels.row_stride(width)
-        self._gradient = np.empty(4 * (height + frame) * (width + frame), np.float32)
-        self._warped = np.zeros(
-            max(3 * height * width + 3 * kernels.PAD, kernels.SCRATCH_ROWS * stride, SCRATCH_ROWS * (stride + 2 * kernels.PAD)), np.float32
-        )
-        self._maps = np.empty((2, height * width + kernels.PAD), np.float32)
-        self._ramp = np.arange(width + kernels.PAD, dtype=np.float32)
+        self._fields = make_fields(height, width)
+        self._median_scratch = np.zeros(SCRATCH_ROWS * (row_stride(width) + 2 * PAD), np.float32)
+        own_warp = mode == "fast" or all(own_warp_is_exact(*size) for size in self._sizes)
+        self._warp: Warp = OwnWarp(height, width) if own_warp else OpenCVWarp(height, width)
 
     def solve(self, first: Grey, second: Grey) -> FloatImage:
         """Return the flow from `first` to `second`, float32 (2, H, W) in px: u to the right, v downwards.
@@ -170,17 +163,18 @@ class CpuSolver:
         params = self.params
         height, width = self._sizes[scale]
         threshold = float(np.float32(params.epsilon * params.epsilon * width * height))
-        states = self._states(height, width)
-        state = kernels.STATES[0]
-        states[state][:] = flow
-        self._differentiate(image_1, height, width)
+        clear_states(self._fields, height, width)
+        planes = images(self._fields, height, width)
+        state = STATES[0]
+        planes[state : state + 2] = flow
+        self._warp.set_image(image_1, height, width)
         for _ in range(params.num_warps):
-            self._linearise(state, image_0, height, width)
+            self._warp.linearise(self._fields, state, image_0, height, width)
             error = np.inf
             for _ in range(params.outer_iterations):
                 if not error > threshold:
                     break
-                self._smooth(state, states[state])
+                self._smooth(state, planes[state : state + 2])
                 done, error, state = self._iterate(
                     self._fields,
                     state,
@@ -194,60 +188,19 @@ class CpuSolver:
                 )
                 self.iterations += done
                 self.pixel_iterations += done * height * width
-        flow[:] = states[state]
-
-    def _states(self, height: int, width: int) -> dict[int, FloatImage]:
-        """Return u and v of either state as images (2, H, W), with the fields laid out for this level and their p set to 0."""
-        plane, stride = kernels.plane_size(height, width), kernels.row_stride(width)
-        planes = self._fields[: kernels.NUM_PLANES * plane].reshape(kernels.NUM_PLANES, plane)
-        planes[kernels.STATES[0] :] = 0
-        padded = planes[:, : (height + 2) * stride].reshape(kernels.NUM_PLANES, height + 2, stride)
-        images = padded[:, 1:-1, kernels.PAD : kernels.PAD + width]
-        return {state: images[state + kernels.U : state + kernels.V + 1] for state in kernels.STATES}
+        flow[:] = planes[state : state + 2]
 
     def _smooth(self, state: int, flow: FloatImage) -> None:
         """Replace u and v by their medians."""
         _, height, width = flow.shape
         if self.params.median_size == 5:
-            plane, stride = kernels.plane_size(height, width), kernels.row_stride(width)
-            for component in (kernels.U, kernels.V):
-                start = (state + component) * plane + stride + kernels.PAD
-                median_5x5(self._fields, start, stride, self._warped, height, width)
+            plane, stride = plane_size(height, width), row_stride(width)
+            for component in (U, V):
+                start = (state + component) * plane + stride + PAD
+                median_5x5(self._fields, start, stride, self._median_scratch, height, width)
         elif self.params.median_size == 3:
             for field in flow:
                 cv2.medianBlur(field, 3, dst=field)
-
-    def _differentiate(self, image_1: NDArray[np.float32], height: int, width: int) -> None:
-        """Set image and gradient as the warp wants them."""
-        if self.mode == "fast":
-            framed_width = width + 2 * kernels.FRAME
-            self._gradient[: 4 * framed_width * (height + 2 * kernels.FRAME)] = 0
-            layout = (4 * kernels.FRAME * (framed_width + 1), 4 * framed_width, 4, 1)
-        elif _INTERLEAVED:
-            layout = (0, 3 * width, 3, 1)
-        else:
-            layout = (0, width, 1, height * width)
-        kernels.differentiate(image_1, self._gradient, height, width, *layout)
-
-    def _linearise(self, state: int, image_0: NDArray[np.float32], height: int, width: int) -> None:
-        """Sample image and gradient at x + u by bicubic interpolation, 0 outside, and linearise rho there."""
-        if self.mode == "fast":
-            kernels.warp_and_linearise(
-                self._fields, state, self._gradient, self._warped, self._ramp, image_0, height, width, not _INTERLEAVED
-            )
-            return
-        pixels = height * width
-        kernels.warped_coordinates(self._fields, state, self._ramp, self._maps[0], self._maps[1], height, width)
-        map_x, map_y = (flat[:pixels].reshape(height, width) for flat in self._maps)
-        if _INTERLEAVED:
-            shape = (height, width, 3)
-            sources, targets = [self._gradient[: 3 * pixels].reshape(shape)], [self._warped[: 3 * pixels].reshape(shape)]
-        else:
-            shape = (3, height, width)
-            sources, targets = list(self._gradient[: 3 * pixels].reshape(shape)), list(self._warped[: 3 * pixels].reshape(shape))
-        for source, target in zip(sources, targets, strict=True):
-            cv2.remap(source, map_x, map_y, cv2.INTER_CUBIC, dst=target)
-        kernels.linearise(self._fields, state, self._warped, _INTERLEAVED, image_0, height, width)
 
 
 def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[int, int]]:
@@ -259,10 +212,3 @@ def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[in
             break
         sizes.append(coarser)
     return sizes
-
-
-def _aligned_zeros(size: int) -> NDArray[np.float32]:
-    """Return zeros that begin at a multiple of 64 bytes, so that a vector of sixteen lies in one cache line."""
-    flat = np.zeros(size + 16, np.float32)
-    start = -flat.ctypes.data % 64 // 4
-    return flat[start : start + size]

@@ -24,12 +24,13 @@ from typing import Any, TypeVar, cast
 import numba
 from llvmlite import binding  # type: ignore[import-untyped, unused-ignore]
 from numba.core import config as numba_config
+from numba.extending import register_jitable
 
 logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_SOURCES = ("jit.py", "simd.py", "kernels.py", "median.py")
+_SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "simd.py", "warp.py")
 
 
 def _candidate_folders() -> list[Path]:
@@ -85,3 +86,9 @@ def compile_kernel(function: Function) -> Function:
 def compile_part(function: Function) -> Function:
     """Compile `function` as a part of the kernels that call it; it has no file of its own in the cache."""
     return cast("Function", numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+def compile_also(function: Function) -> Function:
+    """Leave `function` as it is for Python, and let kernels call it too."""
+    compiled_too: Function = register_jitable(function)
+    return compiled_too

@@ -1,8 +1,4 @@
-"""The compiled part of TV-L1 on the CPU: linearisation after a warp, and the fused inner loop.
-
-All fields of a pyramid level live in one flat float32 array of equal planes. A plane has a row of zeros above the image; a
-row has `PAD` zeros before its first pixel, and its length is a multiple of 16. So every neighbour can be loaded without a
-test, and ``p[-1]`` is the 0 that the divergence asks for. Lanes beyond the last column compute nothing that is used.
+"""The inner loop of TV-L1, compiled: primal and dual updates fused into one pass over the rows of `fields`.
 
 Equation numbers are those of Sanchez, Meinhardt-Llopis, Facciolo, "TV-L1 optical flow estimation", IPOL 2013,
 doi:10.5201/ipol.2013.26; with `exact`, the order of the float operations is that of OpenCV's DualTVL1OpticalFlow.
@@ -10,27 +6,40 @@ doi:10.5201/ipol.2013.26; with `exact`, the order of the float operations is tha
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from flowkit.flow.fields import (
+    GRAD,
+    IX,
+    IY,
+    P11,
+    P12,
+    P21,
+    P22,
+    PAD,
+    RHO,
+    SQUARES,
+    STATES,
+    DoubleArray,
+    FloatArray,
+    U,
+    V,
+    Vector,
+    plane_size,
+    row_stride,
+)
 from flowkit.flow.jit import compile_kernel, compile_part
 from flowkit.flow.simd import (
+    FUSED,
     LANES,
     absolute,
     any_differ,
-    floor,
     hypot_in_float64,
     keep_first,
     larger,
     load,
-    load_each_four_times,
-    load_every_fourth,
-    load_every_third,
     multiply_add,
     multiply_subtract,
-    nearest,
     reciprocal,
     replace_lane_0,
     rough_reciprocal,
@@ -38,46 +47,18 @@ from flowkit.flow.simd import (
     smaller,
     splat,
     store,
-    store_interleaved,
-    store_sum_of_fours,
     subtract_product,
     total,
     where_less,
 )
 
-FloatArray = NDArray[np.float32]
-Vector = Any  # sixteen float32; exists in compiled code only
-
-# Planes. The state (u, v and the dual field p) is there twice: a block of iterations reads one copy and writes the other.
-IX, IY, RHO, GRAD, SQUARES = range(5)
-STATES = (5, 11)
-U, V, P11, P12, P21, P22 = range(6)  # within a state
-NUM_PLANES = 17
-PAD = LANES
-FRAME = 4  # pixels of zeros around an image that is warped
-SCRATCH_ROWS = 14
-
 MAX_DEPTH = 6  # iterations in one pass over the level
 SMALL_LEVEL_PX = 30_000  # below, a level stays in the cache and one iteration a pass is best
 
-_ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
-_CUBIC_A = np.float32(-0.75)  # of the bicubic kernel
-_SUBPIXELS = np.float32(32)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _FLT_EPSILON = np.float32(np.finfo(np.float32).eps)
 _TINY = np.float32(2.0**-96)
 _DOUBT = np.float32(2.0**-36)
-_FIRST_OF_3, _SECOND_OF_3, _THIRD_OF_3 = load_every_third
-_FIRST_OF_4, _SECOND_OF_4, _THIRD_OF_4, _ = load_every_fourth
-
-
-def row_stride(width: int) -> int:
-    """Return the length of a padded row of `width` pixels."""
-    return PAD + -(-width // LANES) * LANES
-
-
-def plane_size(height: int, width: int) -> int:
-    """Return the length of a plane; the odd rest keeps the planes' rows out of one another's cache sets."""
-    return (height + 2) * row_stride(width) + 5 * LANES
 
 
 @compile_part
@@ -88,6 +69,8 @@ def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
     estimate y of 1/sqrt(sum) gives h within 2**-23, and a second one the correction that decides the last bit, known to
     2**-36 h. Where that is too little to decide (one pixel in three thousand), the sixteen are done in float64.
     """
+    if not FUSED:
+        return hypot_in_float64(a, b)
     a, b = absolute(a), absolute(b)
     long, short = larger(a, b), smaller(a, b)
     square = multiply_add(long, long, splat(_TINY))
@@ -182,7 +165,7 @@ def _sweep(
     S: FloatArray,
     source: int,
     target: int,
-    errors: NDArray[np.float64],
+    errors: DoubleArray,
     depth: int,
     height: int,
     width: int,
@@ -196,8 +179,7 @@ def _sweep(
     Row y's u needs the old p of rows y and y - 1, row y's p the new u of rows y and y + 1. So p follows u by one row, and
     each iteration follows the one before by one row, while the rows between are still in the cache.
     """
-    stride = PAD + (width + LANES - 1) // LANES * LANES
-    plane = (height + 2) * stride + 5 * LANES
+    stride, plane = row_stride(width), plane_size(height, width)
     for iteration in range(depth):
         errors[iteration] = 0
     for step in range(height + depth - 1):
@@ -216,8 +198,7 @@ def _sweep(
 @compile_part
 def _sum_in_order(S: FloatArray, height: int, width: int) -> float:
     """Sum the squared updates of the last iteration as OpenCV does: pixel by pixel into one float32."""
-    stride = PAD + (width + LANES - 1) // LANES * LANES
-    plane = (height + 2) * stride + 5 * LANES
+    stride, plane = row_stride(width), plane_size(height, width)
     error = _ZERO
     for y in range(height):
         at = (y + 1) * stride + PAD + SQUARES * plane
@@ -306,127 +287,3 @@ def iterate_fast(
 ) -> tuple[int, float, int]:
     """Do as `iterate_strict`, with estimates of quotients and roots."""
     return _iterate(S, state, height, width, l_t, theta, taut, threshold, max_iterations, False)
-
-
-@compile_kernel
-def warped_coordinates(S: FloatArray, state: int, ramp: FloatArray, map_x: FloatArray, map_y: FloatArray, height: int, width: int) -> None:
-    """Set x + u and y + v, images without padding that have room for 16 values more; `ramp` is 0, 1, 2, ..."""
-    stride = PAD + (width + LANES - 1) // LANES * LANES
-    plane = (height + 2) * stride + 5 * LANES
-    for y in range(height):
-        for x in range(0, width, LANES):  # what is written beyond the end of a row, the next one overwrites
-            at = (y + 1) * stride + PAD + x
-            store(map_x, y * width + x, load(ramp, x) + load(S, at + (state + U) * plane))
-            store(map_y, y * width + x, splat(np.float32(y)) + load(S, at + (state + V) * plane))
-
-
-@compile_part
-def _set_linearisation(
-    S: FloatArray, at: int, plane: int, i1: Vector, ix: Vector, iy: Vector, u: Vector, v: Vector, i0: Vector, count: int
-) -> None:
-    """Set the coefficients of rho(u) (eq. 9) of sixteen pixels, of which the first `count` are in the image."""
-    store(S, at + IX * plane, keep_first(ix, count))
-    store(S, at + IY * plane, keep_first(iy, count))
-    store(S, at + RHO * plane, keep_first(((i1 - ix * u) - iy * v) - i0, count))
-    store(S, at + GRAD * plane, keep_first(ix * ix + iy * iy, count))
-
-
-@compile_kernel
-def linearise(S: FloatArray, state: int, warped: FloatArray, interleaved: bool, image_0: FloatArray, height: int, width: int) -> None:
-    """Set the coefficients of rho(u) (eq. 9) from the warped image and gradient.
-
-    `warped` holds I1, dI1/dx and dI1/dy at x + u, as three channels if `interleaved`, else as three images. Both it and
-    `image_0` have 16 values per channel more than the image, which are read and not used.
-    """
-    stride = PAD + (width + LANES - 1) // LANES * LANES
-    plane = (height + 2) * stride + 5 * LANES
-    pixels = height * width
-    for y in range(height):
-        for x in range(0, width, LANES):
-            pixel, at = y * width + x, (y + 1) * stride + PAD + x
-            if interleaved:
-                i1, ix, iy = _FIRST_OF_3(warped, 3 * pixel), _SECOND_OF_3(warped, 3 * pixel), _THIRD_OF_3(warped, 3 * pixel)
-            else:
-                i1, ix, iy = load(warped, pixel), load(warped, pixel + pixels), load(warped, pixel + 2 * pixels)
-            u, v = load(S, at + (state + U) * plane), load(S, at + (state + V) * plane)
-            _set_linearisation(S, at, plane, i1, ix, iy, u, v, load(image_0, pixel), width - x)
-
-
-@compile_kernel
-def differentiate(
-    image: FloatArray, result: FloatArray, height: int, width: int, start: int, to_row: int, to_pixel: int, to_channel: int
-) -> None:
-    """Set I, dI/dx and dI/dy by central differences; beyond a border the border pixel itself stands in.
-
-    `result` begins at `start` and has the given distances between its rows, pixels and channels.
-    """
-    for y in range(height):
-        above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width
-        for x in range(width):
-            left, right = y * width + max(x - 1, 0), y * width + min(x + 1, width - 1)
-            at = start + y * to_row + x * to_pixel
-            result[at] = image[y * width + x]
-            result[at + to_channel] = _HALF * (image[right] - image[left])
-            result[at + 2 * to_channel] = _HALF * (image[below + x] - image[above + x])
-
-
-@compile_part
-def _set_cubic_weights(weights: FloatArray, at: int, t: Vector) -> None:
-    """Write the four bicubic weights (a = -0.75) of sixteen points at t in [0, 1), side by side."""
-    one, a = splat(_ONE), splat(_CUBIC_A)
-    rest = one - t
-    first = a * t * rest * rest
-    last = a * rest * t * t
-    second = multiply_add(multiply_add(a + splat(_TWO), t, splat(_ZERO) - (a + splat(_THREE))), t * t, one)
-    store_interleaved(weights, at, first, second, one - first - second - last, last)
-
-
-@compile_kernel
-def warp_and_linearise(
-    S: FloatArray,
-    state: int,
-    framed: FloatArray,
-    scratch: FloatArray,
-    ramp: FloatArray,
-    image_0: FloatArray,
-    height: int,
-    width: int,
-    rounded: bool,
-) -> None:
-    """Do what OpenCV's bicubic remap and `linearise` do, with sums in another order: the warp of mode ``fast``.
-
-    `framed` holds I1, dI1/dx, dI1/dy and an unused channel, in a frame of `FRAME` pixels of zeros; a window of 4 x 4 pixels
-    that lies outside the image is moved into the frame. If `rounded`, coordinates are rounded to 1/32 px, as in OpenCV 4.
-    `scratch` has room for `SCRATCH_ROWS` padded rows; `ramp` is 0, 1, 2, ...
-    """
-    stride = PAD + (width + LANES - 1) // LANES * LANES
-    plane = (height + 2) * stride + 5 * LANES
-    framed_stride = 4 * (width + 2 * FRAME)
-    columns, rows, weights_x, weights_y, warped = 0, stride, 2 * stride, 6 * stride, 10 * stride
-    frame, fine, unit = splat(np.float32(FRAME - 1)), splat(_SUBPIXELS), splat(_ONE / _SUBPIXELS)
-    zero, most_right, most_low = splat(_ZERO), splat(np.float32(width + FRAME)), splat(np.float32(height + FRAME))
-    for y in range(height):
-        for x in range(0, width, LANES):
-            at = (y + 1) * stride + PAD + x
-            to_x = load(ramp, x) + load(S, at + (state + U) * plane)
-            to_y = splat(np.float32(y)) + load(S, at + (state + V) * plane)
-            if rounded:
-                to_x, to_y = nearest(to_x * fine) * unit, nearest(to_y * fine) * unit
-            left, top = floor(to_x), floor(to_y)
-            _set_cubic_weights(scratch, weights_x + 4 * x, to_x - left)
-            _set_cubic_weights(scratch, weights_y + 4 * x, to_y - top)
-            # the window's first pixel, within the frame
-            store(scratch, columns + x, larger(smaller(left + frame, most_right), zero))
-            store(scratch, rows + x, larger(smaller(top + frame, most_low), zero))
-        for x in range(width):
-            first = int(scratch[rows + x]) * framed_stride + 4 * int(scratch[columns + x])
-            quad = weights_y + 4 * x
-            window = load(framed, first) * splat(scratch[quad])
-            for row in range(1, 4):
-                window = multiply_add(load(framed, first + row * framed_stride), splat(scratch[quad + row]), window)
-            store_sum_of_fours(scratch, warped + 4 * x, window * load_each_four_times(scratch, weights_x + 4 * x))
-        for x in range(0, width, LANES):
-            at = (y + 1) * stride + PAD + x
-            i1, ix, iy = (_FIRST_OF_4(scratch, warped + 4 * x), _SECOND_OF_4(scratch, warped + 4 * x), _THIRD_OF_4(scratch, warped + 4 * x))
-            u, v = load(S, at + (state + U) * plane), load(S, at + (state + V) * plane)
-            _set_linearisation(S, at, plane, i1, ix, iy, u, v, load(image_0, y * width + x), width - x)

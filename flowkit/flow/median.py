@@ -6,16 +6,13 @@ TV-L1 takes sixty of them a pair.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from flowkit.flow.jit import compile_kernel, compile_part
 from flowkit.flow.simd import LANES, larger, load, smaller, store
 
-FloatArray = NDArray[np.float32]
-Vector = Any  # sixteen float32; exists in compiled code only
+if TYPE_CHECKING:
+    from flowkit.flow.fields import FloatArray, Vector
 
 SCRATCH_ROWS = 8
 

@@ -53,14 +53,15 @@ ARRAY = types.Array(types.float32, 1, "C")
 register_model(_Float32x16)(_Float32x16Model)
 
 
-def _machine_has_rough_estimates() -> bool:
-    """Whether the 14-bit estimates of AVX-512 can be used (not where the user has told numba to compile for another machine)."""
+def _machine_has(feature: str) -> bool:
+    """Whether this is an x86 processor with the feature, and numba compiles for it, not for another that the user named."""
     if os.environ.get("NUMBA_CPU_NAME") or os.environ.get("NUMBA_CPU_FEATURES"):
         return False
-    return platform.machine().lower() in ("x86_64", "amd64") and binding.get_host_cpu_features().get("avx512f", False)
+    return platform.machine().lower() in ("x86_64", "amd64") and bool(binding.get_host_cpu_features().get(feature, False))
 
 
-_ROUGH = _machine_has_rough_estimates()
+ROUGH = _machine_has("avx512f")  # estimates of 14 bits
+FUSED = _machine_has("fma") or platform.machine().lower() in ("aarch64", "arm64")
 
 
 def _constant(value: float) -> Any:
@@ -86,9 +87,11 @@ def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) ->
     """Make a function of compiled code from `emit`, which writes its LLVM instructions: ``emit(builder, *values)``."""
 
     def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        if operands[0] is ARRAY:
-            values = (context.make_array(ARRAY)(context, builder, values[0]).data, *values[1:])
-        return emit(builder, *values)
+        with_pointers = (
+            context.make_array(ARRAY)(context, builder, value).data if operand is ARRAY else value
+            for operand, value in zip(operands, values, strict=True)
+        )
+        return emit(builder, *with_pointers)
 
     made = result(*operands), generate
     by_arity = {  # numba reads the number of arguments off the signature
@@ -97,6 +100,7 @@ def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) ->
         3: lambda context, a, b, c: made,
         4: lambda context, a, b, c, d: made,
         6: lambda context, a, b, c, d, e, f: made,
+        7: lambda context, a, b, c, d, e, f, g: made,
     }
     return intrinsic(by_arity[len(operands)])
 
@@ -149,16 +153,34 @@ def _emit_store_interleaved(builder: Any, data: Any, index: Any, *vectors: Any) 
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
-def _emit_load_each_four_times(builder: Any, data: Any, index: Any) -> Any:
+def _emit_interpolate(builder: Any, image: Any, first: Any, stride: Any, scratch: Any, weights_x: Any, weights_y: Any, result: Any) -> Any:
+    """Write bicubic interpolation of one pixel of four channels: along the rows, then of their results, each a chain."""
     quad = ir.VectorType(_FLOAT, 4)
-    value = builder.load(builder.bitcast(builder.gep(data, [index]), quad.as_pointer()), align=4)
-    return _shuffle(builder, value, value, [lane // 4 for lane in range(LANES)])
+    nothing = ir.Constant(quad, ir.Undefined)
 
+    def offset(index: Any, distance: int) -> Any:
+        return builder.add(index, ir.Constant(index.type, distance))
 
-def _emit_store_sum_of_fours(builder: Any, data: Any, index: Any, vector: Any) -> Any:
-    halves = builder.fadd(_shuffle(builder, vector, vector, list(range(8))), _shuffle(builder, vector, vector, list(range(8, 16))))
-    quad = builder.fadd(_shuffle(builder, halves, halves, list(range(4))), _shuffle(builder, halves, halves, list(range(4, 8))))
-    builder.store(quad, builder.bitcast(builder.gep(data, [index]), quad.type.as_pointer()), align=4)
+    def quad_address(data: Any, index: Any) -> Any:
+        return builder.bitcast(builder.gep(data, [index]), quad.as_pointer())
+
+    def weight(index: Any) -> Any:
+        value = builder.load(builder.gep(scratch, [index]))
+        return _shuffle(builder, builder.insert_element(nothing, value, ir.Constant(_INTEGER, 0)), nothing, [0] * 4)
+
+    def chain(terms: list[tuple[Any, Any]]) -> Any:
+        total = builder.fmul(*terms[0])
+        for value, factor in terms[1:]:
+            total = _emit_multiply_add(builder, value, factor, total)
+        return total
+
+    across = [weight(offset(weights_x, k)) for k in range(4)]
+    rows = []
+    for k in range(4):
+        pixels = [builder.load(quad_address(image, offset(first, 4 * column)), align=4) for column in range(4)]
+        rows.append((chain(list(zip(pixels, across, strict=True))), weight(offset(weights_y, k))))
+        first = builder.add(first, stride)
+    builder.store(chain(rows), quad_address(scratch, result), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
@@ -177,7 +199,9 @@ def _emit_any_differ(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _emit_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    return _call(builder, f"llvm.fma.v{LANES}f32", _FLOATS, a, b, c)
+    if not FUSED:  # LLVM would call a function of the C library per lane
+        return builder.fadd(builder.fmul(a, b), c)
+    return _call(builder, f"llvm.fma.v{a.type.count}f32", a.type, a, b, c)
 
 
 def _emit_root(builder: Any, a: Any, fastmath: tuple[str, ...] = ()) -> Any:
@@ -192,7 +216,7 @@ def _emit_hypot(builder: Any, a: Any, b: Any) -> Any:
 
 def _emit_rough(name: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
     def emit(builder: Any, a: Any) -> Any:
-        if _ROUGH:
+        if ROUGH:
             return _call(builder, f"llvm.x86.avx512.{name}14.ps.512", _FLOATS, a, a, ir.Constant(ir.IntType(LANES), -1))
         return builder.fdiv(_constant(1.0), otherwise(builder, a), flags=("fast",))
 
@@ -208,14 +232,15 @@ load_every_third = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(3, c
 load_every_fourth = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(4, channel)) for channel in range(4)]
 """load_every_fourth[c](array, index): ``array[index + c : index + 64 : 4]``, unchecked."""
 
-load_each_four_times = _define(VECTOR, (ARRAY, types.intp), _emit_load_each_four_times)
-"""load_each_four_times(array, index): the four values from ``array[index]`` on, each in four lanes, unchecked."""
-
 store_interleaved = _define(types.void, (ARRAY, types.intp, VECTOR, VECTOR, VECTOR, VECTOR), _emit_store_interleaved)
 """store_interleaved(array, index, a, b, c, d): write a[0], b[0], c[0], d[0], a[1] and so on, unchecked."""
 
-store_sum_of_fours = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store_sum_of_fours)
-"""store_sum_of_fours(array, index, vector): write the sum of lanes 0-3, 4-7, 8-11, 12-15 as four values, unchecked."""
+interpolate = _define(types.void, (ARRAY, types.intp, types.intp, ARRAY, types.intp, types.intp, types.intp), _emit_interpolate)
+"""interpolate(image, first, stride, scratch, weights_x, weights_y, result): bicubic, of one pixel of four channels, unchecked.
+
+The window's first value is ``image[first]``, its rows are `stride` apart; the four weights along x and y begin at
+``scratch[weights_x]`` and ``scratch[weights_y]``, the four results at ``scratch[result]``.
+"""
 
 store = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store)
 """store(array, index, vector): write sixteen values from ``array[index]`` on, unchecked."""
@@ -251,13 +276,13 @@ nearest = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.ne
 """nearest(a): rounded to the nearest whole number, halves to even."""
 
 multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), _emit_multiply_add)
-"""multiply_add(a, b, c): a * b + c, rounded once."""
+"""multiply_add(a, b, c): a * b + c, rounded once where the machine is `FUSED`."""
 
 multiply_subtract = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, a, b, builder.fneg(c)))
-"""multiply_subtract(a, b, c): a * b - c, rounded once."""
+"""multiply_subtract(a, b, c): a * b - c, likewise."""
 
 subtract_product = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, builder.fneg(a), b, c))
-"""subtract_product(a, b, c): c - a * b, rounded once."""
+"""subtract_product(a, b, c): c - a * b, likewise."""
 
 hypot_in_float64 = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
 """hypot_in_float64(a, b): the root of the float64 sum of squares, rounded to float32, as the C library's hypotf."""
