@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
-from flowkit.model.config import STResNetConfig
 from flowkit.model.stresnet import STResNet
-
-STREAMS = ("appearance", "motion")
-SMALL = STResNetConfig(num_classes=5, stage_units=(2, 3, 2, 3), base_width=4, input_size=64)
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +19,6 @@ def _float64():
     yield
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(num_threads)
-
-
-def network(config: STResNetConfig = SMALL, *, checkpoint_activations: bool = False) -> STResNet:
-    model = STResNet(config, checkpoint_activations=checkpoint_activations).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-    return model
-
-
-def clips(num_clips: int = 2, num_frames: int = 4):
-    return torch.randn(num_clips, num_frames, 3, 64, 64), torch.randn(num_clips, num_frames, 20, 64, 64)
 
 
 def loss(logits: torch.Tensor) -> torch.Tensor:
@@ -77,7 +57,7 @@ def test_m10_gradient_of_the_appearance_sum_is_eq_3(stage):
 
 @pytest.mark.parametrize("kind", ["additive", "multiplicative"])
 def test_m11_gradient_into_the_motion_stream_is_eq_4_with_the_relus_gate(kind):
-    model = network(replace(SMALL, injection_kind=kind))
+    model = network(injection_kind=kind)
     watch = Watch(model, 4)  # the last stage: nothing but the skip brings the appearance loss there
     loss(model(*clips()).appearance).backward()
     gate = watch.value["motion a"] > 0
@@ -91,10 +71,10 @@ def test_m11_gradient_into_the_motion_stream_is_eq_4_with_the_relus_gate(kind):
 def test_m11_the_skip_adds_to_the_motion_streams_own_gradient(stage):
     model = network()
     watch = Watch(model, stage)
-    loss(model(*clips(num_frames=4)).appearance).backward()
+    loss(model(*clips()).appearance).backward()
     x = watch.value["motion a"].relu().requires_grad_()
     unit_b = getattr(model.motion, f"layer{stage}")[1]
-    own = torch.autograd.grad(unit_b(x, x, 4), x, watch.gradient["motion b"])[0]  # identity path and residual branch
+    own = torch.autograd.grad(unit_b(x, x, 5), x, watch.gradient["motion b"])[0]  # identity path and residual branch
     expected = (own + watch.gradient["appearance branch"]) * (watch.value["motion a"] > 0)
     assert (watch.gradient["motion a"] - expected).norm() <= 1e-14 * expected.norm()
 
@@ -155,7 +135,7 @@ def test_running_moments_take_a_twentieth_of_the_new_ones():
 def test_m23_checkpointing_keeps_fewer_activations():
     kept = {}
     for checkpointed in (False, True):
-        model = network(checkpoint_activations=checkpointed)
+        model = STResNet(SMALL, checkpoint_activations=checkpointed).eval()
         sizes: dict[int, int] = {}
 
         def pack(tensor, sizes=sizes):
@@ -183,7 +163,7 @@ def test_m23_backward_works_twice():
 
 @pytest.mark.parametrize("injection", ["none", "residual", "direct"])
 def test_m23_the_sums_before_the_relu_survive_the_forward_pass(injection):
-    model = network(replace(SMALL, injection=injection))
+    model = network(injection=injection)
     watches = [Watch(model, stage) for stage in range(1, 5)]
     model(*clips())
     for watch in watches:
@@ -193,7 +173,7 @@ def test_m23_the_sums_before_the_relu_survive_the_forward_pass(injection):
 
 
 def test_gradients_are_those_of_finite_differences():
-    model = network(replace(SMALL, stage_units=(2, 2, 2, 2), base_width=2, temporal_pool=True, injection_direction="both"))
+    model = network(stage_units=(2, 2, 2, 2), base_width=2, temporal_pool=True, injection_direction="both")
     rgb, flow = torch.randn(1, 3, 3, 32, 32), torch.randn(1, 3, 20, 32, 32)
     parameters = dict(model.named_parameters())
 
