@@ -43,10 +43,10 @@ TRAIN_OPTIONS = ("--recipe", "small")
 @click.option("--overwrite", is_flag=True, help="Replace the videos, list and data root of an earlier demo in DIR; nothing else there.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the scenes and of the training.")
 @click.option(
-    "--train-videos", type=click.IntRange(1, 500), default=10, show_default=True, metavar="N", help="Training videos of each class."
+    "--train-videos", type=click.IntRange(1, 500), default=12, show_default=True, metavar="N", help="Training videos of each class."
 )
 @click.option("--test-videos", type=click.IntRange(1, 500), default=6, show_default=True, metavar="N", help="Test videos of each class.")
-@click.option("--frames", type=click.IntRange(11, 10_000), default=13, show_default=True, metavar="N", help="Frames of each video.")
+@click.option("--frames", type=click.IntRange(11, 10_000), default=12, show_default=True, metavar="N", help="Frames of each video.")
 @click.option("--steps-per-phase", type=click.IntRange(min=1), metavar="N", help="Train for so many steps only, to see that all works.")
 def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_videos: int, frames: int, steps_per_phase: int | None) -> int:
     """Run the whole pipeline on generated videos, in minutes.

@@ -44,11 +44,11 @@ CHROMA_RANGE = (42.0, 50.0)  # distance from grey in the (Cb, Cr) plane
 OBJECT_LUMA_RANGE = (72.0, 164.0)  # every hue of that chroma exists in RGB at these luminances
 BACKGROUND_LUMA_RANGE = (40.0, 215.0)
 BACKGROUND_CHROMA = 9.0  # at most; of any hue
-RADIUS_RANGE = (0.15, 0.27)  # in frame heights, as all lengths below
+RADIUS_RANGE = (0.14, 0.28)  # in frame heights, as all lengths below
 Y_RANGE = (0.3, 0.7)
 X_MARGIN = 0.3  # x lies in [X_MARGIN, width / height - X_MARGIN]
-SPEED_RANGE = (0.018, 0.034)  # of the object's centre, or of its rim when it pulses, per frame
-SHAKE_AMPLITUDE = 0.008
+SPEED_RANGE = (0.026, 0.042)  # of the object's centre, or of its rim when it pulses, per frame
+SHAKE_AMPLITUDE = 0.006
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class SceneSettings:
     frame_rate : int
     """
 
-    num_frames: int = 13
+    num_frames: int = 12
     width: int = 160
     height: int = 120
     frame_rate: int = 12
@@ -384,7 +384,7 @@ def write_scenes(
     root: Path,
     *,
     seed: int = 0,
-    train_per_class: int = 10,
+    train_per_class: int = 12,
     test_per_class: int = 6,
     settings: SceneSettings | None = None,
     on_video: Callable[[GeneratedVideo], None] | None = None,
