@@ -18,7 +18,8 @@ import numpy as np
 from flowkit.errors import ShardFormatError
 from flowkit.shards.chunks import check_chunk, decode_chunks
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
-from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure, VideoLayout
+from flowkit.shards.layout import ChunkRun, JpegRun, ShardStructure, VideoLayout
+from flowkit.shards.shard_bytes import ShardBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,6 @@ storage than the format's, places outside the file. What passes is plain numbers
 
 from __future__ import annotations
 
-import os
-import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +33,7 @@ from flowkit.shards.schema import (
     data_sets,
     group_name,
 )
+from flowkit.shards.shard_bytes import ShardBytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,55 +97,6 @@ class VideoLayout:
             "codec": self.attributes.codec,
             "short_side": min(self.height, self.width),
         }
-
-
-class ShardBytes:
-    """Reads places of one file: by pread, so that threads and forked processes may share it.
-
-    Parameters
-    ----------
-    path : Path
-        A regular file; anything else (a pipe, a device) is refused.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ShardFormatError(f"{path} is not a file")
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        self.size = status.st_size
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start`; a file that ends before is refused."""
-        data = self._read_some(start, size)
-        while len(data) < size:  # systems read at most 2 GiB at once, network file systems less when they like
-            more = self._read_some(start + len(data), size - len(data))
-            if not more:
-                raise ShardFormatError(f"{self.path} is truncated: it ends before byte {start + size}")
-            data += more
-        return data
-
-    def _read_some(self, start: int, size: int) -> bytes:
-        if hasattr(os, "pread"):
-            return os.pread(self._descriptor, size, start)
-        os.lseek(self._descriptor, start, os.SEEK_SET)  # Windows
-        return os.read(self._descriptor, size)
-
-    def close(self) -> None:
-        """Close the file; a second time does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            self.close()
 
 
 class ShardStructure:

@@ -17,7 +17,8 @@ import numpy as np
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.shards.chunks import decode_chunks
 from flowkit.shards.jpeg import decode_jpeg
-from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure, VideoLayout
+from flowkit.shards.layout import ChunkRun, JpegRun, ShardStructure, VideoLayout
+from flowkit.shards.shard_bytes import ShardBytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,9 @@ from flowkit.files import PART_SUFFIX, replacing
 from flowkit.shards.chunks import ChunkPipeline, check_chunk
 from flowkit.shards.container import Chunks, Images, NewShard
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
-from flowkit.shards.layout import ChunkRun, JpegRun, ShardBytes, ShardStructure, VideoLayout
+from flowkit.shards.layout import ChunkRun, JpegRun, ShardStructure, VideoLayout
 from flowkit.shards.schema import CODECS, MAX_PIXELS, MAX_SIDE_PX, MAX_VIDEOS, ClipAttributes
+from flowkit.shards.shard_bytes import ShardBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,61 @@
+"""The bytes of a shard file, read by place, without a position that processes or threads would share."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from flowkit.errors import ShardFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ShardBytes:
+    """Reads places of one file: by pread, so that threads and forked processes may share it.
+
+    Parameters
+    ----------
+    path : Path
+        A regular file; anything else (a pipe, a device) is refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ShardFormatError(f"{path} is not a file")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self.size = status.st_size
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return `size` bytes from `start`; a file that ends before is refused."""
+        data = self._read_some(start, size)
+        while len(data) < size:  # systems read at most 2 GiB at once, network file systems less when they like
+            more = self._read_some(start + len(data), size - len(data))
+            if not more:
+                raise ShardFormatError(f"{self.path} is truncated: it ends before byte {start + size}")
+            data += more
+        return data
+
+    def _read_some(self, start: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._descriptor, size, start)
+        os.lseek(self._descriptor, start, os.SEEK_SET)  # Windows
+        return os.read(self._descriptor, size)
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()
