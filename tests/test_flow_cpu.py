@@ -1,6 +1,10 @@
 """The compiled solver: strict equals the installed OpenCV bit for bit, fast is within its gates, and both stream.
 
-To test against another OpenCV, give it a virtual environment of its own (CONTRIBUTING.md has the command).
+To test against another OpenCV than the installed one, give it an environment of its own:
+
+    python -m venv other
+    other/bin/pip install numpy numba pytest av opencv-contrib-python-headless==4.14.0.94
+    PYTHONPATH=. other/bin/python -m pytest tests/test_flow_cpu.py tests/test_flow_reference.py tests/test_flow_kernels.py
 """
 
 from __future__ import annotations

@@ -31,6 +31,12 @@ hits = [sum(kernel.stats.cache_hits.values()) for kernel in kernels]
 print(json.dumps({"sum": float(abs(flow).sum()), "hits": hits, "folder": str(jit.CACHE_FOLDER)}))
 """
 
+WRITE_CACHE = """
+import numpy as np
+from flowkit.flow import warp
+warp._differentiate(np.ones(256, np.float32), np.zeros(768, np.float32), 16, 16, 0, 48, 3, 1)
+"""
+
 
 @compile_part
 def roots(a: np.ndarray, b: np.ndarray, result: np.ndarray, doubt: np.float32) -> None:
@@ -196,6 +202,30 @@ print(json.dumps({"folder": str(jit.CACHE_FOLDER), "sum": float(result.sum())}))
 """
     answer = run(code, NUMBA_CACHE_DIR=str(blocked / "cache"))
     assert answer == {"folder": "None", "sum": 256}
+
+
+@pytest.mark.parametrize("fault", ["jit.CACHE_FOLDER.write_text('no folder any more')", "cut_short()"])
+def test_kernels_run_though_their_cache_folder_has_gone_or_is_damaged(tmp_path: Path, fault: str) -> None:
+    code = f"""
+import json, logging, shutil
+import numpy as np
+from flowkit.flow import jit, warp
+said, result = [], np.zeros(3 * 256, np.float32)
+def differentiate(): warp._differentiate(np.ones(256, np.float32), result, 16, 16, 0, 48, 3, 1)
+def cut_short():
+    import subprocess, sys
+    subprocess.run([sys.executable, "-c", {WRITE_CACHE!r}], check=True)
+    for path in jit.CACHE_FOLDER.rglob("*.nbc"): path.write_bytes(path.read_bytes()[:100])
+shutil.rmtree(jit.CACHE_FOLDER)
+{fault}
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+jit.logger.addHandler(handler)
+jit.logger.setLevel("INFO")
+differentiate()
+print(json.dumps({{"said": len(said), "sum": float(result.sum())}}))
+"""
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)) == {"said": 1, "sum": 256}
 
 
 def test_an_unusable_cache_folder_is_passed_over_for_the_next(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def to_grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grey
 
 
-def warm_up() -> None:
-    """Compile the CPU kernels, or load them from the disk cache, so that the first pair is as fast as the others."""
+def warm_up(mode: str = "strict") -> None:
+    """Compile the CPU kernels of a mode, or load them from the disk cache; workers started afterwards find them there."""
     import numpy as np
 
-    compute_flow(np.zeros((2, 16, 16), np.uint8))
+    compute_flow(np.zeros((2, 16, 16), np.uint8), mode=mode)

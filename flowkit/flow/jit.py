@@ -3,8 +3,8 @@
 
 numba's default cache beside the source file has three gaps that matter here: it does not notice when a module that the
 kernel imports has changed, it mixes the code of different processors in one index (a home folder shared by a cluster), and
-it raises where no folder can be written. So the kernels are cached under a folder named after the processor and the content
-of the kernel sources; without a writable folder they are compiled in every process.
+it raises where no folder can be written. So the kernels are cached under a folder named after the processor, numba's
+version and the content of the kernel sources; without a writable folder they are compiled in every process.
 
 Every kernel has exactly one signature. Processes that start at once then write the same bytes under the same name, and a
 process never finds another kernel's code under its own.
@@ -12,9 +12,11 @@ process never finds another kernel's code under its own.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_CACHE_FAULTS = (OSError, EOFError, pickle.UnpicklingError)  # disk full, folder gone, file cut short
 _SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "simd.py", "warp.py")
 
 
@@ -50,8 +53,8 @@ def _candidate_folders() -> list[Path]:
 
 
 def _cache_folder() -> Path | None:
-    """Return a writable folder for this processor and these sources, or None."""
-    digest = hashlib.sha256()
+    """Return a writable folder for this processor, this numba and these sources, or None."""
+    digest = hashlib.sha256(f"{numba.__version__} {sorted(binding.get_host_cpu_features().items())}".encode())
     for name in _SOURCES:
         digest.update((Path(__file__).parent / name).read_bytes())
     name = f"{binding.get_host_cpu_name()}-{digest.hexdigest()[:12]}"
@@ -73,14 +76,29 @@ CACHE_FOLDER = _cache_folder()
 
 def compile_kernel(function: Function) -> Function:
     """Compile `function` when it is first called, and keep the machine code on disk. For functions called from Python."""
+    uncached = numba.njit(nogil=True, error_model="numpy")(function)
     if CACHE_FOLDER is None:
-        return compile_part(function)
+        return cast("Function", uncached)
     before = numba_config.CACHE_DIR
     numba_config.CACHE_DIR = str(CACHE_FOLDER)  # read when the dispatcher is made, which is now
     try:
-        return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+        cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
         numba_config.CACHE_DIR = before
+    kernel = cached
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        nonlocal kernel
+        try:
+            return kernel(*arguments)
+        except _CACHE_FAULTS as error:  # kernels raise nothing themselves
+            logger.info("%s is compiled, but not kept on disk: %r", function.__name__, error)
+            kernel = uncached
+            return kernel(*arguments)
+
+    call.stats = cached.stats  # type: ignore[attr-defined]
+    return cast("Function", call)
 
 
 def compile_part(function: Function) -> Function:
