@@ -1,8 +1,9 @@
 """TV-L1 on one CPU core: the pyramid, the warps and the outer loop around the compiled inner loop of `kernels`.
 
-The algorithm is that of OpenCV's ``DualTVL1OpticalFlow`` [1]_: in mode ``strict`` the result equals that of the installed
-OpenCV bit for bit, because the primitives (resize, remap, median) are OpenCV's own. Mode ``fast`` does the same steps with
-estimates instead of exact divisions and roots; it differs by less than two versions of OpenCV do.
+The algorithm is that of OpenCV's ``DualTVL1OpticalFlow`` [1]_. In mode ``strict`` the result equals that of the installed
+OpenCV bit for bit: the inner loop keeps its order of float operations, resizing is OpenCV's own, the median rounds nothing,
+and the warp is OpenCV's or has been found equal to it. Mode ``fast`` does the same steps with estimates instead of exact
+divisions and roots; it differs by less than two versions of OpenCV do.
 
 A solver works on one core. OpenCV's own threads help little here and fight with one another when there is a process per
 core; how many they are is a setting of the process and so its owner's choice: call ``cv2.setNumThreads(1)`` in workers.

@@ -220,7 +220,7 @@ def _warp_and_linearise(
     width: int,
     rounded: bool,
 ) -> None:
-    """Do what OpenCV's bicubic remap and `_linearise` do, with sums in another order: the warp of mode ``fast``.
+    """Do what OpenCV's bicubic remap and `_linearise` do, a row at a time, in the order of OpenCV 5's float operations.
 
     `framed` holds I1, dI1/dx, dI1/dy and an unused channel, in a frame of `_FRAME` pixels of zeros; a window of 4 x 4 pixels
     that lies outside the image is moved into the frame. If `rounded`, coordinates are rounded to 1/32 px, as in OpenCV 4.
