@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from flowkit import __version__
 from flowkit.errors import CheckpointError
 from flowkit.files import write_atomically
-from flowkit.model.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Provenance, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, save_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from flowkit.model.checkpoint import Checkpoint
+    from flowkit.model.checkpoint import Checkpoint, Provenance
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
@@ -36,22 +36,6 @@ class PhaseFolder:
         """Whether the phase's final weights are there."""
         return (self.path / WEIGHTS_NAME).is_file()
 
-    def provenance(self) -> Provenance | None:
-        """Return what config.json says the phase is trained on and how; None where there is no such file.
-
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged or foreign.
-        """
-        path = self.path / CONFIG_NAME
-        if not path.is_file():
-            return None
-        try:
-            return Provenance.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, CheckpointError) as cause:
-            raise CheckpointError(f"{path}: {cause}") from cause
-
     def claim(self, provenance: Provenance, command: dict[str, Any]) -> None:
         """Begin the phase, or make sure that what was begun here is the same.
 
@@ -64,19 +48,19 @@ class PhaseFolder:
         Raises
         ------
         CheckpointError
-            If the phase was begun with other settings or data; names all that differs.
+            If there are weights or a checkpoint of other settings or data; names all that differs.
         """
-        existing = self.provenance()
-        if existing is None:
-            text = json.dumps({**provenance.to_dict(), "created_by": f"flowkit {__version__}", **command}, indent=1, ensure_ascii=False)
-            write_atomically(self.path / CONFIG_NAME, text + "\n")
-            return
-        differences = existing.differences(provenance)
-        if differences:
-            raise CheckpointError(
-                f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or `--run NAME` for a run of its own, "
-                "or `--restart` to discard this one"
-            )
+        if self.done or (self.path / CHECKPOINT_NAME).is_file():
+            differences = load_checkpoint(self.path).provenance.differences(provenance)
+            if differences:
+                raise CheckpointError(
+                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or `--run NAME` for a run of its "
+                    "own, or `--restart` to discard this one"
+                )
+        text = json.dumps({**provenance.to_dict(), "created_by": f"flowkit {__version__}", **command}, indent=1, ensure_ascii=False)
+        path = self.path / CONFIG_NAME
+        if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
+            write_atomically(path, text + "\n")
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint to go on from, if there is one."""

@@ -35,7 +35,7 @@ class TrainConfig:
     recipe : str
         The recipe these settings come from.
     weights : str
-        What the base streams start from: ``imagenet``, ``none``, or a file's name and digest.
+        What the base streams start from: ``imagenet``, ``none``, or ``sha256:`` and a file's digest.
     seed : int
         Every random draw is a function of it, the phase, the step and the place in the batch.
     num_samples : int

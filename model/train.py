@@ -123,7 +123,7 @@ def train(
         num_classes=len(listed.classes),
         num_videos=len(listed.train),
         short_side=_short_side(dataset, listed),
-        weights=start.name,
+        weights=start.identity,
         paper_steps=paper_steps,
         overrides={**start.overrides, **(overrides or {})},
     )
@@ -133,7 +133,7 @@ def train(
                 f"{phase}: the {configs[phase].num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
                 f"{execution.world} processes; choose --batch and --bn-group so that they can"
             )
-    on_event(RunStarted(chosen, str(device), start.name, len(listed.train), len(listed.classes)))
+    on_event(RunStarted(chosen, str(device), str(start.source), len(listed.train), len(listed.classes)))
 
     trained: list[Phase] = []
     skipped: list[Phase] = []
@@ -170,26 +170,32 @@ class _Start:
     """What the base streams start from, read when first needed."""
 
     def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
-        self._source = source
+        self.source = source
         self._depth = int(overrides.get("depth", 50))
         self._stride = overrides.get("stride_in_1x1")
         self._pretrained: PretrainedWeights | None = None
-        self.name = source if isinstance(source, str) else f"{source.name} (sha256 {self._digest(source)[:16]})"
+        # A file is known by its contents, so that it may be moved.
+        self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
         # A file says where its network's stride is; torchvision's is on the 3x3.
         self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
 
     def read(self) -> PretrainedWeights:
         """Return the weights, fetched or read once."""
         if self._pretrained is None:
-            assert self._source != "none"
-            self._pretrained = pretrained_state(self._source, self._depth, stride_in_1x1=self._stride)
+            assert self.source != "none"
+            self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
         return self._pretrained
 
     def give(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
         """Give a phase's network its first weights."""
-        weights = self.read() if config.phase in BASE_PHASES and self._source != "none" else None
+        weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
         before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
-        start_network(network, config, weights, before)
+        try:
+            start_network(network, config, weights, before)
+        except CheckpointError as cause:
+            if weights is None or config.recipe != "small":
+                raise
+            raise CheckpointError(f"{cause} (The small recipe's network is narrow; a ResNet's weights need --recipe paper.)") from cause
 
     @staticmethod
     def _digest(source: Path) -> str:

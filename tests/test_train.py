@@ -279,6 +279,15 @@ def test_a_missing_weights_file_names_the_option(root):
         run(root, weights=root / "gone.safetensors")
 
 
+def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_nothing_in_the_way(root):
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, root / "resnet.safetensors")
+    with pytest.raises(CheckpointError, match="--recipe paper"):
+        run(root, weights=root / "resnet.safetensors")
+    assert run(root, phases=["appearance"])[0].trained == ("appearance",)
+
+
 def test_ranks_add_up_to_one(undisturbed, root):
     """Two processes: the same samples, the same sub-batches, so the same losses but for rounding."""
     script = (
