@@ -1,7 +1,7 @@
 """Samples from shards: the right frames and stacks, the same whatever process reads them, damage named."""
 
+import multiprocessing
 import pickle
-import signal
 from dataclasses import replace
 
 import cv2
@@ -168,15 +168,18 @@ def test_a_clip_of_eleven_frames_gives_its_one_stack_and_one_of_ten_is_refused()
         training_centres(sample_generator(0, "motion", 0, 0), 10, num_samples=1, tau_min=1, tau_max=1)
 
 
+def load_after_opencv_used_threads(clips):
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((1500, 1500, 3), np.uint8), (0, 0), 5)  # starts OpenCV's threads in this process
+    assert len(list(whole_clip_loader(clips, range(len(clips)), num_workers=2))) == len(clips)
+
+
 def test_workers_forked_after_opencv_used_threads_do_not_wait_for_ever(dataset):
     split = dataset.split(1)
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(2)
-    try:
-        cv2.GaussianBlur(np.zeros((1500, 1500, 3), np.uint8), (0, 0), 5)  # starts OpenCV's threads in this process
-        signal.alarm(60)  # ends the whole run rather than wait for ever
-        assert len(list(whole_clip_loader(clips, range(len(clips)), num_workers=2))) == len(clips)
-    finally:
-        signal.alarm(0)
-        cv2.setNumThreads(threads)
+    process = multiprocessing.get_context("spawn").Process(target=load_after_opencv_used_threads, args=(clips,))
+    process.start()
+    process.join(60)
+    for child in multiprocessing.active_children():  # it would wait for ever for its own workers
+        child.kill()
+    assert process.exitcode == 0
