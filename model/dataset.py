@@ -263,6 +263,11 @@ def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_wo
 
 
 def _loader(clips: TorchDataset[Any], num_workers: int, **settings: Any) -> DataLoader[Any]:
+    if num_workers:
+        import cv2
+
+        # Before the fork: a worker that is forked while OpenCV has threads waits for ever when it touches them.
+        cv2.setNumThreads(1)
     # The loader draws a seed for its workers; a generator of its own leaves the caller's random numbers alone.
     return DataLoader(
         clips, num_workers=num_workers, generator=torch.Generator(), worker_init_fn=_start_worker if num_workers else None, **settings
@@ -270,11 +275,8 @@ def _loader(clips: TorchDataset[Any], num_workers: int, **settings: Any) -> Data
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which finishes its step first, and the cores to each other."""
-    import cv2
-
+    """Leave Ctrl-C to the main process, which finishes its step first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 def _unchanged(clip: WholeClip | Unreadable) -> WholeClip | Unreadable:
