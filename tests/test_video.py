@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError, VideoDecodeError
@@ -54,6 +55,8 @@ def encode(
             stream.sample_aspect_ratio = aspect
         for index, pixels_of_frame in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels_of_frame, format="rgb24")
+            # With its usual threads libswscale now and then writes wrong pixels into a frame as small as these.
+            frame = VideoReformatter().reformat(frame, format=pixels, threads=1)
             frame.pts, frame.time_base = (index if pts is None else pts[index]), Fraction(1, rate)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
