@@ -16,7 +16,7 @@ from flowkit.cli.options import data_option, split_option
 from flowkit.model.recipes import OVERRIDES, PHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from flowkit.model.events import TrainEvent
 
@@ -83,6 +83,11 @@ def _recipe_options(command: Any) -> Any:
 @click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read and crop.  [default: 0 on a CPU, cores - 1 on CUDA]")
 @click.option("--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes.")
+@click.option(
+    "--tensorboard",
+    is_flag=True,
+    help="Write live curves for TensorBoard into each phase's folder (needs the extra `tensorboard`).",
+)
 @click.option("--resume/--restart", default=True, help="Go on where the run stopped (the default), or discard these phases and begin anew.")
 def train(
     data: Path,
@@ -97,6 +102,7 @@ def train(
     amp: str,
     workers: int | None,
     checkpoint_steps: int | None,
+    tensorboard: bool,
     resume: bool,
     **settings: Any,
 ) -> int:
@@ -122,7 +128,7 @@ def train(
             rank=rank,
             world=world,
         )
-        with TrainingDisplay(quiet=rank > 0) as display:
+        with TrainingDisplay(quiet=rank > 0) as display, _live_curves(tensorboard and rank == 0, data, run, split) as tell_curves:
             report = run_training(
                 data,
                 split=split,
@@ -134,7 +140,7 @@ def train(
                 overrides=overrides,
                 execution=execution,
                 restart=not resume,
-                on_event=display.tell,
+                on_event=_told_to(display.tell, tell_curves),
                 should_stop=lambda: stop.signal is not None,
             )
     if report.stopped:
@@ -227,6 +233,26 @@ def resume_command() -> str:
     import shlex
 
     return "flowkit " + shlex.join(argument for argument in sys.argv[1:] if argument != "--restart")
+
+
+@contextmanager
+def _live_curves(wanted: bool, data: Path, run: str, split: int) -> Iterator[Callable[[TrainEvent], None]]:
+    """Yield what training's events are told to for TensorBoard's sake; nothing listens unless that is wanted."""
+    if not wanted:
+        yield lambda event: None
+        return
+    from flowkit.model.live_curves import LiveCurves
+
+    with LiveCurves(data, run=run, split=split) as curves:
+        yield curves.tell
+
+
+def _told_to(*listeners: Callable[[TrainEvent], None]) -> Callable[[TrainEvent], None]:
+    def tell(event: TrainEvent) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from flowkit.model.recipes import Phase, RecipeName
@@ -42,7 +43,10 @@ class PhaseStarted:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One step was taken. `step` counts from 0; `seconds` include `data_seconds`, the wait for data."""
+    """One step was taken. `step` counts from 0; `seconds` include `data_seconds`, the wait for data.
+
+    `measured` holds each stream's loss and share of right videos in the batch, as metrics.jsonl names them: ``loss_motion``.
+    """
 
     phase: Phase
     step: int
@@ -51,6 +55,7 @@ class StepDone:
     learning_rate: float
     seconds: float
     data_seconds: float
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ class PhaseRun:
                         values["lr"],
                         values["seconds"],
                         values["data_seconds"],
+                        {name: value for name, value in values.items() if name.startswith(("loss_", "accuracy_"))},
                     )
                 )
                 stop = any_rank(should_stop(), self.device, execution.world)
