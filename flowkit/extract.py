@@ -6,6 +6,7 @@ the index names is on disk.
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import time
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 Task = VideoJob | SegmentJob
 
-MAX_SHARE = 0.5  # of one process's work, above which a video is cut into segments
+GRAIN = 1 / 8  # of one process's work: a video that would end later than this after an even end is cut into pieces of this
+MAX_PIECES = 2  # for each process; a piece must decode what lies before it
 MIN_SEGMENT = 24  # flow fields; decoding up to a segment's start must stay small beside solving it
 
 
@@ -301,30 +303,35 @@ class _Run:
 
 
 def cut(jobs: Sequence[VideoJob], num_processes: int) -> deque[Task]:
-    """Return the tasks of a run: whole videos, and segments of those too long for one process.
+    """Return the tasks of a run: whole videos, and segments of those that would keep the last processes at work alone.
 
-    A video is cut when it is so large a share of the work that processes would be left idle beside it. The bytes of its clip
+    Whoever is free takes the next task. Played through with the sizes of the sources, this shows which videos would end late: one
+    that is much of all the work, or the last few that are left for many processes. These are cut. The bytes of their clips
     are the same either way.
     """
     from flowkit.video import probe
 
-    total_bytes = sum(job.source_bytes for job in jobs) or 1
+    even_end = sum(job.source_bytes for job in jobs) / num_processes
+    free_at = [0.0] * num_processes  # a heap
     tasks: deque[Task] = deque()
     for job in jobs:
-        share = job.source_bytes / total_bytes * num_processes  # of one process's work
-        num_pairs = 0
-        if share > MAX_SHARE:
+        num_pairs, num_pieces = 0, 1
+        if free_at[0] + job.source_bytes > (1 + GRAIN) * even_end:
             try:
                 num_pairs = probe(job.path).header_frames - 1
             except VideoDecodeError:  # found and reported when it is its turn
                 num_pairs = 0
-        num_pieces = min(math.ceil(share / MAX_SHARE), num_pairs // MIN_SEGMENT)
+            num_pieces = min(math.ceil(job.source_bytes / (GRAIN * even_end)), MAX_PIECES * num_processes, num_pairs // MIN_SEGMENT)
         if num_pieces < 2:
             tasks.append(job)
-            continue
-        ranges = missing_ranges(find_segments(job.segment_folder), num_pairs, num_pieces)
-        for start, stop in ranges:
-            tasks.append(SegmentJob(job, start, stop, max((num_pairs if stop is None else stop) - start, 0), len(ranges)))
+            num_pieces = 1
+        else:
+            ranges = missing_ranges(find_segments(job.segment_folder), num_pairs, num_pieces)
+            for start, stop in ranges:
+                tasks.append(SegmentJob(job, start, stop, max((num_pairs if stop is None else stop) - start, 0), len(ranges)))
+            num_pieces = len(ranges)
+        for _ in range(num_pieces):
+            heapq.heapreplace(free_at, free_at[0] + job.source_bytes / num_pieces)
     return tasks
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,7 +110,6 @@ def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path)
 def test_bytes_do_not_depend_on_processes_order_or_segments(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extract(videos, tmp_path / "one", settings=SETTINGS, jobs=1)
     monkeypatch.setattr("flowkit.extract.MIN_SEGMENT", 3)
-    monkeypatch.setattr("flowkit.extract.MAX_SHARE", 0.1)
     shares = plan(videos, tmp_path / "two", settings=SETTINGS)
     from flowkit.extract import cut
     from flowkit.extract_video import SegmentJob
@@ -119,6 +119,44 @@ def test_bytes_do_not_depend_on_processes_order_or_segments(videos: Path, tmp_pa
     assert [r.status for r in report.done] == ["ok"] * 3
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert not (tmp_path / "two" / "clips" / ".segments").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_processes", "num_cut"),
+    [
+        ([1000], 1, 0),  # nobody waits
+        ([1000], 8, 1),
+        ([600] * 4, 2, 0),  # comes out even
+        ([600] * 5, 2, 1),  # the fifth would have one process at work and one idle
+        ([600] * 130, 64, 2),
+        ([600] * 64, 64, 0),
+        ([5000, *[100] * 10], 4, 1),
+        ([600, 590, 10, 5], 2, 0),
+        ([10] * 3, 2, 0),  # too short to cut
+    ],
+)
+def test_videos_that_would_end_late_are_cut_so_that_all_processes_end_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], num_processes: int, num_cut: int
+) -> None:
+    import heapq
+
+    from flowkit.extract import GRAIN, cut
+    from flowkit.extract_video import SegmentJob, VideoJob
+
+    monkeypatch.setattr("flowkit.video.probe", lambda path: SimpleNamespace(header_frames=int(path) + 1))  # a byte a pair
+    jobs = [VideoJob(f"v{k}", str(size), "", str(tmp_path / f"v{k}.h5"), SETTINGS, size, 0) for k, size in enumerate(sizes)]
+    tasks = cut(jobs, num_processes)
+    segments = [task for task in tasks if isinstance(task, SegmentJob)]
+    assert len({task.video.video_id for task in segments}) == num_cut
+    for job in {task.video for task in segments}:
+        own = [task for task in segments if task.video == job]
+        assert [task.start for task in own] == [0, *(task.stop for task in own[:-1])]
+        assert own[-1].stop is None
+    ends = [0.0] * num_processes
+    for task in tasks:
+        heapq.heapreplace(ends, ends[0] + (task.num_pairs if isinstance(task, SegmentJob) else task.source_bytes))
+    if min(sizes) >= 100:
+        assert max(ends) <= (1 + 2 * GRAIN) * sum(sizes) / num_processes
 
 
 @pytest.mark.parametrize(
