@@ -116,6 +116,12 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="Extract only the I-th of N parts of the videos, on several machines.",
 )
 @click.option(
+    "--cluster",
+    metavar="ADDR",
+    default=None,
+    help="Extract on the workers of the Dask scheduler at this address, on machines that share VIDEOS and the data root.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=20.0,
@@ -139,6 +145,7 @@ def extract(
     mapping: Mapping,
     codec: Codec,
     shard: tuple[int, int],
+    cluster: str | None,
     grace: float,
     dry_run: bool,
     strict: bool,
@@ -156,6 +163,8 @@ def extract(
     from flowkit.forecast import forecast
     from flowkit.parallel import StopRequest
 
+    if cluster and (jobs or dry_run):
+        raise click.UsageError("--cluster uses all its workers: leave --jobs out; for a forecast, --dry-run --jobs N without --cluster")
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
     settings = ExtractSettings(
         preset=preset,
@@ -183,6 +192,7 @@ def extract(
             settings=settings,
             jobs=jobs,
             devices=_devices(device),
+            cluster=cluster,
             shard=shard,
             stop=stop,
             grace_seconds=grace,

@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowkit.cluster import Cluster
 from flowkit.data_root import clip_path, open_root
-from flowkit.errors import ManifestError, VideoDecodeError
+from flowkit.errors import ManifestError, ParameterError, VideoDecodeError
 from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256
 from flowkit.files import write_atomically
 from flowkit.flow_service import FlowService
@@ -160,6 +161,7 @@ def extract(
     settings: ExtractSettings,
     jobs: int | None = None,
     devices: Sequence[int] = (0,),
+    cluster: str | None = None,
     shard: tuple[int, int] = (0, 1),
     stop: StopRequest | None = None,
     grace_seconds: float = 20.0,
@@ -180,6 +182,9 @@ def extract(
         Worker processes; default one per core, or two with the cuda solver, whose workers wait for the GPU.
     devices : sequence of int
         GPUs of the cuda solver, one process each.
+    cluster : str, optional
+        Address of a Dask scheduler: its workers do the work instead of processes of this machine. They must see the videos and
+        the root under the same paths.
     shard : (int, int)
         (i, n): only every n-th video, from the i-th.
     stop : StopRequest, optional
@@ -197,29 +202,38 @@ def extract(
     Raises
     ------
     ManifestError, ParameterError
-        See `plan`.
+        See `plan`; also if `cluster` is given with the cuda solver.
     DeviceError
-        If the device of the settings' solver is not to be had.
+        If the device of the settings' solver, or the cluster, is not to be had.
     OSError
         If the disk is full or read-only.
     """
     started = time.monotonic()
+    if cluster is not None:
+        if settings.solver == "cuda":
+            raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
+        videos, root = videos.absolute(), root.absolute()
     todo = plan(videos, root, settings=settings, shard=shard)
     if on_plan is not None:
         on_plan(todo)
     open_root(root, videos, settings)
     with_gpu = settings.solver == "cuda" and bool(todo.jobs)
-    num_jobs = jobs or num_cores() * (2 if with_gpu else 1)
     run = _Run(todo, on_progress)
     with ExitStack() as stack:
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         index = stack.enter_context(closing(IndexWriter(root)))
         to_do: Sequence[VideoJob] = todo.jobs
+        if cluster is not None and to_do:
+            workers = stack.enter_context(Cluster(cluster, root))
+            num_jobs, run_all = workers.num_processes, workers.run_tasks
+        else:
+            num_jobs = jobs or num_cores() * (2 if with_gpu else 1)
+            run_all = partial(run_tasks, jobs=num_jobs)
         if with_gpu:
             service = stack.enter_context(FlowService([partial(_cuda_solver, settings, device) for device in devices]))
             to_do = [replace(job, service=service.addresses[k % len(devices)]) for k, job in enumerate(to_do)]
         run.tasks.extend(cut(to_do, num_jobs))
-        for outcome in run_tasks(extract_task, run.tasks, jobs=num_jobs, stop=stop, grace_seconds=grace_seconds, on_tick=run.tick):
+        for outcome in run_all(extract_task, run.tasks, stop=stop, grace_seconds=grace_seconds, on_tick=run.tick):
             result = run.take(outcome)
             if result is not None:
                 index.append(result)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.config import ExtractSettings
-    from flowkit.parallel import Board
+    from flowkit.parallel import TaskBoard
     from flowkit.shards.schema import ClipAttributes
     from flowkit.video import VideoInfo
 
@@ -80,13 +80,13 @@ class _StoppedError(Exception):
     """The parent asked the workers to stop."""
 
 
-def extract_task(task: VideoJob | SegmentJob, board: Board, slot: int) -> VideoResult | int | None:
+def extract_task(task: VideoJob | SegmentJob, board: TaskBoard, slot: int) -> VideoResult | int | None:
     """Extract one video, or solve a segment of one.
 
     Parameters
     ----------
     task : VideoJob or SegmentJob
-    board : Board
+    board : TaskBoard
         Where the number of flow fields done is noted, in `slot`.
 
     Returns
@@ -127,7 +127,7 @@ def extract_task(task: VideoJob | SegmentJob, board: Board, slot: int) -> VideoR
     return replace(result, seconds=round(time.monotonic() - started, 3))
 
 
-def _extract_video(job: VideoJob, board: Board, slot: int) -> VideoResult:
+def _extract_video(job: VideoJob, board: TaskBoard, slot: int) -> VideoResult:
     from flowkit.shards.writer import ClipWriter
     from flowkit.video import probe
 
@@ -207,7 +207,7 @@ def _client(address: ServiceAddress) -> FlowClient:
     return FlowClient(address)
 
 
-def _solve_segment(task: SegmentJob, board: Board, slot: int) -> int:
+def _solve_segment(task: SegmentJob, board: TaskBoard, slot: int) -> int:
     """Solve flow fields `start` to `stop` of a video, keeping what is finished when a stop comes; return how many."""
     import numpy as np
 

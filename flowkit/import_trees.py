@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowkit.parallel import Board
+    from flowkit.parallel import TaskBoard
 
 # What the tools clip flow at unless told otherwise: gpu_flow's clipFlow, denseflow's and dense_flow's --bound.
 DEFAULT_BOUND_PX: dict[ForeignTool, float] = {"gpu_flow": 20.0, "denseflow": 32.0, "dense_flow": 15.0}
@@ -313,7 +313,7 @@ def _outcomes(todo: deque[ImportJob], jobs: int, stop: StopRequest | None) -> It
         yield Outcome(job, import_video(job))
 
 
-def import_task(job: ImportJob, board: Board, slot: int) -> VideoResult | None:
+def import_task(job: ImportJob, board: TaskBoard, slot: int) -> VideoResult | None:
     """Import one video in a worker process; None if the run is being stopped."""
     return None if board.stopping else import_video(job)
 

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +42,17 @@ class StopRequest:
         """Ask to stop: nothing new is begun, what is in flight may finish."""
         if self.since is None:
             self.signal_number, self.since = signal_number, time.monotonic()
+
+
+class TaskBoard(Protocol):
+    """A task's view of the board: where it notes how far it is, and looks whether to stop."""
+
+    def write(self, slot: int, done: int, expected: int = 0) -> None:
+        """Note in a slot that `done` of `expected` are done (0: unknown)."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the tasks were told to stop what they do."""
 
 
 class Board:
@@ -117,7 +128,7 @@ def num_cores() -> int:
 
 
 def run_tasks(
-    function: Callable[[Task, Board, int], Result],
+    function: Callable[[Task, TaskBoard, int], Result],
     tasks: deque[Task],
     *,
     jobs: int,
@@ -165,7 +176,7 @@ def run_tasks(
 
 
 def _run_until_crash(
-    function: Callable[[Task, Board, int], Result],
+    function: Callable[[Task, TaskBoard, int], Result],
     waiting: deque[Task],
     suspects: list[Task],
     jobs: int,
@@ -217,7 +228,7 @@ def _run_until_crash(
         executor.shutdown(wait=finished, kill_workers=not finished)
 
 
-def _begin(function: Callable[[Task, Board, int], Result], task: Task, board: Board, slot: int) -> tuple[bool, Result | None]:
+def _begin(function: Callable[[Task, TaskBoard, int], Result], task: Task, board: Board, slot: int) -> tuple[bool, Result | None]:
     """In the worker: run the function, unless a stop came while the task waited; return whether it was run, and its result."""
     if board.closing:
         return False, None
