@@ -34,7 +34,7 @@ COMMANDS = {
     "stats": "Count videos, hours and bytes, measure the flow, find leaks between train and test.",
     "inspect": "Draw a video's frames and flow, as pictures people look at.",
     "import": "Take in JPEG flow trees of gpu_flow, denseflow or dense_flow.",
-    "export": "Write frames and flow as trees of images, or WebDataset tars.",
+    "export": "Write frames and flow as images or WebDataset tars, or a trained network as safetensors or ONNX.",
     "doctor": "Show versions and devices, what is missing and what to do.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }

@@ -147,11 +147,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         )
 
 
-def save_weights(path: Path, checkpoint: Checkpoint) -> None:
-    """Write final weights as safetensors, with their provenance in its header."""
+def save_weights(path: Path, checkpoint: Checkpoint, *, description: Mapping[str, str] | None = None) -> None:
+    """Write final weights as safetensors, with their provenance, and more that may describe them, in its header."""
     from safetensors.torch import save
 
     metadata = {
+        **(description or {}),
         "format": _WEIGHTS_FORMAT,
         "format_version": str(_FORMAT_VERSION),
         "created_by": f"flowkit {__version__}",
@@ -159,7 +160,8 @@ def save_weights(path: Path, checkpoint: Checkpoint) -> None:
         "step": str(checkpoint.step),
         "stride_in_1x1": str(checkpoint.provenance.config.network.stride_in_1x1).lower(),
     }
-    write_atomically(path, save({name: tensor.contiguous() for name, tensor in checkpoint.network.items()}, metadata))
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.network.items()}
+    write_atomically(path, _in_order(save(tensors, metadata)))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -232,6 +234,14 @@ def _check_format(values: Mapping[str, object], name: str, version: object) -> N
         raise CheckpointError("not a flowkit checkpoint (for ImageNet and other foreign weights there is `flowkit train --weights FILE`)")
     if values.get("format_version") != version:
         raise CheckpointError(f"format version {values.get('format_version')!r}; this flowkit reads {version!r}: upgrade flowkit")
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with the keys of its header sorted: the library lets chance order the metadata."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from flowkit.errors import CheckpointError
 from flowkit.model.recipes import BASE_PHASES
 from flowkit.model.sampling import initial_seed
 from flowkit.model.stresnet import SingleStream, STResNet
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from flowkit.model.checkpoint import Checkpoint
     from flowkit.model.recipes import Phase, TrainConfig
     from flowkit.model.stresnet import StreamName
     from flowkit.model.weights import PretrainedWeights
@@ -75,6 +77,22 @@ def start_network(
         initialise_from_streams(network, before["appearance"], before["motion"])
     else:
         network.load_state_dict(before["st-resnet"])
+
+
+def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STResNet:
+    """Return the network of a checkpoint with its weights, in eval mode, on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights do not fit the network; names `source`.
+    """
+    network = build_network(checkpoint.provenance.config)
+    try:
+        network.load_state_dict(checkpoint.network)
+    except RuntimeError as cause:
+        raise CheckpointError(f"{source}: the weights do not fit the network they name: {cause}") from cause
+    return network.eval()
 
 
 def stream_logits(network: SingleStream | STResNet, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flowkit.errors import CheckpointError
-from flowkit.model.phases import build_network, stream_logits
+from flowkit.model.phases import stream_logits, trained_network
 from flowkit.model.transforms import normalise_flow, normalise_rgb
 from flowkit.quantise import Quantiser
 
@@ -67,13 +67,9 @@ class TestedNetworks:
         self._networks: dict[Phase, SingleStream | STResNet] = {}
         self._columns: dict[Phase, list[int]] = {}
         for phase, (source, checkpoint) in checkpoints.items():
-            network = build_network(checkpoint.provenance.config)
-            try:
-                network.load_state_dict(checkpoint.network)
-            except RuntimeError as cause:
-                raise CheckpointError(f"{source}: the weights do not fit the network they name: {cause}") from cause
+            network = trained_network(checkpoint, source)
             execution.place(network, self.device)
-            self._networks[phase] = network.eval()
+            self._networks[phase] = network
             self._columns[phase] = _columns(split.classes, checkpoint.provenance.classes, source)
         # What a mirror image does to u, for every byte.
         mirrored = Quantiser.from_dict(split.quantiser).flip_u(np.arange(256, dtype=np.uint8))

@@ -6,13 +6,14 @@ Everything stays uint8 until it is on the device; `normalise_rgb` and `normalise
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 
 from flowkit.errors import ParameterError
+from flowkit.model.config import NUM_FLOW_FIELDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,6 +179,19 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
 def normalise_flow(flow: Tensor) -> Tensor:
     """Turn quantised flow, uint8 of any shape, into float32: ``(q - 128) / 57.63``."""
     return flow.float().sub_(_FLOW_ZERO).mul_(1 / _FLOW_STD)
+
+
+def input_normalisation() -> dict[str, Any]:
+    """Return how `normalise_rgb` and `normalise_flow` turn bytes into the network's input, as built-in types."""
+    return {
+        "rgb": {"order": "RGB", "formula": "(byte / 255 - mean) / std", "mean": list(_RGB_MEAN), "std": list(_RGB_STD)},
+        "flow": {
+            "order": f"u, v of the {NUM_FLOW_FIELDS} fields around the frame, interleaved",
+            "formula": "(byte - zero) / std",
+            "zero": _FLOW_ZERO,
+            "std": _FLOW_STD,
+        },
+    }
 
 
 def _scaled(side: int, short: int) -> int:

@@ -46,6 +46,14 @@ def test_weights_in_another_memory_format_are_stored_as_they_are_meant(tmp_path,
     assert torch.equal(load_checkpoint(tmp_path / "weights.safetensors").network["w"], weight)
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path, checkpoint):
+    files = []
+    for k in range(8):
+        save_weights(tmp_path / f"{k}.safetensors", checkpoint, description={"classes": "β", "a": "b"})
+        files.append((tmp_path / f"{k}.safetensors").read_bytes())
+    assert len(set(files)) == 1
+
+
 def test_a_folder_stands_for_its_weights_and_else_for_its_checkpoint(tmp_path, checkpoint):
     save_checkpoint(tmp_path / "checkpoint.pt", checkpoint)
     assert load_checkpoint(tmp_path).momentum
