@@ -12,16 +12,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.console import Progress, duration, say, show_name, warn
-from flowkit.cli.options import data_option, split_option
+from flowkit.cli.options import Command, data_option, split_option
+from flowkit.model.config import STAGES
 from flowkit.model.recipes import OVERRIDES, PHASES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flowkit.model.events import TrainEvent
+    from flowkit.model.train import Weights
+
+
+def stages(value: Any) -> tuple[int, ...]:
+    """Read stages of the network: numbers from 2 to 5, joined by commas (or a list, in flowkit.toml)."""
+    parts = [str(part).strip() for part in (value.split(",") if isinstance(value, str) else value)]
+    if not parts or set(parts) - set(map(str, STAGES)):
+        raise click.BadParameter(f"{value!r} is not some of {','.join(map(str, STAGES))}, joined by commas.")
+    return tuple(map(int, parts))
+
 
 # Options that set one value of the recipe, in all phases: (option, setting, type, help).
-_SETTINGS: list[tuple[str, str, Any, str]] = [
+Settings = list[tuple[str, str, Any, str]]
+RECIPE_SETTINGS: Settings = [
     ("--batch", "batch", click.IntRange(min=1), "Videos of one step."),
     ("--bn-group", "bn_group", click.IntRange(min=1), "Videos that share batch statistics; divides --batch."),
     ("--steps-per-phase", "steps", click.IntRange(min=1), "Steps of each phase; the recipe's schedule is scaled to it."),
@@ -31,17 +43,101 @@ _SETTINGS: list[tuple[str, str, Any, str]] = [
     ("--base-width", "base_width", click.IntRange(min=1), "Channels of the first convolution; 64 is ResNet's."),
     ("--input-size", "input_size", click.IntRange(min=32), "Side of a training crop, px."),
     ("--corners", "corners", click.Choice(["four", "diagonal"]), "Where crops lie; diagonal as the official code."),
+    ("--head-pool", "head_pool", click.Choice(["7x7", "global"]), "Average pooling before the classifier."),
+]
+# Those that make ST-ResNet another network: what `flowkit ablate` varies.
+NETWORK_SETTINGS: Settings = [
     ("--injection", "injection", click.Choice(["residual", "direct", "none"]), "How motion enters the appearance stream."),
-    ("--temporal-init", "temporal_init", click.Choice(["average", "center"]), "First taps of the temporal convolutions."),
+    (
+        "--injection-direction",
+        "injection_direction",
+        click.Choice(["motion_to_appearance", "appearance_to_motion", "both"]),
+        "Which stream enters which.",
+    ),
+    (
+        "--injection-kind",
+        "injection_kind",
+        click.Choice(["additive", "multiplicative"]),
+        "How they are joined; multiplicative gating is the authors' follow-up (CVPR 2017).",
+    ),
+    ("--injection-stages", "injection_stages", stages, "Of 2,3,4,5: where they are joined."),
+    (
+        "--temporal-convolution/--no-temporal-convolution",
+        "temporal_convolution",
+        None,
+        "Whether the 1x1 convolutions of each stage's second unit extend over three frames.",
+    ),
+    ("--temporal-stages", "temporal_stages", stages, "Of 2,3,4,5: where these convolutions are."),
+    (
+        "--temporal-init",
+        "temporal_init",
+        click.Choice(["average", "center"]),
+        "First taps of the temporal convolutions; center is the authors' follow-up (CVPR 2017).",
+    ),
     ("--temporal-padding", "temporal_padding", click.Choice(["zeros", "replicate"]), "What lies before and after a clip."),
     ("--temporal-pool-position", "temporal_pool_position", click.Choice(["after_pool5", "before_pool5"]), "Of ST-ResNet*."),
-    ("--head-pool", "head_pool", click.Choice(["7x7", "global"]), "Average pooling before the classifier."),
 ]
 
 
-def _recipe_options(command: Any) -> Any:
-    for option, name, kind, text in reversed(_SETTINGS):
-        command = click.option(option, name, type=kind, help=f"{text}  [default: the recipe's]")(command)
+def settings_options(settings: Settings) -> Callable[[Command], Command]:
+    """Return what adds an option for each of these settings."""
+    options: list[Callable[[Command], Command]] = [
+        click.option(option, name, type=kind, default=None, help=f"{text}  [default: the recipe's]")
+        for option, name, kind, text in settings
+    ]
+    return lambda command: _with_options(command, options)
+
+
+def recipe_options(command: Command) -> Command:
+    """Add what says how to train, less what makes the network another one."""
+    options: tuple[Callable[[Command], Command], ...] = (
+        click.option(
+            "--recipe",
+            type=click.Choice(["auto", "paper", "small"]),
+            default="auto",
+            show_default=True,
+            help="paper: full width and the official code's schedule; small: for a CPU. auto: paper where there is a CUDA device.",
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(["code", "paper"]),
+            default="code",
+            show_default=True,
+            help="Step counts of --recipe paper: the official code's epochs, or the paper's iterations.",
+        ),
+        click.option(
+            "--weights",
+            metavar="imagenet|none|FILE",
+            help="What the base streams start from.  [default: imagenet for paper, none for small]",
+        ),
+        settings_options(RECIPE_SETTINGS),
+    )
+    return _with_options(command, options)
+
+
+def execution_options(command: Command) -> Command:
+    """Add any other setting, and where and at what pace to compute."""
+    options: tuple[Callable[[Command], Command], ...] = (
+        click.option(
+            "--set",
+            "others",
+            multiple=True,
+            metavar="[PHASE.]NAME=VALUE",
+            help="Any other value of the recipe, for all phases or one, as --set motion.motion_dropout=0.5. `--set list` names them all.",
+        ),
+        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."),
+        click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision."),
+        click.option(
+            "--workers", type=click.IntRange(min=0), help="Processes that read and crop.  [default: 0 on a CPU, cores - 1 on CUDA]"
+        ),
+        click.option("--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes."),
+    )
+    return _with_options(command, options)
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
     return command
 
 
@@ -52,37 +148,10 @@ def _recipe_options(command: Any) -> Any:
     "--phase", type=click.Choice(["all", *PHASES]), default="all", show_default=True, help="Which phase; each needs the ones before."
 )
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run's name: runs/NAME in the data root.")
-@click.option(
-    "--recipe",
-    type=click.Choice(["auto", "paper", "small"]),
-    default="auto",
-    show_default=True,
-    help="paper: full width and the official code's schedule; small: for a CPU. auto: paper where there is a CUDA device.",
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(["code", "paper"]),
-    default="code",
-    show_default=True,
-    help="Step counts of --recipe paper: the official code's epochs, or the paper's iterations.",
-)
-@click.option(
-    "--weights",
-    metavar="imagenet|none|FILE",
-    help="What the base streams start from.  [default: imagenet for paper, none for small]",
-)
-@_recipe_options
-@click.option(
-    "--set",
-    "others",
-    multiple=True,
-    metavar="[PHASE.]NAME=VALUE",
-    help="Any other value of the recipe, for all phases or one, as --set motion.motion_dropout=0.5. `--set list` names them all.",
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-@click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that read and crop.  [default: 0 on a CPU, cores - 1 on CUDA]")
-@click.option("--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes.")
+@click.option("--base-run", metavar="NAME", help="Another run, from which to take the phases to start from that this run does not have.")
+@recipe_options
+@settings_options(NETWORK_SETTINGS)
+@execution_options
 @click.option(
     "--tensorboard",
     is_flag=True,
@@ -94,6 +163,7 @@ def train(
     split: int,
     phase: str,
     run: str,
+    base_run: str | None,
     recipe: str,
     schedule: str,
     weights: str | None,
@@ -113,8 +183,6 @@ def train(
     if "list" in others:
         say("\n".join(OVERRIDES))
         return 0
-    overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
-    overrides |= dict(_setting(text) for text in others)
     from flowkit.cli.distributed import ranks_from_environment
     from flowkit.model.execution import Execution
     from flowkit.model.train import train as run_training
@@ -133,11 +201,12 @@ def train(
                 data,
                 split=split,
                 run=run,
+                base_run=base_run,
                 phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
                 recipe=recipe,  # type: ignore[arg-type]
-                weights=weights if weights in ("imagenet", "none", None) else Path(weights),  # type: ignore[arg-type]
+                weights=weights_source(weights),
                 paper_steps=schedule == "paper",
-                overrides=overrides,
+                overrides=read_overrides(settings, others),
                 execution=execution,
                 restart=not resume,
                 on_event=_told_to(display.tell, tell_curves),
@@ -255,11 +324,22 @@ def _told_to(*listeners: Callable[[TrainEvent], None]) -> Callable[[TrainEvent],
     return tell
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; the value is JSON where it can be, else text."""
+def weights_source(text: str | None) -> Weights | None:
+    """Read --weights."""
+    return text if text in ("imagenet", "none", None) else Path(text)  # type: ignore[return-value]
+
+
+def read_overrides(settings: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that were given, as options of their own or by --set."""
+    overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
+    return overrides | dict(read_setting(text, option="--set") for text in others)
+
+
+def read_setting(text: str, *, option: str) -> tuple[str, Any]:
+    """Read [PHASE.]NAME=VALUE; the value is JSON where it can be, else text."""
     name, equals, value = text.partition("=")
     if not equals or name.rpartition(".")[2] not in OVERRIDES or name.rpartition(".")[0] not in ("", *PHASES):
-        raise click.UsageError(f"--set takes [PHASE.]NAME=VALUE with one of the names that `--set list` gives, got {text!r}")
+        raise click.UsageError(f"{option} takes [PHASE.]NAME=VALUE with one of the names that `--set list` gives, got {text!r}")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -17,6 +17,7 @@ TemporalPoolPosition = Literal["after_pool5", "before_pool5"]
 HeadPool = Literal["7x7", "global"]
 
 STAGE_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+STAGES = (2, 3, 4, 5)  # the paper's numbers of the stages of residual units: conv2_x to conv5_x
 NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
 
 
@@ -40,12 +41,18 @@ class STResNetConfig:
     injection : {"none", "residual", "direct"}
         How one stream enters the other before unit b of every stage. ``residual``: into the residual branch only (eq. 2).
         ``direct``: into both the branch and the identity path.
-    injection_direction, injection_kind
-        Ablations; the paper's are motion to appearance, additive.
+    injection_direction : {"motion_to_appearance", "appearance_to_motion", "both"}
+        Which stream enters which; the paper's is motion to appearance.
+    injection_kind : {"additive", "multiplicative"}
+        The paper adds; multiplicative gating is the authors' follow-up (CVPR 2017).
+    injection_stages : tuple of int
+        Stages, of 2 to 5, before whose unit b it happens; the paper's: all.
     temporal_convolution : bool
         Whether the 1x1 convolutions of unit b are 1x1x3 (space x time).
+    temporal_stages : tuple of int
+        Stages, of 2 to 5, where they are; the paper's: all.
     temporal_init : {"average", "center"}
-        Taps when inflated: w/3 each (eq. 5), or (0, w, 0).
+        Taps when inflated: w/3 each (eq. 5), or (0, w, 0), which is the follow-up's (CVPR 2017; on layers of their own there).
     temporal_padding : {"zeros", "replicate"}
     temporal_pool : bool
         Max pooling over time, size 5 stride 2: ST-ResNet*.
@@ -70,7 +77,9 @@ class STResNetConfig:
     injection: Injection = "residual"
     injection_direction: InjectionDirection = "motion_to_appearance"
     injection_kind: InjectionKind = "additive"
+    injection_stages: tuple[int, ...] = STAGES
     temporal_convolution: bool = True
+    temporal_stages: tuple[int, ...] = STAGES
     temporal_init: TemporalInit = "average"
     temporal_padding: TemporalPadding = "zeros"
     temporal_pool: bool = False
@@ -105,6 +114,8 @@ class STResNetConfig:
             if len(units) != 4 or not all(isinstance(n, int) and n >= 2 for n in units):
                 raise ParameterError(f"stage_units must be four whole numbers of at least 2, got {self.stage_units!r}")
             object.__setattr__(self, "stage_units", units)
+        for name, otherwise in (("injection_stages", "injection none"), ("temporal_stages", "temporal_convolution false")):
+            object.__setattr__(self, name, _stages(name, getattr(self, name), otherwise))
         if not 0 <= self.motion_dropout < 1:
             raise ParameterError(f"motion_dropout must be in [0, 1), got {self.motion_dropout!r}")
 
@@ -122,7 +133,7 @@ class STResNetConfig:
         """Return the settings as built-in types."""
         values = asdict(self)
         values["stage_units"] = list(self.stage_units) if self.stage_units else None
-        return values
+        return values | {name: list(values[name]) for name in ("injection_stages", "temporal_stages")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> STResNetConfig:
@@ -131,3 +142,11 @@ class STResNetConfig:
         if unknown:
             raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
         return cls(**{**values, "stage_units": tuple(values["stage_units"]) if values.get("stage_units") else None})
+
+
+def _stages(name: str, value: object, otherwise: str) -> tuple[int, ...]:
+    """Return some stages in order, each once."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else ()
+    if not given or any(isinstance(stage, bool) or stage not in STAGES for stage in given):
+        raise ParameterError(f"{name} must be a list of some of {', '.join(map(str, STAGES))} (for none: {otherwise}), got {value!r}")
+    return tuple(stage for stage in STAGES if stage in given)

@@ -265,7 +265,8 @@ def make_configs(
     overrides : dict
         Values to use instead of the recipe's: any field of `TrainConfig` or `STResNetConfig`, ``steps`` (of the whole phase; the
         schedule is scaled) and ``lr`` (the first; the later ones keep their ratio). A key ``motion.batch`` is for that phase alone.
-        A `batch` without a `bn_group` takes the largest group up to the recipe's that divides it.
+        A `batch` without a `bn_group` takes the largest group up to the recipe's that divides it; a `depth` without `stage_units` is
+        that of a ResNet.
 
     Returns
     -------
@@ -283,6 +284,8 @@ def make_configs(
         own = chosen[phase]
         network = (small_network(short_side) if recipe == "small" else {}) | entry.network
         network |= {"temporal_pool": phase == "st-resnet-star"}
+        if "depth" in own:  # which the units of the small recipe would overrule
+            network.pop("stage_units", None)
         network |= {key: value for key, value in own.items() if key in _NETWORK_KEYS}
         if phase in BASE_PHASES:
             network = {key: value for key, value in network.items() if key in _STREAM_KEYS}

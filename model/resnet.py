@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
+from flowkit.model.config import STAGES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -171,7 +173,7 @@ class ResidualStream(nn.Module):
             width = config.base_width * 2**stage
             units = nn.ModuleList()
             for unit in range(num_units):
-                has_time = temporal and config.temporal_convolution and unit == 1  # unit b
+                has_time = temporal and config.temporal_convolution and STAGES[stage] in config.temporal_stages and unit == 1  # unit b
                 units.append(
                     Bottleneck(
                         channels,

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowkit.errors import ParameterError
-from flowkit.model.config import NUM_FLOW_FIELDS
+from flowkit.model.config import NUM_FLOW_FIELDS, STAGES
 from flowkit.model.resnet import ResidualStream
 
 if TYPE_CHECKING:
-    from flowkit.model.config import InjectionKind, STResNetConfig
+    from flowkit.model.config import InjectionDirection, InjectionKind, STResNetConfig
 
 StreamName = Literal["appearance", "motion"]
 NUM_CHANNELS: dict[StreamName, int] = {"appearance": 3, "motion": 2 * NUM_FLOW_FIELDS}
@@ -124,9 +124,6 @@ class STResNet(nn.Module):
         if rgb.shape[:2] != flow.shape[:2] or rgb.shape[3:] != flow.shape[3:]:
             raise ParameterError(f"rgb and flow must agree in clips, frames and size, got {tuple(rgb.shape)} and {tuple(flow.shape)}")
         num_frames = rgb.shape[1]
-        into_appearance = self.config.injection_direction in ("motion_to_appearance", "both")
-        into_motion = self.config.injection_direction in ("appearance_to_motion", "both")
-
         x_a = self.appearance.stem(rgb.flatten(0, 1))
         x_m = self.motion.stem(flow.flatten(0, 1))
         for stage in range(self.appearance.num_stages):
@@ -135,15 +132,20 @@ class STResNet(nn.Module):
             # Not in place: s_a and s_m are used again. Both are taken before either injection, so the order of the streams is
             # of no consequence when both inject.
             x_a, x_m = functional.relu(s_a), functional.relu(s_m)
-            identity_a, branch_a = self._unit_b_inputs(s_a, x_a, x_m, injected=into_appearance)
-            identity_m, branch_m = self._unit_b_inputs(s_m, x_m, x_a, injected=into_motion)
+            identity_a, branch_a = self._unit_b_inputs(s_a, x_a, x_m, injected=self._injects("motion_to_appearance", stage))
+            identity_m, branch_m = self._unit_b_inputs(s_m, x_m, x_a, injected=self._injects("appearance_to_motion", stage))
             x_a = self.appearance.units_from_b(stage, identity_a, branch_a, num_frames)
             x_m = self.motion.units_from_b(stage, identity_m, branch_m, num_frames)
         return StreamLogits(self.appearance.head(x_a, num_frames), self.motion.head(x_m, num_frames))
 
+    def _injects(self, direction: InjectionDirection, stage: int) -> bool:
+        """Return whether one stream enters the other at stage 0..3."""
+        config = self.config
+        return config.injection != "none" and config.injection_direction in (direction, "both") and STAGES[stage] in config.injection_stages
+
     def _unit_b_inputs(self, s: Tensor, x: Tensor, other: Tensor, *, injected: bool) -> tuple[Tensor, Tensor]:
         """Return the inputs of unit b's identity path and residual branch."""
-        if not injected or self.config.injection == "none":
+        if not injected:
             return x, x
         branch = inject(s, other, self.config.injection_kind)
         return (branch if self.config.injection == "direct" else x), branch

@@ -56,6 +56,7 @@ def train(
     *,
     split: int = 1,
     run: str = "default",
+    base_run: str | None = None,
     phases: Sequence[Phase] = PHASES,
     recipe: Literal["auto", "paper", "small"] = "auto",
     weights: Weights | None = None,
@@ -75,6 +76,8 @@ def train(
     split : int
     run : str
         The run's name: ``runs/<run>/split<n>/<phase>/``.
+    base_run : str, optional
+        Another run, from which a phase starts where what it starts from is not in this run.
     phases : sequence of str
         Which phases, in any order; what they start from must be among them or done.
     recipe : {"auto", "paper", "small"}
@@ -108,7 +111,8 @@ def train(
     """
     execution = execution or Execution()
     device = execution.torch_device()
-    check_run_name(run)
+    for name in {run, base_run or run}:
+        check_run_name(name)
     wanted = [phase for phase in PHASES if phase in phases]
     if not wanted or set(phases) - set(PHASES):
         raise ParameterError(f"phases must be some of {', '.join(PHASES)}, got {list(phases)}")
@@ -139,7 +143,7 @@ def train(
     skipped: list[Phase] = []
     for phase in wanted:
         folder = PhaseFolder(phase_folder(root, run, split, phase))
-        earlier = {name: phase_folder(root, run, split, name) / WEIGHTS_NAME for name in BEFORE[phase]}
+        earlier = {name: _weights_before(root, run, base_run, split, name) for name in BEFORE[phase]}
         for name, path in earlier.items():
             if not path.is_file():
                 raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
@@ -202,6 +206,12 @@ class _Start:
         if not source.is_file():
             raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
         return file_digest(source)
+
+
+def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:
+    """Return the final weights of an earlier phase, of the run itself or else of its base; whether they are there or not."""
+    own = phase_folder(root, run, split, phase) / WEIGHTS_NAME
+    return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase) / WEIGHTS_NAME
 
 
 def check_run_name(run: str) -> None:

@@ -104,7 +104,7 @@ def oracle(model: STResNet, rgb: torch.Tensor, flow: torch.Tensor) -> tuple[torc
         }
         for stream, other in zip(STREAMS, STREAMS[::-1], strict=True):
             identity = branch = F.relu(s[stream])
-            if receives[stream]:
+            if receives[stream] and stage + 2 in config.injection_stages:
                 branch = s[stream] + F.relu(s[other]) if config.injection_kind == "additive" else s[stream] * F.relu(s[other])
                 identity = branch if config.injection == "direct" else identity
             for unit in range(1, config.units[stage]):

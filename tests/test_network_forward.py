@@ -10,7 +10,7 @@ import torch
 from network_oracle import SMALL, STREAMS, clips, difference, network, oracle, oracle_unit
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.resnet import Bottleneck, ResNet, resnet50
+from torchvision.models.resnet import Bottleneck, ResNet, resnet50, resnet101, resnet152
 
 from flowkit.errors import ParameterError
 from flowkit.model.config import STResNetConfig
@@ -47,6 +47,8 @@ VARIANTS = [
     {"temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global"},
     {"temporal_convolution": False, "head_pool": "global"},
     {"injection": "none"},
+    {"injection_stages": (5,), "temporal_stages": (2, 4)},
+    {"injection_stages": (3, 2), "injection": "direct", "injection_direction": "both", "temporal_stages": [3]},
     *(
         {"injection": injection, "injection_direction": direction, "injection_kind": kind}
         for injection, direction, kind in itertools.product(
@@ -182,6 +184,16 @@ def test_m7_only_the_1x1_convolutions_of_unit_b_are_inflated():
         assert all(shapes[name] == (*plain[name][:2], 3, 1, 1) for name in inflated)
 
 
+@pytest.mark.parametrize("stages", [(2,), (3, 5), (2, 3, 4)])
+def test_m7_of_chosen_stages_only_those_are_inflated(stages):
+    with torch.device("meta"):
+        whole, model = (STResNet(replace(SMALL, temporal_stages=chosen)).state_dict() for chosen in ((2, 3, 4, 5), stages))
+    flat = {name for name in model if model[name].shape != whole[name].shape}
+    left_out = set(range(2, 6)) - set(stages)
+    assert flat == {f"{stream}.layer{k - 1}.1.conv{i}.weight" for stream in STREAMS for k in left_out for i in (1, 3)}
+    assert all(model[name].ndim == 4 for name in flat)
+
+
 def test_m8_a_frame_reaches_eight_frames_either_way():
     model = network()
     rgb, flow = clips(1, 25)
@@ -303,12 +315,24 @@ def test_m22_parameter_counts():
         model = STResNet(config)
         assert count(STResNet(replace(config, num_classes=51))) == 58_419_494
         assert count(STResNet(replace(config, temporal_pool=True))) == 58_624_394
-        for depth in (101, 152):
-            assert (
-                count(SingleStream(replace(config, depth=depth, num_classes=1000), "appearance"))
-                == {101: 44_549_160, 152: 60_192_808}[depth]
-            )
+        for stages, added in (((2,), 16_384), ((5,), 1_048_576), ((2, 4), 16_384 + 262_144)):
+            assert count(STResNet(replace(config, temporal_stages=stages))) == 47_483_274 + 2 * 2 * 2 * added
+        assert count(STResNet(replace(config, temporal_convolution=False))) == 47_483_274
     assert (count(model.appearance), count(model.motion), count(model)) == (29_285_541, 29_338_853, 58_624_394)
+
+
+@pytest.mark.parametrize(("depth", "plain"), [(50, resnet50), (101, resnet101), (152, resnet152)])
+def test_m22_every_depth_has_torchvisions_parameters_and_what_time_and_flow_add(depth, plain):
+    def count(model: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    config = STResNetConfig(num_classes=101, depth=depth)
+    with torch.device("meta"):
+        expected = count(plain(num_classes=101))
+        assert count(SingleStream(config, "appearance")) == expected
+        assert count(SingleStream(config, "motion")) == expected + 64 * 17 * 7 * 7
+        # Two more taps in both 1x1 convolutions of unit b, whose sizes do not depend on the depth, in four stages and two streams.
+        assert count(STResNet(config)) == 2 * expected + 64 * 17 * 7 * 7 + 2 * 5_570_560
 
 
 # -- formats, precisions, errors -----------------------------------------------------------------------------------------------

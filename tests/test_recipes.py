@@ -6,7 +6,7 @@ import json
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.recipes import PHASES, TrainConfig, make_configs, scaled, small_network
+from flowkit.model.recipes import OVERRIDES, PHASES, TrainConfig, make_configs, scaled, small_network
 
 
 def paper(num_videos=9537, **settings):
@@ -35,7 +35,14 @@ def test_the_paper_recipe_on_ucf101_split_1_is_the_specification_s_table():
 
 
 def test_the_paper_s_iteration_counts_are_an_option():
-    assert paper(paper_steps=True)["st-resnet"].schedule == ((30_000, 1e-3), (30_000, 1e-4), (20_000, 1e-5))
+    for num_videos in (9537, 90):  # whatever the list's length
+        assert {phase: config.schedule for phase, config in paper(num_videos, paper_steps=True).items()} == {
+            "appearance": ((10_000, 1e-2), (10_000, 1e-3)),
+            "motion": ((30_000, 1e-2), (10_000, 1e-3)),
+            "st-resnet": ((30_000, 1e-3), (30_000, 1e-4), (20_000, 1e-5)),
+            "st-resnet-star": ((2_000, 1e-4), (2_000, 1e-5)),
+        }
+    assert paper(paper_steps=True)["st-resnet"].num_steps == 80_000
 
 
 def test_the_schedule_follows_the_list_and_the_batch():
@@ -117,6 +124,11 @@ def test_settings_of_two_streams_do_not_tell_base_streams_apart():
         ({"schedule": [[0, 0.1]]}, "schedule must be"),
         ({"motion.base_width": 32}, "base_width must be the same in all phases"),
         ({"depth": 51}, "depth must be one of"),
+        ({"injection_stages": [1, 2]}, "injection_stages must be a list of some of 2, 3, 4, 5"),
+        ({"injection_stages": []}, "for none: injection none"),
+        ({"temporal_stages": ()}, "for none: temporal_convolution false"),
+        ({"temporal_stages": "2,3"}, "temporal_stages must be a list"),
+        ({"temporal_stages": [True]}, "temporal_stages must be a list"),
     ],
 )
 def test_values_that_cannot_be_are_refused_by_name(overrides, message):
@@ -127,6 +139,56 @@ def test_values_that_cannot_be_are_refused_by_name(overrides, message):
 def test_a_config_survives_json():
     for config in (*paper().values(), *make_configs("small", num_classes=9, num_videos=90, short_side=64).values()):
         assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(("depth", "units"), [(50, (3, 4, 6, 3)), (101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))])
+@pytest.mark.parametrize("recipe", ["paper", "small"])
+def test_a_depth_that_is_asked_for_is_that_of_every_phase(recipe, depth, units):
+    configs = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"depth": depth})
+    assert {config.network.units for config in configs.values()} == {units}
+
+
+def test_stages_are_kept_in_order_each_once():
+    network = paper(overrides={"injection_stages": [5, 3, 5], "temporal_stages": (4,)})["st-resnet"].network
+    assert (network.injection_stages, network.temporal_stages) == ((3, 5), (4,))
+
+
+def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them():
+    config = paper()["st-resnet"]
+    values = config.to_dict()
+    for name in ("injection_stages", "temporal_stages"):
+        assert values["network"].pop(name) == [2, 3, 4, 5]
+    assert TrainConfig.from_dict(values) == config
+
+
+@pytest.mark.parametrize("recipe", ["paper", "small"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_value_of_a_recipe_can_be_set(recipe, phase):
+    """Each name that `--set list` gives reaches the config, for this phase."""
+    other = {
+        "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "seed": 5, "decay": "cosine",
+        "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True, "crop": "none",
+        "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
+        "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
+        "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",
+        "temporal_padding": "replicate", "temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global",
+        "motion_dropout": 0.25,
+    }  # fmt: skip
+    for name, value in other.items():
+        needed = {"batch": 12} if name == "bn_group" else {"tau_max": 15} if name == "tau_min" else {}
+        config = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={**needed, name: value})[phase]
+        reached = config.to_dict() | config.network.to_dict()
+        if phase.startswith("st-") or name not in ABOUT_TWO_STREAMS | ({"motion_dropout"} if phase == "appearance" else set()):
+            assert reached[name] == value, name
+    steps = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"steps": 12, "lr": 0.125})[phase]
+    assert (steps.num_steps, steps.schedule[0][1]) == (12, 0.125)
+    assert set(OVERRIDES) == {*other, "steps", "lr"}
+
+
+ABOUT_TWO_STREAMS = {
+    *("injection", "injection_direction", "injection_kind", "injection_stages", "temporal_pool", "temporal_pool_position"),
+    *("temporal_convolution", "temporal_stages", "temporal_init", "temporal_padding"),
+}
 
 
 def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused():

@@ -18,7 +18,7 @@ from flowkit.manifest import Dataset, write_split
 from flowkit.model import events
 from flowkit.model.checkpoint import load_checkpoint
 from flowkit.model.execution import Execution
-from flowkit.model.phases import phase_folder
+from flowkit.model.phases import file_digest, phase_folder
 from flowkit.model.recipes import PHASES
 from flowkit.model.train import train
 
@@ -250,6 +250,43 @@ def test_a_loss_that_is_no_number_stops_with_advice(root):
         run(root, phases=["appearance"], overrides={"lr": 1e30})
 
 
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_every_depth_trains(root, depth):
+    """One step of a base stream and of ST-ResNet, at a small width: what they are built of is the paper recipe's."""
+    settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
+    report, told = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
+    assert report.trained == ("appearance", "motion", "st-resnet")
+    for phase in report.trained:
+        config = load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config
+        assert (config.network.depth, config.network.stage_units, config.recipe) == (depth, None, "paper")
+    assert all(0 < event.loss < 100 for event in told if isinstance(event, events.StepDone))
+
+
+def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed, root):
+    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    ablated = {"injection": "direct", "temporal_stages": [5]}
+    report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
+    assert report.trained == ("st-resnet", "st-resnet-star")
+    started = {
+        phase: load_checkpoint(phase_folder(root, "direct", 1, phase)).provenance.started_from for phase in ("st-resnet", "st-resnet-star")
+    }
+    digests = {
+        (name, phase): file_digest(phase_folder(root, name, 1, phase) / "weights.safetensors")
+        for name, phase in (("default", "appearance"), ("default", "motion"), ("direct", "st-resnet"))
+    }
+    assert started == {
+        "st-resnet": {"appearance": digests["default", "appearance"], "motion": digests["default", "motion"]},
+        "st-resnet-star": {"st-resnet": digests["direct", "st-resnet"]},  # its own, now that it is there
+    }
+    assert [weights(root, "st-resnet", "direct")[f"motion.layer{k}.1.conv1.weight"].ndim for k in range(1, 5)] == [4, 4, 4, 5]
+    report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
+    assert report.skipped == ("st-resnet", "st-resnet-star")
+    with pytest.raises(CheckpointError, match=r"st-resnet starts from appearance, and .*elsewhere"):
+        run(root, run="third", base_run="elsewhere", phases=["st-resnet"])
+    with pytest.raises(ParameterError, match="a run's name"):
+        run(root, run="third", base_run="../x", phases=["st-resnet"])
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -383,6 +420,32 @@ def test_the_command_says_what_it_does_and_that_it_is_done(root):
 def test_a_setting_that_is_none_is_a_usage_error(root, text):
     with pytest.raises(click.UsageError, match=f"--set list.*got '{text}'"):
         command_line("train", "--data", root, "--set", text)
+
+
+def test_every_option_of_the_network_reaches_it(root):
+    options = {
+        "--injection": "direct",
+        "--injection-direction": "both",
+        "--injection-kind": "multiplicative",
+        "--injection-stages": "3,5",
+        "--temporal-stages": "4",
+        "--temporal-init": "center",
+        "--temporal-padding": "replicate",
+        "--temporal-pool-position": "before_pool5",
+        "--head-pool": "global",
+    }
+    arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *(part for option in options.items() for part in option)]
+    assert command_line(*arguments)[0] == 0
+    network = load_checkpoint(phase_folder(root, "default", 1, "st-resnet-star")).provenance.config.network
+    assert (network.injection, network.injection_direction, network.injection_kind) == ("direct", "both", "multiplicative")
+    assert (network.injection_stages, network.temporal_stages, network.temporal_convolution) == ((3, 5), (4,), True)
+    assert (network.temporal_init, network.temporal_padding) == ("center", "replicate")
+    assert (network.temporal_pool_position, network.head_pool) == ("before_pool5", "global")
+    base = ["--base-run", "default", "--run", "flat", "--phase", "st-resnet", "--head-pool", "7x7"]
+    command_line(*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *base, "--no-temporal-convolution")
+    assert not load_checkpoint(phase_folder(root, "flat", 1, "st-resnet")).provenance.config.network.temporal_convolution
+    with pytest.raises(click.BadParameter, match="'2,6' is not some of 2,3,4,5"):
+        command_line(*COMMAND[3:], "--data", root, "--injection-stages", "2,6")
 
 
 def test_settings_are_read_as_json_or_text(root):
