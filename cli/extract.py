@@ -233,10 +233,10 @@ def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> 
         return "fast" if mode == "fast" else "strict"
     if existing is not None and not (device == "cpu" and existing.solver == "cuda"):
         return existing.solver
-    return "cuda" if device == "auto" and _has_gpu() else "strict"
+    return "cuda" if device == "auto" and has_gpu() else "strict"
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether there is a GPU that the cuda solver can use."""
     from flowkit.errors import DeviceError
 

@@ -49,6 +49,9 @@ class Provenance:
         Settings of the flow's quantiser.
     started_from : dict
         SHA-256 of the weights files of the phases before.
+    extraction : dict
+        How the videos became frames and flow: `short_side` in px, `tvl1` parameters, `solver`, `codec`; what a new video needs to be
+        treated alike. Empty in weights from before it was recorded, which is no difference: `digest` covers it.
     """
 
     config: TrainConfig
@@ -58,6 +61,7 @@ class Provenance:
     digest: str
     quantiser: dict[str, Any]
     started_from: dict[str, str] = field(default_factory=dict)
+    extraction: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as built-in types."""
@@ -69,6 +73,7 @@ class Provenance:
             "digest": self.digest,
             "quantiser": dict(self.quantiser),
             "started_from": dict(self.started_from),
+            "extraction": dict(self.extraction),
         }
 
     @classmethod
@@ -90,14 +95,17 @@ class Provenance:
             config = TrainConfig.from_dict(values["config"])
             if config.network.num_classes != len(classes):
                 raise ParameterError(f"{config.network.num_classes} classes in the network, {len(classes)} names")
-            quantiser, started_from = dict(values["quantiser"]), dict(values["started_from"])
+            quantiser, started_from, extraction = map(dict, (values["quantiser"], values["started_from"], values.get("extraction", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
-        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from)
+        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction)
 
     def differences(self, other: Provenance) -> list[str]:
-        """Return ``name: theirs here, ours there`` for every setting in which `other` differs."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        """Return ``name is ..., now ...`` for every setting in which `other` differs."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        if not (self.extraction and other.extraction):
+            del mine["extraction"], theirs["extraction"]
+        mine, theirs = _flat(mine), _flat(theirs)
         names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
         return [f"{name} is {_brief(mine.get(name))}, now {_brief(theirs.get(name))}" for name in names]
 

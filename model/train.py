@@ -122,11 +122,12 @@ def train(
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
     chosen: RecipeName = recipe if recipe != "auto" else "paper" if device.type == "cuda" else "small"
     start = _Start(weights or ("imagenet" if chosen == "paper" else "none"), overrides or {})
+    extraction = _extraction(dataset, listed)
     configs = make_configs(
         chosen,
         num_classes=len(listed.classes),
         num_videos=len(listed.train),
-        short_side=_short_side(dataset, listed),
+        short_side=extraction["short_side"],
         weights=start.identity,
         paper_steps=paper_steps,
         overrides={**start.overrides, **(overrides or {})},
@@ -150,7 +151,7 @@ def train(
         if execution.rank == 0:
             if restart:
                 folder.discard()
-            provenance = _provenance(configs[phase], listed, earlier)
+            provenance = _provenance(configs[phase], listed, earlier, extraction)
             folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
         wait(execution.world)
         if folder.done:
@@ -159,7 +160,7 @@ def train(
             continue
         work = PhaseRun(
             folder,
-            _provenance(configs[phase], listed, earlier),
+            _provenance(configs[phase], listed, earlier, extraction),
             ClipDataset(dataset, listed, configs[phase]),
             execution=execution,
             start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]
@@ -220,7 +221,7 @@ def check_run_name(run: str) -> None:
         raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
 
 
-def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]) -> Provenance:
+def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any]) -> Provenance:
     return Provenance(
         config=config,
         classes=split.classes,
@@ -229,12 +230,14 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         digest=split.digest,
         quantiser=dict(split.quantiser),
         started_from={name: file_digest(path) for name, path in earlier.items()},
+        extraction=extraction,
     )
 
 
-def _short_side(dataset: Dataset, split: Split) -> int:
-    """Return the short side, px, of the stored frames."""
+def _extraction(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Return how the frames and flow were made, as `Provenance` keeps it; all clips of a data root share it."""
     record = split.train[0]
     with ShardReader(dataset.shard_path(record)) as shard:
         clip = shard.clip(record.video_id)
-        return int(min(clip.height, clip.width))
+        stored = clip.attributes
+        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
