@@ -90,15 +90,13 @@ class _Graph:
     def two_streams(self, network: STResNet) -> tuple[str, str]:
         """Both streams in lock-step, as `STResNet.forward`: logits of appearance and motion."""
         config = network.config
-        into_appearance = config.injection_direction in ("motion_to_appearance", "both")
-        into_motion = config.injection_direction in ("appearance_to_motion", "both")
         frames_a, time = self.frames(INPUT_NAMES["appearance"])
         frames_m, _ = self.frames(INPUT_NAMES["motion"])
         a, m = network.appearance, network.motion
         x_a, x_m = self.stem(a, frames_a), self.stem(m, frames_m)
 
         def unit_b_inputs(s: str, x: str, other: str, injected: bool) -> tuple[str, str]:
-            if not injected or config.injection == "none":
+            if not injected:
                 return x, x
             branch = self.node("Add" if config.injection_kind == "additive" else "Mul", s, other)
             return (branch if config.injection == "direct" else x), branch
@@ -107,8 +105,8 @@ class _Graph:
             s_a = self.unit(_units(a, stage)[0], x_a, x_a, time)
             s_m = self.unit(_units(m, stage)[0], x_m, x_m, time)
             x_a, x_m = self.node("Relu", s_a), self.node("Relu", s_m)
-            inputs_a = unit_b_inputs(s_a, x_a, x_m, into_appearance)
-            inputs_m = unit_b_inputs(s_m, x_m, x_a, into_motion)
+            inputs_a = unit_b_inputs(s_a, x_a, x_m, network.injects("motion_to_appearance", stage))
+            inputs_m = unit_b_inputs(s_m, x_m, x_a, network.injects("appearance_to_motion", stage))
             x_a = self.units_from_b(a, stage, *inputs_a, time)
             x_m = self.units_from_b(m, stage, *inputs_m, time)
         return self.head(a, x_a, time), self.head(m, x_m, time)

@@ -132,13 +132,13 @@ class STResNet(nn.Module):
             # Not in place: s_a and s_m are used again. Both are taken before either injection, so the order of the streams is
             # of no consequence when both inject.
             x_a, x_m = functional.relu(s_a), functional.relu(s_m)
-            identity_a, branch_a = self._unit_b_inputs(s_a, x_a, x_m, injected=self._injects("motion_to_appearance", stage))
-            identity_m, branch_m = self._unit_b_inputs(s_m, x_m, x_a, injected=self._injects("appearance_to_motion", stage))
+            identity_a, branch_a = self._unit_b_inputs(s_a, x_a, x_m, injected=self.injects("motion_to_appearance", stage))
+            identity_m, branch_m = self._unit_b_inputs(s_m, x_m, x_a, injected=self.injects("appearance_to_motion", stage))
             x_a = self.appearance.units_from_b(stage, identity_a, branch_a, num_frames)
             x_m = self.motion.units_from_b(stage, identity_m, branch_m, num_frames)
         return StreamLogits(self.appearance.head(x_a, num_frames), self.motion.head(x_m, num_frames))
 
-    def _injects(self, direction: InjectionDirection, stage: int) -> bool:
+    def injects(self, direction: InjectionDirection, stage: int) -> bool:
         """Return whether one stream enters the other at stage 0..3."""
         config = self.config
         return config.injection != "none" and config.injection_direction in (direction, "both") and STAGES[stage] in config.injection_stages

@@ -67,6 +67,7 @@ VARIANTS = [
     {"temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global"},
     {"temporal_pool": True, "head_pool": "global"},
     {"temporal_convolution": False},
+    {"temporal_stages": (3, 5), "injection_stages": (2, 4), "injection_direction": "both"},
     {"injection": "none"},
     *(
         {"injection": injection, "injection_direction": direction, "injection_kind": kind}
