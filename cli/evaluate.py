@@ -71,7 +71,7 @@ def evaluate(
 
     numbers = _splits(splits, Dataset.open(data).splits if splits == "all" else [])
     with ranks_from_environment(device) as (rank, world, own_device):
-        display = _Display(quiet=rank > 0)
+        display = EvaluationDisplay(quiet=rank > 0)
         evaluation = run_evaluation(
             data,
             splits=numbers,
@@ -105,7 +105,7 @@ def evaluate(
     return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
 
 
-class _Display:
+class EvaluationDisplay:
     """Turns evaluation's events into progress on stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -113,6 +113,7 @@ class _Display:
         self._progress: Progress | None = None
 
     def tell(self, event: EvaluateEvent) -> None:
+        """Show one event."""
         from flowkit.model.events import SplitStarted
 
         if self._quiet:
@@ -126,6 +127,7 @@ class _Display:
             self._done = event.done
 
     def close(self) -> None:
+        """End the progress."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
             self._progress = None

@@ -29,6 +29,7 @@ COMMANDS = {
     "pack": "Gather clips into HDF5 shards and write a split's manifests.",
     "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.",
     "evaluate": "Run the paper's test protocol and print its table.",
+    "ablate": "Train and test variants of ST-ResNet from the same base streams, in one table.",
     "predict": "Classify any video with a trained network.",
     "verify": "Test every checksum, and manifests against shards.",
     "info": "Say what is in a shard, a clip file or a data root.",

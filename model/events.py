@@ -98,3 +98,33 @@ class VideosScored:
 
 
 EvaluateEvent = SplitStarted | VideosScored
+
+
+@dataclass(frozen=True)
+class VariantStarted:
+    """Training and test of a variant begin, the `number`-th of `num_variants` from 0; `settings` in words."""
+
+    name: str
+    settings: str
+    number: int
+    num_variants: int
+    run: str
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
+class VariantFailed:
+    """A phase of a variant could not be trained, or the variant could not be tested; the others go on."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class VariantTested:
+    """A variant's scores are there, from this call or an earlier one."""
+
+    name: str
+
+
+AblationEvent = TrainEvent | EvaluateEvent | VariantStarted | VariantFailed | VariantTested

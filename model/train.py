@@ -23,6 +23,7 @@ from flowkit.shards.reader import ShardReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import torch
     from torch import Tensor
 
     from flowkit.manifest import Split
@@ -120,7 +121,7 @@ def train(
     listed = dataset.split(split)
     if not listed.train:
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
-    chosen: RecipeName = recipe if recipe != "auto" else "paper" if device.type == "cuda" else "small"
+    chosen = recipe_for(recipe, device)
     start = _Start(weights or ("imagenet" if chosen == "paper" else "none"), overrides or {})
     extraction = _extraction(dataset, listed)
     configs = make_configs(
@@ -207,6 +208,11 @@ class _Start:
         if not source.is_file():
             raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
         return file_digest(source)
+
+
+def recipe_for(recipe: Literal["auto", "paper", "small"], device: torch.device) -> RecipeName:
+    """Return the recipe that is meant: of ``auto``, `paper` on CUDA and `small` elsewhere."""
+    return recipe if recipe != "auto" else "paper" if device.type == "cuda" else "small"
 
 
 def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:
