@@ -69,7 +69,7 @@ def evaluate(
     from flowkit.model.phases import report_folder
     from flowkit.model.results import results_dict, results_table, write_results
 
-    numbers = _splits(splits, Dataset.open(data).splits if splits == "all" else [])
+    numbers = split_numbers(splits, Dataset.open(data).splits if splits == "all" else [])
     with ranks_from_environment(device) as (rank, world, own_device):
         display = EvaluationDisplay(quiet=rank > 0)
         evaluation = run_evaluation(
@@ -154,7 +154,8 @@ def _means(evaluation: Evaluation) -> dict[str, Any]:
     return {row: evaluation.mean_top1(row) for row in ROWS}
 
 
-def _splits(text: str, there: list[int]) -> list[int]:
+def split_numbers(text: str, there: list[int]) -> list[int]:
+    """Return the splits that ``--split`` names; ``all`` are those that are there."""
     if text == "all":
         if not there:
             raise click.UsageError("no split is packed yet; run `flowkit pack --split 1`")

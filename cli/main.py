@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.",
     "evaluate": "Run the paper's test protocol and print its table.",
     "ablate": "Train and test variants of ST-ResNet from the same base streams, in one table.",
+    "fuse": "Join a run's scores with other systems' (IDT and others).",
     "predict": "Classify any video with a trained network.",
     "verify": "Test every checksum, and manifests against shards.",
     "info": "Say what is in a shard, a clip file or a data root.",

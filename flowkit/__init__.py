@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         FlowkitError,
         ManifestError,
         ParameterError,
+        ScoresError,
         ShardFormatError,
         VideoDecodeError,
     )
@@ -38,6 +39,7 @@ _HOME_OF = {
     "FlowkitError": "flowkit.errors",
     "ManifestError": "flowkit.errors",
     "ParameterError": "flowkit.errors",
+    "ScoresError": "flowkit.errors",
     "ShardFormatError": "flowkit.errors",
     "VideoDecodeError": "flowkit.errors",
     "TVL1Params": "flowkit.flow",

@@ -21,6 +21,10 @@ class ManifestError(FlowkitError, ValueError):
     """A split list, manifest or data root does not hold what it must."""
 
 
+class ScoresError(FlowkitError, ValueError):
+    """A file of scores is damaged or foreign, or does not fit the videos and classes that it is to be joined with."""
+
+
 class CheckpointError(FlowkitError, ValueError):
     """A checkpoint or weights file is damaged, foreign, or belongs to another configuration."""
 
