@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
@@ -43,8 +44,9 @@ class TemporalConv(nn.Conv3d):
 
     Notes
     -----
-    The fastest, summed over the network's layers, of the eight ways in ``benchmarks/bench_temporal_conv.py``. With channels_last
-    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C).
+    The fastest, summed over the network's layers, of the ways in ``benchmarks/bench_temporal_conv.py``. With channels_last
+    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C). Where oneDNN has no good kernel for the weights' gradient,
+    matrix products take its place: see `_WeightGradientByProducts`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: TemporalPadding) -> None:
@@ -56,12 +58,78 @@ class TemporalConv(nn.Conv3d):
         clips = by_clip(frames, num_frames)
         if self.replicate:
             clips = torch.cat([clips[:, :1], clips, clips[:, -1:]], 1)
-        return super().forward(clips.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+        clips = clips.transpose(1, 2)  # (B, C, T, H, W)
+        by_products = not self.replicate and _products_are_faster(frames, self.weight)
+        out: Tensor = _WeightGradientByProducts.apply(clips, self.weight) if by_products else super().forward(clips)
+        return out.transpose(1, 2).flatten(0, 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalConv:
         # Module.to(memory_format=torch.channels_last) takes four dimensions only: it is shown the weight as a (3, 1) kernel.
         super()._apply(lambda tensor: fn(tensor.squeeze(-1)).unsqueeze(-1), recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+class _WeightGradientByProducts(torch.autograd.Function):
+    """The convolution of `TemporalConv` with zeros outside the clip; its weights' gradient is three matrix products a clip.
+
+    oneDNN without AVX-512 has fast kernels for the convolution and for the gradient of its input, but computes the weights' gradient
+    of a 1x1x3 kernel by writing out every pixel three times (im2col) and then multiplying.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, clips: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(clips, weight)
+        return functional.conv3d(clips, weight, padding=(1, 0, 0))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        clips, weight = ctx.saved_tensors
+        of_clips = None
+        if ctx.needs_input_grad[0]:
+            geometry = ([1, 1, 1], [1, 0, 0], [1, 1, 1], False, [0, 0, 0], 1)
+            of_clips = torch.ops.aten.convolution_backward(gradient, clips, weight, None, *geometry, [True, False, False])[0]
+        return of_clips, temporal_weight_gradient(clips, gradient) if ctx.needs_input_grad[1] else None
+
+
+def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of a 1x1x3 convolution's weights, zeros outside the clip, by matrix products.
+
+    Parameters
+    ----------
+    clips : Tensor, shape (B, C_in, T, H, W)
+        The convolution's input.
+    gradient : Tensor, shape (B, C_out, T, H, W)
+        Of its output.
+
+    Returns
+    -------
+    Tensor, shape (C_out, C_in, 3, 1, 1)
+        Tap k is the sum over t of ``gradient[t]`` times ``clips[t + k - 1]``.
+    """
+    pixels = clips.shape[3] * clips.shape[4]
+    x, g = (tensor.permute(0, 2, 3, 4, 1).flatten(1, 3) for tensor in (clips, gradient))  # (B, T*H*W, C): no copy where channels are last
+    taps = x.new_empty(NUM_TAPS, g.shape[2], x.shape[2])
+    torch.mm(g.flatten(0, 1).t(), x.flatten(0, 1), out=taps[1])
+    taps[0::2] = 0
+    for g_clip, x_clip in zip(g, x, strict=True):
+        taps[0].addmm_(g_clip[pixels:].t(), x_clip[:-pixels])
+        taps[2].addmm_(g_clip[:-pixels].t(), x_clip[pixels:])
+    return taps.permute(1, 2, 0)[..., None, None]
+
+
+def _products_are_faster(frames: Tensor, weight: Tensor) -> bool:
+    """Return whether to compute the weights' gradient by products: on x86 without AVX-512, in float32, channels last."""
+    return (
+        frames.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and weight.requires_grad
+        and frames.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and frames.is_contiguous(memory_format=torch.channels_last)
+        and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    )
 
 
 def inflate(weight: Tensor, temporal_init: TemporalInit) -> Tensor:

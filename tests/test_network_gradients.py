@@ -7,6 +7,7 @@ import torch
 from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
+from flowkit.model.resnet import TemporalConv, _WeightGradientByProducts, by_clip
 from flowkit.model.stresnet import STResNet
 
 
@@ -121,6 +122,36 @@ def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(train
         assert torch.equal(x.grad, y.grad), name
     for (name, x), y in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
         assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize(("num_clips", "num_frames", "height", "width"), [(1, 1, 3, 4), (3, 2, 1, 1), (2, 5, 7, 5)])
+def test_weight_gradients_by_products_are_those_of_the_convolution(channels_last, num_clips, num_frames, height, width):
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    frames = torch.randn(num_clips * num_frames, 6, height, width).to(memory_format=memory_format)
+    clips = by_clip(frames, num_frames).transpose(1, 2).requires_grad_()
+    weight = torch.randn(5, 6, 3, 1, 1, requires_grad=True)
+    expected = nn.functional.conv3d(clips, weight, padding=(1, 0, 0))
+    out = _WeightGradientByProducts.apply(clips, weight)
+    assert torch.equal(out, expected)
+    gradient = torch.randn_like(out)
+    for mine, theirs in zip(*(torch.autograd.grad(y, [clips, weight], gradient) for y in (out, expected)), strict=True):
+        assert mine.shape == theirs.shape
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(padding):
+    """channels_last is where the weights' gradient may come from products."""
+    convolution = TemporalConv(8, 4, padding).float()
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(1)
+        frames = torch.randn(10, 8, 6, 7, dtype=torch.float32).to(memory_format=memory_format).requires_grad_()
+        out = convolution.to(memory_format=memory_format)(frames, 5)
+        gradients.append(torch.autograd.grad((out * out.detach().cos()).sum(), [frames, convolution.weight]))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_running_moments_take_a_twentieth_of_the_new_ones():
