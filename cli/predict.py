@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from flowkit.cli.options import data_option, json_option, split_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
     from flowkit.config import ExtractSettings
     from flowkit.model.predict import Prediction, Predictor
 
+_PATIENCE_SECONDS = 2.0  # for counting frames without a word
 _ROWS = ("appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*")
 
 
@@ -103,24 +105,30 @@ def predict(
 
 
 class _Bar:
-    """Progress of one video; nothing is shown of a video that has no flow."""
+    """Progress of one video: of counting its frames, if that takes long, and of its flow."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._stack = ExitStack()
+        self._name, self._began = name, time.monotonic()
         self._bar: Progress | None = None
 
     def __enter__(self) -> _Bar:
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
 
-    def tell(self, done: int, total: int) -> None:
-        """Show how many flow fields are solved."""
-        if self._bar is None:
-            self._bar = self._stack.enter_context(Progress("predict", total=0, unit="flow fields"))
-        self._bar.total = total
+    def tell(self, num_frames: int, done: int, total: int) -> None:
+        """Show how many frames were counted, or how many flow fields are solved."""
+        if total:
+            self._show("flow fields", done, total)
+        elif time.monotonic() - self._began > _PATIENCE_SECONDS:
+            self._show("frames", num_frames, 0)
+
+    def _show(self, unit: str, done: int, total: int) -> None:
+        if self._bar is None or self._bar.unit != unit:
+            self.__exit__(None, None, None)
+            self._bar = Progress("count" if unit == "frames" else "predict", total=total, unit=unit).__enter__()
         self._bar.update(done, note=self._name)
 
 

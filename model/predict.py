@@ -190,7 +190,7 @@ def _settings_of(root: Path | None, quantiser: Quantiser) -> tuple[ExtractSettin
     return settings, f"the defaults (TV-L1 {settings.preset}, short side {settings.short_side} px)"
 
 
-def _ignore(done: int, total: int) -> None:
+def _ignore(num_frames: int, done: int, total: int) -> None:
     pass
 
 
@@ -224,7 +224,7 @@ class Predictor:
         self._flow_device_index, self._num_threads = flow_device_index, num_threads
         self._networks = TestedNetworks(_split_without_videos(row.provenance), row.checkpoints, force=False, execution=execution)
 
-    def predict(self, path: Path, *, on_progress: Callable[[int, int], None] = _ignore) -> Prediction:
+    def predict(self, path: Path, *, on_progress: Callable[[int, int, int], None] = _ignore) -> Prediction:
         """Classify one video by the protocol of the test: 25 frames and their flow stacks, and the mirror images of both.
 
         Parameters
@@ -232,7 +232,7 @@ class Predictor:
         path : Path
             A video file of any length.
         on_progress : callable
-            Told (done, total) of the flow fields; (0, 0) while frames are counted, once it is clear that there will be some.
+            Told (frames, flow fields done, flow fields in all); the last is 0 while frames are counted.
 
         Returns
         -------
@@ -244,12 +244,7 @@ class Predictor:
         DeviceError
             If the device of the flow is not to be had.
         """
-
-        def counted(num_frames: int) -> None:
-            if num_frames >= MIN_FRAMES:
-                on_progress(0, 0)
-
-        found = count_frames(path, short_side=self.settings.short_side, on_frames=counted)
+        found = count_frames(path, short_side=self.settings.short_side, on_frames=lambda count: on_progress(count, 0, 0))
         prediction = Prediction(path, found.status, found.num_frames, found.decode_errors, found.error)
         if found.num_frames < MIN_FRAMES:
             if found.status not in ("short", "undecodable"):
@@ -272,7 +267,7 @@ class Predictor:
         order = np.argsort(-prediction.scores[FUSED], kind="stable")[:count]
         return [(self.classes[label], {name: float(values[label]) for name, values in probabilities.items()}) for label in order]
 
-    def _whole_clip(self, path: Path, num_frames: int, on_progress: Callable[[int, int], None]) -> WholeClip:
+    def _whole_clip(self, path: Path, num_frames: int, on_progress: Callable[[int, int, int], None]) -> WholeClip:
         """Return the video as `WholeClipDataset` would."""
         centres = protocol_centres(num_frames)
         frames, place = np.unique(centres, return_inverse=True)
@@ -284,7 +279,7 @@ class Predictor:
             settings=self.settings,
             device_index=self._flow_device_index,
             num_threads=self._num_threads,
-            on_field=lambda done: on_progress(done, len(fields)),
+            on_field=lambda done: on_progress(num_frames, done, len(fields)),
         )
         size = self._networks.input_size
         return WholeClip(whole_rgb(images, input_size=size)[place], whole_flow(q, input_size=size), where, -1, str(path), num_frames)
