@@ -49,8 +49,8 @@ class Prediction:
     Parameters
     ----------
     path : Path
-    status : {"ok", "damaged", "short", "undecodable"}
-        As extract's. ``damaged`` videos are classified, by what of them could be decoded.
+    status : {"ok", "damaged", "short", "undecodable", "failed"}
+        As extract's. ``damaged`` videos are classified, by what of them could be decoded; ``failed`` is the network's fault.
     num_frames, decode_errors : int
     error : str
         What was damaged, or why there are no scores.
@@ -256,6 +256,8 @@ class Predictor:
         except VideoDecodeError as error:
             return replace(prediction, status="undecodable", error=str(error))
         (values,) = self._networks.score([clip])
+        if not all(np.isfinite(one).all() for one in values.values()):
+            return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
         parts = ROWS[self.row.name]
         scores = {stream: values[phase, stream] for phase, stream in parts}
         scores[FUSED] = fuse([one[None] for one in scores.values()], weights=[1.0] * len(parts))[0]

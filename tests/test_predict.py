@@ -274,6 +274,15 @@ def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home,
     command_line(tmp_path / "cut.avi", *arguments)  # damaged alone is no failure
 
 
+def test_scores_that_are_no_numbers_are_a_failure_and_not_an_answer(home, tmp_path):
+    checkpoint = load_checkpoint(phase_folder(home / "data", "default", 1, "motion"))
+    checkpoint.network["motion.fc.bias"][0] = float("nan")
+    save_weights(tmp_path / "broken.safetensors", checkpoint)
+    out, err = command_line(home / "videos/walk/b.avi", "--checkpoint", tmp_path / "broken.safetensors", code=3)
+    assert out == ""
+    assert "b.avi: failed: its scores are not finite numbers" in err
+
+
 def test_another_solver_than_the_training_s_is_said(home, monkeypatch):
     video, data = home / "videos/walk/b.avi", ("--data", home / "data")
     _, err = command_line(video, *data, "--solver", "fast")
