@@ -18,7 +18,7 @@ from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.shards import chunks
-from flowkit.shards.chunks import ChunkPipeline, decode_chunks, fletcher32
+from flowkit.shards.chunks import ChunkPipeline, decode_chunks, fletcher32, native_fletcher32
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import CODECS
@@ -307,9 +307,14 @@ def plain_fletcher32(data: bytes) -> int:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100, 101, 131_072, 131_074, 131_075, 400_001])
 def test_the_checksum_is_that_of_a_plain_loop(size: int) -> None:
+    """NumPy's way and HDF5's own function, where the system shows it (Linux and macOS do)."""
     rng = np.random.default_rng(size)
+    native = native_fletcher32()
+    assert native is not None or sys.platform == "win32"
     for data in (rng.bytes(size), b"\xff" * size, b"\0" * size):
         assert fletcher32(data) == plain_fletcher32(data)
+        if native is not None:
+            assert native(np.frombuffer(data, np.uint8).ctypes.data, size) == fletcher32(data)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "none"])
@@ -332,6 +337,41 @@ def test_zstd_is_decoded_through_hdf5_where_its_library_hides(tmp_path: Path, mo
     monkeypatch.setattr(chunks, "zstd_decompressor", lambda: None)
     with ShardReader(tmp_path / "a.h5") as reader:
         assert np.array_equal(reader.clip("Run/v_Run_g01_c01").flow(0, 11), flow)
+
+
+def test_checksums_are_tested_where_hdf5_hides_its_function_or_has_another_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, flow = write_clip(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5") as file:
+        last = file["videos/000000/flow"].id.get_chunk_info(10)
+    broken = bytearray((tmp_path / "a.h5").read_bytes())
+    broken[last.byte_offset + last.size // 2] ^= 1
+    (tmp_path / "b.h5").write_bytes(broken)
+
+    class Library:
+        def __init__(self, path: str) -> None:
+            pass
+
+    class OtherLibrary(Library):
+        H5_checksum_fletcher32 = staticmethod(lambda address, num_bytes: 7)
+
+    for library in (Library, OtherLibrary):
+        monkeypatch.setattr(chunks.ctypes, "CDLL", library)
+        chunks.native_fletcher32.cache_clear()
+        assert native_fletcher32() is None
+        monkeypatch.undo()
+        with ShardReader(tmp_path / "a.h5") as whole, ShardReader(tmp_path / "b.h5") as damaged:
+            assert np.array_equal(whole.clip("Run/v_Run_g01_c01").flow(0, 11), flow)
+            with pytest.raises(ShardFormatError, match="flow chunk 10 is damaged: its checksum"):
+                damaged.clip("Run/v_Run_g01_c01").flow(0, 11)
+    chunks.native_fletcher32.cache_clear()
+
+
+@pytest.mark.parametrize("place", [(-1, 10, 0), (0, 4, 0), (0, 101, 0), (97, 4, 0), (120, 9, 0)])
+def test_a_chunk_that_is_not_in_its_window_is_refused(place: tuple[int, int, int]) -> None:
+    with pytest.raises(ShardFormatError, match="flow chunk 3 is damaged"):
+        decode_chunks("zstd", bytes(100), [place], np.empty((1, 2, 4, 4), np.uint8), first=3)
 
 
 def test_every_compressed_chunk_that_is_changed_is_refused_or_of_the_same_size() -> None:
