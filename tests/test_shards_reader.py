@@ -106,6 +106,21 @@ def test_a_closed_reader_opens_again_and_reads_a_replaced_file(shard: tuple[Path
     reader.close()
 
 
+def test_a_file_that_is_replaced_while_it_is_open_is_read_on_or_refused_but_never_mixed(
+    shard: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    """`pack` may put another shard in its place while a training run reads: places in the one mean nothing in the other."""
+    path, flows = shard
+    with ShardReader(path) as reader:
+        clip = reader.clip("c/0")
+        write_shard(path, [tmp_path / f"{k}.h5" for k in (3, 1, 0, 2)])
+        assert np.array_equal(clip.flow(0, 19), flows["c/0"])
+        with pytest.raises(ShardFormatError, match="was replaced while it was being read"):
+            reader.clip("c/1")
+        reader.close()
+        assert np.array_equal(reader.clip("c/1").flow(0, 19), flows["c/1"])
+
+
 def test_pixels_go_where_the_caller_wants_them(shard: tuple[Path, dict[str, np.ndarray]]) -> None:
     path, flows = shard
     with ShardReader(path) as reader:

@@ -147,7 +147,10 @@ class ShardStructure:
         import h5py
         from h5py import h5g
 
+        assert self._data is not None
         self._file = h5py.File(self.path, "r", locking=False)
+        if not self._data.is_at(self.path):  # places found in one file mean nothing in another
+            raise ShardFormatError("was replaced while it was being read; open it again")
         root = h5g.open(self._file.id, b"/")
         stored = _read_attributes(root, ROOT_ATTRIBUTES)
         if stored["format"] != FORMAT:
@@ -160,7 +163,6 @@ class ShardStructure:
         self.num_videos = self._videos.get_num_objs()
         if not 1 <= self.num_videos <= MAX_VIDEOS:
             raise ShardFormatError(f"holds {self.num_videos} videos; 1 to {MAX_VIDEOS} can be")
-        _check_links(self._videos, [group_name(index) for index in range(self.num_videos)])
 
     def video_ids(self) -> list[str]:
         """Return every video's id, in the order of the groups.
@@ -168,20 +170,24 @@ class ShardStructure:
         Raises
         ------
         ShardFormatError
-            If two are the same.
+            If a video is not where the format says, or two have the same id.
         """
+        seen: dict[str, None] = {}
         with refusing(self.path):
-            ids = [self._video_id(index) for index in range(self.num_videos)]
-            if len(set(ids)) < len(ids):
-                twice = next(video_id for k, video_id in enumerate(ids) if video_id in ids[:k])
-                raise ShardFormatError(f"holds video {twice!r} twice")
-        return ids
+            for index in range(self.num_videos):
+                video_id = str(_read_attribute(self._group(index), VIDEO_ATTRIBUTES[0]))
+                if video_id in seen:
+                    raise ShardFormatError(f"holds video {video_id!r} twice")
+                seen[video_id] = None
+        return list(seen)
 
-    def _video_id(self, index: int) -> str:
+    def _group(self, index: int) -> Any:
+        """Open a video's group. There are as many links as videos, so if each of these names is one, there is no other."""
         from h5py import h5g
 
-        group = h5g.open(self._videos, group_name(index).encode())
-        return str(_read_attribute(group, VIDEO_ATTRIBUTES[0]))
+        name = group_name(index)
+        _check_link(self._videos, name)
+        return h5g.open(self._videos, name.encode())
 
     def layout(self, index: int) -> VideoLayout:
         """Check the `index`-th video's group and return where its bytes lie.
@@ -191,11 +197,9 @@ class ShardStructure:
         ShardFormatError
             If anything is not as the format says.
         """
-        from h5py import h5g
-
         assert self._data is not None
         with refusing(self.path, f"videos/{group_name(index)}"):
-            group = h5g.open(self._videos, group_name(index).encode())
+            group = self._group(index)
             stored = _read_attributes(group, VIDEO_ATTRIBUTES)
             sha256 = str(stored.pop("sha256"))
             attributes = ClipAttributes.from_stored(stored)
@@ -245,15 +249,20 @@ def _check_superblock(data: ShardBytes) -> None:
 
 def _check_links(group: Any, names: Sequence[str]) -> None:
     """Refuse a group that holds anything but these names, each a hard link."""
-    from h5py import h5l
-
     if group.get_num_objs() != len(names):
         raise ShardFormatError(f"a group holds {group.get_num_objs()} objects instead of {len(names)}")
     for name in names:
-        if not group.links.exists(name.encode()):
-            raise ShardFormatError(f"lacks {name!r}")
-        if group.links.get_info(name.encode()).type != h5l.TYPE_HARD:
-            raise ShardFormatError(f"{name!r} is a soft or external link; flowkit follows only hard links")
+        _check_link(group, name)
+
+
+def _check_link(group: Any, name: str) -> None:
+    from h5py import h5l
+
+    links, key = group.links, name.encode()
+    if not links.exists(key):
+        raise ShardFormatError(f"lacks {name!r}")
+    if links.get_info(key).type != h5l.TYPE_HARD:
+        raise ShardFormatError(f"{name!r} is a soft or external link; flowkit follows only hard links")
 
 
 def _read_attributes(group: Any, declared: Sequence[Attribute]) -> dict[str, str | int]:
@@ -267,9 +276,10 @@ def _read_attributes(group: Any, declared: Sequence[Attribute]) -> dict[str, str
 def _read_attribute(group: Any, declared: Attribute) -> str | int:
     from h5py import h5a, h5s, h5t
 
-    if not h5a.exists(group, declared.name.encode()):
-        raise ShardFormatError(f"lacks the attribute {declared.name!r}")
-    attribute = h5a.open(group, declared.name.encode())
+    try:
+        attribute = h5a.open(group, declared.name.encode())
+    except KeyError as cause:
+        raise ShardFormatError(f"lacks the attribute {declared.name!r}, or it is damaged") from cause
     kind = attribute.get_type()
     if attribute.get_space().get_simple_extent_type() != h5s.SCALAR:
         raise ShardFormatError(f"attribute {declared.name!r} is no scalar")
@@ -281,9 +291,10 @@ def _read_attribute(group: Any, declared: Attribute) -> str | int:
         return int(number)
     if not isinstance(kind, h5t.TypeStringID) or kind.is_variable_str() or kind.get_cset() != h5t.CSET_UTF8:
         raise ShardFormatError(f"attribute {declared.name!r} is no fixed-length UTF-8 text")
-    if kind.get_size() > MAX_TEXT_BYTES:
-        raise ShardFormatError(f"attribute {declared.name!r} has {kind.get_size()} bytes; at most {MAX_TEXT_BYTES} can be")
-    text = np.empty((), dtype=f"S{kind.get_size()}")
+    num_bytes = kind.get_size()
+    if num_bytes > MAX_TEXT_BYTES:
+        raise ShardFormatError(f"attribute {declared.name!r} has {num_bytes} bytes; at most {MAX_TEXT_BYTES} can be")
+    text = np.empty((), dtype=f"S{num_bytes}")
     attribute.read(text, mtype=kind)
     return text.tobytes().rstrip(b"\0").decode("utf-8")
 

@@ -32,7 +32,13 @@ class ShardBytes:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        self._identity = (status.st_dev, status.st_ino)
         self.size = status.st_size
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a path still leads to this file; another may have taken its place since it was opened."""
+        status = os.stat(path)
+        return (status.st_dev, status.st_ino) == self._identity
 
     def read(self, start: int, size: int) -> bytes:
         """Return `size` bytes from `start`; a file that ends before is refused."""
