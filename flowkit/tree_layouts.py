@@ -141,7 +141,7 @@ def read_record(folder: Path) -> ExportRecord | None:
         raise ManifestError(f"{path} is not valid JSON ({cause}); delete it to treat the tree as another tool's") from cause
     try:
         return _parse_record(values)
-    except (FlowkitError, KeyError, TypeError, AttributeError) as cause:
+    except (FlowkitError, KeyError, TypeError, ValueError, AttributeError) as cause:
         raise ManifestError(f"{path} is not as flowkit writes it ({cause}); delete it to treat the tree as another tool's") from cause
 
 

@@ -421,6 +421,7 @@ def test_what_an_export_lost_since_is_named(tmp_path: Path) -> None:
         ('"layout": "rawframes"', '"layout": ["rawframes"]'),
         ('"failed": {}', '"failed": []'),
         ('"videos": {', '"videos": [] , "other": {'),
+        ('"run/a": {', '"run/a": "text", "run/b": {'),
         ('"format": "flowkit-export"', '"format": "other"'),
         ("{", "[" * 100_000),
     ],
