@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -360,6 +362,25 @@ def test_what_is_no_shard_at_all_is_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
     assert_refused(tmp_path / "pipe.h5")
+
+
+@pytest.mark.parametrize("name", ["flow", "frame_offsets"])
+def test_the_file_behind_a_virtual_data_set_is_not_even_opened(shard: Path, name: str) -> None:
+    """HDF5 opens it to find out a shape that is not fixed; a pipe would be waited for. Hence the process, which can be ended."""
+    os.mkfifo(shard.parent / "pipe")
+    with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
+        video = file["videos/000000"]
+        shape, dtype = video[name].shape, video[name].dtype
+        endless = (None, *shape[1:])
+        layout = h5py.VirtualLayout(shape=shape, dtype=dtype, maxshape=endless)
+        source = h5py.VirtualSource(str(shard.parent / "pipe"), "x", shape=shape, dtype=dtype, maxshape=endless)
+        layout[0 : h5py.h5s.UNLIMITED : 1] = source[0 : h5py.h5s.UNLIMITED : 1]
+        del video[name]
+        video.create_virtual_dataset(name, layout)
+    code = "import sys, flowkit\nflowkit.ShardReader(sys.argv[1]).clip('a')\n"
+    done = subprocess.run([sys.executable, "-c", code, str(shard)], capture_output=True, text=True, timeout=60, check=False)
+    assert "ShardFormatError" in done.stderr
+    assert f"'{name}' is stored in another way" in done.stderr
 
 
 def test_a_file_that_is_not_there_is_an_ordinary_error(tmp_path: Path) -> None:

@@ -304,15 +304,16 @@ def _open_data_set(group: Any, declared: DataSet) -> Any:
     from h5py import h5d, h5t
 
     data_set = h5d.open(group, declared.name.encode())
+    # First, since HDF5 opens the files behind a virtual data set as soon as it is asked for its shape.
+    properties = data_set.get_create_plist()
+    if properties.get_layout() != (h5d.CHUNKED if declared.chunk else h5d.CONTIGUOUS) or properties.get_external_count():
+        raise ShardFormatError(f"{declared.name!r} is stored in another way than in this file as the format says")
     standard = {"<u1": h5t.STD_U8LE, "<i8": h5t.STD_I64LE, "<u4": h5t.STD_U32LE}[declared.dtype]
     if not data_set.get_type().equal(standard):
         raise ShardFormatError(f"{declared.name!r} has another data type than {declared.dtype}")
     space = data_set.get_space()
     if data_set.rank != len(declared.shape) or space.get_simple_extent_dims(True) != data_set.shape:
         raise ShardFormatError(f"{declared.name!r} is not of fixed shape ({', '.join(declared.shape)})")
-    properties = data_set.get_create_plist()
-    if properties.get_layout() != (h5d.CHUNKED if declared.chunk else h5d.CONTIGUOUS) or properties.get_external_count():
-        raise ShardFormatError(f"{declared.name!r} is stored in another way than in this file as the format says")
     return data_set
 
 
