@@ -27,6 +27,9 @@ Animation = Literal["mp4", "gif"]
 _NUM_COLUMNS, _NUM_BANDS = 5, 2  # of the contact sheet; a band is a row of frames over a row of flow
 _CELL_PX = 320  # pictures are shrunk to this width at most
 _MARGIN_PX, _HEADER_PX, _LABEL_PX, _WHEEL_PX = 12, 64, 22, 60
+_LABEL_WIDTH_PX = 230
+_RULE = (190, 190, 190)
+_LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend: it would hide too much
 _MEASURED_FIELDS = 200  # at most, spread evenly over the clip
 _GIF_FRAMES, _GIF_PX = 120, 240
 _MP4_FRAMES = 1500
@@ -116,7 +119,7 @@ def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
     num_bands = -(-len(chosen) // _NUM_COLUMNS)
     width = min(clip.width, _CELL_PX)
     height = max(1, round(clip.height * width / clip.width))
-    cell_width, band_height = max(width, 150) + _MARGIN_PX, 2 * (height + _LABEL_PX) + _MARGIN_PX
+    cell_width, band_height = max(width, _LABEL_WIDTH_PX) + _MARGIN_PX, 2 * (height + _LABEL_PX) + _MARGIN_PX
     columns = max(min(len(chosen), _NUM_COLUMNS), -(-(8 * _WHEEL_PX + 2 * _MARGIN_PX) // cell_width))  # room for header and legend
     header = max(_HEADER_PX, 2 * _WHEEL_PX + 2 * _MARGIN_PX)
     sheet = Image.new("RGB", (columns * cell_width + _MARGIN_PX, header + num_bands * band_height), "white")
@@ -131,12 +134,13 @@ def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
         speed = np.hypot(flow[0], flow[1])
         pictures = (
             (clip.frames([k])[0], f"frame {k}"),
-            (flow_to_colour(flow, scale_px=scale_px), f"flow {k} to {k + 1}: mean {speed.mean():.2f}, max {speed.max():.1f}"),
+            (flow_to_colour(flow, scale_px=scale_px), f"flow {k} to {k + 1}: mean {speed.mean():.2f}, max {speed.max():.1f} px"),
         )
         for row, (picture, label) in enumerate(pictures):
             top = y + row * (height + _LABEL_PX)
+            draw.rectangle((x - 1, top - 1, x + width, top + height), outline=_RULE)  # where still flow ends is white on white
             sheet.paste(Image.fromarray(_shrunk(picture, height, width)), (x, top))
-            draw.text((x, top + height + 3), label, fill="black", font=_font(12))
+            draw.text((x, top + height + 3), _fitting(draw, label, _font(12), cell_width - _MARGIN_PX), fill="black", font=_font(12))
     return np.asarray(sheet)
 
 
@@ -152,10 +156,15 @@ def _draw_header(draw: Any, clip: Clip, scale_px: float, room_px: int) -> None:
     y = _MARGIN_PX
     for text, size in lines:
         font = _font(size)
-        while len(text) > 4 and draw.textlength(text, font=font) > room_px:
-            text = text[: max(3, int(len(text) * 0.95) - 1)].rstrip("…") + "…"  # noqa: PLW2901
-        draw.text((_MARGIN_PX, y), text, fill="black", font=font)
+        draw.text((_MARGIN_PX, y), _fitting(draw, text, font, room_px), fill="black", font=font)
         y += size + 8
+
+
+def _fitting(draw: Any, text: str, font: Any, room_px: int) -> str:
+    """Return the beginning of a text that fits, with an ellipsis where some is left out."""
+    while len(text) > 4 and draw.textlength(text, font=font) > room_px:
+        text = text[: max(3, int(len(text) * 0.95) - 1)].rstrip("…") + "…"
+    return text
 
 
 def draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
@@ -178,9 +187,9 @@ def draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     shares = np.histogram(speed, bins=edges, weights=joint)[0] / num_pixels
     left.stairs(100 * shares, edges, fill=True, color="tab:blue")
     left.set_yscale("log")
-    for value, label in ((stats.median_px, "median"), (stats.p90_px, "90 %"), (stats.p99_px, "99 %")):
-        left.axvline(value, color="black", linewidth=0.8)
-        left.annotate(label, (value, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="left", fontsize=8)
+    for value, label, style in ((stats.median_px, "50 %", ":"), (stats.p90_px, "90 %", "--"), (stats.p99_px, "99 %", "-")):
+        left.axvline(value, color="black", linewidth=1, linestyle=style, label=f"{label} are at most {value:.2f}")
+    left.legend(loc="upper right")
     left.set(xlabel="speed, px/frame", ylabel="% of pixels (log)", title=f"mean {stats.mean_px:.2f}, max {stats.max_px:.1f} px/frame")
     lowest = lowest_level(quantiser)
     for counts, label, colour in ((counts_u, "u (to the right)", "tab:red"), (counts_v, "v (down)", "tab:green")):
@@ -221,8 +230,9 @@ def _write_gif(clip: Clip, path: Path, scale_px: float) -> None:
     chosen = range(min(clip.num_frames - 1, _GIF_FRAMES))
     height = min(clip.height, _GIF_PX)
     rate = clip.frame_rate or _UNKNOWN_RATE
+    octree = Image.Quantize.FASTOCTREE  # keeps rare colours, such as the legend's, and is many times faster than the default
     images = [
-        Image.fromarray(_shrunk(picture, height, round(picture.shape[1] * height / clip.height))).quantize(128)
+        Image.fromarray(_shrunk(picture, height, round(picture.shape[1] * height / clip.height))).quantize(256, octree)
         for pictures in _side_by_side(clip, chosen, scale_px)
         for picture in pictures
     ]
@@ -232,11 +242,32 @@ def _write_gif(clip: Clip, path: Path, scale_px: float) -> None:
 
 
 def _side_by_side(clip: Clip, indices: range, scale_px: float) -> Any:
-    """Yield batches (n, H, 2 W, 3): frames at the left, their flow at the right."""
+    """Yield batches (n, H, 2 W, 3): frames at the left, their flow at the right, with a legend in its corner."""
+    legend, opaque = _legend(clip.height, clip.width, scale_px)
     for start in range(0, len(indices), _AT_ONCE):
         chosen = indices[start : start + _AT_ONCE]
         flow = flow_to_colour(_decoded(clip, clip.flow(chosen[0], chosen[-1] + 1)), scale_px=scale_px)
+        flow[:, opaque] = legend[opaque]
         yield np.concatenate([clip.frames(chosen), flow], axis=2)
+
+
+def _legend(height: int, width: int, scale_px: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw a small colour wheel and its scale in the lower right corner of a picture; return it, and where it is."""
+    from PIL import Image, ImageDraw
+
+    picture, mask = Image.new("RGB", (width, height), "white"), Image.new("1", (width, height))
+    radius = height // 14
+    text, font = f"{scale_px:g} px", _font(max(10, radius * 2 // 3))
+    draw = ImageDraw.Draw(picture)
+    room = int(draw.textlength(text, font=font)) + 3 * radius + 8
+    if height >= _LEGEND_FROM_PX and width >= 2 * room:
+        x, y = width - radius - 4, height - radius - 4
+        box = (width - room, y - radius - 3, width - 1, height - 1)
+        ImageDraw.Draw(mask).rectangle(box, fill=1)
+        draw.rectangle(box, outline=_RULE, fill="white")
+        draw.text((x - radius - 6, y), text, fill="black", font=font, anchor="rm")
+        picture.paste(Image.fromarray(wheel_picture(radius)), (x - radius, y - radius))
+    return np.array(picture), np.array(mask)
 
 
 def _decoded(clip: Clip, q: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -109,6 +109,28 @@ def test_a_gif_has_every_field_and_repeats(tmp_path: Path) -> None:
         assert (gif.size, gif.info["duration"], gif.info["loop"]) == ((112, 40), 40, 0)
 
 
+@pytest.mark.parametrize("animation", ["mp4", "gif"])
+def test_an_animation_has_the_wheel_and_its_scale_in_a_corner_where_there_is_room(tmp_path: Path, animation: Any) -> None:
+    from PIL import Image
+
+    drawn = inspect_clip(clip_of(tmp_path, moving(0, 0, num_fields=2, height=256, width=340)), tmp_path / "out", animation=animation)
+    if animation == "mp4":
+        with av.open(str(drawn.animation)) as container:
+            first = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    else:
+        with Image.open(drawn.animation) as gif:  # type: ignore[arg-type]
+            first = np.array(gif.convert("RGB"))
+    height, width = first.shape[:2]
+    corner = first[-(height // 6) :, -(width // 12) :].astype(int)
+    outside = first.copy()
+    outside[-(height // 5) :, -(width // 4) :] = 255
+    colourful = np.ptp(corner, axis=2) > 100
+    assert colourful.mean() > 0.2
+    for axis in range(3):
+        assert (corner.argmax(axis=2)[colourful] == axis).mean() > 0.15, "all hues are in the wheel"
+    assert (outside[:, width // 2 + 4 :] > 230).all(), "elsewhere, still flow is white"
+
+
 @pytest.mark.parametrize("rate", ["0/1", "100000/1", "30000/1001"])
 @pytest.mark.parametrize("size", [(1, 1), (3, 300)], ids=["one pixel", "a strip"])
 def test_the_smallest_clips_and_strange_rates_are_drawn(tmp_path: Path, rate: str, size: tuple[int, int]) -> None:
