@@ -9,6 +9,7 @@ from flowkit.errors import ManifestError
 # A clip's part file and spool add a suffix to the last part, and file systems hold 255 bytes a part.
 MAX_PART_BYTES = 240
 MAX_ID_BYTES = 1024
+OWN_FOLDERS = (".index", ".segments")  # what `clips/` holds besides clips
 
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10)}
 
@@ -25,7 +26,8 @@ def check_video_id(video_id: object) -> None:
     ------
     ManifestError
         If it is no string, empty, absolute (on POSIX or Windows), has an empty, ``.`` or ``..`` part, a backslash, a NUL,
-        a lone surrogate (a name that is not UTF-8), a Windows device name, or is too long for a clip file's name.
+        a lone surrogate (a name that is not UTF-8), a Windows device name, begins with a folder of flowkit's own, or is too
+        long for a clip file's name.
     """
     if not isinstance(video_id, str) or not video_id:
         raise ManifestError(f"a video id must be a text that is not empty, got {video_id!r}")
@@ -50,6 +52,8 @@ def _fault(video_id: str) -> str | None:
         return "it has an empty, '.' or '..' part"
     if any(part.split(".")[0].rstrip(" ").lower() in _DEVICES for part in parts):
         return "it holds the name of a device of Windows"
+    if parts[0].lower() in OWN_FOLDERS:
+        return f"flowkit keeps its own files in a folder {parts[0]!r}"
     if num_bytes > MAX_ID_BYTES or any(len(part.encode("utf-8")) > MAX_PART_BYTES for part in parts):
         return f"it is too long (at most {MAX_PART_BYTES} bytes a part, {MAX_ID_BYTES} in all)"
     return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import PART_SUFFIX, fsync_folder, write_atomically
+from flowkit.names import OWN_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,9 +82,9 @@ def shard_paths(root: Path) -> list[Path]:
 
 
 def clip_paths(root: Path) -> list[Path]:
-    """Return the clip files of a data root, sorted."""
+    """Return the clip files of a data root, sorted. Folders of videos may have a dot before their names."""
     clips = root / "clips"
-    return sorted(path for path in clips.rglob("*.h5") if not path.relative_to(clips).parts[0].startswith("."))
+    return sorted(path for path in clips.rglob("*.h5") if path.relative_to(clips).parts[0] not in OWN_FOLDERS)
 
 
 def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:

@@ -35,7 +35,9 @@ def touch(root: Path, *names: str) -> Path:
 # ---- video ids
 
 
-@pytest.mark.parametrize("video_id", ["a", "a/b", "a/b/c", "...", ".hidden/x", "a..b", "console", "con-1/x", "x" * 240, *STRANGE])
+@pytest.mark.parametrize(
+    "video_id", ["a", "a/b", "a/b/c", "...", ".hidden/x", "a/.index/x", "a..b", "console", "con-1/x", "x" * 240, *STRANGE]
+)
 def test_relative_names_of_any_kind_are_video_ids(video_id: str) -> None:
     check_video_id(video_id)
 
@@ -45,7 +47,7 @@ def test_relative_names_of_any_kind_are_video_ids(video_id: str) -> None:
     [
         "", "/", "/etc/passwd", "../x", "a/../x", "a/..", "..", ".", "./a", "a/./b", "a//b", "a/", "//host/share", "a\0b", "\\\\host\\x",
         "..\\x", "a\\b", "C:/x", "c:x", "a:b", "con", "NUL", "a/aux", "Com1.old", "lpt9/x", "nul .txt", "caf\udce9", "x" * 241, "é" * 121,
-        "a/" * 600 + "b", None, 3, b"a", ["a"],
+        "a/" * 600 + "b", None, 3, b"a", ["a"], ".index/x", ".INDEX/x", ".segments", ".segments/a/b",
     ],
 )  # fmt: skip
 def test_what_could_leave_the_root_or_is_no_name_is_refused(video_id: object) -> None:

@@ -476,8 +476,11 @@ def test_shard_sizes_are_read_as_people_write_them(tmp_path: Path, text: str, nu
 
 def test_names_of_any_kind_are_packed(tmp_path: Path) -> None:
     names = ['quo"te', "two\nlines", "🏃 [red]x[/red]", "<script>", "-rf", "a.b.c", " space ", "é" * 100, "A", "a"]
-    videos = {f"class/{name}": 12 for name in names}
+    videos = {f"{folder}/{name}": 12 for folder, name in zip([*names, ".hidden", "..x"], [*names, ".hidden", "..."], strict=True)}
     root = make_root(tmp_path, videos)
+    (root / "clips" / ".index").mkdir()
+    (root / "clips" / ".index" / "x.h5").write_bytes(b"not a clip")
+    assert verify(root) == []
     pack(root, move=True)
     assert_whole(root, videos)
     split = Dataset.open(root).split(1)
