@@ -48,7 +48,7 @@ def info(path: Path | None, data: Path, as_json: bool) -> int:
 
 
 def _file_text(info: FileInfo) -> str:
-    lines = [f"{show_name(info.path)}: {size(info.num_bytes)}, format {info.format_version}, written by {show_name(info.created_by)}"]
+    lines = [f"{show_name(info.path)}: {size(info.num_bytes)}, format {info.shard_format_version}, written by {show_name(info.created_by)}"]
     lines += ["", _contents_text(info.contents), ""]
     rows = [(v.video_id, v.class_name, v.num_frames, f"{v.width}x{v.height}", v.frame_rate, size(v.stored_bytes)) for v in info.videos]
     lines.append(table(("video", "class", "frames", "size", "frame rate", "bytes"), rows[:_MOST_LISTED]))

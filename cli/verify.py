@@ -45,7 +45,8 @@ def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json:
     for bar in bars:
         bar.__exit__(None, None, None)
     if as_json:
-        say(json.dumps({"path": str(path), "deep": deep, "problems": [_record(problem) for problem in problems]}, indent=1))
+        found = {"path": str(path), "deep": deep, "problems": [_record(problem) for problem in problems]}
+        say(json.dumps({"format": "flowkit-verify", "format_version": 1, **found}, indent=1))
     elif problems:
         say(table(("file", "video", "fault"), [(problem.path, problem.video_id, problem.what) for problem in problems]))
     if problems:

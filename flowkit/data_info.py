@@ -80,7 +80,7 @@ class FileInfo:
 
     path: str
     num_bytes: int
-    format_version: int
+    shard_format_version: int
     created_by: str
     contents: Contents
     videos: tuple[VideoFacts, ...]
