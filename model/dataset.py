@@ -92,7 +92,7 @@ class WholeClip:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A video that could not be read, and why."""
+    """A video that could not be read, or not be scored, and why."""
 
     video_id: str
     reason: str

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.manifest import Split
-    from flowkit.model.checkpoint import Checkpoint
+    from flowkit.model.checkpoint import Checkpoint, Provenance
     from flowkit.model.dataset import WholeClip
     from flowkit.model.events import EvaluateEvent
     from flowkit.model.metrics import Fusion
@@ -52,6 +52,7 @@ PROTOCOL = (
     "whole frames, no crop; the 25 samples of one mirror state are one sequence",
     "score of a stream: mean of its logits over places, time and mirror images",
 )
+_NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {:g} : {:g} (appearance : motion)",
     "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {:g} : {:g} (appearance : motion)",
@@ -119,6 +120,8 @@ class SplitEvaluation:
     checkpoints : dict from phase to str
         Which weights were tested.
     warnings : tuple of str
+    provenances : dict from phase to Provenance
+        How those weights were made.
     """
 
     split: int
@@ -132,14 +135,30 @@ class SplitEvaluation:
     untrained_classes: tuple[str, ...] = ()
     checkpoints: dict[Phase, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    provenances: dict[Phase, Provenance] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of one or several splits, and the protocol they were made with."""
+    """The results of one or several splits, and how they were made.
+
+    Parameters
+    ----------
+    splits : tuple of SplitEvaluation
+    protocol : tuple of str
+        In words.
+    fusion : {"logits_mean", "softmax_mean"}
+    weights : (float, float)
+        Of the appearance and the motion stream.
+    environment : dict
+        Versions, device, precision.
+    """
 
     splits: tuple[SplitEvaluation, ...]
     protocol: tuple[str, ...]
+    fusion: Fusion = "logits_mean"
+    weights: tuple[float, float] = (1.0, 1.0)
+    environment: dict[str, str | int] = field(default_factory=dict)
 
     def mean_top1(self, row: str) -> float | None:
         """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row."""
@@ -147,7 +166,7 @@ class Evaluation:
         return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 
-def _ignore(event: EvaluateEvent) -> None:
+def _ignore(told: object) -> None:
     pass
 
 
@@ -162,6 +181,7 @@ def evaluate(
     force: bool = False,
     execution: Execution | None = None,
     on_event: Callable[[EvaluateEvent], None] = _ignore,
+    on_split: Callable[[Evaluation], None] = _ignore,
 ) -> Evaluation:
     """Test a run's networks on the test videos of packed splits.
 
@@ -183,6 +203,8 @@ def evaluate(
     execution : Execution
     on_event : callable
         Is told of progress; see `flowkit.model.events`.
+    on_split : callable
+        Is given each split's results, alone, as soon as they are there, so that they can be kept whatever becomes of the splits after it.
 
     Returns
     -------
@@ -203,14 +225,22 @@ def evaluate(
     check_run_name(run)
     fuse([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
     dataset = Dataset.open(root)
-    results = []
-    for number in splits:
+
+    def networks_for(number: int) -> TestedNetworks:
         split = dataset.split(number)
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
-        networks = TestedNetworks(split, _checkpoints(root, run, number, checkpoint), force=force, execution=execution)
-        results.append(_evaluate_split(dataset, split, networks, fusion, weights, execution, on_event))
-    return Evaluation(tuple(results), (*PROTOCOL, FUSION_TEXT[fusion].format(*weights)))
+        return TestedNetworks(split, _checkpoints(root, run, number, checkpoint), force=force, execution=execution)
+
+    for number in splits[1:]:
+        networks_for(number)  # what would be refused later is refused before hours of work
+    environment = execution.environment(execution.torch_device())
+    protocol = (*PROTOCOL, FUSION_TEXT[fusion].format(*weights))
+    results: list[SplitEvaluation] = []
+    for number in splits:
+        results.append(_evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, on_event))
+        on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
+    return Evaluation(tuple(results), protocol, fusion, weights, environment)
 
 
 def _evaluate_split(
@@ -234,7 +264,10 @@ def _evaluate_split(
         readable = [clip for clip in batch if not isinstance(clip, Unreadable)]
         if readable:
             for clip, values in zip(readable, networks.score(readable), strict=True):
-                scored[clip.video_id] = values
+                if all(np.isfinite(scores).all() for scores in values.values()):
+                    scored[clip.video_id] = values
+                else:
+                    failed.append(Unreadable(clip.video_id, _NOT_FINITE))
         on_event(VideosScored(split.number, len(scored) + len(failed), len(mine), len(failed)))
     scored = {name: values for part in gathered(scored, execution.world) for name, values in part.items()}
     failed = [clip for part in gathered(failed, execution.world) for clip in part]
@@ -264,6 +297,7 @@ def _evaluate_split(
         untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained)),
         checkpoints=networks.sources,
         warnings=networks.warnings,
+        provenances=networks.provenances,
     )
 
 

@@ -58,7 +58,15 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return at which place each video's class comes, 0 for the highest score; of equal scores the lower class comes first."""
+    """Return at which place each video's class comes, 0 for the highest score; of equal scores the lower class comes first.
+
+    Raises
+    ------
+    ParameterError
+        If a score is no finite number: nothing is higher than NaN, so it would count as right.
+    """
+    if not np.isfinite(scores).all():
+        raise ParameterError(f"the scores of {int((~np.isfinite(scores).all(1)).sum())} videos are not all finite numbers")
     own = np.take_along_axis(scores, labels[:, None], 1)
     before = np.arange(scores.shape[1]) < labels[:, None]
     return np.asarray(((scores > own) | ((scores == own) & before)).sum(1), dtype=np.int64)

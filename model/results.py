@@ -58,20 +58,23 @@ def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def results_dict(split: SplitEvaluation, protocol: Sequence[str]) -> dict[str, Any]:
-    """Return one split's results as built-in types, for JSON."""
+def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the results of one split of an evaluation as built-in types, for JSON."""
     return {
         "format": "flowkit-results",
         "format_version": 1,
         "created_by": f"flowkit {__version__}",
         "split": split.split,
-        "protocol": list(protocol),
+        "protocol": list(evaluation.protocol),
+        "fusion": {"kind": evaluation.fusion, "weights": list(evaluation.weights)},
+        "environment": dict(evaluation.environment),
         "num_listed": split.num_listed,
         "num_scored": len(split.video_ids),
         "failed": [{"video_id": clip.video_id, "reason": clip.reason} for clip in split.failed],
         "classes": list(split.classes),
         "classes_without_training_video": list(split.untrained_classes),
         "checkpoints": dict(split.checkpoints),
+        "networks": {phase: made.to_dict() for phase, made in split.provenances.items()},
         "warnings": list(split.warnings),
         "rows": {
             name: {
@@ -87,15 +90,15 @@ def results_dict(split: SplitEvaluation, protocol: Sequence[str]) -> dict[str, A
     }
 
 
-def write_results(folder: Path, split: SplitEvaluation, protocol: Sequence[str], *, table: str) -> list[Path]:
-    """Write one split's results.
+def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, *, table: str) -> list[Path]:
+    """Write the results of one split of an evaluation.
 
     Parameters
     ----------
     folder : Path
         ``reports/<run>/split<n>``.
     split : SplitEvaluation
-    protocol : sequence of str
+    evaluation : Evaluation
     table : str
         The table as Markdown.
 
@@ -105,11 +108,17 @@ def write_results(folder: Path, split: SplitEvaluation, protocol: Sequence[str],
         What was written; results.json last.
     """
     paths = [folder / name for name in ("table.md", "per_class.csv", "scores.h5", "results.json")]
-    lines = [table, "", f"Scored {len(split.video_ids)} of {split.num_listed} listed videos.", "", *(f"* {line}" for line in protocol)]
+    lines = [
+        table,
+        "",
+        f"Scored {len(split.video_ids)} of {split.num_listed} listed videos.",
+        "",
+        *(f"* {line}" for line in evaluation.protocol),
+    ]
     write_atomically(paths[0], "\n".join(lines) + "\n")
     write_atomically(paths[1], _per_class(split))
     _write_scores(paths[2], split)
-    write_atomically(paths[3], json.dumps(results_dict(split, protocol), indent=1, ensure_ascii=False) + "\n")
+    write_atomically(paths[3], json.dumps(results_dict(split, evaluation), indent=1, ensure_ascii=False) + "\n")
     return paths
 
 

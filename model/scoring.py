@@ -50,6 +50,7 @@ class TestedNetworks:
         self.device = execution.torch_device()
         self.phases = tuple(checkpoints)
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
+        self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
         self.warnings = tuple(
             f"{source}: {difference}" for source, checkpoint in checkpoints.values() for difference in _foreign(split, checkpoint)
         )

@@ -60,6 +60,13 @@ def test_rank_zero_is_argmax(scores):
     assert np.array_equal(ranks_of_labels(tied, labels) == 0, tied.argmax(1) == labels)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_have_no_ranks(scores, value):
+    scores[0][3, 2] = value
+    with pytest.raises(ParameterError, match="1 videos are not all finite"):
+        ranks_of_labels(scores[0], np.zeros(40, np.int64))
+
+
 @pytest.mark.parametrize(
     ("num_correct", "num_videos", "interval"),
     [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0, 0.1611)), (1, 29, (0.0061, 0.1718))],
