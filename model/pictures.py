@@ -1,0 +1,77 @@
+"""From figures to pixels, and from pixels to files: what the pictures of a report share."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+
+def drawn(draw: Callable[[Figure], None], *, inches: tuple[float, float], dpi: int) -> NDArray[np.uint8]:
+    """Draw a figure without a display, in matplotlib's own style and font whatever the user's settings are.
+
+    Parameters
+    ----------
+    draw : callable
+        Fills the figure that it is given.
+    inches : (float, float)
+        Width and height.
+    dpi : int
+        Pixels an inch.
+
+    Returns
+    -------
+    uint8 array, shape (H, W, 3), RGB
+    """
+    from matplotlib import style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with style.context("default"):
+        figure = Figure(figsize=inches, dpi=dpi, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        draw(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def png(pixels: NDArray[np.uint8], *, num_colours: int | None = None) -> bytes:
+    """Encode an RGB picture (H, W, 3) as PNG; with `num_colours` (at most 256) from a palette, a third of the bytes for plots."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if num_colours is not None:
+        image = image.quantize(num_colours)
+    return _encoded(image, format="PNG")
+
+
+def jpeg(pixels: NDArray[np.uint8], *, quality: int = 82) -> bytes:
+    """Encode an RGB picture (H, W, 3) as JPEG with full colour resolution, which flow's colours need."""
+    from PIL import Image
+
+    return _encoded(Image.fromarray(pixels), format="JPEG", quality=quality, subsampling=0, optimize=True)
+
+
+def data_uri(encoded: bytes) -> str:
+    """Return a PNG or JPEG as a ``data:`` address, for a page that needs no other file."""
+    kind = "png" if encoded.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
+
+
+def size_of(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return a picture's width and height, px."""
+    return int(pixels.shape[1]), int(pixels.shape[0])
+
+
+def _encoded(image: object, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, **settings)  # type: ignore[attr-defined]
+    return buffer.getvalue()
