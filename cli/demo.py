@@ -89,6 +89,8 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
             warn(f"demo: flowkit {stage} ended with exit code {code}; what is there stays in {show_name(output)}")
             return code
     tell_results(read_results(output / DATA), classes, seconds)
+    for page in (output / DATA / "reports").glob("*/split1/report.html"):
+        say(f"\nThe report, for a browser: {show_name(page)}")
     return 0
 
 

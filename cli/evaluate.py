@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.console import Progress, say, show_name, table, warn
-from flowkit.cli.main import EXIT_SOME_FAILED
+from flowkit.cli.main import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.options import data_option, json_option
 
 if TYPE_CHECKING:
+    from flowkit.manifest import Dataset
     from flowkit.model.evaluate import Evaluation
     from flowkit.model.events import EvaluateEvent
 
 _NAMES_SHOWN = 10
+_FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
 
 
 @click.command()
@@ -38,6 +40,8 @@ _NAMES_SHOWN = 10
     help="For results.  [default: reports/RUN/splitN in the data root]",
 )
 @click.option("--export-scores", is_flag=True, help="Name the file with every video's scores (scores.h5 is always written).")
+@click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
+@click.option("--redraw", is_flag=True, help="Test nothing: draw the reports of stored results again.")
 @click.option("--force", is_flag=True, help="Test although the data are not those of the training.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
 @click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision.")
@@ -52,6 +56,8 @@ def evaluate(
     fusion_weights: str,
     output: Path | None,
     export_scores: bool,
+    report: bool,
+    redraw: bool,
     force: bool,
     device: str,
     amp: str,
@@ -66,43 +72,104 @@ def evaluate(
     from flowkit.manifest import Dataset
     from flowkit.model.evaluate import evaluate as run_evaluation
     from flowkit.model.execution import Execution
-    from flowkit.model.phases import report_folder
-    from flowkit.model.results import results_dict, results_table, write_results
+    from flowkit.model.results import results_dict, results_table
 
-    numbers = split_numbers(splits, Dataset.open(data).splits if splits == "all" else [])
-    with ranks_from_environment(device) as (rank, world, own_device):
-        display = EvaluationDisplay(quiet=rank > 0)
-        evaluation = run_evaluation(
-            data,
-            splits=numbers,
-            run=run,
-            checkpoint=checkpoint,
-            fusion=fusion,  # type: ignore[arg-type]
-            weights=_weights(fusion_weights),
-            force=force,
-            execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
-            on_event=display.tell,
-        )
-        display.close()
-    if rank:
-        return 0
-    _tell_warnings(evaluation)
-    text = table(*results_table(evaluation))
-    for split in evaluation.splits:
-        folder = output / f"split{split.split}" if output and len(numbers) > 1 else output or report_folder(data, run, split.split)
-        if checkpoint is None or output:
-            paths = write_results(folder, split, evaluation.protocol, table=text)
-            warn(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
-            if export_scores:
-                warn(f"Scores of every video: {show_name(folder / 'scores.h5')}")
-    if as_json:
-        say(json.dumps({"splits": [results_dict(split, evaluation.protocol) for split in evaluation.splits], "mean": _means(evaluation)}))
+    dataset = Dataset.open(data)
+    numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
+    folders = None if checkpoint is not None and output is None else _Folders(data, run, output, several=len(numbers) > 1)
+    if redraw:
+        if folders is None or not report:
+            raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
+        evaluation = folders.stored(numbers)
     else:
-        say(text)
+        with ranks_from_environment(device) as (rank, world, own_device):
+            display = EvaluationDisplay(quiet=rank > 0)
+            evaluation = run_evaluation(
+                data,
+                splits=numbers,
+                run=run,
+                checkpoint=checkpoint,
+                fusion=fusion,  # type: ignore[arg-type]
+                weights=_weights(fusion_weights),
+                force=force,
+                execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
+                on_event=display.tell,
+                on_split=lambda one: folders.keep(one) if folders is not None and rank == 0 else None,
+            )
+            display.close()
+        if rank:
+            return 0
+        if folders is not None:
+            folders.keep(evaluation)  # once more, now with the table of all splits
+    _tell_warnings(evaluation)
+    drawn = folders is None or not report or folders.draw(evaluation, dataset)
+    if folders is not None:
+        folders.tell(evaluation, export_scores=export_scores)
+    if as_json:
+        say(json.dumps({"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}))
+    else:
+        say(table(*results_table(evaluation)))
         for split in evaluation.splits:
             say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
         say("\n".join(f"* {line}" for line in evaluation.protocol))
+    if not drawn:
+        return EXIT_ERROR
     return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
+
+
+class _Folders:
+    """Where the results of each split go."""
+
+    def __init__(self, data: Path, run: str, output: Path | None, *, several: bool) -> None:
+        self._data, self._run, self._output, self._several = data, run, output, several
+
+    def of(self, split: int) -> Path:
+        from flowkit.model.phases import report_folder
+
+        if self._output is None:
+            return report_folder(self._data, self._run, split)
+        return self._output / f"split{split}" if self._several else self._output
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Write the numbers, and remove an earlier test's report, which does not tell of them."""
+        from flowkit.model.report import discard_report
+        from flowkit.model.results import results_table, write_results
+
+        text = table(*results_table(evaluation))
+        for split in evaluation.splits:
+            discard_report(self.of(split.split))
+            write_results(self.of(split.split), split, evaluation, table=text)
+
+    def stored(self, splits: list[int]) -> Evaluation:
+        """Read what `keep` wrote."""
+        from flowkit.model.stored_results import join_results, read_results
+
+        return join_results([read_results(self.of(split)) for split in splits])
+
+    def draw(self, evaluation: Evaluation, dataset: Dataset) -> bool:
+        """Write the reports; return whether all of them could be. The numbers are safe already, whatever goes wrong here."""
+        from flowkit.model.report import write_report
+
+        good = True
+        for split in evaluation.splits:
+            try:
+                write_report(self.of(split.split), split, evaluation, dataset, run=self._run)
+            except Exception as error:
+                if click.get_current_context().find_root().params.get("debug"):
+                    raise
+                warn(
+                    f"split {split.split}: the report could not be drawn: {type(error).__name__}: {show_name(error)}; all numbers are there"
+                )
+                good = False
+        return good
+
+    def tell(self, evaluation: Evaluation, *, export_scores: bool) -> None:
+        for split in evaluation.splits:
+            folder = self.of(split.split)
+            names = [name for name in _FILES if (folder / name).is_file()]
+            warn(f"Results in {show_name(folder)}: {', '.join(names)}.")
+            if export_scores:
+                warn(f"Scores of every video: {show_name(folder / 'scores.h5')}")
 
 
 class EvaluationDisplay:

@@ -66,6 +66,10 @@ def test_a_miniature_runs_the_four_ordinary_commands_and_ends_with_tables(tmp_pa
     assert [float(row[4]) for row in shown] == [33.3, 33.3, 100, 100, 100]
     assert re.findall(r"^\| (\w+) +\| +\d", knows, re.MULTILINE)[-6:] == ["generate", "extract", "pack", "train", "evaluate", "all"]
 
+    page = output / "flowkit-data/reports/default/split1/report.html"
+    assert result.stdout.endswith(f"The report, for a browser: {page}\n")
+    assert page.is_file()
+
     # The very lines it showed find all done when they are typed again.
     for line in lines[:3]:
         again = CliRunner().invoke(flowkit, line[1:])

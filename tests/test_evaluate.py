@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 
+import click
 import h5py
 import numpy as np
 import pytest
@@ -309,6 +310,43 @@ def test_a_damaged_test_video_is_left_out_and_named(packed_root, root, tmp_path)
     assert len(split.video_ids) == len(split.rows["motion"].ranks) == 5
 
 
+def test_a_video_whose_scores_are_not_finite_is_left_out_and_named_not_counted_as_right(root, monkeypatch):
+    from flowkit.model.scoring import TestedNetworks
+
+    def overflowing(self, clips):
+        results = plain(self, clips)
+        for clip, scores in zip(clips, results, strict=True):
+            if clip.video_id == spoilt:
+                scores["motion", "motion"][1] = float("nan")
+        return results
+
+    plain, spoilt = TestedNetworks.score, Dataset.open(root).split(1).test[2].video_id
+    monkeypatch.setattr(TestedNetworks, "score", overflowing)
+    (split,) = evaluate(root, execution=CPU).splits
+    assert [clip.video_id for clip in split.failed] == [spoilt]
+    assert "not finite" in split.failed[0].reason
+    assert {len(row.ranks) for row in split.rows.values()} == {5}
+
+
+@pytest.mark.usefixtures("second_split")
+def test_what_a_later_split_would_be_refused_for_is_found_before_the_first_is_tested(root):
+    save_networks(root, 1, run="half")
+    told = []
+    with pytest.raises(CheckpointError, match=r"flowkit train --split 2 --run half"):
+        evaluate(root, splits=[1, 2], run="half", execution=CPU, on_event=told.append)
+    assert told == []
+
+
+@pytest.mark.usefixtures("second_split")
+def test_each_split_s_results_are_handed_out_as_soon_as_they_are_there(root):
+    order = []
+    result = evaluate(root, splits=[2, 1], execution=CPU, on_event=order.append, on_split=order.append)
+    one, two = (item for item in order if isinstance(item, Evaluation))
+    assert order.index(one) < order.index(events.SplitStarted(1, 6))
+    assert (one.splits + two.splits) == result.splits
+    assert one.protocol == result.protocol
+
+
 def test_a_split_without_test_videos_is_an_error(root):
     split = Dataset.open(root).split(1)
     arguments = {"classes": split.classes, "quantiser": split.quantiser, "shards": split.shards}
@@ -320,7 +358,7 @@ def test_a_split_without_test_videos_is_an_error(root):
 
 def test_the_report_holds_the_numbers_the_scores_and_the_protocol(evaluation, tmp_path):
     (split,) = evaluation.splits
-    paths = write_results(tmp_path / "out", split, evaluation.protocol, table="| a table |")
+    paths = write_results(tmp_path / "out", split, evaluation, table="| a table |")
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "out").iterdir()}
     assert "| a table |" in (tmp_path / "out" / "table.md").read_text()
     stored = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -344,7 +382,7 @@ def test_the_report_holds_the_numbers_the_scores_and_the_protocol(evaluation, tm
 
 def test_classes_without_test_videos_have_no_accuracy(tmp_path):
     result = result_of([(1, 1)])
-    write_results(tmp_path, replace(result.splits[0], video_ids=("x",)), (), table="")
+    write_results(tmp_path, replace(result.splits[0], video_ids=("x",)), result, table="")
     assert (tmp_path / "per_class.csv").read_text() == "label,class_name,num_videos,motion\n0,a,1,1.0000\n1,b,0,\n"
 
 
@@ -360,7 +398,7 @@ def command_line(*arguments):
 
 
 def test_the_command_prints_the_table_and_the_protocol_and_writes_the_report(root):
-    code, out, err = command_line("--data", root)
+    code, out, err = command_line("--data", root, "--no-report")
     assert code == 0
     assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")] == ["split 1", *ROWS]
     assert "split 1: scored 6 of 7 listed videos" in out
@@ -371,7 +409,7 @@ def test_the_command_prints_the_table_and_the_protocol_and_writes_the_report(roo
 
 @pytest.mark.usefixtures("second_split")
 def test_the_command_takes_all_splits_and_prints_json(root):
-    code, out, err = command_line("--data", root, "--split", "all", "--json")
+    code, out, err = command_line("--data", root, "--split", "all", "--json", "--no-report")
     assert code == 0
     told = json.loads(out)
     assert [split["split"] for split in told["splits"]] == [1, 2]
@@ -384,5 +422,64 @@ def test_a_checkpoint_of_one_s_own_writes_nothing_into_the_run(root, tmp_path):
     folder = phase_folder(root, "default", 1, "motion")
     command_line("--data", root, "--checkpoint", folder)
     assert not (root / "reports").exists()
-    command_line("--data", root, "--checkpoint", folder, "--output", tmp_path / "mine")
+    command_line("--data", root, "--checkpoint", folder, "--output", tmp_path / "mine", "--no-report")
     assert (tmp_path / "mine" / "table.md").is_file()
+
+
+def test_the_report_is_drawn_beside_the_numbers_and_again_from_them_alone(root):
+    folder = root / "reports" / "default" / "split1"
+    numbers, pictures = {"results.json", "table.md", "per_class.csv", "scores.h5"}, {"confusion.png", "report.html"}
+    code, first, err = command_line("--data", root)
+    assert code == 0
+    assert {path.name for path in folder.iterdir()} == numbers | pictures  # no curves: these networks were never trained
+    assert "report.html" in err
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in pictures:
+        (folder / name).unlink()
+    code, second, _ = command_line("--data", root, "--redraw")
+    assert (code, second) == (0, first)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    command_line("--data", root, "--no-report")  # the report that is there would tell of another test
+    assert {path.name for path in folder.iterdir()} == numbers
+
+
+def test_a_report_that_cannot_be_drawn_loses_no_number(root, monkeypatch):
+    def fail(*arguments, **settings):
+        raise RuntimeError("no ink \x1b[31m")
+
+    monkeypatch.setattr("flowkit.model.report.write_report", fail)
+    code, out, err = command_line("--data", root)
+    assert code == 1
+    assert "| ST-ResNet*" in out
+    assert "the report could not be drawn: RuntimeError: no ink \\x1b[31m" in err
+    assert {path.name for path in (root / "reports" / "default" / "split1").iterdir()} == {
+        "results.json",
+        "table.md",
+        "per_class.csv",
+        "scores.h5",
+    }
+
+
+@pytest.mark.usefixtures("second_split")
+def test_a_command_that_is_killed_keeps_the_splits_that_were_tested(root, monkeypatch):
+    from flowkit.model.scoring import TestedNetworks
+
+    def killed(self, clips):
+        if any(name.startswith(str(root / "runs" / "default" / "split2")) for name in self.sources.values()):
+            raise KeyboardInterrupt
+        return plain(self, clips)
+
+    plain = TestedNetworks.score
+    monkeypatch.setattr(TestedNetworks, "score", killed)
+    shutil.rmtree(root / "reports", ignore_errors=True)
+    with pytest.raises(click.Abort):
+        command_line("--data", root, "--split", "1,2")
+    assert json.loads((root / "reports" / "default" / "split1" / "results.json").read_text())["num_scored"] == 6
+    assert not (root / "reports" / "default" / "split2").exists()
+
+
+def test_redrawing_takes_stored_results_of_a_run_only(root, tmp_path):
+    with pytest.raises(click.UsageError, match="--redraw"):
+        command_line("--data", root, "--redraw", "--checkpoint", phase_folder(root, "default", 1, "motion"))
+    with pytest.raises(ManifestError, match="results that can be read"):
+        command_line("--data", root, "--redraw", "--output", tmp_path)
