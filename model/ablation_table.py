@@ -108,7 +108,7 @@ def write_tested(folder: Path, evaluation: Evaluation, what: Mapping[str, Any]) 
     """Write a variant's test as `evaluate` does, and last what was tested."""
     (split,) = evaluation.splits
     (folder / _TESTED_NAME).unlink(missing_ok=True)
-    write_results(folder, split, evaluation.protocol, table=markdown(*results_table(evaluation)))
+    write_results(folder, split, evaluation, table=markdown(*results_table(evaluation)))
     write_atomically(folder / _TESTED_NAME, json.dumps({**what, "num_failed": len(split.failed)}, indent=1) + "\n")
 
 

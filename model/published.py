@@ -107,6 +107,8 @@ def compare_with_paper(split: Split, result: SplitEvaluation, evaluation: Evalua
         if have != must_be
     ]
     obstacles += [f"The weights are of other data: {warning}" for warning in result.warnings]
+    if not result.warnings and any(made.digest != split.digest for made in result.provenances.values()):
+        obstacles.append("The split was packed anew since the test.")
     if obstacles:
         return Comparison(
             None, (f"The paper's accuracies for {published.data_set} are not shown, because the two do not compare:", *obstacles)

@@ -163,6 +163,10 @@ def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
     if result.warnings:
         text = "The networks were trained on other data than they were tested on (--force), so these numbers may be wrong:"
         notices.append({"text": text, "lines": _some(result.warnings)})
+    elif any(made.digest != split.digest for made in result.provenances.values()):
+        notices.append(
+            {"text": "The split was packed anew since this test: what is said of the data below may not be what was tested.", "lines": ()}
+        )
     if result.failed:
         text = f"{len(result.failed)} test videos could not be scored and are left out:"
         notices.append({"text": text, "lines": _some([f"{clip.video_id}: {clip.reason}" for clip in result.failed])})

@@ -130,7 +130,7 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
     pairs = most_confused(row, result.labels, num_pairs=_NUM_PAIRS, num_videos=_NUM_VIDEOS, num_best=_NUM_BEST, fusion=evaluation.fusion)
     records = {record.video_id: record for record in split.test}
     wanted = [result.video_ids[mistake.video] for pair in pairs for mistake in pair.mistakes]
-    thumbnails = Thumbnails(dataset, [records[video_id] for video_id in wanted])
+    thumbnails = Thumbnails(dataset, [records[video_id] for video_id in wanted if video_id in records])
     num_wrong = len(row.ranks) - row.num_correct
     of_these = sum(pair.num_first + pair.num_second for pair in pairs)
     share = "the weight of the class in the mean of softmaxes" if evaluation.fusion == "softmax_mean" else "its softmax over all classes"
@@ -174,7 +174,7 @@ def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbna
     values: dict[str, Any] = {"id": video_id, "label": label, "predicted": predicted, "best": best, "frames": None, "flow": None}
     moments = thumbnails.moments(video_id)
     if moments is None:
-        return values | {"failure": thumbnails.failures[video_id]}
+        return values | {"failure": thumbnails.failures.get(video_id, "it is no longer in the split")}
     which = ", ".join(map(str, moments.indices))
     for name, pixels, alt in (
         ("frames", moments.frames, f"Frames {which} of {video_id}, of class {label}"),

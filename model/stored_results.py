@@ -6,23 +6,22 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.model.checkpoint import Provenance
 from flowkit.model.dataset import Unreadable
 from flowkit.model.evaluate import ROWS, Evaluation, RowResult, SplitEvaluation
 from flowkit.model.metrics import Fusion, confusion_matrix, ranks_of_labels
+from flowkit.model.score_tables import MAX_BYTES, read_own_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from flowkit.model.recipes import Phase
-
-_MOST_BYTES = 1 << 30
+    from flowkit.model.score_tables import ScoreTable
 
 
 def read_results(folder: Path) -> Evaluation:
@@ -45,11 +44,14 @@ def read_results(folder: Path) -> Evaluation:
     """
     try:
         told = _read_json(folder / "results.json")
-        video_ids, labels, scores = _read_scores(folder / "scores.h5", len(told["classes"]))
-        rows = {name: _row(scores[name], labels) for name in ROWS if name in scores}
-        if {name: row.num_correct for name, row in rows.items()} != {name: row["num_correct"] for name, row in told["rows"].items()}:
+        tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ROWS if name in told["rows"]}
+        rows = {name: _row(table) for name, table in tables.items()}
+        if not rows or any(row.num_correct != told["rows"][name]["num_correct"] for name, row in rows.items()):
             raise ValueError("results.json and scores.h5 are not of the same test")
-        return Evaluation((_split(told, video_ids, labels, rows),), **_made(told))
+        table = next(iter(tables.values()))
+        if list(table.classes) != told["classes"]:
+            raise ValueError("results.json and scores.h5 have different classes")
+        return Evaluation((_split(told, table, rows),), **_made(told))
     except (FlowkitError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise ManifestError(f"{folder} does not hold results that can be read ({cause}); test again with `flowkit evaluate`") from cause
 
@@ -69,13 +71,13 @@ def join_results(evaluations: Sequence[Evaluation]) -> Evaluation:
     return replace(evaluations[0], splits=splits)
 
 
-def _split(told: dict[str, Any], video_ids: tuple[str, ...], labels: NDArray[np.int64], rows: dict[str, RowResult]) -> SplitEvaluation:
+def _split(told: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]) -> SplitEvaluation:
     networks: dict[Phase, Provenance] = {phase: Provenance.from_dict(made) for phase, made in told["networks"].items()}
     return SplitEvaluation(
         split=int(told["split"]),
         classes=_texts(told["classes"]),
-        video_ids=video_ids,
-        labels=labels,
+        video_ids=table.video_ids,
+        labels=_labels(table),
         rows=rows,
         stream_scores={},
         num_listed=int(told["num_listed"]),
@@ -101,52 +103,23 @@ def _made(told: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> RowResult:
+def _row(table: ScoreTable) -> RowResult:
+    scores, labels = table.scores, _labels(table)
     return RowResult(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))
 
 
+def _labels(table: ScoreTable) -> NDArray[np.int64]:
+    assert table.labels is not None  # `read_own_scores` promises them
+    return table.labels
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _MOST_BYTES:
+    if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name} is too large")
     told = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(told, dict) or (told.get("format"), told.get("format_version")) != ("flowkit-results", 1):
         raise ValueError(f"{path.name} is none of flowkit's results, or of another version")
     return told
-
-
-def _read_scores(path: Path, num_classes: int) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, NDArray[np.float64]]]:
-    """Return video ids, labels and each row's scores."""
-    import h5py
-
-    with h5py.File(path, "r", locking=False) as file:
-        if bytes(file.attrs.get("format", b"")) != b"flowkit-scores":
-            raise ValueError(f"{path.name} is none of flowkit's score files")
-        ids = tuple(text.decode("utf-8") for text in _stored(file, "video_ids", "S", (None,)).tolist())
-        labels = _stored(file, "labels", "i", (len(ids),)).astype(np.int64)
-        rows = {name: _stored(file, f"rows/{name}", "f", (len(ids), num_classes)).astype(np.float64) for name in file.get("rows", ())}
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise ValueError("a label is that of no class")
-    return ids, labels, rows
-
-
-def _stored(file: Any, name: str, kind: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """Read a data set that lies in this very file, of the kind and shape that it must have."""
-    import h5py
-
-    place = ""
-    for part in name.split("/"):
-        place = f"{place}/{part}"
-        if not isinstance(file.get(place, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is missing, or lies elsewhere")
-    stored = file[name]
-    if not isinstance(stored, h5py.Dataset) or stored.is_virtual or stored.external:
-        raise ValueError(f"{name} lies elsewhere")
-    sides = zip(stored.shape, shape, strict=False)
-    if stored.dtype.kind != kind or len(stored.shape) != len(shape) or any(must_be not in (None, side) for side, must_be in sides):
-        raise ValueError(f"{name} has type {stored.dtype} and shape {stored.shape}")
-    if stored.size * stored.dtype.itemsize > _MOST_BYTES:
-        raise ValueError(f"{name} is too large")
-    return np.asarray(stored[()])
 
 
 def _texts(values: Any) -> tuple[str, ...]:

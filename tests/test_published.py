@@ -55,6 +55,7 @@ def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_sco
         ({"classes": ("a", "b")}, {}, "another split, of 2 classes"),
         ({"number": 4}, {}, "another split"),
         ({"train": ()}, {}, "trained on 0 of the 3 videos"),
+        ({"digest": "00" * 32}, {}, "packed anew since"),
         ({}, {"video_ids": ("one",)}, "are of 1 of the 13 videos"),
         ({}, {"warnings": ("digest was 1, is 2",)}, "other data: digest was 1, is 2"),
     ],

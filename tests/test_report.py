@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -277,6 +278,18 @@ def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path) -> None:
         page = report_of(result, tmp_path / "out", dataset)
         assert "No pictures: " in page.text
         assert [row[0] for row in page.tables[0][1:]] == list(ROWS)
+
+
+def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path) -> None:
+    dataset = make_root(tmp_path / "root")
+    result = make_result(dataset)
+    kept = replace(lean(result, "ST-ResNet*"), provenances=result.provenances, checkpoints=result.checkpoints, warnings=())
+    old = tuple(f"gone/{number}" for number in range(len(result.video_ids)))
+    other = {phase: replace(made, digest="00" * 32) for phase, made in result.provenances.items()}
+    shutil.rmtree(tmp_path / "root" / "runs")  # nor are there curves any more
+    page = report_of(replace(kept, video_ids=old, provenances=other), tmp_path / "out", dataset)
+    assert "packed anew since this test" in page.text
+    assert "it is no longer in the split" in page.text
 
 
 # --- several splits -----------------------------------------------------------------------------------------------------------------
