@@ -116,7 +116,7 @@ def recipe_options(command: Command) -> Command:
 
 
 def execution_options(command: Command) -> Command:
-    """Add any other setting, and where and at what pace to compute."""
+    """Add any other setting, and where and at what pace to compute; `flowkit train` and `flowkit ablate` have these alike."""
     options: tuple[Callable[[Command], Command], ...] = (
         click.option(
             "--set",

@@ -13,6 +13,7 @@ from flowkit.model.checkpoint import WEIGHTS_NAME
 from flowkit.model.evaluate import evaluate
 from flowkit.model.events import VariantFailed, VariantStarted, VariantTested
 from flowkit.model.execution import Execution
+from flowkit.model.phase_folder import PhaseFolder
 from flowkit.model.phases import file_digest, phase_folder, report_folder
 from flowkit.model.ranks import gathered, wait
 from flowkit.model.recipes import BASE_PHASES, PHASES, TWO_STREAM_KEYS, make_configs
@@ -225,6 +226,11 @@ def ablate(
     )
     folder = report_folder(root, run, split)
     outcomes: list[Outcome] = []
+    if restart and execution.rank == 0:  # all at once, so that a stop leaves nothing old beside what is new
+        for plan in planned[1:]:
+            for phase in plan.phases:
+                PhaseFolder(phase_folder(root, plan.run, split, phase)).discard()
+    wait(execution.world)
     if training(run=run, phases=BASE_PHASES, overrides=general).stopped:
         return AblationReport((), folder, stopped=True)
     for number, plan in enumerate(planned):
@@ -233,8 +239,7 @@ def ablate(
         settings, done, failure = general | plan.variant.overrides, [], None
         try:
             for phase in plan.phases:
-                discard = restart and base_run is not None
-                stopped = training(run=plan.run, base_run=base_run, phases=[phase], overrides=settings, restart=discard).stopped
+                stopped = training(run=plan.run, base_run=base_run, phases=[phase], overrides=settings).stopped
                 if stopped or should_stop():
                     return AblationReport(tuple(outcomes), folder, stopped=True)
                 done.append(phase)
