@@ -177,8 +177,8 @@ class Thumbnails:
 
 
 def _strip(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put pictures (n, H, W, 3) side by side on white."""
-    gap = np.full((pictures.shape[1], _GAP_PX, 3), 255, np.uint8)
+    """Put pictures (n, H, W, 3) side by side, a pale line between them."""
+    gap = np.full((pictures.shape[1], _GAP_PX, 3), (216, 222, 228), np.uint8)
     return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
 
 

@@ -168,14 +168,16 @@ def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
             {"text": "The split was packed anew since this test: what is said of the data below may not be what was tested.", "lines": ()}
         )
     if result.failed:
-        text = f"{len(result.failed)} test videos could not be scored and are left out:"
+        text = f"Test videos that could not be scored and are left out ({len(result.failed):,}):"
         notices.append({"text": text, "lines": _some([f"{clip.video_id}: {clip.reason}" for clip in result.failed])})
     absent = result.num_listed - len(split.test)
     if absent > 0:
         text = f"{absent:,} of the {result.num_listed:,} listed test videos are not in the data (missing, or too short)."
         notices.append({"text": text, "lines": ()})
     if result.untrained_classes:
-        text = f"{len(result.untrained_classes)} classes of test videos have no training video, so none of their videos can be right:"
+        text = (
+            f"Classes of test videos that have no training video, so that none of theirs can be right ({len(result.untrained_classes):,}):"
+        )
         notices.append({"text": text, "lines": _some(result.untrained_classes)})
     return notices
 

@@ -111,9 +111,9 @@ def _start(config: TrainConfig) -> str:
 
 
 def _schedule(config: TrainConfig) -> str:
-    parts = ", ".join(f"{steps:,} steps at {rate:g}" for steps, rate in config.schedule)
+    parts = ", ".join(f"{rate:g} for {steps:,}" for steps, rate in config.schedule) + " steps"
     text = f"cosine from {config.schedule[0][1]:g} to 0" if config.decay == "cosine" else parts
-    return text + (f", after {config.warmup_steps:,} steps of warm-up" if config.warmup_steps else "")
+    return text + (f", after a warm-up of {config.warmup_steps:,}" if config.warmup_steps else "")
 
 
 def _stored(dataset: Dataset, records: Sequence[ClipRecord]) -> list[tuple[str, str]]:

@@ -212,9 +212,9 @@ def test_what_one_must_know_is_said_before_the_numbers(page: Page) -> None:
     before = page.text[: page.text.index("Protocol")]
     assert "may be wrong" in before
     assert "weights <i>elsewhere</i>: digest was 00, is 11" in before
-    assert "1 test videos could not be scored" in before
+    assert "could not be scored and are left out (1):" in before
     assert "3 of the 17 listed test videos are not in the data" in before
-    assert "2 classes of test videos have no training video" in before
+    assert "have no training video, so that none of theirs can be right (2):" in before
     assert "neither a goal nor a ceiling" in before
 
 
@@ -222,7 +222,7 @@ def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Da
     cells = {row[0]: row[1:] for table in page.tables for row in table}
     assert cells["phase"] == ["appearance", "motion", "st-resnet", "st-resnet-star"]
     assert cells["network.base_width"] == ["16"] * 4
-    assert cells["learning rate"][0].startswith("cosine from 0.05 to 0, after 20 steps")
+    assert cells["learning rate"][0].startswith("cosine from 0.05 to 0, after a warm-up of 20")
     assert cells["kept in"][0] == "runs/default/split1/appearance"
     assert cells["digest of the split"] == [dataset.split(1).digest]
     assert cells["TV-L1"] == ["<u>tau 0.25"]
