@@ -99,7 +99,7 @@ def evaluate(
             display.close()
         if rank:
             return 0
-        if folders is not None:
+        if folders is not None and len(evaluation.splits) > 1:
             folders.keep(evaluation)  # once more, now with the table of all splits
     _tell_warnings(evaluation)
     drawn = folders is None or not report or folders.draw(evaluation, dataset)

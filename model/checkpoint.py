@@ -105,7 +105,7 @@ class Provenance:
         mine, theirs = self.to_dict(), other.to_dict()
         if not (self.extraction and other.extraction):
             del mine["extraction"], theirs["extraction"]
-        mine, theirs = _flat(mine), _flat(theirs)
+        mine, theirs = flattened(mine), flattened(theirs)
         names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
         return [f"{name} is {_brief(mine.get(name))}, now {_brief(theirs.get(name))}" for name in names]
 
@@ -252,11 +252,11 @@ def _in_order(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[end:]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as one, with dotted names."""
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, with dotted names: ``network.depth``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 

@@ -61,9 +61,10 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
         axes.set_xticks(labelled, names, rotation=90, fontsize=font, parse_math=False)
         axes.set_yticks(labelled, names, fontsize=font, parse_math=False)
         axes.tick_params(length=0)
-        between = np.arange(1, num) - 0.5
-        axes.vlines(between, -0.5, num - 0.5, color="#d8dee4", linewidth=0.5)
-        axes.hlines(between, -0.5, num - 0.5, color="#d8dee4", linewidth=0.5)
+        if num <= _MOST_NAMES:
+            between = np.arange(1, num) - 0.5
+            axes.vlines(between, -0.5, num - 0.5, color="#d8dee4", linewidth=0.5)
+            axes.hlines(between, -0.5, num - 0.5, color="#d8dee4", linewidth=0.5)
         axes.set_xlabel("predicted class", fontsize=10)
         axes.set_ylabel("class", fontsize=10)
         axes.set_title(title, fontsize=11, loc="left", parse_math=False)

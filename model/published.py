@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowkit.model.checkpoint import flattened
 from flowkit.model.recipes import make_configs
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def _differences(config: TrainConfig, split: Split) -> list[str]:
             paper_steps=paper_steps,
         )
         theirs = _flat(made[config.phase])
-        names = [name for name in theirs if name not in _FREE and own[name] != theirs[name]]
-        recipes.append([f"{name} {_brief(own[name])} (paper: {_brief(theirs[name])})" for name in names])
+        names = [name for name in theirs if name.removeprefix("network.") not in _FREE and own[name] != theirs[name]]
+        recipes.append([f"{name.removeprefix('network.')} {_brief(own[name])} (paper: {_brief(theirs[name])})" for name in names])
     found = min(recipes, key=len)
     return [*found, "random first weights (paper: ImageNet)"] if config.weights == "none" else found
 
@@ -145,9 +146,7 @@ _FREE = ("seed", "weights", "stride_in_1x1", "recipe", "phase", "stage_units", "
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
-    values = config.to_dict()
-    network = values.pop("network")
-    return {**values, **network, "units": list(config.network.units)}
+    return flattened(config.to_dict()) | {"network.units": list(config.network.units)}
 
 
 def _brief(value: Any) -> str:

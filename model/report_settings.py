@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import FlowkitError
+from flowkit.model.checkpoint import flattened
 from flowkit.model.recipes import BASE_PHASES
 from flowkit.shards.reader import ShardReader
 
@@ -41,7 +42,7 @@ def network_settings(result: SplitEvaluation, root: Path) -> dict[str, Any] | No
     if not made:
         return None
     described = [_described(result.checkpoints[phase], one, root) for phase, one in made.items()]
-    flat = [_flat(one.config.to_dict()) for one in made.values()]
+    flat = [flattened(one.config.to_dict()) for one in made.values()]
     return {
         "phases": list(made),
         "summary": [{"name": name, "values": [values[name] for values in described]} for name in described[0]],
@@ -145,13 +146,6 @@ def _relative(source: str, root: Path) -> str:
     """Return a path within the data root from there on: a report tells nothing of the machine's other folders."""
     path = Path(source)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _names(tables: Iterable[Mapping[str, Any]]) -> list[str]:

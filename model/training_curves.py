@@ -24,6 +24,7 @@ Panel = Literal["loss", "accuracy", "learning rate"]
 PANELS: tuple[Panel, ...] = ("loss", "accuracy", "learning rate")
 
 _WINDOW_SHARE, _MOST_STEPS = 1 / 20, 500  # of a phase, that the line is the mean of
+_LARGEST = 1e100  # what is larger cannot be drawn
 _MOST_POINTS = 600  # of one line, so that long runs draw as fast as short ones
 _PANEL_INCHES, _DPI = (3.8, 2.5), 190
 # Blue and orange are told apart by colour-blind readers too; the line's style tells the streams apart without colour.
@@ -77,14 +78,17 @@ def read_curves(path: Path, phase: Phase) -> TrainingCurves | None:
     steps = sorted(lines)
 
     def column(name: str) -> NDArray[np.float64]:
-        values = [lines[step].get(name) for step in steps]
-        return np.array([float(value) if isinstance(value, int | float) else math.nan for value in values], dtype=np.float64)
+        return np.array([_number(lines[step].get(name)) for step in steps], dtype=np.float64)
 
     def by_stream(what: str) -> dict[str, NDArray[np.float64]]:
         found = {stream: column(f"{what}_{stream}") for stream in _STYLES}
         return {stream: values for stream, values in found.items() if np.isfinite(values).any()}
 
     return TrainingCurves(phase, np.array(steps, dtype=np.int64), column("lr"), by_stream("loss"), by_stream("accuracy"))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and abs(value) < _LARGEST else math.nan
 
 
 def smoothing_window(num_steps: int) -> int:

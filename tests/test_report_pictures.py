@@ -34,8 +34,9 @@ def test_curves_are_the_lines_of_metrics_by_stream(tmp_path):
 
 def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    good = '{"step": 1, "lr": 0.5, "loss_motion": 2.0}'
-    path.write_text(f'\n[]\n{{"step": "x"}}\n{{"step": -1}}\nnull\n{"[" * 100_000}\n{good}\n{{"step": 0, "lr": "NaN"}}\n{{"step": 2, "lo')
+    lines = ["", "[]", '{"step": "x"}', '{"step": -1}', "null", "[" * 100_000, '{"step": 1, "lr": 0.5, "loss_motion": 2.0}']
+    lines += [f'{{"step": 0, "lr": "NaN", "loss_motion": 1{"0" * 400}, "accuracy_motion": Infinity}}', '{"step": 2, "lo']
+    path.write_text("\n".join(lines))
     curves = read_curves(path, "motion")
     assert curves.steps.tolist() == [0, 1]
     assert np.isnan(curves.learning_rate[0])
