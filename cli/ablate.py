@@ -12,6 +12,7 @@ import click
 
 from flowkit.cli.console import say, show_name, table, warn
 from flowkit.cli.evaluate import EvaluationDisplay
+from flowkit.cli.execution import read_execution
 from flowkit.cli.main import EXIT_SOME_FAILED
 from flowkit.cli.options import data_option, json_option, split_option
 from flowkit.cli.train import (
@@ -82,9 +83,6 @@ def ablate(
     weights: str | None,
     others: tuple[str, ...],
     device: str,
-    amp: str,
-    workers: int | None,
-    checkpoint_steps: int | None,
     restart: bool,
     dry_run: bool,
     as_json: bool,
@@ -106,17 +104,9 @@ def ablate(
     from flowkit.model.ablation import ablate as run_ablation
     from flowkit.model.ablation import plan_ablation
     from flowkit.model.ablation_table import NOTES, ablation_dict, ablation_table, failure_lines
-    from flowkit.model.execution import Execution
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals() as stop:
-        execution = Execution(
-            device=own_device,
-            amp=amp,  # type: ignore[arg-type]
-            num_workers=workers,
-            checkpoint_steps=checkpoint_steps,
-            rank=rank,
-            world=world,
-        )
+        execution = read_execution(settings, device=own_device, rank=rank, world=world)
         phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
         overrides = read_overrides(settings, others)
         planned, same = plan_ablation(

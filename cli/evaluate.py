@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.console import Progress, say, show_name, table, warn
+from flowkit.cli.execution import device_option, precision_option
 from flowkit.cli.main import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.options import data_option, json_option
 
@@ -43,8 +44,8 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 @click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
 @click.option("--redraw", is_flag=True, help="Test nothing: draw the reports of stored results again.")
 @click.option("--force", is_flag=True, help="Test although the data are not those of the training.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-@click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision.")
+@device_option
+@precision_option
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read.  [default: 0 on a CPU, cores - 1 on CUDA]")
 @json_option
 def evaluate(

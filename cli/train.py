@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.console import Progress, duration, say, show_name, warn
+from flowkit.cli.execution import read_execution, training_options
 from flowkit.cli.options import Command, data_option, split_option
 from flowkit.model.config import STAGES
 from flowkit.model.recipes import OVERRIDES, PHASES
@@ -125,12 +126,7 @@ def execution_options(command: Command) -> Command:
             metavar="[PHASE.]NAME=VALUE",
             help="Any other value of the recipe, for all phases or one, as --set motion.motion_dropout=0.5. `--set list` names them all.",
         ),
-        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."),
-        click.option("--amp", type=click.Choice(["float32", "bf16", "fp16"]), default="float32", show_default=True, help="Precision."),
-        click.option(
-            "--workers", type=click.IntRange(min=0), help="Processes that read and crop.  [default: 0 on a CPU, cores - 1 on CUDA]"
-        ),
-        click.option("--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes."),
+        training_options,
     )
     return _with_options(command, options)
 
@@ -169,9 +165,6 @@ def train(
     weights: str | None,
     others: tuple[str, ...],
     device: str,
-    amp: str,
-    workers: int | None,
-    checkpoint_steps: int | None,
     tensorboard: bool,
     resume: bool,
     **settings: Any,
@@ -184,18 +177,10 @@ def train(
         say("\n".join(OVERRIDES))
         return 0
     from flowkit.cli.distributed import ranks_from_environment
-    from flowkit.model.execution import Execution
     from flowkit.model.train import train as run_training
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals() as stop:
-        execution = Execution(
-            device=own_device,
-            amp=amp,  # type: ignore[arg-type]
-            num_workers=workers,
-            checkpoint_steps=checkpoint_steps,
-            rank=rank,
-            world=world,
-        )
+        execution = read_execution(settings, device=own_device, rank=rank, world=world)
         with TrainingDisplay(quiet=rank > 0) as display, _live_curves(tensorboard and rank == 0, data, run, split) as tell_curves:
             report = run_training(
                 data,

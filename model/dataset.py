@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from flowkit.errors import FlowkitError, ManifestError
+from flowkit.model.device_crops import StoredClips
 from flowkit.model.recipes import STREAMS_OF
-from flowkit.model.sampling import batch_videos, protocol_centres, sample_generator, stack_fields, training_centres
+from flowkit.model.sampling import batch_videos, protocol_centres, sample_generator, stack_fields, sub_batch_tau, training_centres
 from flowkit.model.transforms import crop_flow, crop_rgb, draw_crop, whole_flow, whole_rgb
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from flowkit.manifest import ClipRecord, Dataset, Split
     from flowkit.model.recipes import TrainConfig
+    from flowkit.model.transforms import Crop
     from flowkit.shards.reader import Clip
 
 
@@ -57,11 +59,43 @@ class Sample:
     video_id: str
 
 
+@dataclass(frozen=True)
+class StoredSample:
+    """One training clip as it is stored, and the crop that was drawn for it.
+
+    Parameters
+    ----------
+    frames : uint8 array, shape (T, H, W, 3), or None
+        None where the phase has no appearance stream.
+    fields : uint8 array, shape (n, 2, H, W), or None
+        Every flow field that is needed, once. None where the phase has no motion stream.
+    where : int64 array, shape (T, 10), or None
+        The fields of each of the T stacks.
+    crop : Crop
+    label : int
+    video_id : str
+    """
+
+    frames: NDArray[np.uint8] | None
+    fields: NDArray[np.uint8] | None
+    where: NDArray[np.int64] | None
+    crop: Crop
+    label: int
+    video_id: str
+
+
 class Batch(NamedTuple):
     """Samples that share batch statistics: uint8 rgb (b, T, S, S, 3) and flow (b, T, 20, S, S), int64 labels (b,)."""
 
     rgb: Tensor | None
     flow: Tensor | None
+    labels: Tensor
+
+
+class StoredBatch(NamedTuple):
+    """The same, still to be cropped: neighbours of one frame size together, in order."""
+
+    parts: tuple[StoredClips, ...]
     labels: Tensor
 
 
@@ -152,22 +186,48 @@ class ClipDataset(TorchDataset[Sample]):
     def __len__(self) -> int:
         return len(self._clips.records)
 
+    @property
+    def quantiser(self) -> Quantiser:
+        """The one the flow's bytes were made with."""
+        return self._clips.quantiser
+
     def __getitem__(self, key: SampleKey | int) -> Sample:
+        stored = self.stored(key)
+        size = self.config.network.input_size
+        rgb = None if stored.frames is None else crop_rgb(stored.frames, stored.crop, size=size)
+        flow = None
+        if stored.fields is not None:
+            assert stored.where is not None
+            flow = stacks(crop_flow(stored.fields, stored.crop, size=size, quantiser=self.quantiser), stored.where)
+        return Sample(rgb, flow, stored.label, stored.video_id)
+
+    def stored(self, key: SampleKey | int) -> StoredSample:
+        """Return a sample with its crop not yet taken."""
         video, step, position = (key, 0, key) if isinstance(key, int) else key
         config, record, clip = self.config, self._clips.records[video], self._clips.clip(video)
         generator = sample_generator(config.seed, config.phase, step, position)
-        centres = training_centres(
-            generator, clip.num_frames, num_samples=config.num_samples, tau_min=config.tau_min, tau_max=config.tau_max
-        )
+        taus = (config.tau_min, config.tau_max)
+        if config.tau_drawn == "sub_batch":
+            taus = (sub_batch_tau(config.seed, config.phase, step, position // config.bn_group, *taus),) * 2
+        centres = training_centres(generator, clip.num_frames, num_samples=config.num_samples, tau_min=taus[0], tau_max=taus[1])
         crop = draw_crop(generator, clip.height, clip.width, kind=config.crop, corners=config.corners, flip=config.flip)
-        size, streams = config.network.input_size, STREAMS_OF[config.phase]
-        rgb = crop_rgb(clip.frames(centres), crop, size=size) if "appearance" in streams else None
-        flow = None
+        streams = STREAMS_OF[config.phase]
+        frames = clip.frames(centres) if "appearance" in streams else None
+        fields = where = None
         if "motion" in streams:
-            fields, where = stack_fields(centres)
-            cut = crop_flow(read_fields(clip, fields), crop, size=size, quantiser=self._clips.quantiser)
-            flow = stacks(cut, where)
-        return Sample(rgb, flow, record.label, record.video_id)
+            wanted, where = stack_fields(centres)
+            fields = read_fields(clip, wanted)
+        return StoredSample(frames, fields, where, crop, record.label, record.video_id)
+
+
+class _StoredSamples(TorchDataset[StoredSample]):
+    """The samples of a `ClipDataset` with their crops not yet taken."""
+
+    def __init__(self, clips: ClipDataset) -> None:
+        self._clips = clips
+
+    def __getitem__(self, key: SampleKey) -> StoredSample:
+        return self._clips.stored(key)
 
 
 class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
@@ -233,6 +293,33 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(joined([sample.rgb for sample in samples]), joined([sample.flow for sample in samples]), labels)
 
 
+def collate_stored(samples: Sequence[StoredSample]) -> StoredBatch:
+    """Put the samples of a sub-batch together, crops not taken: in one part, or one by one where frame sizes differ."""
+    sizes = {sample.fields.shape[-2:] for sample in samples if sample.fields is not None}
+    sizes |= {sample.frames.shape[1:3] for sample in samples if sample.frames is not None}
+    groups = [samples] if len(sizes) == 1 else [[sample] for sample in samples]
+    labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+    return StoredBatch(tuple(_stored_clips(group) for group in groups), labels)
+
+
+def _stored_clips(samples: Sequence[StoredSample]) -> StoredClips:
+    """Join samples of one frame size."""
+    crops = [sample.crop for sample in samples]
+    frames = [sample.frames for sample in samples if sample.frames is not None]
+    fields = [sample.fields for sample in samples if sample.fields is not None]
+    where = [sample.where for sample in samples if sample.where is not None]
+    counts = np.array([len(array) for array in fields], dtype=np.int64)
+    shifted = [array + first for array, first in zip(where, np.cumsum(counts) - counts, strict=True)]
+    return StoredClips(
+        frames=torch.from_numpy(np.concatenate(frames)) if frames else None,
+        fields=torch.from_numpy(np.concatenate(fields)) if fields else None,
+        where=torch.from_numpy(np.concatenate(shifted)) if fields else None,
+        owners=torch.from_numpy(np.repeat(np.arange(len(fields)), counts)) if fields else None,
+        boxes=torch.tensor([(crop.top, crop.left, crop.height, crop.width) for crop in crops]),
+        flips=torch.tensor([crop.flip for crop in crops]),
+    )
+
+
 class _SubBatches:
     """The keys of each sub-batch that one rank takes, in order, from a step to the end of the phase."""
 
@@ -250,11 +337,19 @@ class _SubBatches:
 
 
 def training_loader(
-    clips: ClipDataset, *, first_step: int = 0, rank: int = 0, world: int = 1, num_workers: int = 0, pin_memory: bool = False
-) -> DataLoader[Sample]:
-    """Return a loader that gives the `Batch` of every sub-batch of the phase, in order, from `first_step` on."""
+    clips: ClipDataset,
+    *,
+    first_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    cropped: bool = True,
+) -> DataLoader[Any]:
+    """Return a loader of every sub-batch of the phase, in order, from `first_step` on: `Batch`, or `StoredBatch` unless `cropped`."""
     batches = _SubBatches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
-    return _loader(clips, num_workers, batch_sampler=batches, collate_fn=collate, pin_memory=pin_memory)
+    samples = clips if cropped else _StoredSamples(clips)
+    return _loader(samples, num_workers, batch_sampler=batches, collate_fn=collate if cropped else collate_stored, pin_memory=pin_memory)
 
 
 def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> DataLoader[WholeClip | Unreadable]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.checkpoint import Checkpoint
-from flowkit.model.dataset import training_loader
+from flowkit.model.dataset import StoredBatch, training_loader
+from flowkit.model.device_batches import DeviceBatches
+from flowkit.model.device_crops import crop_clips
 from flowkit.model.events import PhaseDone, PhaseStarted, RunStopped, StepDone
+from flowkit.model.execution import compile_in_place
 from flowkit.model.optimiser import (
     make_optimiser,
     running_moment_share,
+    running_moment_share_settled,
     set_learning_rate,
     set_running_moment_share,
     stream_losses,
@@ -25,7 +30,8 @@ from flowkit.model.sampling import network_seed
 from flowkit.model.transforms import normalise_flow, normalise_rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -68,14 +74,16 @@ class PhaseRun:
         self.folder, self.provenance, self.clips, self.execution = folder, provenance, clips, execution
         self.config = provenance.config
         self.device = execution.torch_device()
-        self.network = build_network(self.config)
+        self.network = build_network(self.config, checkpoint_activations=execution.checkpoint_activations)
         checkpoint = folder.checkpoint()
         if checkpoint is None:
             start(self.network)
         else:
             self._load_network(checkpoint)
         execution.place(self.network, self.device)
-        self.optimiser = make_optimiser(self.network, self.config)
+        if execution.compile:
+            compile_in_place(self.network)
+        self.optimiser = make_optimiser(self.network, self.config, scaled_loss=execution.amp == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
         self.step = 0
         self.changes: tuple[str, ...] = ()
@@ -100,19 +108,23 @@ class PhaseRun:
         if execution.rank == 0:
             self.folder.cut_metrics(self.step)
         wait(execution.world)
-        batches = iter(
-            training_loader(
-                self.clips,
-                first_step=self.step,
-                rank=execution.rank,
-                world=execution.world,
-                num_workers=execution.workers(self.device),
-                pin_memory=self.device.type == "cuda",
-            )
+        loader = training_loader(
+            self.clips,
+            first_step=self.step,
+            rank=execution.rank,
+            world=execution.world,
+            num_workers=execution.workers(self.device),
+            pin_memory=self.device.type == "cuda",
+            cropped=not execution.crops_on_device(self.device),
         )
+        batches: DeviceBatches[Batch | StoredBatch] = DeviceBatches(loader, self.device)
         self.network.train()
         saved_at = time.monotonic()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), _Metrics(self.folder, execution.rank) as metrics:
+        with (
+            torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+            execution.arithmetic(self.device, fixed_shapes=True),
+            _Metrics(self.folder, execution.rank) as metrics,
+        ):
             while self.step < config.num_steps:
                 values = self._take_step(batches)
                 metrics.write(values)
@@ -142,9 +154,9 @@ class PhaseRun:
         on_event(PhaseDone(config.phase, self.folder.path, time.monotonic() - started))
         return True
 
-    def _take_step(self, batches: Iterator[Batch]) -> dict[str, Any]:
+    def _take_step(self, batches: DeviceBatches[Batch | StoredBatch]) -> dict[str, Any]:
         """Sum the gradients of the sub-batches, update, and return the step's line of metrics."""
-        config, world, began, waited = self.config, self.execution.world, time.monotonic(), 0.0
+        config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
         mine = range(self.execution.rank, config.num_sub_batches, world)
         rate = config.learning_rate(self.step)
         set_learning_rate(self.optimiser, rate)
@@ -152,11 +164,9 @@ class PhaseRun:
         self.optimiser.zero_grad()
         totals: dict[str, Tensor] = {}
         for sub_batch in mine:
-            asked = time.monotonic()
-            batch = next(batches)
-            waited += time.monotonic() - asked
-            for name, value in self._sub_batch(batch, sub_batch).items():
+            for name, value in self._sub_batch(next(batches), sub_batch).items():
                 totals[name] = totals[name] + value if name in totals else value
+        batches.look_ahead()  # below, the host waits for the device
         sum_gradients(self.network, world)
         average_moments(self.network, world)
         self.scaler.step(self.optimiser)
@@ -167,19 +177,17 @@ class PhaseRun:
         loss = sum(value for name, value in values.items() if name.startswith("loss_"))
         if not loss < float("inf"):
             raise ParameterError(f"the loss of {config.phase} is {loss} at step {self.step}; lower the learning rate with --lr")
-        seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(waited, 4)}
+        seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(batches.seconds_waited - waited, 4)}
         line = {"step": self.step, "loss": loss, "lr": rate, **values, **seconds}
         self.step += 1
         return line
 
-    def _sub_batch(self, batch: Batch, sub_batch: int) -> dict[str, Tensor]:
+    def _sub_batch(self, batch: Batch | StoredBatch, sub_batch: int) -> dict[str, Tensor]:
         """Add one sub-batch's gradients; return its share of losses and training accuracies."""
-        config = self.config
-        rgb = None if batch.rgb is None else normalise_rgb(batch.rgb.to(self.device, non_blocking=True))
-        flow = None if batch.flow is None else normalise_flow(batch.flow.to(self.device, non_blocking=True))
-        labels = batch.labels.to(self.device, non_blocking=True)
+        config, labels = self.config, batch.labels
+        rgb, flow = self._inputs(batch)
         torch.manual_seed(network_seed(config.seed, config.phase, self.step, sub_batch))  # dropout
-        with self.execution.autocast(self.device):
+        with self.execution.autocast(self.device), self._compiled_or_not():
             logits = stream_logits(self.network, rgb, flow)
         losses = stream_losses(logits, labels, num_videos=config.batch)
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
@@ -188,6 +196,21 @@ class PhaseRun:
         for stream, scores in logits.items():
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
         return values
+
+    def _inputs(self, batch: Batch | StoredBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Return a batch's RGB and flow, cropped and normalised."""
+        if isinstance(batch, StoredBatch):
+            size, quantiser = self.config.network.input_size, self.clips.quantiser
+            cropped = [crop_clips(part, size=size, quantiser=quantiser) for part in batch.parts]
+            return _joined([rgb for rgb, _ in cropped]), _joined([flow for _, flow in cropped])
+        return None if batch.rgb is None else normalise_rgb(batch.rgb), None if batch.flow is None else normalise_flow(batch.flow)
+
+    def _compiled_or_not(self) -> AbstractContextManager[object]:
+        """Return a context in which the network runs as it is while its running moments' share changes: a compiled one holds it fixed."""
+        if self.execution.compile and not running_moment_share_settled(self.config, self.step):
+            eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+            return eager
+        return nullcontext()
 
     def _save(self) -> None:
         if self.execution.rank == 0:
@@ -228,6 +251,12 @@ class PhaseRun:
             for name, value in here.items()
             if checkpoint.environment.get(name) != value
         )
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    """Return the parts of a batch as one; None where the phase has no such stream."""
+    given = [part for part in parts if part is not None]
+    return torch.cat(given) if given else None
 
 
 class _Metrics:

@@ -62,9 +62,15 @@ def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
     ]
 
 
-def make_optimiser(network: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """Return SGD with momentum over `parameter_groups`."""
-    return torch.optim.SGD(parameter_groups(network, config), lr=0.0, momentum=config.momentum, fused=True)
+def make_optimiser(network: nn.Module, config: TrainConfig, *, scaled_loss: bool = False) -> torch.optim.SGD:
+    """Return SGD with momentum over `parameter_groups`.
+
+    Notes
+    -----
+    torch's fused SGD is not for fp16's scaled loss: when the first step is one that the scaler leaves out, its momentum starts from
+    memory that nothing was written to.
+    """
+    return torch.optim.SGD(parameter_groups(network, config), lr=0.0, momentum=config.momentum, fused=not scaled_loss)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -81,9 +87,14 @@ def running_moment_share(config: TrainConfig, step: int, num_forwards: int) -> f
     The official code updates the running moments once a step; here each of the step's `num_forwards` sub-batches does, with the
     share that lets the old moments fade as fast (specs 1.1).
     """
-    share = max(config.bn_momentum, 1 / (step + 1)) if config.bn_average_first else config.bn_momentum
+    share = config.bn_momentum if running_moment_share_settled(config, step) else 1 / (step + 1)
     kept: float = (1 - share) ** (1 / num_forwards)
     return 1 - kept
+
+
+def running_moment_share_settled(config: TrainConfig, step: int) -> bool:
+    """Return whether the running moments have the share that they keep; before, they are a plain average of all steps."""
+    return not config.bn_average_first or 1 / (step + 1) <= config.bn_momentum
 
 
 def set_running_moment_share(network: nn.Module, share: float) -> None:

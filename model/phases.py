@@ -42,12 +42,12 @@ def report_folder(root: Path, run: str, split: int) -> Path:
     return root / "reports" / run / f"split{split}"
 
 
-def build_network(config: TrainConfig) -> SingleStream | STResNet:
+def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> SingleStream | STResNet:
     """Return a phase's network, on the CPU and without the weights it is to have; torch's random numbers are left alone."""
     with torch.random.fork_rng(devices=[]):
         if config.phase in BASE_PHASES:
-            return SingleStream(config.network, cast("StreamName", config.phase))
-        return STResNet(config.network)
+            return SingleStream(config.network, cast("StreamName", config.phase), checkpoint_activations=checkpoint_activations)
+        return STResNet(config.network, checkpoint_activations=checkpoint_activations)
 
 
 def start_network(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flowkit.errors import ParameterError
@@ -16,6 +16,7 @@ Phase = Literal["appearance", "motion", "st-resnet", "st-resnet-star"]
 Crop = Literal["borders25", "regular", "none"]
 Corners = Literal["four", "diagonal"]
 Decay = Literal["steps", "cosine"]
+TauDrawn = Literal["clip", "sub_batch"]
 RecipeName = Literal["paper", "small"]
 Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after the other
 
@@ -41,7 +42,9 @@ class TrainConfig:
     num_samples : int
         T, frames (and flow stacks) of a training clip.
     tau_min, tau_max : int, frames
-        Range of the distance between them, drawn for each clip.
+        Range of the distance between them.
+    tau_drawn : {"clip", "sub_batch"}
+        Draw it for each clip, or one for all clips that share batch statistics, as the official code does.
     batch : int, videos
         Videos of one step.
     bn_group : int, videos
@@ -82,6 +85,7 @@ class TrainConfig:
     num_samples: int = 1
     tau_min: int = 1
     tau_max: int = 1
+    tau_drawn: TauDrawn = "clip"
     decay: Decay = "steps"
     warmup_steps: int = 0
     momentum: float = 0.9
@@ -93,7 +97,7 @@ class TrainConfig:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        for name, kind in {"phase": Phase, "decay": Decay, "crop": Crop, "corners": Corners}.items():
+        for name, kind in {"phase": Phase, "decay": Decay, "tau_drawn": TauDrawn, "crop": Crop, "corners": Corners}.items():
             _check(getattr(self, name) in get_args(kind), name, f"one of {', '.join(get_args(kind))}", getattr(self, name))
         for name, least in {"batch": 1, "bn_group": 1, "num_samples": 1, "tau_min": 1, "tau_max": 1, "warmup_steps": 0, "seed": 0}.items():
             value = getattr(self, name)
@@ -348,11 +352,6 @@ def _by_phase(overrides: Mapping[str, Any]) -> dict[Phase, dict[str, Any]]:
                 for one in [p for p in PHASES if phase in ("", p)]:
                     chosen[one][key] = value
     return chosen
-
-
-def with_stride(configs: Mapping[Phase, TrainConfig], stride_in_1x1: bool) -> dict[Phase, TrainConfig]:
-    """Return the configs for weights whose stages put their stride there."""
-    return {phase: replace(config, network=replace(config.network, stride_in_1x1=stride_in_1x1)) for phase, config in configs.items()}
 
 
 def _check(good: bool, name: str, must_be: str, got: object) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from flowkit.model.config import STAGES
 
@@ -354,8 +354,8 @@ class ResidualStream(nn.Module):
         """Run one unit, keeping its activations or only its input."""
         if self.checkpoint_activations and torch.is_grad_enabled():
             # In eager mode the recomputation must not update running moments again; a compiler sees to that itself.
-            contexts = noop_context_fn if torch.compiler.is_compiling() else partial(_recomputation_contexts, unit)
-            s: Tensor = checkpoint(unit, identity, branch, num_frames, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+            own: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_recomputation_contexts, unit)}
+            s: Tensor = checkpoint(unit, identity, branch, num_frames, use_reentrant=False, preserve_rng_state=False, **own)
         else:
             s = unit(identity, branch, num_frames)
         return s

@@ -25,7 +25,7 @@ REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its
 MIN_FRAMES = 2 * REACH + 1
 NUM_TEST_CENTRES = 25
 
-_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START = 1, 2, 3, 4  # keeps the streams of random numbers apart
+_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU = 1, 2, 3, 4, 5  # keeps the streams of random numbers apart
 
 
 def valid_centres(num_frames: int) -> range:
@@ -85,6 +85,11 @@ def training_centres(generator: np.random.Generator, num_frames: int, *, num_sam
     if last_start < REACH:
         return evenly_spaced_centres(num_frames, num_samples)
     return int(generator.integers(REACH, last_start, endpoint=True)) + tau * np.arange(num_samples)
+
+
+def sub_batch_tau(seed: int, phase: Phase, step: int, sub_batch: int, tau_min: int, tau_max: int) -> int:
+    """Draw the distance between centres that all clips of one sub-batch share, as the official code does."""
+    return int(_generator(_FOR_TAU, phase, step, sub_batch, seed).integers(tau_min, tau_max, endpoint=True))
 
 
 def stack_fields(centres: Sequence[int] | NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

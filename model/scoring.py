@@ -83,7 +83,7 @@ class TestedNetworks:
         flow = torch.stack([self._stacks(clip, mirrored) for mirrored in (False, True) for clip in clips])
         results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = [{} for _ in clips]
         for phase, network in self._networks.items():
-            with torch.inference_mode(), self.execution.autocast(self.device):
+            with torch.inference_mode(), self.execution.arithmetic(self.device), self.execution.autocast(self.device):
                 logits = stream_logits(network, rgb, flow)
             for stream, values in logits.items():
                 means = values.double().mean(1).view(2, len(clips), -1).mean(0)  # (2n, T', C) -> (n, C)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,20 @@ def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (root / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1}), encoding="utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A data root in which all four phases were trained in one go, on one thread, and what was told meanwhile. Treat it as read-only."""
+    import torch
+    from training_runs import run, share_root
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    path = share_root(packed_root, tmp_path_factory.mktemp("undisturbed"))
+    _, told = run(path)
+    torch.set_num_threads(before)
+    return path, told
 
 
 def _has_cuda() -> bool:

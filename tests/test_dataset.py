@@ -76,6 +76,32 @@ def test_a_sample_is_its_clip_cut_by_its_own_draws(dataset, phase):
     assert sample.flow is None or np.array_equal(sample.flow, flow)
 
 
+def test_the_distance_between_frames_is_drawn_for_each_clip_or_once_for_each_sub_batch(dataset, monkeypatch):
+    drawn = []
+
+    def note(generator, num_frames, *, num_samples, tau_min, tau_max):
+        drawn.append((tau_min, tau_max))
+        return training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max)
+
+    monkeypatch.setattr("flowkit.model.dataset.training_centres", note)
+    settings = {"batch": 12, "bn_group": 4, "tau_min": 1, "tau_max": 9}
+    for how in ("clip", "sub_batch"):
+        drawn.clear()
+        clips = ClipDataset(dataset, dataset.split(1), config_of("st-resnet", tau_drawn=how, **settings))
+        for batch in (list(training_loader(clips)), list(training_loader(clips))):
+            assert len(batch) == 9  # 3 steps of 3 sub-batches
+        assert drawn[:36] == drawn[36:]
+        if how == "clip":
+            assert set(drawn) == {(1, 9)}
+        else:
+            groups = [drawn[k : k + 4] for k in range(0, 36, 4)]
+            assert all(len(set(group)) == 1 for group in groups)
+            taus = [tau_min for ((tau_min, tau_max), *_) in groups if tau_min == tau_max]
+            assert len(taus) == 9
+            assert len(set(taus)) > 3
+            assert all(1 <= tau <= 9 for tau in taus)
+
+
 def test_samples_are_the_same_from_any_number_of_workers(dataset):
     clips = ClipDataset(dataset, dataset.split(1), config_of("st-resnet"))
     here = list(training_loader(clips))

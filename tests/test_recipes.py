@@ -118,6 +118,7 @@ def test_settings_of_two_streams_do_not_tell_base_streams_apart():
         ({"steps": 0}, "steps must be"),
         ({"lr": "fast"}, "lr must be"),
         ({"tau_min": 9, "tau_max": 3}, "tau_max must be at least tau_min"),
+        ({"tau_drawn": "step"}, "tau_drawn must be one of clip, sub_batch"),
         ({"corners": "two"}, "corners must be one of four, diagonal"),
         ({"flip": 1}, "flip must be true or false"),
         ({"momentum": 2}, "momentum must be in"),
@@ -166,9 +167,9 @@ def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them():
 def test_every_value_of_a_recipe_can_be_set(recipe, phase):
     """Each name that `--set list` gives reaches the config, for this phase."""
     other = {
-        "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "seed": 5, "decay": "cosine",
-        "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True, "crop": "none",
-        "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
+        "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
+        "seed": 5, "decay": "cosine", "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True,
+        "crop": "none", "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
         "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
         "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",
         "temporal_padding": "replicate", "temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global",

@@ -12,6 +12,7 @@ from collections import Counter
 import click
 import pytest
 import torch
+from training_runs import TINY, metrics, run, same, share_root, weights
 
 from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.manifest import Dataset, write_split
@@ -22,7 +23,6 @@ from flowkit.model.phases import file_digest, phase_folder
 from flowkit.model.recipes import PHASES
 from flowkit.model.train import train
 
-TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4, "warmup_steps": 0, "motion.motion_dropout": 0.5}
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
 
@@ -37,52 +37,7 @@ def one_thread():
 @pytest.fixture
 def root(packed_root, tmp_path):
     """A data root of this test's own, with the shards shared."""
-    for name in ("shards", "splits"):
-        shutil.copytree(packed_root / name, tmp_path / name, copy_function=os.link)
-    shutil.copy(packed_root / "dataset.json", tmp_path)
-    return tmp_path
-
-
-def run(root, **settings):
-    told = []
-    overrides = {**TINY, **settings.pop("overrides", {})}
-    execution = settings.pop("execution", Execution(device="cpu", checkpoint_steps=2))
-    stop_after = settings.pop("stop_after", None)
-    report = train(
-        root,
-        overrides=overrides,
-        execution=execution,
-        on_event=told.append,
-        should_stop=lambda: stop_after is not None and sum(isinstance(event, events.StepDone) for event in told) >= stop_after,
-        **settings,
-    )
-    return report, told
-
-
-def weights(root, phase, name="default"):
-    return load_checkpoint(phase_folder(root, name, 1, phase) / "weights.safetensors").network
-
-
-def metrics(root, phase, name="default"):
-    lines = [json.loads(line) for line in (phase_folder(root, name, 1, phase) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(packed_root, tmp_path_factory):
-    """All four phases in one go."""
-    torch.set_num_threads(1)
-    path = tmp_path_factory.mktemp("undisturbed")
-    for name in ("shards", "splits"):
-        shutil.copytree(packed_root / name, path / name, copy_function=os.link)
-    shutil.copy(packed_root / "dataset.json", path)
-    report, told = run(path)
-    assert report.trained == PHASES
-    return path, told
+    return share_root(packed_root, tmp_path)
 
 
 def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
