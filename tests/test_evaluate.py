@@ -112,6 +112,8 @@ def test_scores_are_those_of_a_naive_loop(root, evaluation, phase):
 
 def test_two_streams_and_both_heads_are_joined_by_the_mean(evaluation):
     (split,) = evaluation.splits
+    assert (evaluation.fusion, evaluation.weights) == ("logits_mean", (1.0, 1.0))  # the paper's, and the default
+    assert evaluation.protocol[-1] == "streams joined by the mean of their logits, weights 1 : 1 (appearance : motion)"
     assert list(split.rows) == list(ROWS)
     scores = split.stream_scores
     for row, parts in {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import click
 import pytest
@@ -21,7 +22,7 @@ from flowkit.model.checkpoint import load_checkpoint
 from flowkit.model.execution import Execution
 from flowkit.model.phases import file_digest, phase_folder
 from flowkit.model.recipes import PHASES
-from flowkit.model.train import train
+from flowkit.model.train import TrainReport, train
 
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
@@ -375,6 +376,27 @@ def test_the_command_says_what_it_does_and_that_it_is_done(root):
 def test_a_setting_that_is_none_is_a_usage_error(root, text):
     with pytest.raises(click.UsageError, match=f"--set list.*got '{text}'"):
         command_line("train", "--data", root, "--set", text)
+
+
+def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
+    handed = {}
+
+    def record(root, **settings):
+        handed.update(settings)
+        return TrainReport((), (), stopped=False)
+
+    monkeypatch.setattr(sys.modules["flowkit.model.train"], "train", record)
+    assert (
+        command_line("train", "--recipe", "paper", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0] == 0
+    )
+    assert [handed[name] for name in ("recipe", "paper_steps", "weights", "overrides")] == ["paper", True, "none", {"depth": 101}]
+    assert command_line("train", "--weights", "resnet.pth", "--set", "motion.lr=0.5", "--device", "cpu")[0] == 0
+    assert [handed[name] for name in ("recipe", "paper_steps", "weights", "overrides")] == [
+        "auto",
+        False,
+        Path("resnet.pth"),
+        {"motion.lr": 0.5},
+    ]
 
 
 def test_every_option_of_the_network_reaches_it(root):
