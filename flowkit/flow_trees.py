@@ -10,7 +10,6 @@ import os
 import re
 import stat
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError, ShardFormatError
@@ -18,9 +17,11 @@ from flowkit.names import check_video_id, escaped
 from flowkit.shards.jpeg import jpeg_size
 from flowkit.shards.schema import MAX_JPEG_BYTES
 from flowkit.tree_layouts import LAYOUTS, ExportRecord, gaps
+from flowkit.video_tree import walk_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from flowkit.config import ForeignTool
 
@@ -102,12 +103,8 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
         frame_root = frames or inside
     pattern = _patterns(tool)["u"]
     videos = []
-    for folder in _folders_with(u_root, pattern):
-        fault = ""
-        try:
-            check_video_id(folder)
-        except ManifestError as error:
-            fault = str(error)
+    for folder, unreadable in _folders_with(u_root, pattern).items():
+        fault = unreadable or _name_fault(folder)
         videos.append(TreeVideo(folder, folder.rpartition("/")[0], folder, frame_root / folder, u_root / folder, v_root / folder, fault))
     if not videos:
         example = "u/<video>/frame000001.jpg" if tool == "gpu_flow" else "<video>/flow_x_00001.jpg"
@@ -134,12 +131,24 @@ def _frame_root(tree: Path, u_root: Path) -> Path:
     raise ManifestError(f"no folder of frames found in or beside {str(tree)!r} ({', '.join(_FRAME_FOLDERS)}); name it by --frames DIR")
 
 
-def _folders_with(root: Path, pattern: re.Pattern[str]) -> Iterator[str]:
-    """Yield the folders below a root, relative with ``/``, that hold a file of a name."""
-    for folder, subfolders, files in os.walk(root):
-        subfolders.sort()
-        if any(pattern.fullmatch(name) for name in files) and Path(folder) != root:
-            yield os.path.relpath(folder, root).replace(os.sep, "/")
+def _name_fault(folder: str) -> str:
+    try:
+        check_video_id(folder)
+    except ManifestError as error:
+        return str(error)
+    return ""
+
+
+def _folders_with(root: Path, pattern: re.Pattern[str]) -> dict[str, str]:
+    """Return the folders below a root, relative with ``/``, that hold a file of a name (and why not, for those that cannot be read)."""
+    found: dict[str, str] = {}
+    for relative, _, fault in walk_files(str(root)):
+        folder, _, name = relative.rpartition("/")
+        if fault is not None:
+            found[relative] = fault
+        elif folder and pattern.fullmatch(name):
+            found[folder] = ""
+    return found
 
 
 def read_runs(video: TreeVideo, tool: ForeignTool) -> tuple[ImageRun, ImageRun, ImageRun]:

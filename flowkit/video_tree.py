@@ -68,7 +68,7 @@ def scan_videos(root: Path, suffixes: frozenset[str]) -> Scan:
     videos: dict[str, VideoFile] = {}
     unreadable: list[tuple[str, str]] = []
     ignored = 0
-    for relative, path, folder_fault in _walk(str(root), "", ()):
+    for relative, path, folder_fault in walk_files(str(root)):
         video_id, suffix = os.path.splitext(relative)
         if folder_fault is None and (suffix.lower() not in suffixes or os.path.basename(relative).startswith("._")):
             ignored += 1
@@ -92,8 +92,21 @@ def _video_fault(video_id: str, path: str) -> str | None:
     return None if os.path.isfile(path) else "it is no regular file, or a link to nothing"
 
 
-def _walk(folder: str, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (path relative to the root with ``/``, path, why a folder cannot be read or None) for each file below a folder."""
+def walk_files(folder: str, relative: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, str, str | None]]:
+    """Yield each file below a folder; links to folders are followed, except back to a folder that they lie in.
+
+    Parameters
+    ----------
+    folder, relative : str
+        Where to begin, and what to put before the names of what is found; empty at the root.
+    above : tuple
+        The folders that this one lies in, known by device and inode.
+
+    Yields
+    ------
+    (str, str, str or None)
+        The path relative to the root with ``/``, the path, and None; for a folder that cannot be read, why.
+    """
     try:
         status = os.stat(folder)
         with os.scandir(folder) as scanned:
@@ -108,6 +121,6 @@ def _walk(folder: str, relative: str, above: tuple[tuple[int, int], ...]) -> Ite
     for entry in entries:
         name = f"{relative}/{entry.name}" if relative else entry.name
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield from _walk(entry.path, name, (*above, here))
+            yield from walk_files(entry.path, name, (*above, here))
         else:
             yield name, entry.path, None

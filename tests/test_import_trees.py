@@ -287,6 +287,35 @@ def test_two_folders_that_would_be_one_video_are_an_error_that_names_both(tmp_pa
         import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, lists=tmp_path / "lists", jobs=1)
 
 
+def test_folders_and_images_behind_links_are_imported_once_and_loops_are_not_followed(tmp_path: Path) -> None:
+    write_dense(tmp_path / "disk", "c/far", range(3), range(2))
+    write_dense(tmp_path / "tree", "c/near", range(3), range(2))
+    (tmp_path / "tree" / "c" / "far").symlink_to(tmp_path / "disk" / "c" / "far")
+    (tmp_path / "tree" / "c" / "up").symlink_to(tmp_path / "tree")
+    image = tmp_path / "tree" / "c" / "near" / "img_00001.jpg"
+    image.rename(tmp_path / "image.jpg")
+    image.symlink_to(tmp_path / "image.jpg")
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("denseflow", 20.0), jobs=1)
+    assert [result.video_id for result in report.done] == ["c/far", "c/near"]
+    assert report.failed == ()
+
+
+def test_a_folder_that_cannot_be_read_is_a_video_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dense(tmp_path / "tree", "c/good", range(3), range(2))
+    write_dense(tmp_path / "tree", "c/locked", range(3), range(2))
+    scandir = os.scandir
+
+    def refused(folder: str) -> Any:
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("denseflow", 20.0), jobs=1)
+    assert [result.video_id for result in report.done] == ["c/good"]
+    assert [(result.video_id, "Permission denied" in result.error) for result in report.failed] == [("c/locked", True)]
+
+
 def test_a_folder_whose_name_is_not_utf8_fails_by_name(tmp_path: Path) -> None:
     write_gpu_flow(tmp_path / "tree", "a", 3)
     for kind in ("u", "v", "rgb"):
