@@ -15,7 +15,7 @@ import numpy as np
 
 from flowkit.data_root import root_settings
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
-from flowkit.files import write_atomically
+from flowkit.files import naming, write_atomically
 from flowkit.manifest import Dataset
 from flowkit.quantise import Quantiser
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
@@ -263,24 +263,29 @@ class _TreeExport:
 
     def write(self, videos: Sequence[Labelled], source: ClipSource, tell: Callable[[int, int], None]) -> None:
         """Write every video that is not there yet."""
-        for k, video in enumerate(videos, start=1):
-            folder = folder_name(video.video_id)
-            try:
-                clip = source.clip(video.video_id)
-            except (FlowkitError, OSError) as error:
-                self.failed.append((video.video_id, str(error)))
-                continue
-            try:
-                if (self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")).exists():
-                    self.num_skipped += 1
-                else:
-                    self.num_bytes += self._write_video(clip, folder)
-                    self.num_done += 1
-                self.exported[folder] = clip.attributes
-            except FlowkitError as error:
-                self.failed.append((video.video_id, str(error)))
-            tell(k, len(videos))
-        shutil.rmtree(self.output / _PART_FOLDER, ignore_errors=True)
+        try:
+            for k, video in enumerate(videos, start=1):
+                self._write_if_missing(video, source)
+                tell(k, len(videos))
+        finally:  # on a full disk too, where every byte counts
+            shutil.rmtree(self.output / _PART_FOLDER, ignore_errors=True)
+
+    def _write_if_missing(self, video: Labelled, source: ClipSource) -> None:
+        folder = folder_name(video.video_id)
+        try:
+            clip = source.clip(video.video_id)
+        except (FlowkitError, OSError) as error:
+            self.failed.append((video.video_id, str(error)))
+            return
+        try:
+            if (self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")).exists():
+                self.num_skipped += 1
+            else:
+                self.num_bytes += self._write_video(clip, folder)
+                self.num_done += 1
+            self.exported[folder] = clip.attributes
+        except FlowkitError as error:
+            self.failed.append((video.video_id, str(error)))
 
     def _folder(self, what: Literal["frames", "u", "v"], folder: str) -> Path:
         place: tuple[str, str] = getattr(self.layout, what)
@@ -295,7 +300,9 @@ class _TreeExport:
             (part / top).mkdir(parents=True, exist_ok=True)
 
         def put(place: tuple[str, str], index: int, data: bytes, suffix: str) -> int:
-            (part / place[0] / layout.image_name(place[1], index, suffix)).write_bytes(data)
+            path = part / place[0] / layout.image_name(place[1], index, suffix)
+            with naming(path):
+                path.write_bytes(data)
             return len(data)
 
         for k, (u, v) in enumerate(self.encoder.pairs(clip)):

@@ -12,6 +12,7 @@ from flowkit.list_formats import split_numbers
 from flowkit.manifest import ClipRecord, Dataset, Split, write_split
 from flowkit.shard_set import (
     StoredVideo,
+    changed_shards,
     clip_paths,
     plan_shards,
     read_clip,
@@ -157,8 +158,12 @@ def pack(
         state = replace(state, shard_bytes=shard_bytes)
         write_state(root, state)
     planned = plan_shards(videos.values(), state.shard_bytes)
+    shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
     written: list[str] = []
     deleted: list[Path] = []
+    if move:  # what is done already goes first: the disk may be full of it
+        changed = changed_shards(planned, shards)
+        deleted.extend(_delete_clips(root, _in_sound_shards(root, clips, {v: name for v, name in shard_of.items() if name not in changed})))
 
     def shard_is_final(name: str, members: Sequence[StoredVideo]) -> None:
         written.append(name)
@@ -166,7 +171,6 @@ def pack(
             deleted.extend(_delete_clips(root, [clips[video.video_id].path for video in members if video.video_id in clips]))
 
     state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=lambda done, total: tell("write", done, total))
-    shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
     digests = _digests(root, [shard_name(index) for index in range(len(planned))], state.unsettled)
     books = _Books(root, videos, shard_of, digests, settings)
     splits_written, splits_damaged = books.renew_others(split, found)
@@ -176,8 +180,6 @@ def pack(
     if state.unsettled:
         state = replace(state, unsettled=())
         write_state(root, state)
-    if move:
-        deleted.extend(_delete_clips(root, _left_over(root, clips, shard_of)))
     matched = replace(found.matched, untrained_classes=_untrained(current))
     return PackReport(
         split=current,
@@ -227,17 +229,16 @@ def _delete_clips(root: Path, paths: Sequence[Path]) -> Sequence[Path]:
     return paths
 
 
-def _left_over(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
-    """Return the clips that are still there though their shard was there before, once each such shard is known to be sound."""
+def _in_sound_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
+    """Return the clip files of videos that lie in these shards, once each such shard is known to be sound."""
     from flowkit.shards.inspection import inspect_file
 
-    left = {video_id: clip.path for video_id, clip in clips.items() if clip.path.exists()}
-    for name in sorted({shard_of[video_id] for video_id in left}):
+    for name in sorted({shard_of[video_id] for video_id in clips if video_id in shard_of}):
         path = root / "shards" / name
         faults = inspect_file(path, deep=False, digest=False)["faults"]
         if faults:
             raise ShardFormatError(f"{path} is damaged ({faults[0][1]}), so its clips are kept: delete it and pack again")
-    return list(left.values())
+    return [clip.path for video_id, clip in clips.items() if video_id in shard_of]
 
 
 def _digests(root: Path, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:

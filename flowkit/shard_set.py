@@ -226,6 +226,13 @@ def _replace(root: Path, state: PackState) -> PackState:
     return state
 
 
+def changed_shards(
+    planned: Sequence[Sequence[StoredVideo]], existing: Mapping[str, Sequence[StoredVideo]]
+) -> dict[str, Sequence[StoredVideo]]:
+    """Return the planned shards that are not there yet, or hold something else, by name."""
+    return {name: members for name, members in map(_named, enumerate(planned)) if not _same(members, existing.get(name, []))}
+
+
 def write_shards(
     root: Path,
     planned: Sequence[Sequence[StoredVideo]],
@@ -263,7 +270,7 @@ def write_shards(
     """
     from flowkit.shards.writer import Member, write_shard
 
-    changed = {name: members for name, members in map(_named, enumerate(planned)) if not _same(members, existing.get(name, []))}
+    changed = changed_shards(planned, existing)
     removing = tuple(name for name in existing if name not in {shard_name(index) for index in range(len(planned))})
     if not changed and not removing:
         return state

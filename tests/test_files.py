@@ -62,3 +62,12 @@ def test_a_link_at_the_part_name_is_not_written_through(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.json", b"new")
     assert victim.read_bytes() == b"precious"
     assert (tmp_path / "a.json").read_bytes() == b"new"
+
+
+def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
+    """As that of a full disk, which says only that there is no space left."""
+    with pytest.raises(OSError, match=r"No space left on device: '.*wanted\.txt'"), replacing(tmp_path / "wanted.txt"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="'other'"), replacing(tmp_path / "wanted.txt"):
+        raise OSError(28, "No space left on device", "other")
+    assert list(tmp_path.iterdir()) == []

@@ -187,6 +187,28 @@ def test_a_pack_without_move_can_be_moved_later(tmp_path: Path) -> None:
     assert_whole(root, VIDEOS)
 
 
+def test_move_makes_room_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that a full disk stopped is gone on with by --move: the clips of the shards that are there go first."""
+    root = make_root(tmp_path, VIDEOS)
+    pack(root, shard_bytes=SHARD_BYTES)
+    before = shards(root)
+    assert len(before) > 3
+    for name in sorted(before)[2:]:
+        (root / "shards" / name).unlink()
+    packed = set(packed_video_ids(root))
+    left = []
+
+    def write(path: Path, *arguments: object, **options: object) -> int:
+        left.append(sum(clip_path(root, video_id).exists() for video_id in packed))
+        return write_shard(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("flowkit.shards.writer.write_shard", write)
+    report = pack(root, move=True)
+    assert left == [0] * (len(before) - 2)
+    assert report.num_moved == len(VIDEOS)
+    assert shards(root) == before
+
+
 def test_move_keeps_the_clips_of_a_shard_that_was_damaged_since(tmp_path: Path) -> None:
     root = make_root(tmp_path, VIDEOS)
     pack(root)
