@@ -89,10 +89,11 @@ class Result:
 
 
 def videos_of_root(root: Path) -> list[Video]:
+    """Eight videos, spread over the root's classes."""
     stored = find_clips(root)
-    videos = []
+    videos, video_ids = [], list(stored.paths)
     with ClipSource(stored) as source:
-        for video_id in list(stored.paths)[:8]:
+        for video_id in video_ids[:: max(1, len(video_ids) // 8)][:8]:
             clip = source.clip(video_id)
             num_frames = min(clip.num_frames, 150)
             flow = clip.flow(0, num_frames - 1)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import flowkit
 from flowkit.config import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
-from flowkit.files import write_atomically
-from flowkit.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION
+from flowkit.files import read_file, write_atomically
+from flowkit.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION, MAX_TABLE_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,10 +69,12 @@ def root_settings(root: Path) -> ExtractSettings | None:
     """Return the extraction settings of a data root, or None if there is no root yet."""
     path = root / "dataset.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_file(path, most_bytes=MAX_TABLE_BYTES).decode("utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as cause:
+    except OSError as cause:
+        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
+    except (ValueError, RecursionError) as cause:
         raise ManifestError(f"{path} is not valid JSON ({cause}); restore it, or choose another root with --data DIR") from cause
     if not isinstance(record, dict) or record.get("format") != DATASET_FORMAT:
         raise ManifestError(f"{path} is not a flowkit data root's; choose another root with --data DIR")

@@ -1,9 +1,10 @@
-"""Write files so that a final name means a whole file: part file, fsync, rename, fsync of the folder."""
+"""Write files so that a final name means a whole file: part file, fsync, rename, fsync of the folder. And read them with a bound."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,25 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """
     with replacing(path) as part:
         part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def read_file(path: Path, *, most_bytes: int) -> bytes:
+    """Read a regular file whole, if it is not larger than it may be.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, is larger (``EFBIG``), or is no regular file (``EINVAL``): a pipe would be waited for, and a
+        device may have no end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"too large ({status.st_size} bytes)", str(path))
+        return file.read()
 
 
 def fsync_folder(folder: Path) -> None:

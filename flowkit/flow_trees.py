@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.files import read_file
 from flowkit.names import check_video_id, escaped
 from flowkit.shards.jpeg import jpeg_size
 from flowkit.shards.schema import MAX_JPEG_BYTES
@@ -256,10 +256,7 @@ def read_image(path: Path) -> tuple[bytes, tuple[int, int]]:
         If it is no image that can be kept: not a regular file, too large, cut short, of another kind than its name says.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_JPEG_BYTES:
-            raise ShardFormatError(f"{path.name} is no file, or larger than {MAX_JPEG_BYTES} bytes")
-        data = path.read_bytes()
+        data = read_file(path, most_bytes=MAX_JPEG_BYTES)
     except OSError as cause:
         raise ShardFormatError(f"{path.name} cannot be read: {cause.strerror}") from cause
     if path.suffix.lower() == ".png":

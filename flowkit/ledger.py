@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from flowkit.files import read_file
+
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
+_MAX_INDEX_BYTES = 1 << 32
+
 WRITTEN = ("ok", "damaged")  # statuses that leave a clip file
 
 
@@ -122,7 +126,7 @@ def read_index(root: Path) -> dict[str, VideoResult]:
     """
     latest: dict[str, tuple[int, VideoResult]] = {}
     for path in sorted((root / "clips" / ".index").glob("*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_file(path, most_bytes=_MAX_INDEX_BYTES).decode("utf-8", "replace").splitlines():
             try:
                 record = json.loads(line)
                 when = int(record.pop("time_ns"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from flowkit.errors import ManifestError
+from flowkit.files import read_file
 from flowkit.names import check_video_id, folded
 
 if TYPE_CHECKING:
@@ -111,9 +112,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise ManifestError(f"{path} is too large for a split list ({path.stat().st_size} bytes)")
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path, most_bytes=MAX_LIST_BYTES).decode("utf-8-sig")
     except OSError as cause:
         raise ManifestError(f"cannot read the split list {path}: {cause.strerror}") from cause
     except UnicodeDecodeError as cause:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ManifestError
-from flowkit.files import write_atomically
+from flowkit.files import read_file, write_atomically
 from flowkit.names import check_video_id
 from flowkit.video_tree import Scan, VideoFile, scan_videos
 
@@ -309,9 +309,7 @@ def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise ManifestError(f"{path} is too large for a manifest ({path.stat().st_size} bytes)")
-        return path.read_bytes()
+        return read_file(path, most_bytes=MAX_TABLE_BYTES)
     except OSError as cause:
         raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
-from flowkit.files import PART_SUFFIX, fsync_folder, write_atomically
+from flowkit.files import PART_SUFFIX, fsync_folder, read_file, write_atomically
 from flowkit.names import OWN_FOLDERS
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DEFAULT_SHARD_BYTES = 1 << 30
 NEW_SUFFIX = ".new"  # a whole shard that waits to replace the one of its name
 
 _STATE_FORMAT, _STATE_FORMAT_VERSION = "flowkit-pack", 1
+_MAX_STATE_BYTES = 1 << 26
 _SHARD_NAME = re.compile(r"shard-\d{5,}\.h5")
 
 
@@ -163,9 +164,11 @@ def read_state(root: Path) -> PackState:
     """
     path = root / "shards" / "pack.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_file(path, most_bytes=_MAX_STATE_BYTES).decode("utf-8"))
     except FileNotFoundError:
         return PackState()
+    except OSError as cause:
+        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
     except (ValueError, RecursionError) as cause:
         raise ManifestError(f"{path} is not valid JSON ({cause}); delete it and pack again") from cause
     if not isinstance(record, dict) or record.pop("format", None) != _STATE_FORMAT or record.pop("format_version", None) != 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowkit.config import ExtractSettings
 from flowkit.errors import FlowkitError, ManifestError
-from flowkit.files import write_atomically
+from flowkit.files import read_file, write_atomically
 from flowkit.shards.schema import ClipAttributes
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def read_record(folder: Path) -> ExportRecord | None:
     if not path.exists():
         return None
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            raise ManifestError(f"{path} is too large for a record ({path.stat().st_size} bytes)")
-        values = json.loads(path.read_bytes().decode("utf-8"))
+        values = json.loads(read_file(path, most_bytes=_MAX_RECORD_BYTES).decode("utf-8"))
+    except OSError as cause:
+        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
     except (ValueError, RecursionError) as cause:
         raise ManifestError(f"{path} is not valid JSON ({cause}); delete it to treat the tree as another tool's") from cause
     try:

@@ -168,7 +168,7 @@ def test_faults_are_named_by_video_and_image_and_never_stop_the_rest(tmp_path: P
         "twice": "number 2 twice: img_00002.jpg and img_2.jpg",
         "noframes": "no frames",
         "begins": "begin with number 2",
-        "link": "img_00001.jpg is no file",
+        "link": "img_00001.jpg cannot be read: not a regular file",
         "mixed": "partly JPEG, partly PNG",
     }
     assert {video.removeprefix("run/") for video in why(report)} == set(expected)

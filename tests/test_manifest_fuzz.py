@@ -12,7 +12,7 @@ from shard_files import make_root
 
 from flowkit.data_info import describe_root
 from flowkit.data_root import root_settings
-from flowkit.errors import FlowkitError
+from flowkit.errors import FlowkitError, ManifestError
 from flowkit.export_trees import export
 from flowkit.list_formats import read_lists
 from flowkit.manifest import Dataset
@@ -117,3 +117,32 @@ def test_no_mutation_of_a_manifest_is_anything_but_read_or_refused(root: Path, t
             refused.append(str(error))
     assert len(refused) > NUM_MUTATIONS / 4
     assert max(map(len, refused)) < 1000
+
+
+@pytest.mark.parametrize("what", ["a pipe", "an endless device", "a folder"])
+def test_a_manifest_that_is_no_file_is_refused_and_not_waited_for(root: Path, tmp_path: Path, what: str) -> None:
+    """A root may come out of an archive, which can hold pipes and links to devices."""
+    split = root / "splits" / "split1"
+    reads = {
+        root / "dataset.json": lambda: root_settings(root),
+        split / "train.csv": lambda: Dataset.open(root).split(1),
+        root / "shards" / "pack.json": lambda: read_state(root),
+        tmp_path / "tree" / "flowkit-export.json": lambda: read_record(tmp_path / "tree"),
+        tmp_path / "ucf101" / "trainlist01.txt": lambda: read_lists(tmp_path / "ucf101", 1),
+    }
+    for path, read in reads.items():
+        whole = path.read_bytes()
+        path.unlink()
+        if what == "a pipe":
+            os.mkfifo(path)
+        elif what == "a folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero")
+        with pytest.raises(ManifestError, match=r"cannot read.*(not a regular file|Is a directory)"):
+            read()
+        if what == "a folder":
+            path.rmdir()
+        else:
+            path.unlink()
+        path.write_bytes(whole)

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.shards.chunks import decode_chunks
-from flowkit.shards.jpeg import decode_jpeg
+from flowkit.shards.jpeg import decode_jpeg, jpeg_size
 from flowkit.shards.layout import ChunkRun, JpegRun, ShardStructure, VideoLayout
 from flowkit.shards.shard_bytes import ShardBytes
 
@@ -256,7 +256,7 @@ class Clip:
         return pairs
 
     def encoded_frames(self, start: int, stop: int) -> list[bytes]:
-        """Return frames `start` to `stop` as the JPEGs that are stored, their CRCs tested.
+        """Return frames `start` to `stop` as the JPEGs that are stored, their CRCs and sizes tested.
 
         Raises
         ------
@@ -267,7 +267,7 @@ class Clip:
         """
         if not 0 <= start <= stop <= self.num_frames:
             raise ParameterError(f"video {self.video_id!r} has frames 0 to {self.num_frames - 1}, not {start} to {stop - 1}")
-        return [self._read_jpeg(self._layout.frames, index, "frame") for index in range(start, stop)]
+        return [self._encoded(self._layout.frames, index, "frame") for index in range(start, stop)]
 
     def encoded_flow(self, start: int, stop: int) -> list[bytes]:
         """Return flow fields `start` to `stop` as the JPEGs that are stored, u and v in turn. Only with codec ``jpeg``.
@@ -284,7 +284,18 @@ class Clip:
             raise ParameterError(f"the flow of video {self.video_id!r} is stored with codec {self.codec}, not as JPEGs")
         if not 0 <= start <= stop <= self.num_frames - 1:
             raise ParameterError(f"video {self.video_id!r} has flow fields 0 to {self.num_frames - 2}, not {start} to {stop - 1}")
-        return [self._read_jpeg(run, index, "flow image") for index in range(2 * start, 2 * stop)]
+        return [self._encoded(run, index, "flow image") for index in range(2 * start, 2 * stop)]
+
+    def _encoded(self, run: JpegRun, index: int, what: str) -> bytes:
+        """Return what is stored, if its header says that it is a JPEG of the clip's size."""
+        data = self._read_jpeg(run, index, what)
+        try:
+            height, width = jpeg_size(data)
+        except ShardFormatError as cause:
+            raise self._damaged(f"{what} {index} {cause}") from cause
+        if (height, width) != (self.height, self.width):
+            raise self._damaged(f"{what} {index} is a JPEG of {width}x{height} px where {self.width}x{self.height} px is due")
+        return data
 
     def _read_jpeg(self, run: JpegRun, index: int, what: str) -> bytes:
         data = run.read(self._reader.data, index)
