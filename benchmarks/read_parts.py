@@ -1,0 +1,93 @@
+"""What reading a clip (10 pairs and 1 frame) is made of, in processor time: decompression, checksums, JPEG, the rest.
+
+    python benchmarks/read_parts.py DATA_ROOT
+
+Each part is timed by itself on the same random windows of the default codec, many times, and the least of its times is taken
+for each window, so that other work on the machine counts little. The last row, half the frame's size, shows that decoding at a
+smaller scale spares nothing: most of a JPEG's time goes into its entropy coding. The structure is what a process reads of a
+clip before the first window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import h5py
+import numpy as np
+
+from flowkit.shards.chunks import CHECKSUM_BYTES, check_chunk, zstd_decompressor
+from flowkit.shards.reader import ShardReader
+from flowkit.stored_clips import find_clips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowkit.shards.reader import Clip
+
+WINDOW = 10
+
+
+def least_ms(repeats: int, part: Callable[[], object]) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        part()
+        times.append(time.perf_counter() - started)
+    return 1000 * min(times)
+
+
+def parts_of(path: Path, clip: Clip, start: int, repeats: int) -> dict[str, float]:
+    """Return the milliseconds of each part of reading one window."""
+    with h5py.File(path, "r", locking=False) as file:
+        flow = file["videos/000000/flow"].id
+        chunks = [bytes(flow.read_direct_chunk((k, 0, 0, 0))[1]) for k in range(start, start + WINDOW)]
+    jpeg = np.frombuffer(clip.encoded_frames(start + 5, start + 6)[0], np.uint8)
+    pairs = np.empty((WINDOW, 2, clip.height, clip.width), np.uint8)
+    decompress = zstd_decompressor()
+    assert decompress is not None, "libzstd is hidden on this system"
+    sources = [(np.frombuffer(chunk, np.uint8).ctypes.data, len(chunk) - CHECKSUM_BYTES) for chunk in chunks]
+    targets = [pair.ctypes.data for pair in pairs]
+
+    def structure() -> None:
+        with ShardReader(path) as reader:
+            reader.clip(clip.video_id)
+
+    return {
+        "whole": least_ms(repeats, lambda: (clip.flow(start, start + WINDOW), clip.frames([start + 5]))),
+        "flow: zstd": least_ms(repeats, lambda: [decompress(*s, t, pairs[0].nbytes) for s, t in zip(sources, targets, strict=True)]),
+        "flow: checksums": least_ms(repeats, lambda: [check_chunk(chunk) for chunk in chunks]),
+        "frame: JPEG": least_ms(repeats, lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR)),
+        "(structure, once a process)": least_ms(repeats, structure),
+        "(frame at half its size)": least_ms(repeats, lambda: cv2.imdecode(jpeg, cv2.IMREAD_REDUCED_COLOR_2)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0] if __doc__ else None)
+    parser.add_argument("root", type=Path, help="a data root with clip files")
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    paths = [path for path in find_clips(arguments.root).paths.values() if path.parent.name != "shards"]
+    draw = np.random.default_rng(0)
+    times: dict[str, list[float]] = {}
+    for k in range(arguments.clips):
+        path = paths[k % len(paths)]
+        with ShardReader(path) as reader:
+            clip = reader.clip(reader.video_ids[0])
+            start = int(draw.integers(clip.num_frames - WINDOW))
+            for name, ms in parts_of(path, clip, start, arguments.repeats).items():
+                times.setdefault(name, []).append(ms)
+    whole = float(np.mean(times["whole"]))
+    print("| part | ms a clip | of the whole |\n|---|--:|--:|")
+    for name, found in times.items():
+        print(f"| {name} | {np.mean(found):.2f} | {100 * np.mean(found) / whole:.0f} % |")
+
+
+if __name__ == "__main__":
+    main()
