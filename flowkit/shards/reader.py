@@ -76,7 +76,11 @@ class ShardReader:
         OSError
             If it cannot be opened.
         """
-        return tuple(self._positions())
+        if self._index is None:
+            with ShardStructure(self.path, self.data) as structure:
+                self._positions(structure)
+        assert self._index is not None
+        return tuple(self._index)
 
     def clip(self, video_id: str) -> Clip:
         """Return one video. Its structure is checked the first time.
@@ -90,10 +94,10 @@ class ShardReader:
         """
         clip = self._clips.get(video_id)
         if clip is None:
-            position = self._positions().get(video_id)
-            if position is None:
-                raise ShardFormatError(f"{self.path} does not hold video {video_id!r}")
             with ShardStructure(self.path, self.data) as structure:
+                position = self._positions(structure).get(video_id)
+                if position is None:
+                    raise ShardFormatError(f"{self.path} does not hold video {video_id!r}")
                 clip = Clip(self, structure.layout(position))
             if clip.video_id != video_id:
                 raise ShardFormatError(f"{self.path} was changed while it was being read")
@@ -116,10 +120,9 @@ class ShardReader:
         self._data, self._index = None, None
         self._clips.clear()
 
-    def _positions(self) -> dict[str, int]:
+    def _positions(self, structure: ShardStructure) -> dict[str, int]:
         if self._index is None:
-            with ShardStructure(self.path, self.data) as structure:
-                self._index = {video_id: k for k, video_id in enumerate(structure.video_ids())}
+            self._index = {video_id: k for k, video_id in enumerate(structure.video_ids())}
         return self._index
 
 
