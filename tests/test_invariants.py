@@ -162,11 +162,11 @@ def test_e1_the_order_of_the_frames_is_nothing_to_base_streams_and_something_to_
     for phase in ("appearance", "motion"):
         assert max(trained[phase].values()) < 1e-5
     for phase in ("st-resnet", "st-resnet-star"):
-        assert min(trained[phase].values()) > 1e-3
+        assert min(trained[phase].values()) > 2e-4
     # Before training, all taps are equal: then time may run backwards, though frames may not change places.
     first = checkpoints["st-resnet"][1].provenance
     network = build_network(first.config)
     start_network(network, first.config, None, {phase: checkpoints[phase][1].network for phase in ("appearance", "motion")})
     untrained = changes({"st-resnet": ("here", Checkpoint(first, 0, network.state_dict()))})["st-resnet"]
     assert untrained["reversed"] < 1e-5
-    assert untrained["swapped"] > 1e-3
+    assert untrained["swapped"] > 2e-4
