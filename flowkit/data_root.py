@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import flowkit
@@ -13,9 +15,10 @@ from flowkit.config import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import read_file, write_atomically
 from flowkit.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION, MAX_TABLE_BYTES
+from flowkit.names import folded
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
 
 def clip_path(root: Path, video_id: str) -> Path:
@@ -63,6 +66,41 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bo
             f"the data root {str(root)!r} was made with other settings ({'; '.join(differing)}); "
             "one root never mixes settings: use the same options, or another root with --data DIR"
         )
+
+
+def check_apart(root: Path, video_ids: Iterable[str]) -> None:
+    """Refuse ids that differ only in case or composition where the file system of the data root takes them for one name.
+
+    Raises
+    ------
+    ManifestError
+        Names both: the clip of one would overwrite the other's.
+    """
+    alike: dict[str, list[str]] = {}
+    for video_id in sorted(video_ids):
+        twins = alike.setdefault(folded(video_id), [])
+        for twin in twins:
+            if _taken_for_one(root, twin, video_id):
+                raise ManifestError(
+                    f"the file system of {str(root)!r} takes {twin!r} and {video_id!r} for one name; rename one, or choose a data root "
+                    "elsewhere with --data DIR"
+                )
+        twins.append(video_id)
+
+
+def _taken_for_one(root: Path, first: str, second: str) -> bool:
+    """Try two names out, beside the root or in it."""
+    folder = next(folder for folder in (root, *root.absolute().parents) if folder.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".flowkit-", dir=folder) as tried:
+            for one, other in zip(first.split("/"), second.split("/"), strict=True):
+                if one != other:
+                    (Path(tried) / one).touch()
+                    if not (Path(tried) / other).exists():
+                        return False
+    except OSError:  # not writable: nothing will be overwritten
+        return False
+    return True
 
 
 def root_settings(root: Path) -> ExtractSettings | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.cluster import Cluster
-from flowkit.data_root import clip_path, open_root
+from flowkit.data_root import check_apart, clip_path, open_root
 from flowkit.errors import ManifestError, ParameterError, VideoDecodeError
 from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256
 from flowkit.files import write_atomically
@@ -89,7 +89,7 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
     Raises
     ------
     ManifestError
-        If there is no video, or two files would share a video id.
+        If there is no video, or two files would share a video id or a clip file.
     ParameterError
         If the root was made with other settings.
     """
@@ -102,6 +102,7 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
     if not scan.videos and not scan.unreadable:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         raise ManifestError(f"no video found under {str(videos)!r} ({scan.ignored} files with other suffixes); videos end in {suffixes}")
+    check_apart(root, (video.video_id for video in scan.videos))
     index = read_index(root)
     packed = packed_video_ids(root)
     jobs, skipped = [], []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flowkit.config import Codec, ExtractSettings, ForeignTool
-from flowkit.data_root import clip_path, open_root, root_settings
+from flowkit.data_root import check_apart, clip_path, open_root, root_settings
 from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
 from flowkit.files import write_atomically
 from flowkit.flow_trees import ImageRun, TreeVideo, align, find_videos, read_image, read_runs
@@ -168,6 +168,7 @@ def import_tree(
     elif lists is not None:
         videos = _listed(videos, lists)
     _check_different(videos)
+    check_apart(root, (video.video_id for video in videos if not video.fault))
     root_has = _root_settings(videos, tool, settings, record)
     open_root(root, tree, root_has)
     packed = packed_video_ids(root) if root_settings(root) is not None else {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flowkit.data_root import check_apart
 from flowkit.errors import ManifestError
 from flowkit.manifest import ClipRecord, Dataset, Split, check_video_id, scan_videos, write_split
 from flowkit.names import folded
@@ -105,6 +106,20 @@ def test_two_files_that_differ_only_in_suffix_are_an_error_naming_both(tmp_path:
     touch(tmp_path, "c/a.avi", "c/a.mp4")
     with pytest.raises(ManifestError, match=r"c/a\.avi.*c/a\.mp4"):
         scan_videos(tmp_path, SUFFIXES)
+
+
+def test_names_that_the_file_system_takes_for_one_are_an_error_that_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system as macOS's and Windows's, the clip of one would overwrite the other's; a stand-in, since Linux's tell them apart."""
+    ids = ["run/B", "Run/x", "run/b", "run/X"]
+    check_apart(tmp_path / "not" / "there", ids)
+    assert os.listdir(tmp_path) == []
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: any(other.name.lower() == path.name.lower() for other in path.parent.iterdir()))
+    check_apart(tmp_path, ["run/b", "run/c", "Run/d"])
+    with pytest.raises(ManifestError, match="takes 'Run/x' and 'run/X' for one name"):
+        check_apart(tmp_path, ids[1:])
+    monkeypatch.setattr(Path, "exists", exists)
+    assert os.listdir(tmp_path) == []
 
 
 def test_names_that_differ_only_in_case_or_composition_are_two_videos(tmp_path: Path) -> None:
