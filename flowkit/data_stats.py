@@ -167,7 +167,7 @@ def measure(
     sample : Sample
         Which flow fields are read.
     on_progress : callable, optional
-        Told (videos done, videos in all).
+        Told (videos done, videos in all), first while videos are counted, then while the sample is measured.
 
     Returns
     -------
@@ -182,6 +182,7 @@ def measure(
     dataset = Dataset.open(root)
     if split is None and dataset.splits:
         split = dataset.splits[0]
+    tell = on_progress or (lambda done, total: None)
     stored = find_clips(root)
     unreadable = list(stored.unreadable)
     places, class_names = _places(dataset, split)
@@ -189,7 +190,8 @@ def measure(
         clips: dict[tuple[str, str], list[str]] = defaultdict(list)
         sums: dict[tuple[str, str], _Adding] = defaultdict(_Adding)
         files: dict[str, str] = {}
-        for video_id, path in stored.paths.items():
+        for k, (video_id, path) in enumerate(stored.paths.items()):
+            tell(k, len(stored.paths))
             try:
                 clip = source.clip(video_id)
             except (FlowkitError, OSError) as error:
@@ -208,8 +210,7 @@ def measure(
                 except (FlowkitError, OSError) as error:
                     unreadable.append((str(stored.paths[video_id]), str(error)))
                 num_done += 1
-                if on_progress is not None:
-                    on_progress(num_done, num_chosen)
+                tell(num_done, num_chosen)
     order = [name for name in ("train", "test", UNLISTED, "") if any(subset == name for _, subset in sums)]
     names = [*class_names, *sorted({name for name, _ in sums} - set(class_names))]
     subsets = {name: _Adding() for name in order}
