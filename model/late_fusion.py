@@ -20,6 +20,7 @@ from flowkit.files import write_atomically
 from flowkit.manifest import Dataset
 from flowkit.model.evaluate import RowResult
 from flowkit.model.metrics import confusion_matrix, fuse, ranks_of_labels
+from flowkit.model.published import published_for
 from flowkit.model.score_matching import match_classes, match_videos, some
 from flowkit.model.score_tables import ScoreTable, write_scores
 
@@ -34,12 +35,6 @@ Method = Literal["mean", "svm"]
 
 SVM_C = 100.0  # of the SVM whose scores the paper's IDT are (Wang & Schmid, ICCV 2013)
 NUM_FOLDS = 5
-
-# Mean accuracies over the three official splits, percent: Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4.
-PUBLISHED_WITH_IDT: dict[str, dict[str, float]] = {
-    "ucf101": {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6},
-    "hmdb51": {"IDT": 61.7, "ST-ResNet*": 66.41, "ST-ResNet* + IDT": 70.3},
-}
 
 
 @dataclass(frozen=True)
@@ -352,7 +347,11 @@ def published_with_idt(root: Path, split: int, result: FusionResult) -> dict[str
         return None
     manifest = dataset.split(split)
     whole = len(result.fused.video_ids) == manifest.num_listed_test and result.fused.classes == manifest.classes
-    return PUBLISHED_WITH_IDT.get(manifest.protocol) if whole else None
+    published = published_for(manifest)
+    if published is None or not whole:
+        return None
+    top1 = published.top1 | published.top1_with_idt
+    return {row: top1[row] for row in ("IDT", "ST-ResNet*", "ST-ResNet* + IDT")}
 
 
 def _row(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> RowResult:

@@ -1,6 +1,7 @@
 """Late fusion: scores of any system, read as foreign data, matched by name, averaged or weighed by an SVM that never saw them."""
 
 import csv
+import hashlib
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ from flowkit.cli.main import flowkit
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.manifest import ClipRecord, write_split
 from flowkit.model.late_fusion import FusionSettings, System, folds_of, fuse_systems, l2_normalised, published_with_idt, svm_scores
+from flowkit.model.published import PUBLISHED
 from flowkit.model.score_matching import match_classes, match_videos
 from flowkit.model.score_tables import ScoreTable, read_own_scores, read_scores, write_scores
 
@@ -561,7 +563,7 @@ def test_files_of_one_name_are_told_apart_by_their_paths(root):
     assert f"| {root}/b/x.csv" in out
 
 
-def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root):
+def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, monkeypatch):
     def split(protocol, num_listed, classes=CLASSES):
         records = [ClipRecord(name, int(label), classes[label], 20, "shard-00000.h5") for name, label in zip(IDS, LABELS, strict=True)]
         write_split(
@@ -582,6 +584,10 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root):
     (root / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1}))
     assert published_with_idt(root, 1, result) is None  # no such split
     split("ucf101", 24)
+    assert published_with_idt(root, 1, result) is None  # other classes
+    names = hashlib.sha256("\n".join(sorted(CLASSES)).encode()).hexdigest()
+    for name, published in list(PUBLISHED.items()):
+        monkeypatch.setitem(PUBLISHED, name, replace(published, classes_sha256=names))
     assert published_with_idt(root, 1, result) == {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6}
     out, _ = command_line(root / "idt.csv", "--data", root)
     assert "the paper's, means over three splits: IDT 86.4 %, ST-ResNet* 93.46 %, ST-ResNet* + IDT 94.6 %" in out
