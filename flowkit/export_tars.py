@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from flowkit.export_trees import FlowEncoder, Labelled
+    from flowkit.export_content import FlowEncoder, Labelled
     from flowkit.shards.reader import Clip
     from flowkit.shards.schema import ClipAttributes
     from flowkit.stored_clips import ClipSource

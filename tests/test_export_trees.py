@@ -19,7 +19,8 @@ from flowkit.cli.main import main
 from flowkit.config import ExtractSettings
 from flowkit.data_root import open_root
 from flowkit.errors import ParameterError
-from flowkit.export_trees import ExportReport, convert, export
+from flowkit.export_content import convert
+from flowkit.export_trees import ExportReport, export
 from flowkit.manifest import Dataset
 from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
