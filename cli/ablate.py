@@ -100,7 +100,7 @@ def ablate(
     variants = chosen_variants(names, map(_own_variant, own))
     if not variants:
         raise click.UsageError(f"name sets of variants ({', '.join(VARIANT_SETS)}, all), or give variants of your own with --variants")
-    from flowkit.cli.distributed import ranks_from_environment
+    from flowkit.cli.distributed import is_elastic_restart, ranks_from_environment
     from flowkit.model.ablation import ablate as run_ablation
     from flowkit.model.ablation import plan_ablation
     from flowkit.model.ablation_table import NOTES, ablation_dict, ablation_table, failure_lines
@@ -137,7 +137,7 @@ def ablate(
                 paper_steps=schedule == "paper",
                 overrides=overrides,
                 execution=execution,
-                restart=restart,
+                restart=restart and not is_elastic_restart(),
                 on_event=display.tell,
                 should_stop=lambda: stop.signal is not None,
             )

@@ -139,6 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         warn(f"flowkit: internal error: {type(error).__name__}: {show(str(error))}")
         warn("This is a fault of flowkit: run it again with `flowkit --debug ...` and report what it prints.")
         code = EXIT_ERROR
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's own clean-up is not interrupted by an exception
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -176,7 +176,7 @@ def train(
     if "list" in others:
         say("\n".join(OVERRIDES))
         return 0
-    from flowkit.cli.distributed import ranks_from_environment
+    from flowkit.cli.distributed import is_elastic_restart, ranks_from_environment
     from flowkit.model.train import train as run_training
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals() as stop:
@@ -193,7 +193,7 @@ def train(
                 paper_steps=schedule == "paper",
                 overrides=read_overrides(settings, others),
                 execution=execution,
-                restart=not resume,
+                restart=not resume and not is_elastic_restart(),
                 on_event=_told_to(display.tell, tell_curves),
                 should_stop=lambda: stop.signal is not None,
             )

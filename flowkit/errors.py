@@ -31,3 +31,7 @@ class CheckpointError(FlowkitError, ValueError):
 
 class DeviceError(FlowkitError, RuntimeError):
     """A compute device is missing, too old, out of memory, or lacks its software."""
+
+
+class RankError(FlowkitError, RuntimeError):
+    """Another process of a run that several share has ended."""

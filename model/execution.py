@@ -14,6 +14,7 @@ import torch
 
 from flowkit import __version__
 from flowkit.errors import DeviceError, ParameterError
+from flowkit.parallel import num_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +118,10 @@ class Execution:
         """Return how many processes read and crop."""
         if self.num_workers is not None:
             return self.num_workers
-        return min(max((os.cpu_count() or 2) // self.world - 1, 1), _MAX_WORKERS) if device.type == "cuda" else 0
+        if device.type != "cuda":
+            return 0
+        ranks_here = min(self.world, torch.cuda.device_count())  # one a GPU; the others are on other machines
+        return min(max(num_cores() // ranks_here - 1, 1), _MAX_WORKERS)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context in which the network runs."""

@@ -1,14 +1,20 @@
-"""What several processes of one run tell each other; with one process, nothing. They must have initialised `torch.distributed`."""
+"""What several processes of one run tell each other; with one process, nothing. They must have initialised `torch.distributed`.
+
+All raise `RankError` when another process has ended, whose own message then says why.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import distributed
 
+from flowkit.errors import RankError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor, nn
 
@@ -32,7 +38,8 @@ def average_moments(network: nn.Module, world: int) -> None:
 def summed(values: Tensor, world: int) -> Tensor:
     """Return the sum over ranks."""
     if world > 1:
-        distributed.all_reduce(values)
+        with _others_needed():
+            distributed.all_reduce(values)
     return values
 
 
@@ -46,21 +53,37 @@ def gathered(item: Item, world: int) -> list[Item]:
     if world == 1:
         return [item]
     items: list[Item] = [item] * world
-    distributed.all_gather_object(items, item)
+    with _others_needed():
+        distributed.all_gather_object(items, item)
     return items
 
 
 def wait(world: int) -> None:
     """Return when all ranks have come here."""
     if world > 1:
-        distributed.barrier()
+        with _others_needed():
+            distributed.barrier()
 
 
 def _exchange(tensors: Iterable[Tensor], factor: float) -> None:
     """Replace tensors by their sum over ranks times `factor`."""
     tensors = list(tensors)
     joined = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    distributed.all_reduce(joined)
+    with _others_needed():
+        distributed.all_reduce(joined)
     parts = torch.split(joined * factor, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view(tensor.shape))
+
+
+@contextmanager
+def _others_needed() -> Iterator[None]:
+    """Say what it means when an exchange fails: gloo and NCCL tell of closed connections and timeouts."""
+    try:
+        yield
+    except RuntimeError as cause:
+        reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else repr(cause)
+        raise RankError(
+            f"another process of this run has ended, and its own message says why ({reason}). Started again, all go on from the last "
+            "checkpoint"
+        ) from cause

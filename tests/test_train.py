@@ -281,27 +281,6 @@ def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_not
     assert run(root, phases=["appearance"])[0].trained == ("appearance",)
 
 
-def test_ranks_add_up_to_one(undisturbed, root):
-    """Two processes: the same samples, the same sub-batches, so the same losses but for rounding."""
-    script = (
-        "import sys, torch; from pathlib import Path; from torch import distributed\n"
-        "from flowkit.model.train import train; from flowkit.model.execution import Execution\n"
-        "torch.set_num_threads(1); rank = int(sys.argv[2])\n"
-        "distributed.init_process_group('gloo', init_method='file://' + sys.argv[1] + '/meet', rank=rank, world_size=2)\n"
-        "execution = Execution(device='cpu', rank=rank, world=2)\n"
-        f"train(Path(sys.argv[1]), overrides={TINY!r}, execution=execution, phases=['appearance', 'motion'])\n"
-        "distributed.destroy_process_group()\n"
-    )
-    ranks = [subprocess.Popen([sys.executable, "-c", script, str(root), str(rank)]) for rank in (0, 1)]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    for phase in ("appearance", "motion"):
-        alone, shared = metrics(undisturbed[0], phase), metrics(root, phase)
-        assert len(alone) == len(shared)
-        for one, two in zip(alone, shared, strict=True):
-            assert two == pytest.approx(one, rel=1e-3)
-        assert shared[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-6)  # before rounding has grown
-
-
 @pytest.fixture
 def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
