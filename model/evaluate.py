@@ -253,9 +253,9 @@ def _evaluate_split(
     on_event: Callable[[EvaluateEvent], None],
 ) -> SplitEvaluation:
     """Score every test video once by all networks; each rank its share."""
-    on_event(SplitStarted(split.number, len(split.test)))
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
     mine = range(execution.rank, len(clips), execution.world)
+    on_event(SplitStarted(split.number, len(mine)))
     loader = whole_clip_loader(clips, mine, num_workers=execution.workers(networks.device))
     scored: dict[str, Scores] = {}
     failed: list[Unreadable] = []

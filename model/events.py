@@ -81,7 +81,7 @@ TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | PhaseDone | R
 
 @dataclass(frozen=True)
 class SplitStarted:
-    """The evaluation of a split begins."""
+    """The evaluation of a split begins; `num_videos` are this process's share."""
 
     split: int
     num_videos: int

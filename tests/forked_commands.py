@@ -40,7 +40,7 @@ def main():
 
 
 def run_job(arguments, world=1, faults=(), seconds=100):
-    """Run a command in `world` processes; return their exit codes (-9: killed) and what they said, and how long it took."""
+    """Run a command in `world` processes; return their exit codes (-9: killed), what they said, the time, and part files left behind."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -53,7 +53,14 @@ def run_job(arguments, world=1, faults=(), seconds=100):
         own = [fault for fault in faults if fault.get("rank", rank) == rank]
         ranks.append(start(arguments, said[rank], environment if world > 1 else {}, own))
     codes = [ended(child, max(began + seconds - time.monotonic(), 0.1)) for child in ranks]
-    return {"codes": codes, "said": [path.read_text() for path in said], "seconds": time.monotonic() - began}
+    seconds = time.monotonic() - began
+    return {"codes": codes, "said": [path.read_text() for path in said], "seconds": seconds, "parts": parts_of(arguments)}
+
+
+def parts_of(arguments):
+    """Names of the part files in the run that a command is for."""
+    root, run = (arguments[arguments.index(option) + 1] for option in ("--data", "--run"))
+    return sorted(path.name for path in (Path(root) / "runs" / run).rglob("*.part"))
 
 
 def kill_at_random_moments(arguments, num_kills, seed):
@@ -63,7 +70,6 @@ def kill_at_random_moments(arguments, num_kills, seed):
     killed1, ...; returned are their names and, for each kill, its moment and the files of a write that it interrupted.
     """
     folder = Path(os.environ["FORKED_OUTPUT"])
-    root = Path(arguments[arguments.index("--data") + 1])
     began = time.monotonic()
     child = start([*arguments, "--run", "undisturbed"], folder / "undisturbed")
     assert ended(child, 200) == 0, (folder / "undisturbed").read_text()
@@ -71,11 +77,11 @@ def kill_at_random_moments(arguments, num_kills, seed):
     draw = random.Random(seed)
     runs, kills = ["killed0"], []
     while len(kills) < num_kills:
-        child = start([*arguments, "--run", runs[-1]], folder / "said")
+        line = [*arguments, "--run", runs[-1]]
         moment = draw.uniform(0, 0.6 * whole)
-        code = ended(child, moment)
-        if code is None or code == -signal.SIGKILL:
-            kills.append([moment, [path.name for path in (root / "runs" / runs[-1]).rglob("*.part")]])
+        code = ended(start(line, folder / "said"), moment)
+        if code == -signal.SIGKILL:
+            kills.append([moment, parts_of(line)])
         else:
             assert code == 0, (folder / "said").read_text()
             runs.append(f"killed{len(runs)}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -409,3 +410,46 @@ def test_settings_are_read_as_json_or_text(root):
     command_line(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
     config = load_checkpoint(phase_folder(root, "default", 1, "motion")).provenance.config
     assert (config.network.motion_dropout, config.decay, config.network.units) == (0.25, "steps", (2, 2, 3, 2))
+
+
+class Payload:
+    """Makes a folder when it is unpickled as Python objects are."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("plain_pickle", [False, True])
+@pytest.mark.parametrize("part", ["network", "environment"])
+@pytest.mark.parametrize("way_in", ["resume", "evaluate --checkpoint", "--weights"])
+def test_a_poisoned_file_runs_nothing_and_is_refused_in_one_clear_line_by_every_command_that_takes_it(
+    undisturbed, root, capsys, way_in, part, plain_pickle
+):
+    from flowkit.cli.main import main
+
+    stored = torch.load(phase_folder(undisturbed[0], "default", 1, "appearance") / "checkpoint.pt", weights_only=True)
+    values = {**stored, part: {**stored[part], "more": Payload(root / "trap")}}
+    folder = phase_folder(root, "default", 1, "appearance")
+    path = root / "evil.pt" if way_in == "--weights" else folder / "checkpoint.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if plain_pickle:
+        path.write_bytes(pickle.dumps(values))
+    else:
+        torch.save(values, path)
+    arguments = {
+        "resume": [*COMMAND[3:], "--data", root],
+        "evaluate --checkpoint": ["evaluate", "--data", root, "--checkpoint", path],
+        "--weights": [*COMMAND[3:], "--data", root, "--weights", path],
+    }[way_in]
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Recipe small")]
+    assert ended.value.code == 1
+    assert len(said) == 1
+    assert said[0].startswith(f"flowkit: error: {path}: ")
+    assert not (root / "trap").exists()
+    if not plain_pickle:
+        assert "refused" in said[0]
