@@ -1,13 +1,17 @@
 """Step time of ST-ResNet against two plain torchvision ResNet-50s at the same T, size and precision, in one run.
 
     python benchmarks/bench_train.py                                 # CPU: float32, contiguous and channels_last
-    python benchmarks/bench_train.py --device cuda --clips 8         # GPU: also autocast and torch.compile
-    python benchmarks/bench_train.py --metrics RUN/metrics.jsonl     # of a training run: data wait as a share of step time
+    python benchmarks/bench_train.py --compiled                      # CPU: also torch.compile, which takes minutes to compile
+    python benchmarks/bench_train.py --device cuda --clips 8         # GPU: also TF32, autocast and torch.compile
+    python benchmarks/bench_train.py --checkpointing                 # activation checkpointing's time and memory, and nothing else
+    python benchmarks/bench_train.py --data-wait                     # short runs on generated data: data wait as a share of step time
+    python benchmarks/bench_train.py --metrics RUN/metrics.jsonl     # the same of a training run that was made
 
 A step is forward, loss (summed over time and streams), backward and an SGD update with momentum, in training mode. The pair
 of ResNet-50s is what ST-ResNet is built on: one on RGB, one with 20 input channels on flow, every frame by itself. Both take
 their steps in turn, A B A B ...; medians and the median of the rounds' ratios are shown. Budget: 1.20. The ratio of processor
-time besides is for machines that others use too: run those with OMP_WAIT_POLICY=PASSIVE, or waiting counts as work.
+time besides is for machines that others use too: run those with OMP_WAIT_POLICY=PASSIVE, or waiting counts as work. Float32 is
+float32 on a GPU too, where torch by itself takes TF32 for convolutions.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -27,6 +32,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from flowkit.model.config import STResNetConfig
+from flowkit.model.execution import Execution, compile_in_place
 from flowkit.model.stresnet import STResNet
 
 NUM_CLASSES = 101
@@ -41,7 +47,8 @@ class Variant:
     compiled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.precision}{', channels_last' if self.channels_last else ''}{', compiled' if self.compiled else ''}"
+        told = {"channels_last": self.channels_last, "compiled": self.compiled}
+        return ", ".join([self.precision, *(name for name, value in told.items() if value)])
 
 
 PLAIN = Variant("float32", channels_last=False)
@@ -50,7 +57,8 @@ VARIANTS = {
     "cuda": [
         PLAIN,
         Variant("float32", channels_last=True),
-        *(Variant(precision, channels_last=True, compiled=compiled) for compiled in (False, True) for precision in ("bfloat16", "float16")),
+        Variant("tf32", channels_last=True),
+        *(Variant(precision, channels_last=True, compiled=compiled) for compiled in (False, True) for precision in ("bf16", "fp16")),
     ],
 }
 
@@ -76,8 +84,11 @@ class Step:
         memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
         network = network.to(options.device).to(memory_format=memory_format).train()
         self.optimiser = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
-        self.network = torch.compile(network) if variant.compiled else network
-        self.scaler = torch.amp.GradScaler(options.device, enabled=variant.precision == "float16")
+        if variant.compiled:
+            compile_in_place(network)
+        self.network = network
+        self.execution = Execution(amp=variant.precision)
+        self.scaler = torch.amp.GradScaler(options.device, enabled=variant.precision == "fp16")
         generator = torch.Generator().manual_seed(0)
         shape = (options.clips, options.frames)
         self.inputs = []
@@ -90,17 +101,20 @@ class Step:
         """Take one step; return its seconds by the clock and of processor time."""
         self.wait()
         began, began_cpu = time.perf_counter(), time.process_time()
-        autocast = self.variant.precision != "float32"
-        with torch.autocast(self.device, getattr(torch, self.variant.precision)) if autocast else nullcontext():
-            logits = self.network(*self.inputs)
-        labels = self.labels.repeat_interleave(logits[0].shape[1])
-        losses = [nn.functional.cross_entropy(x.flatten(0, 1).float(), labels, reduction="sum") for x in logits]
-        self.scaler.scale(sum(losses) / len(self.labels)).backward()
+        with self.execution.arithmetic(torch.device(self.device), fixed_shapes=True):
+            self.scaler.scale(self.loss()).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad()
         self.wait()
         return time.perf_counter() - began, time.process_time() - began_cpu
+
+    def loss(self) -> Tensor:
+        with self.execution.autocast(torch.device(self.device)):
+            logits = self.network(*self.inputs)
+        labels = self.labels.repeat_interleave(logits[0].shape[1])
+        losses = [nn.functional.cross_entropy(x.flatten(0, 1).float(), labels, reduction="sum") for x in logits]
+        return sum(losses) / len(self.labels)
 
     def wait(self) -> None:
         if self.device == "cuda":
@@ -111,14 +125,7 @@ def measure(variant: Variant, options: argparse.Namespace) -> dict:
     torch.manual_seed(0)
     config = STResNetConfig(num_classes=NUM_CLASSES, input_size=options.size)
     steps = {"two ResNet-50s": Step(TwoResNets(), variant, options), "ST-ResNet": Step(STResNet(config), variant, options)}
-    for step in steps.values():  # allocate, choose algorithms, compile
-        for _ in range(options.warm_up):
-            step.take()
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for _ in range(options.rounds):
-        for name, step in steps.items():
-            taken[name].append(step.take())
-    clock, processor = ({name: [times[kind] for times in values] for name, values in taken.items()} for kind in (0, 1))
+    clock, processor = in_turn(steps, options)
     return {
         "variant": asdict(variant),
         "seconds": clock,
@@ -130,8 +137,54 @@ def measure(variant: Variant, options: argparse.Namespace) -> dict:
     }
 
 
-def median_ratio(seconds: dict[str, list[float]]) -> float:
-    return statistics.median(ours / theirs for ours, theirs in zip(seconds["ST-ResNet"], seconds["two ResNet-50s"], strict=True))
+def in_turn(steps: dict[str, Step], options: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Let all take their steps in turn; return the seconds of each by the clock and of processor time."""
+    for step in steps.values():  # allocate, choose algorithms, compile
+        for _ in range(options.warm_up):
+            step.take()
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    for _ in range(options.rounds):
+        for name, step in steps.items():
+            taken[name].append(step.take())
+    clock, processor = ({name: [times[kind] for times in values] for name, values in taken.items()} for kind in (0, 1))
+    return clock, processor
+
+
+def peak_bytes(checkpointed: bool, variant: Variant, options: argparse.Namespace) -> int:
+    """Return the most memory that a step takes besides the network: of the device, or of this process, which must be a new one (Linux)."""
+    config = STResNetConfig(num_classes=NUM_CLASSES, input_size=options.size)
+    step = Step(STResNet(config, checkpoint_activations=checkpointed), variant, options)
+    if options.device == "cuda":
+        before = torch.cuda.memory_allocated()
+        step.take()
+        return torch.cuda.max_memory_allocated() - before
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    step.take()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def measure_checkpointing(variant: Variant, options: argparse.Namespace) -> dict:
+    """Compare ST-ResNet with and without checkpointed activations: time, and the most memory that a step takes."""
+    peaks = {}
+    for name in ("plain", "checkpointed"):
+        with get_context("spawn").Pool(1) as process:
+            peaks[name] = process.apply(peak_bytes, (name == "checkpointed", variant, options))
+    torch.manual_seed(0)
+    config = STResNetConfig(num_classes=NUM_CLASSES, input_size=options.size)
+    steps = {
+        name: Step(STResNet(config, checkpoint_activations=name == "checkpointed"), variant, options) for name in ("plain", "checkpointed")
+    }
+    clock, processor = in_turn(steps, options)
+    return {
+        "variant": asdict(variant),
+        "ratio": median_ratio(clock, "checkpointed", "plain"),
+        "processor_ratio": median_ratio(processor, "checkpointed", "plain"),
+        "peak_bytes": peaks,
+    }
+
+
+def median_ratio(seconds: dict[str, list[float]], of: str = "ST-ResNet", over: str = "two ResNet-50s") -> float:
+    return statistics.median(ours / theirs for ours, theirs in zip(seconds[of], seconds[over], strict=True))
 
 
 def data_wait(metrics: Path) -> float:
@@ -151,6 +204,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the crop, px")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="steps of each before the first round")
+    parser.add_argument("--compiled", action="store_true", help="on a CPU: compiled as well")
+    parser.add_argument("--checkpointing", action="store_true", help="measure activation checkpointing and nothing else")
+    parser.add_argument("--data-wait", action="store_true", help="measure the wait for data of short runs and nothing else")
+    parser.add_argument("--amp", default="float32", choices=["float32", "tf32", "bf16", "fp16"], help="of the last two")
     parser.add_argument("--metrics", type=Path, help="metrics.jsonl of a training run: report its data wait and nothing else")
     parser.add_argument("--json", type=Path, help="write everything there as well")
     options = parser.parse_args()
@@ -159,10 +216,25 @@ def main() -> None:
         return
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    if options.data_wait:
+        from data_wait import CPU_SIZE, FULL, measure_data_wait
+
+        rows = measure_data_wait(options.device, FULL if options.device == "cuda" else CPU_SIZE, amp=options.amp)
+        for row in rows:
+            print(", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()))
+        print(f"load {os.getloadavg()[0]:.1f}")
+        return
     print(f"{options.clips} clips of {options.frames} frames of {options.size} px, {options.rounds} rounds; seconds a step, medians")
+    if options.checkpointing:
+        result = measure_checkpointing(Variant(options.amp, channels_last=True), options)
+        plain, checkpointed = (peak / 2**30 for peak in result["peak_bytes"].values())
+        print(f"with checkpointed activations: {result['ratio']:.2f} of the time ({result['processor_ratio']:.2f} of processor time),")
+        print(f"a step takes {checkpointed:.2f} GiB besides the network, gradients and momentum included, instead of {plain:.2f}")
+        return
     print(f"{'':40}{'two ResNet-50s':>16}{'ST-ResNet':>12}{'ratio':>8}{'(processor)':>13}{'clips/s':>9}{'speed-up':>10}")
     results: list[dict] = []
-    for variant in VARIANTS[options.device]:
+    compiled = [Variant("float32", channels_last=True, compiled=True)] if options.compiled and options.device == "cpu" else []
+    for variant in [*VARIANTS[options.device], *compiled]:
         result = measure(variant, options)
         results.append(result)
         theirs, ours = result["median_seconds"].values()

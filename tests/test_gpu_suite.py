@@ -70,9 +70,11 @@ def test_the_training_section_measures_what_bench_train_measures(monkeypatch):
     frames = {"clips_340x256": np.zeros((1, 2, 32, 32), np.uint8)}
     report = gpu_sections.training(gpu_sections.Settings(frames, Path("unused"), 0, dry_run=True))
     assert not report.failed_gates
-    (row,) = report.rows
-    assert row["ratio"] > 0
-    assert {"variant", "ST-ResNet, ms", "two ResNet-50s, ms", "clips/s"} <= set(row)
+    step, *waits = report.rows
+    assert step["ratio"] > 0
+    assert {"variant", "ST-ResNet, ms", "two ResNet-50s, ms", "clips/s"} <= set(step)
+    assert [row["variant"] for row in waits] == ["train, float32, crops on the host", "train, float32, crops on the device"]
+    assert all(0 < row["data wait"] < 1 and row["clips/s"] > 0 for row in waits)
 
 
 def test_without_a_gpu_nothing_is_measured_and_the_exit_code_says_so(tmp_path):
