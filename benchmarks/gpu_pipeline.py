@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,18 +19,30 @@ from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
 BOUND = 20.0
 
 
-def make_solver(device: int, height: int, width: int) -> CudaSolver:
+def make_solver(device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> CudaSolver:
     """Return the solver of a frame size, in the GPU's process."""
-    return CudaSolver(height, width, TVL1Params(), device_index=device, bound=BOUND)
+    return CudaSolver(height, width, TVL1Params(), device_index=device, bound=BOUND, on_batch=on_batch)
+
+
+@cache
+def stored_clips(path: Path) -> NDArray[np.uint8]:
+    """Return the clips, read once a process."""
+    with np.load(path) as file:
+        clips: NDArray[np.uint8] = file["clips_340x256"]
+    return clips
 
 
 def write_clips(frames_path: Path, folder: str, address: ServiceAddress, worker: int, repeats: int) -> int:
     """Solve, encode and write a clip `repeats` times; return the pairs done."""
-    with np.load(frames_path) as file:
-        clips = file["clips_340x256"]
+    clips = stored_clips(frames_path)
     client = FlowClient(address)
     num_pairs = 0
     for repeat in range(repeats):

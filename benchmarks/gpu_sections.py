@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
 
 from flowkit.flow import compute_flow
-from flowkit.flow.cuda import CudaSolver
+from flowkit.flow.cuda import CudaSolver, Submission
 from flowkit.flow.cuda_device import CudaDevice, list_devices
 from flowkit.flow.cuda_kernels import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
 from flowkit.flow.params import TVL1Params
@@ -172,12 +173,13 @@ def _pairs_per_second(solver: CudaSolver, frames: NDArray[np.uint8], pairs: NDAr
     """Return the speed of solve and quantise with frames in host memory, batches handed in ahead as extract does."""
     solver.solve(frames, pairs)  # warm
     began = time.perf_counter()
-    for number in range(num_batches):
-        solver.submit(frames, pairs)
-        if number >= 2:
-            solver.collect()
-    while solver.num_uncollected:
-        solver.collect()
+    ahead: deque[Submission] = deque()
+    for _ in range(num_batches):
+        ahead.append(solver.submit(frames, pairs))
+        if len(ahead) > 2:
+            ahead.popleft().result()
+    while ahead:
+        ahead.popleft().result()
     return num_batches * len(pairs) / (time.perf_counter() - began)
 
 

@@ -242,12 +242,12 @@ def extract(
     return run.report(time.monotonic() - started)
 
 
-def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int) -> CudaSolver:
+def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> CudaSolver:
     """Make the solver of a frame size, in the GPU's own process."""
     from flowkit.flow.cuda import CudaSolver
 
-    quantiser = settings.quantiser
-    return CudaSolver(height, width, settings.tvl1, device_index=device, bound=quantiser.bound, mapping=quantiser.mapping)
+    bound, mapping = settings.quantiser.bound, settings.quantiser.mapping
+    return CudaSolver(height, width, settings.tvl1, device_index=device, bound=bound, mapping=mapping, on_batch=on_batch)
 
 
 class _Run:

@@ -4,6 +4,8 @@ A GPU is only busy when it solves many pairs at once, and one video's next frame
 process of its own; the workers that decode and encode send it their grey frames through shared memory and wait for the
 quantised flow. It takes whatever requests lie there, joins those of one frame size into a batch, and answers. There are
 more workers than cores, so that others decode while one waits; a worker has one request at a time, which bounds memory.
+
+While a few batches are on the device, requests wait and gather: the slower the device, the larger the next batch.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import mmap
 import multiprocessing
 import os
 import secrets
+import signal
 import tempfile
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,30 +28,49 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flowkit.errors import DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_IN_FLIGHT = 2  # batches: while one converges the next is uploaded
+MAX_IN_FLIGHT = 3  # batches: while one converges or is copied, the others keep the device busy
+MAX_SOLVERS = 8  # frame sizes whose solvers are kept while memory suffices: making one takes as long as hundreds of pairs
 START_SECONDS = 120.0  # for a device's process to start and compile
+
+
+class Submission(Protocol):
+    """Flow that is being computed."""
+
+    def is_finished(self) -> bool:
+        """Return whether `result` would not wait."""
+
+    def result(self) -> Any:
+        """Wait until the flow is where it was asked for; raises what went wrong."""
 
 
 class Solver(Protocol):
     """What solves batches: flow for pairs of frames of one size, quantised; several batches may be in flight."""
 
-    def submit(self, frames: NDArray[np.uint8], pairs: NDArray[np.integer]) -> None:
-        """Begin a batch: grey frames (n, H, W) and pairs of their indices (m, 2)."""
+    @property
+    def max_pairs(self) -> int:
+        """Pairs that it solves at once."""
 
-    def collect(self) -> NDArray[np.uint8]:
-        """Wait for the oldest batch; return its flow, uint8 (m, 2, H, W)."""
+    @property
+    def is_cramped(self) -> bool:
+        """Whether that is less than it would be with more free memory."""
+
+    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.integer], out: Sequence[NDArray[np.uint8]]) -> Submission:
+        """Begin a batch: grey frames (H, W), pairs of their indices (m, 2), and where the flow goes, (2, H, W) a pair."""
 
     def close(self) -> None:
         """Free the device's memory."""
 
 
-MakeSolver = Callable[[int, int], Solver]  # (height, width) -> solver
+class MakeSolver(Protocol):
+    """Makes the solver of a frame size, which calls `on_batch` from any thread when something may have finished."""
+
+    def __call__(self, height: int, width: int, *, on_batch: Callable[[], None]) -> Solver: ...
 
 
 @dataclass(frozen=True)
@@ -179,102 +201,153 @@ def _map(path: str, size: int = 0) -> mmap.mmap:
 
 
 def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
-    """Answer requests until the parent ends this process."""
-    arrivals, announce = multiprocessing.Pipe(duplex=False)
+    """Answer requests until the parent ends this process, or ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes: the workers finish what they began
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    arrivals, announce_arrival = multiprocessing.Pipe(duplex=False)
+    finished, announce_batch = multiprocessing.Pipe(duplex=False)
+    lock = threading.Lock()  # a pipe's end is for one thread at a time, and each solver has its own
+
+    def on_batch() -> None:
+        with lock:
+            announce_batch.send(True)
+
     with connection.Listener(address.path, authkey=address.key) as listener:
         newcomers: list[Any] = []
-        threading.Thread(target=_accept, args=(listener, newcomers, announce), daemon=True).start()
+        threading.Thread(target=_accept, args=(listener, newcomers, announce_arrival), daemon=True).start()
         told.send(True)
         told.close()
-        clients: list[Any] = []
-        queue = _BatchQueue(make_solver)
+        memories: dict[Any, mmap.mmap | None] = {}  # of each client
+        board = _Board(partial(make_solver, on_batch=on_batch))
         while True:
-            ready: list[Any] = list(connection.wait([arrivals, *clients], timeout=0 if queue.num_in_flight else None))
-            if arrivals in ready:
-                arrivals.recv()
-                clients.append(newcomers.pop(0))
-            batches: dict[tuple[int, int], list[tuple[Any, _Request]]] = defaultdict(list)
-            for client in [c for c in ready if c is not arrivals]:
-                try:
-                    request = client.recv()
-                except (EOFError, OSError):  # the worker is done, or was killed
-                    clients.remove(client)
-                    client.close()
-                    continue
-                batches[request.height, request.width].append((client, request))
-            for size, requests in batches.items():
-                queue.submit(size, requests)
-            if not batches or queue.num_in_flight >= MAX_IN_FLIGHT:
-                queue.answer_oldest()
+            for ready in connection.wait([parent.sentinel, arrivals, finished, *memories]):
+                if ready == parent.sentinel:
+                    return
+                if ready is arrivals:
+                    arrivals.recv()
+                    memories[newcomers.pop(0)] = None
+                elif ready is finished:
+                    finished.recv()
+                else:
+                    _receive(ready, memories, board)
+            board.work()
 
 
-class _BatchQueue:
-    """Batches in flight on one device, and whom to answer when they are done."""
+def _receive(client: Any, memories: dict[Any, mmap.mmap | None], board: _Board) -> None:
+    """Take a client's request, or its farewell."""
+    import numpy as np
 
-    def __init__(self, make_solver: MakeSolver) -> None:
+    try:
+        request = client.recv()
+    except (EOFError, OSError):  # the worker is done, or was killed
+        del memories[client]
+        client.close()
+        return
+    size, num_pairs = (request.height, request.width), request.num_frames - 1
+    memory = memories[client]
+    if memory is None or len(memory) < max(request.num_frames, 2 * num_pairs) * request.height * request.width:
+        memory = memories[client] = _map(request.path)
+    frames = np.ndarray((request.num_frames, *size), np.uint8, memory)
+    board.waiting.append(_Task(client, size, frames, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """A client's request: its frames, and where its flow goes, which may be the same memory."""
+
+    client: Any
+    size: tuple[int, int]
+    frames: NDArray[np.uint8]
+    flow: NDArray[np.uint8]
+
+
+class _Board:
+    """Requests that wait, batches in flight on one device, and its solvers."""
+
+    def __init__(self, make_solver: Callable[[int, int], Solver]) -> None:
         self._make_solver = make_solver
-        self._size: tuple[int, int] | None = None
-        self._solver: Solver | None = None
-        self._in_flight: deque[list[tuple[Any, NDArray[np.uint8]]]] = deque()
+        self._solvers: dict[tuple[int, int], Solver] = {}  # the one used last comes last
+        self._in_flight: list[tuple[Submission, list[_Task]]] = []
+        self.waiting: deque[_Task] = deque()
 
-    @property
-    def num_in_flight(self) -> int:
-        """Batches that were begun and not answered."""
-        return len(self._in_flight)
+    def work(self) -> None:
+        """Answer what is finished, and begin batches of what waits; never waits for the device unless memory is short."""
+        while True:
+            for entry in [entry for entry in self._in_flight if entry[0].is_finished()]:
+                self._answer(entry)
+            if not self.waiting or len(self._in_flight) >= MAX_IN_FLIGHT:
+                return
+            self._begin(self.waiting[0].size)
 
-    def submit(self, size: tuple[int, int], requests: list[tuple[Any, _Request]]) -> None:
-        """Join requests of one frame size into a batch and begin it."""
+    def _begin(self, size: tuple[int, int]) -> None:
+        """Join waiting requests of one frame size, as many as the solver takes at once, into a batch and begin it."""
         import numpy as np
 
-        memories = [_map(request.path) for _, request in requests]
-        frames = [np.ndarray((r.num_frames, *size), np.uint8, memory) for (_, r), memory in zip(requests, memories, strict=True)]
-        answers = [
-            (client, np.ndarray((r.num_frames - 1, 2, *size), np.uint8, memory))
-            for (client, r), memory in zip(requests, memories, strict=True)
-        ]
-        starts = np.cumsum([0, *map(len, frames)])
-        first = np.concatenate([np.arange(start, stop - 1) for start, stop in itertools.pairwise(starts)])
+        tasks = [self.waiting.popleft()]
         try:
-            self._solver_of(size).submit(np.concatenate(frames), np.stack([first, first + 1], axis=1))
+            solver = self._solver_of(size)
+            num_pairs = len(tasks[0].flow)
+            for task in [task for task in self.waiting if task.size == size]:
+                if num_pairs + len(task.flow) > solver.max_pairs:
+                    break
+                tasks.append(task)
+                num_pairs += len(task.flow)
+                self.waiting.remove(task)
+            starts = np.cumsum([0, *(len(task.frames) for task in tasks)])
+            first = np.concatenate([np.arange(start, stop - 1) for start, stop in itertools.pairwise(starts)])
+            frames = [frame for task in tasks for frame in task.frames]
+            fields = [field for task in tasks for field in task.flow]
+            submission = solver.submit(frames, np.stack([first, first + 1], axis=1), fields)
         except Exception as error:  # told to the workers, which end the run with it
-            _tell(answers, error)
+            _tell(tasks, error)
             return
-        self._in_flight.append(answers)
+        self._in_flight.append((submission, tasks))
 
     def _solver_of(self, size: tuple[int, int]) -> Solver:
-        if self._solver is None or self._size != size:  # one size's buffers at a time: videos of a tree are mostly alike
-            while self._in_flight:
-                self.answer_oldest()
-            if self._solver is not None:
-                self._solver.close()
-            self._solver, self._size = None, size
-            self._solver = self._make_solver(*size)
-        return self._solver
+        solver = self._solvers.pop(size, None)
+        if solver is None:
+            if len(self._solvers) >= MAX_SOLVERS:
+                self._close_solvers()
+            try:
+                solver = self._make_solver(*size)
+            except DeviceError:
+                if not self._solvers:
+                    raise
+            if self._solvers and (solver is None or solver.is_cramped):
+                self._close_solvers()
+                if solver is not None:
+                    solver.close()
+                solver = self._make_solver(*size)
+        assert solver is not None
+        self._solvers[size] = solver
+        return solver
 
-    def answer_oldest(self) -> None:
-        """Wait for the oldest batch, if there is any, and answer its requests."""
-        if not self._in_flight:
-            return
-        answers = self._in_flight.popleft()
-        assert self._solver is not None
+    def _close_solvers(self) -> None:
+        while self._in_flight:
+            self._answer(self._in_flight[0])
+        for solver in self._solvers.values():
+            solver.close()
+        self._solvers.clear()
+
+    def _answer(self, entry: tuple[Submission, list[_Task]]) -> None:
+        """Wait for a batch and answer its requests."""
+        self._in_flight.remove(entry)
+        submission, tasks = entry
         try:
-            flow = self._solver.collect()
+            submission.result()
         except Exception as error:
-            _tell(answers, error)
-            return
-        at = 0
-        for _, target in answers:
-            target[...] = flow[at : at + len(target)]
-            at += len(target)
-        _tell(answers, None)
+            _tell(tasks, error)
+        else:
+            _tell(tasks, None)
 
 
-def _tell(answers: list[tuple[Any, NDArray[np.uint8]]], error: Exception | None) -> None:
+def _tell(tasks: list[_Task], error: Exception | None) -> None:
     """Tell workers that their flow is there, or why it is not."""
     trouble = None if error is None else str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
-    for client, _ in answers:
+    for task in tasks:
         try:
-            client.send(trouble)
+            task.client.send(trouble)
         except OSError:  # the worker was killed meanwhile
             continue
 

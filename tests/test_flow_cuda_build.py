@@ -263,10 +263,9 @@ expected = np.load({str(tmp_path / "expected.npy")!r})
 assert np.array_equal(compute_flow(frames, params), expected)
 with CudaSolver(33, 47, params, bound=2.0, max_pairs=2) as solver:
     first = solver.solve(frames)
-    solver.submit(frames)
-    solver.submit(frames[:2])
-    assert np.array_equal(solver.collect(), first)
-    assert np.array_equal(solver.collect(), first[:1])
+    long, short = solver.submit(frames), solver.submit(frames[:2])
+    assert np.array_equal(long.result(), first)
+    assert np.array_equal(short.result(), first[:1])
     print(solver.device_name)
 assert np.array_equal(first, Quantiser(2.0).encode(expected))
 """

@@ -172,35 +172,50 @@ class TestBatches:
     def test_less_than_two_frames_have_no_flow(self, shape):
         assert solve(np.zeros(shape, np.uint8), BRIEF).shape == (0, 2, 20, 24)
 
-    def test_submissions_come_back_in_order_while_others_are_in_flight(self):
+    def test_submissions_keep_their_flow_while_others_are_in_flight(self):
         clips = [moving_texture(3, 20, 24, seed=seed) for seed in range(6)]
         expected = [solve(clip, BRIEF) for clip in clips]
         emulated = Emulated(operations_per_poll=5)
         with CudaSolver(20, 24, BRIEF, device=emulated, max_pairs=2) as solver:
-            collected = []
-            for clip in clips:
-                solver.submit(clip)
-                if solver.num_uncollected == 3:
-                    collected.append(solver.collect())
-            while solver.num_uncollected:
-                collected.append(solver.collect())
-            with pytest.raises(ParameterError, match="nothing to collect"):
-                solver.collect()
+            submissions = [solver.submit(clip) for clip in clips]
+            late = submissions[-1].result()  # the others' flow is kept meanwhile
+            collected = [submission.result() for submission in submissions]
+            assert collected[-1] is late
+            assert all(submission.is_finished() for submission in submissions)
         assert all(np.array_equal(*both) for both in zip(collected, expected, strict=True))
 
-    def test_two_batches_are_in_flight_at_once_and_no_third(self):
+    def test_flow_goes_where_the_caller_wants_it(self):
+        clips = [moving_texture(length, 20, 24, seed=length) for length in (3, 2, 4)]
+        expected = [solve(clip, BRIEF, bound=20.0) for clip in clips]
+        flow = [np.zeros_like(one) for one in expected]
+        told = []
+        with CudaSolver(20, 24, BRIEF, device=Emulated(), max_pairs=4, bound=20.0, on_batch=lambda: told.append(1)) as solver:
+            frames = [frame.copy() for clip in clips for frame in clip]
+            pairs = np.array([[0, 1], [1, 2], [3, 4], [5, 6], [6, 7], [7, 8]])
+            submission = solver.submit(frames, pairs, [field for one in flow for field in one])
+            for frame in frames:
+                frame[...] = 0  # they were taken already
+            submission.result()
+        assert all(np.array_equal(*both) for both in zip(flow, expected, strict=True))
+        assert len(told) == 2
+
+    def test_as_many_batches_are_in_flight_as_there_are_lanes(self):
         emulated = Emulated(operations_per_poll=3, released=threading.Event())
-        with CudaSolver(20, 24, BRIEF, device=emulated, max_pairs=2) as solver:
+        with CudaSolver(20, 24, BRIEF, device=emulated, max_pairs=2, num_lanes=2) as solver:
+            submitted = []
+            waiting = threading.Thread(target=lambda: submitted.append(solver.submit(moving_texture(7, 20, 24))))  # three batches
             try:
-                solver.submit(moving_texture(7, 20, 24))  # three batches: two lanes, and one waits
+                waiting.start()
                 deadline = time.monotonic() + 20
                 while len(emulated.launched("load_frames")) < 2 and time.monotonic() < deadline:
                     time.sleep(0.01)
                 time.sleep(0.05)
                 assert len(emulated.launched("load_frames")) == 2
+                assert not submitted
             finally:
                 emulated.device.released.set()
-            assert solver.collect().shape == (6, 2, 20, 24)
+                waiting.join()
+            assert submitted[0].result().shape == (6, 2, 20, 24)
 
 
 @needs_compiler
@@ -310,7 +325,7 @@ class TestMemory:
         assert np.array_equal(flow, solve(frames, BRIEF))
 
     def test_too_little_memory_says_how_much_is_needed(self):
-        with pytest.raises(DeviceError, match=r"emulated device has too little free memory: 2 x 1 pairs at 24x20 px take"):
+        with pytest.raises(DeviceError, match=r"emulated device has too little free memory: 3 x 1 pairs at 24x20 px take"):
             CudaSolver(20, 24, BRIEF, device=Emulated(free_bytes=50_000))
 
 
@@ -320,9 +335,9 @@ class TestFailure:
     @pytest.mark.parametrize("operations_per_poll", [0, 2])
     def test_a_fault_of_the_device_reaches_the_caller_and_the_solver_ends(self, kernel, operations_per_poll):
         with CudaSolver(20, 24, BRIEF, device=Emulated(fail_at=kernel, operations_per_poll=operations_per_poll)) as solver:
-            solver.submit(moving_texture(3, 20, 24))
+            submission = solver.submit(moving_texture(3, 20, 24))
             with pytest.raises(DeviceError, match="ILLEGAL_ADDRESS"):
-                solver.collect()
+                submission.result()
             with pytest.raises(DeviceError, match="ILLEGAL_ADDRESS"):
                 solver.solve(moving_texture(2, 20, 24))
         assert not any(thread.name == "flowkit-cuda" for thread in threading.enumerate())

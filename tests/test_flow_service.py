@@ -3,41 +3,81 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from flowkit.errors import DeviceError
-from flowkit.flow_service import FlowClient, FlowService
+from flowkit.flow_service import MAX_IN_FLIGHT, FlowClient, FlowService
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
+
+
+class Batch:
+    """Solved when `work` is called, a moment later."""
+
+    def __init__(self, work: Callable[[], None], on_batch: Callable[[], None]) -> None:
+        self.thread = threading.Timer(0.002, self.run, (work, on_batch))  # so that requests meet
+        self.finished = threading.Event()
+        self.thread.start()
+
+    def run(self, work: Callable[[], None], on_batch: Callable[[], None]) -> None:
+        work()
+        self.finished.set()
+        on_batch()
+
+    def is_finished(self) -> bool:
+        return self.finished.is_set()
+
+    def result(self) -> None:
+        self.finished.wait()
 
 
 class Difference:
     """Channel 0 is the difference of the two frames, channel 1 the size of the batch it was solved in."""
 
-    def __init__(self, height: int, width: int, worst: int = 0) -> None:
-        if height == worst:
+    num_made = 0
+    num_open = 0
+
+    def __init__(
+        self, height: int, width: int, *, on_batch: Callable[[], None], worst: int = 0, max_open: int = 100, max_pairs: int = 20
+    ) -> None:
+        if height == worst or Difference.num_open >= max_open:
             raise DeviceError("out of memory")
-        self.batches: list[NDArray[np.uint8]] = []
+        Difference.num_open += 1
+        Difference.num_made += 1
+        self.height, self.width, self.on_batch, self.max_pairs = height, width, on_batch, max_pairs
+        self.is_cramped = Difference.num_open == max_open
+        self.batches: list[Batch] = []
 
-    def submit(self, frames: NDArray[np.uint8], pairs: NDArray[np.int64]) -> None:
-        assert len(self.batches) < 3
-        flow = np.empty((len(pairs), 2, *frames.shape[1:]), np.uint8)
-        flow[:, 0] = frames[pairs[:, 1]] - frames[pairs[:, 0]]
-        flow[:, 1] = len(pairs)
-        self.batches.append(flow)
+    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64], out: Sequence[NDArray[np.uint8]]) -> Batch:
+        taken = np.stack(frames)  # the answer may go to the same memory
+        assert taken.shape[1:] == (self.height, self.width)
+        assert len(pairs) == len(out)
+        assert sum(not batch.is_finished() for batch in self.batches) < MAX_IN_FLIGHT
 
-    def collect(self) -> NDArray[np.uint8]:
-        time.sleep(0.002)  # so that requests meet
-        return self.batches.pop(0)
+        def work() -> None:
+            for (first, second), field in zip(pairs, out, strict=True):
+                field[0] = taken[second] - taken[first]
+                field[1] = Difference.num_made if len(pairs) == 1 else len(pairs)
+
+        self.batches.append(Batch(work, self.on_batch))
+        return self.batches[-1]
 
     def close(self) -> None:
-        assert not self.batches
+        assert all(batch.is_finished() for batch in self.batches)
+        Difference.num_open -= 1
 
 
 def test_requests_of_several_clients_sizes_and_devices_get_their_own_answers() -> None:
@@ -83,3 +123,75 @@ def test_a_dead_process_is_a_device_error() -> None:
         with pytest.raises(DeviceError, match="ended"):
             client.solve(np.zeros((2, 8, 4), np.uint8))
         client.close()
+
+
+def test_batches_hold_no_more_than_the_solver_takes_at_once_but_for_one_long_request() -> None:
+    sizes: list[int] = []
+
+    def run(client: FlowClient) -> None:
+        for _ in range(20):
+            sizes.extend(client.solve(np.zeros((8, 8, 10), np.uint8))[:, 1, 0, 0].tolist())
+
+    with FlowService([Difference]) as service:
+        clients = [FlowClient(service.addresses[0]) for _ in range(8)]
+        threads = [threading.Thread(target=run, args=(client,)) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert clients[0].solve(np.zeros((41, 8, 10), np.uint8))[0, 1, 0, 0] == 40
+        for client in clients:
+            client.close()
+    assert set(sizes) <= {7, 14}
+    assert 14 in sizes
+
+
+@pytest.mark.parametrize(("max_open", "num_made"), [(100, [1, 2, 2, 2]), (2, [1, 3, 5, 7]), (1, [1, 2, 3, 4])])
+def test_solvers_of_several_sizes_are_kept_while_memory_suffices(max_open: int, num_made: list[int]) -> None:
+    # With room for two a second is cramped, so that the first goes and the second is made anew; with room for one it cannot be made.
+    with FlowService([functools.partial(Difference, max_open=max_open)]) as service:
+        client = FlowClient(service.addresses[0])
+        made = [client.solve(np.zeros((2, height, 10), np.uint8))[0, 1, 0, 0] for height in (8, 9, 8, 9)]
+        client.close()
+    assert made == num_made
+
+
+PARENT = """
+import functools, sys, time
+sys.path.insert(0, {tests!r})
+from test_flow_service import Difference
+from flowkit.flow_service import FlowService
+if __name__ == "__main__":
+    with FlowService([Difference]) as service:
+        print(service._processes[0].pid, flush=True)
+        time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_is_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"  # a main module with a path, which spawn imports
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.kill(pid, signal.SIGINT)
+    time.sleep(0.3)
+    os.kill(pid, 0)  # still there
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process runs; an orphan that has ended may wait for ever where nobody collects it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"

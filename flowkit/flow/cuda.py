@@ -12,8 +12,7 @@ import queue
 import threading
 import time
 import weakref
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,63 +31,76 @@ from flowkit.flow.cuda_plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from flowkit.flow.cuda_device import ComputeDevice
     from flowkit.flow.params import TVL1Params
 
-__all__ = ["CudaSolver", "DeviceInfo", "compute_flow", "list_devices"]
+__all__ = ["CudaSolver", "DeviceInfo", "Submission", "compute_flow", "list_devices"]
 
 logger = logging.getLogger(__name__)
 
-MAX_PAIRS = 128  # per batch where memory allows; with two batches in flight a large GPU is full
-NUM_LANES = 2  # batches in flight
+MAX_PAIRS = 64  # per batch where memory allows; with three batches in flight a large GPU is full
+NUM_LANES = 3  # batches in flight
 MEMORY_SHARE = 0.85  # of the free device memory, for all lanes
 POLL_SECONDS = 2e-5
 
 
-@dataclass
-class _Submission:
-    """Frames and pairs that a caller wants solved, and the flow as it comes in."""
+class Submission:
+    """Flow that is being computed: what `CudaSolver.submit` returns. For the thread that submitted it."""
 
-    frames: NDArray[np.uint8]
-    flow: NDArray[Any]
-    num_batches: int
-    error: Exception | None = None
-    finished: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, solver: CudaSolver, flow: NDArray[Any] | Sequence[NDArray[Any]], num_batches: int) -> None:
+        self._solver, self._flow = solver, flow
+        self._num_batches = num_batches
+        self._error: Exception | None = None
 
-    def deliver(self, error: Exception | None) -> None:
-        """Note that one batch is done; called by the worker alone."""
-        self.error = self.error or error
-        self.num_batches -= 1
-        if self.num_batches == 0:
-            self.finished.set()
+    def is_finished(self) -> bool:
+        """Return whether `result` would not wait."""
+        self._solver._take_finished()
+        return self._num_batches == 0
 
-    def result(self) -> NDArray[Any]:
-        """Wait for the flow."""
-        self.finished.wait()
-        if self.error is not None:
-            raise self.error
-        return self.flow
+    def result(self) -> Any:
+        """Wait for the flow: a new array, or what the caller gave for it.
+
+        Raises
+        ------
+        ParameterError
+            If the parameters make the flow overflow.
+        DeviceError
+            If the device failed.
+        """
+        while self._num_batches:
+            self._solver._take_next()
+        if self._error is not None:
+            raise self._error
+        return self._flow
+
+    def _note(self, error: Exception | None) -> None:
+        self._error = self._error or error
+        self._num_batches -= 1
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Batch:
-    """A part of a submission that fits the device."""
+    """A part of a submission that fits the device, in a lane of its own until its flow is copied out."""
 
-    submission: _Submission
-    indices: NDArray[np.int32]
-    pairs: NDArray[np.int32]
-    target: NDArray[Any]
+    submission: Submission
+    lane: BatchLane
+    num_frames: int
+    num_pairs: int
+    target: NDArray[Any] | Sequence[NDArray[Any]]
+    error: Exception | None = None
 
 
 class CudaSolver:
     """Solve pairs of frames of one size on one GPU.
 
-    Two batches are in flight at a time, driven by a thread of the solver's own: while the last pairs of one converge, or its frames
-    and flow are copied, the other keeps the GPU busy. So submit the next frames before collecting the last.
+    Several batches are in flight at a time, driven by a thread of the solver's own: while the last pairs of one converge, or its
+    frames and flow are copied, the others keep the GPU busy. So submit the next frames before asking for the last flow. Host
+    memory is copied by the caller's thread alone, that is in `submit` and in the submissions' methods, so that launches never wait
+    for it. A solver is for one thread.
 
     Parameters
     ----------
@@ -103,12 +115,14 @@ class CudaSolver:
     mapping : {"symmetric", "paper"}
         The quantiser's mapping.
     max_pairs : int, optional
-        Pairs per batch at most, 128 if not given; fewer where free device memory holds fewer (about 8 MB a pair at 340x256).
+        Pairs per batch at most, 64 if not given; fewer where free device memory holds fewer (about 8 MB a pair at 340x256).
     num_lanes : int
         Batches in flight.
     num_fused_iterations : int
         Iterations per launch; whether a pair has converged is looked at once per launch. At most 6: a tile loses so many pixels of
         its rim on every side.
+    on_batch : callable, optional
+        Called by the solver's own thread whenever a batch has left the device, so that a caller need not poll.
     device : ComputeDevice, optional
         Where to run instead of a CUDA device: the tests' emulated one.
 
@@ -132,6 +146,7 @@ class CudaSolver:
         max_pairs: int | None = None,
         num_lanes: int = NUM_LANES,
         num_fused_iterations: int = NUM_FUSED_ITERATIONS,
+        on_batch: Callable[[], None] | None = None,
         device: Callable[[], ComputeDevice] | None = None,
     ) -> None:
         if min(height, width) < MIN_SIDE_PX:
@@ -151,15 +166,21 @@ class CudaSolver:
             # Room for the first frames of some videos, besides one frame a pair; at least the two of a single pair.
             return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4), num_fused_iterations)
 
-        self._worker = _Worker(device or (lambda: CudaDevice(device_index)), plan_for, max_pairs, num_lanes)
+        self._wanted_pairs = max_pairs or MAX_PAIRS
+        self._worker = _Worker(device or (lambda: CudaDevice(device_index)), plan_for, self._wanted_pairs, num_lanes, on_batch)
         self._finalizer = weakref.finalize(self, self._worker.stop)
-        self._uncollected: deque[_Submission] = deque()
         self._plan = self._worker.plan
+        self._idle_lanes = self._worker.lanes
 
     @property
     def max_pairs(self) -> int:
         """Pairs per batch: submissions of this many (or a multiple) use the device best."""
         return self._plan.max_pairs
+
+    @property
+    def is_cramped(self) -> bool:
+        """Whether a batch is smaller than asked for, because the device had too little free memory when the solver was made."""
+        return self._plan.max_pairs < self._wanted_pairs
 
     @property
     def device_name(self) -> str:
@@ -188,32 +209,88 @@ class CudaSolver:
         DeviceError
             If the device fails.
         """
-        return self._submit(frames, pairs).result()
+        flow: NDArray[Any] = self.submit(frames, pairs).result()
+        return flow
 
-    def submit(self, frames: NDArray[np.uint8], pairs: NDArray[np.integer] | None = None) -> None:
+    def submit(
+        self,
+        frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+        pairs: NDArray[np.integer] | None = None,
+        out: Sequence[NDArray[Any]] | None = None,
+    ) -> Submission:
         """Hand in frames and pairs, as for `solve`, and return while the device works.
 
-        The frames must not change until the flow is collected. Waits where more than `num_lanes` batches wait for the device
-        already, so that memory stays bounded.
-        """
-        self._uncollected.append(self._submit(frames, pairs))
+        The frames may change when this returns. Waits where all lanes are taken until one is free, so that memory stays bounded.
 
-    def collect(self) -> NDArray[Any]:
-        """Return the flow of the oldest submission not yet collected, waiting for it; raises as `solve`.
+        Parameters
+        ----------
+        frames : uint8 array, shape (n, H, W), or n arrays of shape (H, W)
+            Grey frames.
+        pairs : int array, shape (m, 2), optional
+            As for `solve`.
+        out : m arrays of shape (2, H, W), optional
+            Where the flow goes, uint8, or float32 if no bound was given. If not given, the submission's result is a new array.
 
         Raises
         ------
         ParameterError
-            If nothing was submitted.
+            If an array has another shape, type or range.
+        DeviceError
+            If the solver is closed.
         """
-        if not self._uncollected:
-            raise ParameterError("nothing to collect: each collect needs a submit before it")
-        return self._uncollected.popleft().result()
+        self._check_frames(frames)
+        if pairs is None:
+            pairs = np.stack([np.arange(len(frames) - 1), np.arange(1, len(frames))], axis=1) if len(frames) else np.empty((0, 2), np.int64)
+        pairs = np.asarray(pairs)
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
+            raise ParameterError(f"pairs must be integers of shape (m, 2), got {pairs.dtype} {pairs.shape}")
+        if len(pairs) and (pairs.min() < 0 or pairs.max() >= len(frames)):
+            raise ParameterError(f"pairs must lie in 0..{len(frames) - 1}, got {pairs.min()}..{pairs.max()}")
+        flow: NDArray[Any] | Sequence[NDArray[Any]]
+        flow = np.empty((len(pairs), 2, self.height, self.width), self._flow_dtype) if out is None else out
+        if len(flow) != len(pairs) or any(field.shape != (2, self.height, self.width) or field.dtype != self._flow_dtype for field in flow):
+            raise ParameterError(f"out must be {len(pairs)} arrays {self._flow_dtype} (2, {self.height}, {self.width})")
+        batches = plan_batches(pairs, self._plan.max_pairs, self._plan.max_frames)
+        submission = Submission(self, flow, len(batches))
+        start = 0
+        for indices, local in batches:
+            while not self._idle_lanes:
+                self._take_next()
+            lane = self._idle_lanes.pop()
+            try:
+                lane.load([frames[index] for index in indices], local)
+                self._worker.put(_Batch(submission, lane, len(indices), len(local), flow[start : start + len(local)]))
+            except BaseException:
+                self._idle_lanes.append(lane)
+                raise
+            start += len(local)
+        return submission
 
-    @property
-    def num_uncollected(self) -> int:
-        """Submissions not yet collected."""
-        return len(self._uncollected)
+    def _check_frames(self, frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> None:
+        shape = (self.height, self.width)
+        wrong = ""
+        if isinstance(frames, np.ndarray):
+            if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != shape:
+                wrong = f"{frames.dtype} {frames.shape}"
+        else:
+            wrong = next((f"{frame.dtype} {frame.shape}" for frame in frames if frame.dtype != np.uint8 or frame.shape != shape), "")
+        if wrong:
+            raise ParameterError(f"frames must be uint8 (n, {self.height}, {self.width}), got {wrong}")
+
+    def _take_next(self) -> None:
+        """Wait for a batch that has left the device, copy its flow out, and free its lane."""
+        batch = self._worker.finished.get()
+        try:
+            if batch.error is None:
+                batch.lane.unload(batch.target)
+        finally:
+            self._idle_lanes.append(batch.lane)
+            batch.submission._note(batch.error)
+
+    def _take_finished(self) -> None:
+        """Do as much for all batches that have left the device."""
+        while not self._worker.finished.empty():
+            self._take_next()
 
     def close(self) -> None:
         """Finish what was handed in and free the device."""
@@ -225,39 +302,26 @@ class CudaSolver:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _submit(self, frames: NDArray[np.uint8], pairs: NDArray[np.integer] | None) -> _Submission:
-        if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1:] != (self.height, self.width):
-            raise ParameterError(f"frames must be uint8 (n, {self.height}, {self.width}), got {frames.dtype} {frames.shape}")
-        if pairs is None:
-            pairs = np.stack([np.arange(len(frames) - 1), np.arange(1, len(frames))], axis=1) if len(frames) else np.empty((0, 2), np.int64)
-        pairs = np.asarray(pairs)
-        if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-            raise ParameterError(f"pairs must be integers of shape (m, 2), got {pairs.dtype} {pairs.shape}")
-        if len(pairs) and (pairs.min() < 0 or pairs.max() >= len(frames)):
-            raise ParameterError(f"pairs must lie in 0..{len(frames) - 1}, got {pairs.min()}..{pairs.max()}")
-        batches = plan_batches(pairs, self._plan.max_pairs, self._plan.max_frames)
-        flow = np.empty((len(pairs), 2, self.height, self.width), self._flow_dtype)
-        submission = _Submission(frames, flow, len(batches))
-        if not batches:
-            submission.finished.set()
-        start = 0
-        for indices, local in batches:
-            self._worker.put(_Batch(submission, indices, local, flow[start : start + len(local)]))
-            start += len(local)
-        return submission
-
 
 class _Worker:
     """The thread that owns the device: CUDA's current context is a thread's, and launches must go on while the caller is busy."""
 
     def __init__(
-        self, device: Callable[[], ComputeDevice], plan_for: Callable[[int], BatchPlan], max_pairs: int | None, num_lanes: int
+        self,
+        device: Callable[[], ComputeDevice],
+        plan_for: Callable[[int], BatchPlan],
+        max_pairs: int,
+        num_lanes: int,
+        on_batch: Callable[[], None] | None,
     ) -> None:
         self._make_device, self._plan_for, self._max_pairs, self._num_lanes = device, plan_for, max_pairs, num_lanes
-        self._batches: queue.Queue[_Batch | None] = queue.Queue(maxsize=num_lanes)
+        self._on_batch = on_batch
+        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._started: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._stopped = False
+        self.finished: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self.plan: BatchPlan
+        self.lanes: list[BatchLane]
         self.device_name = ""
         self._thread = threading.Thread(target=self._run, name="flowkit-cuda", daemon=True)
         self._thread.start()
@@ -267,7 +331,7 @@ class _Worker:
             raise failure
 
     def put(self, batch: _Batch) -> None:
-        """Hand in a batch, waiting while enough others wait."""
+        """Hand in a batch whose lane is loaded."""
         if self._stopped:
             raise DeviceError("the GPU solver is closed")
         self._batches.put(batch)
@@ -284,7 +348,7 @@ class _Worker:
         device = None
         try:
             device = self._make_device()
-            lanes = self._open_lanes(device)
+            self.lanes = self._open_lanes(device)
         except BaseException as error:
             if device is not None:
                 device.close()
@@ -292,14 +356,14 @@ class _Worker:
             return
         self._started.put(None)
         try:
-            self._serve(lanes)
+            self._serve()
         finally:
             device.close()
 
     def _open_lanes(self, device: ComputeDevice) -> list[BatchLane]:
         self.device_name = device.name
         budget = MEMORY_SHARE * device.free_bytes() / self._num_lanes
-        fitting = MAX_PAIRS if self._max_pairs is None else self._max_pairs
+        fitting = self._max_pairs
         while fitting > 1 and self._plan_for(fitting).device_bytes(device.tile) > budget:
             fitting -= 1
         plan = self._plan_for(fitting)
@@ -316,14 +380,13 @@ class _Worker:
         self.plan = plan
         return lanes
 
-    def _serve(self, lanes: list[BatchLane]) -> None:
+    def _serve(self) -> None:
         """Let the batches in flight take turns until the end is handed in and all is done."""
-        idle = list(lanes)
-        working: list[tuple[BatchLane, Iterator[None], _Submission]] = []
+        working: list[tuple[_Batch, Iterator[None]]] = []
         is_open = True
         fault: DeviceError | None = None  # a device that has failed once gives the same error for ever, or worse, none
         while is_open or working:
-            while is_open and idle:
+            while is_open:
                 try:
                     batch = self._batches.get(block=not working)
                 except queue.Empty:
@@ -331,13 +394,11 @@ class _Worker:
                 if batch is None:
                     is_open = False
                 elif fault is not None:
-                    batch.submission.deliver(fault)
+                    self._finish(batch, fault)
                 else:
-                    lane = idle.pop()
-                    schedule = lane.run(batch.submission.frames, batch.indices, batch.pairs, batch.target)
-                    working.append((lane, schedule, batch.submission))
+                    working.append((batch, batch.lane.run(batch.num_frames, batch.num_pairs)))
             for entry in list(working):
-                lane, schedule, submission = entry
+                batch, schedule = entry
                 error: Exception | None
                 try:
                     next(schedule)
@@ -349,12 +410,17 @@ class _Worker:
                 except DeviceError as failure:
                     error = fault = failure
                 except Exception as failure:
-                    error = failure  # raised where the flow is collected
+                    error = failure  # raised where the flow is asked for
                 working.remove(entry)
-                idle.append(lane)
-                submission.deliver(error)
+                self._finish(batch, error)
             if working:
                 time.sleep(POLL_SECONDS)
+
+    def _finish(self, batch: _Batch, error: Exception | None) -> None:
+        batch.error = error
+        self.finished.put(batch)
+        if self._on_batch is not None:
+            self._on_batch()
 
 
 def compute_flow(grey: NDArray[np.uint8], params: TVL1Params, device_index: int = 0) -> NDArray[np.float32]:

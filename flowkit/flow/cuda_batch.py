@@ -15,14 +15,13 @@ import numpy as np
 from flowkit.flow.cuda_plan import BatchPlan, Level, halo_px, num_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from flowkit.flow.cuda_device import ComputeDevice, Grid
 
 MAX_LAUNCHES_AHEAD = 8  # of the launch that the device is known to have begun
-COPY_BYTES = 2 << 20  # host memory copied in one turn: a few tenths of a millisecond, less than the launches ahead last
 PIXEL_BLOCK = (32, 8)  # threads of the kernels with a pixel each
 
 
@@ -40,6 +39,7 @@ class BatchLane:
     def __init__(self, device: ComputeDevice, plan: BatchPlan) -> None:
         self._plan = plan
         self._tile = device.tile
+        self._frame_shape = plan.levels[0].height, plan.levels[0].width
         self._stream = device.open_stream()
         self._addresses = {name: device.allocate(size) for name, size in plan.arrays(self._tile).items()}
         self._frames = device.allocate_pinned(plan.max_frames * plan.frame_bytes)
@@ -51,21 +51,22 @@ class BatchLane:
         self._host = device.allocate_pinned(16)
         self._host_words = self._host.bytes.view(np.uint64)
 
-    def run(
-        self, frames: NDArray[np.uint8], indices: NDArray[np.int32], pairs: NDArray[np.int32], target: NDArray[np.generic]
-    ) -> Iterator[None]:
-        """Solve one batch, yielding wherever the device has enough to do; when the generator ends, the flow is in `target`.
+    def load(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int32]) -> None:
+        """Copy a batch's frames (H, W) and pairs (m, 2), positions among them, to where the device takes them from.
 
-        Parameters
-        ----------
-        frames : uint8 array, shape (n, H, W)
-            Grey frames, which must not change meanwhile.
-        indices : int32 array, shape (k,)
-            Which of them the batch uses.
-        pairs : int32 array, shape (m, 2)
-            Pairs as positions in `indices`.
-        target : uint8 or float32 array, shape (m, 2, H, W), C-contiguous
-            Where the flow goes.
+        From any thread, while no batch of the lane is on the device.
+        """
+        for staged, frame in zip(self._frames.bytes.reshape(-1, *self._frame_shape), frames, strict=False):
+            staged[...] = frame
+        self._pairs.bytes[: pairs.nbytes] = pairs.view(np.uint8).reshape(-1)
+
+    def unload(self, target: NDArray[np.generic] | Sequence[NDArray[np.generic]]) -> None:
+        """Copy the flow of a batch that has left the device to arrays (2, H, W), uint8 or float32, one a pair. From any thread."""
+        for field, computed in zip(target, self._output.bytes.reshape(self._plan.max_pairs, -1), strict=False):
+            field[...] = computed.view(field.dtype).reshape(field.shape)
+
+    def run(self, num_frames: int, num_pairs: int) -> Iterator[None]:
+        """Solve the batch that was loaded, yielding wherever the device has enough to do; when the generator ends, it can be unloaded.
 
         Raises
         ------
@@ -74,23 +75,17 @@ class BatchLane:
         FloatingPointError
             If the flow is not finite.
         """
-        num_pairs, plan, stream = len(pairs), self._plan, self._stream
-        finest = plan.levels[0]
-        staged = self._frames.bytes[: len(indices) * plan.frame_bytes].reshape(len(indices), finest.height, finest.width)
-        for part in _parts(len(indices), plan.frame_bytes):
-            np.take(frames, indices[part], axis=0, out=staged[part], mode="clip")  # "clip" writes straight into `out`
-            yield
-        self._pairs.bytes[: pairs.nbytes] = pairs.view(np.uint8).reshape(-1)
+        plan, stream = self._plan, self._stream
         self._host_words[:] = 0
-        stream.upload(self._addresses["frames"], self._frames, staged.nbytes)
-        stream.upload(self._addresses["pairs"], self._pairs, pairs.nbytes)
+        stream.upload(self._addresses["frames"], self._frames, num_frames * plan.frame_bytes)
+        stream.upload(self._addresses["pairs"], self._pairs, num_pairs * 8)
         stream.upload(self._addresses["state"], self._zeros, 4 * num_pairs)
         stream.upload(self._addresses["arrivals"], self._zeros, 4 * num_pairs)
 
-        self._make_pyramid(len(indices))
+        self._make_pyramid(num_frames)
         sequence = 1  # number of the next launch of `iterate`
         for number in reversed(range(len(plan.levels))):
-            self._begin_level(number, len(indices), num_pairs)
+            self._begin_level(number, num_frames, num_pairs)
             for warp in range(plan.params.num_warps):
                 sequence = yield from self._warp(number, num_pairs, sequence, level_begins=warp == 0)
         self._finish(num_pairs)
@@ -98,10 +93,6 @@ class BatchLane:
             yield
         if self._host_words[1]:
             raise FloatingPointError("the TV-L1 flow is not finite")
-        computed = self._output.bytes[: target.nbytes].view(target.dtype).reshape(target.shape)
-        for part in _parts(num_pairs, plan.output_bytes_per_pair):
-            target[part] = computed[part]
-            yield
 
     def _launch(self, kernel: str, grid: Grid, block: tuple[int, int], **arguments: float) -> None:
         self._stream.launch(kernel, grid, block, arguments)
@@ -269,12 +260,6 @@ class BatchLane:
         else:
             self._launch("quantise_flow", grid, PIXEL_BLOCK, **settings, **vars(plan.quantisation), bytes=at["output"])
         self._stream.download(self._output, at["output"], num_pairs * plan.output_bytes_per_pair)
-
-
-def _parts(count: int, item_bytes: int) -> list[slice]:
-    """Cut items into parts of about `COPY_BYTES`."""
-    step = max(1, COPY_BYTES // item_bytes)
-    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _pixel_grid(level: Level, depth: int) -> Grid:
