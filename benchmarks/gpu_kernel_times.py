@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Memory traffic per pixel of a launch, as tvl1.cu documents it; a median's depth counts u and v of each pair.
-BYTES_PER_PIXEL = {"load_frames": 5, "differentiate": 20, "warp": 44, "median_5": 8, "iterate": 64, "quantise_flow": 10}
+BYTES_PER_PIXEL = {"load_frames": 5, "differentiate": 20, "warp": 40, "median_5": 8, "iterate": 60, "quantise_flow": 10}
 
 
 @dataclass

@@ -148,12 +148,12 @@ def test_warp_is_cubic_remap_with_zeros_outside(device, random, height, width):
     displacement = np.round(displacement * 32) / 32  # OpenCV 4 rounds the map to 1/32 px, OpenCV 5 does not
     displacement[0, :, 0, 0] = 1e9, -1e9  # far outside, beyond the range of integers
     stride = height * ((width + 3) & ~3)
-    flow, data = aligned((2, 2, 2, stride)), aligned((2, 4, stride))
+    flow, data = aligned((2, 2, 2, stride)), aligned((2, 3, stride))
     flow[0] = padded(displacement).reshape(2, 2, stride)
     pairs, state = np.array([[0, 1], [2, 0]], np.int32), np.array([0, DUAL_IS_ZERO], np.int32)
     sizes = {"width": width, "height": height, "capacity": 2, "stride": stride}
     run(device, "warp", height, width, 2, **sizes, image=images, gradients=gradients, pairs=pairs, flow=flow, state=state, data=data)
-    got = unpadded(data.reshape(2, 4, height, -1), width)
+    got = unpadded(data.reshape(2, 3, height, -1), width)
     for (first, second), (u, v), constants in zip(pairs, displacement, got, strict=True):
         map_x, map_y = np.arange(width, dtype=np.float32) + u, np.arange(height, dtype=np.float32)[:, None] + v
         planes = [np.ascontiguousarray(gradients[second, ..., k]) for k in range(3)]
@@ -162,8 +162,6 @@ def test_warp_is_cubic_remap_with_zeros_outside(device, random, height, width):
         assert np.abs(constants[1] - gy).max() < 2e-3
         near = np.abs(u) < 1e6
         assert np.abs(constants[2] - (image - gx * u - gy * v - images[first]))[near].max() < 2e-2
-        squares = constants[0].astype(np.float64) ** 2 + constants[1].astype(np.float64) ** 2
-        assert np.allclose(constants[3], 1 / np.maximum(squares, 1e-30), rtol=1e-5)
 
 
 def test_sorting_network_sorts_every_input_of_zeros_and_ones():
@@ -201,11 +199,11 @@ def test_median_is_opencv_median_exactly_for_listed_pairs_only(device, random, h
     assert np.array_equal(flow[:, 2], before[:, 2], equal_nan=True)
 
 
-def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, state, sequence=4, after_median=False):
+def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, state, sequence=4, after_median=False, num_blocks=5):
     """Run `iterate` on padded arrays (2, n, planes, h, pitch); return (state, pairs that go on, progress)."""
     capacity, height, pitch, width = len(data), *data.shape[2:], device.width
     tile, (halo_x, halo_y) = device.tile, halo_px(num_iterations)
-    grid = (num_tiles(pitch, tile.width, halo_x), num_tiles(height, tile.height, halo_y), capacity)
+    tiles_x, tiles_y = num_tiles(pitch, tile.width, halo_x), num_tiles(height, tile.height, halo_y)
     state = np.array(state, np.int32)
     lists, counts = lists_of(listed, capacity, sequence)
     counts[(sequence + 2) % 3] = 99
@@ -215,6 +213,8 @@ def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, stat
         "height": height,
         "capacity": capacity,
         "stride": height * pitch,
+        "tiles_x": tiles_x,
+        "tiles_y": tiles_y,
         "num_iterations": num_iterations,
         "halo_x": halo_x,
         "halo_y": halo_y,
@@ -231,10 +231,10 @@ def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, stat
         "lists": lists,
         "counts": counts,
         "arrivals": arrivals,
-        "partial_errors": np.full((capacity, grid[0] * grid[1]), np.nan, np.float32),
+        "partial_errors": np.full((capacity, tiles_x * tiles_y), np.nan, np.float32),
         "progress": progress,
     }
-    device.run("iterate", grid, (tile.threads_x, tile.threads_y), addresses(arguments))
+    device.run("iterate", (num_blocks, 1, 1), (tile.threads_x, tile.threads_y), addresses(arguments))
     assert counts[(sequence + 2) % 3] == 0
     assert not arrivals.any()
     goes_on = lists[(sequence + 1) % 3, : counts[(sequence + 1) % 3]]
@@ -243,7 +243,7 @@ def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, stat
 
 def iterations_by_numpy(data, u, p, count, tau=0.25, theta=0.3, lambda_theta=0.045):
     """The iteration of the IPOL article in float64; returns (u, p, squared updates of the last iteration). p is not scaled here."""
-    gx, gy, rho_c, _ = data.astype(np.float64)
+    gx, gy, rho_c = data.astype(np.float64)
     u, p = u.astype(np.float64), p.astype(np.float64)
     grad = gx**2 + gy**2
     for _ in range(count):
@@ -266,7 +266,7 @@ def iterate_inputs(random, height, width, capacity):
     shape = (capacity, height, width)
     gx, gy, rho = random.normal(0, 8, shape), random.normal(0, 8, shape), random.normal(0, 20, shape)
     gx[0, : height // 2], gy[0, : height // 2] = 0, 0  # a flat region: no data term
-    data = np.stack([gx, gy, rho, 1 / np.maximum(gx**2 + gy**2, 1e-30)], axis=1).astype(np.float32)
+    data = np.stack([gx, gy, rho], axis=1).astype(np.float32)
     u = (
         cv2.blur(random.normal(0, 2, (height, width, 2 * capacity)), (3, 3))
         .transpose(2, 0, 1)
@@ -316,16 +316,17 @@ def test_iterations_after_a_median_read_what_it_wrote(random):
     assert np.abs(unpadded(flow[0, 0], 21) - iterations_by_numpy(data[0], u[0], p[0], 2)[0]).max() < 2e-5
 
 
-@pytest.mark.parametrize("order", [BACKWARD, 2, 3])
-def test_result_does_not_depend_on_the_order_of_threads_and_blocks(random, order):
+@pytest.mark.parametrize(("order", "num_blocks"), [(BACKWARD, 5), (2, 1), (3, 7), (4, 1000)])
+def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_number(order, num_blocks):
     results = []
-    for turns in (FORWARD, order):
+    for turns, blocks in ((FORWARD, 5), (order, num_blocks)):
         device = EmulatedDevice(SMALL_TILE, order=turns)
         device.width = 83
         data, u, p = iterate_inputs(np.random.default_rng(5), 61, 83, 2)
         flow, dual = aligned((2, 2, 2, 61, 84)), aligned((2, 2, 4, 61, 84))
         flow[0], dual[0] = padded(u), padded(p)
-        outcome = iterate(device, padded(data), flow, dual, num_iterations=5, threshold=1e-3, listed=[0, 1], state=[0, 0])
+        settings = {"num_iterations": 5, "threshold": 1e-3, "listed": [0, 1], "state": [0, 0], "num_blocks": blocks}
+        outcome = iterate(device, padded(data), flow, dual, **settings)
         results.append((flow, dual, *outcome))
     for first, second in zip(*results, strict=True):
         assert np.array_equal(first, second, equal_nan=isinstance(first, np.ndarray) and first.dtype.kind == "f")

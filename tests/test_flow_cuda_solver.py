@@ -57,6 +57,10 @@ class Emulated:
     def launched(self, kernel):
         return [(grid, arguments) for name, grid, arguments in self.device.launches if name == kernel]
 
+    def iterating(self):
+        """Return for how many pairs each launch of `iterate` has blocks, on a device that holds them all."""
+        return [grid[0] / (arguments["tiles_x"] * arguments["tiles_y"]) for grid, arguments in self.launched("iterate")]
+
 
 def solve(frames, params, pairs=None, *, emulated=None, **settings):
     emulated = emulated or Emulated()
@@ -141,10 +145,9 @@ class TestBatches:
         frames = np.concatenate([moving_texture(3, 36, 50, seed=2), still, moving_texture(2, 36, 50, step=(4, 3), seed=3)])
         pairs = np.array([[0, 1], [3, 4], [5, 6], [1, 2]])
         params = TVL1Params(num_scales=2, num_warps=2)
-        emulated = Emulated()
+        emulated = Emulated(num_multiprocessors=1000)
         together = solve(frames, params, pairs, emulated=emulated)
-        iterations = emulated.launched("iterate")
-        assert {grid[2] for grid, _ in iterations} >= {4, 3}  # the still pair leaves, the others go on
+        assert set(emulated.iterating()) >= {4, 3}  # the still pair leaves, the others go on
         for pair, flow in zip(pairs, together, strict=True):
             assert np.array_equal(solve(frames[pair], params)[0], flow)
         assert not together[1].any()
@@ -232,9 +235,9 @@ class TestSchedule:
         assert (per_warp <= MAX_LAUNCHES_AHEAD + 2).all()
 
     def test_a_device_that_answers_at_once_gets_one_launch_more_than_it_needs(self):
-        emulated = Emulated()
+        emulated = Emulated(num_multiprocessors=1000)
         solve(np.repeat(moving_texture(1, 20, 24), 2, axis=0), TVL1Params(num_scales=1, num_warps=3), emulated=emulated)
-        assert [grid[2] for grid, _ in emulated.launched("iterate")] == [1] * 6
+        assert emulated.iterating() == [1] * 6
 
     def test_a_median_before_each_outer_loop_and_remainders_of_iterations(self):
         emulated = Emulated()
@@ -247,10 +250,16 @@ class TestSchedule:
         assert [arguments["after_median"] for _, arguments in iterations] == [1, 0, 0] * 2
 
     def test_no_launch_after_the_last_pair_has_stopped_asks_for_work(self):
-        emulated = Emulated()
+        emulated = Emulated(num_multiprocessors=1000)
         solve(moving_texture(4, 24, 30), TVL1Params(num_scales=1), emulated=emulated)
-        for (grid, _), (later, following) in pairwise(emulated.launched("iterate")):
-            assert later[2] <= grid[2] or following["sequence"] in {a["sequence"] for _, a in emulated.launched("start_warp")}
+        warps = {arguments["sequence"] for _, arguments in emulated.launched("start_warp")}
+        for (before, after), (_, arguments) in zip(pairwise(emulated.iterating()), emulated.launched("iterate")[1:], strict=True):
+            assert after <= before or arguments["sequence"] in warps
+
+    def test_no_more_blocks_are_launched_than_the_device_is_to_have(self):
+        emulated = Emulated(num_multiprocessors=3)
+        solve(moving_texture(6, 40, 52), BRIEF, emulated=emulated)
+        assert max(grid[0] for grid, _ in emulated.launched("iterate")) == 4 * 3 * SMALL_TILE.blocks_per_sm
 
 
 class TestPlan:
@@ -396,7 +405,7 @@ from flowkit.flow.cuda_kernels import TileShape
 from flowkit.flow.params import TVL1Params
 
 class IdleDevice:
-    name, tile = "idle", TileShape()
+    name, tile, num_multiprocessors = "idle", TileShape(), 1
     def free_bytes(self): return 1 << 40
     def allocate(self, num_bytes): return 256
     def allocate_pinned(self, num_bytes): return PinnedMemory(np.zeros(num_bytes, np.uint8), 256)

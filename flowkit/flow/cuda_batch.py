@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowkit.flow.cuda_device import ComputeDevice, Grid
 
 MAX_LAUNCHES_AHEAD = 8  # of the launch that the device is known to have begun
+BLOCKS_PER_PLACE = 4  # blocks of `iterate` for each that the GPU holds at once: one that began late has less to do than all
 PIXEL_BLOCK = (32, 8)  # threads of the kernels with a pixel each
 
 
@@ -38,7 +39,8 @@ class BatchLane:
 
     def __init__(self, device: ComputeDevice, plan: BatchPlan) -> None:
         self._plan = plan
-        self._tile = device.tile
+        self._tile = tile = device.tile
+        self._max_blocks = BLOCKS_PER_PLACE * device.num_multiprocessors * tile.blocks_per_sm
         self._frame_shape = plan.levels[0].height, plan.levels[0].width
         self._stream = device.open_stream()
         self._addresses = {name: device.allocate(size) for name, size in plan.arrays(self._tile).items()}
@@ -226,11 +228,14 @@ class BatchLane:
     def _launch_iterations(self, level: Level, listed: int, sequence: int, *, num_iterations: int, after_median: bool) -> None:
         at, params, tile = self._addresses, self._plan.params, self._tile
         halo_x, halo_y = halo_px(num_iterations)
+        tiles_x, tiles_y = num_tiles(level.pitch, tile.width, halo_x), num_tiles(level.height, tile.height, halo_y)
         self._launch(
             "iterate",
-            (num_tiles(level.pitch, tile.width, halo_x), num_tiles(level.height, tile.height, halo_y), listed),
+            (min(listed * tiles_x * tiles_y, self._max_blocks), 1, 1),
             (tile.threads_x, tile.threads_y),
             **self._level_arguments(level),
+            tiles_x=tiles_x,
+            tiles_y=tiles_y,
             num_iterations=num_iterations,
             halo_x=halo_x,
             halo_y=halo_y,

@@ -63,6 +63,7 @@ class ComputeDevice(Protocol):
 
     name: str
     tile: TileShape
+    num_multiprocessors: int
 
     def free_bytes(self) -> int:
         """Return how much device memory is free."""
@@ -119,6 +120,7 @@ class CudaDevice:
             self._device = Device(index)
             self._device.set_current()
             self.name = self._device.name
+            self.num_multiprocessors = int(self._device.properties.multiprocessor_count)
             major, minor = self._device.compute_capability
             code, code_type = cached_kernels(10 * major + minor, tile)
             self._module = ObjectCode.from_cubin(code) if code_type == "cubin" else ObjectCode.from_ptx(code)

@@ -114,7 +114,7 @@ class BatchPlan:
             "frames": self.max_frames * self.frame_bytes,
             "gradients": self.max_frames * pixels * 16,
             "flow": 2 * self.max_pairs * 2 * self.stride * 4,
-            "data": self.max_pairs * 4 * self.stride * 4,
+            "data": self.max_pairs * 3 * self.stride * 4,
             "dual": 2 * self.max_pairs * 4 * self.stride * 4,
             "output": self.max_pairs * self.output_bytes_per_pair,
             "pairs": self.max_pairs * 8,
@@ -129,7 +129,7 @@ class BatchPlan:
         return sizes
 
     def device_bytes(self, tile: TileShape) -> int:
-        """Return the device memory of one batch in flight: about 91 bytes a pixel and pair."""
+        """Return the device memory of one batch in flight: about 87 bytes a pixel and pair."""
         return sum(self.arrays(tile).values())
 
 

@@ -10,7 +10,7 @@
 //   images     float   [frame][h][w]          one array per pyramid level
 //   gradients  float4  [frame][h][w]          (I, Ix, Iy, 0), so that a tap of the warp is one 16-byte load
 //   flow       float   [2 halves][N][2][stride]   u, v
-//   data       float   [N][4][stride]             I1wx, I1wy, rho_c, 1/|grad|^2
+//   data       float   [N][3][stride]             I1wx, I1wy, rho_c
 //   dual       float   [2 halves][N][4][stride]   theta * (p11, p12, p21, p22)
 // A plane of `flow`, `data` and `dual` is padded: its rows are `pitch` = w rounded up to 4 floats long, and the image stands
 // at their right end, so that the right border lies on a 16-byte boundary. X counts padded columns: X = x + pitch - w.
@@ -18,7 +18,8 @@
 //
 // Which pairs still iterate. Launch number s of `iterate` (`sequence`) works on the pairs in list s % 3 and appends those that
 // go on to list (s + 1) % 3, while the counter of list (s + 2) % 3 is cleared for the launch after. No list is read and written
-// in one launch, and the host need not know a count: it launches for the last one it saw, and surplus blocks return at once.
+// in one launch, and the host need not know a count: it launches ahead, and blocks take what the list holds. Most launches
+// find few pairs left or none, so `iterate` has about as many blocks as the GPU holds at once, and each takes tile after tile.
 
 #ifndef THREADS_X  // a block of `iterate`: THREADS_X x THREADS_Y threads, each with 4 x 4 pixels in registers
 #define THREADS_X 16
@@ -138,7 +139,7 @@ __device__ __forceinline__ void cubic_weights(float t, float* weights) {
 
 // I1 and its gradient at x + u(x), zero outside the image, and from them the constants of the data term:
 // rho_c = I1w - I1wx * u1 - I1wy * u2 - I0. Reads 12 bytes a pixel and 16 taps of 16 bytes (through the caches about 16 to 32
-// bytes of memory traffic), writes 16; once per pair and warp.
+// bytes of memory traffic), writes 12; once per pair and warp.
 extern "C" __global__ void warp(int width, int height, int capacity, int stride, const float* image, const float4* gradients,
                                 const int2* pairs, float* flow, const int* state, float* data) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y, pair = blockIdx.z;
@@ -161,11 +162,9 @@ extern "C" __global__ void warp(int width, int height, int capacity, int stride,
       warped = fmaf(weight, tap.x, warped), warped_x = fmaf(weight, tap.y, warped_x), warped_y = fmaf(weight, tap.z, warped_y);
     }
   const float first = image[((long long)frames.x * height + y) * width + x];
-  float* target = data + (long long)pair * 4 * stride + at;
+  float* target = data + (long long)pair * 3 * stride + at;
   target[0] = warped_x, target[stride] = warped_y;
   target[2 * stride] = warped - warped_x * u - warped_y * v - first;
-  // A vanishing gradient makes this huge, the clipped step then moves by lambda * theta * gradient: nothing.
-  target[3 * stride] = 1.f / fmaxf(warped_x * warped_x + warped_y * warped_y, 1e-30f);
 }
 
 // ---- Median --------------------------------------------------------------------------------------------------------------
@@ -333,8 +332,8 @@ __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int t
     UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++) {
       const float ux = (i < 3 ? p.u[j][i < 3 ? i + 1 : 3] : right_u[j]) - p.u[j][i], uy = (j < 3 ? p.u[j < 3 ? j + 1 : 3][i] : below_u[i]) - p.u[j][i];
       const float vx = (i < 3 ? p.v[j][i < 3 ? i + 1 : 3] : right_v[j]) - p.v[j][i], vy = (j < 3 ? p.v[j < 3 ? j + 1 : 3][i] : below_v[i]) - p.v[j][i];
-      const float shrink_u = 1.f / fmaf(tau_over_theta, sqrtf(fmaf(ux, ux, uy * uy)), 1.f);
-      const float shrink_v = 1.f / fmaf(tau_over_theta, sqrtf(fmaf(vx, vx, vy * vy)), 1.f);
+      const float norm_u = fmaf(tau_over_theta, sqrtf(fmaf(ux, ux, uy * uy)), 1.f), norm_v = fmaf(tau_over_theta, sqrtf(fmaf(vx, vx, vy * vy)), 1.f);
+      const float both = 1.f / (norm_u * norm_v), shrink_u = both * norm_v, shrink_v = both * norm_u;  // one reciprocal for two
       p.p11[j][i] = fmaf(tau, ux, p.p11[j][i]) * shrink_u, p.p12[j][i] = fmaf(tau, uy, p.p12[j][i]) * shrink_u;
       p.p21[j][i] = fmaf(tau, vx, p.p21[j][i]) * shrink_v, p.p22[j][i] = fmaf(tau, vy, p.p22[j][i]) * shrink_v;
     }
@@ -379,95 +378,102 @@ __device__ __forceinline__ void store_row(float* plane, float4 q, bool left, boo
   else if (right) __stcg((float2*)(plane + 2), make_float2(q.z, q.w));
 }
 
-// `num_iterations` iterations of every listed pair: block (tile x, tile y, position in the list). After a median the newest flow
-// is in the other half. Per pixel and launch 40 bytes read and 24 written, and the overlap read twice; about 40 instructions a
-// pixel and iteration, two barriers an iteration.
+// `num_iterations` iterations of every listed pair, tile by tile: the blocks, in one dimension, share the tiles of all pairs. After a
+// median the newest flow is in the other half. Per pixel and launch 36 bytes read and 24 written, and the overlap read twice; about
+// 40 instructions a pixel and iteration, two barriers an iteration.
 // The last block of a pair to finish settles it: newest halves, and whether the pair goes on.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
-iterate(int width, int height, int capacity, int stride, int num_iterations, int halo_x, int halo_y, int after_median, int sequence,
-        float lambda_theta, float tau, float tau_over_theta, float threshold, const float* data, float* dual, float* flow, int* state,
-        int* lists, int* counts, int* arrivals, float* partial_errors, unsigned long long* progress) {
+iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_y, int num_iterations, int halo_x, int halo_y,
+        int after_median, int sequence, float lambda_theta, float tau, float tau_over_theta, float threshold, const float* data,
+        float* dual, float* flow, int* state, int* lists, int* counts, int* arrivals, float* partial_errors,
+        unsigned long long* progress) {
   __shared__ Edges edges;
   __shared__ bool is_last;
   const int tx = threadIdx.x, ty = threadIdx.y, thread = ty * THREADS_X + tx;
   const int now = sequence % 3, next = (sequence + 1) % 3, num_listed = counts[now];
-  if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0 && thread == 0) {
+  if (blockIdx.x == 0 && thread == 0) {
     counts[(sequence + 2) % 3] = 0;
     *(volatile unsigned long long*)progress = (unsigned long long)sequence << 32 | (unsigned)num_listed;  // the host's pinned memory
   }
-  if ((int)blockIdx.z >= num_listed) return;
-  const int pair = lists[now * capacity + blockIdx.z], pair_state = state[pair];
-  const int flow_half = (pair_state & FLOW_HALF ? 1 : 0) ^ (after_median ? 1 : 0), dual_half = pair_state & DUAL_HALF ? 1 : 0;
-  const bool dual_is_zero = pair_state & DUAL_IS_ZERO;
-
-  const int pitch = pitch_of(width), shift = pitch - width;
-  const Span across = tile_span(blockIdx.x, gridDim.x, pitch, TILE_WIDTH, halo_x), down = tile_span(blockIdx.y, gridDim.y, height, TILE_HEIGHT, halo_y);
-  const int X = across.origin + 4 * tx, y = down.origin + 4 * ty;  // of this thread's patch
-  const int first_column = shift - X, first_row = -y;              // of the patch, that lie in the image
-  Patch p;
-  {
-    const float* p_old = dual_of(dual, dual_half, capacity, pair, stride);
-    const float* u_old = flow_of(flow, flow_half, capacity, pair, stride);
-    const float* constants = data + (long long)pair * 4 * stride;
-    UNROLL for (int j = 0; j < 4; j++) {
-      const bool inside = X >= 0 && y + j >= 0;
-      const int at = (y + j) * pitch + X;
-      set_row(p.u, j, load_row(u_old + at, inside)), set_row(p.v, j, load_row(u_old + stride + at, inside));
-      set_row(p.gx, j, load_row(constants + at, inside)), set_row(p.gy, j, load_row(constants + stride + at, inside));
-      set_row(p.rho, j, load_row(constants + 2 * stride + at, inside)), set_row(p.inverse, j, load_row(constants + 3 * stride + at, inside));
-      const bool with_dual = inside && !dual_is_zero;
-      set_row(p.p11, j, load_row(p_old + at, with_dual)), set_row(p.p12, j, load_row(p_old + stride + at, with_dual));
-      set_row(p.p21, j, load_row(p_old + 2 * stride + at, with_dual)), set_row(p.p22, j, load_row(p_old + 3 * stride + at, with_dual));
+  const int pitch = pitch_of(width), shift = pitch - width, num_tiles = tiles_x * tiles_y;
+#pragma unroll 1
+  for (int item = blockIdx.x; item < num_listed * num_tiles; item += gridDim.x) {
+    const int slot = item / num_tiles, tile = item - slot * num_tiles, tile_y = tile / tiles_x, tile_x = tile - tile_y * tiles_x;
+    const int pair = lists[now * capacity + slot], pair_state = state[pair];
+    const int flow_half = (pair_state & FLOW_HALF ? 1 : 0) ^ (after_median ? 1 : 0), dual_half = pair_state & DUAL_HALF ? 1 : 0;
+    const bool dual_is_zero = pair_state & DUAL_IS_ZERO;
+    const Span across = tile_span(tile_x, tiles_x, pitch, TILE_WIDTH, halo_x), down = tile_span(tile_y, tiles_y, height, TILE_HEIGHT, halo_y);
+    const int X = across.origin + 4 * tx, y = down.origin + 4 * ty;  // of this thread's patch
+    const int first_column = shift - X, first_row = -y;              // of the patch, that lie in the image
+    Patch p;
+    {
+      const float* p_old = dual_of(dual, dual_half, capacity, pair, stride);
+      const float* u_old = flow_of(flow, flow_half, capacity, pair, stride);
+      const float* constants = data + (long long)pair * 3 * stride;
+      UNROLL for (int j = 0; j < 4; j++) {
+        const bool inside = X >= 0 && y + j >= 0;
+        const int at = (y + j) * pitch + X;
+        set_row(p.u, j, load_row(u_old + at, inside)), set_row(p.v, j, load_row(u_old + stride + at, inside));
+        set_row(p.gx, j, load_row(constants + at, inside)), set_row(p.gy, j, load_row(constants + stride + at, inside));
+        set_row(p.rho, j, load_row(constants + 2 * stride + at, inside));
+        const bool with_dual = inside && !dual_is_zero;
+        set_row(p.p11, j, load_row(p_old + at, with_dual)), set_row(p.p12, j, load_row(p_old + stride + at, with_dual));
+        set_row(p.p21, j, load_row(p_old + 2 * stride + at, with_dual)), set_row(p.p22, j, load_row(p_old + 3 * stride + at, with_dual));
+      }
     }
-  }
-  if (first_column > 0) {  // nobody writes the padding left of the image; nothing may come from there
-    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 3; i++)
-      if (i < first_column) p.u[j][i] = p.v[j][i] = p.gx[j][i] = p.gy[j][i] = p.rho[j][i] = p.inverse[j][i] = 0;
-    clear_dual_outside(p, first_column, 0);
-  }
-  const float4 zero = make_float4(0, 0, 0, 0);
-  if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = zero;
-  if (ty == 0) edges.p12[0][tx] = edges.p22[0][tx] = zero;
-  share_dual(p, edges, tx, ty);
+    if (first_column > 0) {  // nobody writes the padding left of the image; nothing may come from there
+      UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 3; i++)
+        if (i < first_column) p.u[j][i] = p.v[j][i] = p.gx[j][i] = p.gy[j][i] = p.rho[j][i] = 0;
+      clear_dual_outside(p, first_column, 0);
+    }
+    // A vanishing gradient makes this huge; the clipped step then moves by lambda * theta * gradient: nothing.
+    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++)
+      p.inverse[j][i] = 1.f / fmaxf(fmaf(p.gx[j][i], p.gx[j][i], p.gy[j][i] * p.gy[j][i]), 1e-30f);
+    __syncthreads();  // the sums of the last tile, which lie where edges do, have been read
+    const float4 zero = make_float4(0, 0, 0, 0);
+    if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = zero;
+    if (ty == 0) edges.p12[0][tx] = edges.p22[0][tx] = zero;
+    share_dual(p, edges, tx, ty);
 
 #pragma unroll 1
-  for (int i = 1; i < num_iterations; i++) iteration<false>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, 0);
-  unsigned counted = 0;
-  UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++)
-    counted |= (unsigned)(X + i >= max(across.low, shift) && X + i < across.high && y + j >= down.low && y + j < down.high) << (4 * j + i);
-  const float error = iteration<true>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, counted);
+    for (int i = 1; i < num_iterations; i++) iteration<false>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, 0);
+    unsigned counted = 0;
+    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++)
+      counted |= (unsigned)(X + i >= max(across.low, shift) && X + i < across.high && y + j >= down.low && y + j < down.high) << (4 * j + i);
+    const float error = iteration<true>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, counted);
 
-  {
-    float* p_new = dual_of(dual, dual_half ^ 1, capacity, pair, stride);
-    float* u_new = flow_of(flow, flow_half ^ 1, capacity, pair, stride);
-    const bool left = X >= across.low && X < across.high, right = X + 2 >= across.low && X + 2 < across.high;
-    UNROLL for (int j = 0; j < 4; j++) if (y + j >= down.low && y + j < down.high) {
-      const int at = (y + j) * pitch + X;
-      store_row(u_new + at, row_of(p.u, j), left, right), store_row(u_new + stride + at, row_of(p.v, j), left, right);
-      store_row(p_new + at, row_of(p.p11, j), left, right), store_row(p_new + stride + at, row_of(p.p12, j), left, right);
-      store_row(p_new + 2 * stride + at, row_of(p.p21, j), left, right), store_row(p_new + 3 * stride + at, row_of(p.p22, j), left, right);
+    {
+      float* p_new = dual_of(dual, dual_half ^ 1, capacity, pair, stride);
+      float* u_new = flow_of(flow, flow_half ^ 1, capacity, pair, stride);
+      const bool left = X >= across.low && X < across.high, right = X + 2 >= across.low && X + 2 < across.high;
+      UNROLL for (int j = 0; j < 4; j++) if (y + j >= down.low && y + j < down.high) {
+        const int at = (y + j) * pitch + X;
+        store_row(u_new + at, row_of(p.u, j), left, right), store_row(u_new + stride + at, row_of(p.v, j), left, right);
+        store_row(p_new + at, row_of(p.p11, j), left, right), store_row(p_new + stride + at, row_of(p.p12, j), left, right);
+        store_row(p_new + 2 * stride + at, row_of(p.p21, j), left, right), store_row(p_new + 3 * stride + at, row_of(p.p22, j), left, right);
+      }
+    }
+
+    float* scratch = &edges.p11[0][0].x;
+    const float block_error = block_sum(error, scratch, thread);
+    float* partial = partial_errors + (long long)pair * num_tiles;
+    if (thread == 0) {
+      partial[tile] = block_error;
+      __threadfence();  // the sum is there before this tile counts as arrived
+      is_last = atomicAdd(arrivals + pair, 1) == num_tiles - 1;
+      __threadfence();
+    }
+    __syncthreads();
+    if (!is_last) continue;
+    float total = 0;
+    for (int i = thread; i < num_tiles; i += THREADS) total += __ldcg(partial + i);  // past L1, which other blocks do not update
+    total = block_sum(total, scratch, thread);
+    if (thread == 0) {
+      arrivals[pair] = 0;
+      state[pair] = (flow_half ^ 1 ? FLOW_HALF : 0) | (dual_half ^ 1 ? DUAL_HALF : 0);
+      if (total > threshold) lists[next * capacity + atomicAdd(counts + next, 1)] = pair;
     }
   }
-
-  float* scratch = &edges.p11[0][0].x;
-  const float block_error = block_sum(error, scratch, thread);
-  const int num_tiles = gridDim.x * gridDim.y;
-  float* partial = partial_errors + (long long)pair * num_tiles;
-  if (thread == 0) {
-    partial[blockIdx.y * gridDim.x + blockIdx.x] = block_error;
-    __threadfence();  // the sum is there before this block counts as arrived
-    is_last = atomicAdd(arrivals + pair, 1) == num_tiles - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  if (!is_last) return;
-  float total = 0;
-  for (int i = thread; i < num_tiles; i += THREADS) total += __ldcg(partial + i);  // past L1, which other blocks do not update
-  total = block_sum(total, scratch, thread);
-  if (thread) return;
-  arrivals[pair] = 0;
-  state[pair] = (flow_half ^ 1 ? FLOW_HALF : 0) | (dual_half ^ 1 ? DUAL_HALF : 0);
-  if (total > threshold) lists[next * capacity + atomicAdd(counts + next, 1)] = pair;
 }
 
 // ---- Results -------------------------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ class EmulatedDevice:
         A kernel that fails, as a GPU's fault would, when it comes to run.
     released : threading.Event, optional
         Until it is set, streams that are polled do nothing.
+    num_multiprocessors : int
+        As many blocks as so many would hold are launched; with one, a block of `iterate` has many tiles.
     """
 
     name = "emulated device"
@@ -112,8 +114,10 @@ class EmulatedDevice:
         free_bytes: int = 1 << 40,
         fail_at: str = "",
         released: threading.Event | None = None,
+        num_multiprocessors: int = 1,
     ) -> None:
         self.tile = tile
+        self.num_multiprocessors = num_multiprocessors
         self.order = order
         self.operations_per_poll = operations_per_poll
         self.fail_at = fail_at
