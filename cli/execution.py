@@ -20,6 +20,7 @@ _FIELDS = {
     "checkpoint_activations": "checkpoint_activations",
     "crop_on": "crop_on",
     "workers": "num_workers",
+    "videos_per_pass": "videos_per_pass",
     "checkpoint_steps": "checkpoint_steps",
 }
 
@@ -61,6 +62,12 @@ def training_options(command: Command) -> Command:
             ),
             click.option(
                 "--workers", type=click.IntRange(min=0), help="Processes that read clips.  [default: 0 on a CPU, cores - 1 on CUDA]"
+            ),
+            click.option(
+                "--videos-per-pass",
+                type=click.IntRange(min=1),
+                help="Clips that go through the network together, in whole BN groups, whose statistics stay their own.  "
+                "[default: one group on a CPU; on CUDA what memory holds, up to 160 frames]",
             ),
             click.option(
                 "--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes."

@@ -49,6 +49,10 @@ class Execution:
     num_workers : int, optional
         Processes that read and crop. Default: none on a CPU, where they would take the cores the network needs; on CUDA all cores but
         one, at most 16.
+    videos_per_pass : int, optional
+        Training clips that go through the network together: whole groups of those that share batch statistics, which stay those of
+        each group; at least one group. Default: one group on a CPU; on CUDA as many as memory holds, up to about 160 frames, since a
+        GPU does not notice that there are more while it has few.
     channels_last : bool
         Keep images as (H, W, C) in memory: faster on all devices measured.
     checkpoint_seconds : float
@@ -70,6 +74,7 @@ class Execution:
     checkpoint_activations: bool = False
     crop_on: CropOn = "auto"
     num_workers: int | None = None
+    videos_per_pass: int | None = None
     channels_last: bool = True
     checkpoint_seconds: float = 120.0
     checkpoint_steps: int | None = None
@@ -82,8 +87,10 @@ class Execution:
                 raise ParameterError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
         if self.num_workers is not None and self.num_workers < 0:
             raise ParameterError(f"num_workers must be at least 0, got {self.num_workers!r}")
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise ParameterError(f"checkpoint_steps must be at least 1, got {self.checkpoint_steps!r}")
+        for name in ("checkpoint_steps", "videos_per_pass"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name} must be at least 1, got {value!r}")
         if not 0 <= self.rank < self.world:
             raise ParameterError(f"rank must be in [0, {self.world}), got {self.rank!r}")
 

@@ -26,6 +26,7 @@ from flowkit.model.optimiser import (
 )
 from flowkit.model.phases import build_network, stream_logits
 from flowkit.model.ranks import any_rank, average_moments, sum_gradients, summed, wait
+from flowkit.model.resnet import set_groups
 from flowkit.model.sampling import network_seed
 from flowkit.model.transforms import normalise_flow, normalise_rgb
 
@@ -40,7 +41,13 @@ if TYPE_CHECKING:
     from flowkit.model.events import TrainEvent
     from flowkit.model.execution import Execution
     from flowkit.model.phase_folder import PhaseFolder
+    from flowkit.model.recipes import TrainConfig
     from flowkit.model.stresnet import SingleStream, STResNet
+
+
+FRAME_BYTES = 0.094 * 2**30  # of activations, for a frame of 224 px through one ResNet-50
+FULL_FRAMES = 160  # of each stream: many enough that a large GPU is busy
+MEMORY_SHARE = 0.6  # of what is free, for activations by that estimate
 
 
 class PhaseRun:
@@ -85,6 +92,7 @@ class PhaseRun:
             compile_in_place(self.network)
         self.optimiser = make_optimiser(self.network, self.config, scaled_loss=execution.amp == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
+        self.groups_per_pass = groups_per_pass(self.config, self.network, execution, self.device)
         self.step = 0
         self.changes: tuple[str, ...] = ()
         if checkpoint is not None:
@@ -163,8 +171,8 @@ class PhaseRun:
         set_running_moment_share(self.network, running_moment_share(config, self.step, len(mine)))
         self.optimiser.zero_grad()
         totals: dict[str, Tensor] = {}
-        for sub_batch in mine:
-            for name, value in self._sub_batch(next(batches), sub_batch).items():
+        for start in range(0, len(mine), self.groups_per_pass):
+            for name, value in self._pass(batches, mine[start : start + self.groups_per_pass]).items():
                 totals[name] = totals[name] + value if name in totals else value
         batches.look_ahead()  # below, the host waits for the device
         sum_gradients(self.network, world)
@@ -182,11 +190,15 @@ class PhaseRun:
         self.step += 1
         return line
 
-    def _sub_batch(self, batch: Batch | StoredBatch, sub_batch: int) -> dict[str, Tensor]:
-        """Add one sub-batch's gradients; return its share of losses and training accuracies."""
-        config, labels = self.config, batch.labels
-        rgb, flow = self._inputs(batch)
-        torch.manual_seed(network_seed(config.seed, config.phase, self.step, sub_batch))  # dropout
+    def _pass(self, batches: DeviceBatches[Batch | StoredBatch], sub_batches: range) -> dict[str, Tensor]:
+        """Add the gradients of the next sub-batches; return their share of losses and training accuracies."""
+        config = self.config
+        given = [next(batches) for _ in sub_batches]
+        labels = torch.cat([batch.labels for batch in given])
+        rgb, flow = (_joined(list(parts)) for parts in zip(*map(self._inputs, given), strict=True))
+        seeds = [network_seed(config.seed, config.phase, self.step, sub_batch) for sub_batch in sub_batches]
+        set_groups(self.network, seeds)
+        torch.manual_seed(seeds[0])  # dropout
         with self.execution.autocast(self.device), self._compiled_or_not():
             logits = stream_logits(self.network, rgb, flow)
         losses = stream_losses(logits, labels, num_videos=config.batch)
@@ -219,9 +231,13 @@ class PhaseRun:
                 for name, parameter in self.network.named_parameters()
                 if self.optimiser.state[parameter].get("momentum_buffer") is not None
             }
-            environment = self.execution.environment(self.device)
+            environment = self._environment()
             scaler = self.scaler.state_dict()
             self.folder.write_checkpoint(Checkpoint(self.provenance, self.step, self._network_state(), momentum, environment, scaler))
+
+    def _environment(self) -> dict[str, str | int | bool]:
+        """Return all that may change the last digits."""
+        return {**self.execution.environment(self.device), "videos_per_pass": self.groups_per_pass * self.config.bn_group}
 
     def _network_state(self) -> dict[str, Tensor]:
         return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
@@ -245,7 +261,7 @@ class PhaseRun:
             self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         if checkpoint.scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint.scaler)
-        here = self.execution.environment(self.device)
+        here = self._environment()
         self.changes = tuple(
             f"{name} was {checkpoint.environment.get(name)}, now {value}"
             for name, value in here.items()
@@ -253,10 +269,34 @@ class PhaseRun:
         )
 
 
+def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execution: Execution, device: torch.device) -> int:
+    """Return how many sub-batches go through the network together.
+
+    Notes
+    -----
+    Batch statistics and dropout stay those of each sub-batch, so it is a matter of speed and memory, and of the last digits. What a frame
+    takes was measured at full width: .094 GiB in float32 (specs 8.3), half of that in half precision.
+    """
+    if execution.compile and config.phase == "motion" and config.network.motion_dropout:
+        return 1  # each group's dropout has a seed of its own, which a compiled network cannot set
+    if execution.videos_per_pass is not None:
+        return max(1, execution.videos_per_pass // config.bn_group)
+    if device.type != "cuda":
+        return 1
+    num_streams = 2 if config.phase.startswith("st-resnet") else 1
+    shape = config.network
+    frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
+    frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
+    gradients_and_momentum = 8 * sum(parameter.numel() for parameter in network.parameters())
+    room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] - gradients_and_momentum)
+    frames_a_group = config.bn_group * config.num_samples * num_streams
+    return int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_a_group))
+
+
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     """Return the parts of a batch as one; None where the phase has no such stream."""
     given = [part for part in parts if part is not None]
-    return torch.cat(given) if given else None
+    return (torch.cat(given) if len(given) > 1 else given[0]) if given else None
 
 
 class _Metrics:

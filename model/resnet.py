@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from flowkit.model.config import STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowkit.model.config import STResNetConfig, TemporalInit, TemporalPadding
 
@@ -150,6 +150,24 @@ def inflate(weight: Tensor, temporal_init: TemporalInit) -> Tensor:
     return functional.pad(taps, (0, 0, 0, 0, 1, 1))
 
 
+class GroupedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the statistics, in training, of each of `num_groups` equal parts of the batch by itself.
+
+    The same as the parts one after another, running moments included, where all else in the network runs once for all of them.
+    """
+
+    num_groups = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W), N a multiple of `num_groups`."""
+        if self.num_groups == 1 or not self.training:
+            return super().forward(x)
+        parts = []
+        for part in x.chunk(self.num_groups):
+            parts.append(super().forward(part))
+        return torch.cat(parts)
+
+
 class Bottleneck(nn.Module):
     """One residual unit, 1x1 - 3x3 - 1x1, returning the sum before its ReLU.
 
@@ -233,6 +251,7 @@ class ResidualStream(nn.Module):
         self.config = config
         self.temporal = temporal
         self.dropout = dropout
+        self.group_seeds: tuple[int, ...] = ()
         self.checkpoint_activations = checkpoint_activations
         self.conv1 = nn.Conv2d(in_channels, config.base_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = _batch_norm(config.base_width)
@@ -334,7 +353,7 @@ class ResidualStream(nn.Module):
             x = functional.avg_pool2d(x, (min(window, x.shape[2]), min(window, x.shape[3])), stride=1)
         if pools_time and self.config.temporal_pool_position == "after_pool5":
             x = temporal_max_pool(x, num_frames)
-        x = functional.dropout(x, self.dropout, self.training)
+        x = self._dropped(x)
         return by_clip(self.fc(x.mean((2, 3))), pooled_length(num_frames) if pools_time else num_frames)
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
@@ -344,6 +363,16 @@ class ResidualStream(nn.Module):
             x = functional.relu(self.unit_a(stage, x, num_frames))
             x = self.units_from_b(stage, x, x, num_frames)
         return self.head(x, num_frames)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Apply dropout, drawn for each group from its own seed where there are several."""
+        if not (self.training and self.dropout and self.group_seeds):  # in this order: a network that is compiled holds seeds fixed
+            return functional.dropout(x, self.dropout, self.training)
+        parts = []
+        for seed, part in zip(self.group_seeds, x.chunk(len(self.group_seeds)), strict=True):
+            torch.manual_seed(seed)
+            parts.append(functional.dropout(part, self.dropout))
+        return torch.cat(parts)
 
     def _units(self, stage: int) -> nn.ModuleList:
         units = getattr(self, f"layer{stage + 1}")
@@ -378,8 +407,25 @@ def temporal_max_pool(x: Tensor, num_frames: int) -> Tensor:
     return pooled.transpose(1, 2).flatten(0, 1)
 
 
-def _batch_norm(num_channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(num_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+def set_groups(network: nn.Module, seeds: Sequence[int]) -> None:
+    """Let the next forward pass in training take several equal groups of clips, each with batch statistics and dropout of its own.
+
+    Parameters
+    ----------
+    network : Module
+        With `ResidualStream` in it.
+    seeds : sequence of int
+        Of each group's dropout. With one group, what is drawn is the caller's to seed.
+    """
+    for module in network.modules():
+        if isinstance(module, GroupedBatchNorm):
+            module.num_groups = len(seeds)
+        elif isinstance(module, ResidualStream):
+            module.group_seeds = tuple(seeds) if len(seeds) > 1 else ()
+
+
+def _batch_norm(num_channels: int) -> GroupedBatchNorm:
+    return GroupedBatchNorm(num_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
 
 
 def _recomputation_contexts(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

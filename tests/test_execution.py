@@ -10,8 +10,10 @@ from flowkit.errors import DeviceError, ParameterError
 from flowkit.model import events
 from flowkit.model.checkpoint import load_checkpoint
 from flowkit.model.execution import Execution, compile_in_place
-from flowkit.model.phases import phase_folder
-from flowkit.model.recipes import PHASES
+from flowkit.model.loop import groups_per_pass
+from flowkit.model.phases import build_network, phase_folder
+from flowkit.model.recipes import PHASES, make_configs
+from flowkit.model.resnet import GroupedBatchNorm
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -60,6 +62,69 @@ def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop_on", ["host", "device"])
+def test_groups_that_share_a_pass_are_trained_as_one_after_another(root, crop_on):
+    """Each with its own batch statistics, running moments and dropout; after a step all is the same but for rounding."""
+    settings = {"overrides": {"batch": 12, "bn_group": 3, "steps": 1, "lr": 0.01, "input_size": 64, "motion.motion_dropout": 0.5}}
+    run(root, **settings, run="alone", execution=Execution(device="cpu", crop_on=crop_on))
+    run(root, **settings, execution=Execution(device="cpu", crop_on=crop_on, videos_per_pass=10))  # a pass of three groups and one of one
+    assert environment(root, "motion")["videos_per_pass"] == 9
+    for phase in PHASES:
+        alone, joined = metrics(root, phase, "alone"), metrics(root, phase)
+        for name in alone[0]:
+            near = 1e-5 if phase in ("appearance", "motion") else 1e-2  # the others start from what is a little different already
+            assert [line[name] for line in joined] == pytest.approx([line[name] for line in alone], rel=near), (phase, name)
+        expected, got = ({key: x.double() for key, x in weights(root, phase, name).items()} for name in ("alone", "default"))
+        difference = torch.stack([torch.linalg.norm(got[name] - x) for name, x in expected.items()]).norm()
+        assert difference <= (1e-3 if near < 1e-2 else 1e-2) * torch.stack([torch.linalg.norm(x) for x in expected.values()]).norm(), phase
+
+
+@pytest.mark.parametrize(("num_groups", "shape"), [(1, (3, 5, 4, 4)), (3, (9, 4, 5, 3)), (4, (4, 7, 2, 3)), (2, (10, 1, 1, 1))])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups, shape, memory_format):
+    torch.manual_seed(0)
+    grouped, plain = (GroupedBatchNorm(shape[1], momentum=0.3).train() for _ in range(2))
+    grouped.num_groups = num_groups
+    x = torch.randn(shape).to(memory_format=memory_format)
+    gradient = torch.randn(shape).to(memory_format=memory_format)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    together = grouped(inputs[0])
+    apart = torch.cat([plain(part) for part in inputs[1].chunk(num_groups)])
+    together.backward(gradient)
+    apart.backward(gradient)
+    assert torch.equal(together, apart)
+    assert together.is_contiguous(memory_format=memory_format)
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+    assert torch.equal(grouped.weight.grad, plain.weight.grad)
+    assert all(torch.equal(*both) for both in zip(grouped.buffers(), plain.buffers(), strict=True))
+    expected = (x[: len(x) // num_groups] - x[: len(x) // num_groups].mean((0, 2, 3), keepdim=True)).flatten()
+    assert expected @ together[: len(x) // num_groups].flatten().detach() > 0  # of the first group's own moments
+    grouped.eval()
+    assert torch.equal(grouped(x), plain.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("execution", "phase", "free", "expected"),
+    [
+        ({"device": "cpu"}, "st-resnet", 0, 1),
+        ({"device": "cpu", "videos_per_pass": 3}, "st-resnet", 0, 1),
+        ({"device": "cpu", "videos_per_pass": 70}, "st-resnet", 0, 17),
+        ({"device": "cuda"}, "st-resnet", 140, 8),  # 32 clips of 5 frames
+        ({"device": "cuda"}, "appearance", 140, 5),  # 160 frames
+        ({"device": "cuda", "amp": "bf16"}, "st-resnet", 16, 4),
+        ({"device": "cuda"}, "st-resnet", 16, 2),
+        ({"device": "cuda", "checkpoint_activations": True}, "st-resnet", 16, 6),
+        ({"device": "cuda"}, "st-resnet", 2, 1),
+        ({"device": "cuda", "compile": True}, "motion", 140, 1),
+    ],
+)
+def test_as_many_groups_share_a_pass_as_memory_holds(monkeypatch, execution, phase, free, expected):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (int(free * 2**30), 0))
+    config = make_configs("paper", num_classes=101, num_videos=1000, short_side=256)[phase]
+    network = build_network(config) if free in (2, 16) else torch.nn.Identity()
+    assert groups_per_pass(config, network, Execution(**execution), torch.device(execution["device"])) == expected
 
 
 @pytest.mark.parametrize("phase", ["appearance", "motion"])

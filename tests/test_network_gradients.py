@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
-from flowkit.model.resnet import TemporalConv, _WeightGradientByProducts, by_clip
+from flowkit.model.resnet import TemporalConv, _WeightGradientByProducts, by_clip, set_groups
 from flowkit.model.stresnet import STResNet
 
 
@@ -122,6 +124,30 @@ def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(train
         assert torch.equal(x.grad, y.grad), name
     for (name, x), y in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
         assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs_moments_and_dropout(checkpointed):
+    settings = replace(SMALL, motion_dropout=0.5)
+    apart, together = (STResNet(settings, checkpoint_activations=checkpointed).train() for _ in range(2))
+    apart.motion.dropout = together.motion.dropout = 0.5
+    together.load_state_dict(apart.state_dict())
+    groups, seeds = [clips() for _ in range(3)], [5, 6, 7]
+    outputs = []
+    for seed, inputs in zip(seeds, groups, strict=True):
+        set_groups(apart, [seed])
+        torch.manual_seed(seed)
+        outputs.append(apart(*inputs))
+        sum(map(loss, outputs[-1])).backward()
+    set_groups(together, seeds)
+    joined = together(*(torch.cat(stream) for stream in zip(*groups, strict=True)))
+    sum(map(loss, joined)).backward()
+    for got, expected in zip(joined, zip(*outputs, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.cat(expected), rtol=1e-9, atol=1e-11)
+    for (name, x), y in zip(apart.named_parameters(), together.parameters(), strict=True):
+        assert (x.grad - y.grad).norm() <= 1e-9 * x.grad.norm(), name
+    for (name, x), y in zip(apart.named_buffers(), together.buffers(), strict=True):
+        torch.testing.assert_close(y, x, rtol=1e-9, atol=1e-11, msg=name)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -42,7 +42,7 @@ __all__ = ["CudaSolver", "DeviceInfo", "Submission", "compute_flow", "list_devic
 
 logger = logging.getLogger(__name__)
 
-MAX_PAIRS = 64  # per batch where memory allows; with three batches in flight a large GPU is full
+MAX_PAIRS = 128  # per batch where memory allows; with three batches in flight a large GPU is full
 NUM_LANES = 3  # batches in flight
 MEMORY_SHARE = 0.85  # of the free device memory, for all lanes
 POLL_SECONDS = 2e-5
@@ -115,7 +115,7 @@ class CudaSolver:
     mapping : {"symmetric", "paper"}
         The quantiser's mapping.
     max_pairs : int, optional
-        Pairs per batch at most, 64 if not given; fewer where free device memory holds fewer (about 8 MB a pair at 340x256).
+        Pairs per batch at most, 128 if not given; fewer where free device memory holds fewer (about 8 MB a pair at 340x256).
     num_lanes : int
         Batches in flight.
     num_fused_iterations : int
