@@ -288,9 +288,12 @@ def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execu
     frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
     frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
     gradients_and_momentum = 8 * sum(parameter.numel() for parameter in network.parameters())
-    room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] - gradients_and_momentum)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well: an earlier phase had it
+    room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached - gradients_and_momentum)
     frames_a_group = config.bn_group * config.num_samples * num_streams
-    return int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_a_group))
+    most = int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_a_group))
+    num_groups = config.num_sub_batches // execution.world
+    return next(size for size in range(most, 0, -1) if num_groups % size == 0)  # passes of one size: what is compiled is for one
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
