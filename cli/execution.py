@@ -47,7 +47,11 @@ def training_options(command: Command) -> Command:
         (
             device_option,
             precision_option,
-            click.option("--compile/--no-compile", default=False, help="Compile the training step (torch.compile): minutes, then faster."),
+            click.option(
+                "--compile/--no-compile",
+                default=False,
+                help="Compile the training step (torch.compile), which takes minutes; on a CPU it does not pay.",
+            ),
             click.option(
                 "--checkpoint-activations/--no-checkpoint-activations",
                 default=False,
