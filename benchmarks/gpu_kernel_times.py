@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Memory traffic per pixel of a launch, as tvl1.cu documents it; a median's depth counts u and v of each pair.
-BYTES_PER_PIXEL = {"load_frames": 5, "differentiate": 20, "warp": 40, "median_5": 8, "iterate": 60, "quantise_flow": 10}
+# Memory traffic per pixel of a launch, as tvl1.cu documents it; a median's depth counts u and v of each pair. What `iterate` has to do
+# is known to the device alone: its blocks share the pairs that still iterate.
+BYTES_PER_PIXEL = {"load_frames": 5, "differentiate": 20, "warp": 40, "median_5": 8, "quantise_flow": 10}
 
 
 @dataclass
@@ -27,7 +28,6 @@ class KernelTime:
     launches: int = 0
     milliseconds: float = 0.0
     gigabytes: float = 0.0
-    pixel_iterations: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,6 @@ class _TimedDevice(CudaDevice):
             time.launches += 1
             time.milliseconds += self.call("cuEventElapsedTime", launch.before, launch.after)
             time.gigabytes += pixels * BYTES_PER_PIXEL.get(launch.kernel, 0) / 1e9
-            time.pixel_iterations += pixels * launch.arguments.get("num_iterations", 0)
         super().close()
 
 

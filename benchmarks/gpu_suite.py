@@ -5,9 +5,8 @@
 
 The second needs flowkit's sources (the repository's root as working folder is enough), cuda-core, numba, OpenCV (without its contrib
 modules), h5py, torch and torchvision; neither PyAV nor hdf5plugin nor videos. The wait for data is measured where safetensors and
-joblib are there too. Sections run one after another in processes of their
-own, so that a fault, a hang or a missing package of one does not stop the others. Exit codes: 0 good; 1 a gate failed or a section
-broke; 2 usage; 3 there is no GPU.
+joblib are there too. Sections run one after another in processes of their own, so that a fault, a hang or a missing package of one
+does not stop the others. Exit codes: 0 good; 1 a gate failed or a section broke; 2 usage; 3 there is no GPU.
 
     python benchmarks/gpu_suite.py --dry-run      # the same code on a driver without a GPU, with tiny frames: needs g++ and NVRTC
 """
