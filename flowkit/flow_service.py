@@ -267,7 +267,7 @@ class _Board:
 
     def __init__(self, make_solver: Callable[[int, int], Solver]) -> None:
         self._make_solver = make_solver
-        self._solvers: dict[tuple[int, int], Solver] = {}  # the one used last comes last
+        self._solvers: dict[tuple[int, int], Solver] = {}
         self._in_flight: list[tuple[Submission, list[_Task]]] = []
         self.waiting: deque[_Task] = deque()
 
@@ -305,23 +305,25 @@ class _Board:
         self._in_flight.append((submission, tasks))
 
     def _solver_of(self, size: tuple[int, int]) -> Solver:
-        solver = self._solvers.pop(size, None)
-        if solver is None:
+        if size not in self._solvers:
             if len(self._solvers) >= MAX_SOLVERS:
                 self._close_solvers()
-            try:
-                solver = self._make_solver(*size)
-            except DeviceError:
-                if not self._solvers:
-                    raise
-            if self._solvers and (solver is None or solver.is_cramped):
-                self._close_solvers()
-                if solver is not None:
-                    solver.close()
-                solver = self._make_solver(*size)
-        assert solver is not None
-        self._solvers[size] = solver
-        return solver
+            self._solvers[size] = self._new_solver(size)
+        return self._solvers[size]
+
+    def _new_solver(self, size: tuple[int, int]) -> Solver:
+        """Make a solver, in the place of all others if memory does not suffice for it beside them."""
+        try:
+            solver = self._make_solver(*size)
+        except DeviceError:
+            if not self._solvers:
+                raise
+        else:
+            if not (self._solvers and solver.is_cramped):
+                return solver
+            solver.close()
+        self._close_solvers()
+        return self._make_solver(*size)
 
     def _close_solvers(self) -> None:
         while self._in_flight:
