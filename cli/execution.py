@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from flowkit.model.execution import Execution
+from flowkit.cli.options import Command, with_options
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowkit.model.execution import Execution
 
 PRECISIONS = ["float32", "tf32", "bf16", "fp16"]
 # Parameter of the command -> field of Execution.
@@ -43,43 +44,36 @@ def precision_option(command: Command) -> Command:
 
 def training_options(command: Command) -> Command:
     """Add all that says where and at what pace to train."""
-    for option in reversed(
-        (
-            device_option,
-            precision_option,
-            click.option(
-                "--compile/--no-compile",
-                default=False,
-                help="Compile the training step (torch.compile), which takes minutes; on a CPU it does not pay.",
-            ),
-            click.option(
-                "--checkpoint-activations/--no-checkpoint-activations",
-                default=False,
-                help="Compute activations again for the backward pass instead of keeping them: less memory, more time.",
-            ),
-            click.option(
-                "--crop-on",
-                type=click.Choice(["auto", "host", "device"]),
-                default="auto",
-                show_default=True,
-                help="Where clips are cropped and resized: by the workers, or on the device. auto: on the device where it is CUDA.",
-            ),
-            click.option(
-                "--workers", type=click.IntRange(min=0), help="Processes that read clips.  [default: 0 on a CPU, cores - 1 on CUDA]"
-            ),
-            click.option(
-                "--videos-per-pass",
-                type=click.IntRange(min=1),
-                help="Clips that go through the network together, in whole BN groups, whose statistics stay their own.  "
-                "[default: one group on a CPU; on CUDA what memory holds, up to 160 frames]",
-            ),
-            click.option(
-                "--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    options: tuple[Callable[[Command], Command], ...] = (
+        device_option,
+        precision_option,
+        click.option(
+            "--compile/--no-compile",
+            default=False,
+            help="Compile the training step (torch.compile), which takes minutes; on a CPU it does not pay.",
+        ),
+        click.option(
+            "--checkpoint-activations/--no-checkpoint-activations",
+            default=False,
+            help="Compute activations again for the backward pass instead of keeping them: less memory, more time.",
+        ),
+        click.option(
+            "--crop-on",
+            type=click.Choice(["auto", "host", "device"]),
+            default="auto",
+            show_default=True,
+            help="Where clips are cropped and resized: by the workers, or on the device. auto: on the device where it is CUDA.",
+        ),
+        click.option("--workers", type=click.IntRange(min=0), help="Processes that read clips.  [default: 0 on a CPU, cores - 1 on CUDA]"),
+        click.option(
+            "--videos-per-pass",
+            type=click.IntRange(min=1),
+            help="Clips that go through the network together, in whole BN groups, whose statistics stay their own.  "
+            "[default: one group on a CPU; on CUDA what memory holds, up to 160 frames]",
+        ),
+        click.option("--checkpoint-steps", type=click.IntRange(min=1), help="A checkpoint every so many steps, besides every 2 minutes."),
+    )
+    return with_options(command, options)
 
 
 def read_execution(settings: dict[str, Any], *, device: str, rank: int, world: int) -> Execution:

@@ -3,11 +3,12 @@
 data_option   --data DIR           the data root
 split_option  --split N            a split's number
 json_option   --json               machine-readable output on stdout
+with_options  several at once, in the order in which help shows them
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,3 +40,10 @@ def split_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")(command)
+
+
+def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """Add several options, the first of which help shows first."""
+    for option in reversed(options):
+        command = option(command)
+    return command

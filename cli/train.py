@@ -13,7 +13,7 @@ import click
 
 from flowkit.cli.console import Progress, duration, say, show_name, warn
 from flowkit.cli.execution import read_execution, training_options
-from flowkit.cli.options import Command, data_option, split_option
+from flowkit.cli.options import Command, data_option, split_option, with_options
 from flowkit.model.config import STAGES
 from flowkit.model.recipes import OVERRIDES, PHASES
 
@@ -86,7 +86,7 @@ def settings_options(settings: Settings) -> Callable[[Command], Command]:
         click.option(option, name, type=kind, default=None, help=f"{text}  [default: the recipe's]")
         for option, name, kind, text in settings
     ]
-    return lambda command: _with_options(command, options)
+    return lambda command: with_options(command, options)
 
 
 def recipe_options(command: Command) -> Command:
@@ -113,7 +113,7 @@ def recipe_options(command: Command) -> Command:
         ),
         settings_options(RECIPE_SETTINGS),
     )
-    return _with_options(command, options)
+    return with_options(command, options)
 
 
 def execution_options(command: Command) -> Command:
@@ -128,13 +128,7 @@ def execution_options(command: Command) -> Command:
         ),
         training_options,
     )
-    return _with_options(command, options)
-
-
-def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 @click.command()
