@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from flowkit.errors import FlowkitError, ManifestError
+from flowkit.files import read_file
 from flowkit.model.checkpoint import Provenance
 from flowkit.model.dataset import Unreadable
 from flowkit.model.evaluate import ROWS, Evaluation, RowResult, SplitEvaluation
@@ -114,9 +115,7 @@ def _labels(table: ScoreTable) -> NDArray[np.int64]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path.name} is too large")
-    told = json.loads(path.read_text(encoding="utf-8"))
+    told = json.loads(read_file(path, most_bytes=MAX_BYTES).decode("utf-8"))
     if not isinstance(told, dict) or (told.get("format"), told.get("format_version")) != ("flowkit-results", 1):
         raise ValueError(f"{path.name} is none of flowkit's results, or of another version")
     return told
