@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -103,6 +106,25 @@ def undisturbed(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     _, told = run(path)
     torch.set_num_threads(before)
     return path, told
+
+
+@pytest.fixture
+def root(packed_root: Path, tmp_path: Path) -> Path:
+    """A data root of this test's own, with the shards shared."""
+    from training_runs import share_root
+
+    return share_root(packed_root, tmp_path)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch's: results are the same bit for bit, and tiny networks are too small for more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _has_cuda() -> bool:

@@ -1,7 +1,6 @@
 """Ablations: what the variants are, that all start from the same base streams, what the table says, stopping and going on, failures."""
 
 import json
-import os
 import shutil
 import signal
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import h5py
 import pytest
 import torch
 from click.testing import CliRunner
+from training_runs import share_root
 
 from flowkit.cli.main import flowkit
 from flowkit.cli.train import StopRequest
@@ -32,19 +32,7 @@ NO_POOL = Variant("no-pool", {"st-resnet-star.temporal_pool": False})
 DIVERGING = Variant("diverging", {"st-resnet-star.lr": 1e30})
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def copy_of(packed_root, path):
-    for name in ("shards", "splits"):
-        shutil.copytree(packed_root / name, path / name, copy_function=os.link)
-    shutil.copy(packed_root / "dataset.json", path)
-    return path
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(root, variants, **settings):
@@ -57,13 +45,8 @@ def run(root, variants, **settings):
 def finished(packed_root, tmp_path_factory):
     """An ablation of three variants, one of which cannot be trained to the end."""
     torch.set_num_threads(1)
-    root = copy_of(packed_root, tmp_path_factory.mktemp("ablation"))
+    root = share_root(packed_root, tmp_path_factory.mktemp("ablation"))
     return root, *run(root, [DIRECT, NO_POOL, DIVERGING])
-
-
-@pytest.fixture
-def root(packed_root, tmp_path):
-    return copy_of(packed_root, tmp_path)
 
 
 def weights(root, name, phase):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from training_runs import TINY, metrics, run, same, share_root, weights
+from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.model import events
@@ -18,18 +18,7 @@ from flowkit.model.resnet import GroupedBatchNorm
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def root(packed_root, tmp_path):
-    """A data root of this test's own, with the shards shared."""
-    return share_root(packed_root, tmp_path)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def environment(root, phase):

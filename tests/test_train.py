@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
-from training_runs import TINY, metrics, run, same, share_root, weights
+from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.manifest import Dataset, write_split
@@ -28,18 +28,7 @@ from flowkit.model.train import TrainReport, train
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def root(packed_root, tmp_path):
-    """A data root of this test's own, with the shards shared."""
-    return share_root(packed_root, tmp_path)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
