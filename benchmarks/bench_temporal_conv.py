@@ -5,7 +5,7 @@
 The shape of the parameter is fixed, (C_out, C_in, 3, 1, 1); the frames are (B*T, C, H, W). Every way is checked against the
 first, then all are timed in turn, round after round; the minimum of a way's rounds is shown, in milliseconds: of processor time on
 a CPU, which others may use too, and by the clock on a GPU. `plain` is the 1x1 convolution that is replaced: a third of the arithmetic.
-`conv3d_products` is what the network does on x86 without AVX-512.
+`conv3d_products` is what the network does on x86 without AVX-512, and on any CPU with one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowkit.model.resnet import _WeightGradientByProducts
+from flowkit.model.resnet import _ByProducts
 
 SHAPES = [(256, 64, 56), (64, 256, 56), (512, 128, 28), (128, 512, 28), (1024, 256, 14), (256, 1024, 14), (2048, 512, 7), (512, 2048, 7)]
 
@@ -35,9 +35,9 @@ def conv3d(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
 
 
 def conv3d_products(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """Take conv3d, and matrix products for the gradient of its weights."""
+    """Take conv3d, and matrix products for the gradient of its weights; with one thread for all."""
     clips = x.view(-1, num_frames, *x.shape[1:]).transpose(1, 2)
-    return _WeightGradientByProducts.apply(clips, w).transpose(1, 2).flatten(0, 1)
+    return _ByProducts.apply(clips, w).transpose(1, 2).flatten(0, 1)
 
 
 def conv2d_time_rows(x: Tensor, w: Tensor, num_frames: int) -> Tensor:

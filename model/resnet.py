@@ -45,8 +45,8 @@ class TemporalConv(nn.Conv3d):
     Notes
     -----
     The fastest, summed over the network's layers, of the ways in ``benchmarks/bench_temporal_conv.py``. With channels_last
-    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C). Where oneDNN has no good kernel for the weights' gradient,
-    matrix products take its place: see `_WeightGradientByProducts`.
+    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C). Where a CPU has no good kernel, matrix products take its
+    place: see `_ByProducts`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: TemporalPadding) -> None:
@@ -60,25 +60,29 @@ class TemporalConv(nn.Conv3d):
             clips = torch.cat([clips[:, :1], clips, clips[:, -1:]], 1)
         clips = clips.transpose(1, 2)  # (B, C, T, H, W)
         by_products = not self.replicate and _products_are_faster(frames, self.weight)
-        out: Tensor = _WeightGradientByProducts.apply(clips, self.weight) if by_products else super().forward(clips)
+        out: Tensor = _ByProducts.apply(clips, self.weight) if by_products else super().forward(clips)
         return out.transpose(1, 2).flatten(0, 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalConv:
-        # Module.to(memory_format=torch.channels_last) takes four dimensions only: it is shown the weight as a (3, 1) kernel.
-        super()._apply(lambda tensor: fn(tensor.squeeze(-1)).unsqueeze(-1), recurse)  # type: ignore[no-untyped-call]
+        # Module.to(memory_format=torch.channels_last) takes four dimensions only: it is shown the weight as a (3, 1) kernel. The
+        # dimension left out is the fourth, so that the strides that come out are those of channels_last_3d.
+        super()._apply(lambda tensor: fn(tensor.squeeze(3)).unsqueeze(3), recurse)  # type: ignore[no-untyped-call]
         return self
 
 
-class _WeightGradientByProducts(torch.autograd.Function):
-    """The convolution of `TemporalConv` with zeros outside the clip; its weights' gradient is three matrix products a clip.
+class _ByProducts(torch.autograd.Function):
+    """The convolution of `TemporalConv` with zeros outside the clip, as matrix products where a CPU has nothing better.
 
-    oneDNN without AVX-512 has fast kernels for the convolution and for the gradient of its input, but computes the weights' gradient
-    of a 1x1x3 kernel by writing out every pixel three times (im2col) and then multiplying.
+    For one thread, torch has no kernel for channels_last clips: it writes out every pixel three times (im2col), multiplies, and returns
+    channels first. For several, oneDNN has fast kernels for the convolution and for the gradient of its input; without AVX-512 it too
+    computes the weights' gradient by im2col.
     """
 
     @staticmethod
     def forward(ctx: Any, clips: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(clips, weight)
+        if _one_thread():
+            return temporal_products(clips, weight[..., 0, 0].permute(2, 1, 0))
         return functional.conv3d(clips, weight, padding=(1, 0, 0))
 
     @staticmethod
@@ -86,10 +90,36 @@ class _WeightGradientByProducts(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         clips, weight = ctx.saved_tensors
         of_clips = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and _one_thread():
+            of_clips = temporal_products(gradient, weight[..., 0, 0].permute(2, 0, 1).flip(0))
+        elif ctx.needs_input_grad[0]:
             geometry = ([1, 1, 1], [1, 0, 0], [1, 1, 1], False, [0, 0, 0], 1)
             of_clips = torch.ops.aten.convolution_backward(gradient, clips, weight, None, *geometry, [True, False, False])[0]
         return of_clips, temporal_weight_gradient(clips, gradient) if ctx.needs_input_grad[1] else None
+
+
+def temporal_products(clips: Tensor, taps: Tensor) -> Tensor:
+    """Convolve clips with a 1x1x3 kernel, zeros outside the clip, by matrix products.
+
+    Parameters
+    ----------
+    clips : Tensor, shape (B, C_in, T, H, W)
+    taps : Tensor, shape (3, C_in, C_out)
+        For the frame before, the frame itself and the frame after.
+
+    Returns
+    -------
+    Tensor, shape (B, C_out, T, H, W)
+        Channels last in memory. Frame t is the sum over k of ``clips[t + k - 1]`` times ``taps[k]``.
+    """
+    before, now, after = taps
+    pixels = clips.shape[3] * clips.shape[4]
+    x = _pixel_rows(clips)
+    out = torch.mm(x.flatten(0, 1), now).view(*x.shape[:2], -1)
+    for out_clip, x_clip in zip(out, x, strict=True):
+        out_clip[pixels:].addmm_(x_clip[:-pixels], before)
+        out_clip[:-pixels].addmm_(x_clip[pixels:], after)
+    return out.view(len(x), *clips.shape[2:], -1).permute(0, 4, 1, 2, 3)
 
 
 def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
@@ -108,7 +138,7 @@ def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
         Tap k is the sum over t of ``gradient[t]`` times ``clips[t + k - 1]``.
     """
     pixels = clips.shape[3] * clips.shape[4]
-    x, g = (tensor.permute(0, 2, 3, 4, 1).flatten(1, 3) for tensor in (clips, gradient))  # (B, T*H*W, C): no copy where channels are last
+    x, g = _pixel_rows(clips), _pixel_rows(gradient)
     taps = x.new_empty(NUM_TAPS, g.shape[2], x.shape[2])
     torch.mm(g.flatten(0, 1).t(), x.flatten(0, 1), out=taps[1])
     taps[0::2] = 0
@@ -118,17 +148,24 @@ def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
     return taps.permute(1, 2, 0)[..., None, None]
 
 
+def _pixel_rows(clips: Tensor) -> Tensor:
+    """Return (B, C, T, H, W) as (B, T*H*W, C): no copy where channels are last in memory."""
+    return clips.permute(0, 2, 3, 4, 1).flatten(1, 3)
+
+
+def _one_thread() -> bool:
+    return torch.get_num_threads() == 1
+
+
 def _products_are_faster(frames: Tensor, weight: Tensor) -> bool:
-    """Return whether to compute the weights' gradient by products: on x86 without AVX-512, in float32, channels last."""
+    """Return whether to compute by products: on a CPU, in float32, channels last, where `_ByProducts` has some to compute."""
     return (
         frames.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and weight.requires_grad
         and frames.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and frames.is_contiguous(memory_format=torch.channels_last)
-        and torch.backends.cpu.get_cpu_capability() == "AVX2"
+        and (_one_thread() or (torch.is_grad_enabled() and weight.requires_grad and torch.backends.cpu.get_cpu_capability() == "AVX2"))
     )
 
 
@@ -162,9 +199,15 @@ class GroupedBatchNorm(nn.BatchNorm2d):
         """Normalise (N, C, H, W), N a multiple of `num_groups`."""
         if self.num_groups == 1 or not self.training:
             return super().forward(x)
-        parts = []
-        for part in x.chunk(self.num_groups):
-            parts.append(super().forward(part))
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        # What the groups share is done once for all of them: a GPU's time with small groups is that of launching.
+        weights, biases = (shared.expand(self.num_groups, -1).unbind() for shared in (self.weight, self.bias))
+        self.num_batches_tracked.add_(self.num_groups)
+        parts = [
+            functional.batch_norm(part, self.running_mean, self.running_var, weight, bias, True, self.momentum, self.eps)
+            for part, weight, bias in zip(x.chunk(self.num_groups), weights, biases, strict=True)
+        ]
         return torch.cat(parts)
 
 

@@ -9,7 +9,7 @@ import torch
 from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
-from flowkit.model.resnet import TemporalConv, _WeightGradientByProducts, by_clip, set_groups
+from flowkit.model.resnet import TemporalConv, _ByProducts, by_clip, set_groups
 from flowkit.model.stresnet import STResNet
 
 
@@ -150,25 +150,44 @@ def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs
         torch.testing.assert_close(y, x, rtol=1e-9, atol=1e-11, msg=name)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize(("num_clips", "num_frames", "height", "width"), [(1, 1, 3, 4), (3, 2, 1, 1), (2, 5, 7, 5)])
-def test_weight_gradients_by_products_are_those_of_the_convolution(channels_last, num_clips, num_frames, height, width):
+def test_convolution_and_gradients_by_products_are_those_of_conv3d(num_threads, channels_last, num_clips, num_frames, height, width):
+    """One thread computes all three by products; several the weights' gradient only."""
+    torch.set_num_threads(num_threads)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     frames = torch.randn(num_clips * num_frames, 6, height, width).to(memory_format=memory_format)
     clips = by_clip(frames, num_frames).transpose(1, 2).requires_grad_()
     weight = torch.randn(5, 6, 3, 1, 1, requires_grad=True)
     expected = nn.functional.conv3d(clips, weight, padding=(1, 0, 0))
-    out = _WeightGradientByProducts.apply(clips, weight)
-    assert torch.equal(out, expected)
+    out = _ByProducts.apply(clips, weight)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
     gradient = torch.randn_like(out)
     for mine, theirs in zip(*(torch.autograd.grad(y, [clips, weight], gradient) for y in (out, expected)), strict=True):
         assert mine.shape == theirs.shape
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_temporal_convolution_keeps_channels_last_in_both_directions(num_threads):
+    if num_threads > 1 and not torch.backends.mkldnn.is_available():
+        pytest.skip("several threads need oneDNN")
+    torch.set_num_threads(num_threads)
+    convolution = TemporalConv(64, 32, "zeros").float().to(memory_format=torch.channels_last)
+    assert convolution.weight.stride() == (192, 1, 64, 64, 64)
+    frames = torch.randn(20, 64, 24, 20, dtype=torch.float32).to(memory_format=torch.channels_last).requires_grad_()
+    out = convolution(frames, 5)
+    gradient = torch.autograd.grad(out, frames, torch.randn_like(out))[0]
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
-def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(padding):
-    """channels_last is where the weights' gradient may come from products."""
+def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(padding, num_threads):
+    """channels_last is where products may be used."""
+    torch.set_num_threads(num_threads)
     convolution = TemporalConv(8, 4, padding).float()
     gradients = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
