@@ -1,4 +1,4 @@
-"""The command group: finds commands lazily, reads flowkit.toml, turns errors into exit codes."""
+"""The command group: finds commands lazily, turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any
 
 import click
 
 from flowkit import __version__
 from flowkit.cli.console import show, warn
+from flowkit.cli.settings import read_settings_file, setting_name
 from flowkit.errors import FlowkitError
 
 EXIT_ERROR = 1
@@ -52,40 +52,17 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        name = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
-        command: click.Command = getattr(import_module("flowkit.cli." + name), name)
+        module = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
+        command: click.Command = getattr(import_module("flowkit.cli." + module), module)
         for parameter in command.params:
-            if isinstance(parameter, click.Option) and parameter.envvar is None and parameter.name:
-                parameter.envvar = [f"FLOWKIT_{cmd_name}_{parameter.name}".upper().replace("-", "_"), f"FLOWKIT_{parameter.name}".upper()]
+            if isinstance(parameter, click.Option):
+                name = setting_name(parameter)
+                parameter.envvar = [f"FLOWKIT_{cmd_name}_{name}".upper(), f"FLOWKIT_{name}".upper()]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
-
-
-def read_settings_file(path: Path) -> dict[str, Any]:
-    """Read flowkit.toml: keys at the top are for every command that has them, a table ``[extract]`` for that command alone."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise click.UsageError(f"{path} is not valid TOML: {cause}") from cause
-    shared = {key.replace("-", "_"): value for key, value in values.items() if not isinstance(value, dict)}
-    settings: dict[str, Any] = {}
-    for name in COMMANDS:
-        own = values.get(name, {})
-        if not isinstance(own, dict):
-            raise click.UsageError(f"{path}: [{name}] must be a table of that command's options")
-        settings[name] = shared | {key.replace("-", "_"): value for key, value in own.items()}
-    unknown = sorted(key for key, value in values.items() if isinstance(value, dict) and key not in COMMANDS)
-    if unknown:
-        raise click.UsageError(f"{path}: no such command: {', '.join(unknown)}")
-    return settings
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=True)
@@ -106,8 +83,16 @@ def flowkit(ctx: click.Context, debug: bool) -> None:
     """
     ctx.obj = {"debug": debug}
     settings = Path("flowkit.toml")
-    if settings.is_file():
-        ctx.default_map = read_settings_file(settings)
+    name = ctx.invoked_subcommand
+    command = flowkit.get_command(ctx, name) if name and settings.is_file() else None
+    if name and command:
+        ctx.default_map = {name: read_settings_file(settings, COMMANDS, command, name, lambda: _all_setting_names(ctx))}
+
+
+def _all_setting_names(ctx: click.Context) -> set[str]:
+    """Return the names of all commands' settings."""
+    found = [flowkit.get_command(ctx, name) for name in COMMANDS]
+    return {setting_name(parameter) for command in found if command for parameter in command.params}
 
 
 def _terminated(signum: int, frame: object) -> None:

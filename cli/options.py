@@ -24,7 +24,6 @@ def data_option(command: Command) -> Command:
         type=click.Path(file_okay=False, path_type=Path),
         default=Path("flowkit-data"),
         show_default=True,
-        envvar="FLOWKIT_DATA",
         metavar="DIR",
         help="The data root, where everything is written and read.",
     )(command)
