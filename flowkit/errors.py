@@ -33,5 +33,9 @@ class DeviceError(FlowkitError, RuntimeError):
     """A compute device is missing, too old, out of memory, or lacks its software."""
 
 
+class BusyError(FlowkitError, BlockingIOError):
+    """Another process writes the same files."""
+
+
 class RankError(FlowkitError, RuntimeError):
     """Another process of a run that several share has ended."""

@@ -8,6 +8,8 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from flowkit.errors import BusyError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -71,6 +73,55 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     """
     with replacing(path) as part:
         part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while the block runs, so that two processes do not write the same files; gone when the process is, however it ends.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file, which is removed in the end. Its folder must be there.
+    what : str
+        What the other process then does, for the error: ``packs 'flowkit-data'``.
+
+    Raises
+    ------
+    BusyError
+        If another process holds it, on this machine or, where the file system's locks reach so far, another.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: open files cannot be replaced there, so that two processes stop each other
+        yield
+        return
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_there(path, descriptor):
+                break
+        except BlockingIOError as cause:
+            os.close(descriptor)
+            raise BusyError(f"another process {what}: wait until it is done, or stop it") from cause
+        except OSError:  # a file system without locks
+            break
+        os.close(descriptor)  # its holder removed it just now
+    try:
+        yield
+    finally:
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def read_file(path: Path, *, most_bytes: int) -> bytes:

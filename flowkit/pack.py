@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flowkit.data_root import root_settings
 from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.files import alone
 from flowkit.list_formats import split_numbers
 from flowkit.manifest import ClipRecord, Dataset, Split, write_split
 from flowkit.shard_set import (
@@ -137,6 +138,8 @@ def pack(
         If a clip was extracted with other settings than the root's.
     ShardFormatError
         If a clip or shard is damaged; nothing that was whole before is lost.
+    BusyError
+        If another process packs the root.
 
     Notes
     -----
@@ -146,7 +149,20 @@ def pack(
     settings = root_settings(root)
     if settings is None:
         raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`")
-    tell = on_progress or (lambda stage, done, total: None)
+    with alone(root / ".pack.lock", f"packs {str(root)!r}"):
+        return _pack(root, settings, split, lists, shard_bytes, move, on_progress or (lambda stage, done, total: None))
+
+
+def _pack(
+    root: Path,
+    settings: ExtractSettings,
+    split: int,
+    lists: Path | Literal["automatic"] | None,
+    shard_bytes: int | None,
+    move: bool,
+    tell: Callable[[str, float, float], None],
+) -> PackReport:
+    """Pack, as the only process that does."""
     state = recover(root)
     clips, shards = _read_all(root, settings, tell)
     videos = {video.video_id: video for members in shards.values() for video in members} | clips

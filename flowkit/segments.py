@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
+import secrets
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
@@ -87,16 +89,21 @@ def missing_ranges(segments: Sequence[Segment], num_pairs: int, num_pieces: int)
 
 
 class SegmentWriter:
-    """Writes flow fields from `start` on into files of at most `FIELDS_PER_FILE`, each with its final name when it is whole."""
+    """Writes flow fields from `start` on into files of at most `FIELDS_PER_FILE`, each with its final name when it is whole.
+
+    Its part files are its own: should another process, perhaps one that was taken for dead, solve the same flow fields, neither
+    writes into the other's file.
+    """
 
     def __init__(self, folder: Path, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._first, self._next = folder, start, start
+        self._mark = secrets.token_hex(4)
         self._file: BinaryIO | None = None
 
     @property
     def _part(self) -> Path:
-        return self._folder / f"{self._first:09d}{PART_SUFFIX}"
+        return self._folder / f"{self._first:09d}-{self._mark}{PART_SUFFIX}"
 
     def append(self, q: NDArray[np.uint8]) -> None:
         """Add flow fields, uint8 (n, 2, H, W)."""
@@ -112,6 +119,8 @@ class SegmentWriter:
         """Give what was written its final name."""
         if self._file is None:
             return
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         self._file = None
         self._part.replace(self._folder / f"{self._first:09d}-{self._next:09d}.flow")

@@ -83,9 +83,10 @@ def shard_paths(root: Path) -> list[Path]:
 
 
 def clip_paths(root: Path) -> list[Path]:
-    """Return the clip files of a data root, sorted. Folders of videos may have a dot before their names."""
+    """Return the clip files of a data root, sorted. Folders of videos may have a dot before their names, or end in .h5 themselves."""
     clips = root / "clips"
-    return sorted(path for path in clips.rglob("*.h5") if path.relative_to(clips).parts[0] not in OWN_FOLDERS)
+    found = (path for path in clips.rglob("*.h5") if path.relative_to(clips).parts[0] not in OWN_FOLDERS)
+    return sorted(path for path in found if not path.is_dir())
 
 
 def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:

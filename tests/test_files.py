@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flowkit.files import replacing, write_atomically
+from flowkit.errors import BusyError
+from flowkit.files import alone, replacing, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,4 +71,18 @@ def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
     with pytest.raises(OSError, match="'other'"), replacing(tmp_path / "wanted.txt"):
         raise OSError(28, "No space left on device", "other")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+def test_only_one_holds_a_lock_and_nothing_of_it_remains(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with alone(lock, "packs 'x'"):
+        with pytest.raises(BusyError, match="another process packs 'x'"), alone(lock, "packs 'x'"):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+    lock.touch()  # left by a process that was killed
+    with alone(lock, "packs 'x'"):
+        pass
     assert list(tmp_path.iterdir()) == []

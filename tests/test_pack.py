@@ -16,8 +16,9 @@ from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit.shard_set as shard_set
 from flowkit.cli.main import flowkit as command
+from flowkit.data_info import describe_root
 from flowkit.data_root import clip_path
-from flowkit.errors import ManifestError, ParameterError, ShardFormatError
+from flowkit.errors import BusyError, ManifestError, ParameterError, ShardFormatError
 from flowkit.integrity import verify
 from flowkit.manifest import Dataset, split_folder
 from flowkit.pack import pack, packed_video_ids
@@ -498,15 +499,28 @@ def test_shard_sizes_are_read_as_people_write_them(tmp_path: Path, text: str, nu
 
 def test_names_of_any_kind_are_packed(tmp_path: Path) -> None:
     names = ['quo"te', "two\nlines", "🏃 [red]x[/red]", "<script>", "-rf", "a.b.c", " space ", "é" * 100, "A", "a"]
-    videos = {f"{folder}/{name}": 12 for folder, name in zip([*names, ".hidden", "..x"], [*names, ".hidden", "..."], strict=True)}
+    names += [".hidden", "folder.h5"]
+    videos = {f"{folder}/{name}": 12 for folder, name in zip([*names, "..x"], [*names, "..."], strict=True)}
     root = make_root(tmp_path, videos)
     (root / "clips" / ".index").mkdir()
     (root / "clips" / ".index" / "x.h5").write_bytes(b"not a clip")
     assert verify(root) == []
+    assert (describe_root(root).num_clip_files, describe_root(root).unreadable) == (len(videos), ())
     pack(root, move=True)
     assert_whole(root, videos)
     split = Dataset.open(root).split(1)
     assert {record.video_id for record in (*split.train, *split.test)} == set(videos)
+
+
+def test_a_second_process_does_not_pack_the_same_root(tmp_path: Path) -> None:
+    root = make_root(tmp_path, VIDEOS)
+
+    def pack_too(stage: str, done: float, total: float) -> None:
+        with pytest.raises(BusyError, match="packs"):
+            pack(root, move=True)
+
+    pack(root, move=True, on_progress=pack_too)
+    assert_whole(root, VIDEOS)
 
 
 def test_a_shard_that_holds_videos_of_another_root_is_found_out(tmp_path: Path) -> None:

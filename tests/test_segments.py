@@ -38,6 +38,23 @@ def test_a_killed_writer_leaves_no_segment(tmp_path: Path) -> None:
     assert len(find_segments(tmp_path)) == 1
 
 
+def test_two_processes_that_solve_the_same_fields_leave_whole_segments(tmp_path: Path) -> None:
+    """As when the same line runs twice, or a worker that was taken for dead goes on."""
+    q = np.random.default_rng(0).integers(1, 256, (40, 2, 64, 64), dtype=np.uint8)
+    first, second = SegmentWriter(tmp_path, 0), SegmentWriter(tmp_path, 0)
+    first.append(q[:30])
+    second.append(q[:10])
+    first.append(q[30:])
+    first.close()
+    with SegmentReader(find_segments(tmp_path)) as reader:
+        assert np.array_equal(reader.read(40, 64, 64), q)
+    second.append(q[10:])
+    second.close()
+    with SegmentReader(find_segments(tmp_path)) as reader:
+        assert np.array_equal(reader.read(40, 64, 64), q)
+    assert not list(tmp_path.glob("*.part"))
+
+
 @pytest.mark.parametrize(
     ("kept", "num_pairs", "num_pieces", "expected"),
     [
