@@ -36,7 +36,7 @@ def doctor(as_json: bool) -> int:
     """Show versions and devices, and say what is missing and what to do. Exits 1 if something must be mended."""
     findings = examine()
     if as_json:
-        say(json.dumps(findings, indent=1))
+        say(json.dumps({"format": "flowkit-doctor", "format_version": 1, **findings}, indent=1))
         return 1 if findings["problems"] else 0
     say(f"flowkit {__version__}, Python {findings['python']}, {findings['machine']}, {findings['cores']} cores")
     for name, found in findings["packages"].items():

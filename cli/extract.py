@@ -26,17 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowkit.extract import Plan, Progress
+    from flowkit.forecast import Forecast
     from flowkit.ledger import ExtractReport
     from flowkit.parallel import StopRequest
 
 _DEFAULT = ExtractSettings()
 _MOST_LISTED = 20  # names printed of a long list; the report file has them all
 
-# Where job schedulers say which of how many we are: (rank, count, the first rank if it is not 0).
+# Where job schedulers say which of how many we are: (rank, count, the first rank if it is not 0, the step if it is not 1).
 _RANKS = (
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-    ("SLURM_PROCID", "SLURM_NTASKS", ""),
-    ("RANK", "WORLD_SIZE", ""),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "", ""),
+    ("RANK", "WORLD_SIZE", "", ""),
 )
 
 
@@ -69,15 +70,28 @@ def _tvl1_options(command: Any) -> Any:
 def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
     """Turn ``I/N`` (1-based), or ``auto`` from the job scheduler's environment, into (i - 1, n)."""
     if value == "auto":
-        for rank, count, first in _RANKS:
+        for rank, count, first, step in _RANKS:
             if rank in os.environ and count in os.environ:
-                return int(os.environ[rank]) - int(os.environ.get(first, "0")), int(os.environ[count])
-        names = ", ".join(f"{rank}/{count}" for rank, count, _ in _RANKS)
+                return _shard_of(*(os.environ.get(name, default) for name, default in ((rank, ""), (count, ""), (first, "0"), (step, "1"))))
+        names = ", ".join(f"{rank}/{count}" for rank, count, *_ in _RANKS)
         raise click.BadParameter(f"auto needs one of these pairs in the environment: {names}")
     part, slash, parts = value.partition("/")
     if not slash or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
         raise click.BadParameter(f"{value!r} is not of the form I/N with I from 1 to N, such as 1/4")
     return int(part) - 1, int(parts)
+
+
+def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
+    """Return (i, n) of ranks first, first + step, ...: refuse others, whose videos nobody would extract, or two."""
+    numbers = [int(text) if text.isdecimal() else -1 for text in (rank, count, first, step)]
+    if min(numbers) >= 0 and numbers[3] >= 1:
+        index, rest = divmod(numbers[0] - numbers[2], numbers[3])
+        if not rest and 0 <= index < numbers[1]:
+            return index, numbers[1]
+    raise click.BadParameter(
+        f"auto cannot tell which part this is: the environment says rank {rank!r} of {count!r}, from {first!r} in steps of {step!r}; "
+        "give I/N"
+    )
 
 
 @click.command()
@@ -178,6 +192,9 @@ def extract(
         todo = plan(videos, data, settings=settings, shard=shard)
         _tell_plan(todo, settings)
         outlook = forecast(todo, jobs=jobs)
+        if as_json:
+            say(json.dumps(_forecast_dict(todo, outlook), indent=1))
+            return 0
         say(
             f"would extract {len(todo.jobs)} videos, about {outlook.num_pairs} flow fields: "
             f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {outlook.jobs} processes; nothing was written"
@@ -259,6 +276,20 @@ def _tell_plan(todo: Plan, settings: ExtractSettings) -> None:
         f"extract: {len(todo.jobs)} videos to do, {len(todo.skipped)} done already{ignored}; TV-L1 {settings.preset} ({where}), "
         f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
     )
+
+
+def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
+    """Return what a run would do and take as built-in types."""
+    return {
+        "format": "flowkit-extract-forecast",
+        "format_version": 1,
+        "counts": {"to_do": len(todo.jobs), "skipped": len(todo.skipped), "failed": len(todo.failed), "ignored": todo.ignored},
+        "pairs": outlook.num_pairs,
+        "bytes": outlook.num_bytes,
+        "seconds": round(outlook.seconds, 3),
+        "jobs": outlook.jobs,
+        "to_do": [job.video_id for job in todo.jobs],
+    }
 
 
 def _tell_report(report: ExtractReport, data: Path) -> None:

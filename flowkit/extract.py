@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from flowkit.cluster import Cluster
 from flowkit.data_root import check_apart, clip_path, open_root
-from flowkit.errors import ManifestError, ParameterError, VideoDecodeError
+from flowkit.errors import ManifestError, ParameterError, ShardFormatError, VideoDecodeError
 from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256
-from flowkit.files import write_atomically
+from flowkit.files import alone, write_atomically
 from flowkit.flow_service import FlowService
 from flowkit.ledger import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index, with_status
 from flowkit.parallel import Outcome, StopRequest, num_cores, run_tasks
@@ -65,12 +65,18 @@ class Plan:
         Files that cannot even be tried, such as those whose name is not UTF-8.
     ignored : int
         Files without a video's suffix.
+    elsewhere : tuple of str
+        Videos of the other parts of ``--shard I/N``; what became of them, their runs have noted in the index.
+    failed_elsewhere : tuple of VideoResult
+        Files that cannot be tried, where the first part is the one to say so.
     """
 
     jobs: tuple[VideoJob, ...]
     skipped: tuple[VideoResult, ...]
     failed: tuple[VideoResult, ...]
     ignored: int
+    elsewhere: tuple[str, ...] = ()
+    failed_elsewhere: tuple[VideoResult, ...] = ()
 
 
 def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[int, int] = (0, 1)) -> Plan:
@@ -98,7 +104,7 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
     from flowkit.video import VIDEO_SUFFIXES
 
     open_root(root, videos, settings, create=False)
-    scan = scan_videos(videos, VIDEO_SUFFIXES)
+    scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
     if not scan.videos and not scan.unreadable:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         raise ManifestError(f"no video found under {str(videos)!r} ({scan.ignored} files with other suffixes); videos end in {suffixes}")
@@ -122,8 +128,11 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
             jobs.append(job)
         else:
             skipped.append(done)
-    failed = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in (scan.unreadable if shard[0] == 0 else ()))
-    return Plan(tuple(sorted(jobs, key=lambda job: -job.source_bytes)), tuple(skipped), failed, scan.ignored)
+    unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in scan.unreadable)
+    elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % shard[1] != shard[0])
+    failed, failed_elsewhere = (unusable, ()) if shard[0] == 0 else ((), unusable)
+    largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
+    return Plan(largest_first, tuple(skipped), failed, scan.ignored, elsewhere, failed_elsewhere)
 
 
 def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, Path]) -> VideoResult | None:
@@ -133,13 +142,19 @@ def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, P
     if stored is None:
         return None
     unchanged = earlier is not None and (earlier.source_bytes, earlier.source_mtime_ns) == (job.source_bytes, job.source_mtime_ns)
-    if earlier is not None and earlier.status in WRITTEN and unchanged:
+    whole = stored != path or (earlier is not None and earlier.clip_bytes == path.stat().st_size)
+    if earlier is not None and earlier.status in WRITTEN and unchanged and whole:
         return earlier
     # Killed between the clip's rename and the index's line, or the video was copied or touched: its bytes decide.
     from flowkit.shards.reader import ShardReader
 
-    with ShardReader(stored) as reader:
-        attributes = reader.clip(job.video_id).attributes
+    try:
+        with ShardReader(stored) as reader:
+            attributes = reader.clip(job.video_id).attributes
+    except ShardFormatError:
+        if stored == path:  # a damaged clip is replaced; a shard holds other videos too
+            return None
+        raise
     if attributes.source_sha256 != file_sha256(Path(job.path)):
         return None
     result = VideoResult(
@@ -206,6 +221,8 @@ def extract(
         See `plan`; also if `cluster` is given with the cuda solver.
     DeviceError
         If the device of the settings' solver, or the cluster, is not to be had.
+    BusyError
+        If another process extracts the same part of the videos into the root.
     OSError
         If the disk is full or read-only.
     """
@@ -221,6 +238,8 @@ def extract(
     with_gpu = settings.solver == "cuda" and bool(todo.jobs)
     run = _Run(todo, on_progress)
     with ExitStack() as stack:
+        lock = root / f".extract-{shard[0] + 1}-of-{shard[1]}.lock"
+        stack.enter_context(alone(lock, f"extracts the same videos into {str(root)!r} (several share the work with --shard I/N)"))
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         index = stack.enter_context(closing(IndexWriter(root)))
         to_do: Sequence[VideoJob] = todo.jobs
@@ -312,8 +331,18 @@ class _Run:
         )
 
     def save_report(self, root: Path, seconds: float) -> None:
-        """Write ``extract-report.json``."""
-        text = json.dumps(self.report(seconds).to_dict(), indent=1, ensure_ascii=False)
+        """Write ``extract-report.json``: of the whole tree, also where this run had only a part of it."""
+        report = self.report(seconds)
+        if self.todo.elsewhere:
+            index = read_index(root)
+            noted = [index[video_id] for video_id in self.todo.elsewhere if video_id in index]
+            report = replace(
+                report,
+                skipped=(*report.skipped, *(result for result in noted if result.status in WRITTEN)),
+                failed=(*report.failed, *self.todo.failed_elsewhere, *(result for result in noted if result.status not in WRITTEN)),
+                pending=report.pending + len(self.todo.elsewhere) - len(noted),
+            )
+        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
         write_atomically(root / "extract-report.json", text.encode("utf-8", "surrogateescape") + b"\n")
 
 

@@ -110,7 +110,9 @@ def _place_problems(root: Path, clip_files: list[Path], shard_files: list[Path],
         expected = path.relative_to(root / "clips").with_name(path.name.removesuffix(".h5")).as_posix()
         for video in files[path].videos:
             if video["video_id"] != expected:
-                yield Problem(path, video["video_id"], f"is not the video that the file's name says, {expected!r}; extract it again")
+                yield Problem(
+                    path, video["video_id"], f"is not the video that the file's name says, {expected!r}; delete the file and extract again"
+                )
 
 
 def _state_problems(root: Path) -> Iterator[Problem]:
@@ -156,7 +158,7 @@ def _split_problems(root: Path, shards: dict[str, VerifiedFile], settings: Extra
 def _shard_digest_problems(path: Path, split: Split, shards: dict[str, VerifiedFile]) -> Iterator[Problem]:
     for name, sha256 in split.shards.items():
         if name not in shards:
-            yield Problem(path, "", f"{name} is missing; extract its videos again, or copy it again")
+            yield Problem(path, "", f"{name} is missing; copy it again, or extract again and pack")
         elif shards[name].sha256 != sha256:
             yield Problem(path, "", f"{name} is not the file that the split was packed with (its SHA-256 differs)")
     for name in sorted(shards.keys() - split.shards.keys()):

@@ -8,7 +8,7 @@ import socket
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flowkit.files import read_file
 
@@ -122,20 +122,34 @@ class ExtractReport:
 def read_index(root: Path) -> dict[str, VideoResult]:
     """Read what earlier runs, on any machine, noted in ``clips/.index``: the latest result of each video.
 
-    A line cut short by a kill is passed over; its video counts as not done.
+    A line cut short by a kill, or that is not as `IndexWriter` writes it, is passed over; its video counts as not done.
     """
     latest: dict[str, tuple[int, VideoResult]] = {}
     for path in sorted((root / "clips" / ".index").glob("*.jsonl")):
         for line in read_file(path, most_bytes=_MAX_INDEX_BYTES).decode("utf-8", "replace").splitlines():
             try:
                 record = json.loads(line)
-                when = int(record.pop("time_ns"))
+                when = record.pop("time_ns")
                 result = VideoResult(**record)
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue
+            if type(when) is not int or not _is_sound(result):
                 continue
             if when >= latest.get(result.video_id, (-1, None))[0]:
                 latest[result.video_id] = (when, result)
     return {video_id: result for video_id, (_, result) in latest.items()}
+
+
+def _is_sound(result: VideoResult) -> bool:
+    """Whether each field has the type that it is declared with: an index may come from elsewhere."""
+    texts, numbers = (result.video_id, result.status, result.error), (result.seconds,)
+    counts = (result.source_bytes, result.source_mtime_ns, result.num_frames, result.header_frames, result.decode_errors, result.clip_bytes)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and result.status in get_args(Status)
+        and all(type(count) is int for count in counts)
+        and all(type(number) in (int, float) for number in numbers)
+    )
 
 
 class IndexWriter:

@@ -46,7 +46,7 @@ class Scan:
     unreadable: tuple[tuple[str, str], ...]
 
 
-def scan_videos(root: Path, suffixes: frozenset[str]) -> Scan:
+def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None = None) -> Scan:
     """Find the videos of a tree.
 
     Parameters
@@ -56,6 +56,8 @@ def scan_videos(root: Path, suffixes: frozenset[str]) -> Scan:
         that it lies in is not.
     suffixes : frozenset of str
         What videos' names end in, in lower case, with the dot.
+    leave_out : Path, optional
+        A folder below the root that is not searched: a data root holds videos of its own, those that `inspect` drew.
 
     Raises
     ------
@@ -68,7 +70,8 @@ def scan_videos(root: Path, suffixes: frozenset[str]) -> Scan:
     videos: dict[str, VideoFile] = {}
     unreadable: list[tuple[str, str]] = []
     ignored = 0
-    for relative, path, folder_fault in walk_files(str(root)):
+    left_out = _identity(leave_out) if leave_out is not None and leave_out.is_dir() else None
+    for relative, path, folder_fault in walk_files(str(root), leave_out=left_out):
         video_id, suffix = os.path.splitext(relative)
         if folder_fault is None and (suffix.lower() not in suffixes or os.path.basename(relative).startswith("._")):
             ignored += 1
@@ -92,7 +95,14 @@ def _video_fault(video_id: str, path: str) -> str | None:
     return None if os.path.isfile(path) else "it is no regular file, or a link to nothing"
 
 
-def walk_files(folder: str, relative: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, str, str | None]]:
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def walk_files(
+    folder: str, relative: str = "", above: tuple[tuple[int, int], ...] = (), *, leave_out: tuple[int, int] | None = None
+) -> Iterator[tuple[str, str, str | None]]:
     """Yield each file below a folder; links to folders are followed, except back to a folder that they lie in.
 
     Parameters
@@ -101,6 +111,8 @@ def walk_files(folder: str, relative: str = "", above: tuple[tuple[int, int], ..
         Where to begin, and what to put before the names of what is found; empty at the root.
     above : tuple
         The folders that this one lies in, known by device and inode.
+    leave_out : (int, int), optional
+        A folder below that is passed over.
 
     Yields
     ------
@@ -118,9 +130,11 @@ def walk_files(folder: str, relative: str = "", above: tuple[tuple[int, int], ..
     if here in above:
         _logger.info("%r links back to a folder that it lies in; not followed", escaped(folder))
         return
+    if above and here == leave_out:
+        return
     for entry in entries:
         name = f"{relative}/{entry.name}" if relative else entry.name
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield from walk_files(entry.path, name, (*above, here))
+            yield from walk_files(entry.path, name, (*above, here), leave_out=leave_out)
         else:
             yield name, entry.path, None

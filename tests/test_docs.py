@@ -51,7 +51,13 @@ def test_json_has_the_keys_that_the_page_lists(packed_root: Path, tmp_path: Path
     rows = [re.findall(r"`([^`]*)`", line) for line in table.splitlines() if line.startswith("| `")]
     listed = {name: (format_name, keys) for name, format_name, *keys in rows}
     shard, video_id = packed_root / "shards" / "shard-00000.h5", "colour0-motion0/v00"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "x.avi").write_text("no video")
+    extract = ["extract", tmp_path / "videos", "--data", tmp_path / "data", "--device", "cpu", "--jobs", "1"]
     lines = {
+        "extract": extract,
+        "extract --dry-run": [*extract, "--dry-run"],
+        "doctor": ["doctor"],
         "info": ["info", "--data", packed_root],
         "info FILE": ["info", shard],
         "stats": ["stats", "--data", packed_root],

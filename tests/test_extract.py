@@ -21,7 +21,8 @@ from click.testing import CliRunner
 from flowkit import ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
 from flowkit.cli.main import flowkit as command
 from flowkit.config import ExtractSettings
-from flowkit.extract import extract, plan
+from flowkit.errors import BusyError
+from flowkit.extract import Plan, extract, plan
 from flowkit.ledger import read_index
 from flowkit.parallel import StopRequest
 
@@ -105,6 +106,43 @@ def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path)
     shutil.rmtree(root / "clips" / ".index")
     again = extract(videos, root, settings=SETTINGS, jobs=1)
     assert (len(again.done), [r.status for r in again.skipped]) == (0, ["ok"] * 3)
+
+
+def test_a_damaged_clip_is_extracted_again_and_stops_nothing(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    before = files_of(root)
+    clips = root / "clips" / "run"
+    (clips / "a.h5").write_bytes((clips / "a.h5").read_bytes()[:-100])  # cut short: its size tells
+    (clips / "b.h5").write_bytes(b"not a clip" + (clips / "b.h5").read_bytes()[10:])
+    os.utime(videos / "run" / "b.avi", (1, 1))  # so that the clip is asked
+    again = extract(videos, root, settings=SETTINGS, jobs=1)
+    assert [r.video_id for r in again.done] == ["run/a", "run/b"]
+    assert files_of(root) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"video_id": ["run/a"]}, {"num_frames": "5"}, {"status": "fine"}, {"error": 1}, {"time_ns": 1e400}, {"source_bytes": True}, {"x": 1}],
+)
+def test_a_line_of_the_index_that_flowkit_does_not_write_is_passed_over(videos: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    root = tmp_path / "data"
+    index = root / "clips" / ".index" / "elsewhere-1.jsonl"
+    index.parent.mkdir(parents=True)
+    line = {"video_id": "run/a", "status": "ok", "source_bytes": 1, "source_mtime_ns": 1, "time_ns": 1}
+    index.write_text(json.dumps(line) + "\n")
+    assert list(read_index(root)) == ["run/a"]
+    index.write_text(json.dumps(line | change) + "\n" + "[" * 100_000 + "\n")
+    assert read_index(root) == {}
+    assert len(plan(videos, root, settings=SETTINGS).jobs) == 3
+
+
+def test_the_data_root_s_own_videos_are_not_extracted(videos: Path) -> None:
+    root = videos / "flowkit-data"
+    write_video(root / "inspect" / "a-flow.mkv", 3)  # as `inspect` draws them
+    found = plan(videos, root, settings=SETTINGS)
+    assert (sorted(job.video_id for job in found.jobs), found.ignored) == (["run/a", "run/b", "walk/a"], 1)
+    assert [job.video_id for job in plan(root / "inspect", root, settings=SETTINGS).jobs] == ["a-flow"]  # unless they are asked for
 
 
 def test_bytes_do_not_depend_on_processes_order_or_segments(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +264,68 @@ def test_shards_of_the_videos_are_disjoint_and_cover_all(videos: Path, tmp_path:
     assert all(parts)
 
 
+def test_the_report_of_several_machines_is_of_all_their_videos(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_video(videos / "run" / "single.avi", 1)
+    os.symlink("nowhere", videos / "run" / "link.avi")
+
+    def counts(part: int) -> tuple[dict[str, int], set[str]]:
+        own = extract(videos, root, settings=SETTINGS, jobs=1, shard=(part, 2))
+        assert len(own.done) + len(own.skipped) + len(own.failed) - (part == 0) == 2  # what the exit code rests on
+        report = json.loads((root / "extract-report.json").read_text())
+        assert all(report["counts"][key] == len(report[key]) for key in ("done", "skipped", "failed"))
+        return {key: report["counts"][key] for key in ("done", "skipped", "failed", "pending")}, {r["video_id"] for r in report["failed"]}
+
+    bad = {"run/single", "run/link.avi"}
+    assert counts(1) == ({"done": 2, "skipped": 0, "failed": 1, "pending": 2}, {"run/link.avi"})
+    assert counts(0) == ({"done": 1, "skipped": 2, "failed": 2, "pending": 0}, bad)
+    assert counts(1) == ({"done": 0, "skipped": 3, "failed": 2, "pending": 0}, bad)
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "first", "step", "expected"),
+    [
+        ("3", "4", "0", "1", (3, 4)),
+        ("1", "4", "1", "1", (0, 4)),
+        ("7", "3", "3", "2", (2, 3)),
+        ("4", "3", "3", "2", None),
+        ("9", "3", "3", "2", None),
+        ("7", "3", "1", "1", None),  # --array=1,3,7
+        ("x", "3", "0", "1", None),
+    ],
+)
+def test_shard_auto_takes_the_scheduler_s_word_only_if_it_makes_sense(
+    monkeypatch: pytest.MonkeyPatch, rank: str, count: str, first: str, step: str, expected: tuple[int, int] | None
+) -> None:
+    for name, value in (("ID", rank), ("COUNT", count), ("MIN", first), ("STEP", step)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    seen: list[object] = []
+    monkeypatch.setattr("flowkit.extract.plan", lambda *_, shard, **__: seen.append(shard) or Plan((), (), (), 0))
+    result = CliRunner().invoke(command, ["extract", ".", "--shard", "auto", "--dry-run"])
+    assert seen == ([] if expected is None else [expected])
+    assert result.exit_code == (2 if expected is None else 0), result.output
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+def test_the_same_line_twice_at_once_is_refused_and_other_parts_are_not(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    tried: list[int] = []
+
+    def again(progress: object) -> None:
+        if tried:
+            return
+        tried.append(1)
+        with pytest.raises(BusyError, match="--shard"):
+            extract(videos, root, settings=SETTINGS, jobs=1, shard=(0, 2))
+        assert not (root / "extract-report.json").exists()
+        extract(videos, root, settings=SETTINGS, jobs=1, shard=(1, 2))
+
+    report = extract(videos, root, settings=SETTINGS, jobs=1, shard=(0, 2), on_progress=again)
+    assert tried
+    assert len(report.done) == 2
+    assert not list(root.glob(".*"))
+
+
 def test_a_stop_leaves_whole_clips_only_and_the_same_line_finishes(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for k in range(6):
@@ -281,6 +381,11 @@ def test_dry_run_writes_nothing_and_forecasts(videos: Path, tmp_path: Path) -> N
     )
     assert result.return_value == 0, result.output
     assert "about 23 flow fields" in result.stdout
+    result = CliRunner().invoke(
+        command, ["extract", str(videos), "--data", str(tmp_path / "data"), "--short-side", "32", "--dry-run", "--json"]
+    )
+    told = json.loads(result.stdout)
+    assert (told["format"], told["pairs"], sorted(told["to_do"])) == ("flowkit-extract-forecast", 23, ["run/a", "run/b"])
     assert not (tmp_path / "data").exists()
 
 

@@ -227,7 +227,9 @@ def refusing(path: Path, place: str = "") -> Iterator[None]:
         raise ShardFormatError(f"{where}: {cause}") from cause
     except _HDF5_ERRORS as cause:
         reason = " ".join(str(cause).split())[:300]
-        raise ShardFormatError(f"{where}: is damaged or no flowkit shard ({reason}); extract or copy it again") from cause
+        raise ShardFormatError(
+            f"{where}: is damaged or no flowkit shard ({reason}); copy it again, or delete it and extract again"
+        ) from cause
 
 
 def _check_superblock(data: ShardBytes) -> None:
@@ -242,7 +244,7 @@ def _check_superblock(data: ShardBytes) -> None:
     if version not in (2, 3) or (offset_bytes, length_bytes, flags, base, extension) != (8, 8, 0, 0, _UNDEFINED):
         raise ShardFormatError("has an HDF5 superblock of another kind than flowkit writes")
     if data.size < end:
-        raise ShardFormatError(f"is truncated: {data.size} of {end} bytes are there; copy or extract it again")
+        raise ShardFormatError(f"is truncated: {data.size} of {end} bytes are there; copy it again, or delete it and extract again")
     if data.size > end:
         raise ShardFormatError(f"has {data.size - end} foreign bytes after its end")
 

@@ -329,7 +329,9 @@ class Clip:
             begin = end
 
     def _damaged(self, what: str) -> ShardFormatError:
-        return ShardFormatError(f"{self._reader.path}: video {self.video_id!r}: {what}; extract or copy it again")
+        return ShardFormatError(
+            f"{self._reader.path}: video {self.video_id!r}: {what}; copy the file again, or delete it and extract again"
+        )
 
 
 def _end_of_piece(starts: list[int], sizes: list[int], begin: int) -> int:

@@ -243,7 +243,8 @@ def write_shard(path: Path, members: Sequence[Path | Member], *, on_video: Calla
             sha256 = shard.write_video(layout.attributes, layout.height, layout.width, *source.content(layout))
             if sha256 != layout.sha256:
                 raise ShardFormatError(
-                    f"{source.path}: video {video_id!r}: its sha256 does not match its attributes, offsets and flow; extract it again"
+                    f"{source.path}: video {video_id!r}: its sha256 does not match its attributes, offsets and flow; "
+                    "delete that file and extract again"
                 )
             if on_video is not None:
                 on_video(layout.stored_bytes)
@@ -305,7 +306,7 @@ class _Source:
         for k, crc32 in enumerate(run.crc32):
             data = run.read(self._data, k)
             if zlib.crc32(data) != crc32:
-                raise ShardFormatError(f"{where} {k} is damaged: its CRC does not match; extract it again")
+                raise ShardFormatError(f"{where} {k} is damaged: its CRC does not match; delete that file and extract again")
             yield data
 
     def _chunks(self, run: ChunkRun, where: str) -> Iterator[tuple[int, bytes]]:
@@ -314,5 +315,5 @@ class _Source:
             try:
                 check_chunk(data)
             except ShardFormatError as cause:
-                raise ShardFormatError(f"{where} {k} {cause}; extract it again") from cause
+                raise ShardFormatError(f"{where} {k} {cause}; delete that file and extract again") from cause
             yield int(mask), data
