@@ -79,10 +79,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, str(path), str(ready)], stdin=subprocess.PIPE, stderr=log, env=environment)
     try:
-        for _ in range(600):
-            if ready.exists():
-                break
+        end = time.monotonic() + 300  # it takes seconds; on a busy machine, more than a minute
+        while not ready.exists():
             assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < end, (folder / "log").read_text()
             time.sleep(0.1)
         yield ready.read_text()
     finally:
