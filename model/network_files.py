@@ -137,6 +137,7 @@ def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
     but for ``provenance``.
     """
     try:
+        import onnx  # noqa: F401 - onnx_model needs it
         import onnxruntime
 
         from flowkit.model.onnx_graph import onnx_model

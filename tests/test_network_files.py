@@ -155,8 +155,9 @@ def test_an_onnx_model_that_differs_is_refused_and_nothing_is_written(checkpoint
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_onnx_the_error_says_what_to_install(checkpoints, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_without_onnx_the_error_says_what_to_install(checkpoints, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ParameterError, match=r'pip install "flowkit-video\[onnx\]"'):
         export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
 
