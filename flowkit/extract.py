@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.cluster import Cluster
 from flowkit.data_root import check_apart, clip_path, open_root
-from flowkit.errors import ManifestError, ParameterError, ShardFormatError, VideoDecodeError
+from flowkit.errors import DeviceError, ManifestError, ParameterError, ShardFormatError, VideoDecodeError
 from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256
 from flowkit.files import alone, write_atomically
 from flowkit.flow_service import FlowService
@@ -234,8 +234,10 @@ def extract(
     todo = plan(videos, root, settings=settings, shard=shard)
     if on_plan is not None:
         on_plan(todo)
-    open_root(root, videos, settings)
     with_gpu = settings.solver == "cuda" and bool(todo.jobs)
+    if with_gpu:
+        _check_gpus(devices)  # before the root is made, whose solver would be one that this machine lacks
+    open_root(root, videos, settings)
     run = _Run(todo, on_progress)
     with ExitStack() as stack:
         lock = root / f".extract-{shard[0] + 1}-of-{shard[1]}.lock"
@@ -259,6 +261,15 @@ def extract(
                 index.append(result)
                 run.tick([])
     return run.report(time.monotonic() - started)
+
+
+def _check_gpus(devices: Sequence[int]) -> None:
+    from flowkit.flow.cuda_device import list_devices
+
+    count = len(list_devices())
+    for index in devices:
+        if index >= count:
+            raise DeviceError(f"there is no CUDA device {index}: this machine has {count} (CUDA_VISIBLE_DEVICES is honoured)")
 
 
 def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> CudaSolver:

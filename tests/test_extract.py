@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from flowkit import ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
+from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
 from flowkit.cli.main import flowkit as command
 from flowkit.config import ExtractSettings
 from flowkit.errors import BusyError
@@ -386,6 +386,24 @@ def test_dry_run_writes_nothing_and_forecasts(videos: Path, tmp_path: Path) -> N
     )
     told = json.loads(result.stdout)
     assert (told["format"], told["pairs"], sorted(told["to_do"])) == ("flowkit-extract-forecast", 23, ["run/a", "run/b"])
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("devices", [None, (0, 1)])
+def test_without_the_gpu_that_was_asked_for_no_root_is_made(
+    devices: tuple[int, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the root would have the solver `cuda`, and refuse to go on without a GPU."""
+
+    def list_devices() -> list[int]:
+        if devices is None:
+            raise DeviceError("no driver")
+        return [0]
+
+    monkeypatch.setattr("flowkit.flow.cuda_device.list_devices", list_devices)
+    write_video(tmp_path / "videos" / "a" / "1.avi", 3)
+    with pytest.raises(DeviceError, match="no driver" if devices is None else "no CUDA device 1: this machine has 1"):
+        extract(tmp_path / "videos", tmp_path / "data", settings=replace(SETTINGS, solver="cuda"), devices=devices or (0,))
     assert not (tmp_path / "data").exists()
 
 
