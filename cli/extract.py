@@ -171,6 +171,7 @@ def extract(
     A video that is done is skipped, so the same line resumes. One bad video never stops the rest: it is listed, and the exit
     code is 3.
     """
+    from flowkit.cli.software import check_opencv
     from flowkit.data_root import root_settings
     from flowkit.extract import extract as run
     from flowkit.extract import plan
@@ -201,6 +202,7 @@ def extract(
         )
         return 0
 
+    check_opencv()
     stop = StopRequest()
     with _signals_to(stop, grace), _Display() as display:
         report = run(
@@ -254,13 +256,15 @@ def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> 
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU that the cuda solver can use."""
+    """Whether the first GPU is one that the cuda solver can use."""
     from flowkit.errors import DeviceError
 
     try:
         from flowkit.flow.cuda_device import list_devices
+        from flowkit.flow.cuda_kernels import MIN_ARCH, supported_archs
 
-        return bool(list_devices())
+        major, minor = next((device.compute_capability for device in list_devices()), (0, 0))
+        return 10 * major + minor >= max(MIN_ARCH, supported_archs()[0])
     except (DeviceError, ImportError):
         return False
 

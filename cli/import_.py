@@ -96,6 +96,7 @@ def import_(
     wrote needs no options. A video that is there is skipped, so the same line resumes; a bad one never stops the rest: it is
     listed, and the exit code is 3.
     """
+    from flowkit.cli.software import check_opencv
     from flowkit.import_trees import DEFAULT_BOUND_PX, ImportSettings, import_tree
 
     if bound == "default":
@@ -103,6 +104,7 @@ def import_(
             raise click.UsageError("--bound default needs --tool")
         bound = DEFAULT_BOUND_PX[tool]
     settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
+    check_opencv()
     with Progress("import", total=0, unit="videos") as bar:
 
         def tell(done: int, total: int, failed: int) -> None:

@@ -118,6 +118,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         warn(f"flowkit: error: {show(describe(error))}")
         code = EXIT_ERROR
+    except ImportError as error:
+        if debug:
+            raise
+        warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` says what is missing and what to do")
+        code = EXIT_ERROR
     except Exception as error:
         if debug:
             raise
