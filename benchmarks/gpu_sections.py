@@ -280,11 +280,18 @@ def sweep(settings: Settings) -> Report:
         with settings.solver(height, width, bound=BOUND, num_fused_iterations=fused) as solver:
             speed = _pairs_per_second(settings, solver, num_batches)
         report.rows.append({"tile": "64x32", "fused": fused, "pairs/s": speed, "distance": str(distance)})
+    patches_of_2_rows = [
+        TileShape(16, 16, 2, rows=2),
+        TileShape(16, 8, 4, rows=2),
+        TileShape(32, 8, 2, rows=2),
+        TileShape(8, 16, 4, rows=2),
+    ]
     shapes = [TileShape(16, 12, 1), TileShape(16, 16, 1), TileShape(8, 16, 2), TileShape(32, 8, 1), TileShape(32, 4, 2), TileShape(8, 8, 4)]
-    for shape in [DEFAULT_TILE] if settings.dry_run else shapes:  # the driver of a dry run holds the default's kernels
+    for shape in [DEFAULT_TILE] if settings.dry_run else patches_of_2_rows + shapes:  # the driver of a dry run holds the default's kernels
         with settings.solver(height, width, bound=BOUND, tile=shape) as solver:
             speed = _pairs_per_second(settings, solver, num_batches)
-        report.rows.append({"tile": f"{shape.width}x{shape.height}, {shape.blocks_per_sm} a SM", "fused": 5, "pairs/s": speed})
+        name = f"{shape.width}x{shape.height}, patches of 4x{shape.rows}, {shape.blocks_per_sm} a SM"
+        report.rows.append({"tile": name, "fused": 5, "pairs/s": speed})
     return report
 
 

@@ -62,6 +62,12 @@ class TestCompilation:
         assert iterate.shared_bytes * DEFAULT_TILE.blocks_per_sm <= SHARED_BYTES_PER_SM
 
     @needs_nvrtc
+    def test_patches_of_two_rows_take_half_the_registers_and_spill_nothing(self):
+        iterate = compile_kernels(90, TileShape(16, 16, 2, rows=2)).resources["iterate"]
+        assert iterate.registers <= 128
+        assert iterate.spill_bytes + iterate.stack_bytes == 0
+
+    @needs_nvrtc
     def test_this_check_sees_a_spill(self, monkeypatch):
         starved = cuda_kernels.kernel_source().replace("__launch_bounds__(THREADS, BLOCKS_PER_SM)", "__launch_bounds__(THREADS, 8)")
         monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: starved)

@@ -22,6 +22,7 @@ from emulated_device import BACKWARD, FORWARD, EmulatedDevice, has_compiler
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs g++ to build the kernels for the CPU")
 
 SMALL_TILE = TileShape(8, 4, 1)  # many tiles on a small frame
+OF_TWO_ROWS = TileShape(8, 8, 1, rows=2)  # patches
 SIZES = [(16, 16), (17, 19), (33, 50), (61, 83)]  # height, width: square, odd, below and above a tile; all four paddings of a row
 FLOW_HALF, DUAL_HALF, DUAL_IS_ZERO = 1, 2, 4
 
@@ -277,7 +278,9 @@ def iterate_inputs(random, height, width, capacity):
     return data, u, p
 
 
-@pytest.mark.parametrize(("tile", "num_iterations"), [(DEFAULT_TILE, 5), (SMALL_TILE, 5), (SMALL_TILE, 3), (SMALL_TILE, 1)])
+@pytest.mark.parametrize(
+    ("tile", "num_iterations"), [(DEFAULT_TILE, 5), (SMALL_TILE, 5), (SMALL_TILE, 3), (SMALL_TILE, 1), (OF_TWO_ROWS, 5), (OF_TWO_ROWS, 2)]
+)
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (72, 16), (16, 130)])
 def test_iterations_are_those_of_the_article(random, height, width, tile, num_iterations):
     device = EmulatedDevice(tile)
@@ -316,11 +319,12 @@ def test_iterations_after_a_median_read_what_it_wrote(random):
     assert np.abs(unpadded(flow[0, 0], 21) - iterations_by_numpy(data[0], u[0], p[0], 2)[0]).max() < 2e-5
 
 
+@pytest.mark.parametrize("tile", [SMALL_TILE, OF_TWO_ROWS])
 @pytest.mark.parametrize(("order", "num_blocks"), [(BACKWARD, 5), (2, 1), (3, 7), (4, 1000)])
-def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_number(order, num_blocks):
+def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_number(order, num_blocks, tile):
     results = []
     for turns, blocks in ((FORWARD, 5), (order, num_blocks)):
-        device = EmulatedDevice(SMALL_TILE, order=turns)
+        device = EmulatedDevice(tile, order=turns)
         device.width = 83
         data, u, p = iterate_inputs(np.random.default_rng(5), 61, 83, 2)
         flow, dual = aligned((2, 2, 2, 61, 84)), aligned((2, 2, 4, 61, 84))

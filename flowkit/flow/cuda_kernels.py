@@ -30,11 +30,12 @@ ParameterKind = Literal["pointer", "int", "float", "double"]
 
 @dataclass(frozen=True)
 class TileShape:
-    """The block of `iterate`: threads, each with 4 x 4 pixels in registers, and how many blocks an SM is to hold."""
+    """The block of `iterate`: threads, each with 4 columns and 4 or 2 rows of pixels in registers; how many blocks an SM is to hold."""
 
     threads_x: int = 16
     threads_y: int = 8
     blocks_per_sm: int = 2
+    rows: Literal[2, 4] = 4
 
     @property
     def width(self) -> int:
@@ -44,11 +45,12 @@ class TileShape:
     @property
     def height(self) -> int:
         """Rows of pixels of a tile."""
-        return 4 * self.threads_y
+        return self.rows * self.threads_y
 
     def macros(self) -> list[tuple[str, str]]:
         """Return the macros that the source reads it from."""
-        return [("THREADS_X", str(self.threads_x)), ("THREADS_Y", str(self.threads_y)), ("BLOCKS_PER_SM", str(self.blocks_per_sm))]
+        values = {"THREADS_X": self.threads_x, "THREADS_Y": self.threads_y, "ROWS": self.rows, "BLOCKS_PER_SM": self.blocks_per_sm}
+        return [(name, str(value)) for name, value in values.items()]
 
 
 DEFAULT_TILE = TileShape()

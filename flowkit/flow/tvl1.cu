@@ -21,14 +21,15 @@
 // in one launch, and the host need not know a count: it launches ahead, and blocks take what the list holds. Most launches
 // find few pairs left or none, so `iterate` has about as many blocks as the GPU holds at once, and each takes tile after tile.
 
-#ifndef THREADS_X  // a block of `iterate`: THREADS_X x THREADS_Y threads, each with 4 x 4 pixels in registers
+#ifndef THREADS_X  // a block of `iterate`: THREADS_X x THREADS_Y threads, each with a patch of 4 columns and ROWS rows in registers
 #define THREADS_X 16
 #define THREADS_Y 8
+#define ROWS 4  // or 2: half the registers, half again as much to exchange
 #define BLOCKS_PER_SM 2
 #endif
 #define THREADS (THREADS_X * THREADS_Y)
 #define TILE_WIDTH (4 * THREADS_X)
-#define TILE_HEIGHT (4 * THREADS_Y)
+#define TILE_HEIGHT (ROWS * THREADS_Y)
 #define UNROLL _Pragma("unroll")
 
 // Bits of a pair's state: which half of `flow` and `dual` is the newest, and whether dual is still zero everywhere.
@@ -271,30 +272,41 @@ extern "C" __global__ void __launch_bounds__(256) median_3(int width, int height
 
 // ---- Iterations ----------------------------------------------------------------------------------------------------------
 
-struct Patch { float u[4][4], v[4][4], p11[4][4], p12[4][4], p21[4][4], p22[4][4], gx[4][4], gy[4][4], rho[4][4], inverse[4][4]; };
+struct Patch { float u[ROWS][4], v[ROWS][4], p11[ROWS][4], p12[ROWS][4], p21[ROWS][4], p22[ROWS][4], gx[ROWS][4], gy[ROWS][4], rho[ROWS][4], inverse[ROWS][4]; };
 
-// What neighbouring threads exchange: one side of a patch is one float4. There is one slot more than threads, so that no thread
+#if ROWS == 4
+typedef float4 Column;
+#else
+typedef float2 Column;
+#endif
+
+// What neighbouring threads exchange: one side of a patch is one vector. There is one slot more than threads, so that no thread
 // tests for the border of the tile: slot 0 of p (left of and above the tile) stays zero, the last slot of u and v repeats the
 // tile's own last column or row, which makes the forward difference zero. At the image's border both are the right value;
 // elsewhere they spoil one more pixel per iteration, which is what the overlap of the tiles is for.
 struct Edges {
-  float4 p11[THREADS_Y][THREADS_X + 1], p21[THREADS_Y][THREADS_X + 1], p12[THREADS_Y + 1][THREADS_X], p22[THREADS_Y + 1][THREADS_X];
-  float4 u_left[THREADS_Y][THREADS_X + 1], v_left[THREADS_Y][THREADS_X + 1], u_top[THREADS_Y + 1][THREADS_X], v_top[THREADS_Y + 1][THREADS_X];
+  Column p11[THREADS_Y][THREADS_X + 1], p21[THREADS_Y][THREADS_X + 1], u_left[THREADS_Y][THREADS_X + 1], v_left[THREADS_Y][THREADS_X + 1];
+  float4 p12[THREADS_Y + 1][THREADS_X], p22[THREADS_Y + 1][THREADS_X], u_top[THREADS_Y + 1][THREADS_X], v_top[THREADS_Y + 1][THREADS_X];
 };
 
-__device__ __forceinline__ float4 row_of(const float (&s)[4][4], int j) { return make_float4(s[j][0], s[j][1], s[j][2], s[j][3]); }
-__device__ __forceinline__ float4 column_of(const float (&s)[4][4], int i) { return make_float4(s[0][i], s[1][i], s[2][i], s[3][i]); }
-__device__ __forceinline__ void set_row(float (&s)[4][4], int j, float4 q) { s[j][0] = q.x, s[j][1] = q.y, s[j][2] = q.z, s[j][3] = q.w; }
+__device__ __forceinline__ float4 row_of(const float (&s)[ROWS][4], int j) { return make_float4(s[j][0], s[j][1], s[j][2], s[j][3]); }
+#if ROWS == 4
+__device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return make_float4(s[0][i], s[1][i], s[2][i], s[3][i]); }
+#else
+__device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return make_float2(s[0][i], s[1][i]); }
+#endif
+__device__ __forceinline__ void set_row(float (&s)[ROWS][4], int j, float4 q) { s[j][0] = q.x, s[j][1] = q.y, s[j][2] = q.z, s[j][3] = q.w; }
 __device__ __forceinline__ void spread(float (&s)[4], float4 q) { s[0] = q.x, s[1] = q.y, s[2] = q.z, s[3] = q.w; }
+__device__ __forceinline__ void spread(float (&s)[2], float2 q) { s[0] = q.x, s[1] = q.y; }
 
 __device__ __forceinline__ void share_dual(const Patch& p, Edges& edges, int tx, int ty) {
   edges.p11[ty][tx + 1] = column_of(p.p11, 3), edges.p21[ty][tx + 1] = column_of(p.p21, 3);
-  edges.p12[ty + 1][tx] = row_of(p.p12, 3), edges.p22[ty + 1][tx] = row_of(p.p22, 3);
+  edges.p12[ty + 1][tx] = row_of(p.p12, ROWS - 1), edges.p22[ty + 1][tx] = row_of(p.p22, ROWS - 1);
 }
 
 // The pixels of a patch that the solution has: not left of the image and not above it. There p stays zero, as OpenCV takes it.
 __device__ __forceinline__ void clear_dual_outside(Patch& p, int first_column, int first_row) {
-  UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++)
+  UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
     if (i < first_column || j < first_row) p.p11[j][i] = p.p12[j][i] = p.p21[j][i] = p.p22[j][i] = 0;
 }
 
@@ -307,10 +319,10 @@ __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int t
   float error = 0;
   __syncthreads();  // sides of p are there
   {
-    float left_11[4], left_21[4], above_12[4], above_22[4];
+    float left_11[ROWS], left_21[ROWS], above_12[4], above_22[4];
     spread(left_11, edges.p11[ty][tx]), spread(left_21, edges.p21[ty][tx]);
     spread(above_12, edges.p12[ty][tx]), spread(above_22, edges.p22[ty][tx]);
-    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
       const float rho = fmaf(p.gx[j][i], p.u[j][i], fmaf(p.gy[j][i], p.v[j][i], p.rho[j][i]));
       const float step = fminf(fmaxf(-rho * p.inverse[j][i], -lambda_theta), lambda_theta);
       const float div_u = (p.p11[j][i] - (i ? p.p11[j][i ? i - 1 : 0] : left_11[j])) + (p.p12[j][i] - (j ? p.p12[j ? j - 1 : 0][i] : above_12[i]));
@@ -323,15 +335,15 @@ __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int t
   edges.u_left[ty][tx] = column_of(p.u, 0), edges.v_left[ty][tx] = column_of(p.v, 0);
   edges.u_top[ty][tx] = row_of(p.u, 0), edges.v_top[ty][tx] = row_of(p.v, 0);
   if (tx == THREADS_X - 1) edges.u_left[ty][THREADS_X] = column_of(p.u, 3), edges.v_left[ty][THREADS_X] = column_of(p.v, 3);
-  if (ty == THREADS_Y - 1) edges.u_top[THREADS_Y][tx] = row_of(p.u, 3), edges.v_top[THREADS_Y][tx] = row_of(p.v, 3);
+  if (ty == THREADS_Y - 1) edges.u_top[THREADS_Y][tx] = row_of(p.u, ROWS - 1), edges.v_top[THREADS_Y][tx] = row_of(p.v, ROWS - 1);
   __syncthreads();  // sides of u are there
   {
-    float right_u[4], right_v[4], below_u[4], below_v[4];
+    float right_u[ROWS], right_v[ROWS], below_u[4], below_v[4];
     spread(right_u, edges.u_left[ty][tx + 1]), spread(right_v, edges.v_left[ty][tx + 1]);
     spread(below_u, edges.u_top[ty + 1][tx]), spread(below_v, edges.v_top[ty + 1][tx]);
-    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++) {
-      const float ux = (i < 3 ? p.u[j][i < 3 ? i + 1 : 3] : right_u[j]) - p.u[j][i], uy = (j < 3 ? p.u[j < 3 ? j + 1 : 3][i] : below_u[i]) - p.u[j][i];
-      const float vx = (i < 3 ? p.v[j][i < 3 ? i + 1 : 3] : right_v[j]) - p.v[j][i], vy = (j < 3 ? p.v[j < 3 ? j + 1 : 3][i] : below_v[i]) - p.v[j][i];
+    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
+      const float ux = (i < 3 ? p.u[j][i < 3 ? i + 1 : 3] : right_u[j]) - p.u[j][i], uy = (j < ROWS - 1 ? p.u[j < ROWS - 1 ? j + 1 : j][i] : below_u[i]) - p.u[j][i];
+      const float vx = (i < 3 ? p.v[j][i < 3 ? i + 1 : 3] : right_v[j]) - p.v[j][i], vy = (j < ROWS - 1 ? p.v[j < ROWS - 1 ? j + 1 : j][i] : below_v[i]) - p.v[j][i];
       const float norm_u = fmaf(tau_over_theta, sqrtf(fmaf(ux, ux, uy * uy)), 1.f), norm_v = fmaf(tau_over_theta, sqrtf(fmaf(vx, vx, vy * vy)), 1.f);
       const float both = 1.f / (norm_u * norm_v), shrink_u = both * norm_v, shrink_v = both * norm_u;  // one reciprocal for two
       p.p11[j][i] = fmaf(tau, ux, p.p11[j][i]) * shrink_u, p.p12[j][i] = fmaf(tau, uy, p.p12[j][i]) * shrink_u;
@@ -403,14 +415,14 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
     const int flow_half = (pair_state & FLOW_HALF ? 1 : 0) ^ (after_median ? 1 : 0), dual_half = pair_state & DUAL_HALF ? 1 : 0;
     const bool dual_is_zero = pair_state & DUAL_IS_ZERO;
     const Span across = tile_span(tile_x, tiles_x, pitch, TILE_WIDTH, halo_x), down = tile_span(tile_y, tiles_y, height, TILE_HEIGHT, halo_y);
-    const int X = across.origin + 4 * tx, y = down.origin + 4 * ty;  // of this thread's patch
+    const int X = across.origin + 4 * tx, y = down.origin + ROWS * ty;  // of this thread's patch
     const int first_column = shift - X, first_row = -y;              // of the patch, that lie in the image
     Patch p;
     {
       const float* p_old = dual_of(dual, dual_half, capacity, pair, stride);
       const float* u_old = flow_of(flow, flow_half, capacity, pair, stride);
       const float* constants = data + (long long)pair * 3 * stride;
-      UNROLL for (int j = 0; j < 4; j++) {
+      UNROLL for (int j = 0; j < ROWS; j++) {
         const bool inside = X >= 0 && y + j >= 0;
         const int at = (y + j) * pitch + X;
         set_row(p.u, j, load_row(u_old + at, inside)), set_row(p.v, j, load_row(u_old + stride + at, inside));
@@ -422,23 +434,22 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
       }
     }
     if (first_column > 0) {  // nobody writes the padding left of the image; nothing may come from there
-      UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 3; i++)
+      UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 3; i++)
         if (i < first_column) p.u[j][i] = p.v[j][i] = p.gx[j][i] = p.gy[j][i] = p.rho[j][i] = 0;
       clear_dual_outside(p, first_column, 0);
     }
     // A vanishing gradient makes this huge; the clipped step then moves by lambda * theta * gradient: nothing.
-    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++)
+    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
       p.inverse[j][i] = 1.f / fmaxf(fmaf(p.gx[j][i], p.gx[j][i], p.gy[j][i] * p.gy[j][i]), 1e-30f);
     __syncthreads();  // the sums of the last tile, which lie where edges do, have been read
-    const float4 zero = make_float4(0, 0, 0, 0);
-    if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = zero;
-    if (ty == 0) edges.p12[0][tx] = edges.p22[0][tx] = zero;
+    if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = Column();
+    if (ty == 0) edges.p12[0][tx] = edges.p22[0][tx] = float4();
     share_dual(p, edges, tx, ty);
 
 #pragma unroll 1
     for (int i = 1; i < num_iterations; i++) iteration<false>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, 0);
     unsigned counted = 0;
-    UNROLL for (int j = 0; j < 4; j++) UNROLL for (int i = 0; i < 4; i++)
+    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
       counted |= (unsigned)(X + i >= max(across.low, shift) && X + i < across.high && y + j >= down.low && y + j < down.high) << (4 * j + i);
     const float error = iteration<true>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, counted);
 
@@ -446,7 +457,7 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
       float* p_new = dual_of(dual, dual_half ^ 1, capacity, pair, stride);
       float* u_new = flow_of(flow, flow_half ^ 1, capacity, pair, stride);
       const bool left = X >= across.low && X < across.high, right = X + 2 >= across.low && X + 2 < across.high;
-      UNROLL for (int j = 0; j < 4; j++) if (y + j >= down.low && y + j < down.high) {
+      UNROLL for (int j = 0; j < ROWS; j++) if (y + j >= down.low && y + j < down.high) {
         const int at = (y + j) * pitch + X;
         store_row(u_new + at, row_of(p.u, j), left, right), store_row(u_new + stride + at, row_of(p.v, j), left, right);
         store_row(p_new + at, row_of(p.p11, j), left, right), store_row(p_new + stride + at, row_of(p.p12, j), left, right);
