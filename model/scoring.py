@@ -52,7 +52,7 @@ class TestedNetworks:
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
         self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
         self.warnings = tuple(
-            f"{source}: {difference}" for source, checkpoint in checkpoints.values() for difference in _foreign(split, checkpoint)
+            f"{source}: {difference}" for source, checkpoint in checkpoints.values() for difference in foreign_data(split, checkpoint)
         )
         if self.warnings and not force:
             raise CheckpointError(
@@ -112,7 +112,7 @@ def _columns(classes: Sequence[str], known: Sequence[str], source: str) -> list[
     return [place[name] for name in classes]
 
 
-def _foreign(split: Split, checkpoint: Checkpoint) -> list[str]:
+def foreign_data(split: Split, checkpoint: Checkpoint) -> list[str]:
     """Return in what the data of the training differ from this split's."""
     theirs = checkpoint.provenance
     different = []

@@ -17,6 +17,7 @@ from flowkit.model.phase_folder import PhaseFolder
 from flowkit.model.phases import BEFORE, file_digest, phase_folder, start_network
 from flowkit.model.ranks import wait
 from flowkit.model.recipes import BASE_PHASES, PHASES, make_configs
+from flowkit.model.scoring import foreign_data
 from flowkit.model.weights import pretrained_state
 from flowkit.shards.reader import ShardReader
 
@@ -139,19 +140,24 @@ def train(
                 f"{phase}: the {configs[phase].num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
                 f"{execution.world} processes; choose --batch and --bn-group so that they can"
             )
+    for phase in wanted:
+        for name in (name for name in BEFORE[phase] if name not in wanted):
+            _check_made_of(listed, phase, name, _weights_before(root, run, base_run, split, name))
     on_event(RunStarted(chosen, str(device), str(start.source), len(listed.train), len(listed.classes)))
+    if restart:
+        if start.source != "none" and set(wanted) & set(BASE_PHASES):
+            start.read()  # weights that cannot be had are found before anything is lost
+        if execution.rank == 0:  # all at once: a run that is stopped goes on without what was there before
+            for phase in wanted:
+                PhaseFolder(phase_folder(root, run, split, phase)).discard()
+        wait(execution.world)
 
     trained: list[Phase] = []
     skipped: list[Phase] = []
     for phase in wanted:
         folder = PhaseFolder(phase_folder(root, run, split, phase))
         earlier = {name: _weights_before(root, run, base_run, split, name) for name in BEFORE[phase]}
-        for name, path in earlier.items():
-            if not path.is_file():
-                raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
         if execution.rank == 0:
-            if restart:
-                folder.discard()
             provenance = _provenance(configs[phase], listed, earlier, extraction)
             folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
         wait(execution.world)
@@ -219,6 +225,18 @@ def _weights_before(root: Path, run: str, base_run: str | None, split: int, phas
     """Return the final weights of an earlier phase, of the run itself or else of its base; whether they are there or not."""
     own = phase_folder(root, run, split, phase) / WEIGHTS_NAME
     return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase) / WEIGHTS_NAME
+
+
+def _check_made_of(split: Split, phase: Phase, name: Phase, path: Path) -> None:
+    """Raise `CheckpointError` unless the weights that a phase starts from are there, and were trained on this split's data."""
+    if not path.is_file():
+        raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
+    differences = foreign_data(split, load_checkpoint(path))
+    if differences:
+        raise CheckpointError(
+            f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on these, in another "
+            f"run (`--run NAME`) or anew (`--phase {name} --restart`)"
+        )
 
 
 def check_run_name(run: str) -> None:

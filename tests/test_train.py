@@ -137,23 +137,29 @@ def test_another_config_is_refused_with_all_that_differs(undisturbed):
     assert "--run NAME" in message
 
 
+def pack_anew(root, **changes):
+    """Write the split's manifest again, with other contents: by default without its first training video."""
+    split = Dataset.open(root).split(1)
+    values = {"protocol": split.protocol, "classes": split.classes, "train": split.train[1:], "test": split.test, **changes}
+    write_split(root, 1, **values, num_listed_train=12, num_listed_test=7, quantiser=split.quantiser, shards=split.shards)
+
+
 def test_other_data_are_refused(root):
     run(root, phases=["appearance"])
-    split = Dataset.open(root).split(1)
-    write_split(
-        root,
-        1,
-        protocol=split.protocol,
-        classes=split.classes,
-        train=split.train[1:],
-        test=split.test,
-        num_listed_train=12,
-        num_listed_test=7,
-        quantiser=split.quantiser,
-        shards=split.shards,
-    )
+    pack_anew(root)
     with pytest.raises(CheckpointError, match=r"digest is .*--run NAME"):
         run(root, phases=["appearance"])
+
+
+@pytest.mark.parametrize("trained_before", ["appearance", "motion"])
+def test_a_phase_does_not_start_from_weights_of_other_data(root, trained_before):
+    split = Dataset.open(root).split(1)
+    run(root, phases=[trained_before])
+    pack_anew(root, train=split.test, test=split.train)  # tested would be what the base stream has learnt
+    run(root, phases=[phase for phase in ("appearance", "motion") if phase != trained_before])
+    with pytest.raises(CheckpointError, match=rf"(?s)st-resnet starts from .*{trained_before}.*other data.*digest was.*--run NAME"):
+        run(root, phases=["st-resnet"])
+    assert not phase_folder(root, "default", 1, "st-resnet").exists()
 
 
 def test_restart_discards_and_begins_anew(root):
@@ -161,6 +167,25 @@ def test_restart_discards_and_begins_anew(root):
     report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
     assert report.trained == ("motion",)
     assert len(metrics(root, "motion")) == 4
+
+
+def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root):
+    run(root)
+    report, _ = run(root, overrides={"lr": 0.001}, restart=True, stop_after=2)
+    assert report.stopped
+    report, _ = run(root, overrides={"lr": 0.001})  # the line that the command names
+    assert report.trained == PHASES
+
+
+def test_a_restart_that_cannot_begin_discards_nothing(root, monkeypatch):
+    run(root, phases=["appearance", "motion"])
+    monkeypatch.setattr("flowkit.model.weights._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
+    with pytest.raises(CheckpointError, match="no network"):
+        run(root, weights="imagenet", restart=True)
+    with pytest.raises(CheckpointError, match="st-resnet-star starts from st-resnet"):
+        run(root, phases=["appearance", "st-resnet-star"], restart=True)
+    assert weights(root, "appearance")
+    assert weights(root, "motion")
 
 
 def test_a_phase_without_what_it_starts_from_names_it(root):
