@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -220,14 +221,33 @@ class ClipDataset(TorchDataset[Sample]):
         return StoredSample(frames, fields, where, crop, record.label, record.video_id)
 
 
-class _StoredSamples(TorchDataset[StoredSample]):
-    """The samples of a `ClipDataset` with their crops not yet taken."""
+class _Samples(TorchDataset["Sample | StoredSample | Exception"]):
+    """The samples of a `ClipDataset`, cropped or not; in place of one that cannot be read, the error."""
 
-    def __init__(self, clips: ClipDataset) -> None:
-        self._clips = clips
+    def __init__(self, clips: ClipDataset, *, cropped: bool) -> None:
+        self._clips, self._cropped = clips, cropped
 
-    def __getitem__(self, key: SampleKey) -> StoredSample:
-        return self._clips.stored(key)
+    def __getitem__(self, key: SampleKey) -> Sample | StoredSample | Exception:
+        try:
+            return self._clips[key] if self._cropped else self._clips.stored(key)
+        except (FlowkitError, OSError) as error:  # raised in a worker, it would come out with that one's traceback as its message
+            return error
+
+
+class TrainingBatches:
+    """Every sub-batch of a phase that one rank takes, in order; raises what a sample could not be read for."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Batch | StoredBatch]:
+        return map(_batch_or_error, iter(self._loader))
+
+
+def _batch_or_error(batch: Batch | StoredBatch | Exception) -> Batch | StoredBatch:
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
 
 
 class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
@@ -345,11 +365,17 @@ def training_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     cropped: bool = True,
-) -> DataLoader[Any]:
-    """Return a loader of every sub-batch of the phase, in order, from `first_step` on: `Batch`, or `StoredBatch` unless `cropped`."""
+) -> TrainingBatches:
+    """Return every sub-batch of the phase, in order, from `first_step` on: `Batch`, or `StoredBatch` unless `cropped`."""
     batches = _SubBatches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
-    samples = clips if cropped else _StoredSamples(clips)
-    return _loader(samples, num_workers, batch_sampler=batches, collate_fn=collate if cropped else collate_stored, pin_memory=pin_memory)
+    collate_fn = partial(_collated, join=collate if cropped else collate_stored)
+    samples = _Samples(clips, cropped=cropped)
+    return TrainingBatches(_loader(samples, num_workers, batch_sampler=batches, collate_fn=collate_fn, pin_memory=pin_memory))
+
+
+def _collated(samples: Sequence[Any], join: Callable[[Sequence[Any]], Batch | StoredBatch]) -> Batch | StoredBatch | Exception:
+    """Put samples together, or return the first error among them."""
+    return next((sample for sample in samples if isinstance(sample, Exception)), None) or join(samples)
 
 
 def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> DataLoader[WholeClip | Unreadable]:
