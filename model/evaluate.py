@@ -161,8 +161,8 @@ class Evaluation:
     environment: dict[str, str | int] = field(default_factory=dict)
 
     def mean_top1(self, row: str) -> float | None:
-        """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row."""
-        values = [split.rows[row].top1 for split in self.splits if row in split.rows]
+        """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row, and videos for it."""
+        values = [split.rows[row].top1 for split in self.splits if row in split.rows and len(split.rows[row].ranks)]
         return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 

@@ -290,6 +290,20 @@ def test_the_mean_over_splits_is_not_pooled():
     assert result.mean_top1("ST-ResNet") is None
 
 
+def test_a_split_of_which_nothing_could_be_scored_has_no_mean_and_the_json_no_nan(packed_root, root, tmp_path, capsys):
+    from flowkit.cli.main import main
+
+    for name in ("splits", "runs"):
+        shutil.copytree(root / name, tmp_path / name)
+    shutil.copy(root / "dataset.json", tmp_path)  # the shards are gone
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--data", str(tmp_path), "--device", "cpu", "--json", "--no-report"])
+    assert ended.value.code == 3
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert told["mean"] == dict.fromkeys(ROWS)
+    assert result_of([(1, 1), (0, 0)]).mean_top1("motion") is None
+
+
 def test_a_damaged_test_video_is_left_out_and_named(packed_root, root, tmp_path):
     for name in ("splits", "runs"):
         shutil.copytree(root / name, tmp_path / name)
