@@ -14,7 +14,7 @@ import click
 from flowkit.cli.console import Progress, duration, say, show_name, warn
 from flowkit.cli.execution import read_execution, training_options
 from flowkit.cli.options import Command, data_option, split_option, with_options
-from flowkit.model.config import STAGES
+from flowkit.model.config import INPUT_SIZES, STAGES
 from flowkit.model.recipes import OVERRIDES, PHASES
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ RECIPE_SETTINGS: Settings = [
     ("--seed", "seed", click.IntRange(min=0), "Of every random draw."),
     ("--depth", "depth", click.Choice(["50", "101", "152"]), "Depth of the networks."),
     ("--base-width", "base_width", click.IntRange(min=1), "Channels of the first convolution; 64 is ResNet's."),
-    ("--input-size", "input_size", click.IntRange(min=32), "Side of a training crop, px."),
+    ("--input-size", "input_size", click.IntRange(*INPUT_SIZES), "Side of a training crop, px."),
     ("--corners", "corners", click.Choice(["four", "diagonal"]), "Where crops lie; diagonal as the official code."),
     ("--head-pool", "head_pool", click.Choice(["7x7", "global"]), "Average pooling before the classifier."),
 ]

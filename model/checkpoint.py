@@ -214,10 +214,14 @@ def _load_checkpoint(path: Path) -> Checkpoint:
     provenance = Provenance.from_dict(values.get("provenance"))
     step, network, momentum = values.get("step"), values.get("network"), values.get("momentum")
     environment, scaler = values.get("environment"), values.get("scaler")
-    tensors = all(isinstance(part, dict) and all(isinstance(item, Tensor) for item in part.values()) for part in (network, momentum))
+    tensors = all(isinstance(part, dict) and all(map(_is_plain, part.values())) for part in (network, momentum))
     if not (tensors and isinstance(step, int) and isinstance(environment, dict) and isinstance(scaler, dict)):
         raise CheckpointError("a part of the checkpoint is missing or has the wrong type")
     return Checkpoint(provenance, step, network, momentum, environment, scaler)
+
+
+def _is_plain(item: object) -> bool:
+    return isinstance(item, Tensor) and item.layout == torch.strided and item.device.type == "cpu"
 
 
 def _load_weights(path: Path) -> Checkpoint:

@@ -18,6 +18,7 @@ HeadPool = Literal["7x7", "global"]
 
 STAGE_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGES = (2, 3, 4, 5)  # the paper's numbers of the stages of residual units: conv2_x to conv5_x
+INPUT_SIZES = (32, 4096)  # px, least and most: no tensor tells it, so that weights from elsewhere could ask for any memory
 NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
 
 
@@ -35,7 +36,7 @@ class STResNetConfig:
     base_width : int
         Channels of conv1; stage k has ``base_width * 2**k`` bottleneck channels. 64 is ResNet's.
     input_size : int, px
-        S, side of a training crop. Test sides are clamped to [S, 2S]; the head's window is ``ceil(S/32)``.
+        S, side of a training crop, 32 to 4096. Test sides are clamped to [S, 2S]; the head's window is ``ceil(S/32)``.
     stride_in_1x1 : bool
         Put a stage's stride on the first 1x1 convolution (the original "v1" layout) instead of the 3x3 (torchvision's).
     injection : {"none", "residual", "direct"}
@@ -103,20 +104,23 @@ class STResNetConfig:
         for name in ("stride_in_1x1", "temporal_convolution", "temporal_pool"):
             if not isinstance(getattr(self, name), bool):
                 raise ParameterError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        for name, least in (("num_classes", 1), ("base_width", 1), ("input_size", 32)):
+        for name in ("num_classes", "base_width"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if self.stage_units is None and self.depth not in STAGE_UNITS:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ParameterError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not isinstance(self.input_size, int) or not INPUT_SIZES[0] <= self.input_size <= INPUT_SIZES[1]:
+            raise ParameterError(f"input_size must be a whole number of {INPUT_SIZES[0]} to {INPUT_SIZES[1]}, got {self.input_size!r}")
+        if self.stage_units is None and not (isinstance(self.depth, int) and self.depth in STAGE_UNITS):
             raise ParameterError(f"depth must be one of {', '.join(map(str, STAGE_UNITS))} (or give stage_units), got {self.depth!r}")
         if self.stage_units is not None:
-            units = tuple(self.stage_units)
+            units = tuple(self.stage_units) if isinstance(self.stage_units, (tuple, list)) else ()
             if len(units) != 4 or not all(isinstance(n, int) and n >= 2 for n in units):
                 raise ParameterError(f"stage_units must be four whole numbers of at least 2, got {self.stage_units!r}")
             object.__setattr__(self, "stage_units", units)
         for name, otherwise in (("injection_stages", "injection none"), ("temporal_stages", "temporal_convolution false")):
             object.__setattr__(self, name, _stages(name, getattr(self, name), otherwise))
-        if not 0 <= self.motion_dropout < 1:
+        dropout: object = self.motion_dropout
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
             raise ParameterError(f"motion_dropout must be in [0, 1), got {self.motion_dropout!r}")
 
     @property
@@ -141,7 +145,7 @@ class STResNetConfig:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
-        return cls(**{**values, "stage_units": tuple(values["stage_units"]) if values.get("stage_units") else None})
+        return cls(**{**values, "stage_units": values.get("stage_units") or None})
 
 
 def _stages(name: str, value: object, otherwise: str) -> tuple[int, ...]:

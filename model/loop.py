@@ -254,7 +254,8 @@ class PhaseRun:
     def _load_progress(self, checkpoint: Checkpoint) -> None:
         self.step = checkpoint.step
         parameters = dict(self.network.named_parameters())
-        if not checkpoint.momentum.keys() <= parameters.keys() or not 0 <= self.step <= self.config.num_steps:
+        fits = all(name in parameters and parameters[name].shape == buffer.shape for name, buffer in checkpoint.momentum.items())
+        if not fits or not 0 <= self.step <= self.config.num_steps:
             raise CheckpointError(f"the checkpoint in {self.folder.path} does not fit its network")
         for name, buffer in checkpoint.momentum.items():
             parameter = parameters[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -87,11 +88,17 @@ def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STRes
     CheckpointError
         If the weights do not fit the network; names `source`.
     """
-    network = build_network(checkpoint.provenance.config)
-    try:
-        network.load_state_dict(checkpoint.network)
-    except RuntimeError as cause:
-        raise CheckpointError(f"{source}: the weights do not fit the network they name: {cause}") from cause
+    config, given = checkpoint.provenance.config, {name: tensor.shape for name, tensor in checkpoint.network.items()}
+    differing = ["its size"]
+    if sum(config.network.units) <= len(given):  # a network is made only of the size that the weights have
+        with suppress(RuntimeError), torch.device("meta"):  # sizes beyond 2^63
+            wanted = {name: tensor.shape for name, tensor in build_network(config).state_dict().items()}
+            differing = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
+    if differing:
+        more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+        raise CheckpointError(f"{source}: the weights do not fit the network they name, in {differing[0]}{more}")
+    network = build_network(config)
+    network.load_state_dict(checkpoint.network)
     return network.eval()
 
 

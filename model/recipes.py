@@ -269,7 +269,8 @@ def make_configs(
         Take the paper's iteration counts where the recipe has both those and the official code's epochs.
     overrides : dict
         Values to use instead of the recipe's: any field of `TrainConfig` or `STResNetConfig`, ``steps`` (of the whole phase; the
-        schedule is scaled) and ``lr`` (the first; the later ones keep their ratio). A key ``motion.batch`` is for that phase alone.
+        schedule is scaled) and ``lr`` (the first; the later ones keep their ratio), neither beside a ``schedule`` that says both. A key
+        ``motion.batch`` is for that phase alone.
         A `batch` without a `bn_group` takes the largest group up to the recipe's that divides it; a `depth` without `stage_units` is
         that of a ResNet.
 
@@ -351,6 +352,11 @@ def _by_phase(overrides: Mapping[str, Any]) -> dict[Phase, dict[str, Any]]:
             if (not phase) == whole:
                 for one in [p for p in PHASES if phase in ("", p)]:
                     chosen[one][key] = value
+    for one in [p for p in PHASES if "schedule" in chosen[p]]:
+        for key in ("steps", "lr"):
+            if f"{one}.{key}" in overrides or (key in overrides and f"{one}.schedule" not in overrides):
+                raise ParameterError(f"schedule says steps and learning rates already; leave out {key}")
+            chosen[one].pop(key, None)  # said for all phases, of which this one has a schedule of its own
     return chosen
 
 

@@ -183,7 +183,7 @@ class _Start:
 
     def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
         self.source = source
-        self._depth = int(overrides.get("depth", 50))
+        self._depth = overrides.get("depth", 50)
         self._stride = overrides.get("stride_in_1x1")
         self._pretrained: PretrainedWeights | None = None
         # A file is known by its contents, so that it may be moved.

@@ -110,6 +110,7 @@ def test_every_truncation_is_refused(tmp_path, checkpoint):
         ({"provenance": {"config": {}}}, "damaged or foreign"),
         ({"network": [1]}, "wrong type"),
         ({"network": {"a": "b"}}, "wrong type"),
+        ({"momentum": {"a": torch.zeros(2, device="meta")}}, "wrong type"),
         ({"step": "1"}, "wrong type"),
     ],
 )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -188,6 +189,18 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(checkpoin
         with pytest.raises(CheckpointError, match="do not fit the network"):
             export(tmp_path / name, mixed)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{"base_width": 10**7}, {"base_width": 10**15}, {"stage_units": (10**7, 2, 2, 2)}, {"num_classes": 10**12}]
+)
+def test_weights_that_claim_to_be_a_huge_network_are_refused_before_it_is_made(checkpoints, tmp_path, settings):
+    told = checkpoints["motion"].provenance
+    claimed = replace(told, config=replace(told.config, network=replace(told.config.network, **settings)))
+    with pytest.raises(CheckpointError, match="do not fit the network") as caught:
+        export_safetensors(tmp_path / "n.safetensors", Checkpoint(claimed, 4, checkpoints["motion"].network))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def command_line(*arguments):

@@ -99,6 +99,12 @@ def test_overrides_may_be_for_one_phase_and_the_phase_s_own_wins():
     assert configs["st-resnet-star"].network.temporal_init == "average"
 
 
+def test_a_phase_s_own_schedule_wins_over_the_steps_and_rate_of_all():
+    configs = paper(overrides={"motion.schedule": [[9, 0.5]], "steps": 12, "lr": 0.125})
+    assert configs["motion"].schedule == ((9, 0.5),)
+    assert {config.num_steps for phase, config in configs.items() if phase != "motion"} == {12}
+
+
 def test_settings_of_two_streams_do_not_tell_base_streams_apart():
     plain, ablated = paper(), paper(overrides={"injection": "direct", "temporal_padding": "replicate"})
     assert plain["appearance"] == ablated["appearance"]
@@ -125,6 +131,13 @@ def test_settings_of_two_streams_do_not_tell_base_streams_apart():
         ({"schedule": [[0, 0.1]]}, "schedule must be"),
         ({"motion.base_width": 32}, "base_width must be the same in all phases"),
         ({"depth": 51}, "depth must be one of"),
+        ({"depth": [50]}, "depth must be one of"),
+        ({"stage_units": 5}, "stage_units must be four"),
+        ({"motion_dropout": "x"}, "motion_dropout must be in"),
+        ({"input_size": 5000}, "input_size must be a whole number of 32 to 4096"),
+        ({"schedule": [[9, 0.1]], "lr": 0.2}, "leave out lr"),
+        ({"schedule": [[9, 0.1]], "motion.steps": 3}, "leave out steps"),
+        ({"motion.schedule": [[9, 0.1]], "motion.lr": 0.2}, "leave out lr"),
         ({"injection_stages": [1, 2]}, "injection_stages must be a list of some of 2, 3, 4, 5"),
         ({"injection_stages": []}, "for none: injection none"),
         ({"temporal_stages": ()}, "for none: temporal_convolution false"),

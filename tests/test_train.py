@@ -12,11 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 import click
+import h5py
 import pytest
 import torch
 from training_runs import TINY, metrics, run, same, weights
 
-from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
+from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
 from flowkit.manifest import Dataset, write_split
 from flowkit.model import events
 from flowkit.model.checkpoint import load_checkpoint
@@ -162,6 +163,16 @@ def test_a_phase_does_not_start_from_weights_of_other_data(root, trained_before)
     assert not phase_folder(root, "default", 1, "st-resnet").exists()
 
 
+@pytest.mark.parametrize("momentum", [{"appearance.fc.bias": torch.zeros(2)}, {"other": torch.zeros(6)}])
+def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root, momentum):
+    run(root, phases=["appearance"], stop_after=2)
+    path = phase_folder(root, "default", 1, "appearance") / "checkpoint.pt"
+    values = torch.load(path, weights_only=True)
+    torch.save({**values, "momentum": {**values["momentum"], **momentum}}, path)
+    with pytest.raises(CheckpointError, match="does not fit its network"):
+        run(root, phases=["appearance"])
+
+
 def test_restart_discards_and_begins_anew(root):
     run(root, phases=["motion"])
     report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
@@ -214,6 +225,24 @@ def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbe
                 continue
             expected = (tensor / 3).unsqueeze(2).repeat(1, 1, 3, 1, 1) if trained[name].ndim == 5 else tensor
             assert torch.equal(trained[name], expected), name
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_training_video_that_cannot_be_read_is_named_in_one_line_whoever_reads_it(packed_root, root, num_workers):
+    record = Dataset.open(root).split(1).train[5]
+    path = root / "shards" / record.shard
+    path.unlink()  # it is shared with other tests
+    shutil.copy(packed_root / "shards" / record.shard, path)
+    with h5py.File(path, "r") as file:
+        (group,) = [group for group in file["videos"].values() if group.attrs["video_id"].decode() == record.video_id]
+        start, size = group["frames"].id.get_offset(), group["frames"].size
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(size))
+    with pytest.raises(ShardFormatError) as caught:
+        run(root, phases=["appearance"], execution=Execution(device="cpu", num_workers=num_workers))
+    assert str(caught.value).startswith(f"{path}: video '{record.video_id}'")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(root):
