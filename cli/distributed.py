@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 _PATIENCE_SECONDS = 300.0  # until all have started
+_CPU_PATIENCE = timedelta(hours=6)  # a test takes CPUs hours, and a slower machine's share of it longer than the half hour that gloo waits
 
 
 @contextmanager
@@ -26,6 +28,8 @@ def ranks_from_environment(device: str) -> Iterator[tuple[int, int, str]]:
     ------
     RankError
         If they do not find each other.
+    DeviceError, ParameterError
+        If there is no such device.
 
     Notes
     -----
@@ -39,18 +43,27 @@ def ranks_from_environment(device: str) -> Iterator[tuple[int, int, str]]:
     import torch
     from torch import distributed
 
+    from flowkit.model.execution import Execution
+
     rank = int(os.environ["RANK"])
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    Execution(device=device).torch_device()  # one that is not there is refused before anyone waits for the others
+    if cuda:
         torch.cuda.set_device(device)
     try:
         store, _, _ = next(distributed.rendezvous("env://", rank, world))  # type: ignore[attr-defined]
         meeting = distributed.PrefixStore(meet(store, rank, world), store)  # type: ignore[attr-defined]
         distributed.init_process_group(
-            "nccl" if cuda else "gloo", store=meeting, rank=rank, world_size=world, device_id=torch.device(device) if cuda else None
+            "nccl" if cuda else "gloo",
+            timeout=None if cuda else _CPU_PATIENCE,
+            store=meeting,
+            rank=rank,
+            world_size=world,
+            device_id=torch.device(device) if cuda else None,
         )
-    except RuntimeError as cause:
+    except (RuntimeError, ValueError) as cause:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RankError(f"process {rank} of {world} could not join the others at {where}: {str(cause).splitlines()[0]}") from cause
     yield rank, world, device

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowkit.errors import FlowkitError, ParameterError
+from flowkit.errors import FlowkitError, ParameterError, RankError
 from flowkit.manifest import Dataset
 from flowkit.model.ablation_table import Outcome, is_tested, num_failed_videos, read_score, write_ablation, write_tested
 from flowkit.model.checkpoint import WEIGHTS_NAME
@@ -199,6 +199,8 @@ def ablate(
         As `plan_ablation`.
     CheckpointError
         If the base run was begun with other settings or data.
+    RankError
+        If another process of the run has ended.
     """
     execution = execution or Execution()
     general = dict(overrides or {})
@@ -243,6 +245,8 @@ def ablate(
                 if stopped or should_stop():
                     return AblationReport(tuple(outcomes), folder, stopped=True)
                 done.append(phase)
+        except RankError:
+            raise  # of no variant's making: the others would fare no better
         except FlowkitError as error:
             failure = str(error)
         outcomes.append(_tested(root, split, plan, tuple(done), failure, folder / "ablation" / plan.variant.name, execution, on_event))
@@ -281,6 +285,8 @@ def _tested(
                 wait(execution.world)
             scores = {phase: read_score(folder, phase, plan.configs[phase], paths[phase].parent) for phase in done}
             num_failed = num_failed_videos(folder)
+    except RankError:
+        raise
     except FlowkitError as error:
         failure = str(error)
     on_event(VariantTested(name) if failure is None else VariantFailed(name, failure))

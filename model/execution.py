@@ -190,6 +190,15 @@ def compile_in_place(network: nn.Module, *, backend: str = "inductor") -> None:
     network.compile(backend=backend, dynamic=False, **options)
 
 
+@contextmanager
+def memory_told(advice: str) -> Iterator[None]:
+    """Turn a GPU's lack of memory into a `DeviceError` that says what takes less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as cause:
+        raise DeviceError(f"the GPU has too little memory left ({str(cause).partition(' GPU ')[0].strip()}); {advice}") from cause
+
+
 def _check_compiler(device: torch.device) -> None:
     """Raise `DeviceError` unless what `torch.compile` needs is there."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ from flowkit.model.dataset import StoredBatch, training_loader
 from flowkit.model.device_batches import DeviceBatches
 from flowkit.model.device_crops import crop_clips
 from flowkit.model.events import PhaseDone, PhaseStarted, RunStopped, StepDone
-from flowkit.model.execution import compile_in_place
+from flowkit.model.execution import compile_in_place, memory_told
 from flowkit.model.optimiser import (
     make_optimiser,
     running_moment_share,
@@ -110,6 +110,8 @@ class PhaseRun:
         ------
         ParameterError
             If the loss is no longer a number.
+        DeviceError
+            If the GPU has too little memory.
         """
         config, execution, started = self.config, self.execution, time.monotonic()
         on_event(PhaseStarted(config.phase, self.step, config.num_steps, self.changes))
@@ -131,6 +133,10 @@ class PhaseRun:
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
             execution.arithmetic(self.device, fixed_shapes=True),
+            memory_told(
+                f"{self.groups_per_pass * config.bn_group} videos go through the network together: fewer with `--videos-per-pass` or "
+                "`--bn-group`; `--checkpoint-activations` and `--amp bf16` take less for each"
+            ),
             _Metrics(self.folder, execution.rank) as metrics,
         ):
             while self.step < config.num_steps:

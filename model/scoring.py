@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from flowkit.errors import CheckpointError
+from flowkit.errors import CheckpointError, DeviceError
+from flowkit.model.execution import memory_told
 from flowkit.model.phases import stream_logits, trained_network
 from flowkit.model.transforms import normalise_flow, normalise_rgb
 from flowkit.quantise import Quantiser
@@ -65,6 +66,7 @@ class TestedNetworks:
                 f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one by one"
             )
         (self.input_size,) = sizes
+        self._at_once: int | None = None  # all that are given
         self._networks: dict[Phase, SingleStream | STResNet] = {}
         self._columns: dict[Phase, list[int]] = {}
         for phase, (source, checkpoint) in checkpoints.items():
@@ -77,7 +79,27 @@ class TestedNetworks:
         self._mirrored_u = torch.from_numpy(mirrored).to(self.device)
 
     def score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
-        """Return the mean logits of videos of one frame size, by phase and stream: float64 (C,) in the split's order of classes."""
+        """Return the mean logits of videos of one frame size, by phase and stream: float64 (C,) in the split's order of classes.
+
+        Raises
+        ------
+        DeviceError
+            If a GPU has too little memory for one video; where it has too little for several, it gets fewer at once from then on.
+        """
+        results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = []
+        while len(results) < len(clips):
+            some = clips[len(results) :][: self._at_once]
+            try:
+                with memory_told("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it"):
+                    results += self._score(some)
+            except DeviceError:
+                if len(some) == 1:
+                    raise
+                self._at_once = len(some) // 2
+        return results
+
+    def _score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
+        """Return the mean logits of videos that go through the networks together."""
         frames = torch.stack([normalise_rgb(self._on_device(clip.rgb)) for clip in clips])
         rgb = torch.cat([frames, frames.flip(-1)])
         flow = torch.stack([self._stacks(clip, mirrored) for mirrored in (False, True) for clip in clips])

@@ -14,7 +14,7 @@ from training_runs import share_root
 
 from flowkit.cli.main import flowkit
 from flowkit.cli.train import StopRequest
-from flowkit.errors import CheckpointError, ParameterError
+from flowkit.errors import CheckpointError, ParameterError, RankError
 from flowkit.model import ablation, events
 from flowkit.model.ablation import ablate, plan_ablation
 from flowkit.model.ablation_table import NetworkScore, Outcome, ablation_dict, ablation_table, final_loss, write_ablation
@@ -23,6 +23,7 @@ from flowkit.model.evaluate import evaluate
 from flowkit.model.execution import Execution
 from flowkit.model.phases import file_digest, phase_folder
 from flowkit.model.recipes import PHASES, make_configs
+from flowkit.model.train import train
 from flowkit.model.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 
 TINY = {"base_width": 2, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 2, "warmup_steps": 0}
@@ -189,6 +190,17 @@ def test_a_variant_that_diverges_is_a_row_that_says_so_and_stops_nothing(finishe
     text = (root / "reports/default/split1/ablation.md").read_text()
     assert "| ST-ResNet* | diverging | failed | - | - | - | - | - | - |" in text
     assert "diverging failed: the loss of st-resnet-star is" in text
+
+
+def test_another_process_s_end_is_no_variant_s_failure(root, monkeypatch):
+    def ended(*_, run="default", **settings):
+        if run != "default":
+            raise RankError("another process of this run has ended")
+        return train(*_, run=run, **settings)
+
+    monkeypatch.setattr("flowkit.model.ablation.train", ended)
+    with pytest.raises(RankError):
+        run(root, [DIRECT], phases=["st-resnet"])
 
 
 def test_of_a_variant_that_fails_later_the_phases_before_are_still_told(finished, tmp_path):

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.manifest import Dataset, write_split
-from flowkit.model import events
+from flowkit.model import events, scoring
 from flowkit.model.checkpoint import Checkpoint, Provenance, load_checkpoint, save_weights
-from flowkit.model.evaluate import ROWS, Evaluation, RowResult, SplitEvaluation, evaluate
+from flowkit.model.evaluate import ROWS, VIDEOS_AT_ONCE, Evaluation, RowResult, SplitEvaluation, evaluate
 from flowkit.model.execution import Execution
 from flowkit.model.phases import build_network, phase_folder
 from flowkit.model.recipes import PHASES, make_configs
@@ -156,11 +156,30 @@ def test_softmax_fusion_is_said_in_the_protocol_and_sums_to_one(root):
 
 
 def test_batches_of_videos_workers_and_memory_format_change_nothing(root, evaluation, monkeypatch):
-    from flowkit.model import evaluate as _  # noqa: F401 - the module, for the next line
-    from flowkit.model.evaluate import VIDEOS_AT_ONCE
-
     monkeypatch.setitem(VIDEOS_AT_ONCE, "cpu", 4)
     (split,) = evaluate(root, execution=Execution(device="cpu", num_workers=1, channels_last=False)).splits
+    for key, scores in evaluation.splits[0].stream_scores.items():
+        assert np.allclose(split.stream_scores[key], scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [2, 1, 0])
+def test_where_memory_is_too_small_for_several_videos_there_are_fewer_at_once(root, evaluation, monkeypatch, most):
+    sizes, whole = [], scoring.TestedNetworks._score
+
+    def limited(self, clips):
+        sizes.append(len(clips))
+        if len(clips) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(self, clips)
+
+    monkeypatch.setitem(VIDEOS_AT_ONCE, "cpu", 4)
+    monkeypatch.setattr(scoring.TestedNetworks, "_score", limited)
+    if not most:
+        with pytest.raises(DeviceError, match=r"too little memory left.*--amp bf16"):
+            evaluate(root, execution=CPU)
+        return
+    (split,) = evaluate(root, execution=CPU).splits
+    assert sizes == {2: [4, 2, 2, 2], 1: [4, 2, *[1] * 6]}[most]
     for key, scores in evaluation.splits[0].stream_scores.items():
         assert np.allclose(split.stream_scores[key], scores, rtol=1e-4, atol=1e-5)
 
@@ -337,7 +356,7 @@ def test_a_video_whose_scores_are_not_finite_is_left_out_and_named_not_counted_a
         return results
 
     plain, spoilt = TestedNetworks.score, Dataset.open(root).split(1).test[2].video_id
-    monkeypatch.setattr(TestedNetworks, "score", overflowing)
+    monkeypatch.setattr(scoring.TestedNetworks, "score", overflowing)
     (split,) = evaluate(root, execution=CPU).splits
     assert [clip.video_id for clip in split.failed] == [spoilt]
     assert "not finite" in split.failed[0].reason
@@ -486,7 +505,7 @@ def test_a_command_that_is_killed_keeps_the_splits_that_were_tested(root, monkey
         return plain(self, clips)
 
     plain = TestedNetworks.score
-    monkeypatch.setattr(TestedNetworks, "score", killed)
+    monkeypatch.setattr(scoring.TestedNetworks, "score", killed)
     shutil.rmtree(root / "reports", ignore_errors=True)
     with pytest.raises(click.Abort):
         command_line("--data", root, "--split", "1,2")

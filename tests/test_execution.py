@@ -34,6 +34,17 @@ def test_with_checkpointed_activations_all_weights_and_moments_are_the_same_bit_
     assert environment(undisturbed[0], "motion")["checkpoint_activations"] is False
 
 
+def test_a_gpu_without_memory_is_told_with_what_takes_less(root, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 10 GiB")
+
+    monkeypatch.setattr("flowkit.model.loop.stream_logits", full)
+    with pytest.raises(
+        DeviceError, match=r"memory left \(CUDA out of memory\. Tried to allocate 2\.00 GiB\.\); 2 videos .*--videos-per-pass"
+    ):
+        run(root, phases=["motion"])
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++: without it, train refuses to compile")
 @pytest.mark.parametrize(("phase", "videos_per_pass"), [("motion", None), ("motion", 4), ("appearance", 4)])
 def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(root, monkeypatch, phase, videos_per_pass):

@@ -15,8 +15,8 @@ import pytest
 import torch
 from training_runs import metrics, same, share_root, weights
 
-from flowkit.cli.distributed import meet
-from flowkit.errors import RankError
+from flowkit.cli.distributed import meet, ranks_from_environment
+from flowkit.errors import DeviceError, ParameterError, RankError
 from flowkit.manifest import Dataset, write_split
 from flowkit.model.checkpoint import load_checkpoint
 from flowkit.model.phases import phase_folder
@@ -199,6 +199,20 @@ def test_a_process_that_never_starts_is_named(monkeypatch):
     monkeypatch.setattr("flowkit.cli.distributed._PATIENCE_SECONDS", 0.0)
     with pytest.raises(RankError, match=r"1 of 2 processes have not started in 0 s: \[1\]"):
         meet(torch.distributed.HashStore(), 0, 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [("cuda", DeviceError, "--device cpu"), ("tpu", ParameterError, "device must be"), ("cpu", RankError, "MASTER")],
+)
+def test_a_device_or_a_meeting_place_that_is_not_there_is_told(monkeypatch, device, error, message):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=message), ranks_from_environment(device):
+        pass
 
 
 def wait_for_lines(path, count, process):
