@@ -248,7 +248,7 @@ def _receive(client: Any, memories: dict[Any, mmap.mmap | None], board: _Board) 
     memory = memories[client]
     if memory is None or len(memory) < max(request.num_frames, 2 * num_pairs) * request.height * request.width:
         memory = memories[client] = _map(request.path)
-    frames = np.ndarray((request.num_frames, *size), np.uint8, memory)
+    frames: NDArray[np.uint8] = np.ndarray((request.num_frames, *size), np.uint8, memory)
     board.waiting.append(_Task(client, size, frames, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
 
 

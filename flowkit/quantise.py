@@ -107,7 +107,8 @@ class Quantiser:
             table = ((np.maximum(np.arange(256), 1) - ZERO) * (self.bound / 127)).astype(np.float32)
         else:
             table = (np.arange(256) * (2 * self.bound / 255) - self.bound).astype(np.float32)
-        return table[q]
+        decoded: NDArray[np.float32] = table[q]
+        return decoded
 
     def flip_u(self, q: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the bytes of ``-u`` for the bytes of ``u``: what a mirror image does to horizontal flow.

@@ -121,7 +121,7 @@ class GeneratedVideo:
 def reflect(position: Floats, low: float, high: float) -> Floats:
     """Fold a coordinate that runs straight on into [low, high], as if reflected at both ends: a triangle wave."""
     span = high - low
-    folded = np.mod(position - low, 2 * span)
+    folded: Floats = np.mod(position - low, 2 * span)
     return low + np.minimum(folded, 2 * span - folded)
 
 

@@ -45,7 +45,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
     shown = occurring_classes(confusion)
     counts = confusion[np.ix_(shown, shown)]
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    seen = np.ma.masked_equal(shares, 0)  # cells of no video stay white
+    seen = np.ma.masked_equal(shares, 0)  # type: ignore[no-untyped-call, unused-ignore] # cells of no video stay white
     num, font = len(shown), _font_size(len(shown))
     side = num * _cell_inches(num)
     labelled = np.arange(num) if num <= _MOST_NAMES else np.arange(0, num, -(-num // _MOST_NAMES))

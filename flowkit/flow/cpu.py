@@ -75,7 +75,9 @@ class CpuSolver:
         self.iterations = 0
         self.pixel_iterations = 0
         self._sizes = _pyramid_sizes(height, width, self.params)
-        self._pyramids = tuple([np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2))  # of the last two frames
+        self._pyramids: tuple[Pyramid, ...] = tuple(  # of the last two frames
+            [np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2)
+        )
         self._frames_seen = 0
         # One level is solved at a time, so the levels share their buffers, made for the largest.
         self._fields = make_fields(height, width)
