@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,9 +201,9 @@ def _quantised_flow(grey: NDArray[np.uint8], job: VideoJob) -> NDArray[np.uint8]
     return job.settings.quantiser.encode(compute_flow(grey, params=job.settings.tvl1, device=device, mode=mode))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _client(address: ServiceAddress) -> FlowClient:
-    """Return this worker's connection to the GPU's process."""
+    """Return this worker's connection to a GPU's process: one each, whichever the worker's next video goes to."""
     return FlowClient(address)
 
 

@@ -15,6 +15,7 @@ import mmap
 import multiprocessing
 import os
 import secrets
+import shutil
 import signal
 import tempfile
 import threading
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 MAX_IN_FLIGHT = 3  # batches: while one converges or is copied, the others keep the device busy
 MAX_SOLVERS = 8  # frame sizes whose solvers are kept while memory suffices: making one takes as long as hundreds of pairs
 START_SECONDS = 120.0  # for a device's process to start and compile
+MAX_SOCKET_PATH_BYTES = 103  # the shortest limit of today's systems (macOS; Linux has 107)
+_ENDED = "the GPU's process ended; the same line resumes (with a smaller --jobs if memory was short)"
 
 
 class Submission(Protocol):
@@ -103,7 +106,7 @@ class FlowService:
     Raises
     ------
     DeviceError
-        If a process cannot start.
+        If a process cannot start, or the folder for temporary files has too long a name.
     """
 
     def __init__(self, make_solvers: Sequence[MakeSolver]) -> None:
@@ -117,6 +120,11 @@ class FlowService:
         try:
             for index, make_solver in enumerate(self._make_solvers):
                 address = ServiceAddress(os.path.join(self._folder.name, f"{index}.sock"), secrets.token_bytes(16))
+                if len(os.fsencode(address.path)) > MAX_SOCKET_PATH_BYTES:
+                    raise DeviceError(
+                        f"a socket cannot be called {address.path!r}: more than {MAX_SOCKET_PATH_BYTES} bytes; "
+                        "let TMPDIR name a folder with a shorter path"
+                    )
                 ready, told = context.Pipe(duplex=False)
                 process = context.Process(target=_serve, args=(address, make_solver, told), daemon=True)
                 process.start()
@@ -147,10 +155,19 @@ class FlowService:
 
 
 class FlowClient:
-    """A worker's end of the service: one connection and one piece of shared memory, kept between requests."""
+    """A worker's end of the service: one connection and one piece of shared memory, kept between requests.
+
+    Raises
+    ------
+    DeviceError
+        If nobody listens at the address.
+    """
 
     def __init__(self, address: ServiceAddress) -> None:
-        self._connection = connection.Client(address.path, authkey=address.key)
+        try:
+            self._connection = connection.Client(address.path, authkey=address.key)
+        except (EOFError, OSError) as cause:
+            raise DeviceError(_ENDED) from cause
         self._path = f"{address.path}.{os.getpid()}.{secrets.token_hex(4)}"
         self._memory: mmap.mmap | None = None
 
@@ -168,20 +185,27 @@ class FlowClient:
         Raises
         ------
         DeviceError
-            If the device failed.
+            If the device failed, or there is no room for the shared memory.
         """
         import numpy as np
 
         num_frames, height, width = grey.shape
         needed = max(grey.nbytes, 2 * (num_frames - 1) * height * width)
         if self._memory is None or len(self._memory) < needed:
-            self._memory = _map(self._path, needed)
+            try:
+                self._memory = _map(self._path, needed)
+            except OSError as cause:
+                folder = os.path.dirname(self._path)
+                raise DeviceError(
+                    f"{needed / 2**20:.0f} MiB of shared memory cannot be had in {folder} ({cause.strerror}); "
+                    "make room there, or let TMPDIR name another folder"
+                ) from cause
         np.ndarray(grey.shape, np.uint8, self._memory)[...] = grey
         try:
             self._connection.send(_Request(self._path, num_frames, height, width))
             trouble = self._connection.recv()
         except (EOFError, OSError) as cause:
-            raise DeviceError("the GPU's process ended; the same line resumes (with a smaller --jobs if memory was short)") from cause
+            raise DeviceError(_ENDED) from cause
         if trouble is not None:
             raise DeviceError(trouble)
         return np.ndarray((num_frames - 1, 2, height, width), np.uint8, self._memory).copy()
@@ -193,9 +217,11 @@ class FlowClient:
 
 
 def _map(path: str, size: int = 0) -> mmap.mmap:
-    """Map a shared file, made or enlarged to `size` bytes if that is given."""
+    """Map a shared file, made or enlarged to `size` bytes if that is given; raises OSError where there is no room for them."""
     with open(path, "a+b") as file:
-        if size:
+        if size and hasattr(os, "posix_fallocate"):  # a page that the disk has no room for would kill whoever writes to it
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif size:
             file.truncate(size)
         return mmap.mmap(file.fileno(), size)
 
@@ -223,6 +249,7 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
         while True:
             for ready in connection.wait([parent.sentinel, arrivals, finished, *memories]):
                 if ready == parent.sentinel:
+                    shutil.rmtree(os.path.dirname(address.path), ignore_errors=True)  # killed, it could not
                     return
                 if ready is arrivals:
                     arrivals.recv()

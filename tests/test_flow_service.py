@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from flowkit.errors import DeviceError
+from flowkit.extract_video import _client
 from flowkit.flow_service import MAX_IN_FLIGHT, FlowClient, FlowService
 
 if TYPE_CHECKING:
@@ -125,6 +128,50 @@ def test_a_dead_process_is_a_device_error() -> None:
         client.close()
 
 
+def test_a_client_that_comes_when_the_process_is_dead_gets_a_device_error_too() -> None:
+    with FlowService([Difference]) as service:
+        service._processes[0].kill()
+        service._processes[0].join()
+        with pytest.raises(DeviceError, match="ended"):
+            FlowClient(service.addresses[0])
+
+
+def test_a_worker_keeps_its_connection_to_each_device() -> None:
+    with FlowService([Difference, Difference]) as service:
+        for address in 3 * service.addresses:
+            _client(address).solve(np.zeros((2, 8, 10), np.uint8))
+        clients = {_client(address) for address in service.addresses}
+        shared = [name for name in os.listdir(service._folder.name) if not name.endswith(".sock")]
+        _client.cache_clear()
+        for client in clients:
+            client.close()
+    assert len(shared) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve a file's bytes")
+def test_no_room_for_shared_memory_is_a_device_error_not_a_killed_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, start: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with FlowService([Difference]) as service:
+        client = FlowClient(service.addresses[0])
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(DeviceError, match=r"No space left on device.*TMPDIR"):
+            client.solve(np.zeros((2, 8, 10), np.uint8))
+        monkeypatch.undo()
+        assert client.solve(np.zeros((2, 8, 10), np.uint8)).shape == (1, 2, 8, 10)
+        client.close()
+
+
+def test_a_temporary_folder_whose_name_is_too_long_for_a_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(DeviceError, match="TMPDIR"), FlowService([Difference]):
+        pass
+    assert not list(folder.iterdir())
+
+
 def test_batches_hold_no_more_than_the_solver_takes_at_once_but_for_one_long_request() -> None:
     sizes: list[int] = []
 
@@ -158,12 +205,14 @@ def test_solvers_of_several_sizes_are_kept_while_memory_suffices(max_open: int, 
 
 PARENT = """
 import functools, sys, time
+import numpy as np
 sys.path.insert(0, {tests!r})
 from test_flow_service import Difference
-from flowkit.flow_service import FlowService
+from flowkit.flow_service import FlowClient, FlowService
 if __name__ == "__main__":
     with FlowService([Difference]) as service:
-        print(service._processes[0].pid, flush=True)
+        FlowClient(service.addresses[0]).solve(np.zeros((2, 8, 10), np.uint8))
+        print(service._processes[0].pid, service._folder.name, flush=True)
         time.sleep(100)
 """
 
@@ -174,7 +223,9 @@ def test_ctrl_c_is_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp
     script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ)
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
+    line = parent.stdout.readline().split()
+    pid, folder = int(line[0]), Path(line[1])
+    assert any(not path.is_socket() for path in folder.iterdir())  # shared memory
     os.kill(pid, signal.SIGINT)
     time.sleep(0.3)
     os.kill(pid, 0)  # still there
@@ -185,6 +236,7 @@ def test_ctrl_c_is_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp
     while is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(pid)
+    assert not folder.exists()
 
 
 def is_running(pid: int) -> bool:
