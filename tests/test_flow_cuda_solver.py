@@ -396,6 +396,13 @@ class TestFailure:
         with pytest.raises(DeviceError, match="closed"):
             solver.solve(moving_texture(2, 20, 24))
 
+    def test_flow_that_was_handed_in_before_the_end_can_be_asked_for_after_it(self):
+        frames = moving_texture(4, 20, 24)
+        with CudaSolver(20, 24, BRIEF, device=Emulated(operations_per_poll=1), max_pairs=1, num_lanes=2) as solver:
+            submission = solver.submit(frames)
+        assert submission.is_finished()
+        assert np.array_equal(submission.result(), solve(frames, BRIEF))
+
     def test_a_solver_left_open_does_not_keep_the_process(self):
         code = """
 import numpy as np

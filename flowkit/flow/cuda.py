@@ -170,7 +170,7 @@ class CudaSolver:
         self._worker = _Worker(device or (lambda: CudaDevice(device_index)), plan_for, self._wanted_pairs, num_lanes, on_batch)
         self._finalizer = weakref.finalize(self, self._worker.stop)
         self._plan = self._worker.plan
-        self._idle_lanes = self._worker.lanes
+        self._idle_lanes = list(self._worker.lanes)
 
     @property
     def max_pairs(self) -> int:
@@ -293,7 +293,9 @@ class CudaSolver:
             self._take_next()
 
     def close(self) -> None:
-        """Finish what was handed in and free the device."""
+        """Finish what was handed in, whose flow may still be asked for, and free the device."""
+        while self._finalizer.alive and len(self._idle_lanes) < len(self._worker.lanes):
+            self._take_next()  # before the memory that the flow lies in is freed
         self._finalizer()
 
     def __enter__(self) -> CudaSolver:

@@ -157,6 +157,7 @@ class EmulatedDevice:
             start = inner.ctypes.data - whole.ctypes.data
             beside = [whole[:start], whole[start + inner.size :]]
             self.damaged_guards += any((guard != POISON).any() for guard in beside)
+            whole[:] = POISON  # what is freed may hold anything
         self._memory.clear()
         self.is_closed = True
 
