@@ -6,6 +6,7 @@ Both mappings store zero motion as 128, so that ``q - 128`` is zero where nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, get_args
 
 from flowkit.errors import ParameterError
@@ -33,7 +34,7 @@ class Quantiser:
     Raises
     ------
     ParameterError
-        If the bound is not a positive finite number, or the mapping is unknown.
+        If the bound is not a number from 1e-6 to below 1e6, or the mapping is unknown.
 
     Notes
     -----
@@ -45,11 +46,12 @@ class Quantiser:
     mapping: Mapping = "symmetric"
 
     def __post_init__(self) -> None:
-        if isinstance(self.bound, bool) or not isinstance(self.bound, (int, float)) or not 0 < self.bound < 1e6:
-            raise ParameterError(f"quantiser bound must be a positive number of px/frame below 1e6, got {self.bound!r}")
+        bound: object = self.bound
+        if isinstance(bound, bool) or not isinstance(bound, Real) or not 1e-6 <= bound < 1e6:  # type: ignore[operator]
+            raise ParameterError(f"quantiser bound must be a number of px/frame from 1e-6 to below 1e6, got {bound!r}")
         if self.mapping not in get_args(Mapping):
             raise ParameterError(f"quantiser mapping must be one of {get_args(Mapping)}, got {self.mapping!r}")
-        object.__setattr__(self, "bound", float(self.bound))
+        object.__setattr__(self, "bound", float(bound))
 
     @property
     def max_error_px(self) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -286,11 +286,37 @@ def test_fewer_than_two_frames_give_no_flow(num_frames: int) -> None:
         (np.zeros((2, 20, 30), np.uint8), {"mode": "quick"}, "quick"),
         (np.zeros((2, 20, 30), np.uint8), {"device": "gpu"}, "gpu"),
         (np.zeros((2, 20, 30), np.uint8), {"device": "cuda:x"}, "cuda:x"),
+        (np.zeros((2, 20, 30), np.uint8), {"device": None}, "unknown device None"),
+        (np.zeros((2, 20, 30), np.uint8), {"device": "cuda", "mode": "quick"}, "quick"),
+        (np.zeros((2, 20, 30), np.uint8), {"params": "paper"}, "preset"),
+        (np.zeros((2, 20, 30), np.uint8), {"params": {}}, "TVL1Params"),
+        (np.zeros((2, 20, 0, 3), np.uint8), {}, "0x20"),
+        (np.zeros((2, 16, 32_767), np.uint8), {}, "32767x16.*fast"),
     ],
 )
-def test_wrong_arguments_are_named(frames: np.ndarray, options: dict[str, str], message: str) -> None:
+def test_wrong_arguments_are_named(frames: np.ndarray, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         compute_flow(frames, **options)
+
+
+@pytest.mark.parametrize("values", [{"num_warps": 2**31}, {"tau": 10**400}, {"epsilon": 0}, {"theta": float("nan")}, {"num_scales": 5.0}])
+def test_parameters_out_of_range_are_named(values: dict[str, float]) -> None:
+    with pytest.raises(ParameterError, match=next(iter(values))):
+        TVL1Params(**values)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match=next(iter(values))):
+        TVL1Params.from_dict(values)
+
+
+@pytest.mark.parametrize("values", [None, [], "tau", {1: 2}, {"gamma": 0.1}])
+def test_foreign_parameters_are_refused(values: object) -> None:
+    with pytest.raises(ParameterError):
+        TVL1Params.from_dict(values)
+
+
+def test_parameters_from_numpy_are_stored_as_built_in_types() -> None:
+    params = TVL1Params(tau=np.float32(0.5), num_scales=np.int64(3))  # type: ignore[arg-type]
+    assert params == TVL1Params(tau=0.5, num_scales=3)
+    assert [type(params.tau), type(params.num_scales)] == [float, int]
 
 
 def test_frames_that_do_not_fit_a_solver_are_named() -> None:

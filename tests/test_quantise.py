@@ -79,10 +79,17 @@ def test_nan_and_infinity_are_refused(mapping: str, bad: float) -> None:
         Quantiser(20.0, mapping).encode(np.array([0.0, bad], np.float32))
 
 
-@pytest.mark.parametrize("bound", [0, -1, float("nan"), float("inf"), "20", True, None])
+@pytest.mark.parametrize("bound", [0, -1, 1e-310, float("nan"), float("inf"), 10**400, "20", True, None])
 def test_a_bound_that_is_no_positive_number_is_refused(bound: object) -> None:
     with pytest.raises(ParameterError, match="bound"):
         Quantiser(bound)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bound", [np.float32(20), np.int64(20), np.float64(20)])
+def test_a_bound_from_numpy_is_a_number_like_another(bound: np.number) -> None:
+    q = Quantiser(bound)  # type: ignore[arg-type]
+    assert q == Quantiser(20.0)
+    assert type(q.bound) is float
 
 
 def test_settings_round_trip_and_foreign_ones_are_refused() -> None:

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ParameterError
-from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.flow.params import MODES, PRESETS, TVL1Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ def compute_flow(
     Parameters
     ----------
     frames : uint8 array, shape (T, H, W) grey or (T, H, W, 3) RGB
-        At least 16 px a side; T may be 1 or 0 (no flow).
+        At least 16 px a side, and at most 32,766 with ``strict`` on the CPU; T may be 1 or 0 (no flow).
     params : TVL1Params
         Parameters of the solver; the default is the ``opencv`` preset.
     device : {"cpu", "cuda", "cuda:<i>"}
@@ -44,7 +44,7 @@ def compute_flow(
     Raises
     ------
     ParameterError
-        If shape, dtype, device or mode are none of the above.
+        If shape, dtype, parameters, device or mode are none of the above.
     DeviceError
         If the GPU is missing, or lacks memory or software.
     """
@@ -53,8 +53,12 @@ def compute_flow(
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)):
         raise ParameterError(f"frames must be uint8 (T, H, W) or (T, H, W, 3), got {frames.dtype} {frames.shape}")
+    if not isinstance(params, TVL1Params):
+        raise ParameterError(f"params must be TVL1Params, got {params!r}; a preset by its name is TVL1Params.preset(name)")
+    if mode not in MODES:
+        raise ParameterError(f"unknown TV-L1 mode {mode!r}; choose one of {', '.join(MODES)}")
     grey = to_grey(frames) if frames.ndim == 4 else frames
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
     if match is None:
         raise ParameterError(f"unknown device {device!r}; choose cpu, cuda or cuda:<index>")
     if device == "cpu":
@@ -76,7 +80,7 @@ def to_grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ParameterError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
     grey = np.empty(frames.shape[:3], np.uint8)
-    for frame, target in zip(frames, grey, strict=True):
+    for frame, target in zip(frames, grey, strict=True) if grey.size else ():  # OpenCV takes no empty picture
         cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY, dst=target)
     return grey
 

@@ -26,14 +26,14 @@ from flowkit.errors import ParameterError
 from flowkit.flow.fields import PAD, STATES, U, V, clear_states, images, make_fields, plane_size, row_stride
 from flowkit.flow.kernels import iterate_fast, iterate_strict
 from flowkit.flow.median import SCRATCH_ROWS, median_5x5
-from flowkit.flow.params import TVL1Params
+from flowkit.flow.params import MODES, TVL1Params
 from flowkit.flow.warp import OpenCVWarp, OwnWarp, Warp, own_warp_is_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MODES = ("strict", "fast")
 SMALLEST_SIDE_PX = 16
+LARGEST_STRICT_SIDE_PX = 32_766  # of what OpenCV warps
 
 FloatImage = NDArray[np.float32]
 Grey = NDArray[np.uint8] | NDArray[np.float32]
@@ -46,7 +46,7 @@ class CpuSolver:
     Parameters
     ----------
     height, width : int
-        Size of the frames, at least 16 px a side.
+        Size of the frames, at least 16 px a side; in mode ``strict`` at most 32,766.
     params : TVL1Params, optional
     mode : {"strict", "fast"}
         ``strict``: bit-equal to the installed OpenCV. ``fast``: exact operations replaced by estimates.
@@ -69,6 +69,10 @@ class CpuSolver:
             raise ParameterError(f"unknown TV-L1 mode {mode!r}; choose one of {', '.join(MODES)}")
         if min(height, width) < SMALLEST_SIDE_PX:
             raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px a side, got {width}x{height}")
+        if mode == "strict" and max(height, width) > LARGEST_STRICT_SIDE_PX:
+            raise ParameterError(
+                f"mode strict needs OpenCV, which warps {LARGEST_STRICT_SIDE_PX} px a side at most, got {width}x{height}; use mode fast"
+            )
         self.params = params or TVL1Params()
         self.mode = mode
         self._iterate = iterate_strict if mode == "strict" else iterate_fast

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from numbers import Integral, Real
 
 from flowkit.errors import ParameterError
 
 PRESETS = ("opencv", "paper", "denseflow")
+MODES = ("strict", "fast")  # of the CPU's solver
+
+_MOST = 2**31 - 1  # of anything that is counted
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ class TVL1Params:
         for field in fields(self):
             value = getattr(self, field.name)
             whole = field.type == "int"
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
                 raise ParameterError(f"TV-L1 {field.name} must be {'a whole' if whole else 'a'} number, got {value!r}")
-            if not math.isfinite(value) or value <= 0:
-                raise ParameterError(f"TV-L1 {field.name} must be positive and finite, got {value!r}")
-            if not whole:
-                object.__setattr__(self, field.name, float(value))
+            number = int(value) if isinstance(value, Integral) else float(value)
+            if not 0 < number <= (_MOST if whole else sys.float_info.max):
+                raise ParameterError(f"TV-L1 {field.name} must be positive and {f'at most {_MOST}' if whole else 'finite'}, got {value!r}")
+            object.__setattr__(self, field.name, number if whole else float(number))
         if not self.scale_step < 1:
             raise ParameterError(f"TV-L1 scale_step must be below 1, got {self.scale_step!r}")
         if self.median_size not in (1, 3, 5):
@@ -102,9 +105,11 @@ class TVL1Params:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TVL1Params:
-        """Make parameters from what `to_dict` returned; unknown names raise `ParameterError`."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+    def from_dict(cls, values: object) -> TVL1Params:
+        """Make parameters from what `to_dict` returned; anything else, and unknown names, raise `ParameterError`."""
+        if not isinstance(values, dict):
+            raise ParameterError(f"TV-L1 parameters must be a dict of names and values, got {values!r}")
+        unknown = sorted(str(name) for name in set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ParameterError(f"unknown TV-L1 parameters: {', '.join(unknown)}")
         return cls(**values)
