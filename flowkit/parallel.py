@@ -12,6 +12,7 @@ import os
 import signal
 import struct
 import tempfile
+import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -190,7 +191,7 @@ def _run_until_crash(
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    executor = ProcessPoolExecutor(max_workers=jobs, initializer=_start_worker, timeout=None)
+    executor = ProcessPoolExecutor(max_workers=jobs, initializer=_start_worker, initargs=(os.getpid(),), timeout=None)
     running: dict[Any, tuple[Task, int]] = {}
     free = list(range(min(num_slots, 2 * jobs)))
     finished = False
@@ -241,10 +242,18 @@ def _wait(running: dict[Any, Any]) -> list[Any]:
     return list(wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done)
 
 
-def _start_worker() -> None:
+def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, which finishes what is in flight; one thread a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import cv2
 
     cv2.setNumThreads(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which cannot say so when it is killed: loky's processes would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -95,6 +97,35 @@ def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace() -> None:
     assert [o.result for o in outcomes] == ["stopped"]
     assert time.monotonic() - started < 15
     assert any(expected == 2000 for _, _, expected in seen)
+
+
+PARENT = """
+import sys
+from collections import deque
+sys.path.insert(0, {tests!r})
+from flowkit.parallel import run_tasks
+from test_parallel import wait_with_pid
+if __name__ == "__main__":
+    list(run_tasks(wait_with_pid, deque([{marker!r}]), jobs=1))
+"""
+
+
+def wait_with_pid(task: str, board: Board, slot: int) -> None:
+    Path(task + ".part").write_text(str(os.getpid()))
+    Path(task + ".part").replace(task)
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's parents")
+def test_processes_end_when_their_parent_was_killed(tmp_path: Path) -> None:
+    marker, script = tmp_path / "pid", tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), marker=str(marker)))
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as parent:
+        while not marker.exists():
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.kill()
+        parent.communicate(timeout=20)  # comes back when nobody has the pipe any more
 
 
 def test_a_board_is_shared_and_deleted() -> None:
