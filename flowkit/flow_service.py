@@ -147,7 +147,7 @@ class FlowService:
     def close(self) -> None:
         """End the processes."""
         for process in self._processes:
-            process.terminate()
+            process.kill()
         for process in self._processes:
             process.join(10)
         self._processes.clear()
@@ -228,7 +228,8 @@ def _map(path: str, size: int = 0) -> mmap.mmap:
 
 def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
     """Answer requests until the parent ends this process, or ends itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes: the workers finish what they began
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C, and often SIGTERM, go to all processes: the workers finish what they began
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     arrivals, announce_arrival = multiprocessing.Pipe(duplex=False)

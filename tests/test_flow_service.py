@@ -218,7 +218,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_ctrl_c_is_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
+def test_ctrl_c_and_sigterm_are_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"  # a main module with a path, which spawn imports
     script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ)
@@ -227,6 +227,7 @@ def test_ctrl_c_is_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp
     pid, folder = int(line[0]), Path(line[1])
     assert any(not path.is_socket() for path in folder.iterdir())  # shared memory
     os.kill(pid, signal.SIGINT)
+    os.kill(pid, signal.SIGTERM)
     time.sleep(0.3)
     os.kill(pid, 0)  # still there
     parent.kill()
