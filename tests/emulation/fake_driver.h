@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include <map>
+#include <mutex>
 #include <string>
 
 namespace fake_driver {
@@ -34,7 +35,9 @@ static bool inside(const std::map<uintptr_t, size_t>& memory, uintptr_t at, size
 
 static void* guarded(size_t bytes) { void* at = aligned_alloc(256, (bytes + 255) / 256 * 256); memset(at, 0xff, bytes); return at; }
 
-#define NEEDS_CONTEXT if (!current_context) return invalid_context;
+static std::recursive_mutex one_at_a_time;  // as a driver, for calls from any thread; memory and the emulation are there once
+
+#define NEEDS_CONTEXT std::lock_guard<std::recursive_mutex> lock(one_at_a_time); if (!current_context) return invalid_context;
 
 static int cuInit(unsigned) { if (!setting("FAKE_CUDA_DEVICES", 1)) return no_device; initialised = true; return success; }
 static int cuDriverGetVersion(int* version) { *version = setting("FAKE_CUDA_VERSION", 13000); return success; }
