@@ -82,7 +82,7 @@ class Quantiser:
         import numpy as np
 
         if not np.isfinite(flow).all():
-            raise ParameterError("flow holds NaN or infinity; it cannot be quantised (is the input frame finite?)")
+            raise ParameterError("flow holds NaN or infinity; it cannot be quantised (do the TV-L1 parameters diverge? try a preset)")
         scaled = np.asarray(flow, dtype=np.float64)
         if self.mapping == "symmetric":
             levels = np.clip(np.rint(scaled * (127 / self.bound)), -127, 127) + ZERO
