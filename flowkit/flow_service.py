@@ -251,7 +251,7 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
             for ready in connection.wait([parent.sentinel, arrivals, finished, *memories]):
                 if ready == parent.sentinel:
                     shutil.rmtree(os.path.dirname(address.path), ignore_errors=True)  # killed, it could not
-                    return
+                    os._exit(1)  # whatever is on the device: nobody waits for it
                 if ready is arrivals:
                     arrivals.recv()
                     memories[newcomers.pop(0)] = None
