@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from test_extract import write_video
 
+from flowkit.cli.main import COMMANDS
 from flowkit.cli.main import flowkit as command
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+README = DOCS.parent / "README.md"
 
 
 def code_blocks(page: str) -> list[str]:
@@ -33,6 +38,23 @@ def test_the_first_example_of_a_page_runs_as_it_is_written(packed_root: Path, tm
     (tmp_path / "shard-00000.h5").symlink_to(packed_root / "shards" / "shard-00000.h5")
     (tmp_path / "example.py").write_text(code_blocks(page)[0] + "\nassert frame.shape[1:] == (56, 3)\n" * (page == "format.md"))
     run(tmp_path / "example.py", folder=tmp_path)
+
+
+def test_the_readme_s_example_runs(packed_root: Path, tmp_path: Path) -> None:
+    """With a clip of the data at hand in place of UCF101's."""
+    (tmp_path / "flowkit-data").symlink_to(packed_root)
+    write_video(tmp_path / "videos" / "Archery" / "v_Archery_g01_c01.avi", 3)
+    example = code_blocks("../README.md")[0].replace('shard.clip("Archery/v_Archery_g01_c01")', 'shard.clip("colour0-motion0/v00")')
+    checks = "assert (flow.shape[0], frames.shape[0], stack.shape[:2]) == (2, 3, (10, 2))\n"
+    (tmp_path / "example.py").write_text(example + checks)
+    run(tmp_path / "example.py", folder=tmp_path)
+
+
+def test_the_readme_links_to_every_page_and_lists_every_command() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} == set(re.findall(r"\]\((docs/[\w-]+\.md)\)", text))
+    listed = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `flowkit"))
+    assert set(re.findall(r"`(?:flowkit )?([a-z]+)", listed)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize(("method", "num_workers"), [("fork", 8), ("spawn", 2)])
