@@ -123,7 +123,7 @@ def ablate(
         if rank == 0 and same:
             warn(f"No different from the paper in {', '.join(phases)}, so left out: {', '.join(variant.name for variant in same)}.")
         if dry_run:
-            say(_plan_table(planned))
+            say(json.dumps(_plan_dict(planned), indent=1) if as_json else _plan_table(planned))
             return 0
         with AblationDisplay(quiet=rank > 0) as display:
             report = run_ablation(
@@ -208,6 +208,19 @@ def _plan_table(planned: list[PlannedVariant]) -> str:
         steps = [str(one.configs[phase].num_steps) if phase in one.configs else "-" for phase in phases]
         rows.append([one.variant.name, one.run, str(one.variant), *steps])
     return table(["variant", "run", "settings", *(f"{phase} steps" for phase in phases)], rows)
+
+
+def _plan_dict(planned: list[PlannedVariant]) -> dict[str, Any]:
+    variants = [
+        {
+            "name": one.variant.name,
+            "run": one.run,
+            "settings": one.variant.settings,
+            "steps": {p: c.num_steps for p, c in one.configs.items()},
+        }
+        for one in planned
+    ]
+    return {"format": "flowkit-ablation-plan", "format_version": 1, "variants": variants}
 
 
 def _own_variant(text: str) -> Variant:

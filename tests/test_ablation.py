@@ -352,6 +352,13 @@ def test_dry_run_lists_all_variants_with_their_steps_and_writes_nothing(root):
     assert code == 0
     assert len(out.splitlines()) == 2 + 1 + len(chosen_variants(VARIANT_SETS)) + 1
     assert "injection_stages 2+3, lr 0.5" in out
+    code, out, _ = command_line("pooling", "--data", root, "--device", "cpu", "--dry-run", "--json")
+    assert code == 0
+    assert [(one["name"], list(one["steps"])) for one in json.loads(out)["variants"]] == [
+        ("paper", ["st-resnet", "st-resnet-star"]),
+        ("pool-before", ["st-resnet-star"]),
+        ("no-pool", ["st-resnet-star"]),
+    ]
     code, _, err = command_line("pooling", "kinds", "--phase", "st-resnet", "--data", root, "--device", "cpu", "--dry-run")
     assert code == 0
     assert "left out: pool-before, no-pool" in err
