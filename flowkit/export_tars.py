@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from flowkit.shards.reader import Clip
     from flowkit.shards.schema import ClipAttributes
     from flowkit.stored_clips import ClipSource
+
+_TAR_NAME = re.compile(r"(all|train|test)-\d{6,}\.tar")
+_MAX_ABOUT_BYTES = 1 << 20  # of what a sample's JSON can have
 
 
 class TarExport:
@@ -45,12 +49,14 @@ class TarExport:
         self.exported: dict[str, ClipAttributes] = {}
 
     def write(self, videos: Sequence[Labelled], source: ClipSource, tell: Callable[[int, int], None]) -> None:
-        """Write every tar that is not there yet."""
+        """Write every tar that is not there yet, or holds something else; remove those of earlier videos that are too many."""
         done = 0
+        planned: set[str] = set()
         for name, members in self._planned(videos, source):
             path = self.output / name
-            there = path.exists() and not any(video.video_id in self.redo for _, video in members)
-            if there:
+            planned.add(name)
+            redo = any(video.video_id in self.redo for _, video in members)
+            if not redo and self._holds(path, members, source):
                 self.num_skipped += len(members)
                 for _, video in members:
                     self.exported[video.video_id] = source.clip(video.video_id).attributes
@@ -58,6 +64,18 @@ class TarExport:
                 self._write_tar(path, members, source, lambda k, before=done: tell(before + k, len(videos)))  # type: ignore[misc]
             done += len(members)
             tell(done, len(videos))
+        for path in self.output.glob("*.tar"):
+            if _TAR_NAME.fullmatch(path.name) and path.name not in planned:
+                path.unlink()
+
+    def _holds(self, path: Path, members: Sequence[tuple[int, Labelled]], source: ClipSource) -> bool:
+        """Whether a tar holds these videos, in their present versions and with their present labels, and no others."""
+        due = {f"{key:06d}.json": self._about(source.clip(video.video_id), video) for key, video in members}
+        try:
+            with tarfile.open(path) as tar:
+                return due == {entry.name: _read(tar, entry) for entry in tar if entry.name.endswith(".json")}
+        except (FileNotFoundError, tarfile.TarError, EOFError):
+            return False
 
     def _planned(self, videos: Sequence[Labelled], source: ClipSource) -> Iterator[tuple[str, list[tuple[int, Labelled]]]]:
         """Yield (tar, its videos with their keys). What is in which tar depends on the clips alone."""
@@ -94,9 +112,12 @@ class TarExport:
                 self.num_done += 1
                 tell(k)
 
-    def _files(self, clip: Clip, video: Labelled) -> Iterator[tuple[str, bytes]]:
+    def _about(self, clip: Clip, video: Labelled) -> bytes:
         about = clip.attributes.to_stored() | {"label": video.label, "subset": video.subset, "flow_mapping": self.encoder.quantiser.mapping}
-        yield "json", json.dumps(about, sort_keys=True, ensure_ascii=False).encode("utf-8")
+        return json.dumps(about, sort_keys=True, ensure_ascii=False).encode("utf-8")
+
+    def _files(self, clip: Clip, video: Labelled) -> Iterator[tuple[str, bytes]]:
+        yield "json", self._about(clip, video)
         if video.label >= 0:
             yield "cls", str(video.label).encode()
         for k, frame in enumerate(clip.encoded_frames(0, clip.num_frames)):
@@ -105,3 +126,8 @@ class TarExport:
         for k, (u, v) in enumerate(self.encoder.pairs(clip)):
             yield f"u{k:05d}{suffix}", u
             yield f"v{k:05d}{suffix}", v
+
+
+def _read(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(entry) if entry.size <= _MAX_ABOUT_BYTES else None
+    return b"" if file is None else file.read()

@@ -117,7 +117,7 @@ def export(
     with ClipSource(stored) as source:
         writer: _TreeExport | TarExport
         if layout in LAYOUTS:
-            writer = _TreeExport(output, LAYOUTS[layout], encoder)
+            writer = _TreeExport(output, LAYOUTS[layout], encoder, before.videos or {})
         else:
             writer = TarExport(output, encoder, shard_bytes, redo=frozenset(before.failed or {}))
         writer.write(videos, source, tell)
@@ -160,8 +160,8 @@ def _open_output(output: Path, record: ExportRecord) -> ExportRecord:
 class _TreeExport:
     """Writes videos as folders of images."""
 
-    def __init__(self, output: Path, layout: TreeLayout, encoder: FlowEncoder) -> None:
-        self.output, self.layout, self.encoder = output, layout, encoder
+    def __init__(self, output: Path, layout: TreeLayout, encoder: FlowEncoder, before: dict[str, ClipAttributes]) -> None:
+        self.output, self.layout, self.encoder, self.before = output, layout, encoder, before
         self.num_done, self.num_skipped, self.num_bytes = 0, 0, 0
         self.failed: list[tuple[str, str]] = []
         self.exported: dict[str, ClipAttributes] = {}
@@ -183,7 +183,7 @@ class _TreeExport:
             self.failed.append((video.video_id, str(error)))
             return
         try:
-            if (self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")).exists():
+            if self._is_there(clip, folder):
                 self.num_skipped += 1
             else:
                 self.num_bytes += self._write_video(clip, folder)
@@ -191,6 +191,15 @@ class _TreeExport:
             self.exported[folder] = clip.attributes
         except FlowkitError as error:
             self.failed.append((video.video_id, str(error)))
+
+    def _is_there(self, clip: Clip, folder: str) -> bool:
+        """Whether a video's images are all there, and of this version of it: by the record, or else by its first frame."""
+        first = self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")
+        if not first.exists():
+            return False
+        if folder in self.before:
+            return self.before[folder] == clip.attributes
+        return first.read_bytes() == clip.encoded_frames(0, 1)[0]
 
     def _folder(self, what: Literal["frames", "u", "v"], folder: str) -> Path:
         place: tuple[str, str] = getattr(self.layout, what)
@@ -215,9 +224,14 @@ class _TreeExport:
         for k in range(clip.num_frames):
             num_bytes += put(layout.frames, k, clip.encoded_frames(k, k + 1)[0], ".jpg")
         first = layout.image_name(layout.frames[1], 0, ".jpg")
-        for top in dict.fromkeys((layout.u[0], layout.v[0], layout.frames[0])):
+        for top in dict.fromkeys((layout.frames[0], layout.u[0], layout.v[0])):  # an older version goes, its first frame before all
             final = self.output / top / folder
             final.mkdir(parents=True, exist_ok=True)
+            old = [path for path in final.iterdir() if path.is_file()]
+            for path in sorted(old, key=lambda path: (path.name != first, path.name)):
+                path.unlink()
+        for top in dict.fromkeys((layout.u[0], layout.v[0], layout.frames[0])):
+            final = self.output / top / folder
             for path in sorted((part / top).iterdir(), key=lambda path: (path.name == first, path.name)):
                 os.replace(path, final / path.name)
         return num_bytes

@@ -297,6 +297,47 @@ def test_a_damaged_clip_is_reported_the_others_are_written_and_it_follows_once_m
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("layout", ["rawframes", "gpu_flow", "webdataset"])
+def test_an_export_run_again_after_the_clips_changed_equals_a_new_one(tmp_path: Path, layout: str) -> None:
+    """Videos are added before and after the one that was there, and that one is extracted anew and shorter."""
+
+    def same() -> ExportReport:
+        report = export(root, tmp_path / "out", layout=layout, shard_bytes=1)  # a tar a video
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        export(root, tmp_path / "new", layout=layout, shard_bytes=1)
+        assert contents(tmp_path / "out") == contents(tmp_path / "new")
+        return report
+
+    root = make_root(tmp_path / "root", ["run/b"], num_frames=5)
+    assert same().num_done == 1
+    make_root(root, ["run/a", "run/c"])
+    assert same().num_done == (3 if layout == "webdataset" else 2)  # tars are numbered
+    make_root(root, ["run/b"], num_frames=4)
+    report = same()
+    assert (report.num_done, report.num_skipped) == (1, 2)
+    if layout == "webdataset":
+        (root / "clips" / "run" / "c.h5").unlink()
+        assert same().num_done == 0
+        assert export(root, tmp_path / "out", layout=layout).num_done == 2  # larger tars
+        assert [path.name for path in sorted((tmp_path / "out").glob("*.tar"))] == ["all-000000.tar"]
+
+
+def test_an_export_that_was_stopped_notices_what_changed_meanwhile(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ["run/a"], num_frames=5)
+    export(root, tmp_path / "out", layout="rawframes")
+    (tmp_path / "out" / "flowkit-export.json").write_text(
+        json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}})
+    )
+    assert export(root, tmp_path / "out", layout="rawframes").num_skipped == 1
+    make_root(root, ["run/a"], num_frames=3)
+    (tmp_path / "out" / "flowkit-export.json").write_text(
+        json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}})
+    )
+    assert export(root, tmp_path / "out", layout="rawframes").num_done == 1
+    export(root, tmp_path / "new", layout="rawframes")
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")
+
+
 def samples_of(folder: Path, pattern: str) -> dict[str, dict[str, dict[str, bytes]]]:
     """WebDataset's rule: files of a tar that share the part before the first dot are one sample; the rest is the field's name."""
     found: dict[str, dict[str, dict[str, bytes]]] = {}
