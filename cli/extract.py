@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
-import signal
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,17 +15,15 @@ import click
 from flowkit.cli.console import Progress as ProgressBar
 from flowkit.cli.console import duration, say, show_name, size, table, warn
 from flowkit.cli.options import data_option, json_option
+from flowkit.cli.stopping import signals_to, tell_stopped
 from flowkit.config import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flowkit.extract import Plan, Progress
     from flowkit.forecast import Forecast
     from flowkit.ledger import ExtractReport
-    from flowkit.parallel import StopRequest
 
 _DEFAULT = ExtractSettings()
 _MOST_LISTED = 20  # names printed of a long list; the report file has them all
@@ -204,7 +199,7 @@ def extract(
 
     check_opencv()
     stop = StopRequest()
-    with _signals_to(stop, grace), _Display() as display:
+    with signals_to(stop, grace), _Display() as display:
         report = run(
             videos,
             data,
@@ -223,7 +218,7 @@ def extract(
     else:
         _tell_report(report, data)
     if stop.signal_number is not None:
-        warn(f"stopped; to go on: {shlex.join(['flowkit', *sys.argv[1:]])}")
+        tell_stopped(sys.argv[1:])
         return 128 + stop.signal_number
     return 3 if report.failed or (strict and report.damaged) else 0
 
@@ -339,21 +334,3 @@ class _Display:
             self._bar.update(
                 progress.pairs_done, fraction=progress.fraction, note=f"{progress.videos_done}/{progress.videos_total} videos{failed}"
             )
-
-
-@contextmanager
-def _signals_to(stop: StopRequest, grace: float) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask for a stop in good order, and the second stop at once."""
-
-    def ask(signum: int, frame: object) -> None:
-        if stop.requested():
-            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
-        stop.request(signum)
-        warn(f"\nstopping: what is in flight may finish within {grace:g} s; once more to stop at once")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

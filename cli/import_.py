@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,6 +12,7 @@ import click
 
 from flowkit.cli.console import Progress, duration, say, show_name, size, table, warn
 from flowkit.cli.options import data_option, json_option
+from flowkit.cli.stopping import signals_to, tell_stopped
 from flowkit.config import ForeignTool
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def import_(
     """
     from flowkit.cli.software import check_opencv
     from flowkit.import_trees import DEFAULT_BOUND_PX, ImportSettings, import_tree
+    from flowkit.parallel import GRACE_SECONDS, StopRequest
 
     if bound == "default":
         if tool is None:
@@ -105,17 +108,21 @@ def import_(
         bound = DEFAULT_BOUND_PX[tool]
     settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
     check_opencv()
-    with Progress("import", total=0, unit="videos") as bar:
+    stop = StopRequest()
+    with signals_to(stop, GRACE_SECONDS), Progress("import", total=0, unit="videos") as bar:
 
         def tell(done: int, total: int, failed: int) -> None:
             bar.total = total
             bar.update(done, note=f"{failed} failed" if failed else "")
 
-        report = import_tree(tree, data, settings=settings, frames=frames, lists=lists, jobs=jobs, on_progress=tell)
+        report = import_tree(tree, data, settings=settings, frames=frames, lists=lists, jobs=jobs, stop=stop, on_progress=tell)
     if as_json:
         say(json.dumps(report.to_dict(), indent=1))
     else:
         _tell(report, data)
+    if stop.signal_number is not None:
+        tell_stopped(sys.argv[1:])
+        return 128 + stop.signal_number
     return 3 if report.failed else 0
 
 
@@ -130,7 +137,8 @@ def _tell(report: ImportReport, data: Path) -> None:
     if report.num_without_class:
         warn(f"{report.num_without_class} videos lie in no class folder: import with --lists, or pack with a CSV list that names them")
     num_bytes = sum(result.clip_bytes for result in report.done)
+    pending = f", {report.pending} not finished" if report.pending else ""
     say(
         f"imported {len(report.done)} videos ({size(num_bytes)}) in {duration(report.seconds)}, {len(report.skipped)} there already, "
-        f"{len(report.failed)} failed; report: {show_name(data / 'import-report.json')}"
+        f"{len(report.failed)} failed{pending}; report: {show_name(data / 'import-report.json')}"
     )

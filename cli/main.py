@@ -14,6 +14,7 @@ import click
 from flowkit import __version__
 from flowkit.cli.console import show, warn
 from flowkit.cli.settings import read_settings_file, setting_name
+from flowkit.cli.stopping import tell_stopped
 from flowkit.errors import FlowkitError
 
 EXIT_ERROR = 1
@@ -95,8 +96,12 @@ def _all_setting_names(ctx: click.Context) -> set[str]:
     return {setting_name(parameter) for command in found if command for parameter in command.params}
 
 
+class _Terminated(SystemExit):
+    """SIGTERM came; an exit for all who ask."""
+
+
 def _terminated(signum: int, frame: object) -> None:
-    raise SystemExit(EXIT_SIGTERM)
+    raise _Terminated(EXIT_SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,10 +111,12 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
+        tell_stopped(arguments)
         code = EXIT_SIGINT
-    except KeyboardInterrupt:
-        code = EXIT_SIGINT
+    except _Terminated:
+        tell_stopped(arguments)
+        code = EXIT_SIGTERM
     except click.ClickException as error:
         error.show()
         code = error.exit_code

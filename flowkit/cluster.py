@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowkit.data_root import software_versions
 from flowkit.errors import DeviceError, FlowkitError
-from flowkit.parallel import Outcome, StopRequest
+from flowkit.parallel import GRACE_SECONDS, Outcome, StopRequest
 
 if TYPE_CHECKING:
     from collections import deque
@@ -117,7 +117,7 @@ class Cluster:
         tasks: deque[Task],
         *,
         stop: StopRequest | None = None,
-        grace_seconds: float = 20.0,
+        grace_seconds: float = GRACE_SECONDS,
         on_tick: Callable[[list[tuple[Task, int, int]]], None] | None = None,
     ) -> Iterator[Outcome[Task, Result]]:
         """Run ``function(task, board, slot)`` for every task on the cluster; parameters and outcomes as `flowkit.parallel.run_tasks`.

@@ -24,7 +24,7 @@ from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha25
 from flowkit.files import alone, write_atomically
 from flowkit.flow_service import FlowService
 from flowkit.ledger import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index, with_status
-from flowkit.parallel import Outcome, StopRequest, num_cores, run_tasks
+from flowkit.parallel import GRACE_SECONDS, Outcome, StopRequest, num_cores, run_tasks
 from flowkit.segments import find_segments, missing_ranges, remove_segments
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def extract(
     cluster: str | None = None,
     shard: tuple[int, int] = (0, 1),
     stop: StopRequest | None = None,
-    grace_seconds: float = 20.0,
+    grace_seconds: float = GRACE_SECONDS,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExtractReport:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+GRACE_SECONDS = 20.0  # after a wish to stop, for what is in flight
 _SLOT = struct.Struct("<qq")  # done, expected
 
 
@@ -134,7 +135,7 @@ def run_tasks(
     *,
     jobs: int,
     stop: StopRequest | None = None,
-    grace_seconds: float = 20.0,
+    grace_seconds: float = GRACE_SECONDS,
     on_tick: Callable[[list[tuple[Task, int, int]]], None] | None = None,
 ) -> Iterator[Outcome[Task, Result]]:
     """Run ``function(task, board, slot)`` for every task in `jobs` processes; yield outcomes as they come.
@@ -243,9 +244,12 @@ def _wait(running: dict[Any, Any]) -> list[Any]:
 
 
 def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, which finishes what is in flight; one thread a process."""
+    """Leave Ctrl-C and SIGTERM to the parent, which finishes what is in flight; one thread a process.
+
+    Terminals, `timeout` and job schedulers send them to all processes of a run.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import cv2
 

@@ -41,6 +41,11 @@ def raise_on_2(task: int, board: Board, slot: int) -> int:
     return task
 
 
+def terminate_itself(task: int, board: Board, slot: int) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return task
+
+
 def wait_for_stop(task: int, board: Board, slot: int) -> str:
     for k in range(2000):
         board.write(slot, k, 2000)
@@ -144,3 +149,8 @@ def test_a_board_is_shared_and_deleted() -> None:
         path = board.path
         assert Path(path).exists()
     assert not Path(path).exists()
+
+
+def test_sigterm_to_all_processes_leaves_it_to_the_parent_to_stop() -> None:
+    outcomes = list(run_tasks(terminate_itself, deque(range(3)), jobs=1))
+    assert sorted((o.task, o.result, o.crash) for o in outcomes) == [(k, k, None) for k in range(3)]
