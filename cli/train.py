@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -277,10 +278,11 @@ def stop_signals() -> Iterator[StopRequest]:
 
 
 def resume_command() -> str:
-    """Return the command line that was given, less ``--restart``, which would begin anew."""
+    """Return the command line that was given, less ``--restart``, which would begin anew; of torchrun's own options nothing is known."""
     import shlex
 
-    return "flowkit " + shlex.join(argument for argument in sys.argv[1:] if argument != "--restart")
+    start = "flowkit" if os.environ.get("WORLD_SIZE", "1") == "1" else "torchrun ... -m -- flowkit.cli"
+    return f"{start} {shlex.join(argument for argument in sys.argv[1:] if argument != '--restart')}"
 
 
 @contextmanager

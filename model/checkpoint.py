@@ -137,22 +137,29 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to resume from; a reader sees the one before or this one whole."""
+    """Write a checkpoint to resume from; a reader sees the one before or this one whole.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    values = {
+        "format": _CHECKPOINT_FORMAT,
+        "format_version": _FORMAT_VERSION,
+        "created_by": f"flowkit {__version__}",
+        "provenance": checkpoint.provenance.to_dict(),
+        "step": checkpoint.step,
+        "network": checkpoint.network,
+        "momentum": checkpoint.momentum,
+        "environment": checkpoint.environment,
+        "scaler": checkpoint.scaler,
+    }
     with replacing(path) as part:
-        torch.save(
-            {
-                "format": _CHECKPOINT_FORMAT,
-                "format_version": _FORMAT_VERSION,
-                "created_by": f"flowkit {__version__}",
-                "provenance": checkpoint.provenance.to_dict(),
-                "step": checkpoint.step,
-                "network": checkpoint.network,
-                "momentum": checkpoint.momentum,
-                "environment": checkpoint.environment,
-                "scaler": checkpoint.scaler,
-            },
-            part,
-        )
+        try:
+            torch.save(values, part)
+        except RuntimeError as cause:  # all that torch makes of a write that failed
+            raise OSError(f"{path} could not be written, for want of room perhaps ({cause})") from cause
 
 
 def save_weights(path: Path, checkpoint: Checkpoint, *, description: Mapping[str, str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import sys
 from dataclasses import replace
 
 import pytest
@@ -29,6 +30,24 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path, checkpoint):
     for mine, theirs in ((checkpoint.network, back.network), (checkpoint.momentum, back.momentum)):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of a file's size")
+def test_a_disk_without_room_is_told_and_the_checkpoint_before_is_kept(tmp_path, checkpoint):
+    import resource
+
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, checkpoint)
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    larger = replace(checkpoint, network={"w": torch.zeros(1 << 18)})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            save_checkpoint(path, larger)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_final_weights_come_back_with_what_they_were_trained_on(tmp_path, checkpoint):
