@@ -108,13 +108,28 @@ def alone(path: Path, what: str) -> Iterator[None]:
         except OSError:  # a file system without locks
             break
         os.close(descriptor)  # its holder removed it just now
+    _held.add(descriptor)
     try:
         yield
     finally:
         try:
             path.unlink(missing_ok=True)
         finally:
+            _held.discard(descriptor)
             os.close(descriptor)
+
+
+_held: set[int] = set()  # descriptors of the locks that this process holds
+
+
+def _let_go() -> None:
+    """Close a parent's locks in a forked child, which may outlive it by seconds; the parent still holds them."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_there(path: Path, descriptor: int) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowkit.errors import FlowkitError, ParameterError, RankError
+from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
 from flowkit.manifest import Dataset
 from flowkit.model.ablation_table import Outcome, is_tested, num_failed_videos, read_score, write_ablation, write_tested
 from flowkit.model.checkpoint import WEIGHTS_NAME
@@ -245,7 +245,7 @@ def ablate(
                 if stopped or should_stop():
                     return AblationReport(tuple(outcomes), folder, stopped=True)
                 done.append(phase)
-        except RankError:
+        except (BusyError, RankError):
             raise  # of no variant's making: the others would fare no better
         except FlowkitError as error:
             failure = str(error)

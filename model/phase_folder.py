@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit import __version__
 from flowkit.errors import CheckpointError
-from flowkit.files import write_atomically
+from flowkit.files import alone, write_atomically
 from flowkit.model.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, save_weights
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from flowkit.model.checkpoint import Checkpoint, Provenance
@@ -93,6 +94,12 @@ class PhaseFolder:
         return self.path / METRICS_NAME
 
     def discard(self) -> None:
-        """Remove the phase."""
+        """Remove the phase, unless another process trains it (`BusyError`)."""
         if self.path.is_dir():
-            shutil.rmtree(self.path)
+            with self.alone():
+                shutil.rmtree(self.path)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing the phase while a block runs; `BusyError` if one does already."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return alone(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -110,6 +111,8 @@ def train(
         If a phase was begun with other settings or data, or what it starts from is missing.
     ManifestError
         If the split is not packed or has no training video.
+    BusyError
+        If another process trains the same phase of the same run.
     """
     execution = execution or Execution()
     device = execution.torch_device()
@@ -157,24 +160,25 @@ def train(
     for phase in wanted:
         folder = PhaseFolder(phase_folder(root, run, split, phase))
         earlier = {name: _weights_before(root, run, base_run, split, name) for name in BEFORE[phase]}
-        if execution.rank == 0:
-            provenance = _provenance(configs[phase], listed, earlier, extraction)
-            folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
-        wait(execution.world)
-        if folder.done:
-            skipped.append(phase)
-            on_event(PhaseSkipped(phase, folder.path))
-            continue
-        work = PhaseRun(
-            folder,
-            _provenance(configs[phase], listed, earlier, extraction),
-            ClipDataset(dataset, listed, configs[phase]),
-            execution=execution,
-            start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]
-        )
-        if not work.train(on_event=on_event, should_stop=should_stop):
-            return TrainReport(tuple(trained), tuple(skipped), stopped=True)
-        trained.append(phase)
+        with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
+            if execution.rank == 0:
+                provenance = _provenance(configs[phase], listed, earlier, extraction)
+                folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
+            wait(execution.world)
+            if folder.done:
+                skipped.append(phase)
+                on_event(PhaseSkipped(phase, folder.path))
+                continue
+            work = PhaseRun(
+                folder,
+                _provenance(configs[phase], listed, earlier, extraction),
+                ClipDataset(dataset, listed, configs[phase]),
+                execution=execution,
+                start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]
+            )
+            if not work.train(on_event=on_event, should_stop=should_stop):
+                return TrainReport(tuple(trained), tuple(skipped), stopped=True)
+            trained.append(phase)
     return TrainReport(tuple(trained), tuple(skipped), stopped=False)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,3 +88,27 @@ def test_only_one_holds_a_lock_and_nothing_of_it_remains(tmp_path: Path) -> None
     with alone(lock, "packs 'x'"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+_LEAVES_A_CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+from flowkit.files import alone
+with alone(Path(sys.argv[1]), "waits"):
+    if not os.fork():
+        Path(sys.argv[1] + ".child").touch()
+        sys.stdin.read()
+        os._exit(0)
+    while not Path(sys.argv[1] + ".child").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+def test_a_forked_child_that_outlives_its_parent_holds_no_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", _LEAVES_A_CHILD, str(lock)], stdin=subprocess.PIPE) as process:
+        assert process.wait(timeout=30) == -9
+        with alone(lock, "waits"):  # while the child still reads what nobody has closed
+            pass

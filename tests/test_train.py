@@ -17,7 +17,7 @@ import pytest
 import torch
 from training_runs import TINY, metrics, run, same, weights
 
-from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
+from flowkit.errors import BusyError, CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
 from flowkit.manifest import Dataset, write_split
 from flowkit.model import events
 from flowkit.model.checkpoint import load_checkpoint
@@ -161,6 +161,27 @@ def test_a_phase_does_not_start_from_weights_of_other_data(root, trained_before)
     with pytest.raises(CheckpointError, match=rf"(?s)st-resnet starts from .*{trained_before}.*other data.*digest was.*--run NAME"):
         run(root, phases=["st-resnet"])
     assert not phase_folder(root, "default", 1, "st-resnet").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_phase_is_trained_by_one_process_at_a_time_and_other_phases_meanwhile(root, num_workers):
+    messages = []
+
+    def another(event):
+        if isinstance(event, events.StepDone) and not messages:
+            for restart in (False, True):
+                with pytest.raises(BusyError) as caught:
+                    train(root, phases=["motion"], overrides=TINY, execution=Execution(device="cpu"), restart=restart)
+                messages.append(str(caught.value))
+            run(root, phases=["appearance"])
+
+    execution = Execution(device="cpu", num_workers=num_workers)
+    report = train(root, phases=["motion"], overrides=TINY, execution=execution, on_event=another)
+    assert report.trained == ("motion",)
+    assert all("another process trains" in message for message in messages)
+    assert len(messages) == 2
+    assert {path.name for path in phase_folder(root, "default", 1, "motion").parent.iterdir()} == {"appearance", "motion"}
 
 
 @pytest.mark.parametrize("momentum", [{"appearance.fc.bias": torch.zeros(2)}, {"other": torch.zeros(6)}])
