@@ -19,9 +19,9 @@ import cv2
 import h5py
 import numpy as np
 
+from flowkit.shard_set import clip_paths
 from flowkit.shards.chunks import CHECKSUM_BYTES, check_chunk, zstd_decompressor
 from flowkit.shards.reader import ShardReader
-from flowkit.stored_clips import find_clips
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    paths = [path for path in find_clips(arguments.root).paths.values() if path.parent.name != "shards"]
+    paths = clip_paths(arguments.root)
+    if not paths:
+        parser.error(f"{arguments.root} holds no clip files")
     draw = np.random.default_rng(0)
     times: dict[str, list[float]] = {}
     for k in range(arguments.clips):
