@@ -144,6 +144,10 @@ def test_windows_and_frames_outside_the_video_are_refused(shard: tuple[Path, dic
         for index in (-1, 20):
             with pytest.raises(ParameterError, match="frames 0 to 19"):
                 clip.frames([0, index])
+        with pytest.raises(TypeError, match="float"):
+            clip.frames([1.7])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="float"):
+            clip.flow(0, 1.9)  # type: ignore[arg-type]
         assert clip.flow(4, 4).shape == (0, 2, HEIGHT, WIDTH)
         assert clip.frames([]).shape == (0, HEIGHT, WIDTH, 3)
         with pytest.raises(ShardFormatError, match="does not hold"):

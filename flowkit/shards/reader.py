@@ -6,6 +6,7 @@ HDF5 is used once a clip, to check its structure and learn where its bytes lie, 
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections import OrderedDict
 from fractions import Fraction
@@ -212,10 +213,12 @@ class Clip:
         ------
         ParameterError
             If an index or `out` is not as above.
+        TypeError
+            If an index is no whole number.
         ShardFormatError
             If a frame is damaged: its CRC does not match, or it is no JPEG of the clip's size.
         """
-        chosen = [int(index) for index in indices]
+        chosen = [operator.index(index) for index in indices]  # a float is no index, and is not cut to one
         for index in chosen:
             if not 0 <= index < self.num_frames:
                 raise ParameterError(f"video {self.video_id!r} has frames 0 to {self.num_frames - 1}, not {index}")
@@ -243,10 +246,12 @@ class Clip:
         ------
         ParameterError
             If the window or `out` is not as above.
+        TypeError
+            If `start` or `stop` is no whole number.
         ShardFormatError
             If a chunk is damaged.
         """
-        start, stop = int(start), int(stop)
+        start, stop = operator.index(start), operator.index(stop)
         if not 0 <= start <= stop <= self.num_frames - 1:
             raise ParameterError(f"video {self.video_id!r} has flow fields 0 to {self.num_frames - 2}, not {start} to {stop - 1}")
         pairs = _output(out, (stop - start, 2, self.height, self.width))
