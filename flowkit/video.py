@@ -39,6 +39,7 @@ VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())  # in lower case
 CONTAINERS = "asf,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,yuv4mpegpipe"
 
 MAX_FRAME_PIXELS = 2**27  # 16K video; more is a damaged or hostile header, and would only exhaust the memory
+MAX_SIDE = 2**15 - 2  # px; OpenCV warps no larger frames
 MAX_READ_ERRORS = 100  # after which the rest of a file is given up
 UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
 KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})  # the AVCOL_SPC_* that libswscale converts to RGB
@@ -244,7 +245,7 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
                 height, width = picture.shape[:2]
                 if short_side is not None:
                     width, height = resized_size(width, height, short_side)
-                if width * height > MAX_FRAME_PIXELS:
+                if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
                     raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
                 batch = np.empty((batch_size, height, width, 3), dtype=np.uint8)
             elif filled == batch_size:
@@ -271,6 +272,8 @@ def _opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
             container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
             metadata_errors="replace",  # old files hold titles in any encoding
         )
+    except PermissionError as cause:
+        raise VideoDecodeError(f"cannot open {str(path)!r}: {_reason(cause)}; check its permissions") from cause
     except (av.FFmpegError, OSError, ValueError) as cause:
         raise VideoDecodeError(
             f"cannot open {str(path)!r} as a video: {_reason(cause)}. It is damaged, or no video container "

@@ -154,6 +154,22 @@ def test_lossless_video_comes_back_pixel_for_pixel_at_any_size(
     assert info.duration_seconds == pytest.approx(0.2, abs=0.01)
 
 
+@pytest.mark.parametrize(("width", "height"), [(2048, 2), (2, 2048)])
+def test_frames_too_long_to_be_warped_are_refused_before_any_is_made(tmp_path: Path, width: int, height: int) -> None:
+    path = encode(tmp_path / "long.mov", scene(2, width, height))
+    assert next(read_frames(path, short_side=30)).frames.shape[1:3] == (15 * height, 15 * width)
+    with pytest.raises(VideoDecodeError, match="use a smaller short side"):
+        next(read_frames(path, short_side=32))
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_a_file_without_permission_is_not_called_damaged(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mov", scene(2, 32, 32))
+    path.chmod(0)
+    with pytest.raises(VideoDecodeError, match="check its permissions"):
+        probe(path)
+
+
 def test_every_batch_size_gives_the_same_frames(tmp_path: Path) -> None:
     frames = scene(12, 16, 12)
     path = encode(tmp_path / "a.mov", frames)
