@@ -95,7 +95,8 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
     Raises
     ------
     ManifestError
-        If there is no video, or two files would share a video id or a clip file.
+        If there is no video, or two files would share a video id or a clip file, be it with a file of the folder that the root
+        was made from.
     ParameterError
         If the root was made with other settings.
     """
@@ -128,11 +129,32 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
             jobs.append(job)
         else:
             skipped.append(done)
+    _check_one_source(root, videos, [job for job in jobs if job.video_id in packed or Path(job.clip_path).is_file()])
     unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in scan.unreadable)
     elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % shard[1] != shard[0])
     failed, failed_elsewhere = (unusable, ()) if shard[0] == 0 else ((), unusable)
     largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
     return Plan(largest_first, tuple(skipped), failed, scan.ignored, elsewhere, failed_elsewhere)
+
+
+def _check_one_source(root: Path, videos: Path, replacing: Sequence[VideoJob]) -> None:
+    """Refuse to replace the clips of a folder's videos by those of another folder's that have the same ids."""
+    from flowkit.manifest import Dataset
+    from flowkit.video import VIDEO_SUFFIXES
+
+    if not replacing or not (root / "dataset.json").is_file():
+        return
+    source = Path(str(Dataset.open(root).settings.get("source")))
+    if not source.is_dir() or source.samefile(videos):  # moved, or the same
+        return
+    for job in replacing:
+        folder, _, name = job.video_id.rpartition("/")
+        for other in sorted((source / folder).glob("*")):
+            if other.stem == name and other.suffix.lower() in VIDEO_SUFFIXES:
+                raise ManifestError(
+                    f"{str(other)!r} and {job.path!r} would both be {job.video_id!r} in {str(root)!r}; extract the second folder into a "
+                    "data root of its own with --data DIR, or rename one of the videos"
+                )
 
 
 def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, Path]) -> VideoResult | None:

@@ -108,6 +108,21 @@ def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path)
     assert (len(again.done), [r.status for r in again.skipped]) == (0, ["ok"] * 3)
 
 
+def test_videos_of_two_folders_with_the_same_id_are_refused_and_nothing_is_overwritten(videos: Path, tmp_path: Path) -> None:
+    root, other = tmp_path / "data", tmp_path / "other"
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    before = files_of(root)
+    shutil.copytree(videos, other)
+    assert len(extract(other, root, settings=SETTINGS, jobs=1).skipped) == 3  # a copy
+    write_video(other / "run" / "a.mkv", 4, seed=9)
+    (other / "run" / "a.avi").unlink()
+    with pytest.raises(ManifestError, match=r"videos/run/a\.avi' and '.*other/run/a\.mkv' would both be 'run/a'"):
+        extract(other, root, settings=SETTINGS, jobs=1)
+    assert files_of(root) == before
+    shutil.rmtree(videos)  # moved, then changed
+    assert [r.video_id for r in extract(other, root, settings=SETTINGS, jobs=1).done] == ["run/a"]
+
+
 def test_a_damaged_clip_is_extracted_again_and_stops_nothing(videos: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     extract(videos, root, settings=SETTINGS, jobs=1)
