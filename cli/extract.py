@@ -179,7 +179,7 @@ def extract(
     settings = ExtractSettings(
         preset=preset,
         tvl1=replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
-        solver=_solver(device, mode, root_settings(data)),
+        solver=_solver("cpu" if cluster and device == "auto" else device, mode, root_settings(data)),  # clusters have CPUs
         quantiser=Quantiser(bound, mapping),
         short_side=short_side,
         codec=codec,

@@ -10,6 +10,7 @@ import itertools
 import secrets
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,7 @@ Result = TypeVar("Result")
 
 START_SECONDS = 60.0  # for the scheduler to answer and the first worker to be there
 QUEUED_PER_PROCESS = 2  # one running and one waiting, so that none is ever idle
+_MOST_FORGOTTEN = 5  # times that a task is handed out again because its result went with a worker
 _LISTEN_SECONDS = 5.0  # after the grace, for tasks to look at the board
 _SAME_ON_ALL = ("flowkit", "av", "h5py", "numpy", "opencv-contrib-python-headless", "opencv-contrib-python")  # what shapes the bytes
 
@@ -61,6 +63,10 @@ class ClusterBoard:
     def stopping(self) -> bool:
         """Whether the tasks were told to stop what they do."""
         return bool(_flag(self.name, "stopping").is_set())
+
+
+class _Forgotten(Exception):  # noqa: N818 - no error of anyone's
+    """The scheduler does not know a task any more."""
 
 
 class Cluster:
@@ -132,6 +138,7 @@ class Cluster:
         running: dict[Any, tuple[Task, int]] = {}
         noted: dict[int, tuple[int, int]] = {}
         here, one_is_done = _versions(), threading.Event()
+        forgotten: Counter[int] = Counter()  # by the tasks' identities
         last_worker = time.monotonic()
         self._client.subscribe_topic(board.name, lambda event: noted.update({event[1][0]: event[1][1:]}))
         try:
@@ -158,7 +165,14 @@ class Cluster:
                 for future in [future for future in running if future.done()]:
                     task, slot = running.pop(future)
                     noted.pop(slot, None)
-                    outcome: Outcome[Task, Result] | None = self._outcome(future, task)
+                    try:
+                        outcome: Outcome[Task, Result] | None = self._outcome(future, task)
+                    except _Forgotten:  # a worker that dies may take results with it that were not fetched yet: once more
+                        forgotten[id(task)] += 1
+                        if self._client.status != "running" or forgotten[id(task)] > _MOST_FORGOTTEN:
+                            raise DeviceError(f"the Dask scheduler at {self.address} has gone; the same line resumes") from None
+                        tasks.appendleft(task)
+                        continue
                     if outcome is not None:
                         yield outcome
                 if on_tick is not None:
@@ -173,12 +187,16 @@ class Cluster:
 
     def _outcome(self, future: Any, task: Task) -> Outcome[Task, Any] | None:
         """Return what became of a task that is done; None if a stop came before it was begun."""
+        from concurrent.futures import CancelledError
+
         from distributed import KilledWorker
 
         if future.status in ("cancelled", "lost"):
-            raise DeviceError(f"the Dask scheduler at {self.address} has gone; the same line resumes")
+            raise _Forgotten
         try:
             began, result = future.result()
+        except CancelledError as cause:
+            raise _Forgotten from cause
         except KilledWorker:
             return Outcome(task, None, crash="its worker processes were killed again and again (a fault in the decoder, or out of memory)")
         return Outcome(task, result) if began else None

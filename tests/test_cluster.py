@@ -73,7 +73,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; those that wait on a killed worker count too
         "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
     }
     with (folder / "log").open("w") as log:
@@ -105,6 +105,30 @@ def test_every_task_has_an_outcome_and_the_killer_is_set_aside(address: str, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_that_the_scheduler_has_forgotten_is_handed_out_again_and_not_for_ever(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As happens to a result that was not fetched yet when its worker dies."""
+    from distributed import Client
+
+    submit, to_forget = Client.submit, [2]
+
+    def forgetful(client: Client, function: object, work: object, task: int, *rest: object, **options: object) -> object:
+        future = submit(client, function, work, task, *rest, **options)
+        if task in to_forget:  # 2 once, 1 each time
+            to_forget[:] = [other for other in to_forget if other != 2]
+            future.cancel()
+        return future
+
+    monkeypatch.setattr(Client, "submit", forgetful)
+    with Cluster(address, tmp_path) as cluster:
+        outcomes = list(cluster.run_tasks(square, deque(range(4))))
+        assert sorted((o.task, o.result) for o in outcomes) == [(k, k * k) for k in range(4)]
+        to_forget.append(1)
+        with pytest.raises(DeviceError, match="has gone"):
+            list(cluster.run_tasks(square, deque(range(4))))
+
+
 def test_tasks_added_while_running_are_done_and_an_exception_is_raised_here(address: str, tmp_path: Path) -> None:
     with Cluster(address, tmp_path) as cluster:
         tasks, results = deque([1]), []
@@ -132,7 +156,9 @@ def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace(address: s
     assert 2000 in seen
 
 
-def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_path: Path) -> None:
+def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where this machine has a GPU, which a cluster does not use."""
+    monkeypatch.setattr("flowkit.cli.extract.has_gpu", lambda: True)
     videos = tmp_path / "videos"
     for k in range(3):
         write_video(videos / "c" / f"v{k}.avi", 6 + k, seed=k)
