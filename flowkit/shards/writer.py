@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from flowkit.errors import ParameterError, ShardFormatError
-from flowkit.files import PART_SUFFIX, replacing
+from flowkit.files import replacing
 from flowkit.shards.chunks import ChunkPipeline, check_chunk
 from flowkit.shards.container import Chunks, Images, NewShard
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
@@ -187,11 +187,6 @@ class ClipWriter:
         if self._pipeline is not None:
             self._pipeline.close()
             self._pipeline = None
-
-    @staticmethod
-    def remove_leftovers(path: Path) -> None:
-        """Remove what a writer of `path` left that was killed while finishing. No other process may be writing it."""
-        path.with_name(path.name + PART_SUFFIX).unlink(missing_ok=True)
 
     @staticmethod
     def _check_array(what: str, array: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
