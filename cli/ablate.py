@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,13 @@ from flowkit.cli.evaluate import EvaluationDisplay
 from flowkit.cli.execution import read_execution
 from flowkit.cli.main import EXIT_SOME_FAILED
 from flowkit.cli.options import data_option, json_option, split_option
+from flowkit.cli.stopping import resume_command, stop_signals
 from flowkit.cli.train import (
     TrainingDisplay,
     execution_options,
     read_overrides,
     read_setting,
     recipe_options,
-    resume_command,
-    stop_signals,
     weights_source,
 )
 from flowkit.model.recipes import OVERRIDES
@@ -83,6 +83,7 @@ def ablate(
     weights: str | None,
     others: tuple[str, ...],
     device: str,
+    grace: float,
     restart: bool,
     dry_run: bool,
     as_json: bool,
@@ -105,7 +106,7 @@ def ablate(
     from flowkit.model.ablation import plan_ablation
     from flowkit.model.ablation_table import NOTES, ablation_dict, ablation_table, failure_lines
 
-    with ranks_from_environment(device) as (rank, world, own_device), stop_signals() as stop:
+    with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
         phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
         overrides = read_overrides(settings, others)
@@ -139,7 +140,7 @@ def ablate(
                 execution=execution,
                 restart=restart and not is_elastic_restart(),
                 on_event=display.tell,
-                should_stop=lambda: stop.signal is not None,
+                should_stop=stop.asked,
             )
     if rank:
         return 128 + (stop.signal or signal.SIGTERM) if report.stopped else 0
@@ -156,7 +157,7 @@ def ablate(
         if outcome.num_failed_videos:
             warn(f"{outcome.variant.name}: {outcome.num_failed_videos} test videos could not be scored; `flowkit evaluate` names them.")
     if report.stopped:
-        warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command()}")
+        warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command(sys.argv[1:])}")
         return 128 + (stop.signal or signal.SIGTERM)
     bad = any(outcome.failure is not None or outcome.num_failed_videos for outcome in report.outcomes)
     return EXIT_SOME_FAILED if bad else 0

@@ -107,7 +107,8 @@ def evaluate(
     if folders is not None:
         folders.tell(evaluation, export_scores=export_scores)
     if as_json:
-        say(json.dumps({"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}))
+        told = {"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}
+        say(json.dumps({"format": "flowkit-evaluation", "format_version": 1, **told}))
     else:
         say(table(*results_table(evaluation)))
         for split in evaluation.splits:

@@ -14,7 +14,7 @@ import click
 
 from flowkit.cli.console import Progress as ProgressBar
 from flowkit.cli.console import duration, say, show_name, size, table, warn
-from flowkit.cli.options import data_option, json_option
+from flowkit.cli.options import data_option, grace_option, json_option
 from flowkit.cli.stopping import signals_to, tell_stopped
 from flowkit.config import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
@@ -130,14 +130,7 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     default=None,
     help="Extract on the workers of the Dask scheduler at this address, on machines that share VIDEOS and the data root.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(min=0),
-    default=20.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After Ctrl-C, how long videos in flight may go on.",
-)
+@grace_option("videos in flight may go on")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, with a forecast of disk and time; write nothing.")
 @click.option("--strict", is_flag=True, help="Exit 3 for damaged videos too.")
 @json_option

@@ -3,6 +3,7 @@
 data_option   --data DIR           the data root
 split_option  --split N            a split's number
 json_option   --json               machine-readable output on stdout
+grace_option  --grace SECONDS      how long what is in flight may go on after Ctrl-C
 with_options  several at once, in the order in which help shows them
 """
 
@@ -46,3 +47,15 @@ def with_options(command: Command, options: Sequence[Callable[[Command], Command
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def grace_option(what: str) -> Callable[[Command], Command]:
+    """Return the option that says for how long what is in flight may go on after the first Ctrl-C or SIGTERM."""
+    return click.option(
+        "--grace",
+        type=click.FloatRange(min=0),
+        default=20.0,
+        show_default=True,
+        metavar="SECONDS",
+        help=f"After Ctrl-C, how long {what}.",
+    )

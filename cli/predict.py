@@ -100,7 +100,7 @@ def predict(
     if as_json:
         weights = {phase: source for phase, (source, _) in trained.checkpoints.items()}
         about = {"row": trained.name, "weights": weights, "extraction": chosen.to_dict(), "notes": notes}
-        say(json.dumps({**about, "videos": results}, indent=1))
+        say(json.dumps({"format": "flowkit-prediction", "format_version": 1, **about, "videos": results}, indent=1))
     return EXIT_SOME_FAILED if any(not result["top"] for result in results) else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ import click
 
 from flowkit.cli.console import Progress, duration, say, show_name, warn
 from flowkit.cli.execution import read_execution, training_options
-from flowkit.cli.options import Command, data_option, split_option, with_options
+from flowkit.cli.options import Command, data_option, grace_option, split_option, with_options
+from flowkit.cli.stopping import resume_command, stop_signals
 from flowkit.model.config import INPUT_SIZES, STAGES
 from flowkit.model.recipes import OVERRIDES, PHASES
 
@@ -128,6 +128,7 @@ def execution_options(command: Command) -> Command:
             help="Any other value of the recipe, for all phases or one, as --set motion.motion_dropout=0.5. `--set list` names them all.",
         ),
         training_options,
+        grace_option("the step in hand may take; what is done since the last checkpoint is lost if it takes longer"),
     )
     return with_options(command, options)
 
@@ -160,6 +161,7 @@ def train(
     weights: str | None,
     others: tuple[str, ...],
     device: str,
+    grace: float,
     tensorboard: bool,
     resume: bool,
     **settings: Any,
@@ -174,7 +176,7 @@ def train(
     from flowkit.cli.distributed import is_elastic_restart, ranks_from_environment
     from flowkit.model.train import train as run_training
 
-    with ranks_from_environment(device) as (rank, world, own_device), stop_signals() as stop:
+    with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
         with TrainingDisplay(quiet=rank > 0) as display, _live_curves(tensorboard and rank == 0, data, run, split) as tell_curves:
             report = run_training(
@@ -190,11 +192,11 @@ def train(
                 execution=execution,
                 restart=not resume and not is_elastic_restart(),
                 on_event=_told_to(display.tell, tell_curves),
-                should_stop=lambda: stop.signal is not None,
+                should_stop=stop.asked,
             )
     if report.stopped:
         if rank == 0:
-            warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command()}")
+            warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command(sys.argv[1:])}")
         return 128 + (stop.signal or signal.SIGTERM)
     return 0
 
@@ -248,41 +250,6 @@ class TrainingDisplay:
         if self._progress is not None:
             self._progress.__exit__(*(failure or (None, None, None)))
             self._progress = None
-
-
-class StopRequest:
-    """Which signal asked the run to stop; None while none did."""
-
-    signal: int | None = None
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Let the first SIGINT or SIGTERM ask for a stop after the step in hand, and the second stop at once."""
-    request = StopRequest()
-    before: dict[int, Any] = {}
-
-    def receive(signum: int, frame: object) -> None:
-        request.signal = signum
-        for stopped, handler in before.items():
-            signal.signal(stopped, handler)
-        warn("\nStopping after this step; once more stops at once.")
-
-    for listened in (signal.SIGINT, signal.SIGTERM):
-        before[listened] = signal.signal(listened, receive)
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def resume_command() -> str:
-    """Return the command line that was given, less ``--restart``, which would begin anew; of torchrun's own options nothing is known."""
-    import shlex
-
-    start = "flowkit" if os.environ.get("WORLD_SIZE", "1") == "1" else "torchrun ... -m -- flowkit.cli"
-    return f"{start} {shlex.join(argument for argument in sys.argv[1:] if argument != '--restart')}"
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def _resized(planes: Tensor, owners: Tensor, clips: StoredClips, size: int, enla
     rows = resize_weights(top, height, never, shrinks, frame=planes.shape[2], size=size, enlarge=enlarge)
     columns = resize_weights(left, width, clips.flips, shrinks, frame=planes.shape[3], size=size, enlarge=enlarge)
     # A GPU multiplies float16 many times as fast as float32. Bytes are exact in it; the weights and the rows in between are off by
-    # 2^-12 of their value at most, which is a quarter of what the reference's rounding to bytes may cost.
+    # 2^-11 of their value at most: less than half a level of 255, where rounding to bytes may cost the reference one.
     dtype = torch.float16 if planes.is_cuda else torch.float32
     rows, columns = (weights.to(dtype)[owners][:, None] for weights in (rows, columns))
     return (rows @ planes.to(dtype) @ columns.mT).float().clamp_(0, 255)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from training_runs import share_root
 
 from flowkit.cli.main import flowkit
-from flowkit.cli.train import StopRequest
+from flowkit.cli.stopping import TrainingStop
 from flowkit.errors import CheckpointError, ParameterError, RankError
 from flowkit.model import ablation, events
 from flowkit.model.ablation import ablate, plan_ablation
@@ -384,10 +384,10 @@ def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root, monkeypatch):
     from flowkit.cli import ablate as command
 
     @contextmanager
-    def at_once():
-        request = StopRequest()
-        request.signal = signal.SIGINT
-        yield request
+    def at_once(grace):
+        stop = TrainingStop()
+        stop.signal = signal.SIGINT
+        yield stop
 
     monkeypatch.setattr(command, "stop_signals", at_once)
     monkeypatch.setattr("sys.argv", ["flowkit", "ablate", "kinds", "--restart"])

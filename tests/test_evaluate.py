@@ -447,6 +447,7 @@ def test_the_command_takes_all_splits_and_prints_json(root):
     code, out, err = command_line("--data", root, "--split", "all", "--json", "--no-report")
     assert code == 0
     told = json.loads(out)
+    assert (told["format"], told["format_version"]) == ("flowkit-evaluation", 1)
     assert [split["split"] for split in told["splits"]] == [1, 2]
     assert set(told["mean"]) == set(ROWS)
     assert "colour0-motion0" in err

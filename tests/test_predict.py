@@ -238,6 +238,7 @@ def test_the_command_prints_a_table_for_each_video(home, evaluation):
 def test_the_command_s_json_has_everything(home, evaluation):
     out, _ = command_line(home / "videos/run/a.avi", "--data", home / "data", "--row", "two-streams", "--top", 1, "--json")
     told = json.loads(out)
+    assert (told["format"], told["format_version"]) == ("flowkit-prediction", 1)
     assert told["row"] == "two-streams"
     assert set(told["weights"]) == {"appearance", "motion"}
     assert told["extraction"]["short_side"] == 40

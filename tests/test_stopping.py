@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flowkit import pack
 from flowkit.cli.main import main
+from flowkit.cli.stopping import resume_command, stop_signals
 from flowkit.export_trees import export
 
 if TYPE_CHECKING:
@@ -62,6 +64,33 @@ def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
     counts = json.loads((tmp_path / "data" / "import-report.json").read_text())["counts"]
     assert counts == {"done": 2, "skipped": 0, "failed": 0, "pending": 16}
     assert len(list((tmp_path / "data" / "clips").rglob("*.h5"))) == 2
+
+
+def test_training_that_does_not_come_to_the_end_of_its_step_is_stopped_when_the_grace_is_over(capfd: pytest.CaptureFixture[str]) -> None:
+    def step() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    with stop_signals(0.2) as stop, pytest.raises(KeyboardInterrupt):
+        step()
+    assert stop.signal == signal.SIGINT
+    assert "the step in hand may finish within 0.2 s" in capfd.readouterr().err
+
+
+def test_training_that_came_to_the_end_of_its_step_has_time_for_its_checkpoint() -> None:
+    with stop_signals(0.2) as stop:
+        assert not stop.asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked()
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("world", [None, "2"])
+def test_the_line_that_goes_on_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch, world: str | None) -> None:
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    start = "torchrun ... -m -- flowkit.cli" if world else "flowkit"
+    assert resume_command(["train", "--restart", "--run", "a b"]) == f"{start} train --run 'a b'"
 
 
 @pytest.fixture
