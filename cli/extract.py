@@ -14,7 +14,7 @@ import click
 
 from flowkit.cli.console import Progress as ProgressBar
 from flowkit.cli.console import duration, say, show_name, size, table, warn
-from flowkit.cli.options import data_option, grace_option, json_option
+from flowkit.cli.options import data_option, grace_option, json_option, usage_errors
 from flowkit.cli.stopping import signals_to, tell_stopped
 from flowkit.config import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
@@ -169,14 +169,16 @@ def extract(
     if cluster and (jobs or dry_run):
         raise click.UsageError("--cluster uses all its workers: leave --jobs out; for a forecast, --dry-run --jobs N without --cluster")
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
-    settings = ExtractSettings(
-        preset=preset,
-        tvl1=replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
-        solver=_solver("cpu" if cluster and device == "auto" else device, mode, root_settings(data)),  # clusters have CPUs
-        quantiser=Quantiser(bound, mapping),
-        short_side=short_side,
-        codec=codec,
-    )
+    solver = _solver("cpu" if cluster and device == "auto" else device, mode, root_settings(data))  # clusters have CPUs
+    with usage_errors():
+        settings = ExtractSettings(
+            preset=preset,
+            tvl1=replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
+            solver=solver,
+            quantiser=Quantiser(bound, mapping),
+            short_side=short_side,
+            codec=codec,
+        )
     if dry_run:
         todo = plan(videos, data, settings=settings, shard=shard)
         _tell_plan(todo, settings)

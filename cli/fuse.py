@@ -10,7 +10,7 @@ import click
 
 from flowkit.cli.console import Progress, say, show_name, table, warn
 from flowkit.cli.evaluate import split_numbers
-from flowkit.cli.options import data_option, json_option
+from flowkit.cli.options import data_option, json_option, usage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,13 +76,14 @@ def fuse(
     """
     from flowkit.model.late_fusion import FusionSettings
 
-    settings = FusionSettings(
-        method=method,  # type: ignore[arg-type]
-        normalise=normalise,  # type: ignore[arg-type]
-        weights=None if weights is None else _weights(weights),
-        num_folds=folds,
-        seed=seed,
-    )
+    with usage_errors():
+        settings = FusionSettings(
+            method=method,  # type: ignore[arg-type]
+            normalise=normalise,  # type: ignore[arg-type]
+            weights=None if weights is None else _weights(weights),
+            num_folds=folds,
+            seed=seed,
+        )
     numbers = split_numbers(splits, _evaluated(data, run) if splits == "all" else [])
     if len(numbers) > 1 and (fixed := [path for path in scores if "{split}" not in str(path)]):
         raise click.UsageError(
@@ -93,7 +94,8 @@ def fuse(
     for number, (result, sources, published) in results.items():
         told.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
     if as_json:
-        say(json.dumps({"splits": told, "mean": _means([result for result, _, _ in results.values()])}))
+        means = _means([result for result, _, _ in results.values()])
+        say(json.dumps({"format": "flowkit-fusion-report", "format_version": 1, "splits": told, "mean": means}))
         return 0
     say(_table({number: result for number, (result, _, _) in results.items()}))
     for number, (result, _, published) in results.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from flowkit.cli.console import Progress, duration, say, show_name, size, table, warn
-from flowkit.cli.options import data_option, json_option
+from flowkit.cli.options import data_option, json_option, usage_errors
 from flowkit.cli.stopping import signals_to, tell_stopped
 from flowkit.config import ForeignTool
 
@@ -106,7 +106,8 @@ def import_(
         if tool is None:
             raise click.UsageError("--bound default needs --tool")
         bound = DEFAULT_BOUND_PX[tool]
-    settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
+    with usage_errors():
+        settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
     check_opencv()
     stop = StopRequest()
     with signals_to(stop, GRACE_SECONDS), Progress("import", total=0, unit="videos") as bar:

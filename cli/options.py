@@ -4,16 +4,20 @@ data_option   --data DIR           the data root
 split_option  --split N            a split's number
 json_option   --json               machine-readable output on stdout
 grace_option  --grace SECONDS      how long what is in flight may go on after Ctrl-C
+usage_errors                       while settings are made of options: one out of its range is a usage error
 with_options  several at once, in the order in which help shows them
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from flowkit.errors import ParameterError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -59,3 +63,12 @@ def grace_option(what: str) -> Callable[[Command], Command]:
         metavar="SECONDS",
         help=f"After Ctrl-C, how long {what}.",
     )
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn a `ParameterError` of settings that are made of options into a usage error."""
+    try:
+        yield
+    except ParameterError as error:
+        raise click.UsageError(str(error)) from error

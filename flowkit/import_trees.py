@@ -57,6 +57,11 @@ class ImportSettings:
         Of the videos; 0 if it is not known.
     codec : {"zstd", "gzip", "none"}
         Of flow that comes as PNGs. JPEGs are kept.
+
+    Raises
+    ------
+    ParameterError
+        If the bound is out of a quantiser's range.
     """
 
     tool: ForeignTool | None = None
@@ -64,6 +69,10 @@ class ImportSettings:
     trim: Trim = "none"
     frame_rate: Fraction = Fraction(0)
     codec: Codec = "zstd"
+
+    def __post_init__(self) -> None:
+        if self.bound_px is not None:
+            Quantiser(self.bound_px, "paper")
 
 
 @dataclass(frozen=True)

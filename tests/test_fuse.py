@@ -519,7 +519,9 @@ def test_the_command_says_that_the_svm_is_cross_validated(root):
     assert "cross-validated in 4 folds" in out
     assert "SVM split 1: 4/4 folds" in err
     out, _ = command_line(root / "idt.csv", "--data", root, "--method", "svm", "--json")
-    (split,) = json.loads(out)["splits"]
+    told = json.loads(out)
+    assert (told["format"], told["format_version"]) == ("flowkit-fusion-report", 1)
+    (split,) = told["splits"]
     assert split["svm"] == {"C": 100.0, "cross_validated": True, "num_folds": 5, "seed": 0}
 
 

@@ -205,7 +205,7 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
         (["--tool", "gpu_flow"], 1, "--bound default if it was run with its own (gpu_flow 20, denseflow 32, dense_flow 15)"),
         (["--bound", "default"], 2, "needs --tool"),
         (["--tool", "gpu_flow", "--bound", "wide"], 2, "neither a number"),
-        (["--tool", "gpu_flow", "--bound", "-3"], 1, "bound must be"),
+        (["--tool", "gpu_flow", "--bound", "-3"], 2, "bound must be"),
         (["--tool", "denseflow", "--bound", "32"], 1, "no flow of denseflow found"),
         (["--tool", "gpu_flow", "--bound", "20", "--frame-rate", "fast"], 2, "no number such as 25"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from flowkit.cli.main import COMMANDS, flowkit
 from flowkit.cli.settings import setting_name
@@ -98,3 +99,20 @@ def test_lists_are_for_options_that_take_several(monkeypatch: pytest.MonkeyPatch
     values = chosen("train", monkeypatch=monkeypatch)
     assert values["set"] == ("lr=0.1", "batch=8")
     assert values["temporal_stages"] == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["extract", "--bound", "0"], "quantiser bound must be a number"),
+        (["extract", "--short-side", "8"], "short_side must be a whole number of at least 32 px, got 8"),
+        (["extract", "--tvl1-tau", "nan"], "TV-L1 tau must be positive and finite, got nan"),
+        (["import", "--tool", "denseflow", "--bound", "-1"], "quantiser bound must be a number"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_a_usage_error(tmp_path: Path, line: list[str], said: str) -> None:
+    device = ["--device", "cpu"] if line[0] == "extract" else []
+    result = CliRunner().invoke(flowkit, [line[0], str(tmp_path), *line[1:], "--data", str(tmp_path / "data"), *device])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "data").exists()
