@@ -143,7 +143,7 @@ def ablate(
                 should_stop=stop.asked,
             )
     if rank:
-        return 128 + (stop.signal or signal.SIGTERM) if report.stopped else 0
+        return 128 + (stop.signal_number or signal.SIGTERM) if report.stopped else 0
     if report.outcomes:
         if as_json:
             say(json.dumps(ablation_dict(report.outcomes, split=split, base_run=run, complete=not report.stopped)))
@@ -158,7 +158,7 @@ def ablate(
             warn(f"{outcome.variant.name}: {outcome.num_failed_videos} test videos could not be scored; `flowkit evaluate` names them.")
     if report.stopped:
         warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command(sys.argv[1:])}")
-        return 128 + (stop.signal or signal.SIGTERM)
+        return 128 + (stop.signal_number or signal.SIGTERM)
     bad = any(outcome.failure is not None or outcome.num_failed_videos for outcome in report.outcomes)
     return EXIT_SOME_FAILED if bad else 0
 

@@ -14,7 +14,7 @@ import click
 from flowkit import __version__
 from flowkit.cli.console import show, warn
 from flowkit.cli.settings import read_settings_file, setting_name
-from flowkit.cli.stopping import tell_stopped
+from flowkit.cli.stopping import Terminated, tell_stopped
 from flowkit.errors import FlowkitError
 
 EXIT_ERROR = 1
@@ -96,12 +96,8 @@ def _all_setting_names(ctx: click.Context) -> set[str]:
     return {setting_name(parameter) for command in found if command for parameter in command.params}
 
 
-class _Terminated(SystemExit):
-    """SIGTERM came; an exit for all who ask."""
-
-
 def _terminated(signum: int, frame: object) -> None:
-    raise _Terminated(EXIT_SIGTERM)
+    raise Terminated(EXIT_SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -114,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         tell_stopped(arguments)
         code = EXIT_SIGINT
-    except _Terminated:
+    except Terminated:
         tell_stopped(arguments)
         code = EXIT_SIGTERM
     except click.ClickException as error:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from flowkit.errors import ParameterError
+from flowkit.parallel import GRACE_SECONDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,7 +59,7 @@ def grace_option(what: str) -> Callable[[Command], Command]:
     return click.option(
         "--grace",
         type=click.FloatRange(min=0),
-        default=20.0,
+        default=GRACE_SECONDS,
         show_default=True,
         metavar="SECONDS",
         help=f"After Ctrl-C, how long {what}.",

@@ -7,7 +7,7 @@ import shlex
 import signal
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowkit.cli.console import warn
 
@@ -17,23 +17,31 @@ if TYPE_CHECKING:
     from flowkit.parallel import StopRequest
 
 
+class Terminated(SystemExit):
+    """SIGTERM came; an exit for all who ask."""
+
+
 class TrainingStop:
     """Which signal asked training to stop, None while none did; and the time that is left until it is stopped at once."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    def __init__(self, grace: float) -> None:
+        self.signal_number: int | None = None
+        self._grace = grace
         self._timer: threading.Timer | None = None
+
+    def requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.signal_number is not None
 
     def asked(self) -> bool:
         """Whether to stop, asked at the end of a step: there is then time to write the checkpoint."""
-        if self.signal is not None:
-            self.stop_counting()
-        return self.signal is not None
+        self.stop_counting()
+        return self.requested()
 
-    def count(self, signum: int, grace: float) -> None:
-        """Note the signal; when `grace` seconds are over, it comes once more."""
-        self.signal = signum
-        self._timer = threading.Timer(grace, os.kill, (os.getpid(), signum))
+    def request(self, signal_number: int) -> None:
+        """Ask to stop; when the grace is over, the signal comes once more."""
+        self.signal_number = signal_number
+        self._timer = threading.Timer(self._grace, os.kill, (os.getpid(), signal_number))
         self._timer.daemon = True
         self._timer.start()
 
@@ -46,34 +54,23 @@ class TrainingStop:
 @contextmanager
 def stop_signals(grace: float) -> Iterator[TrainingStop]:
     """Let the first SIGINT or SIGTERM ask for a stop after the step in hand; the second, or the end of `grace` seconds, stop at once."""
-    stop = TrainingStop()
-    before: dict[int, Any] = {}
-
-    def receive(signum: int, frame: object) -> None:
-        for stopped, handler in before.items():
-            signal.signal(stopped, handler)
-        stop.count(signum, grace)
-        warn(f"\nstopping: the step in hand may finish within {grace:g} s; once more to stop at once")
-
-    for listened in (signal.SIGINT, signal.SIGTERM):
-        before[listened] = signal.signal(listened, receive)
-    try:
-        yield stop
-    finally:
-        stop.stop_counting()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    stop = TrainingStop(grace)
+    with signals_to(stop, grace, what="the step in hand"):
+        try:
+            yield stop
+        finally:
+            stop.stop_counting()
 
 
 @contextmanager
-def signals_to(stop: StopRequest, grace: float) -> Iterator[None]:
+def signals_to(stop: StopRequest | TrainingStop, grace: float, *, what: str = "what is in flight") -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM ask for a stop in good order, and the second stop at once."""
 
     def ask(signum: int, frame: object) -> None:
         if stop.requested():
-            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(128 + signum)
         stop.request(signum)
-        warn(f"\nstopping: what is in flight may finish within {grace:g} s; once more to stop at once")
+        warn(f"\nstopping: {what} may finish within {grace:g} s; once more to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

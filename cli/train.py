@@ -197,7 +197,7 @@ def train(
     if report.stopped:
         if rank == 0:
             warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command(sys.argv[1:])}")
-        return 128 + (stop.signal or signal.SIGTERM)
+        return 128 + (stop.signal_number or signal.SIGTERM)
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.cluster import Cluster
 from flowkit.data_root import check_apart, clip_path, open_root
-from flowkit.errors import DeviceError, ManifestError, ParameterError, ShardFormatError, VideoDecodeError
+from flowkit.errors import ManifestError, ParameterError, ShardFormatError, VideoDecodeError
 from flowkit.extract_video import SegmentJob, VideoJob, extract_task, file_sha256
 from flowkit.files import alone, write_atomically
 from flowkit.flow_service import FlowService
@@ -286,12 +286,11 @@ def extract(
 
 
 def _check_gpus(devices: Sequence[int]) -> None:
-    from flowkit.flow.cuda_device import list_devices
+    from flowkit.flow.cuda_device import check_index, list_devices
 
     count = len(list_devices())
     for index in devices:
-        if index >= count:
-            raise DeviceError(f"there is no CUDA device {index}: this machine has {count} (CUDA_VISIBLE_DEVICES is honoured)")
+        check_index(index, count)
 
 
 def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> CudaSolver:

@@ -160,9 +160,9 @@ def train(
     for phase in wanted:
         folder = PhaseFolder(phase_folder(root, run, split, phase))
         earlier = {name: _weights_before(root, run, base_run, split, name) for name in BEFORE[phase]}
+        provenance = _provenance(configs[phase], listed, earlier, extraction)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
-                provenance = _provenance(configs[phase], listed, earlier, extraction)
                 folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
             wait(execution.world)
             if folder.done:
@@ -171,7 +171,7 @@ def train(
                 continue
             work = PhaseRun(
                 folder,
-                _provenance(configs[phase], listed, earlier, extraction),
+                provenance,
                 ClipDataset(dataset, listed, configs[phase]),
                 execution=execution,
                 start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]

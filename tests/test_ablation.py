@@ -385,8 +385,8 @@ def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root, monkeypatch):
 
     @contextmanager
     def at_once(grace):
-        stop = TrainingStop()
-        stop.signal = signal.SIGINT
+        stop = TrainingStop(grace)
+        stop.signal_number = signal.SIGINT
         yield stop
 
     monkeypatch.setattr(command, "stop_signals", at_once)

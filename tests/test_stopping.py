@@ -12,8 +12,9 @@ import pytest
 
 from flowkit import pack
 from flowkit.cli.main import main
-from flowkit.cli.stopping import resume_command, stop_signals
+from flowkit.cli.stopping import Terminated, resume_command, signals_to, stop_signals
 from flowkit.export_trees import export
+from flowkit.parallel import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,8 +74,19 @@ def test_training_that_does_not_come_to_the_end_of_its_step_is_stopped_when_the_
 
     with stop_signals(0.2) as stop, pytest.raises(KeyboardInterrupt):
         step()
-    assert stop.signal == signal.SIGINT
+    assert stop.signal_number == signal.SIGINT
     assert "the step in hand may finish within 0.2 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(signum: int) -> None:
+    stop = StopRequest()
+    with signals_to(stop, 20):
+        os.kill(os.getpid(), signum)
+        assert stop.signal_number == signum
+        with pytest.raises((KeyboardInterrupt, Terminated)) as ended:
+            os.kill(os.getpid(), signum)
+    assert getattr(ended.value, "code", 130) == 128 + signum
 
 
 def test_training_that_came_to_the_end_of_its_step_has_time_for_its_checkpoint() -> None:

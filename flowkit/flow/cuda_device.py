@@ -111,8 +111,7 @@ class CudaDevice:
     def __init__(self, index: int = 0, tile: TileShape = DEFAULT_TILE) -> None:
         self._driver = _loaded_driver()
         count = _checked(self._driver.cuDeviceGetCount(), "cuDeviceGetCount")
-        if not 0 <= index < count:
-            raise DeviceError(f"there is no CUDA device {index}: this machine has {count} (CUDA_VISIBLE_DEVICES is honoured)")
+        check_index(index, count)
         from cuda.core import Device, ObjectCode
 
         self.tile = tile
@@ -225,6 +224,12 @@ def _launch_config(grid: Grid, block: Block) -> Any:
     from cuda.core import LaunchConfig
 
     return LaunchConfig(grid=grid, block=(*block, 1))
+
+
+def check_index(index: int, count: int) -> None:
+    """Raise `DeviceError` unless there is a device of this number among `count`."""
+    if not 0 <= index < count:
+        raise DeviceError(f"there is no CUDA device {index}: this machine has {count} (CUDA_VISIBLE_DEVICES is honoured)")
 
 
 def list_devices() -> tuple[DeviceInfo, ...]:
