@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowkit.parallel import Board, num_cores, run_tasks
+from flowkit.workers.processes import Board, num_cores, run_tasks
 
 
 def write_video(path: Path, num_frames: int, width: int, height: int, seed: int) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.flow import TVL1Params, compute_flow
-from flowkit.flow.cpu import CpuSolver
+from flowkit.flow.cpu.solver import CpuSolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ def generated_pairs(num_pairs: int, height: int = 256, width: int = 340) -> Pair
 def video_pairs(paths: list[Path], num_pairs: int) -> Pairs:
     """Pairs of consecutive frames at short side 256, spread over the videos."""
     from flowkit.flow import to_grey
-    from flowkit.video import read_frames
+    from flowkit.video.decode import read_frames
 
     pairs = []
     per_video = -(-num_pairs // len(paths))

@@ -32,11 +32,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import CODECS, ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard
-from flowkit.stored_clips import ClipSource, find_clips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ def videos_of_root(root: Path) -> list[Video]:
 
 def video_of_file(path: Path, num_frames: int) -> list[Video]:
     from flowkit.flow import compute_flow
-    from flowkit.video import read_frames
+    from flowkit.video.decode import read_frames
 
     batches: list[Bytes] = []
     for batch in read_frames(path, short_side=256):

@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from flowkit.model.config import STResNetConfig
-from flowkit.model.execution import Execution, compile_in_place
-from flowkit.model.stresnet import STResNet
+from flowkit.model.compute.execution import Execution, compile_in_place
+from flowkit.model.networks.stresnet import STResNet
+from flowkit.model.settings.network import STResNetConfig
 
 NUM_CLASSES = 101
 

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from flowkit.flow import compute_flow
-from flowkit.model.optimiser import make_optimiser, set_learning_rate, stream_losses
-from flowkit.model.recipes import make_configs
-from flowkit.model.sampling import evenly_spaced_centres, stack_fields
-from flowkit.model.stresnet import SingleStream, STResNet
-from flowkit.model.transforms import Crop, crop_flow, crop_rgb, normalise_flow, normalise_rgb
-from flowkit.model.weights import initialise_from_streams, initialise_single_stream, pretrained_state
+from flowkit.model.data.sampling import evenly_spaced_centres, stack_fields
+from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, normalise_flow, normalise_rgb
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream, pretrained_state
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.training.optimiser import make_optimiser, set_learning_rate, stream_losses
 from flowkit.quantise import Quantiser
-from flowkit.video import read_frames
+from flowkit.video.decode import read_frames
 
 SIZE, NUM_SAMPLES, NUM_STEPS, NUM_CLASSES = 224, 5, 6, 101
 GIB = 2**30

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import resnet50
 
 from flowkit.model import STResNet, STResNetConfig
-from flowkit.model.resnet import set_groups
+from flowkit.model.networks.resnet import set_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable

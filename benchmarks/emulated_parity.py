@@ -19,7 +19,7 @@ import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
 from numpy.typing import NDArray
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "emulation"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support" / "emulation"))
 
 Pair = tuple[str, NDArray[np.uint8]]
 
@@ -29,7 +29,7 @@ def real_pairs(data: Path, count: int) -> list[Pair]:
     import cv2
 
     from flowkit.flow import to_grey
-    from flowkit.video import read_frames
+    from flowkit.video.decode import read_frames
 
     pairs: list[Pair] = []
     for folder in sorted((data / "flow_gt" / "middlebury").iterdir()):
@@ -58,7 +58,7 @@ def compare(pair: Pair, preset: str, fused: int) -> tuple[str, NDArray[np.float3
     from emulated_device import EmulatedDevice
 
     from flowkit.flow import compute_flow
-    from flowkit.flow.cuda import CudaSolver
+    from flowkit.flow.cuda.solver import CudaSolver
     from flowkit.flow.params import TVL1Params
 
     cv2.setNumThreads(1)

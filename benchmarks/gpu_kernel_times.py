@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowkit.flow.cuda import CudaSolver
-from flowkit.flow.cuda_device import CudaDevice
+from flowkit.flow.cuda.device import CudaDevice
+from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.params import TVL1Params
 
 if TYPE_CHECKING:

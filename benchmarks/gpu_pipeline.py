@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.flow.cuda import CudaSolver
+from flowkit.flow.cuda.service import FlowClient, FlowService, ServiceAddress
+from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.params import TVL1Params
-from flowkit.flow_service import FlowClient, FlowService, ServiceAddress
 from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter

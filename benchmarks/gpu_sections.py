@@ -23,10 +23,10 @@ import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
 
 from flowkit.flow import compute_flow
-from flowkit.flow.cuda import MAX_PAIRS, NUM_LANES, CudaSolver, Submission
-from flowkit.flow.cuda_device import CudaDevice, list_devices
-from flowkit.flow.cuda_kernels import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
-from flowkit.flow.cuda_plan import NUM_FUSED_ITERATIONS
+from flowkit.flow.cuda.compile import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
+from flowkit.flow.cuda.device import CudaDevice, list_devices
+from flowkit.flow.cuda.plan import NUM_FUSED_ITERATIONS
+from flowkit.flow.cuda.solver import MAX_PAIRS, NUM_LANES, CudaSolver, Submission
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 

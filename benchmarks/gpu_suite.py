@@ -46,7 +46,7 @@ def make_frames(path: Path, data: Path) -> None:
     import numpy as np
 
     from flowkit.flow import to_grey
-    from flowkit.video import read_frames
+    from flowkit.video.decode import read_frames
 
     arrays = {}
     clips = []
@@ -120,7 +120,7 @@ def _cell(value: Any) -> str:
 def has_gpu(device: int) -> str:
     """Return why there is no GPU to work on; an empty text if there is one."""
     from flowkit.errors import DeviceError
-    from flowkit.flow.cuda_device import list_devices
+    from flowkit.flow.cuda.device import list_devices
 
     try:
         count = len(list_devices())
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write everything there as well")
     parser.add_argument("--dry-run", action="store_true", help="on a driver without a GPU, with tiny frames: does the code run?")
     options = parser.parse_args()
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "emulation")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support" / "emulation")]
     if options.make_frames:
         make_frames(options.make_frames, options.data)
         return 0

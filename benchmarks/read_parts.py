@@ -19,7 +19,7 @@ import cv2
 import h5py
 import numpy as np
 
-from flowkit.shard_set import clip_paths
+from flowkit.dataset.shard_update import clip_paths
 from flowkit.shards.chunks import CHECKSUM_BYTES, check_chunk, zstd_decompressor
 from flowkit.shards.reader import ShardReader
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 
 from flowkit import __version__
-from flowkit.cli.console import show, warn
-from flowkit.cli.settings import read_settings_file, setting_name
-from flowkit.cli.stopping import Terminated, tell_stopped
+from flowkit.cli.shared.console import show, warn
+from flowkit.cli.shared.settings_file import read_settings_file, setting_name
+from flowkit.cli.shared.stopping import Terminated, tell_stopped
 from flowkit.errors import FlowkitError
 
 EXIT_ERROR = 1
@@ -24,7 +24,7 @@ EXIT_DAMAGED = 4
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
-# name -> its help line. The module is flowkit.cli.<name with _> (import_ for a keyword), imported only when the command runs.
+# name -> its help line. The module is flowkit.cli.commands.<name with _> (import_ for a keyword), imported only when the command runs.
 COMMANDS = {
     "extract": "Decode videos, compute TV-L1 flow, write one clip file a video.",
     "pack": "Gather clips into HDF5 shards and write a split's manifests.",
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
-        command: click.Command = getattr(import_module("flowkit.cli." + module), module)
+        command: click.Command = getattr(import_module("flowkit.cli.commands." + module), module)
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 name = setting_name(parameter)

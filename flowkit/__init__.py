@@ -13,6 +13,8 @@ if (_CHECKOUT / "setup.py").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:
+    from flowkit.dataset.manifest import ClipRecord, Dataset, Split
+    from flowkit.dataset.verify import verify
     from flowkit.errors import (
         CheckpointError,
         DeviceError,
@@ -24,12 +26,10 @@ if TYPE_CHECKING:
         VideoDecodeError,
     )
     from flowkit.flow import TVL1Params, compute_flow
-    from flowkit.integrity import verify
-    from flowkit.manifest import ClipRecord, Dataset, Split
     from flowkit.quantise import Quantiser
     from flowkit.shards.reader import Clip, ShardReader
     from flowkit.shards.verify import Problem
-    from flowkit.video import FrameBatch, VideoInfo, probe, read_frames
+    from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
 
 __version__ = "0.1.0"
 
@@ -44,18 +44,18 @@ _HOME_OF = {
     "VideoDecodeError": "flowkit.errors",
     "TVL1Params": "flowkit.flow",
     "compute_flow": "flowkit.flow",
-    "ClipRecord": "flowkit.manifest",
-    "Dataset": "flowkit.manifest",
-    "Split": "flowkit.manifest",
+    "ClipRecord": "flowkit.dataset.manifest",
+    "Dataset": "flowkit.dataset.manifest",
+    "Split": "flowkit.dataset.manifest",
     "Quantiser": "flowkit.quantise",
     "Clip": "flowkit.shards.reader",
     "ShardReader": "flowkit.shards.reader",
     "Problem": "flowkit.shards.verify",
-    "verify": "flowkit.integrity",
-    "FrameBatch": "flowkit.video",
-    "VideoInfo": "flowkit.video",
-    "probe": "flowkit.video",
-    "read_frames": "flowkit.video",
+    "verify": "flowkit.dataset.verify",
+    "FrameBatch": "flowkit.video.decode",
+    "VideoInfo": "flowkit.video.decode",
+    "probe": "flowkit.video.decode",
+    "read_frames": "flowkit.video.decode",
 }
 
 __all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604

@@ -6,23 +6,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flowkit.model.checkpoint import load_checkpoint
-    from flowkit.model.config import STResNetConfig
-    from flowkit.model.dataset import ClipDataset
-    from flowkit.model.evaluate import evaluate
-    from flowkit.model.recipes import TrainConfig
-    from flowkit.model.stresnet import StreamLogits, STResNet
-    from flowkit.model.train import train
+    from flowkit.model.data.training_clips import ClipDataset
+    from flowkit.model.evaluation.protocol import evaluate
+    from flowkit.model.networks.stresnet import StreamLogits, STResNet
+    from flowkit.model.runs.checkpoint import load_checkpoint
+    from flowkit.model.settings.network import STResNetConfig
+    from flowkit.model.settings.recipes import TrainConfig
+    from flowkit.model.training.chain import train
 
 _HOME_OF = {
-    "STResNet": "flowkit.model.stresnet",
-    "STResNetConfig": "flowkit.model.config",
-    "StreamLogits": "flowkit.model.stresnet",
-    "TrainConfig": "flowkit.model.recipes",
-    "ClipDataset": "flowkit.model.dataset",
-    "evaluate": "flowkit.model.evaluate",
-    "load_checkpoint": "flowkit.model.checkpoint",
-    "train": "flowkit.model.train",
+    "STResNet": "flowkit.model.networks.stresnet",
+    "STResNetConfig": "flowkit.model.settings.network",
+    "StreamLogits": "flowkit.model.networks.stresnet",
+    "TrainConfig": "flowkit.model.settings.recipes",
+    "ClipDataset": "flowkit.model.data.training_clips",
+    "evaluate": "flowkit.model.evaluation.protocol",
+    "load_checkpoint": "flowkit.model.runs.checkpoint",
+    "train": "flowkit.model.training.chain",
 }
 
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605

@@ -34,7 +34,7 @@ def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     import numpy as np
 
-    from flowkit.manifest import ClipRecord, write_split
+    from flowkit.dataset.manifest import ClipRecord, write_split
     from flowkit.quantise import Quantiser
     from flowkit.shards.schema import ClipAttributes
     from flowkit.shards.writer import ClipWriter, write_shard

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_extract import write_video
+from small_videos import write_video
 
 from flowkit.cli.main import COMMANDS
 from flowkit.cli.main import flowkit as command

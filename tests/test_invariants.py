@@ -16,18 +16,18 @@ import pytest
 import torch
 from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
 
+from flowkit.dataset.manifest import Dataset
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.flow import compute_flow
-from flowkit.manifest import Dataset
-from flowkit.model import scoring
-from flowkit.model.checkpoint import Checkpoint, load_checkpoint
-from flowkit.model.dataset import WholeClipDataset, stacks
-from flowkit.model.execution import Execution
-from flowkit.model.phases import build_network, phase_folder, start_network
-from flowkit.model.recipes import PHASES
-from flowkit.model.sampling import stack_fields
-from flowkit.model.train import train
-from flowkit.model.transforms import Crop, crop_flow, mirror_flow, normalise_flow
+from flowkit.model.compute.execution import Execution
+from flowkit.model.data.sampling import stack_fields
+from flowkit.model.data.training_clips import WholeClipDataset, stacks
+from flowkit.model.data.transforms import Crop, crop_flow, mirror_flow, normalise_flow
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
+from flowkit.model.scoring import tested_networks as scoring
+from flowkit.model.settings.recipes import PHASES
+from flowkit.model.training.chain import train
+from flowkit.model.training.phases import build_network, phase_folder, start_network
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.writer import ClipWriter
@@ -44,7 +44,7 @@ MAPPINGS = pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 def named_tests(text: str) -> dict[str, list[tuple[str, str]]]:
     """Return each row's (file, test) pairs, by the name of the invariant."""
     rows = re.findall(r"^\| ([A-Z]\d+) \| (.+) \| (.+) \|$", text, re.MULTILINE)
-    return {name: re.findall(r"`([\w.]+)::(\w+)`", tests) for name, _, tests in rows}
+    return {name: re.findall(r"`([\w./]+)::(\w+)`", tests) for name, _, tests in rows}
 
 
 def test_every_invariant_has_its_row_and_its_tests() -> None:
@@ -55,7 +55,7 @@ def test_every_invariant_has_its_row_and_its_tests() -> None:
 
 def test_every_test_that_the_page_names_exists() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    named = set(re.findall(r"`([\w.]+)::(\w+)`", text))
+    named = set(re.findall(r"`([\w./]+)::(\w+)`", text))
     assert len(named) == text.count("::")
     for name in {name for name, _ in named}:
         tree = ast.parse((TESTS / name).read_text(encoding="utf-8"))
@@ -66,9 +66,9 @@ def test_every_test_that_the_page_names_exists() -> None:
 
 def test_every_test_with_an_invariant_in_its_name_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for path in TESTS.glob("test_*.py"):
+    for path in TESTS.rglob("test_*.py"):
         for test in re.findall(r"^def (test_[mlfse]\d+_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
-            assert f"`{path.name}::{test}`" in text
+            assert f"`{path.relative_to(TESTS).as_posix()}::{test}`" in text
 
 
 # -- flow and data -----------------------------------------------------------------------------------------------------------------

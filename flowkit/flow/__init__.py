@@ -62,11 +62,11 @@ def compute_flow(
     if match is None:
         raise ParameterError(f"unknown device {device!r}; choose cpu, cuda or cuda:<index>")
     if device == "cpu":
-        from flowkit.flow.cpu import CpuSolver
+        from flowkit.flow.cpu.solver import CpuSolver
 
         return CpuSolver(grey.shape[1], grey.shape[2], params, mode).flows(grey)
 
-    from flowkit.flow import cuda  # type: ignore[attr-defined, unused-ignore]
+    from flowkit.flow.cuda import solver as cuda  # type: ignore[attr-defined, unused-ignore]
 
     flow: NDArray[np.float32] = cuda.compute_flow(grey, params, int(match.group(1) or 0))
     return flow

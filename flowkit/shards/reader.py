@@ -17,9 +17,9 @@ import numpy as np
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.shards.chunks import decode_chunks
+from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
-from flowkit.shards.layout import ChunkRun, JpegRun, ShardStructure, VideoLayout
-from flowkit.shards.shard_bytes import ShardBytes
+from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

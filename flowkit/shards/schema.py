@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from flowkit.errors import ManifestError, ShardFormatError
-from flowkit.names import check_video_id
+from flowkit.video.ids import check_video_id
 
 FORMAT = "flowkit-shard"
 FORMAT_VERSION = 1

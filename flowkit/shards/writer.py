@@ -17,11 +17,11 @@ import numpy as np
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.files import replacing
 from flowkit.shards.chunks import ChunkPipeline, check_chunk
-from flowkit.shards.container import Chunks, Images, NewShard
+from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
-from flowkit.shards.layout import ChunkRun, JpegRun, ShardStructure, VideoLayout
+from flowkit.shards.new_shard import Chunks, Images, NewShard
 from flowkit.shards.schema import CODECS, MAX_PIXELS, MAX_SIDE_PX, MAX_VIDEOS, ClipAttributes
-from flowkit.shards.shard_bytes import ShardBytes
+from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,203 @@
+"""``flowkit demo``: generated videos through the four ordinary commands, and what their table then shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit import __version__
+from flowkit.cli.shared.console import Progress, duration, say, show_name, table, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MARKER = ".flowkit-demo.json"  # what an earlier demo wrote, so that --overwrite removes that and nothing else
+VIDEOS, LISTS, DATA = "videos", "split.csv", "flowkit-data"
+VIDEO_NAME = re.compile(r"v_\w+_g\d+_c\d+\.avi(\.part)?")
+SHORT_SIDE = 64
+TOLERANCE = 0.15  # what a single stream may exceed its ceiling by through luck: about 2.3 standard deviations of 54 guesses
+
+# What differs from a run on videos of one's own: only these options.
+EXTRACT_OPTIONS = ("--short-side", str(SHORT_SIDE))
+TRAIN_OPTIONS = ("--recipe", "small")
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    metavar="DIR",
+    help="A new or empty folder for the videos and the data root.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the videos, list and data root of an earlier demo in DIR; nothing else there.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the scenes and of the training.")
+@click.option(
+    "--train-videos", type=click.IntRange(1, 500), default=12, show_default=True, metavar="N", help="Training videos of each class."
+)
+@click.option("--test-videos", type=click.IntRange(1, 500), default=6, show_default=True, metavar="N", help="Test videos of each class.")
+@click.option("--frames", type=click.IntRange(11, 10_000), default=12, show_default=True, metavar="N", help="Frames of each video.")
+@click.option("--steps-per-phase", type=click.IntRange(min=1), metavar="N", help="Train for so many steps only, to see that all works.")
+def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_videos: int, frames: int, steps_per_phase: int | None) -> int:
+    """Run the whole pipeline on generated videos, in minutes.
+
+    Each class is a hue and a motion. Single frames do not tell the motion, and flow, which is computed on grey frames, does not
+    tell the hue; so each stream alone must guess the other half, and only both together can be right.
+    """
+    from flowkit.demo_videos import SceneSettings, class_names, write_scenes
+
+    classes = class_names()
+    make_room(output, overwrite=overwrite)
+    num_videos = len(classes) * (train_videos + test_videos)
+    seconds: dict[str, float] = {}
+
+    began = time.monotonic()
+    say(f"Writing {num_videos} videos of {len(classes)} classes to {show_name(output / VIDEOS)}")
+    with Progress("generate", total=num_videos, unit="videos") as progress:
+        write_scenes(
+            output,
+            seed=seed,
+            train_per_class=train_videos,
+            test_per_class=test_videos,
+            settings=SceneSettings(num_frames=frames),
+            on_video=lambda video: progress.advance(),
+        )
+    seconds["generate"] = time.monotonic() - began
+    data = ("--data", str(output / DATA))
+    short = () if steps_per_phase is None else ("--steps-per-phase", str(steps_per_phase))
+    stages = {
+        "extract": (str(output / VIDEOS), *data, *EXTRACT_OPTIONS),
+        "pack": ("--split", "1", *data, "--lists", str(output / LISTS)),
+        "train": (*data, *TRAIN_OPTIONS, "--seed", str(seed), *short),
+        "evaluate": data,
+    }
+    for stage, options in stages.items():
+        began = time.monotonic()
+        code = run_command(stage, *options)
+        seconds[stage] = time.monotonic() - began
+        if code:
+            warn(f"demo: flowkit {stage} ended with exit code {code}; what is there stays in {show_name(output)}")
+            return code
+    tell_results(read_results(output / DATA), classes, seconds)
+    for page in (output / DATA / "reports").glob("*/split1/report.html"):
+        say(f"\nThe report, for a browser: {show_name(page)}")
+    return 0
+
+
+def make_room(output: Path, *, overwrite: bool) -> None:
+    """Leave `output` without an earlier demo, and with a marker; refuse to touch what no demo wrote.
+
+    Raises
+    ------
+    click.UsageError
+        If there is something in the folder, and it is not an earlier demo that may be overwritten.
+    """
+    marker = output / MARKER
+    if output.is_dir() and any(output.iterdir()):
+        if not marker.is_file():
+            raise click.UsageError(f"{show_name(output)} is not empty and no demo's; choose another folder with --output")
+        if not overwrite:
+            raise click.UsageError(f"{show_name(output)} holds an earlier demo; --overwrite replaces it, --output names another folder")
+        foreign = [path for path in _all_within(output / VIDEOS, output / DATA) if path.is_symlink()]
+        foreign += [path for path in _all_within(output / VIDEOS) if path.is_file() and not VIDEO_NAME.fullmatch(path.name)]
+        if foreign:
+            raise click.UsageError(f"{show_name(foreign[0])} is none of the demo's; move it elsewhere, or choose another folder")
+        for part in (output / VIDEOS, output / DATA):
+            if part.is_dir():
+                shutil.rmtree(part)
+        (output / LISTS).unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps({"format": "flowkit-demo", "created_by": f"flowkit {__version__}"}) + "\n", encoding="utf-8")
+
+
+def _all_within(*folders: Path) -> Iterator[Path]:
+    """Yield the folders that are there, and all they hold."""
+    for folder in folders:
+        if folder.is_symlink() or folder.is_dir():
+            yield folder
+        if not folder.is_symlink():
+            yield from folder.rglob("*")
+
+
+def run_command(name: str, *options: str) -> int:
+    """Run ``flowkit NAME OPTIONS`` as if it had been typed, after showing the line; return its exit code."""
+    from flowkit.cli.main import flowkit
+
+    say(f"\n$ {shlex.join(['flowkit', name, *options])}")
+    with _arguments([name, *options]):
+        code = flowkit.main(args=[name, *options], prog_name="flowkit", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _arguments(arguments: Sequence[str]) -> Iterator[None]:
+    """Let the command see the line that it was given, which is what it names for resuming."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def read_results(data: Path) -> dict[str, Any]:
+    """Return what evaluate wrote."""
+    (path,) = (data / "reports").glob("*/split1/results.json")
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def halves_right(confusion: Sequence[Sequence[int]], names: Sequence[str], classes: dict[str, tuple[str, str]]) -> tuple[float, float]:
+    """Return which share of the videos was given the right appearance, and the right motion, whatever the other half."""
+    right, total = [0, 0], 0
+    for name, row in zip(names, confusion, strict=True):
+        for guess, count in zip(names, row, strict=True):
+            total += count
+            for half in range(2):
+                right[half] += count * (classes[name][half] == classes[guess][half])
+    return right[0] / total, right[1] / total
+
+
+def tell_results(results: dict[str, Any], classes: dict[str, tuple[str, str]], seconds: dict[str, float]) -> None:
+    """Print each row beside its ceiling, what that shows, and the time of each stage."""
+    num_appearances, num_motions = (len({pair[half] for pair in classes.values()}) for half in range(2))
+    ceilings = {"appearance": 1 / num_motions, "motion": 1 / num_appearances}
+    rows = []
+    for name, row in results["rows"].items():
+        halves = halves_right(row["confusion"], results["classes"], classes)
+        rows.append((name, *(f"{100 * share:.1f}" for share in (row["top1"], *halves, ceilings.get(name, 1.0)))))
+    say(f"\nWhat the rows know: {num_appearances} hues x {num_motions} motions, {results['num_scored']} test videos")
+    say(table(("", "top-1 %", "hue right %", "motion right %", "ceiling %"), rows))
+    say(verdict({name: row["top1"] for name, row in results["rows"].items()}, ceilings))
+    say("\nTime of each stage")
+    times = [*seconds.items(), ("all", sum(seconds.values()))]
+    say(table(("stage", "time"), [(stage, duration(value)) for stage, value in times]))
+
+
+def verdict(top1: dict[str, float], ceilings: dict[str, float]) -> str:
+    """Return in a sentence what the accuracies show, whichever they are."""
+    over = [name for name, ceiling in ceilings.items() if top1[name] > ceiling + TOLERANCE]
+    if over:
+        return f"Unexpected: {' and '.join(over)} alone did better than guessing the other half allows. Please report this, with the seed."
+    alone = max(top1[name] for name in ceilings)
+    joint = {name: share for name, share in top1.items() if name not in ceilings}
+    text = (
+        f"A ceiling is what a stream can expect that knows its own half and guesses the other: "
+        f"{', '.join(f'{name} {100 * ceiling:.1f} %' for name, ceiling in ceilings.items())}. "
+    )
+    better = [f"{name} {100 * share:.1f} %" for name, share in joint.items() if share > alone + TOLERANCE]
+    if len(better) == len(joint):
+        return text + f"Appearance and motion together go far beyond: {', '.join(better)}."
+    if better:
+        return text + f"Together some go far beyond ({', '.join(better)}), others not: more training would be needed."
+    return text + "Together they do not do much better here: more training would be needed."

@@ -1,0 +1,84 @@
+"""``flowkit doctor``: versions, devices, what is missing and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+import click
+
+from flowkit import __version__
+from flowkit.cli.shared.console import say, show
+from flowkit.cli.shared.options import json_option
+from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, installed_version, opencv_problem, package_problem
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Show versions and devices, and say what is missing and what to do. Exits 1 if something must be mended."""
+    findings = examine()
+    if as_json:
+        say(json.dumps({"format": "flowkit-doctor", "format_version": 1, **findings}, indent=1))
+        return 1 if findings["problems"] else 0
+    say(f"flowkit {__version__}, Python {findings['python']}, {findings['machine']}, {findings['cores']} cores")
+    for name, found in findings["packages"].items():
+        say(f"  {name:32} {found or 'missing':16} {PACKAGES[name if name in PACKAGES else OPENCV].purpose}")
+    say("for some commands only:")
+    for name, found in findings["extras"].items():
+        package = PACKAGES[name]
+        advice = "" if found else f"; pip install 'flowkit-video[{package.extra}]'"
+        say(f"  {name:32} {found or 'missing':16} {package.purpose}{advice}")
+    say("devices:")
+    for name, text in findings["devices"].items():
+        say(f"  {name:32} {show(text)}")
+    for problem in findings["problems"]:
+        say(f"problem: {show(problem)}")
+    say("all is well" if not findings["problems"] else f"{len(findings['problems'])} to mend")
+    return 1 if findings["problems"] else 0
+
+
+def examine() -> dict[str, Any]:
+    """Return versions, devices and problems as built-in types."""
+    from flowkit.workers.processes import num_cores
+
+    packages: dict[str, str | None] = {}
+    for name in (name for name, package in PACKAGES.items() if not package.extra):
+        if name == OPENCV:  # another distribution of OpenCV stands for it, if that has the contrib modules
+            packages |= {opencv: installed_version(opencv) for opencv in OPENCVS if installed_version(opencv)} or {OPENCV: None}
+        else:
+            packages[name] = installed_version(name)
+    found = [opencv_problem(), *(package_problem(name) for name in PACKAGES if name != OPENCV)]
+    return {
+        "flowkit": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": num_cores(),
+        "packages": packages,
+        "extras": {name: installed_version(name) for name, package in PACKAGES.items() if package.extra},
+        "devices": {"training": _training_devices(), "flow": _flow_devices()},
+        "problems": [problem for problem in found if problem],
+    }
+
+
+def _training_devices() -> str:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return "none: torch cannot be imported"
+    names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ", ".join(names) if names else "CPU (no CUDA device that torch can use)"
+
+
+def _flow_devices() -> str:
+    """Describe the devices that `extract` can use, and why a GPU is none of them."""
+    from flowkit.errors import DeviceError
+
+    try:
+        from flowkit.flow.cuda.device import list_devices
+
+        names = [f"{device.name} (cuda:{device.index})" for device in list_devices()]
+    except (DeviceError, ImportError) as error:
+        return f"CPU; no GPU: {error}"
+    return ", ".join([*names, "CPU"])

@@ -1,0 +1,242 @@
+"""``flowkit evaluate``: the paper's test protocol and its table."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit.cli.main import EXIT_ERROR, EXIT_SOME_FAILED
+from flowkit.cli.shared.compute_options import device_option, precision_option
+from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.options import data_option, json_option
+
+if TYPE_CHECKING:
+    from flowkit.dataset.manifest import Dataset
+    from flowkit.model.evaluation.protocol import Evaluation
+    from flowkit.model.runs.events import EvaluateEvent
+
+_NAMES_SHOWN = 10
+_FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
+
+
+@click.command()
+@data_option
+@click.option("--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; of several, also the mean.")
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to test.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, path_type=Path),
+    help="Test this phase's folder, weights or checkpoint instead of the run; nothing is written but with --output.",
+)
+@click.option("--fusion", type=click.Choice(["logits_mean", "softmax_mean"]), default="logits_mean", show_default=True, help="Of streams.")
+@click.option("--fusion-weights", default="1,1", show_default=True, metavar="A,M", help="Of the appearance and the motion stream.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="For results.  [default: reports/RUN/splitN in the data root]",
+)
+@click.option("--export-scores", is_flag=True, help="Name the file with every video's scores (scores.h5 is always written).")
+@click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
+@click.option("--redraw", is_flag=True, help="Test nothing: draw the reports of stored results again.")
+@click.option("--force", is_flag=True, help="Test although the data are not those of the training.")
+@device_option
+@precision_option
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read.  [default: 0 on a CPU, cores - 1 on CUDA]")
+@json_option
+def evaluate(
+    data: Path,
+    splits: str,
+    run: str,
+    checkpoint: Path | None,
+    fusion: str,
+    fusion_weights: str,
+    output: Path | None,
+    export_scores: bool,
+    report: bool,
+    redraw: bool,
+    force: bool,
+    device: str,
+    amp: str,
+    workers: int | None,
+    as_json: bool,
+) -> int:
+    """Test a run's networks by the paper's protocol and print its table.
+
+    25 frames of each video and their mirror images, whole frames, mean of logits; appearance, motion, two-streams, ST-ResNet, ST-ResNet*.
+    """
+    from flowkit.cli.shared.ranks import ranks_from_environment
+    from flowkit.dataset.manifest import Dataset
+    from flowkit.model.compute.execution import Execution
+    from flowkit.model.evaluation.protocol import evaluate as run_evaluation
+    from flowkit.model.evaluation.results import results_dict, results_table
+
+    dataset = Dataset.open(data)
+    numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
+    folders = None if checkpoint is not None and output is None else _Folders(data, run, output, several=len(numbers) > 1)
+    if redraw:
+        if folders is None or not report:
+            raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
+        evaluation = folders.stored(numbers)
+    else:
+        with ranks_from_environment(device) as (rank, world, own_device):
+            display = EvaluationDisplay(quiet=rank > 0)
+            evaluation = run_evaluation(
+                data,
+                splits=numbers,
+                run=run,
+                checkpoint=checkpoint,
+                fusion=fusion,  # type: ignore[arg-type]
+                weights=_weights(fusion_weights),
+                force=force,
+                execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
+                on_event=display.tell,
+                on_split=lambda one: folders.keep(one) if folders is not None and rank == 0 else None,
+            )
+            display.close()
+        if rank:
+            return 0
+        if folders is not None and len(evaluation.splits) > 1:
+            folders.keep(evaluation)  # once more, now with the table of all splits
+    _tell_warnings(evaluation)
+    drawn = folders is None or not report or folders.draw(evaluation, dataset)
+    if folders is not None:
+        folders.tell(evaluation, export_scores=export_scores)
+    if as_json:
+        told = {"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}
+        say(json.dumps({"format": "flowkit-evaluation", "format_version": 1, **told}))
+    else:
+        say(table(*results_table(evaluation)))
+        for split in evaluation.splits:
+            say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
+        say("\n".join(f"* {line}" for line in evaluation.protocol))
+    if not drawn:
+        return EXIT_ERROR
+    return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
+
+
+class _Folders:
+    """Where the results of each split go."""
+
+    def __init__(self, data: Path, run: str, output: Path | None, *, several: bool) -> None:
+        self._data, self._run, self._output, self._several = data, run, output, several
+
+    def of(self, split: int) -> Path:
+        from flowkit.model.training.phases import report_folder
+
+        if self._output is None:
+            return report_folder(self._data, self._run, split)
+        return self._output / f"split{split}" if self._several else self._output
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Write the numbers, and remove an earlier test's report, which does not tell of them."""
+        from flowkit.model.evaluation.results import results_table, write_results
+        from flowkit.model.report.page import discard_report
+
+        text = table(*results_table(evaluation))
+        for split in evaluation.splits:
+            discard_report(self.of(split.split))
+            write_results(self.of(split.split), split, evaluation, table=text)
+
+    def stored(self, splits: list[int]) -> Evaluation:
+        """Read what `keep` wrote."""
+        from flowkit.model.evaluation.stored_results import join_results, read_results
+
+        return join_results([read_results(self.of(split)) for split in splits])
+
+    def draw(self, evaluation: Evaluation, dataset: Dataset) -> bool:
+        """Write the reports; return whether all of them could be. The numbers are safe already, whatever goes wrong here."""
+        from flowkit.model.report.page import write_report
+
+        good = True
+        for split in evaluation.splits:
+            try:
+                write_report(self.of(split.split), split, evaluation, dataset, run=self._run)
+            except Exception as error:
+                if click.get_current_context().find_root().params.get("debug"):
+                    raise
+                warn(
+                    f"split {split.split}: the report could not be drawn: {type(error).__name__}: {show_name(error)}; all numbers are there"
+                )
+                good = False
+        return good
+
+    def tell(self, evaluation: Evaluation, *, export_scores: bool) -> None:
+        for split in evaluation.splits:
+            folder = self.of(split.split)
+            names = [name for name in _FILES if (folder / name).is_file()]
+            warn(f"Results in {show_name(folder)}: {', '.join(names)}.")
+            if export_scores:
+                warn(f"Scores of every video: {show_name(folder / 'scores.h5')}")
+
+
+class EvaluationDisplay:
+    """Turns evaluation's events into progress on stderr."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._done = quiet, 0
+        self._progress: Progress | None = None
+
+    def tell(self, event: EvaluateEvent) -> None:
+        """Show one event."""
+        from flowkit.model.runs.events import SplitStarted
+
+        if self._quiet:
+            return
+        if isinstance(event, SplitStarted):
+            self.close()
+            self._progress, self._done = Progress(f"evaluate split {event.split}", total=event.num_videos, unit="videos"), 0
+            self._progress.__enter__()
+        elif self._progress is not None:
+            self._progress.advance(event.done - self._done, note=f"{event.num_failed} failed" if event.num_failed else "")
+            self._done = event.done
+
+    def close(self) -> None:
+        """End the progress."""
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+            self._progress = None
+
+
+def _tell_warnings(evaluation: Evaluation) -> None:
+    for split in evaluation.splits:
+        for text in split.warnings:
+            warn(f"split {split.split}: {show_name(text)} (--force)")
+        for clip in split.failed:
+            warn(f"split {split.split}: not scored: {show_name(clip.video_id)}: {show_name(clip.reason)}")
+        names = split.untrained_classes
+        if names:
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            warn(
+                f"split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be right: "
+                f"{', '.join(map(show_name, names[:_NAMES_SHOWN]))}{more}"
+            )
+
+
+def _means(evaluation: Evaluation) -> dict[str, Any]:
+    from flowkit.model.evaluation.protocol import ROWS
+
+    return {row: evaluation.mean_top1(row) for row in ROWS}
+
+
+def split_numbers(text: str, there: list[int]) -> list[int]:
+    """Return the splits that ``--split`` names; ``all`` are those that are there."""
+    if text == "all":
+        if not there:
+            raise click.UsageError("no split is packed yet; run `flowkit pack --split 1`")
+        return there
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise click.UsageError(f"--split takes numbers joined by commas, or all, got {text!r}")
+    return list(dict.fromkeys(int(number) for number in text.split(",")))
+
+
+def _weights(text: str) -> tuple[float, float]:
+    try:
+        appearance, motion = (float(part) for part in text.split(","))
+    except ValueError as cause:
+        raise click.UsageError(f"--fusion-weights takes two numbers joined by a comma, got {text!r}") from cause
+    return appearance, motion

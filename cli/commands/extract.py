@@ -1,0 +1,331 @@
+"""``flowkit extract``: videos to clip files of frames and quantised flow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from flowkit.cli.shared.console import Progress as ProgressBar
+from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
+from flowkit.cli.shared.options import data_option, grace_option, json_option, usage_errors
+from flowkit.cli.shared.stopping import signals_to, tell_stopped
+from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
+from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.quantise import Mapping, Quantiser
+
+if TYPE_CHECKING:
+    from flowkit.extraction.forecast import Forecast
+    from flowkit.extraction.results import ExtractReport
+    from flowkit.extraction.run import Plan, Progress
+
+_DEFAULT = ExtractSettings()
+_MOST_LISTED = 20  # names printed of a long list; the report file has them all
+
+# Where job schedulers say which of how many we are: (rank, count, the first rank if it is not 0, the step if it is not 1).
+_RANKS = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "", ""),
+    ("RANK", "WORLD_SIZE", "", ""),
+)
+
+
+# TV-L1 parameter -> its help; every one is an option, --tvl1-<name>
+_TVL1_HELP = {
+    "tau": "time step of the dual update",
+    "lambda_": "weight of the data term",
+    "theta": "tightness of the coupling",
+    "num_scales": "pyramid levels at most",
+    "scale_step": "size ratio of neighbouring levels",
+    "num_warps": "warps per level",
+    "epsilon": "stopping threshold",
+    "inner_iterations": "iterations per outer loop",
+    "outer_iterations": "outer loops per warp",
+    "median_size": "side of the median filter; 1 is none",
+}
+
+
+def _tvl1_options(command: Any) -> Any:
+    """Add one option for each TV-L1 parameter."""
+    for name, text in reversed(_TVL1_HELP.items()):
+        kind = type(getattr(_DEFAULT.tvl1, name))
+        flag = "--tvl1-" + name.rstrip("_").replace("_", "-")
+        command = click.option(
+            flag, f"tvl1_{name}", type=kind, default=None, metavar=kind.__name__.upper(), help=f"TV-L1: {text} [default: the preset's]."
+        )(command)
+    return command
+
+
+def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    """Turn ``I/N`` (1-based), or ``auto`` from the job scheduler's environment, into (i - 1, n)."""
+    if value == "auto":
+        for rank, count, first, step in _RANKS:
+            if rank in os.environ and count in os.environ:
+                return _shard_of(*(os.environ.get(name, default) for name, default in ((rank, ""), (count, ""), (first, "0"), (step, "1"))))
+        names = ", ".join(f"{rank}/{count}" for rank, count, *_ in _RANKS)
+        raise click.BadParameter(f"auto needs one of these pairs in the environment: {names}")
+    part, slash, parts = value.partition("/")
+    if not slash or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
+        raise click.BadParameter(f"{value!r} is not of the form I/N with I from 1 to N, such as 1/4")
+    return int(part) - 1, int(parts)
+
+
+def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
+    """Return (i, n) of ranks first, first + step, ...: refuse others, whose videos nobody would extract, or two."""
+    numbers = [int(text) if text.isdecimal() else -1 for text in (rank, count, first, step)]
+    if min(numbers) >= 0 and numbers[3] >= 1:
+        index, rest = divmod(numbers[0] - numbers[2], numbers[3])
+        if not rest and 0 <= index < numbers[1]:
+            return index, numbers[1]
+    raise click.BadParameter(
+        f"auto cannot tell which part this is: the environment says rank {rank!r} of {count!r}, from {first!r} in steps of {step!r}; "
+        "give I/N"
+    )
+
+
+@click.command()
+@click.argument("videos", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@data_option
+@click.option("--preset", type=click.Choice(PRESETS), default=_DEFAULT.preset, show_default=True, help="TV-L1 parameters.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i,j]", help="Where flow is computed.")
+@click.option(
+    "--mode",
+    type=click.Choice(["strict", "fast"]),
+    default=None,
+    help="CPU solver: strict equals OpenCV's bit for bit, fast is about 1.4 times as fast. [default: strict]",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="Worker processes. [default: one per core]")
+@click.option(
+    "--short-side", type=int, default=_DEFAULT.short_side, show_default=True, metavar="PX", help="Short side of the stored frames."
+)
+@click.option(
+    "--bound",
+    type=float,
+    default=_DEFAULT.quantiser.bound,
+    show_default=True,
+    metavar="PX",
+    help="Flow beyond this many px/frame is clipped.",
+)
+@click.option(
+    "--mapping", type=click.Choice(get_args(Mapping)), default=_DEFAULT.quantiser.mapping, show_default=True, help="How flow becomes bytes."
+)
+@click.option("--codec", type=click.Choice(get_args(Codec)), default=_DEFAULT.codec, show_default=True, help="How flow is compressed.")
+@click.option(
+    "--shard",
+    callback=_parse_shard,
+    metavar="I/N|auto",
+    default="1/1",
+    show_default=True,
+    help="Extract only the I-th of N parts of the videos, on several machines.",
+)
+@click.option(
+    "--cluster",
+    metavar="ADDR",
+    default=None,
+    help="Extract on the workers of the Dask scheduler at this address, on machines that share VIDEOS and the data root.",
+)
+@grace_option("videos in flight may go on")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, with a forecast of disk and time; write nothing.")
+@click.option("--strict", is_flag=True, help="Exit 3 for damaged videos too.")
+@json_option
+@_tvl1_options
+def extract(
+    videos: Path,
+    data: Path,
+    preset: str,
+    device: str,
+    mode: str | None,
+    jobs: int | None,
+    short_side: int,
+    bound: float,
+    mapping: Mapping,
+    codec: Codec,
+    shard: tuple[int, int],
+    cluster: str | None,
+    grace: float,
+    dry_run: bool,
+    strict: bool,
+    as_json: bool,
+    **tvl1: float | None,
+) -> int:
+    """Decode VIDEOS (<class>/<video>, or flat), compute TV-L1 flow, and write one clip file a video.
+
+    A video that is done is skipped, so the same line resumes. One bad video never stops the rest: it is listed, and the exit
+    code is 3.
+    """
+    from flowkit.cli.shared.software import check_opencv
+    from flowkit.dataset.root import root_settings
+    from flowkit.extraction.forecast import forecast
+    from flowkit.extraction.run import extract as run
+    from flowkit.extraction.run import plan
+    from flowkit.workers.processes import StopRequest
+
+    if cluster and (jobs or dry_run):
+        raise click.UsageError("--cluster uses all its workers: leave --jobs out; for a forecast, --dry-run --jobs N without --cluster")
+    chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
+    solver = _solver("cpu" if cluster and device == "auto" else device, mode, root_settings(data))  # clusters have CPUs
+    with usage_errors():
+        settings = ExtractSettings(
+            preset=preset,
+            tvl1=replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
+            solver=solver,
+            quantiser=Quantiser(bound, mapping),
+            short_side=short_side,
+            codec=codec,
+        )
+    if dry_run:
+        todo = plan(videos, data, settings=settings, shard=shard)
+        _tell_plan(todo, settings)
+        outlook = forecast(todo, jobs=jobs)
+        if as_json:
+            say(json.dumps(_forecast_dict(todo, outlook), indent=1))
+            return 0
+        say(
+            f"would extract {len(todo.jobs)} videos, about {outlook.num_pairs} flow fields: "
+            f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {outlook.jobs} processes; nothing was written"
+        )
+        return 0
+
+    check_opencv()
+    stop = StopRequest()
+    with signals_to(stop, grace), _Display() as display:
+        report = run(
+            videos,
+            data,
+            settings=settings,
+            jobs=jobs,
+            devices=_devices(device),
+            cluster=cluster,
+            shard=shard,
+            stop=stop,
+            grace_seconds=grace,
+            on_plan=lambda todo: display.begin(todo, settings),
+            on_progress=display.update,
+        )
+    if as_json:
+        say(json.dumps(report.to_dict(), indent=1))
+    else:
+        _tell_report(report, data)
+    if stop.signal_number is not None:
+        tell_stopped(sys.argv[1:])
+        return 128 + stop.signal_number
+    return 3 if report.failed or (strict and report.damaged) else 0
+
+
+_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?")
+
+
+def _devices(device: str) -> tuple[int, ...]:
+    """Return the GPUs of ``cuda:0,1``; the first where none is named."""
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:0, cuda:0,1", param_hint="--device")
+    return tuple(sorted({int(index) for index in match[1].split(",")})) if match[1] else (0,)
+
+
+def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> Solver | ForeignTool:
+    """Resolve which solver to use: what was asked for, else the data root's, else the best at hand."""
+    _devices(device)
+    if existing is not None and existing.is_imported:
+        raise click.UsageError(f"the data root holds flow imported from {existing.solver}; extract into another one with --data DIR")
+    if device.partition(":")[0] == "cuda":
+        if mode is not None:
+            raise click.UsageError("--mode is for the CPU: leave it out with --device cuda")
+        return "cuda"
+    if mode is not None:
+        return "fast" if mode == "fast" else "strict"
+    if existing is not None and not (device == "cpu" and existing.solver == "cuda"):
+        return existing.solver
+    return "cuda" if device == "auto" and has_gpu() else "strict"
+
+
+def has_gpu() -> bool:
+    """Whether the first GPU is one that the cuda solver can use."""
+    from flowkit.errors import DeviceError
+
+    try:
+        from flowkit.flow.cuda.compile import MIN_ARCH, supported_archs
+        from flowkit.flow.cuda.device import list_devices
+
+        major, minor = next((device.compute_capability for device in list_devices()), (0, 0))
+        return 10 * major + minor >= max(MIN_ARCH, supported_archs()[0])
+    except (DeviceError, ImportError):
+        return False
+
+
+def _tell_plan(todo: Plan, settings: ExtractSettings) -> None:
+    """Say what will be done, before it is."""
+    where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
+    ignored = f", {todo.ignored} other files ignored" if todo.ignored else ""
+    if not todo.jobs:
+        warn(f"extract: nothing to do, {len(todo.skipped)} videos are done already{ignored}")
+        return
+    warn(
+        f"extract: {len(todo.jobs)} videos to do, {len(todo.skipped)} done already{ignored}; TV-L1 {settings.preset} ({where}), "
+        f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
+    )
+
+
+def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
+    """Return what a run would do and take as built-in types."""
+    return {
+        "format": "flowkit-extract-forecast",
+        "format_version": 1,
+        "counts": {"to_do": len(todo.jobs), "skipped": len(todo.skipped), "failed": len(todo.failed), "ignored": todo.ignored},
+        "pairs": outlook.num_pairs,
+        "bytes": outlook.num_bytes,
+        "seconds": round(outlook.seconds, 3),
+        "jobs": outlook.jobs,
+        "to_do": [job.video_id for job in todo.jobs],
+    }
+
+
+def _tell_report(report: ExtractReport, data: Path) -> None:
+    """Print the summary to stdout, and what went wrong, with the reason, to stderr."""
+    for title, results in (("failed", report.failed), ("damaged (clip written)", report.damaged)):
+        if results:
+            rows = [(show_name(r.video_id), r.status, show_name(r.error)) for r in results[:_MOST_LISTED]]
+            warn(f"\n{title}:\n" + table(("video", "status", "why"), rows))
+            if len(results) > _MOST_LISTED:
+                warn(f"... and {len(results) - _MOST_LISTED} more")
+    rate = f", {report.num_pairs / report.seconds:.1f} flow fields/s" if report.num_pairs else ""
+    pending = f", {report.pending} not finished" if report.pending else ""
+    say(
+        f"extract: {len(report.done)} done, {len(report.skipped)} skipped, {len(report.failed)} failed, "
+        f"{len(report.damaged)} damaged{pending}; "
+        f"{report.num_pairs} flow fields in {duration(report.seconds)}{rate}; report: {show_name(data / 'extract-report.json')}"
+    )
+
+
+class _Display:
+    """Shows the run's progress, from the moment its plan is known."""
+
+    def __init__(self) -> None:
+        self._bar: ProgressBar | None = None
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+
+    def begin(self, todo: Plan, settings: ExtractSettings) -> None:
+        """Say what will be done and start the bar if there is anything to do."""
+        _tell_plan(todo, settings)
+        if todo.jobs:
+            self._bar = ProgressBar("extract", total=0, unit="pairs").__enter__()
+
+    def update(self, progress: Progress) -> None:
+        """Show how far the run is."""
+        if self._bar is not None:
+            failed = f", {progress.failed} failed" if progress.failed else ""
+            self._bar.update(
+                progress.pairs_done, fraction=progress.fraction, note=f"{progress.videos_done}/{progress.videos_total} videos{failed}"
+            )

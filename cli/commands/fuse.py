@@ -1,0 +1,211 @@
+"""``flowkit fuse``: a run's scores joined with those of other systems, as the paper joins its network with IDT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit.cli.commands.evaluate import split_numbers
+from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.options import data_option, json_option, usage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowkit.model.fusion.late_fusion import FusionResult, FusionSettings
+
+
+@click.command()
+@click.argument("scores", nargs=-1, required=True, metavar="SCORES...", type=click.Path(path_type=Path))
+@data_option
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose scores are joined with them.")
+@click.option("--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; of several, also the mean.")
+@click.option("--row", metavar="ROW", help="Which row of the results table.  [default: the last that is trained, ST-ResNet* if it is]")
+@click.option("--method", type=click.Choice(["mean", "svm"]), default="mean", show_default=True, help="How scores are joined.")
+@click.option(
+    "--normalise",
+    type=click.Choice(["l2", "none"]),
+    default="l2",
+    show_default=True,
+    help="Divide each video's scores by their length first, system by system.",
+)
+@click.option("--weights", metavar="W,W[,...]", help="Ours first, then SCORES in order.  [default: equal]")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the SVM's cross-validation.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds.")
+@click.option(
+    "--common", is_flag=True, help="Score only the videos that all systems have, and say how many; else a missing one is an error."
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="For results.  [default: reports/RUN/splitN in the data root]",
+)
+@json_option
+def fuse(
+    scores: Sequence[Path],
+    data: Path,
+    run: str,
+    splits: str,
+    row: str | None,
+    method: str,
+    normalise: str,
+    weights: str | None,
+    folds: int,
+    seed: int,
+    common: bool,
+    output: Path | None,
+    as_json: bool,
+) -> int:
+    """Join a run's scores with those of other systems (IDT and others) and print the accuracies alone and together.
+
+    \b
+    SCORES hold a score for each video and class:
+      .csv          header video_id,<class>,<class>,... and a row a video
+      .npz          arrays video_ids (n,), classes (C,), scores (n, C); no pickle
+      .h5, .hdf5    data sets of the same names; or a scores.h5 of `flowkit evaluate`
+
+    Videos are matched by id, with or without folders and suffix, and classes by name. With several splits, {split} in a file's
+    name stands for the split's number.
+
+    The paper's "+ IDT" is the default: L2-normalised scores, equal weights. --method svm trains a linear SVM (C = 100) on all
+    systems' scores of the test videos of other folds: a cross-validated number, not the paper's protocol.
+    """
+    from flowkit.model.fusion.late_fusion import FusionSettings
+
+    with usage_errors():
+        settings = FusionSettings(
+            method=method,  # type: ignore[arg-type]
+            normalise=normalise,  # type: ignore[arg-type]
+            weights=None if weights is None else _weights(weights),
+            num_folds=folds,
+            seed=seed,
+        )
+    numbers = split_numbers(splits, _evaluated(data, run) if splits == "all" else [])
+    if len(numbers) > 1 and (fixed := [path for path in scores if "{split}" not in str(path)]):
+        raise click.UsageError(
+            f"scores are those of one split: write {{split}} for its number in {show_name(fixed[0])}, or choose one --split"
+        )
+    results = {number: _fuse_split(scores, data, run, number, row, settings, common) for number in numbers}
+    told = []
+    for number, (result, sources, published) in results.items():
+        told.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
+    if as_json:
+        means = _means([result for result, _, _ in results.values()])
+        say(json.dumps({"format": "flowkit-fusion-report", "format_version": 1, "splits": told, "mean": means}))
+        return 0
+    say(_table({number: result for number, (result, _, _) in results.items()}))
+    for number, (result, _, published) in results.items():
+        of = "" if len(result.fused.video_ids) == result.num_ours else f" of {result.num_ours}"
+        say(f"split {number}: {len(result.fused.video_ids)}{of} videos")
+        if published:
+            values = ", ".join(f"{name} {value:g} %" for name, value in published.items())
+            say(f"the paper's, means over three splits: {values}")
+    say(f"* {_method_text(settings)}")
+    return 0
+
+
+def _fuse_split(
+    scores: Sequence[Path], data: Path, run: str, split: int, row: str | None, settings: FusionSettings, common: bool
+) -> tuple[FusionResult, dict[str, str], dict[str, float] | None]:
+    """Return a split's fusion, the file of each system, and the published numbers where they may stand beside it."""
+    from flowkit.errors import ScoresError
+    from flowkit.model.evaluation.scores import read_own_scores, read_scores
+    from flowkit.model.fusion.late_fusion import System, fuse_systems, published_with_idt
+    from flowkit.model.training.chain import check_run_name
+    from flowkit.model.training.phases import report_folder
+
+    check_run_name(run)
+    own_path = report_folder(data, run, split) / "scores.h5"
+    if not own_path.is_file():
+        raise ScoresError(f"run {run!r} has no scores for split {split} ({own_path}); make them by `flowkit evaluate --split {split}`")
+    own, own_row = read_own_scores(own_path, row=row)
+    paths = [Path(str(path).replace("{split}", str(split))) for path in scores]
+    names = [path.stem if sum(other.stem == path.stem for other in paths) == 1 and path.stem != own_row else str(path) for path in paths]
+    others = [System(name, read_scores(path)) for name, path in zip(names, paths, strict=True)]
+    if settings.method == "mean":
+        result = fuse_systems(System(own_row, own), others, settings=settings, common=common)
+    else:
+        with Progress(f"SVM split {split}", total=settings.num_folds, unit="folds") as progress:
+            result = fuse_systems(System(own_row, own), others, settings=settings, common=common, on_fold=progress.update)
+    for note in result.notes:
+        warn(f"split {split}: {show_name(note)}")
+    sources = {own_row: str(own_path), **{name: str(path) for name, path in zip(names, paths, strict=True)}}
+    return result, sources, published_with_idt(data, split, result)
+
+
+def _write(
+    result: FusionResult,
+    sources: dict[str, str],
+    published: dict[str, float] | None,
+    output: Path | None,
+    data: Path,
+    run: str,
+    split: int,
+    *,
+    several: bool,
+) -> dict[str, Any]:
+    """Write a split's results and return them as they are printed with --json."""
+    from flowkit.model.fusion.late_fusion import fusion_dict, write_fusion
+    from flowkit.model.training.phases import report_folder
+
+    folder = output / f"split{split}" if output and several else output or report_folder(data, run, split)
+    values = fusion_dict(result, sources=sources, published=published)
+    paths = write_fusion(folder, result, values)
+    warn(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
+    return values
+
+
+def _table(results: dict[int, FusionResult]) -> str:
+    """Return the table of one split, or of several with the mean. Systems are rows; their names may differ by split."""
+    if len(results) == 1:
+        ((split, result),) = results.items()
+        rows = []
+        for name, row in result.rows.items():
+            least, most = row.interval
+            rows.append((name, f"{100 * row.top1:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", f"{row.num_correct}/{len(row.ranks)}"))
+        return table((f"split {split}", "top-1 %", "95 % interval", "right"), rows)
+    header = ("top-1 %", *(f"split {split}" for split in results), "mean")
+    lines = zip(*(result.rows.items() for result in results.values()), strict=True)
+    means = _means(list(results.values()))
+    return table(
+        header,
+        [
+            (" / ".join(dict.fromkeys(name for name, _ in line)), *(f"{100 * row.top1:.2f}" for _, row in line), f"{100 * mean:.2f}")
+            for line, mean in zip(lines, means, strict=True)
+        ],
+    )
+
+
+def _means(results: Sequence[FusionResult]) -> list[float]:
+    """Return each row's unweighted mean accuracy over the splits: ours, the others in order, the fusion."""
+    return [sum(row.top1 for row in line) / len(results) for line in zip(*(result.rows.values() for result in results), strict=True)]
+
+
+def _method_text(settings: FusionSettings) -> str:
+    normalised = "L2-normalised scores" if settings.normalise == "l2" else "scores as they are"
+    weights = "equal weights" if settings.weights is None else f"weights {' : '.join(f'{weight:g}' for weight in settings.weights)}"
+    if settings.method == "mean":
+        return f"fused: mean of {normalised}, {weights}"
+    return (
+        f"fused: linear SVM on {normalised}, {weights}, cross-validated in {settings.num_folds} folds of the test videos (groups kept "
+        "together): no video is scored by an SVM that saw it, but the SVMs were trained on test videos"
+    )
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as cause:
+        raise click.UsageError(f"--weights takes numbers joined by commas, got {text!r}") from cause
+
+
+def _evaluated(data: Path, run: str) -> list[int]:
+    """Return the splits for which a run has scores."""
+    from flowkit.model.training.phases import report_folder
+
+    found = [path.parent.name.removeprefix("split") for path in report_folder(data, run, 0).parent.glob("split*/scores.h5")]
+    return sorted(int(number) for number in found if number.isdecimal())

@@ -1,0 +1,94 @@
+"""``flowkit info``: what is in a shard, a clip file or a data root."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flowkit.cli.shared.console import Progress, duration, say, show_name, size, table, warn
+from flowkit.cli.shared.options import data_option, json_option
+
+if TYPE_CHECKING:
+    from flowkit.describe.contents import Contents, FileInfo, RootInfo
+
+_MOST_LISTED = 20
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+@data_option
+@json_option
+def info(path: Path | None, data: Path, as_json: bool) -> int:
+    """Say what is in PATH, a shard, a clip file or a data root (by default the data root).
+
+    Reads structure, not pixels. To test the data, use `flowkit verify`.
+    """
+    from flowkit.describe.contents import describe_file, describe_root
+
+    path = path or data
+    if path.is_file():
+        described = describe_file(path)
+        say(json.dumps(described.to_dict(), indent=1) if as_json else _file_text(described))
+        return 0
+    with Progress("info", total=0, unit="videos") as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        root = describe_root(path, on_progress=tell)
+    say(json.dumps(root.to_dict(), indent=1) if as_json else _root_text(root))
+    if root.unreadable:
+        warn("\nnot readable:\n" + table(("file", "why"), root.unreadable))
+        return 3
+    return 0
+
+
+def _file_text(info: FileInfo) -> str:
+    lines = [f"{show_name(info.path)}: {size(info.num_bytes)}, format {info.shard_format_version}, written by {show_name(info.created_by)}"]
+    lines += ["", _contents_text(info.contents), ""]
+    rows = [(v.video_id, v.class_name, v.num_frames, f"{v.width}x{v.height}", v.frame_rate, size(v.stored_bytes)) for v in info.videos]
+    lines.append(table(("video", "class", "frames", "size", "frame rate", "bytes"), rows[:_MOST_LISTED]))
+    if len(rows) > _MOST_LISTED:
+        lines.append(f"... and {len(rows) - _MOST_LISTED} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def _root_text(root: RootInfo) -> str:
+    lines = [f"{show_name(root.path)}: data root, made from {show_name(root.source or 'unknown')}", "", _contents_text(root.contents)]
+    lines.append(f"clip files  {root.num_clip_files} ({size(root.clip_bytes)})")
+    lines.append(f"shards      {root.num_shards} ({size(root.shard_bytes)}), {root.num_packed} of {root.contents.num_videos} videos")
+    versions = ", ".join(f"{show_name(name)} {show_name(version)}" for name, version in root.versions.items())
+    lines.append(f"written by  {versions or 'unknown'}")
+    if not root.splits:
+        return "\n".join([*lines, "", "no split yet: `flowkit pack --split 1`"])
+    rows = [
+        (s.number, s.protocol or show_name(s.problem), s.num_classes, s.num_train, s.num_listed_train, s.num_test, s.num_listed_test)
+        for s in root.splits
+    ]
+    return "\n".join([*lines, "", table(("split", "protocol", "classes", "train", "of listed", "test", "of listed"), rows)])
+
+
+def _contents_text(contents: Contents) -> str:
+    def shares(counts: dict[str, int]) -> str:
+        shown = sorted(counts.items(), key=lambda item: -item[1])[:6]
+        one = len(counts) == 1
+        text = ", ".join(show_name(name or "none") + ("" if one else f" ({count})") for name, count in shown)
+        return text + (f", and {len(counts) - len(shown)} more" if len(counts) > len(shown) else "") or "none"
+
+    damaged = f", {contents.num_damaged} damaged at their source" if contents.num_damaged else ""
+    length = f" ({duration(contents.seconds)})" if contents.seconds else ""
+    return "\n".join(
+        [
+            f"videos      {contents.num_videos}{damaged}",
+            f"classes     {contents.num_classes}: {shares(contents.classes)}",
+            f"frames      {contents.num_frames}{length}, of {shares(contents.sizes)} px",
+            f"flow        {contents.num_pairs} fields, solver {shares(contents.solvers)}",
+            f"quantiser   {shares(contents.quantisers)}",
+            f"TV-L1       {shares({('not known (imported)' if name == '{}' else name): n for name, n in contents.tvl1.items()})}",
+            f"codec       {shares(contents.codecs)}, {size(contents.stored_bytes)}",
+        ]
+    )

@@ -1,0 +1,57 @@
+"""``flowkit inspect``: pictures of one video's frames and flow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from flowkit.cli.shared.console import say, show_name, warn
+from flowkit.cli.shared.options import data_option, json_option
+
+
+@click.command()
+@click.argument("video_id")
+@data_option
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Where the pictures go. [default: inspect/ in the data root]",
+)
+@click.option(
+    "--animation", type=click.Choice(["mp4", "gif", "none"]), default="mp4", show_default=True, help="Frames beside flow, moving."
+)
+@json_option
+def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_json: bool) -> int:
+    """Draw the video VIDEO_ID: a contact sheet of frames and flow, a histogram of the flow, an animation.
+
+    Flow has the Middlebury colours: hue is direction, saturation is speed, white is no motion; the sheet has the wheel and its
+    scale. Prints the paths. `flowkit info --json` on a shard lists the ids.
+    """
+    from flowkit.dataset.clips import ClipSource, find_clips
+    from flowkit.dataset.manifest import Dataset
+    from flowkit.describe.pictures import inspect_clip
+
+    Dataset.open(data)
+    stored = find_clips(data)
+    for path, why in stored.unreadable:
+        warn(f"not readable: {show_name(path)}: {show_name(why)}")
+    with ClipSource(stored) as source:
+        clip = source.clip(video_id)
+        drawn = inspect_clip(clip, output or data / "inspect", animation=None if animation == "none" else animation)  # type: ignore[arg-type]
+    paths = {"sheet": drawn.sheet, "histogram": drawn.histogram, "animation": drawn.animation}
+    if as_json:
+        files = {name: None if path is None else str(path) for name, path in paths.items()}
+        say(
+            json.dumps(
+                {"format": "flowkit-inspect", "format_version": 1, "video_id": video_id, "scale_px": drawn.scale_px, **files}, indent=1
+            )
+        )
+        return 0
+    for drawn_path in paths.values():
+        if drawn_path is not None:
+            say(show_name(drawn_path))
+    return 0

@@ -1,0 +1,1 @@
+"""The data root: its settings, clip files, split lists, manifests and packing."""

@@ -1,0 +1,124 @@
+"""The clips of a data root wherever they lie, in clip files or shards: found by id, opened as needed."""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowkit.dataset.shard_update import clip_paths, shard_paths
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from flowkit.shards.reader import Clip
+
+_FILES_OPEN = 16
+
+
+@dataclass(frozen=True)
+class StoredClips:
+    """Which file holds each video of a data root.
+
+    Parameters
+    ----------
+    paths : dict of str to Path
+        By video id, sorted; the shard, for videos that are also in a clip file.
+    num_packed : int
+        Videos that are in a shard.
+    unreadable : tuple of (str, str)
+        Shards that could not be read, and why.
+    """
+
+    paths: dict[str, Path]
+    num_packed: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def find_clips(root: Path) -> StoredClips:
+    """Find the videos of a data root. Clip files are told by their names and not opened; shards are.
+
+    Raises
+    ------
+    OSError
+        If the root's folders cannot be read.
+    """
+    clips = root / "clips"
+    paths = {path.relative_to(clips).as_posix().removesuffix(".h5"): path for path in clip_paths(root)}
+    packed: dict[str, Path] = {}
+    unreadable = []
+    for path in shard_paths(root):
+        try:
+            with ShardReader(path) as reader:
+                packed.update(dict.fromkeys(reader.video_ids, path))
+        except (FlowkitError, OSError) as error:
+            unreadable.append((str(path), str(error)))
+    paths.update(packed)
+    return StoredClips(dict(sorted(paths.items())), len(packed), tuple(unreadable))
+
+
+class ClipSource:
+    """Opens clips of a data root by id, keeping the last few files open. A context manager.
+
+    Parameters
+    ----------
+    stored : StoredClips
+    """
+
+    def __init__(self, stored: StoredClips) -> None:
+        self._paths = stored.paths
+        self._readers: OrderedDict[Path, ShardReader] = OrderedDict()
+
+    def __enter__(self) -> ClipSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+    def clip(self, video_id: str) -> Clip:
+        """Open a clip.
+
+        Raises
+        ------
+        ManifestError
+            If there is no such video; suggests those with a similar id.
+        ShardFormatError
+            If its file is damaged or foreign.
+        OSError
+            If its file cannot be read.
+        """
+        if video_id not in self._paths:
+            raise ManifestError(_no_such_video(video_id, self._paths))
+        path = self._paths[video_id]
+        reader = self._readers.pop(path, None) or ShardReader(path)
+        self._readers[path] = reader
+        while len(self._readers) > _FILES_OPEN:
+            self._readers.popitem(last=False)[1].close()
+        return reader.clip(video_id)
+
+
+def similar_ids(video_id: str, video_ids: Iterable[str], *, most: int = 3) -> list[str]:
+    """Return the ids that somebody may have meant: with the same last part, or spelled alike; the likeliest first."""
+    ids = sorted(video_ids)
+    wanted = video_id.casefold()
+    last = wanted.rpartition("/")[2]
+    same_name = [other for other in ids if other.casefold() == wanted or other.casefold().rpartition("/")[2] == last]
+    folded = {other.casefold(): other for other in ids}
+    alike = [folded[match] for match in difflib.get_close_matches(wanted, folded, n=most, cutoff=0.6)]
+    names = {other.rpartition("/")[2]: folded[other] for other in folded}
+    alike += [names[match] for match in difflib.get_close_matches(last, names, n=most, cutoff=0.75)]
+    return list(dict.fromkeys(same_name + alike))[:most]
+
+
+def _no_such_video(video_id: str, video_ids: Iterable[str]) -> str:
+    ids = list(video_ids)
+    if not ids:
+        return f"there is no video {video_id!r}: the data root holds no clips yet; run `flowkit extract VIDEOS` first"
+    similar = similar_ids(video_id, ids)
+    hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else f"ids look like {ids[0]!r}"
+    return f"there is no video {video_id!r} among the {len(ids)} of the data root; {hint}"

@@ -1,0 +1,342 @@
+"""A data set's books: which clips, in which shards, make up each split.
+
+On disk a split is ``splits/split1/{train.csv,test.csv,split.json}``; split.json is written last and holds the digests of the
+tables and shards, so its presence means that the split is whole. What is read is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowkit.errors import ManifestError
+from flowkit.files import read_file, write_atomically
+from flowkit.video.ids import check_video_id
+from flowkit.video.tree import Scan, VideoFile, scan_videos
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["ClipRecord", "Dataset", "Scan", "Split", "VideoFile", "check_video_id", "scan_videos", "write_split"]
+
+DATASET_FORMAT = "flowkit-dataset"
+DATASET_FORMAT_VERSION = 1
+SPLIT_FORMAT = "flowkit-split"
+SPLIT_FORMAT_VERSION = 1
+TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard")
+TABLES = ("train", "test")
+MAX_TABLE_BYTES = 2**28
+
+_SHARD_NAME = re.compile(r"shard-\d{5,9}\.h5")
+_SPLIT_FOLDER = re.compile(r"split([1-9]\d{0,8})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One row of a split's table: a clip, its label and where it is stored."""
+
+    video_id: str
+    label: int
+    class_name: str
+    num_frames: int
+    shard: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set, as its manifest says.
+
+    Parameters
+    ----------
+    number : int
+        From 1.
+    protocol : str
+        Where it comes from: ``ucf101``, ``hmdb51``, ``csv`` or ``automatic``.
+    classes : tuple of str
+        ``classes[label]``; some may have no clip.
+    train, test : tuple of ClipRecord
+        Sorted by video id.
+    num_listed_train, num_listed_test : int
+        Videos that the lists name, whether or not they are there and long enough.
+    quantiser : dict
+        The quantiser's settings that all clips share.
+    shards : dict of str to str
+        SHA-256 of each shard file by its name.
+    digest : str
+        SHA-256 of split.json, and so of all the above.
+    """
+
+    number: int
+    protocol: str
+    classes: tuple[str, ...]
+    train: tuple[ClipRecord, ...]
+    test: tuple[ClipRecord, ...]
+    num_listed_train: int
+    num_listed_test: int
+    quantiser: dict[str, Any]
+    shards: dict[str, str]
+    digest: str
+
+
+class Dataset:
+    """A data root that holds splits.
+
+    Parameters
+    ----------
+    root : Path
+        See `open`, which checks it.
+    settings : dict
+        What dataset.json says: source, extraction settings, versions.
+    """
+
+    def __init__(self, root: Path, settings: dict[str, Any]) -> None:
+        self.root = root
+        self.settings = settings
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str]) -> Dataset:
+        """Open a data root.
+
+        Raises
+        ------
+        ManifestError
+            If it is none, or its dataset.json is not flowkit's.
+        """
+        root = Path(root)
+        path = root / "dataset.json"
+        if not path.is_file():
+            raise ManifestError(
+                f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`, "
+                "or name another by --data DIR"
+            )
+        settings = _read_json(path)
+        _check_format(settings, DATASET_FORMAT, DATASET_FORMAT_VERSION, path)
+        return cls(root, settings)
+
+    @property
+    def splits(self) -> list[int]:
+        """The numbers of the splits that are whole, ascending."""
+        try:
+            names = os.listdir(self.root / "splits")
+        except OSError:
+            return []
+        numbers = [int(match[1]) for name in names if (match := _SPLIT_FOLDER.fullmatch(name))]
+        return sorted(number for number in numbers if (split_folder(self.root, number) / "split.json").is_file())
+
+    def split(self, number: int) -> Split:
+        """Read a split's manifest.
+
+        Raises
+        ------
+        ManifestError
+            If there is no such split, a table does not have the digest that split.json gives, or anything in them is not what
+            it must be; names the file and the row.
+        """
+        if number not in self.splits:
+            has = f"it has {', '.join(map(str, self.splits))}" if self.splits else "it has none"
+            raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it by `flowkit pack --split {number}`")
+        return _read_split(split_folder(self.root, number), number)
+
+    def shard_path(self, record: ClipRecord) -> Path:
+        """Return where the shard of a clip lies."""
+        return self.root / "shards" / record.shard
+
+
+def split_folder(root: Path, number: int) -> Path:
+    """Return where a data root keeps a split's manifest."""
+    return root / "splits" / f"split{number}"
+
+
+def write_split(
+    root: Path,
+    number: int,
+    *,
+    protocol: str,
+    classes: Sequence[str],
+    train: Sequence[ClipRecord],
+    test: Sequence[ClipRecord],
+    num_listed_train: int,
+    num_listed_test: int,
+    quantiser: Mapping[str, Any],
+    shards: Mapping[str, str],
+) -> Split:
+    """Write a split's manifest: the tables, then split.json; the same arguments give the same bytes.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    number, protocol, classes, train, test, num_listed_train, num_listed_test, quantiser, shards
+        See `Split`. The records may come in any order.
+
+    Returns
+    -------
+    Split
+        As read back.
+
+    Raises
+    ------
+    ManifestError
+        If the manifest would contradict itself (see `Dataset.split`); nothing is written then.
+    """
+    folder = split_folder(root, number)
+    tables = {name: _table_text(records) for name, records in (("train", train), ("test", test))}
+    record = {
+        "format": SPLIT_FORMAT,
+        "format_version": SPLIT_FORMAT_VERSION,
+        "number": number,
+        "protocol": protocol,
+        "classes": list(classes),
+        "quantiser": dict(quantiser),
+        "num_listed": {"train": num_listed_train, "test": num_listed_test},
+        "tables": {f"{name}.csv": hashlib.sha256(text).hexdigest() for name, text in tables.items()},
+        "shards": dict(sorted(shards.items())),
+    }
+    text = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    split = _parse_split(folder, number, text, tables)
+    for name, table in tables.items():
+        write_atomically(folder / f"{name}.csv", table)
+    write_atomically(folder / "split.json", text)
+    return split
+
+
+def _table_text(records: Sequence[ClipRecord]) -> bytes:
+    rows = [(r.video_id, str(r.label), r.class_name, str(r.num_frames), r.shard) for r in sorted(records, key=lambda r: r.video_id)]
+    return "".join(",".join(map(_csv_field, row)) + "\n" for row in [TABLE_COLUMNS, *rows]).encode("utf-8")
+
+
+def _csv_field(text: str) -> str:
+    """Quote a field where needed; `csv.writer` leaves a bare carriage return unquoted on some versions of Python."""
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+
+
+def _read_split(folder: Path, number: int) -> Split:
+    text = _read_bytes(folder / "split.json")
+    return _parse_split(folder, number, text, {name: _read_bytes(folder / f"{name}.csv") for name in TABLES})
+
+
+def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, bytes]) -> Split:
+    """Make a split of the bytes of its files, refusing all that is not as `write_split` would write it."""
+    path = folder / "split.json"
+    record = _parse_json(text, path)
+    _check_format(record, SPLIT_FORMAT, SPLIT_FORMAT_VERSION, path)
+    keys = ("classes", "shards", "tables", "num_listed", "quantiser", "protocol")
+    values: list[Any] = [record.get(key) for key in keys]
+    classes, shards, digests, num_listed, quantiser, protocol = values
+    if record.get("number") != number:
+        raise ManifestError(f"{path} is the manifest of split {record.get('number')!r}, not {number}; pack the split again")
+    if not _is_list_of_names(classes) or not isinstance(quantiser, dict) or not isinstance(protocol, str):
+        raise ManifestError(f"{path}: classes must be different names, quantiser an object, protocol a text; pack the split again")
+    if not _is_digests(shards, _SHARD_NAME) or not _is_digests(digests, re.compile(r"(train|test)\.csv")) or len(digests) != len(TABLES):
+        raise ManifestError(f"{path}: shards and tables must give the SHA-256 of each file by its name; pack the split again")
+    if not isinstance(num_listed, dict) or any(not _is_count(num_listed.get(name)) for name in TABLES):
+        raise ManifestError(f"{path}: num_listed must give the numbers of videos listed for train and test; pack the split again")
+    records = {}
+    for name in TABLES:
+        if hashlib.sha256(tables[name]).hexdigest() != digests[f"{name}.csv"]:
+            raise ManifestError(f"{folder / name}.csv is not the table that split.json was written with; pack the split again")
+        records[name] = _parse_table(tables[name], folder / f"{name}.csv", classes, shards)
+    seen: set[str] = set()
+    for clip in (*records["train"], *records["test"]):
+        if clip.video_id in seen:
+            raise ManifestError(f"{folder}: {clip.video_id!r} stands twice in the split; pack the split again")
+        seen.add(clip.video_id)
+    return Split(
+        number=number,
+        protocol=protocol,
+        classes=tuple(classes),
+        train=records["train"],
+        test=records["test"],
+        num_listed_train=num_listed["train"],
+        num_listed_test=num_listed["test"],
+        quantiser=quantiser,
+        shards=shards,
+        digest=hashlib.sha256(text).hexdigest(),
+    )
+
+
+def _parse_table(table: bytes, path: Path, classes: Sequence[str], shards: Mapping[str, str]) -> tuple[ClipRecord, ...]:
+    records = []
+    try:
+        rows = csv.reader(io.StringIO(table.decode("utf-8"), newline=""), strict=True)
+        if next(rows, None) != list(TABLE_COLUMNS):
+            raise ManifestError(f"{path}: its first line must be {','.join(TABLE_COLUMNS)}; pack the split again")
+        for row in rows:
+            records.append(_parse_row(row, f"{path}, line {rows.line_num}", classes, shards))
+    except (csv.Error, UnicodeDecodeError) as cause:
+        raise ManifestError(f"{path} is not valid CSV in UTF-8 ({cause}); pack the split again") from cause
+    return tuple(records)
+
+
+def _parse_row(row: list[str], where: str, classes: Sequence[str], shards: Mapping[str, str]) -> ClipRecord:
+    if len(row) != len(TABLE_COLUMNS):
+        raise ManifestError(f"{where}: expected {len(TABLE_COLUMNS)} fields, got {len(row)}")
+    video_id, label, class_name, num_frames, shard = row
+    try:
+        check_video_id(video_id)
+    except ManifestError as cause:
+        raise ManifestError(f"{where}: {cause}") from cause
+    if not _is_number(label) or int(label) >= len(classes) or classes[int(label)] != class_name:
+        raise ManifestError(f"{where}: label {label!r} is not that of class {class_name!r} in split.json")
+    if not _is_number(num_frames) or int(num_frames) < 1:
+        raise ManifestError(f"{where}: num_frames must be a number above 0, got {num_frames!r}")
+    if shard not in shards:
+        raise ManifestError(f"{where}: shard {shard!r} is not among those of split.json")
+    return ClipRecord(video_id, int(label), class_name, int(num_frames), shard)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return _parse_json(_read_bytes(path), path)
+
+
+def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as cause:
+        raise ManifestError(f"{path} is not valid JSON ({cause}); restore it") from cause
+    if not isinstance(value, dict):
+        raise ManifestError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return read_file(path, most_bytes=MAX_TABLE_BYTES)
+    except OSError as cause:
+        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
+
+
+def _check_format(record: Mapping[str, Any], name: str, version: int, path: Path) -> None:
+    if record.get("format") != name:
+        raise ManifestError(f"{path} is not a {name} file (format {record.get('format')!r})")
+    if type(record.get("format_version")) is not int or record["format_version"] != version:
+        raise ManifestError(
+            f"{path} has format version {record.get('format_version')!r}; this flowkit reads {version}: use the flowkit that wrote it"
+        )
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value)
+
+
+def _is_digests(value: object, names: re.Pattern[str]) -> bool:
+    return isinstance(value, dict) and all(
+        names.fullmatch(name) and isinstance(digest, str) and _SHA256.fullmatch(digest) for name, digest in value.items()
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(text: str) -> bool:
+    """Whether a field is a number as `write_split` writes it: ASCII digits, and no more than a clip could have."""
+    return re.fullmatch(r"0|[1-9][0-9]{0,11}", text) is not None

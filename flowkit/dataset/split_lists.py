@@ -1,0 +1,212 @@
+"""Split lists against the videos that are there: finding the lists, matching names, and a seeded split where there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowkit.dataset.list_files import CSV_COLUMNS, ListEntry, SplitLists, read_lists, split_numbers
+from flowkit.errors import ManifestError
+from flowkit.video.ids import folded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+__all__ = ["FoundLists", "ListEntry", "Matched", "SplitLists", "automatic_split", "find_lists", "match_lists", "read_lists"]
+
+TEST_FRACTION = 0.3  # of each class's videos, in the automatic split; as in UCF101's and HMDB51's lists
+
+_GROUP = re.compile(r"_g(\d+)_")
+
+
+@dataclass(frozen=True)
+class FoundLists:
+    """Folders of official lists: those that name at least one of the videos, and those that name none."""
+
+    matching: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A split's lists against the videos that are there.
+
+    Parameters
+    ----------
+    train, test : tuple of ListEntry
+        Entries whose video is there, under the video's own id and the list's class name, sorted by id.
+    missing_train, missing_test : tuple of ListEntry
+        Entries whose video is not there, in the list's spelling and order.
+    unlisted : tuple of str
+        Ids of videos that are in neither half, sorted.
+    untrained_classes : tuple of str
+        Classes with a test video but no training video, in order of label.
+    """
+
+    train: tuple[ListEntry, ...]
+    test: tuple[ListEntry, ...]
+    missing_train: tuple[ListEntry, ...]
+    missing_test: tuple[ListEntry, ...]
+    unlisted: tuple[str, ...]
+    untrained_classes: tuple[str, ...]
+
+
+def find_lists(videos: Path, video_ids: Iterable[str]) -> FoundLists:
+    """Search official lists in the video folder, its parent, and the parent's immediate subfolders.
+
+    Parameters
+    ----------
+    videos : Path
+        The video folder. It need not exist any more.
+    video_ids : iterable of str
+        The videos that are there.
+
+    Returns
+    -------
+    FoundLists
+        Sorted. CSV lists are not searched; they are named.
+
+    Raises
+    ------
+    ManifestError
+        If a list that was found cannot be read.
+    """
+    videos = Path(os.path.abspath(videos))  # not resolved: the parent is the one the user sees
+    around = [videos, videos.parent, *_subfolders(videos.parent)]
+    folders = sorted({folder for folder in around if split_numbers(folder)})
+    names = {folded(video_id) for video_id in video_ids}
+    matching = [folder for folder in folders if any(folded(entry.video_id) in names for entry in _all_entries(folder))]
+    return FoundLists(tuple(matching), tuple(folder for folder in folders if folder not in matching))
+
+
+def match_lists(lists: SplitLists, video_ids: Iterable[str]) -> Matched:
+    """Find the videos that lists speak of: by their exact name, else by a name equal but for case and Unicode composition.
+
+    Parameters
+    ----------
+    lists : SplitLists
+    video_ids : iterable of str
+        The videos that are there.
+
+    Raises
+    ------
+    ManifestError
+        If a name without an exact match fits two videos, or two names fit one video; names both.
+    """
+    there = set(video_ids)
+    exact = {entry.video_id for entry in (*lists.train, *lists.test, *lists.unused)} & there
+    alike: dict[str, list[str]] = defaultdict(list)
+    for video_id in sorted(there - exact):
+        alike[folded(video_id)].append(video_id)
+    claims: dict[str, str] = {}
+
+    def find(entry: ListEntry) -> str | None:
+        if entry.video_id in exact:
+            return entry.video_id
+        fitting = alike.get(folded(entry.video_id), [])
+        if len(fitting) > 1:
+            raise ManifestError(
+                f"{entry.video_id!r} of the split lists fits both {fitting[0]!r} and {fitting[1]!r}; rename one of the videos"
+            )
+        if not fitting:
+            return None
+        claimed = claims.setdefault(fitting[0], entry.video_id)
+        if claimed != entry.video_id:
+            raise ManifestError(
+                f"{claimed!r} and {entry.video_id!r} of the split lists both fit {fitting[0]!r}; rename the video as one of them"
+            )
+        return fitting[0]
+
+    def divide(entries: tuple[ListEntry, ...]) -> tuple[tuple[ListEntry, ...], tuple[ListEntry, ...]]:
+        found = [(entry, find(entry)) for entry in entries]
+        present = sorted((ListEntry(video_id, entry.class_name) for entry, video_id in found if video_id is not None), key=_by_id)
+        return tuple(present), tuple(entry for entry, video_id in found if video_id is None)
+
+    train, missing_train = divide(lists.train)
+    test, missing_test = divide(lists.test)
+    listed = {entry.video_id for entry in (*train, *test)}
+    untrained = {entry.class_name for entry in test} - {entry.class_name for entry in train}
+    return Matched(
+        train,
+        test,
+        missing_train,
+        missing_test,
+        unlisted=tuple(sorted(there - listed)),
+        untrained_classes=tuple(name for name in lists.classes if name in untrained),
+    )
+
+
+def automatic_split(class_of: Mapping[str, str], *, seed: int = 0) -> SplitLists:
+    """Divide videos into train and test where there are no lists: seeded, class by class, groups kept whole.
+
+    Parameters
+    ----------
+    class_of : mapping of str to str
+        Video id to class name.
+    seed : int
+        Another seed gives another split.
+
+    Returns
+    -------
+    SplitLists
+        About 30 % of each class's videos are in test. Videos of a class whose ids share a ``_gNN_`` (one actor or
+        scene, as in UCF101) stay together; a class of one group, or one video, is all in train.
+
+    Raises
+    ------
+    ManifestError
+        If a video has no class (it lies in no folder).
+    """
+    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for video_id, class_name in sorted(class_of.items()):
+        if not class_name:
+            raise ManifestError(
+                f"{video_id!r} lies in no class folder, so its class is not known: name it in a CSV file with the columns "
+                f"{','.join(CSV_COLUMNS)} and give that by --lists FILE.csv"
+            )
+        marks = _GROUP.findall(video_id.rsplit("/", 1)[-1])
+        groups[class_name][f"g{int(marks[-1])}" if marks else video_id].append(video_id)
+    train: list[ListEntry] = []
+    test: list[ListEntry] = []
+    for class_name, members in groups.items():
+        chosen = _test_groups({group: len(ids) for group, ids in members.items()}, f"{seed}/{class_name}")
+        for group, ids in members.items():
+            (test if group in chosen else train).extend(ListEntry(video_id, class_name) for video_id in ids)
+    return SplitLists("automatic", tuple(sorted(groups)), tuple(sorted(train, key=_by_id)), tuple(sorted(test, key=_by_id)))
+
+
+def _test_groups(sizes: dict[str, int], salt: str) -> set[str]:
+    """Return the groups of one class that go to test: in an order drawn by hash, each that brings the share nearer to the aim."""
+    if len(sizes) < 2:
+        return set()
+    drawn = sorted(sizes, key=lambda group: hashlib.sha256(f"{salt}/{group}".encode()).digest())
+    aim = TEST_FRACTION * sum(sizes.values())
+    chosen: set[str] = set()
+    num_chosen = 0
+    for group in drawn:
+        if abs(num_chosen + sizes[group] - aim) < abs(num_chosen - aim):
+            chosen.add(group)
+            num_chosen += sizes[group]
+    return chosen or {min(drawn, key=lambda group: sizes[group])}
+
+
+def _by_id(entry: ListEntry) -> str:
+    return entry.video_id
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _all_entries(folder: Path) -> Iterator[ListEntry]:
+    for number in split_numbers(folder):
+        lists = read_lists(folder, number)
+        yield from (*lists.train, *lists.test, *lists.unused)

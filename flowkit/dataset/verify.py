@@ -1,0 +1,200 @@
+"""Verify a file or a whole data root: shards and clips, manifests against shards, manifests against split lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowkit.dataset.manifest import Dataset, split_folder
+from flowkit.dataset.packing import MIN_FRAMES
+from flowkit.dataset.root import root_settings
+from flowkit.dataset.shard_update import clip_paths, read_state, settings_differences, shard_paths
+from flowkit.dataset.split_lists import find_lists, match_lists, read_lists
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.shards.verify import Problem, VerifiedFile, verify_files
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    from flowkit.dataset.manifest import ClipRecord, Split
+    from flowkit.dataset.settings import ExtractSettings
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    deep: bool = False,
+    jobs: int | None = None,
+    on_file: Callable[[int, int], None] | None = None,
+) -> list[Problem]:
+    """Verify a shard, a clip file, or a whole data root.
+
+    Parameters
+    ----------
+    path : path
+        A file, or a folder with ``dataset.json``.
+    deep : bool
+        Decode every frame and flow field, besides testing every checksum.
+    jobs : int, optional
+        Child processes that look at files; default one per core, at most 8.
+    on_file : callable, optional
+        Told (done, total) after each file.
+
+    Returns
+    -------
+    list of Problem
+        Empty if all is well.
+
+    Raises
+    ------
+    ManifestError
+        If the path is a folder but no data root.
+    FileNotFoundError
+        If there is nothing.
+
+    Notes
+    -----
+    Files are parsed in child processes with limits of memory and time: one that is made to crash its reader is a problem
+    of the list like another.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _verify_root(path, deep, jobs, on_file or (lambda done, total: None))
+    path.stat()
+    return [problem for found in verify_files([path], deep=deep) for problem in found.problems]
+
+
+def _verify_root(root: Path, deep: bool, jobs: int | None, tell: Callable[[int, int], None]) -> list[Problem]:
+    if not (root / "dataset.json").exists():
+        raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json); name a shard, a clip file or a data root")
+    problems: list[Problem] = []
+    settings: ExtractSettings | None = None
+    try:
+        settings = root_settings(root)
+    except FlowkitError as error:
+        problems.append(Problem(root / "dataset.json", "", str(error)))
+    clip_files, shard_files = clip_paths(root), shard_paths(root)
+    files: dict[Path, VerifiedFile] = {}
+    for found in verify_files([*clip_files, *shard_files], deep=deep, digest=True, jobs=jobs):
+        files[found.path] = found
+        problems.extend(found.problems)
+        tell(len(files), len(clip_files) + len(shard_files))
+    if settings is not None:
+        problems.extend(_settings_problems(files, settings))
+    problems.extend(_place_problems(root, clip_files, shard_files, files))
+    shards = {path.name: files[path] for path in shard_files}
+    problems.extend(_state_problems(root))
+    problems.extend(_split_problems(root, shards, settings))
+    return problems
+
+
+def _settings_problems(files: dict[Path, VerifiedFile], settings: ExtractSettings) -> Iterator[Problem]:
+    for path, found in files.items():
+        for video in found.videos:
+            differing = settings_differences(video["settings"], settings)
+            if differing:
+                yield Problem(path, video["video_id"], f"was extracted with other settings than dataset.json says: {'; '.join(differing)}")
+
+
+def _place_problems(root: Path, clip_files: list[Path], shard_files: list[Path], files: dict[Path, VerifiedFile]) -> Iterator[Problem]:
+    """Yield the videos that lie where they should not: under another name, or in two shards."""
+    place: dict[str, Path] = {}
+    for path in shard_files:
+        for video in files[path].videos:
+            video_id = video["video_id"]
+            if video_id in place:
+                yield Problem(path, video_id, f"is in {place[video_id].name} too; pack again")
+            place[video_id] = path
+    for path in clip_files:
+        expected = path.relative_to(root / "clips").with_name(path.name.removesuffix(".h5")).as_posix()
+        for video in files[path].videos:
+            if video["video_id"] != expected:
+                yield Problem(
+                    path, video["video_id"], f"is not the video that the file's name says, {expected!r}; delete the file and extract again"
+                )
+
+
+def _state_problems(root: Path) -> Iterator[Problem]:
+    path = root / "shards" / "pack.json"
+    try:
+        state = read_state(root)
+    except ManifestError as error:
+        yield Problem(path, "", str(error))
+        return
+    if state.unsettled or state.replacing or state.removing:
+        yield Problem(path, "", "a pack was stopped before it was done; pack again")
+
+
+def _split_problems(root: Path, shards: dict[str, VerifiedFile], settings: ExtractSettings | None) -> Iterator[Problem]:
+    folders = sorted(path for path in (root / "splits").glob("split*") if path.is_dir())
+    try:
+        data_set = Dataset.open(root)
+    except ManifestError:
+        return  # reported as dataset.json's
+    for folder in folders:
+        if not (folder / "split.json").exists():
+            yield Problem(folder, "", "has no split.json: writing it was stopped; pack the split again")
+    videos = {video["video_id"]: video for found in shards.values() for video in found.videos}
+    for number in data_set.splits:
+        folder = split_folder(root, number)
+        try:
+            split = data_set.split(number)
+        except ManifestError as error:
+            yield Problem(folder, "", str(error))
+            continue
+        yield from _shard_digest_problems(folder / "split.json", split, shards)
+        if settings is not None and split.quantiser != settings.quantiser.to_dict():
+            yield Problem(folder / "split.json", "", f"has the quantiser {split.quantiser}, dataset.json another; pack the split again")
+        for table, records in (("train.csv", split.train), ("test.csv", split.test)):
+            for record in records:
+                what = _record_fault(record, shards)
+                if what:
+                    yield Problem(folder / table, record.video_id, what)
+        num_frames = {video_id: int(video["num_frames"]) for video_id, video in videos.items()}
+        yield from _list_problems(folder, split, data_set.settings.get("source"), num_frames)
+
+
+def _shard_digest_problems(path: Path, split: Split, shards: dict[str, VerifiedFile]) -> Iterator[Problem]:
+    for name, sha256 in split.shards.items():
+        if name not in shards:
+            yield Problem(path, "", f"{name} is missing; copy it again, or extract again and pack")
+        elif shards[name].sha256 != sha256:
+            yield Problem(path, "", f"{name} is not the file that the split was packed with (its SHA-256 differs)")
+    for name in sorted(shards.keys() - split.shards.keys()):
+        yield Problem(path, "", f"{name} is there, but the split does not know of it; pack again")
+
+
+def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | None:
+    if record.shard not in shards:
+        return None  # reported as missing
+    videos = {video["video_id"]: video for video in shards[record.shard].videos}
+    if record.video_id not in videos:
+        return f"is not in {record.shard}, or damaged there"
+    if videos[record.video_id]["num_frames"] != record.num_frames:
+        return f"has {videos[record.video_id]['num_frames']} frames in {record.shard}, not {record.num_frames}"
+    if record.num_frames < MIN_FRAMES:
+        return f"has {record.num_frames} frames, too few for a flow stack"
+    return None
+
+
+def _list_problems(folder: Path, split: Split, source: object, num_frames: dict[str, int]) -> Iterator[Problem]:
+    """Yield the rows that contradict the official lists around the videos, if there are such lists of the split's protocol."""
+    if split.protocol not in ("ucf101", "hmdb51") or not isinstance(source, str):
+        return
+    try:
+        matching = find_lists(Path(source), num_frames).matching
+        lists = [read_lists(path, split.number) for path in matching]
+        if len(lists) != 1 or lists[0].protocol != split.protocol:
+            return  # made from lists that lie elsewhere
+        matched = match_lists(lists[0], num_frames)
+    except ManifestError as error:
+        yield Problem(folder, "", f"the split lists around the videos cannot be read any more: {error}")
+        return
+    for table, entries, records in (("train.csv", matched.train, split.train), ("test.csv", matched.test, split.test)):
+        due = {entry.video_id: entry.class_name for entry in entries if num_frames[entry.video_id] >= MIN_FRAMES}
+        rows = {record.video_id: record.class_name for record in records}
+        for video_id in sorted(due.keys() | rows.keys()):
+            if due.get(video_id) != rows.get(video_id):
+                has, should = (f"class {of[video_id]!r}" if video_id in of else "absent" for of in (rows, due))
+                yield Problem(folder / table, video_id, f"is {has}, but {should} in the lists in {matching[0]}; pack the split again")

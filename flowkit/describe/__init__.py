@@ -1,0 +1,1 @@
+"""What a data root holds, in numbers and in pictures."""

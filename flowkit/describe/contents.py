@@ -1,0 +1,265 @@
+"""What is in a shard, a clip file or a data root: declared models, gathered from the files themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowkit.dataset.clips import ClipSource, find_clips
+from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.shard_update import clip_paths, shard_paths
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.shards.reader import ShardReader
+from flowkit.shards.schema import FORMAT_VERSION, canonical_json
+from flowkit.shards.structure import ShardStructure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from flowkit.shards.reader import Clip
+
+INFO_FORMAT, INFO_FORMAT_VERSION = "flowkit-info", 1
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """One video of a shard or clip file."""
+
+    video_id: str
+    class_name: str
+    num_frames: int
+    width: int
+    height: int
+    frame_rate: str
+    stored_bytes: int
+    decode_errors: int
+    source_name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Videos, added up.
+
+    Parameters
+    ----------
+    num_videos, num_classes, num_frames, num_pairs : int
+        A pair is a flow field: two consecutive frames.
+    seconds : float
+        Duration, of the videos whose frame rate is known.
+    stored_bytes : int
+        What frames and flow take, without the files' own structure.
+    num_damaged : int
+        Videos with decode errors, or fewer frames than their header promised.
+    classes, sizes, codecs, solvers : dict of str to int
+        Videos of each class name, frame size (``340x256``), codec and solver.
+    quantisers, tvl1 : dict of str to int
+        Videos of each set of parameters, as JSON; one each, unless data were mixed.
+    """
+
+    num_videos: int
+    num_classes: int
+    num_frames: int
+    num_pairs: int
+    seconds: float
+    stored_bytes: int
+    num_damaged: int
+    classes: dict[str, int]
+    sizes: dict[str, int]
+    codecs: dict[str, int]
+    solvers: dict[str, int]
+    quantisers: dict[str, int]
+    tvl1: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A shard or clip file."""
+
+    path: str
+    num_bytes: int
+    shard_format_version: int
+    created_by: str
+    contents: Contents
+    videos: tuple[VideoFacts, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the model as built-in types, with its format's name and version."""
+        return {"format": INFO_FORMAT, "format_version": INFO_FORMAT_VERSION, "kind": "file", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """A split of a data root; `problem` says why it could not be read."""
+
+    number: int
+    protocol: str = ""
+    num_classes: int = 0
+    num_train: int = 0
+    num_test: int = 0
+    num_listed_train: int = 0
+    num_listed_test: int = 0
+    digest: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class RootInfo:
+    """A data root.
+
+    Parameters
+    ----------
+    path, source : str
+        The root, and where its videos came from.
+    settings, versions : dict
+        As dataset.json says.
+    num_clip_files, num_shards, num_packed : int
+        Files, and the videos that are in shards.
+    clip_bytes, shard_bytes : int
+        What the files take.
+    contents : Contents
+        Every video once.
+    splits : tuple of SplitInfo
+    unreadable : tuple of (str, str)
+        Files that could not be read, and why.
+    """
+
+    path: str
+    source: str
+    settings: dict[str, Any]
+    versions: dict[str, Any]
+    num_clip_files: int
+    num_shards: int
+    num_packed: int
+    clip_bytes: int
+    shard_bytes: int
+    contents: Contents
+    splits: tuple[SplitInfo, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the model as built-in types, with its format's name and version."""
+        return {"format": INFO_FORMAT, "format_version": INFO_FORMAT_VERSION, "kind": "data root", **asdict(self)}
+
+
+class _Adding:
+    """Adds clips up."""
+
+    def __init__(self) -> None:
+        self.num_frames, self.seconds, self.stored_bytes, self.num_damaged = 0, 0.0, 0, 0
+        self.counts: dict[str, Counter[str]] = {name: Counter() for name in ("class", "size", "codec", "solver", "quantiser", "tvl1")}
+
+    def add(self, clip: Clip) -> None:
+        attributes = clip.attributes
+        self.num_frames += clip.num_frames
+        self.seconds += clip.num_frames / clip.frame_rate if clip.frame_rate else 0
+        self.stored_bytes += clip.stored_bytes
+        self.num_damaged += bool(attributes.decode_errors or clip.num_frames < attributes.header_frames)
+        facts = {
+            "class": attributes.class_name,
+            "size": f"{clip.width}x{clip.height}",
+            "codec": attributes.codec,
+            "solver": attributes.solver,
+            "quantiser": canonical_json(attributes.quantiser),
+            "tvl1": canonical_json(attributes.tvl1),
+        }
+        for name, value in facts.items():
+            self.counts[name][value] += 1
+
+    def contents(self) -> Contents:
+        num_videos = sum(self.counts["codec"].values())
+        sorted_counts = {name: dict(sorted(counts.items())) for name, counts in self.counts.items()}
+        return Contents(
+            num_videos=num_videos,
+            num_classes=len(sorted_counts["class"]),
+            num_frames=self.num_frames,
+            num_pairs=self.num_frames - num_videos,
+            seconds=round(float(self.seconds), 3),
+            stored_bytes=self.stored_bytes,
+            num_damaged=self.num_damaged,
+            classes=sorted_counts["class"],
+            sizes=sorted_counts["size"],
+            codecs=sorted_counts["codec"],
+            solvers=sorted_counts["solver"],
+            quantisers=sorted_counts["quantiser"],
+            tvl1=sorted_counts["tvl1"],
+        )
+
+
+def describe_file(path: Path) -> FileInfo:
+    """Describe a shard or clip file from its structure; pixels are not read.
+
+    Raises
+    ------
+    ShardFormatError
+        If it is damaged, foreign or unsafe to read.
+    OSError
+        If it cannot be opened.
+    """
+    adding = _Adding()
+    videos = []
+    with ShardStructure(path) as structure:
+        created_by = structure.created_by
+    with ShardReader(path) as reader:
+        for video_id in reader.video_ids:
+            clip = reader.clip(video_id)
+            adding.add(clip)
+            a = clip.attributes
+            size = (clip.num_frames, clip.width, clip.height, a.frame_rate, clip.stored_bytes, a.decode_errors)
+            videos.append(VideoFacts(video_id, a.class_name, *size, a.source_name, clip.sha256))
+    return FileInfo(str(path), path.stat().st_size, FORMAT_VERSION, created_by, adding.contents(), tuple(videos))
+
+
+def describe_root(root: Path, *, on_progress: Callable[[int, int], None] | None = None) -> RootInfo:
+    """Describe a data root from the structure of its files; pixels are not read.
+
+    Parameters
+    ----------
+    root : Path
+    on_progress : callable, optional
+        Told (videos done, videos in all).
+
+    Raises
+    ------
+    ManifestError
+        If it is no data root.
+    """
+    dataset = Dataset.open(root)
+    stored = find_clips(root)
+    unreadable = list(stored.unreadable)
+    adding = _Adding()
+    with ClipSource(stored) as source:
+        for k, (video_id, path) in enumerate(stored.paths.items(), start=1):
+            try:
+                adding.add(source.clip(video_id))
+            except (FlowkitError, OSError) as error:
+                unreadable.append((str(path), str(error)))
+            if on_progress is not None:
+                on_progress(k, len(stored.paths))
+    clips, shards = clip_paths(root), shard_paths(root)
+    settings, versions = dataset.settings.get("settings"), dataset.settings.get("versions")
+    return RootInfo(
+        path=str(root),
+        source=str(dataset.settings.get("source", "")),
+        settings=settings if isinstance(settings, dict) else {},
+        versions=versions if isinstance(versions, dict) else {},
+        num_clip_files=len(clips),
+        num_shards=len(shards),
+        num_packed=stored.num_packed,
+        clip_bytes=sum(path.stat().st_size for path in clips),
+        shard_bytes=sum(path.stat().st_size for path in shards),
+        contents=adding.contents(),
+        splits=tuple(_describe_split(dataset, number) for number in dataset.splits),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _describe_split(dataset: Dataset, number: int) -> SplitInfo:
+    try:
+        split = dataset.split(number)
+    except ManifestError as error:
+        return SplitInfo(number, problem=str(error))
+    counts = (len(split.classes), len(split.train), len(split.test), split.num_listed_train, split.num_listed_test)
+    return SplitInfo(number, split.protocol, *counts, split.digest)

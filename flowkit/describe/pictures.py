@@ -1,0 +1,311 @@
+"""Pictures of one clip for people to look at: a contact sheet, a histogram of its flow, an animation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_picture
+from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
+from flowkit.files import replacing, write_atomically
+from flowkit.quantise import Quantiser
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from flowkit.shards.reader import Clip
+
+Animation = Literal["mp4", "gif"]
+
+_NUM_COLUMNS, _NUM_BANDS = 5, 2  # of the contact sheet; a band is a row of frames over a row of flow
+_CELL_PX = 320  # pictures are shrunk to this width at most
+_MARGIN_PX, _HEADER_PX, _LABEL_PX, _WHEEL_PX = 12, 64, 22, 60
+_LABEL_WIDTH_PX = 230
+_RULE = (190, 190, 190)
+_LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend: it would hide too much
+_MEASURED_FIELDS = 200  # at most, spread evenly over the clip
+_GIF_FRAMES, _GIF_PX = 120, 240
+_MP4_FRAMES = 1500
+_AT_ONCE = 16
+_UNKNOWN_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was drawn, and where.
+
+    Parameters
+    ----------
+    sheet, histogram : Path
+    animation : Path or None
+    scale_px : float
+        The speed (px/frame) of full saturation in sheet and animation.
+    """
+
+    sheet: Path
+    histogram: Path
+    animation: Path | None
+    scale_px: float
+
+
+def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4") -> Inspection:
+    """Draw a clip's pictures.
+
+    Parameters
+    ----------
+    clip : Clip
+    folder : Path
+        Where they go; made if need be. Pictures of the same clip are replaced.
+    animation : {"mp4", "gif"}, optional
+        MP4: up to 1,500 frames at the video's rate. GIF: up to 120, smaller. None: no animation.
+
+    Returns
+    -------
+    Inspection
+
+    Raises
+    ------
+    ShardFormatError
+        If the clip is damaged.
+    OSError
+        If the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = picture_name(clip.video_id)
+    flow = measure_flow(clip)
+    stats = flow.stats()
+    scale_px = round_scale(stats.p99_px if stats is not None else 1.0)
+    sheet, histogram = folder / f"{name}-sheet.png", folder / f"{name}-flow-histogram.png"
+    write_atomically(sheet, _png(contact_sheet(clip, scale_px=scale_px)))
+    draw_histogram(clip, flow, histogram)
+    moving = None
+    if animation is not None:
+        moving = folder / f"{name}-flow.{animation}"
+        (_write_mp4 if animation == "mp4" else _write_gif)(clip, moving, scale_px)
+    return Inspection(sheet, histogram, moving, scale_px)
+
+
+def picture_name(video_id: str) -> str:
+    """Return the beginning of a clip's file names: readable, safe on every system, and another one for every id."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id.rpartition("/")[2]).strip("._-")[:80]
+    return "-".join(filter(None, (readable, hashlib.sha256(video_id.encode("utf-8")).hexdigest()[:8])))
+
+
+def measure_flow(clip: Clip) -> FlowHistogram:
+    """Count the flow of up to 200 fields, spread evenly over the clip."""
+    histogram = FlowHistogram()
+    for k in _spread(clip.num_frames - 1, _MEASURED_FIELDS):
+        histogram.add(clip.quantiser, clip.flow(k, k + 1))
+    return histogram
+
+
+def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
+    """Draw ten moments of a clip: each frame over the flow from it to the next, with the colour wheel as legend.
+
+    Returns
+    -------
+    uint8 array, shape (H, W, 3), RGB
+    """
+    from PIL import Image, ImageDraw
+
+    chosen = _spread(clip.num_frames - 1, _NUM_COLUMNS * _NUM_BANDS)
+    num_bands = -(-len(chosen) // _NUM_COLUMNS)
+    width = min(clip.width, _CELL_PX)
+    height = max(1, round(clip.height * width / clip.width))
+    cell_width, band_height = max(width, _LABEL_WIDTH_PX) + _MARGIN_PX, 2 * (height + _LABEL_PX) + _MARGIN_PX
+    columns = max(min(len(chosen), _NUM_COLUMNS), -(-(8 * _WHEEL_PX + 2 * _MARGIN_PX) // cell_width))  # room for header and legend
+    header = max(_HEADER_PX, 2 * _WHEEL_PX + 2 * _MARGIN_PX)
+    sheet = Image.new("RGB", (columns * cell_width + _MARGIN_PX, header + num_bands * band_height), "white")
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(draw, clip, scale_px, sheet.width - 2 * _WHEEL_PX - 150)
+    sheet.paste(Image.fromarray(wheel_picture(_WHEEL_PX)), (sheet.width - 2 * _WHEEL_PX - _MARGIN_PX, _MARGIN_PX))
+    legend = (sheet.width - 2 * _WHEEL_PX - 2 * _MARGIN_PX, header // 2)
+    draw.multiline_text(legend, f"colour: direction\nrim: {scale_px:g} px/frame", fill="black", font=_font(12), anchor="rm", align="right")
+    for place, k in enumerate(chosen):
+        x, y = _MARGIN_PX + place % _NUM_COLUMNS * cell_width, header + place // _NUM_COLUMNS * band_height
+        flow = _decoded(clip, clip.flow(k, k + 1))[0]
+        speed = np.hypot(flow[0], flow[1])
+        pictures = (
+            (clip.frames([k])[0], f"frame {k}"),
+            (flow_to_colour(flow, scale_px=scale_px), f"flow {k} to {k + 1}: mean {speed.mean():.2f}, max {speed.max():.1f} px"),
+        )
+        for row, (picture, label) in enumerate(pictures):
+            top = y + row * (height + _LABEL_PX)
+            draw.rectangle((x - 1, top - 1, x + width, top + height), outline=_RULE)  # where still flow ends is white on white
+            sheet.paste(Image.fromarray(_shrunk(picture, height, width)), (x, top))
+            draw.text((x, top + height + 3), _fitting(draw, label, _font(12), cell_width - _MARGIN_PX), fill="black", font=_font(12))
+    return np.asarray(sheet)
+
+
+def _draw_header(draw: Any, clip: Clip, scale_px: float, room_px: int) -> None:
+    a = clip.attributes
+    rate = f"{float(clip.frame_rate):.4g} frames/s" if clip.frame_rate else "unknown frame rate"
+    lines = [
+        (_printable(clip.video_id), 18),
+        (f"class {_printable(clip.class_name) or 'not known'}, from {_printable(a.source_name) or 'unknown'}", 12),
+        (f"{clip.num_frames} frames of {clip.width}x{clip.height} px, {rate}, {a.decode_errors} decode errors", 12),
+        (f"flow: {_printable(a.solver)}, bound {a.quantiser['bound']:g} px/frame, {_printable(a.quantiser['mapping'])}, {a.codec}", 12),
+    ]
+    y = _MARGIN_PX
+    for text, size in lines:
+        font = _font(size)
+        draw.text((_MARGIN_PX, y), _fitting(draw, text, font, room_px), fill="black", font=font)
+        y += size + 8
+
+
+def _fitting(draw: Any, text: str, font: Any, room_px: int) -> str:
+    """Return the beginning of a text that fits, with an ellipsis where some is left out."""
+    while len(text) > 4 and draw.textlength(text, font=font) > room_px:
+        text = text[: max(3, int(len(text) * 0.95) - 1)].rstrip("…") + "…"
+    return text
+
+
+def draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
+    """Draw how fast a clip's pixels move, and its u and v, to a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    quantiser = Quantiser.from_dict(clip.quantiser)
+    stats = flow.stats()
+    assert stats is not None  # a clip has at least one flow field
+    component, counts_u, counts_v = flow.components()
+    joint = next(iter(flow.counts.values())).reshape(256, 256)
+    speed = np.hypot(component[:, None], component[None, :])
+    num_pixels = joint.sum()
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    edges = np.linspace(0, max(float(speed[joint > 0].max()), 1.0) * 1.001, 81)
+    shares = np.histogram(speed, bins=edges, weights=joint)[0] / num_pixels
+    left.stairs(100 * shares, edges, fill=True, color="tab:blue")
+    left.set_yscale("log")
+    for value, label, style in ((stats.median_px, "50 %", ":"), (stats.p90_px, "90 %", "--"), (stats.p99_px, "99 %", "-")):
+        left.axvline(value, color="black", linewidth=1, linestyle=style, label=f"{label} are at most {value:.2f}")
+    left.legend(loc="upper right")
+    left.set(xlabel="speed, px/frame", ylabel="% of pixels (log)", title=f"mean {stats.mean_px:.2f}, max {stats.max_px:.1f} px/frame")
+    lowest = lowest_level(quantiser)
+    for counts, label, colour in ((counts_u, "u (to the right)", "tab:red"), (counts_v, "v (down)", "tab:green")):
+        merged = counts[lowest:].copy()
+        merged[0] += counts[:lowest].sum()
+        right.step(component_px(quantiser)[lowest:], 100 * merged / num_pixels, where="mid", label=label, color=colour)
+    right.set_yscale("log")
+    right.axvspan(-quantiser.bound * 1.05, -quantiser.bound, color="grey", alpha=0.3)
+    right.axvspan(quantiser.bound, quantiser.bound * 1.05, color="grey", alpha=0.3)
+    right.set(xlabel="px/frame", ylabel="% of pixels (log)")
+    right.set_title(f"{100 * stats.clipped_share:.3g} % of pixels at the bound of {quantiser.bound:g} px")
+    right.legend()
+    figure.suptitle(f"{_printable(clip.video_id, ascii_only=True)}: {stats.num_fields} flow fields", parse_math=False)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
+
+
+def _write_mp4(clip: Clip, path: Path, scale_px: float) -> None:
+    import av
+
+    num_frames = min(clip.num_frames - 1, _MP4_FRAMES)
+    rate = clip.frame_rate if 1 <= clip.frame_rate <= 240 else _UNKNOWN_RATE
+    with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
+        codec, options = ("libx264", {"crf": "20", "preset": "fast"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmax": "4"})
+        stream: Any = container.add_stream(codec, rate=rate.limit_denominator(65535), options=options)
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
+        stream.height, stream.width = clip.height + clip.height % 2, 2 * clip.width  # this pixel format needs even sides
+        for pictures in _side_by_side(clip, range(num_frames), scale_px):
+            for picture in pictures:
+                even = np.pad(picture, ((0, clip.height % 2), (0, 0), (0, 0)), mode="edge")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_gif(clip: Clip, path: Path, scale_px: float) -> None:
+    from PIL import Image
+
+    chosen = range(min(clip.num_frames - 1, _GIF_FRAMES))
+    height = min(clip.height, _GIF_PX)
+    rate = clip.frame_rate or _UNKNOWN_RATE
+    octree = Image.Quantize.FASTOCTREE  # keeps rare colours, such as the legend's, and is many times faster than the default
+    images = [
+        Image.fromarray(_shrunk(picture, height, round(picture.shape[1] * height / clip.height))).quantize(256, octree)
+        for pictures in _side_by_side(clip, chosen, scale_px)
+        for picture in pictures
+    ]
+    with replacing(path) as part, part.open("wb") as file:
+        hundredths = max(2, round(100 / rate))  # shorter ones are shown slowly by browsers
+        images[0].save(file, format="GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0)
+
+
+def _side_by_side(clip: Clip, indices: range, scale_px: float) -> Any:
+    """Yield batches (n, H, 2 W, 3): frames at the left, their flow at the right, with a legend in its corner."""
+    legend, opaque = _legend(clip.height, clip.width, scale_px)
+    for start in range(0, len(indices), _AT_ONCE):
+        chosen = indices[start : start + _AT_ONCE]
+        flow = flow_to_colour(_decoded(clip, clip.flow(chosen[0], chosen[-1] + 1)), scale_px=scale_px)
+        flow[:, opaque] = legend[opaque]
+        yield np.concatenate([clip.frames(chosen), flow], axis=2)
+
+
+def _legend(height: int, width: int, scale_px: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Draw a small colour wheel and its scale in the lower right corner of a picture; return it, and where it is."""
+    from PIL import Image, ImageDraw
+
+    picture, mask = Image.new("RGB", (width, height), "white"), Image.new("1", (width, height))
+    radius = height // 14
+    text, font = f"{scale_px:g} px", _font(max(10, radius * 2 // 3))
+    draw = ImageDraw.Draw(picture)
+    room = int(draw.textlength(text, font=font)) + 3 * radius + 8
+    if height >= _LEGEND_FROM_PX and width >= 2 * room:
+        x, y = width - radius - 4, height - radius - 4
+        box = (width - room, y - radius - 3, width - 1, height - 1)
+        ImageDraw.Draw(mask).rectangle(box, fill=1)
+        draw.rectangle(box, outline=_RULE, fill="white")
+        draw.text((x - radius - 6, y), text, fill="black", font=font, anchor="rm")
+        picture.paste(Image.fromarray(wheel_picture(radius)), (x - radius, y - radius))
+    return np.array(picture), np.array(mask)
+
+
+def _decoded(clip: Clip, q: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return flow in px/frame, with byte 128 as exactly no motion, so that it is drawn white."""
+    return component_px(Quantiser.from_dict(clip.quantiser)).astype(np.float32)[q]
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return up to `most` of 0..count-1, spread evenly, in the middles of as many equal parts."""
+    num = min(count, most)
+    return [(2 * k + 1) * count // (2 * num) for k in range(num)]
+
+
+def _shrunk(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    import cv2
+
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    import cv2
+
+    good, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert good
+    return bytes(encoded)
+
+
+def _font(size: int) -> Any:
+    """Return matplotlib's own font, which is there wherever matplotlib is."""
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+def _printable(text: str, *, ascii_only: bool = False) -> str:
+    """Return text with what cannot be drawn escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode("ascii", "backslashreplace").decode() if ascii_only else shown

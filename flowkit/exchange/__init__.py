@@ -1,0 +1,1 @@
+"""Trees and tars of other tools, in and out."""

@@ -1,0 +1,260 @@
+"""Write the clips of a data root as trees of images, in the layouts of the field's other tools.
+
+Frames are the stored JPEGs, byte for byte. Flow is the stored bytes: PNGs lose nothing; JPEGs of quality 95 are what the
+tools themselves write, and what was stored as JPEG stays the same JPEG.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
+from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import root_settings
+from flowkit.errors import FlowkitError, ManifestError, ParameterError
+from flowkit.exchange.export_tars import TarExport
+from flowkit.exchange.flow_images import FlowEncoder, Labelled
+from flowkit.exchange.layouts import LAYOUTS, RECORD_NAME, SUFFIX, ExportRecord, FlowImages, TreeLayout, folder_name, read_record
+from flowkit.files import naming, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from flowkit.shards.reader import Clip
+    from flowkit.shards.schema import ClipAttributes
+
+MappingChoice = Literal["keep", "paper", "symmetric"]
+
+_PART_FOLDER = ".part"  # where a video's images are written before they take their place
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did.
+
+    Parameters
+    ----------
+    num_done, num_skipped : int
+        Videos written now; there already.
+    failed : tuple of (str, str)
+        Videos that could not be exported, and why.
+    num_bytes : int
+        Written now.
+    mean_error_px, max_error_px : float
+        How far the flow in the images is from the flow in the clips, measured on one field of each video written now.
+    """
+
+    num_done: int
+    num_skipped: int
+    failed: tuple[tuple[str, str], ...]
+    num_bytes: int
+    mean_error_px: float
+    max_error_px: float
+
+
+def export(
+    root: Path,
+    output: Path,
+    *,
+    layout: str,
+    flow: FlowImages = "jpeg",
+    mapping: MappingChoice = "keep",
+    split: int | None = None,
+    shard_bytes: int = 1 << 30,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ExportReport:
+    """Export a data root.
+
+    Parameters
+    ----------
+    root : Path
+    output : Path
+        A new or empty folder, or one that the same export was begun in, which is then finished.
+    layout : {"rawframes", "gpu_flow", "denseflow", "webdataset"}
+    flow : {"jpeg", "png"}
+    mapping : {"keep", "paper", "symmetric"}
+        The quantiser's mapping of the images. The other tools write ``paper``; keeping ``symmetric`` loses nothing, and networks
+        that subtract 128 see no difference but a factor of 254/255.
+    split : int, optional
+        Export only a split's videos, with lists of its train and test videos. By default all videos.
+    shard_bytes : int
+        Size at which a WebDataset tar ends.
+    on_progress : callable, optional
+        Told (videos done, videos in all).
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    ManifestError
+        If the root is none, has no such split or no clips.
+    ParameterError
+        If the output folder holds something else.
+    OSError
+        If it cannot be written.
+    """
+    dataset = Dataset.open(root)
+    settings = root_settings(root)
+    assert settings is not None  # Dataset.open has seen dataset.json
+    if mapping != "keep":
+        settings = replace(settings, quantiser=replace(settings.quantiser, mapping=mapping))
+    stored = find_clips(root)
+    videos, classes = _videos(dataset, stored, split)
+    if not videos:
+        raise ManifestError(f"{str(root)!r} holds no clip to export: run `flowkit extract VIDEOS` first")
+    record = ExportRecord(layout, flow, settings, split)
+    before = _open_output(output, record)
+    missing = [(video.video_id, "is in the split, but in no clip file or shard") for video in videos if video.video_id not in stored.paths]
+    videos = [video for video in videos if video.video_id in stored.paths]
+    encoder = FlowEncoder(flow, settings.quantiser)
+    tell = on_progress or (lambda done, total: None)
+    with ClipSource(stored) as source:
+        writer: _TreeExport | TarExport
+        if layout in LAYOUTS:
+            writer = _TreeExport(output, LAYOUTS[layout], encoder, before.videos or {})
+        else:
+            writer = TarExport(output, encoder, shard_bytes, redo=frozenset(before.failed or {}))
+        writer.write(videos, source, tell)
+    failed = (*writer.failed, *missing)
+    _write_lists(output, layout, videos, classes, writer.exported, split)
+    replace(record, complete=True, videos=dict(writer.exported), failed=dict(failed)).write(output)
+    return ExportReport(writer.num_done, writer.num_skipped, failed, writer.num_bytes, encoder.mean_error_px, encoder.max_error_px)
+
+
+def _videos(dataset: Dataset, stored: StoredClips, number: int | None) -> tuple[list[Labelled], tuple[str, ...]]:
+    """Return the videos to export, sorted by id, and the classes in order of label."""
+    if number is not None:
+        split = dataset.split(number)
+        halves = (("train", split.train), ("test", split.test))
+        found = [Labelled(record.video_id, record.label, subset) for subset, half in halves for record in half]
+        return sorted(found, key=lambda video: video.video_id), split.classes
+    classes = sorted({folder for video_id in stored.paths if (folder := video_id.rpartition("/")[0])})
+    label = {name: k for k, name in enumerate(classes)}
+    return [Labelled(video_id, label.get(video_id.rpartition("/")[0], -1), "all") for video_id in stored.paths], tuple(classes)
+
+
+def _open_output(output: Path, record: ExportRecord) -> ExportRecord:
+    """Make the output folder, or take up an export that was begun in it; return the record that was there."""
+    if output.is_dir() and any(output.iterdir()):
+        before = read_record(output)
+        if before is None:
+            raise ParameterError(f"{str(output)!r} is not empty and no export of flowkit (it has no {RECORD_NAME}); choose another folder")
+        if not record.same_export(before):
+            raise ParameterError(f"{str(output)!r} holds an export with other options or of another data root; choose another folder")
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        before = record
+    if (output / _PART_FOLDER).is_symlink():
+        raise ParameterError(f"{str(output / _PART_FOLDER)!r} is a link; choose another folder")
+    shutil.rmtree(output / _PART_FOLDER, ignore_errors=True)
+    replace(before, complete=False).write(output)
+    return before
+
+
+class _TreeExport:
+    """Writes videos as folders of images."""
+
+    def __init__(self, output: Path, layout: TreeLayout, encoder: FlowEncoder, before: dict[str, ClipAttributes]) -> None:
+        self.output, self.layout, self.encoder, self.before = output, layout, encoder, before
+        self.num_done, self.num_skipped, self.num_bytes = 0, 0, 0
+        self.failed: list[tuple[str, str]] = []
+        self.exported: dict[str, ClipAttributes] = {}
+
+    def write(self, videos: Sequence[Labelled], source: ClipSource, tell: Callable[[int, int], None]) -> None:
+        """Write every video that is not there yet."""
+        try:
+            for k, video in enumerate(videos, start=1):
+                self._write_if_missing(video, source)
+                tell(k, len(videos))
+        finally:  # on a full disk too, where every byte counts
+            shutil.rmtree(self.output / _PART_FOLDER, ignore_errors=True)
+
+    def _write_if_missing(self, video: Labelled, source: ClipSource) -> None:
+        folder = folder_name(video.video_id)
+        try:
+            clip = source.clip(video.video_id)
+        except (FlowkitError, OSError) as error:
+            self.failed.append((video.video_id, str(error)))
+            return
+        try:
+            if self._is_there(clip, folder):
+                self.num_skipped += 1
+            else:
+                self.num_bytes += self._write_video(clip, folder)
+                self.num_done += 1
+            self.exported[folder] = clip.attributes
+        except FlowkitError as error:
+            self.failed.append((video.video_id, str(error)))
+
+    def _is_there(self, clip: Clip, folder: str) -> bool:
+        """Whether a video's images are all there, and of this version of it: by the record, or else by its first frame."""
+        first = self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")
+        if not first.exists():
+            return False
+        if folder in self.before:
+            return self.before[folder] == clip.attributes
+        return first.read_bytes() == clip.encoded_frames(0, 1)[0]
+
+    def _folder(self, what: Literal["frames", "u", "v"], folder: str) -> Path:
+        place: tuple[str, str] = getattr(self.layout, what)
+        return self.output / place[0] / folder
+
+    def _write_video(self, clip: Clip, folder: str) -> int:
+        """Write a video's images aside, then give them their names, the first frame last: with it, all are there."""
+        layout, part = self.layout, self.output / _PART_FOLDER
+        shutil.rmtree(part, ignore_errors=True)
+        suffix, num_bytes = SUFFIX[self.encoder.flow], 0
+        for top, _ in (layout.frames, layout.u, layout.v):
+            (part / top).mkdir(parents=True, exist_ok=True)
+
+        def put(place: tuple[str, str], index: int, data: bytes, suffix: str) -> int:
+            path = part / place[0] / layout.image_name(place[1], index, suffix)
+            with naming(path):
+                path.write_bytes(data)
+            return len(data)
+
+        for k, (u, v) in enumerate(self.encoder.pairs(clip)):
+            num_bytes += put(layout.u, k, u, suffix) + put(layout.v, k, v, suffix)
+        for k in range(clip.num_frames):
+            num_bytes += put(layout.frames, k, clip.encoded_frames(k, k + 1)[0], ".jpg")
+        first = layout.image_name(layout.frames[1], 0, ".jpg")
+        for top in dict.fromkeys((layout.frames[0], layout.u[0], layout.v[0])):  # an older version goes, its first frame before all
+            final = self.output / top / folder
+            final.mkdir(parents=True, exist_ok=True)
+            old = [path for path in final.iterdir() if path.is_file()]
+            for path in sorted(old, key=lambda path: (path.name != first, path.name)):
+                path.unlink()
+        for top in dict.fromkeys((layout.u[0], layout.v[0], layout.frames[0])):
+            final = self.output / top / folder
+            for path in sorted((part / top).iterdir(), key=lambda path: (path.name == first, path.name)):
+                os.replace(path, final / path.name)
+        return num_bytes
+
+
+def _write_lists(
+    output: Path, layout: str, videos: Iterable[Labelled], classes: Sequence[str], exported: dict[str, ClipAttributes], split: int | None
+) -> None:
+    """Write the class names, and lists as mmaction2's RawframeDataset reads them: ``folder num_images label``."""
+    if classes:
+        write_atomically(
+            output / "classes.txt",
+            "".join(name.encode("unicode_escape").decode() + "\n" if not name.isprintable() else name + "\n" for name in classes),
+        )
+    if layout not in LAYOUTS:
+        return
+    lines: dict[str, list[tuple[str, int, int]]] = {}
+    for video in videos:
+        folder = folder_name(video.video_id)
+        if video.label >= 0 and folder in exported:
+            lines.setdefault(video.subset, []).append((folder, exported[folder].num_frames, video.label))
+    for subset, rows in lines.items():
+        name = subset if split is None else f"{subset}_split_{split}"
+        for modality, fewer in (("rgb", 0), ("flow", 1)):
+            text = "".join(f"{folder} {num_frames - fewer} {label}\n" for folder, num_frames, label in rows)
+            write_atomically(output / f"{name}_{modality}.txt", text)

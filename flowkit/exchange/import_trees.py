@@ -1,0 +1,425 @@
+"""Take trees of flow images that other tools wrote into a data root: one clip file a video, the JPEGs' bytes kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from flowkit.dataset.list_files import ListEntry, read_lists, split_numbers
+from flowkit.dataset.root import check_apart, clip_path, open_root, root_settings
+from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
+from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
+from flowkit.exchange.foreign_trees import ImageRun, TreeVideo, align, find_videos, read_image, read_runs
+from flowkit.exchange.layouts import LAYOUTS, ExportRecord, read_record
+from flowkit.extraction.results import IndexWriter, VideoResult
+from flowkit.files import write_atomically
+from flowkit.quantise import Quantiser
+from flowkit.shards.schema import ClipAttributes
+from flowkit.shards.writer import ClipWriter
+from flowkit.video.ids import folded
+from flowkit.workers.processes import Outcome, StopRequest, num_cores, run_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from flowkit.workers.processes import TaskBoard
+
+# What the tools clip flow at unless told otherwise: gpu_flow's clipFlow, denseflow's and dense_flow's --bound.
+DEFAULT_BOUND_PX: dict[ForeignTool, float] = {"gpu_flow": 20.0, "denseflow": 32.0, "dense_flow": 15.0}
+Trim = Literal["none", "first", "last"]
+
+_AT_ONCE = 64  # images in memory
+_TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": "denseflow", "denseflow": "denseflow"}
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """How a tree is to be read.
+
+    Parameters
+    ----------
+    tool : {"gpu_flow", "denseflow", "dense_flow"}, optional
+        Needed unless flowkit exported the tree.
+    bound_px : float, optional
+        The displacement, px/frame, that bytes 0 and 255 stand for. Needed unless flowkit exported the tree.
+    trim : {"none", "first", "last"}
+        At which end frames or flow fields too many are dropped.
+    frame_rate : Fraction
+        Of the videos; 0 if it is not known.
+    codec : {"zstd", "gzip", "none"}
+        Of flow that comes as PNGs. JPEGs are kept.
+
+    Raises
+    ------
+    ParameterError
+        If the bound is out of a quantiser's range.
+    """
+
+    tool: ForeignTool | None = None
+    bound_px: float | None = None
+    trim: Trim = "none"
+    frame_rate: Fraction = Fraction(0)
+    codec: Codec = "zstd"
+
+    def __post_init__(self) -> None:
+        if self.bound_px is not None:
+            Quantiser(self.bound_px, "paper")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The outcome of an import; saved as ``import-report.json``.
+
+    Parameters
+    ----------
+    done, skipped, failed : tuple of VideoResult
+        Written now; there already; without a clip, with the reason. `error` of a video that was written says what was
+        dropped of it.
+    num_without_class : int
+        Videos that lie in no folder and in no list.
+    pending : int
+        Videos not done when the run was stopped.
+    seconds : float
+    """
+
+    done: tuple[VideoResult, ...]
+    skipped: tuple[VideoResult, ...]
+    failed: tuple[VideoResult, ...]
+    num_without_class: int = 0
+    pending: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as built-in types."""
+        lists = {"done": self.done, "skipped": self.skipped, "failed": self.failed}
+        return {
+            "format": "flowkit-import-report",
+            "format_version": 1,
+            "counts": {**{name: len(results) for name, results in lists.items()}, "pending": self.pending},
+            "num_without_class": self.num_without_class,
+            "seconds": round(self.seconds, 3),
+            **{name: [asdict(result) for result in results] for name, results in lists.items()},
+        }
+
+
+@dataclass(frozen=True)
+class ImportJob:
+    """One video to import, in a worker process."""
+
+    video: TreeVideo
+    tool: ForeignTool
+    settings: ExtractSettings
+    clip_path: str
+    trim: Trim
+    frame_rate: str
+    known: ClipAttributes | None  # what an export's record says of it
+
+
+def import_tree(
+    tree: Path,
+    root: Path,
+    *,
+    settings: ImportSettings,
+    frames: Path | None = None,
+    lists: Path | None = None,
+    jobs: int | None = None,
+    stop: StopRequest | None = None,
+    on_progress: Callable[[int, int, int], None] | None = None,
+) -> ImportReport:
+    """Import every video of a tree that is not in the data root yet.
+
+    Parameters
+    ----------
+    tree : Path
+        See `flowkit.exchange.foreign_trees.find_videos`; or a folder that `flowkit.exchange.export_trees.export` wrote.
+    root : Path
+        The data root, made if need be. All its clips must come from the same tool with the same bound.
+    settings : ImportSettings
+    frames : Path, optional
+        Where the frames are, if not where they are searched.
+    lists : Path, optional
+        Split lists that give videos their class, and flat trees their ids: a folder or a CSV file, as `pack` reads them.
+    jobs : int, optional
+        Processes; 1 works in this one. By default one per core.
+    stop : StopRequest, optional
+        Ends the run in good order once requested.
+    on_progress : callable, optional
+        Told (videos done, videos in all, failed).
+
+    Returns
+    -------
+    ImportReport
+
+    Raises
+    ------
+    ParameterError
+        If the tool or bound is missing or contradicts the tree's record, or the root was made with other settings.
+    ManifestError
+        If no video is found, or two would have the same id.
+    """
+    from flowkit.dataset.packing import packed_video_ids
+
+    started = time.monotonic()
+    record = read_record(tree)
+    tool = _tool(settings, record, tree)
+    videos = find_videos(tree, tool, frames=frames, record=record)
+    if record is not None:
+        videos = _recorded(videos, record)
+    elif lists is not None:
+        videos = _listed(videos, lists)
+    _check_different(videos)
+    check_apart(root, (video.video_id for video in videos if not video.fault))
+    root_has = _root_settings(videos, tool, settings, record)
+    open_root(root, tree, root_has)
+    packed = packed_video_ids(root) if root_settings(root) is not None else {}
+
+    todo: deque[ImportJob] = deque()
+    done: list[VideoResult] = []
+    skipped, failed = [], []
+    rate = f"{settings.frame_rate.numerator}/{settings.frame_rate.denominator}"
+    for video in videos:
+        path = clip_path(root, video.video_id)
+        if video.fault:
+            failed.append(VideoResult(video.folder, "failed", 0, 0, error=video.fault))
+        elif video.video_id in packed or path.is_file():
+            skipped.append(VideoResult(video.video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
+        else:
+            known = (record.videos or {}).get(video.folder) if record is not None else None
+            todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known))
+    num_todo, num_settled = len(todo), 0
+    index = IndexWriter(root)
+    try:
+        for outcome in _outcomes(todo, min(jobs or num_cores(), max(num_todo, 1)), stop):
+            result = outcome.result
+            if outcome.crash is not None:
+                result = VideoResult(outcome.task.video.video_id, "failed", 0, 0, error=outcome.crash)
+            if result is None:
+                continue
+            index.append(result)
+            num_settled += 1
+            (done if result.status == "ok" else failed).append(result)
+            if on_progress is not None:
+                on_progress(num_settled, num_todo, len(failed))
+    finally:
+        index.close()
+        report = ImportReport(
+            done=tuple(sorted(done, key=lambda result: result.video_id)),
+            skipped=tuple(skipped),
+            failed=tuple(sorted(failed, key=lambda result: result.video_id)),
+            num_without_class=sum(not video.class_name for video in videos),
+            pending=num_todo - num_settled,
+            seconds=time.monotonic() - started,
+        )
+        write_atomically(root / "import-report.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def _tool(settings: ImportSettings, record: ExportRecord | None, tree: Path) -> ForeignTool:
+    """Resolve which tool's layout a tree has, and check that what was said agrees with its record."""
+    if record is None:
+        if settings.tool is None:
+            raise ParameterError(
+                f"{str(tree)!r} was not exported by flowkit: say which tool wrote it by --tool gpu_flow|denseflow|dense_flow"
+            )
+        if settings.bound_px is None:
+            defaults = ", ".join(f"{name} {bound:g}" for name, bound in DEFAULT_BOUND_PX.items())
+            raise ParameterError(
+                f"the bound that {settings.tool} clipped flow at is not in its images: give it by --bound PX, or --bound default if it was "
+                f"run with its own ({defaults})"
+            )
+        return settings.tool
+    if record.layout not in LAYOUTS:
+        raise ParameterError(f"{str(tree)!r} is a {record.layout} export, which cannot be imported; import the root's trees")
+    if not record.complete:
+        raise ParameterError(f"{str(tree)!r} is an export that was not finished: run that export again first")
+    tool = _TOOL_OF_LAYOUT[record.layout]
+    if settings.tool not in (None, tool):
+        raise ParameterError(f"{str(tree)!r} was exported by flowkit as {record.layout}: leave out --tool {settings.tool}")
+    if settings.bound_px not in (None, record.settings.quantiser.bound):
+        raise ParameterError(f"{str(tree)!r} was exported with bound {record.settings.quantiser.bound:g}, not {settings.bound_px:g}")
+    return tool
+
+
+def _recorded(videos: Iterable[TreeVideo], record: ExportRecord) -> list[TreeVideo]:
+    """Give videos of an exported tree back their ids and classes."""
+    known = record.videos or {}
+    found = []
+    for video in videos:
+        attributes = known.get(video.folder)
+        if attributes is None:
+            found.append(replace(video, fault=video.fault or "is not in the export's record"))
+        else:
+            found.append(replace(video, video_id=attributes.video_id, class_name=attributes.class_name, fault=""))
+    missing = sorted(set(known) - {video.folder for video in videos})
+    nowhere = Path()
+    found += [
+        TreeVideo(known[f].video_id, "", f, nowhere, nowhere, nowhere, fault="is in the export's record, but not there") for f in missing
+    ]
+    return found
+
+
+def _listed(videos: Iterable[TreeVideo], lists: Path) -> list[TreeVideo]:
+    """Give videos the ids and classes that lists have for them: by the whole id, else by its last part if that is in one class."""
+    entries: set[ListEntry] = set()
+    for number in (1,) if lists.is_file() else split_numbers(lists) or (1,):
+        found = read_lists(lists, number)
+        entries.update((*found.train, *found.test, *found.unused))
+    whole = {folded(entry.video_id): entry for entry in entries}
+    last: dict[str, list[ListEntry]] = {}
+    for entry in sorted(whole.values(), key=lambda entry: entry.video_id):
+        last.setdefault(folded(entry.video_id.rpartition("/")[2]), []).append(entry)
+    listed = []
+    for video in videos:
+        known = whole.get(folded(video.video_id))
+        named = last.get(folded(video.video_id), [])
+        if known is None and len(named) == 1:
+            known = named[0]
+        listed.append(video if known is None else replace(video, video_id=known.video_id, class_name=known.class_name))
+    return listed
+
+
+def _check_different(videos: Iterable[TreeVideo]) -> None:
+    seen: dict[str, str] = {}
+    for video in videos:
+        other = seen.setdefault(video.video_id, video.folder)
+        if other != video.folder and not video.fault:
+            raise ManifestError(f"the folders {other!r} and {video.folder!r} would both be video {video.video_id!r}; rename one")
+
+
+def _root_settings(
+    videos: Iterable[TreeVideo], tool: ForeignTool, settings: ImportSettings, record: ExportRecord | None
+) -> ExtractSettings:
+    """Return what the data root records of its clips."""
+    if record is not None:
+        kept: Codec = "jpeg" if record.flow == "jpeg" else "zstd" if record.settings.codec == "jpeg" else record.settings.codec
+        return replace(record.settings, codec=kept)
+    assert settings.bound_px is not None
+    quantiser = Quantiser(settings.bound_px, "paper")
+    codec: Codec = "jpeg"
+    for video in videos:
+        try:
+            codec = settings.codec if read_runs(video, tool)[1].is_png else "jpeg"
+            break
+        except ShardFormatError:
+            continue
+    return ExtractSettings(preset="imported", solver=tool, quantiser=quantiser, short_side=0, codec=codec)
+
+
+def _outcomes(todo: deque[ImportJob], jobs: int, stop: StopRequest | None) -> Iterable[Outcome[ImportJob, VideoResult | None]]:
+    if jobs > 1:
+        yield from run_tasks(import_task, todo, jobs=jobs, stop=stop)
+        return
+    while todo and not (stop is not None and stop.requested()):
+        job = todo.popleft()
+        yield Outcome(job, import_video(job))
+
+
+def import_task(job: ImportJob, board: TaskBoard, slot: int) -> VideoResult | None:
+    """Import one video in a worker process; None if the run is being stopped."""
+    return None if board.stopping else import_video(job)
+
+
+def import_video(job: ImportJob) -> VideoResult:
+    """Import one video; whatever is wrong with its images is a result, not an exception.
+
+    Raises
+    ------
+    OSError
+        If the clip cannot be written.
+    """
+    started = time.monotonic()
+    try:
+        runs = read_runs(job.video, job.tool)
+        *aligned, dropped = align(*runs, job.tool, trim=job.trim)
+        frames, u, v = aligned
+        num_source_bytes, num_clip_bytes = _write_clip(job, frames, u, v)
+    except FlowkitError as error:
+        return VideoResult(job.video.video_id, "failed", 0, 0, seconds=time.monotonic() - started, error=str(error))
+    seconds = time.monotonic() - started
+    num_frames = len(frames.paths)
+    return VideoResult(job.video.video_id, "ok", num_source_bytes, 0, num_frames, clip_bytes=num_clip_bytes, seconds=seconds, error=dropped)
+
+
+def _write_clip(job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun) -> tuple[int, int]:
+    """Write a video's clip file; return the bytes read and written."""
+    codec = job.settings.codec
+    if u.is_png == (codec == "jpeg") or u.is_png != v.is_png:
+        kinds = f"{u.paths[0].suffix} and {v.paths[0].suffix}"
+        raise ShardFormatError(f"flow images are {kinds}, where the data root has codec {codec}; import them into another root")
+    _, (height, width) = read_image(u.paths[0])
+    with ClipWriter(Path(job.clip_path), codec=codec, height=height, width=width) as writer:
+        num_bytes = 0
+        for start in range(0, len(frames.paths), _AT_ONCE):
+            images = _read_images(frames.paths[start : start + _AT_ONCE], height, width)
+            num_bytes += sum(map(len, images))
+            if frames.is_png:
+                writer.append_frames(np.stack([_pixels(image, height, width, channels=3) for image in images]))
+            else:
+                writer.append_encoded_frames(images)
+        planes = [path for pair in zip(u.paths, v.paths, strict=True) for path in pair]
+        for start in range(0, len(planes), _AT_ONCE):  # an even number: pairs stay together
+            images = _read_images(planes[start : start + _AT_ONCE], height, width)
+            num_bytes += sum(map(len, images))
+            if u.is_png:
+                pixels = np.stack([_pixels(image, height, width, channels=1) for image in images])
+                writer.append_flow(pixels.reshape(-1, 2, height, width))
+            else:
+                writer.append_encoded_flow(images)
+        return num_bytes, writer.finish(_attributes(job, len(frames.paths)))
+
+
+def _read_images(paths: Sequence[Path], height: int, width: int) -> list[bytes]:
+    images = []
+    for path in paths:
+        data, size = read_image(path)
+        if size != (height, width):
+            raise ShardFormatError(
+                f"{path.parent.name}/{path.name} is of {size[1]}x{size[0]} px, the first flow image of {width}x{height} px; "
+                "frames and flow must have one size, since flow is in px of that size"
+            )
+        images.append(data)
+    return images
+
+
+def _pixels(data: bytes, height: int, width: int, *, channels: int) -> NDArray[np.uint8]:
+    """Decode a PNG of 8 bits to (H, W) grey or (H, W, 3) RGB."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint8 or image.shape[:2] != (height, width):
+        raise ShardFormatError("has a PNG that cannot be decoded, or not of 8 bits")
+    found = 1 if image.ndim == 2 else image.shape[2]
+    if found != channels:
+        raise ShardFormatError(f"has a PNG of {found} channels where {channels} are due")
+    return np.asarray(image if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _attributes(job: ImportJob, num_frames: int) -> ClipAttributes:
+    settings = job.settings
+    if job.known is not None:
+        if job.known.num_frames != num_frames:
+            raise ShardFormatError(f"has {num_frames} frames; the export's record says {job.known.num_frames}")
+        return replace(job.known, codec=settings.codec, quantiser=settings.quantiser.to_dict())
+    return ClipAttributes(
+        video_id=job.video.video_id,
+        class_name=job.video.class_name,
+        source_name=job.video.folder.rpartition("/")[2],
+        source_sha256="",
+        frame_rate=job.frame_rate,
+        num_frames=num_frames,
+        header_frames=0,
+        decode_errors=0,
+        codec=settings.codec,
+        quantiser=settings.quantiser.to_dict(),
+        tvl1=settings.stored_tvl1(),
+        solver=settings.solver,
+    )

@@ -1,0 +1,177 @@
+"""Some frames and flow fields of a video, straight from its file, byte for byte as its clip would hold them.
+
+For looking at a video that is not in a data set, such as classifying it. The video is decoded twice: once to count its frames,
+since a header may be wrong, and once to keep those that are asked for. So memory does not grow with the video's length, and only
+the flow that is asked for is solved, each field once.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from flowkit.errors import VideoDecodeError
+from flowkit.extraction.results import VideoResult, with_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flowkit.dataset.settings import ExtractSettings
+
+PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
+
+
+def count_frames(path: Path, *, short_side: int, on_frames: Callable[[int], None] | None = None) -> VideoResult:
+    """Decode a whole video and return what `flowkit extract` would report of it.
+
+    Parameters
+    ----------
+    path : Path
+    short_side : int, px
+        Of the frames; a size that cannot be made is found here.
+    on_frames : callable, optional
+        Told how many frames there are so far, now and then.
+
+    Returns
+    -------
+    VideoResult
+        With the path as `video_id`; its status is ``ok``, ``damaged``, ``short`` or ``undecodable``.
+    """
+    from flowkit.video.decode import probe, read_frames
+
+    num_frames = decode_errors = header_frames = 0
+    try:
+        header_frames = probe(path).header_frames
+        for batch in read_frames(path, short_side=short_side):
+            num_frames, decode_errors = batch.start + len(batch.frames), batch.decode_errors
+            if on_frames is not None:
+                on_frames(num_frames)
+    except VideoDecodeError as error:
+        return VideoResult(str(path), "undecodable", 0, 0, error=str(error))
+    return with_status(VideoResult(str(path), "ok", 0, 0, num_frames, header_frames, decode_errors))
+
+
+def read_sample(
+    path: Path,
+    *,
+    frames: Sequence[int],
+    fields: Sequence[int],
+    settings: ExtractSettings,
+    device_index: int = 0,
+    num_threads: int = 1,
+    on_field: Callable[[int], None] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return some frames and quantised flow fields of a video, as its clip would give them back.
+
+    Parameters
+    ----------
+    path : Path
+    frames, fields : sequence of int
+        Increasing indices, at least one of each; field k leads from frame k to k + 1.
+    settings : ExtractSettings
+        How clips are made: the size, TV-L1's parameters and solver, the quantiser, the codec.
+    device_index : int
+        Which GPU, with the cuda solver.
+    num_threads : int
+        Of the CPU's solvers, each of which solves some fields on its own.
+    on_field : callable, optional
+        Told how many flow fields are solved, now and then.
+
+    Returns
+    -------
+    frames : uint8 array, shape (n, H, W, 3), RGB
+        After the JPEG compression that a clip's frames go through.
+    fields : uint8 array, shape (m, 2, H, W)
+
+    Raises
+    ------
+    VideoDecodeError
+        If the video cannot be decoded, or has less frames than are asked for.
+    DeviceError
+        If the device of the solver is not to be had.
+    """
+    import numpy as np
+
+    from flowkit.flow import to_grey
+    from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
+    from flowkit.video.decode import read_frames
+
+    first = np.asarray(fields, np.int64)
+    needed = np.union1d(first, first + 1)  # the frames whose grey values are needed
+    chosen = np.asarray(frames, np.int64)
+    last = max(needed[-1], chosen[-1])
+    images: list[NDArray[np.uint8]] = []
+    greys: list[NDArray[np.uint8]] = []
+    for batch in read_frames(path, short_side=settings.short_side):
+        stop = batch.start + len(batch.frames)
+        for index in chosen[(chosen >= batch.start) & (chosen < stop)] - batch.start:
+            image = np.empty_like(batch.frames[index])
+            decode_jpeg(encode_jpeg(batch.frames[index]), image)
+            images.append(image)
+        inside = needed[(needed >= batch.start) & (needed < stop)] - batch.start
+        greys.extend(to_grey(batch.frames[inside]))
+        if stop > last:
+            break
+    if len(images) < len(chosen) or len(greys) < len(needed):
+        raise VideoDecodeError(f"{str(path)!r} has less than {last + 1} frames; was it changed while it was read?")
+    pairs = np.stack([np.searchsorted(needed, first), np.searchsorted(needed, first + 1)], axis=1)
+    if settings.solver == "cuda":
+        q = _solved_on_gpu(np.stack(greys), pairs, settings, device_index)
+    else:
+        pieces = []
+        for piece in _solved_on_cpu(np.stack(greys), pairs, settings, num_threads):
+            pieces.append(piece)
+            if on_field is not None:
+                on_field(sum(map(len, pieces)))
+        q = np.concatenate(pieces)
+    if settings.codec == "jpeg":
+        for plane in q.reshape(-1, *q.shape[2:]):
+            decode_jpeg(encode_jpeg(plane), plane)
+    return np.stack(images), q
+
+
+def _solved_on_gpu(greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings: ExtractSettings, device_index: int) -> NDArray[np.uint8]:
+    """Return the quantised flow of pairs (m, 2) of grey frames (n, H, W): uint8 (m, 2, H, W)."""
+    from flowkit.flow.cuda.solver import MAX_PAIRS, CudaSolver
+
+    height, width = greys.shape[1:]
+    quantiser = settings.quantiser
+    with CudaSolver(
+        height,
+        width,
+        settings.tvl1,
+        device_index=device_index,
+        bound=quantiser.bound,
+        mapping=quantiser.mapping,
+        max_pairs=min(len(pairs), MAX_PAIRS),
+    ) as solver:
+        return solver.solve(greys, pairs)
+
+
+def _solved_on_cpu(
+    greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings: ExtractSettings, num_threads: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the quantised flow of increasing pairs (m, 2) of neighbours among grey frames (n, H, W), in pieces, in order."""
+    from flowkit.flow import compute_flow, warm_up
+
+    mode = "fast" if settings.solver == "fast" else "strict"
+
+    def solve(run: NDArray[np.int64]) -> NDArray[np.uint8]:
+        flow = compute_flow(greys[run[0, 0] : run[-1, 1] + 1], params=settings.tvl1, mode=mode)
+        return settings.quantiser.encode(flow)
+
+    warm_up(mode)  # in one thread: the others would compile the same again
+    with ThreadPoolExecutor(num_threads) as threads:
+        yield from threads.map(solve, _runs(pairs))
+
+
+def _runs(pairs: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Cut pairs of neighbours into runs in which each begins where the one before ends, of at most `PAIRS_AT_ONCE`."""
+    import numpy as np
+
+    runs = np.split(pairs, np.flatnonzero(np.diff(pairs[:, 0]) != 1) + 1)
+    return [run[at : at + PAIRS_AT_ONCE] for run in runs for at in range(0, len(run), PAIRS_AT_ONCE)]

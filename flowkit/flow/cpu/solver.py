@@ -1,0 +1,221 @@
+"""TV-L1 on one CPU core: the pyramid, the warps and the outer loop around the compiled inner loop of `kernels`.
+
+The algorithm is that of OpenCV's ``DualTVL1OpticalFlow`` [1]_. In mode ``strict`` the result equals that of the installed
+OpenCV bit for bit: the inner loop keeps its order of float operations, resizing is OpenCV's own, the median rounds nothing,
+and the warp is OpenCV's or has been found equal to it. Mode ``fast`` does the same steps with estimates instead of exact
+divisions and roots; it differs by less than two versions of OpenCV do.
+
+A solver works on one core. OpenCV's own threads help little here and fight with one another when there is a process per
+core; how many they are is a setting of the process and so its owner's choice: call ``cv2.setNumThreads(1)`` in workers.
+
+References
+----------
+.. [1] Sanchez, Meinhardt-Llopis, Facciolo, "TV-L1 optical flow estimation", IPOL 2013, doi:10.5201/ipol.2013.26
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from flowkit.errors import ParameterError
+from flowkit.flow.cpu.fields import PAD, STATES, U, V, clear_states, images, make_fields, plane_size, row_stride
+from flowkit.flow.cpu.kernels import iterate_fast, iterate_strict
+from flowkit.flow.cpu.median import SCRATCH_ROWS, median_5x5
+from flowkit.flow.cpu.warp import OpenCVWarp, OwnWarp, Warp, own_warp_is_exact
+from flowkit.flow.params import MODES, TVL1Params
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SMALLEST_SIDE_PX = 16
+LARGEST_STRICT_SIDE_PX = 32_766  # of what OpenCV warps
+
+FloatImage = NDArray[np.float32]
+Grey = NDArray[np.uint8] | NDArray[np.float32]
+Pyramid = list[NDArray[np.float32]]  # flat, finest first, with 16 values more than pixels (kernels read them)
+
+
+class CpuSolver:
+    """Flow between frames of one size; owns its buffers and keeps the last frame's pyramid for the next pair.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the frames, at least 16 px a side; in mode ``strict`` at most 32,766.
+    params : TVL1Params, optional
+    mode : {"strict", "fast"}
+        ``strict``: bit-equal to the installed OpenCV. ``fast``: exact operations replaced by estimates.
+
+    Attributes
+    ----------
+    iterations : int
+        Inner iterations of the last pair, over all levels and warps.
+    pixel_iterations : int
+        The same, each times the pixels of its level: what the time goes with.
+
+    Raises
+    ------
+    ParameterError
+        If the size or the mode is not one of the above.
+    """
+
+    def __init__(self, height: int, width: int, params: TVL1Params | None = None, mode: str = "strict") -> None:
+        if mode not in MODES:
+            raise ParameterError(f"unknown TV-L1 mode {mode!r}; choose one of {', '.join(MODES)}")
+        if min(height, width) < SMALLEST_SIDE_PX:
+            raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px a side, got {width}x{height}")
+        if mode == "strict" and max(height, width) > LARGEST_STRICT_SIDE_PX:
+            raise ParameterError(
+                f"mode strict needs OpenCV, which warps {LARGEST_STRICT_SIDE_PX} px a side at most, got {width}x{height}; use mode fast"
+            )
+        self.params = params or TVL1Params()
+        self.mode = mode
+        self._iterate = iterate_strict if mode == "strict" else iterate_fast
+        self.iterations = 0
+        self.pixel_iterations = 0
+        self._sizes = _pyramid_sizes(height, width, self.params)
+        self._pyramids: tuple[Pyramid, ...] = tuple(  # of the last two frames
+            [np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2)
+        )
+        self._frames_seen = 0
+        # One level is solved at a time, so the levels share their buffers, made for the largest.
+        self._fields = make_fields(height, width)
+        self._median_scratch = np.zeros(SCRATCH_ROWS * (row_stride(width) + 2 * PAD), np.float32)
+        own_warp = mode == "fast" or all(own_warp_is_exact(*size) for size in self._sizes)
+        self._warp: Warp = OwnWarp(height, width) if own_warp else OpenCVWarp(height, width)
+
+    def solve(self, first: Grey, second: Grey) -> FloatImage:
+        """Return the flow from `first` to `second`, float32 (2, H, W) in px: u to the right, v downwards.
+
+        Frames are (H, W), uint8, or float32 of range 0..1. The solver forgets the frames it saw before.
+        """
+        self.forget()
+        flow: FloatImage = self.flows((first, second))[0]
+        return flow
+
+    def flows(self, frames: Iterable[Grey]) -> FloatImage:
+        """Return the flows between consecutive frames, going on from the last frame of the call before.
+
+        Parameters
+        ----------
+        frames : uint8 or float32 array, shape (T, H, W)
+            Grey frames; float32 of range 0..1.
+
+        Returns
+        -------
+        flow : float32 array, px/frame
+            Of shape (T - 1, 2, H, W) in the first call or after `forget`, then (T, 2, H, W). However the frames of a
+            video are divided into calls, the flows are the same bytes.
+        """
+        flows = [flow for frame in frames if (flow := self._next(frame)) is not None]
+        return np.stack(flows) if flows else np.empty((0, 2, *self._sizes[0]), np.float32)
+
+    def forget(self) -> None:
+        """Start anew: the next frame is the first of a video."""
+        self._frames_seen = 0
+
+    def _next(self, frame: Grey) -> FloatImage | None:
+        self._check(frame)
+        first, second = self._pyramids if self._frames_seen % 2 else self._pyramids[::-1]
+        self._fill(second, frame)
+        self._frames_seen += 1
+        return self._solve(first, second) if self._frames_seen > 1 else None
+
+    def _check(self, frame: Grey) -> None:
+        if frame.shape != self._sizes[0]:
+            raise ParameterError(f"this solver is for grey frames of shape {self._sizes[0]}, got {frame.shape}")
+        if frame.dtype == np.float32:
+            if not np.isfinite(frame).all():
+                raise ParameterError("a float32 frame holds NaN or infinity")
+        elif frame.dtype != np.uint8:
+            raise ParameterError(f"frames must be uint8, or float32 of range 0..1, got {frame.dtype}")
+
+    def _fill(self, pyramid: Pyramid, frame: Grey) -> None:
+        """Set the frame at every scale, range 0..255."""
+        images = [self._image(flat, scale) for scale, flat in enumerate(pyramid)]
+        if frame.dtype == np.uint8:
+            images[0][:] = frame
+        else:
+            np.multiply(frame, np.float32(255), out=images[0])
+        step = self.params.scale_step
+        for finer, coarser in pairwise(images):  # by factor, not by size: the sampling step is then exactly 1 / step
+            cv2.resize(finer, None, dst=coarser, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+
+    def _image(self, flat: NDArray[np.float32], scale: int) -> FloatImage:
+        height, width = self._sizes[scale]
+        return flat[: height * width].reshape(height, width)
+
+    def _solve(self, first: Pyramid, second: Pyramid) -> FloatImage:
+        """Coarse to fine; the flow of a level, enlarged, is where the next one starts."""
+        self.iterations = self.pixel_iterations = 0
+        coarsest = len(self._sizes) - 1
+        flow = np.zeros((2, *self._sizes[coarsest]), np.float32)
+        for scale in range(coarsest, -1, -1):
+            height, width = self._sizes[scale]
+            if scale < coarsest:
+                coarse, flow = flow, np.empty((2, height, width), np.float32)
+                for source, target in zip(coarse, flow, strict=True):
+                    cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+                    cv2.multiply(target, 1 / self.params.scale_step, dst=target)  # type: ignore[call-overload]
+            self._solve_level(scale, first[scale], second[scale], flow)
+        return flow
+
+    def _solve_level(self, scale: int, image_0: NDArray[np.float32], image_1: NDArray[np.float32], flow: FloatImage) -> None:
+        """Warp, linearise and iterate, `num_warps` times, on `flow` in place."""
+        params = self.params
+        height, width = self._sizes[scale]
+        threshold = float(np.float32(params.epsilon * params.epsilon * width * height))
+        clear_states(self._fields, height, width)
+        planes = images(self._fields, height, width)
+        state = STATES[0]
+        planes[state : state + 2] = flow
+        self._warp.set_image(image_1, height, width)
+        for _ in range(params.num_warps):
+            self._warp.linearise(self._fields, state, image_0, height, width)
+            error = np.inf
+            for _ in range(params.outer_iterations):
+                if not error > threshold:
+                    break
+                self._smooth(state, planes[state : state + 2])
+                done, error, state = self._iterate(
+                    self._fields,
+                    state,
+                    height,
+                    width,
+                    np.float32(params.lambda_ * params.theta),
+                    np.float32(params.theta),
+                    np.float32(params.tau / params.theta),
+                    threshold,
+                    params.inner_iterations,
+                )
+                self.iterations += done
+                self.pixel_iterations += done * height * width
+        flow[:] = planes[state : state + 2]
+
+    def _smooth(self, state: int, flow: FloatImage) -> None:
+        """Replace u and v by their medians."""
+        _, height, width = flow.shape
+        if self.params.median_size == 5:
+            plane, stride = plane_size(height, width), row_stride(width)
+            for component in (U, V):
+                start = (state + component) * plane + stride + PAD
+                median_5x5(self._fields, start, stride, self._median_scratch, height, width)
+        elif self.params.median_size == 3:
+            for field in flow:
+                cv2.medianBlur(field, 3, dst=field)
+
+
+def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[int, int]]:
+    """Return (height, width) of every scale, finest first; levels with a side below 16 px are not made."""
+    sizes = [(height, width)]
+    while len(sizes) < params.num_scales:
+        coarser = (round(sizes[-1][0] * params.scale_step), round(sizes[-1][1] * params.scale_step))
+        if min(coarser) < SMALLEST_SIDE_PX:
+            break
+        sizes.append(coarser)
+    return sizes

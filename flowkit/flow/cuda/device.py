@@ -1,0 +1,289 @@
+"""A CUDA device as the solver sees it: memory, pinned memory, and streams that copy and launch. Made of NVIDIA's cuda-core.
+
+The solver itself (cuda.py) knows only the two protocols here, so that its tests run it on kernels emulated by the CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flowkit.errors import DeviceError
+from flowkit.flow.cuda.compile import (
+    DEFAULT_TILE,
+    INSTALL_HINT,
+    TileShape,
+    cached_kernels,
+    kernel_parameters,
+    nvrtc_version,
+    ordered_arguments,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+Grid = tuple[int, int, int]
+Block = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PinnedMemory:
+    """Host memory that the device reads and writes: its bytes for the host, its address for the device."""
+
+    bytes: NDArray[np.uint8]
+    address: int
+
+
+class DeviceStream(Protocol):
+    """Work in order: copies between pinned and device memory, and launches."""
+
+    def upload(self, address: int, source: PinnedMemory, num_bytes: int) -> None:
+        """Copy the first bytes of pinned memory to the device, without waiting."""
+
+    def download(self, target: PinnedMemory, address: int, num_bytes: int) -> None:
+        """Copy bytes of the device to the start of pinned memory, without waiting."""
+
+    def launch(self, kernel: str, grid: Grid, block: Block, arguments: Mapping[str, float]) -> None:
+        """Launch a kernel with its arguments by name, without waiting."""
+
+    def is_finished(self) -> bool:
+        """Return whether everything given so far is done; raises DeviceError if some of it failed."""
+
+
+class ComputeDevice(Protocol):
+    """Where the kernels run."""
+
+    name: str
+    tile: TileShape
+    num_multiprocessors: int
+
+    def free_bytes(self) -> int:
+        """Return how much device memory is free."""
+
+    def allocate(self, num_bytes: int) -> int:
+        """Return the address of new device memory (at a multiple of 256), its content undefined."""
+
+    def allocate_pinned(self, num_bytes: int) -> PinnedMemory:
+        """Return new pinned host memory."""
+
+    def open_stream(self) -> DeviceStream:
+        """Return a new stream."""
+
+    def close(self) -> None:
+        """Free what was allocated, once the device has finished."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A CUDA device of this machine."""
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    total_bytes: int
+    num_multiprocessors: int
+
+
+class CudaDevice:
+    """A CUDA device with the kernels loaded. All calls must come from the thread that made it.
+
+    Parameters
+    ----------
+    index : int
+        The device's number, as CUDA counts them (``CUDA_VISIBLE_DEVICES`` is honoured).
+    tile : TileShape
+        The block of `iterate`.
+
+    Raises
+    ------
+    DeviceError
+        If the driver, the device or the software is missing, too old, or does not work.
+    """
+
+    def __init__(self, index: int = 0, tile: TileShape = DEFAULT_TILE) -> None:
+        self._driver = _loaded_driver()
+        count = _checked(self._driver.cuDeviceGetCount(), "cuDeviceGetCount")
+        check_index(index, count)
+        from cuda.core import Device, ObjectCode
+
+        self.tile = tile
+        try:
+            self._device = Device(index)
+            self._device.set_current()
+            self.name = self._device.name
+            self.num_multiprocessors = int(self._device.properties.multiprocessor_count)
+            major, minor = self._device.compute_capability
+            code, code_type = cached_kernels(10 * major + minor, tile)
+            self._module = ObjectCode.from_cubin(code) if code_type == "cubin" else ObjectCode.from_ptx(code)
+            self.kernels: dict[str, Any] = {name: self._module.get_kernel(name) for name in kernel_parameters()}
+        except DeviceError:
+            raise
+        except Exception as error:
+            raise DeviceError(f"CUDA device {index} cannot be used: {error}") from error
+        self._allocated: list[int] = []
+        self._pinned: list[int] = []
+        logger.info("TV-L1 on CUDA device %d: %s, compute capability %d.%d", index, self.name, major, minor)
+
+    def free_bytes(self) -> int:
+        free, _total = _checked(self._driver.cuMemGetInfo(), "cuMemGetInfo")
+        return int(free)
+
+    def allocate(self, num_bytes: int) -> int:
+        address = int(_checked(self._driver.cuMemAlloc(num_bytes), f"cuMemAlloc of {num_bytes / 2**20:.0f} MiB on {self.name}"))
+        self._allocated.append(address)
+        return address
+
+    def allocate_pinned(self, num_bytes: int) -> PinnedMemory:
+        import numpy as np
+
+        call = f"cuMemHostAlloc of {num_bytes / 2**20:.0f} MiB of page-locked host memory"
+        address = int(_checked(self._driver.cuMemHostAlloc(num_bytes, 0), call))
+        self._pinned.append(address)
+        view = (ctypes.c_uint8 * num_bytes).from_address(address)
+        return PinnedMemory(np.ctypeslib.as_array(view), address)
+
+    def open_stream(self) -> DeviceStream:
+        return _CudaStream(self, self._device.create_stream())
+
+    def close(self) -> None:
+        """Wait for the device and free what was allocated. A device that has failed is left to the process's end."""
+        try:
+            _checked(self._driver.cuCtxSynchronize(), "cuCtxSynchronize")
+            while self._allocated:
+                _checked(self._driver.cuMemFree(self._allocated.pop()), "cuMemFree")
+            while self._pinned:
+                _checked(self._driver.cuMemFreeHost(self._pinned.pop()), "cuMemFreeHost")
+        except DeviceError as error:
+            logger.warning("memory of the CUDA device is not freed: %s", error)
+
+
+class _CudaStream:
+    """A stream of cuda-core; copies through the driver API, which takes plain addresses."""
+
+    def __init__(self, device: CudaDevice, stream: Any) -> None:
+        from cuda.core import launch
+
+        self._launch = launch
+        self._driver = device._driver
+        self._kernels = device.kernels
+        self._stream = stream
+        self._handle = stream.handle
+
+    def upload(self, address: int, source: PinnedMemory, num_bytes: int) -> None:
+        _checked(self._driver.cuMemcpyHtoDAsync(address, source.address, num_bytes, self._handle), "cuMemcpyHtoDAsync")
+
+    def download(self, target: PinnedMemory, address: int, num_bytes: int) -> None:
+        _checked(self._driver.cuMemcpyDtoHAsync(target.address, address, num_bytes, self._handle), "cuMemcpyDtoHAsync")
+
+    def launch(self, kernel: str, grid: Grid, block: Block, arguments: Mapping[str, float]) -> None:
+        values = packed_arguments(kernel, arguments)
+        try:
+            self._launch(self._stream, _launch_config(grid, block), self._kernels[kernel], *values)
+        except Exception as error:
+            raise DeviceError(f"the GPU does not take kernel {kernel} with grid {grid}, block {block}: {error}") from error
+
+    def is_finished(self) -> bool:
+        result = self._driver.cuStreamQuery(self._handle)
+        if result[0] == self._driver.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        _checked(result, "a kernel or copy")
+        return True
+
+
+def packed_arguments(kernel: str, arguments: Mapping[str, float]) -> list[Any]:
+    """Return the arguments in order, each of the width that the kernel declares: cuda-core takes a plain int as a pointer.
+
+    Raises
+    ------
+    TypeError
+        If arguments and parameters differ.
+    """
+    packers = _packers(kernel)
+    if len(arguments) != len(packers) or any(name not in arguments for name, _ in packers):
+        ordered_arguments(kernel, arguments)  # raises, saying which
+    return [pack(arguments[name]) for name, pack in packers]
+
+
+@cache
+def _packers(kernel: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """Return the name and conversion of each parameter. A launch costs microseconds, so this is not worked out anew."""
+    scalars: dict[str, Callable[[Any], Any]] = {"int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double, "pointer": int}
+    return tuple((parameter.name, scalars[parameter.kind]) for parameter in kernel_parameters()[kernel])
+
+
+@lru_cache(maxsize=4096)
+def _launch_config(grid: Grid, block: Block) -> Any:
+    from cuda.core import LaunchConfig
+
+    return LaunchConfig(grid=grid, block=(*block, 1))
+
+
+def check_index(index: int, count: int) -> None:
+    """Raise `DeviceError` unless there is a device of this number among `count`."""
+    if not 0 <= index < count:
+        raise DeviceError(f"there is no CUDA device {index}: this machine has {count} (CUDA_VISIBLE_DEVICES is honoured)")
+
+
+def list_devices() -> tuple[DeviceInfo, ...]:
+    """Return the CUDA devices of this machine; none at all is an empty tuple.
+
+    Raises
+    ------
+    DeviceError
+        If the software or the NVIDIA driver is missing or too old.
+    """
+    driver = _loaded_driver()
+    from cuda.core import Device
+
+    found = []
+    for index in range(_checked(driver.cuDeviceGetCount(), "cuDeviceGetCount")):
+        handle = _checked(driver.cuDeviceGet(index), "cuDeviceGet")
+        total = _checked(driver.cuDeviceTotalMem(handle), "cuDeviceTotalMem")
+        device = Device(index)
+        major, minor = device.compute_capability
+        found.append(DeviceInfo(index, device.name, (major, minor), int(total), device.properties.multiprocessor_count))
+    return tuple(found)
+
+
+def _loaded_driver() -> Any:
+    """Return the driver API, initialised, once the driver is known to run what NVRTC makes."""
+    try:
+        from cuda.bindings import driver
+        from cuda.core import Device  # noqa: F401
+    except (ImportError, AttributeError) as error:  # the latter from a cuda-bindings that is there in part
+        raise DeviceError(f"the GPU solver needs the Python package cuda-core ({error}); {INSTALL_HINT}") from error
+    try:
+        result = driver.cuInit(0)
+    except Exception as error:  # the bindings' own error where libcuda is not found
+        raise DeviceError(f"there is no NVIDIA driver on this machine ({error}); use --device cpu") from error
+    if result[0] == driver.CUresult.CUDA_ERROR_NO_DEVICE:
+        raise DeviceError("the NVIDIA driver sees no CUDA device (CUDA_VISIBLE_DEVICES is honoured); use --device cpu")
+    _checked(result, "cuInit")
+    version = int(_checked(driver.cuDriverGetVersion(), "cuDriverGetVersion"))
+    major, minor = nvrtc_version()
+    if version // 1000 < major:
+        raise DeviceError(
+            f"the NVIDIA driver is too old: it runs CUDA {version // 1000}.{version % 1000 // 10}, and the compiler at hand (NVRTC "
+            f"{major}.{minor}) makes code for CUDA {major}; update the driver, or install a CUDA {version // 1000} build of torch"
+        )
+    return driver
+
+
+def _checked(result: tuple[Any, ...], call: str) -> Any:
+    """Return what a driver call gave, raising DeviceError if it failed."""
+    code, *values = result
+    if int(code):
+        name = getattr(code, "name", str(code))
+        advice = "; free memory on the GPU, or give the solver a smaller max_pairs" if name == "CUDA_ERROR_OUT_OF_MEMORY" else ""
+        raise DeviceError(f"{call} failed: {name}{advice}")
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else tuple(values)

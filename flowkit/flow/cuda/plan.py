@@ -1,0 +1,166 @@
+"""What a batch of frame pairs needs: pyramid levels, tiles, device memory, and how pairs are cut into batches. Plain arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowkit.flow.cuda.compile import TileShape
+    from flowkit.flow.params import TVL1Params
+
+MIN_SIDE_PX = 16  # of a pyramid level, as OpenCV
+NUM_FUSED_ITERATIONS = 5  # per launch; the error is checked once per launch (costs 0.021 px, specs: OpenCV's own noise is 0.019)
+MAX_FUSED_ITERATIONS = 6  # the smallest tile in use has 16 rows
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of the pyramid."""
+
+    width: int
+    height: int
+
+    @property
+    def pitch(self) -> int:
+        """Floats in a padded row."""
+        return (self.width + 3) & ~3
+
+
+def pyramid_levels(height: int, width: int, params: TVL1Params) -> list[Level]:
+    """Return the levels, finest first: each side is the finer one's times `scale_step`, rounded half to even, and at least 16 px."""
+    levels = [Level(width, height)]
+    while len(levels) < params.num_scales:
+        coarser = Level(round(params.scale_step * levels[-1].width), round(params.scale_step * levels[-1].height))
+        if min(coarser.width, coarser.height) < MIN_SIDE_PX:
+            break
+        levels.append(coarser)
+    return levels
+
+
+def halo_px(num_iterations: int) -> tuple[int, int]:
+    """Return by how much tiles overlap their neighbours on each side, in x and y, for so many iterations in one launch.
+
+    A pixel at the rim of a tile is spoiled per iteration. In x the overlap is even, so that tiles begin at multiples of four
+    padded columns, where 16-byte loads may begin.
+    """
+    return (num_iterations + 1) & ~1, num_iterations
+
+
+def num_tiles(size: int, tile_size: int, halo: int) -> int:
+    """Return how many overlapping tiles cover `size` pixels."""
+    return max(1, math.ceil((size - 2 * halo) / (tile_size - 2 * halo)))
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """``clip(round((value + offset) * scale), low, high) + zero``: what `quantise_flow` computes, half to even, in float64."""
+
+    offset: float
+    scale: float
+    low: float
+    high: float
+    zero: float
+
+    @classmethod
+    def of(cls, bound: float, mapping: str) -> Quantisation:
+        """Return the numbers of a `flowkit.Quantiser` with this bound and mapping."""
+        if mapping == "symmetric":
+            return cls(0.0, 127 / bound, -127.0, 127.0, 128.0)
+        assert mapping == "paper", mapping
+        return cls(bound, 255 / (2 * bound), 0.0, 255.0, 0.0)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What a batch may hold at most, and what the solver does with it."""
+
+    levels: tuple[Level, ...]
+    params: TVL1Params
+    quantisation: Quantisation | None  # None: float flow
+    max_pairs: int
+    max_frames: int
+    num_fused_iterations: int = NUM_FUSED_ITERATIONS
+
+    @property
+    def stride(self) -> int:
+        """Floats from one padded plane to the next: a plane of the finest level."""
+        return self.levels[0].pitch * self.levels[0].height
+
+    @property
+    def output_bytes_per_pair(self) -> int:
+        """Bytes of a pair's flow as it comes down."""
+        return 2 * self.levels[0].width * self.levels[0].height * (4 if self.quantisation is None else 1)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame as it goes up."""
+        return self.levels[0].width * self.levels[0].height
+
+    def max_tiles(self, tile: TileShape) -> int:
+        """Return the greatest number of tiles of a level."""
+        halo_x, halo_y = halo_px(self.num_fused_iterations)
+        return max(num_tiles(level.pitch, tile.width, halo_x) * num_tiles(level.height, tile.height, halo_y) for level in self.levels)
+
+    def arrays(self, tile: TileShape) -> dict[str, int]:
+        """Return the bytes of each array in device memory."""
+        pixels = self.levels[0].width * self.levels[0].height
+        sizes = {
+            "frames": self.max_frames * self.frame_bytes,
+            "gradients": self.max_frames * pixels * 16,
+            "flow": 2 * self.max_pairs * 2 * self.stride * 4,
+            "data": self.max_pairs * 3 * self.stride * 4,
+            "dual": 2 * self.max_pairs * 4 * self.stride * 4,
+            "output": self.max_pairs * self.output_bytes_per_pair,
+            "pairs": self.max_pairs * 8,
+            "state": self.max_pairs * 4,
+            "arrivals": self.max_pairs * 4,
+            "lists": 3 * self.max_pairs * 4,
+            "counts": 3 * 4,
+            "partial_errors": self.max_pairs * self.max_tiles(tile) * 4,
+        }
+        for number, level in enumerate(self.levels):
+            sizes[f"image{number}"] = self.max_frames * level.width * level.height * 4
+        return sizes
+
+    def device_bytes(self, tile: TileShape) -> int:
+        """Return the device memory of one batch in flight: about 87 bytes a pixel and pair."""
+        return sum(self.arrays(tile).values())
+
+
+def plan_batches(pairs: NDArray[np.integer], max_pairs: int, max_frames: int) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Cut pairs, in order, into batches of about equal length, each frame once per batch.
+
+    Parameters
+    ----------
+    pairs : int array, shape (m, 2)
+        Indices of the first and second frame of each pair.
+    max_pairs, max_frames : int
+        What a batch holds; `max_frames` at least 2.
+
+    Returns
+    -------
+    list of (frame indices, shape (n,); pairs as positions among them, shape (k, 2))
+    """
+    batches: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+    even_pairs = math.ceil(len(pairs) / max(1, math.ceil(len(pairs) / max_pairs)))
+    positions: dict[int, int] = {}
+    local: list[tuple[int, int]] = []
+
+    def cut() -> None:
+        batches.append((np.fromiter(positions, np.int32, len(positions)), np.asarray(local, np.int32)))
+        positions.clear()
+        local.clear()
+
+    for first, second in pairs.tolist():
+        if len(local) == even_pairs or len(positions) + len({first, second} - positions.keys()) > max_frames:
+            cut()
+        local.append((positions.setdefault(first, len(positions)), positions.setdefault(second, len(positions))))
+    if local:
+        cut()
+    return batches

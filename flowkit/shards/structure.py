@@ -1,0 +1,381 @@
+"""Where the bytes of a shard lie: its structure, checked whole before anything is read from it.
+
+Everything foreign is refused here: links that are not hard, external and virtual storage, other types, shapes, filters and
+storage than the format's, places outside the file. What passes is plain numbers; pixels are then read without HDF5.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit.errors import ShardFormatError
+from flowkit.shards.chunks import CHECKSUM_BYTES, NOT_COMPRESSED
+from flowkit.shards.file_bytes import ShardBytes
+from flowkit.shards.jpeg import jpeg_size
+from flowkit.shards.schema import (
+    FILTERS,
+    FORMAT,
+    FORMAT_VERSION,
+    MAX_JPEG_BYTES,
+    MAX_PIXELS,
+    MAX_SIDE_PX,
+    MAX_TEXT_BYTES,
+    MAX_VIDEOS,
+    ROOT_ATTRIBUTES,
+    VIDEO_ATTRIBUTES,
+    VIDEOS_GROUP,
+    Attribute,
+    ClipAttributes,
+    DataSet,
+    data_sets,
+    group_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK_BYTES = 48
+_UNDEFINED = 0xFFFF_FFFF_FFFF_FFFF
+_HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, MemoryError)
+
+
+@dataclass(frozen=True)
+class JpegRun:
+    """JPEGs stored end to end: image k is bytes ``offsets[k]`` to ``offsets[k+1]`` after `start`, with CRC-32 ``crc32[k]``."""
+
+    start: int
+    offsets: NDArray[np.int64]
+    crc32: NDArray[np.uint32]
+
+    def read(self, data: ShardBytes, k: int) -> bytes:
+        """Return the bytes of JPEG `k` as they are stored; the CRC is the caller's to test."""
+        start, stop = int(self.offsets[k]), int(self.offsets[k + 1])
+        return data.read(self.start + start, stop - start)
+
+
+@dataclass(frozen=True)
+class ChunkRun:
+    """Flow chunks: chunk k is `sizes[k]` bytes at `starts[k]` in the file, with HDF5's filter mask `masks[k]`."""
+
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    masks: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VideoLayout:
+    """One video of a shard, its structure checked: what it is, and where in the file its bytes lie."""
+
+    attributes: ClipAttributes
+    sha256: str
+    height: int
+    width: int
+    frames: JpegRun
+    flow: ChunkRun | JpegRun
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of frames and flow as stored; the same in a clip file and in a shard, so shards are cut by it."""
+        flow = int(self.flow.offsets[-1]) if isinstance(self.flow, JpegRun) else int(self.flow.sizes.sum())
+        return int(self.frames.offsets[-1]) + flow
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all videos of a data root share, as ``ExtractSettings.to_dict`` names it."""
+        return {
+            "quantiser": self.attributes.quantiser,
+            "tvl1": self.attributes.tvl1,
+            "solver": self.attributes.solver,
+            "codec": self.attributes.codec,
+            "short_side": min(self.height, self.width),
+        }
+
+
+class ShardStructure:
+    """An open shard file: its groups found and checked. A context manager; nothing of HDF5 outlives it.
+
+    Parameters
+    ----------
+    path : Path
+    data : ShardBytes, optional
+        The same file, if it is open already.
+
+    Raises
+    ------
+    ShardFormatError
+        On entering, if the file is no shard, is of another format version, is truncated, or is unsafe to read.
+    """
+
+    def __init__(self, path: Path, data: ShardBytes | None = None) -> None:
+        self.path = path
+        self._data, self._owns_data = data, data is None
+        self._file: Any = None
+
+    def __enter__(self) -> ShardStructure:
+        if self._data is None:
+            self._data = ShardBytes(self.path)
+        try:
+            with refusing(self.path):
+                _check_superblock(self._data)
+                self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._owns_data and self._data is not None:
+            self._data.close()
+            self._data = None
+
+    def _open(self) -> None:
+        import h5py
+        from h5py import h5g
+
+        assert self._data is not None
+        self._file = h5py.File(self.path, "r", locking=False)
+        if not self._data.is_at(self.path):  # places found in one file mean nothing in another
+            raise ShardFormatError("was replaced while it was being read; open it again")
+        root = h5g.open(self._file.id, b"/")
+        stored = _read_attributes(root, ROOT_ATTRIBUTES)
+        if stored["format"] != FORMAT:
+            raise ShardFormatError(f"has format {stored['format']!r}, not {FORMAT!r}")
+        if stored["format_version"] != FORMAT_VERSION:
+            raise ShardFormatError(f"has format version {stored['format_version']}; this flowkit reads version {FORMAT_VERSION}")
+        self.created_by = str(stored["created_by"])
+        _check_links(root, [VIDEOS_GROUP])
+        self._videos = h5g.open(root, VIDEOS_GROUP.encode())
+        self.num_videos = self._videos.get_num_objs()
+        if not 1 <= self.num_videos <= MAX_VIDEOS:
+            raise ShardFormatError(f"holds {self.num_videos} videos; 1 to {MAX_VIDEOS} can be")
+
+    def video_ids(self) -> list[str]:
+        """Return every video's id, in the order of the groups.
+
+        Raises
+        ------
+        ShardFormatError
+            If a video is not where the format says, or two have the same id.
+        """
+        seen: dict[str, None] = {}
+        with refusing(self.path):
+            for index in range(self.num_videos):
+                video_id = str(_read_attribute(self._group(index), VIDEO_ATTRIBUTES[0]))
+                if video_id in seen:
+                    raise ShardFormatError(f"holds video {video_id!r} twice")
+                seen[video_id] = None
+        return list(seen)
+
+    def _group(self, index: int) -> Any:
+        """Open a video's group. There are as many links as videos, so if each of these names is one, there is no other."""
+        from h5py import h5g
+
+        name = group_name(index)
+        _check_link(self._videos, name)
+        return h5g.open(self._videos, name.encode())
+
+    def layout(self, index: int) -> VideoLayout:
+        """Check the `index`-th video's group and return where its bytes lie.
+
+        Raises
+        ------
+        ShardFormatError
+            If anything is not as the format says.
+        """
+        assert self._data is not None
+        with refusing(self.path, f"videos/{group_name(index)}"):
+            group = self._group(index)
+            stored = _read_attributes(group, VIDEO_ATTRIBUTES)
+            sha256 = str(stored.pop("sha256"))
+            attributes = ClipAttributes.from_stored(stored)
+            declared = data_sets(attributes.codec)
+            _check_links(group, list(declared))
+            num_frames = attributes.num_frames
+            frames = _read_jpeg_run(group, self._data, num_frames, declared, prefix="frame", images="frames")
+            flow: ChunkRun | JpegRun
+            if attributes.codec == "jpeg":
+                flow = _read_jpeg_run(group, self._data, 2 * (num_frames - 1), declared, prefix="flow", images="flow")
+                height, width = jpeg_size(self._data.read(flow.start, int(flow.offsets[1])))
+                _check_frame_size(height, width)
+            else:
+                flow, height, width = _read_chunk_run(group, self._data, num_frames - 1, attributes.codec)
+        return VideoLayout(attributes, sha256, height, width, frames, flow)
+
+
+@contextmanager
+def refusing(path: Path, place: str = "") -> Iterator[None]:
+    """Turn whatever a foreign file makes HDF5 raise into a `ShardFormatError` that names the file and the place in it."""
+    where = f"{path}: {place}" if place else str(path)
+    try:
+        yield
+    except ShardFormatError as cause:
+        raise ShardFormatError(f"{where}: {cause}") from cause
+    except _HDF5_ERRORS as cause:
+        reason = " ".join(str(cause).split())[:300]
+        raise ShardFormatError(
+            f"{where}: is damaged or no flowkit shard ({reason}); copy it again, or delete it and extract again"
+        ) from cause
+
+
+def _check_superblock(data: ShardBytes) -> None:
+    """Refuse a file that does not begin with a superblock with a checksum, or is not exactly as long as that says."""
+    if data.size < _SUPERBLOCK_BYTES:
+        raise ShardFormatError(f"is no HDF5 file: it has {data.size} bytes")
+    head = data.read(0, _SUPERBLOCK_BYTES)
+    if head[:8] != _SIGNATURE:
+        raise ShardFormatError("is no HDF5 file: it does not begin with HDF5's signature")
+    version, offset_bytes, length_bytes, flags = head[8:12]
+    base, extension, end = (int.from_bytes(head[at : at + 8], "little") for at in (12, 20, 28))
+    if version not in (2, 3) or (offset_bytes, length_bytes, flags, base, extension) != (8, 8, 0, 0, _UNDEFINED):
+        raise ShardFormatError("has an HDF5 superblock of another kind than flowkit writes")
+    if data.size < end:
+        raise ShardFormatError(f"is truncated: {data.size} of {end} bytes are there; copy it again, or delete it and extract again")
+    if data.size > end:
+        raise ShardFormatError(f"has {data.size - end} foreign bytes after its end")
+
+
+def _check_links(group: Any, names: Sequence[str]) -> None:
+    """Refuse a group that holds anything but these names, each a hard link."""
+    if group.get_num_objs() != len(names):
+        raise ShardFormatError(f"a group holds {group.get_num_objs()} objects instead of {len(names)}")
+    for name in names:
+        _check_link(group, name)
+
+
+def _check_link(group: Any, name: str) -> None:
+    from h5py import h5l
+
+    links, key = group.links, name.encode()
+    if not links.exists(key):
+        raise ShardFormatError(f"lacks {name!r}")
+    if links.get_info(key).type != h5l.TYPE_HARD:
+        raise ShardFormatError(f"{name!r} is a soft or external link; flowkit follows only hard links")
+
+
+def _read_attributes(group: Any, declared: Sequence[Attribute]) -> dict[str, str | int]:
+    from h5py import h5a
+
+    if h5a.get_num_attrs(group) != len(declared):
+        raise ShardFormatError(f"has {h5a.get_num_attrs(group)} attributes instead of {len(declared)}")
+    return {attribute.name: _read_attribute(group, attribute) for attribute in declared}
+
+
+def _read_attribute(group: Any, declared: Attribute) -> str | int:
+    from h5py import h5a, h5s, h5t
+
+    try:
+        attribute = h5a.open(group, declared.name.encode())
+    except KeyError as cause:
+        raise ShardFormatError(f"lacks the attribute {declared.name!r}, or it is damaged") from cause
+    kind = attribute.get_type()
+    if attribute.get_space().get_simple_extent_type() != h5s.SCALAR:
+        raise ShardFormatError(f"attribute {declared.name!r} is no scalar")
+    if declared.kind == "integer":
+        if not kind.equal(h5t.STD_I64LE):
+            raise ShardFormatError(f"attribute {declared.name!r} is no 64 bit integer")
+        number = np.empty((), dtype="<i8")
+        attribute.read(number)
+        return int(number)
+    if not isinstance(kind, h5t.TypeStringID) or kind.is_variable_str() or kind.get_cset() != h5t.CSET_UTF8:
+        raise ShardFormatError(f"attribute {declared.name!r} is no fixed-length UTF-8 text")
+    num_bytes = kind.get_size()
+    if num_bytes > MAX_TEXT_BYTES:
+        raise ShardFormatError(f"attribute {declared.name!r} has {num_bytes} bytes; at most {MAX_TEXT_BYTES} can be")
+    text = np.empty((), dtype=f"S{num_bytes}")
+    attribute.read(text, mtype=kind)
+    return text.tobytes().rstrip(b"\0").decode("utf-8")
+
+
+def _open_data_set(group: Any, declared: DataSet) -> Any:
+    """Open a data set and check everything that does not depend on the video: type, rank, storage."""
+    from h5py import h5d, h5t
+
+    data_set = h5d.open(group, declared.name.encode())
+    # First, since HDF5 opens the files behind a virtual data set as soon as it is asked for its shape.
+    properties = data_set.get_create_plist()
+    if properties.get_layout() != (h5d.CHUNKED if declared.chunk else h5d.CONTIGUOUS) or properties.get_external_count():
+        raise ShardFormatError(f"{declared.name!r} is stored in another way than in this file as the format says")
+    standard = {"<u1": h5t.STD_U8LE, "<i8": h5t.STD_I64LE, "<u4": h5t.STD_U32LE}[declared.dtype]
+    if not data_set.get_type().equal(standard):
+        raise ShardFormatError(f"{declared.name!r} has another data type than {declared.dtype}")
+    space = data_set.get_space()
+    if data_set.rank != len(declared.shape) or space.get_simple_extent_dims(True) != data_set.shape:
+        raise ShardFormatError(f"{declared.name!r} is not of fixed shape ({', '.join(declared.shape)})")
+    return data_set
+
+
+def _place(data_set: Any, declared: DataSet, length: int, data: ShardBytes) -> int:
+    """Return where a contiguous data set of `length` elements begins, if all of it lies in the file."""
+    if data_set.shape != (length,):
+        raise ShardFormatError(f"{declared.name!r} has shape {data_set.shape} instead of ({length},)")
+    start = data_set.get_offset()
+    num_bytes = length * np.dtype(declared.dtype).itemsize
+    if start is None or not 0 < start <= data.size - num_bytes:
+        raise ShardFormatError(f"{declared.name!r} is not stored inside the file")
+    return int(start)
+
+
+def _read_jpeg_run(group: Any, data: ShardBytes, count: int, declared: dict[str, DataSet], *, prefix: str, images: str) -> JpegRun:
+    arrays = []
+    for name, length in ((f"{prefix}_offsets", count + 1), (f"{prefix}_crc32", count)):
+        start = _place(_open_data_set(group, declared[name]), declared[name], length, data)
+        dtype = np.dtype(declared[name].dtype)
+        arrays.append(np.frombuffer(data.read(start, length * dtype.itemsize), dtype=dtype))
+    offsets, crc32 = arrays[0].astype(np.int64), arrays[1].astype(np.uint32)
+    data_set = _open_data_set(group, declared[images])
+    start = _place(data_set, declared[images], data_set.shape[0], data)
+    sizes = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != data_set.shape[0] or sizes.min() < 1 or sizes.max() > MAX_JPEG_BYTES:
+        raise ShardFormatError(f"'{prefix}_offsets' do not rise from 0 to the {data_set.shape[0]} bytes of {images!r}")
+    return JpegRun(start, offsets, crc32)
+
+
+def _read_chunk_run(group: Any, data: ShardBytes, count: int, codec: str) -> tuple[ChunkRun, int, int]:
+    declared = data_sets(codec)["flow"]
+    data_set = _open_data_set(group, declared)
+    num_pairs, num_channels, height, width = data_set.shape
+    if (num_pairs, num_channels) != (count, 2):
+        raise ShardFormatError(f"'flow' has shape {data_set.shape}; {count} pairs of 2 channels are due")
+    _check_frame_size(height, width)
+    properties = data_set.get_create_plist()
+    if properties.get_chunk() != (1, 2, height, width):
+        raise ShardFormatError(f"'flow' has chunks of {properties.get_chunk()} instead of one pair")
+    filters = tuple(properties.get_filter(k)[0] for k in range(properties.get_nfilters()))
+    if filters != FILTERS[codec]:
+        raise ShardFormatError(f"'flow' has the HDF5 filters {filters}; codec {codec} has {FILTERS[codec]}")
+    chunks: list[Any] = []
+    data_set.chunk_iter(chunks.append)
+    if len(chunks) != count:
+        raise ShardFormatError(f"'flow' has {len(chunks)} chunks of {count}")
+    table = np.array([(*c.chunk_offset, c.filter_mask, c.byte_offset, c.size) for c in chunks], dtype=np.int64)
+    if count > 1:
+        table = table[np.argsort(table[:, 0], kind="stable")]
+    masks, starts, sizes = table[:, 4], table[:, 5], table[:, 6]
+    if (table[:, 0] != np.arange(count)).any() or table[:, 1:4].any():
+        raise ShardFormatError("'flow' does not have each chunk once")
+    if ((masks != 0) & ((masks != NOT_COMPRESSED) | (codec == "none"))).any():
+        raise ShardFormatError("'flow' has chunks with other filters left out than compression")
+    largest = 4 * height * width + 1024  # what does not compress grows by less
+    if sizes.min() <= CHECKSUM_BYTES or sizes.max() > largest or starts.min() < 0 or (starts + sizes).max() > data.size:
+        raise ShardFormatError("'flow' has chunks that do not lie inside the file")
+    return ChunkRun(starts, sizes, masks.astype(np.uint8)), height, width
+
+
+def _check_frame_size(height: int, width: int) -> None:
+    if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX and height * width <= MAX_PIXELS):
+        raise ShardFormatError(f"declares frames of {width}x{height} px, more than flowkit reads")

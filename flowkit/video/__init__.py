@@ -1,0 +1,1 @@
+"""Videos: decoding, what lies in a folder, and names."""

@@ -1,0 +1,140 @@
+"""Which videos a folder tree holds, by id."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowkit.errors import ManifestError
+from flowkit.video.ids import check_video_id, escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video in a tree: its id, its file, and the folder that names its class (``a/b`` when nested, empty at the root)."""
+
+    video_id: str
+    path: Path
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a video tree holds.
+
+    Parameters
+    ----------
+    videos : tuple of VideoFile
+        Sorted by id.
+    ignored : int
+        Files without a video's suffix, and macOS's ``._`` companions.
+    unreadable : tuple of (str, str)
+        Videos and folders that cannot be used, and why: a name that is not UTF-8 or cannot be an id, a link to
+        nothing, a folder without permission. The names are relative to the root and printable as UTF-8.
+    """
+
+    videos: tuple[VideoFile, ...]
+    ignored: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None = None) -> Scan:
+    """Find the videos of a tree.
+
+    Parameters
+    ----------
+    root : Path
+        The folder to search, with all its subfolders. Links to files and folders are followed; a link back to a folder
+        that it lies in is not.
+    suffixes : frozenset of str
+        What videos' names end in, in lower case, with the dot.
+    leave_out : Path, optional
+        A folder below the root that is not searched: a data root holds videos of its own, those that `inspect` drew.
+
+    Raises
+    ------
+    ManifestError
+        If there is no such folder, or two files would share an id (they differ only in their suffix). Ids that differ
+        only in case are two videos.
+    """
+    if not root.is_dir():
+        raise ManifestError(f"there is no folder {str(root)!r}; name the folder that holds the videos")
+    videos: dict[str, VideoFile] = {}
+    unreadable: list[tuple[str, str]] = []
+    ignored = 0
+    left_out = _identity(leave_out) if leave_out is not None and leave_out.is_dir() else None
+    for relative, path, folder_fault in walk_files(str(root), leave_out=left_out):
+        video_id, suffix = os.path.splitext(relative)
+        if folder_fault is None and (suffix.lower() not in suffixes or os.path.basename(relative).startswith("._")):
+            ignored += 1
+            continue
+        fault = folder_fault or _video_fault(video_id, path)
+        if fault is not None:
+            unreadable.append((escaped(relative), fault))
+            continue
+        video = VideoFile(video_id, Path(path), video_id.rpartition("/")[0])
+        twin = videos.setdefault(video_id, video)
+        if twin is not video:
+            raise ManifestError(f"{str(twin.path)!r} and {path!r} differ only in their suffix, so both would be {video_id!r}; rename one")
+    return Scan(tuple(videos[video_id] for video_id in sorted(videos)), ignored, tuple(sorted(unreadable)))
+
+
+def _video_fault(video_id: str, path: str) -> str | None:
+    try:
+        check_video_id(video_id)
+    except ManifestError as error:
+        return str(error)
+    return None if os.path.isfile(path) else "it is no regular file, or a link to nothing"
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def walk_files(
+    folder: str, relative: str = "", above: tuple[tuple[int, int], ...] = (), *, leave_out: tuple[int, int] | None = None
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield each file below a folder; links to folders are followed, except back to a folder that they lie in.
+
+    Parameters
+    ----------
+    folder, relative : str
+        Where to begin, and what to put before the names of what is found; empty at the root.
+    above : tuple
+        The folders that this one lies in, known by device and inode.
+    leave_out : (int, int), optional
+        A folder below that is passed over.
+
+    Yields
+    ------
+    (str, str, str or None)
+        The path relative to the root with ``/``, the path, and None; for a folder that cannot be read, why.
+    """
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+    except OSError as error:
+        yield relative or ".", folder, f"the folder cannot be read: {error.strerror}"
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        _logger.info("%r links back to a folder that it lies in; not followed", escaped(folder))
+        return
+    if above and here == leave_out:
+        return
+    for entry in entries:
+        name = f"{relative}/{entry.name}" if relative else entry.name
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+            yield from walk_files(entry.path, name, (*above, here), leave_out=leave_out)
+        else:
+            yield name, entry.path, None

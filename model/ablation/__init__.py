@@ -1,0 +1,1 @@
+"""Variants of ST-ResNet, trained and tested side by side."""

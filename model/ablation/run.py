@@ -1,0 +1,293 @@
+"""An ablation: variants of ST-ResNet trained from the same base streams, tested on the same videos, beside the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowkit.dataset.manifest import Dataset
+from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
+from flowkit.model.ablation.table import Outcome, is_tested, num_failed_videos, read_score, write_ablation, write_tested
+from flowkit.model.ablation.variants import REFERENCE, ST_PHASES, Variant
+from flowkit.model.compute.execution import Execution
+from flowkit.model.compute.ranks import gathered, wait
+from flowkit.model.evaluation.protocol import evaluate
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME
+from flowkit.model.runs.events import VariantFailed, VariantStarted, VariantTested
+from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.settings.recipes import BASE_PHASES, PHASES, TWO_STREAM_KEYS, make_configs
+from flowkit.model.training.chain import check_run_name, recipe_for, train
+from flowkit.model.training.phases import file_digest, phase_folder, report_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from flowkit.model.runs.events import AblationEvent
+    from flowkit.model.settings.recipes import Phase, TrainConfig
+    from flowkit.model.training.chain import Weights
+
+_ANY_SHORT_SIDE = 256  # px; what it decides (the small recipe's input size) is the same for all variants
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """A variant and what is to be done for it.
+
+    Parameters
+    ----------
+    variant : Variant
+    run : str
+        The run that is its own; the base run for the paper's variant.
+    phases : tuple of str
+        What it trains for itself: from the first phase on in which it differs from the paper's variant.
+    configs : dict from phase to TrainConfig
+        Of these phases; number of classes and steps are those of the split.
+    """
+
+    variant: Variant
+    run: str
+    phases: tuple[Phase, ...]
+    configs: dict[Phase, TrainConfig]
+
+
+@dataclass(frozen=True)
+class AblationReport:
+    """What a call of `ablate` did.
+
+    Parameters
+    ----------
+    outcomes : tuple of Outcome
+        By variant, the paper's first.
+    folder : Path
+        Where the table is.
+    stopped : bool
+        Whether it was asked to stop before the end.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    folder: Path
+    stopped: bool = False
+
+
+def _ignore(event: AblationEvent) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+def plan_ablation(
+    root: Path,
+    variants: Sequence[Variant],
+    *,
+    split: int = 1,
+    run: str = "default",
+    phases: Sequence[Phase] = ST_PHASES,
+    recipe: Literal["auto", "paper", "small"] = "auto",
+    paper_steps: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
+) -> tuple[list[PlannedVariant], list[Variant]]:
+    """Return what an ablation comes to, without doing it; parameters as those of `ablate`.
+
+    Returns
+    -------
+    planned : list of PlannedVariant
+        The paper's variant first.
+    same : list of Variant
+        Those that are no other than the paper's variant in these phases, and so are left out.
+
+    Raises
+    ------
+    ParameterError
+        If a setting is out of its range, or a general one is what variants vary, or nothing is left to compare.
+    ManifestError
+        If the split is not packed.
+    """
+    check_run_name(run)
+    wanted = tuple(phase for phase in ST_PHASES if phase in phases)
+    if not wanted or set(phases) - set(ST_PHASES) or wanted[0] != ST_PHASES[0]:
+        raise ParameterError(f"phases must be st-resnet, or st-resnet and st-resnet-star, got {list(phases)}")
+    general = dict(overrides or {})
+    varied = [name for name in general if name.rpartition(".")[2] in TWO_STREAM_KEYS]
+    if varied:
+        raise ParameterError(f"{varied[0]} is what variants vary: the one called {REFERENCE} has the paper's; make a variant of it")
+    listed = Dataset.open(root).split(split)
+    chosen = recipe_for(recipe, (execution or Execution()).torch_device())
+
+    def configs_with(more: Mapping[str, Any]) -> dict[Phase, TrainConfig]:
+        return make_configs(
+            chosen,
+            num_classes=len(listed.classes),
+            num_videos=len(listed.train),
+            short_side=_ANY_SHORT_SIDE,
+            paper_steps=paper_steps,
+            overrides=general | dict(more),
+        )
+
+    reference = configs_with({})
+    planned = [PlannedVariant(Variant(REFERENCE), run, wanted, {phase: reference[phase] for phase in wanted})]
+    same = []
+    for variant in variants:
+        try:
+            own = configs_with(variant.overrides)
+        except ParameterError as cause:
+            raise ParameterError(f"variant {variant.name}: {cause}") from cause
+        first = next((place for place, phase in enumerate(wanted) if own[phase] != reference[phase]), None)
+        if first is None:
+            same.append(variant)
+        else:
+            differing = wanted[first:]
+            planned.append(PlannedVariant(variant, f"{run}+{variant.name}", differing, {phase: own[phase] for phase in differing}))
+    if len(planned) == 1:
+        raise ParameterError(
+            f"nothing to compare: {'no variant is given' if not variants else 'no variant differs from the paper in ' + ', '.join(wanted)}"
+        )
+    return planned, same
+
+
+def ablate(
+    root: Path,
+    variants: Sequence[Variant],
+    *,
+    split: int = 1,
+    run: str = "default",
+    phases: Sequence[Phase] = ST_PHASES,
+    recipe: Literal["auto", "paper", "small"] = "auto",
+    weights: Weights | None = None,
+    paper_steps: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
+    restart: bool = False,
+    on_event: Callable[[AblationEvent], None] = _ignore,
+    should_stop: Callable[[], bool] = _never,
+) -> AblationReport:
+    """Train and test the paper's network and variants of it from the same base streams; go on where an earlier call stopped.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    variants : sequence of Variant
+        Besides the paper's, which is always there and first.
+    split : int
+    run : str
+        The base run: its base streams are everyone's, its ST phases are the paper's variant. Those it lacks are trained. A variant's
+        run is ``<run>+<variant>``.
+    phases : sequence of str
+        ``st-resnet`` alone or with ``st-resnet-star``.
+    recipe, weights, paper_steps, overrides, execution
+        As those of `flowkit.model.training.chain.train`; the same for all variants. `overrides` are not of what variants vary.
+    restart : bool
+        Discard what the variants' own runs have; the base run is left alone.
+    on_event : callable
+        Is told of everything; see `flowkit.model.runs.events`.
+    should_stop : callable
+        Asked after each step of training and each variant.
+
+    Returns
+    -------
+    AblationReport
+        With a failure in place of scores where a variant's training or test raised a `FlowkitError`: a loss that is no number, say.
+
+    Raises
+    ------
+    ParameterError, ManifestError
+        As `plan_ablation`.
+    CheckpointError
+        If the base run was begun with other settings or data.
+    RankError
+        If another process of the run has ended.
+    """
+    execution = execution or Execution()
+    general = dict(overrides or {})
+    planned, _ = plan_ablation(
+        root,
+        variants,
+        split=split,
+        run=run,
+        phases=phases,
+        recipe=recipe,
+        paper_steps=paper_steps,
+        overrides=general,
+        execution=execution,
+    )
+    training = partial(
+        train,
+        root,
+        split=split,
+        recipe=recipe,
+        weights=weights,
+        paper_steps=paper_steps,
+        execution=execution,
+        on_event=on_event,
+        should_stop=should_stop,
+    )
+    folder = report_folder(root, run, split)
+    outcomes: list[Outcome] = []
+    if restart and execution.rank == 0:  # all at once, so that a stop leaves nothing old beside what is new
+        for plan in planned[1:]:
+            for phase in plan.phases:
+                PhaseFolder(phase_folder(root, plan.run, split, phase)).discard()
+    wait(execution.world)
+    if training(run=run, phases=BASE_PHASES, overrides=general).stopped:
+        return AblationReport((), folder, stopped=True)
+    for number, plan in enumerate(planned):
+        on_event(VariantStarted(plan.variant.name, str(plan.variant), number, len(planned), plan.run, plan.phases))
+        base_run = None if plan.run == run else run
+        settings, done, failure = general | plan.variant.overrides, [], None
+        try:
+            for phase in plan.phases:
+                stopped = training(run=plan.run, base_run=base_run, phases=[phase], overrides=settings).stopped
+                if stopped or should_stop():
+                    return AblationReport(tuple(outcomes), folder, stopped=True)
+                done.append(phase)
+        except (BusyError, RankError):
+            raise  # of no variant's making: the others would fare no better
+        except FlowkitError as error:
+            failure = str(error)
+        outcomes.append(_tested(root, split, plan, tuple(done), failure, folder / "ablation" / plan.variant.name, execution, on_event))
+        if execution.rank == 0:
+            write_ablation(folder, outcomes, split=split, base_run=run, complete=len(outcomes) == len(planned))
+        if should_stop() and len(outcomes) < len(planned):
+            return AblationReport(tuple(outcomes), folder, stopped=True)
+    return AblationReport(tuple(outcomes), folder)
+
+
+def _tested(
+    root: Path,
+    split: int,
+    plan: PlannedVariant,
+    done: tuple[Phase, ...],
+    failure: str | None,
+    folder: Path,
+    execution: Execution,
+    on_event: Callable[[AblationEvent], None],
+) -> Outcome:
+    """Test the phases of a variant that could be trained, unless these very weights were tested already."""
+    name, scores, num_failed = plan.variant.name, {}, 0
+    try:
+        if done:
+            paths = {phase: phase_folder(root, plan.run, split, phase) / WEIGHTS_NAME for phase in PHASES}
+            what = {
+                "weights": {phase: file_digest(path) for phase, path in paths.items() if path.is_file()},
+                "data": Dataset.open(root).split(split).digest,
+                "amp": execution.amp,
+            }
+            # The first process decides for all, so that none of them tests alone.
+            if not gathered(is_tested(folder, what), execution.world)[0]:
+                evaluation = evaluate(root, splits=(split,), run=plan.run, execution=execution, on_event=on_event)
+                if execution.rank == 0:
+                    write_tested(folder, evaluation, what)
+                wait(execution.world)
+            scores = {phase: read_score(folder, phase, plan.configs[phase], paths[phase].parent) for phase in done}
+            num_failed = num_failed_videos(folder)
+    except RankError:
+        raise
+    except FlowkitError as error:
+        failure = str(error)
+    on_event(VariantTested(name) if failure is None else VariantFailed(name, failure))
+    return Outcome(plan.variant, plan.run, plan.phases, scores, failure, num_failed)

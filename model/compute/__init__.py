@@ -1,0 +1,1 @@
+"""Devices, precision, processes of one training, and batches on a device."""

@@ -1,0 +1,212 @@
+"""Where and how fast a run computes: device, precision, workers, ranks. None of it is part of what is learnt."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+
+from flowkit import __version__
+from flowkit.errors import DeviceError, ParameterError
+from flowkit.workers.processes import num_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+Precision = Literal["float32", "tf32", "bf16", "fp16"]
+CropOn = Literal["auto", "host", "device"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MAX_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to compute.
+
+    Parameters
+    ----------
+    device : str
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+    amp : {"float32", "tf32", "bf16", "fp16"}
+        Precision of convolutions and products. ``float32`` is what it says on every device; ``tf32`` lets a GPU take ten bits of
+        mantissa for it; the others are autocast.
+    compile : bool
+        Compile the training step with `torch.compile`; evaluation, whose videos differ in size, runs as it is.
+    checkpoint_activations : bool
+        Keep only each residual unit's input for the backward pass of training and compute the rest again: less memory, more work.
+    crop_on : {"auto", "host", "device"}
+        Where training clips are cut, resized and mirrored: by the workers, to bytes; or on the device, out of whole stored frames.
+        ``auto``: on CUDA, else by the workers. Both see the same crops; they differ by the host's rounding to bytes.
+    num_workers : int, optional
+        Processes that read and crop. Default: none on a CPU, where they would take the cores the network needs; on CUDA all cores but
+        one, at most 16.
+    videos_per_pass : int, optional
+        Training clips that go through the network together: whole groups of those that share batch statistics, which stay those of
+        each group; at least one group. Default: one group on a CPU; on CUDA as many as memory holds, up to about 160 frames, since a
+        GPU does not notice that there are more while it has few.
+    channels_last : bool
+        Keep images as (H, W, C) in memory: faster on all devices measured.
+    checkpoint_seconds : float
+        At least this long between two checkpoints; there is always one at the end of a phase and when a run is stopped.
+    checkpoint_steps : int, optional
+        A checkpoint after every so many steps, besides.
+    rank, world : int
+        This process's number and how many there are; above one, `torch.distributed` must have been initialised.
+
+    Raises
+    ------
+    ParameterError
+        If a value is out of its range.
+    """
+
+    device: str = "auto"
+    amp: Precision = "float32"
+    compile: bool = False
+    checkpoint_activations: bool = False
+    crop_on: CropOn = "auto"
+    num_workers: int | None = None
+    videos_per_pass: int | None = None
+    channels_last: bool = True
+    checkpoint_seconds: float = 120.0
+    checkpoint_steps: int | None = None
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        for name, kind in (("amp", Precision), ("crop_on", CropOn)):
+            if getattr(self, name) not in get_args(kind):
+                raise ParameterError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise ParameterError(f"num_workers must be at least 0, got {self.num_workers!r}")
+        for name in ("checkpoint_steps", "videos_per_pass"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name} must be at least 1, got {value!r}")
+        if not 0 <= self.rank < self.world:
+            raise ParameterError(f"rank must be in [0, {self.world}), got {self.rank!r}")
+
+    def torch_device(self) -> torch.device:
+        """Return the device, checked to be there and able to do what is asked.
+
+        Raises
+        ------
+        ParameterError
+            If the name is none of a device, or the precision is none of the device's.
+        DeviceError
+            If there is no such device here, or nothing to compile with.
+        """
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        try:
+            device = torch.device(name)
+        except RuntimeError as cause:
+            raise ParameterError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}") from cause
+        if device.type not in ("cpu", "cuda"):
+            raise ParameterError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(f"no CUDA device is available for --device {self.device}; use --device cpu")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(f"there is no {device}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+        if self.amp == "tf32" and device.type != "cuda":
+            raise ParameterError("amp tf32 is a CUDA device's; a CPU has float32 and bf16")
+        if self.compile:
+            _check_compiler(device)
+        return device
+
+    def workers(self, device: torch.device) -> int:
+        """Return how many processes read and crop."""
+        if self.num_workers is not None:
+            return self.num_workers
+        if device.type != "cuda":
+            return 0
+        ranks_here = min(self.world, torch.cuda.device_count())  # one a GPU; the others are on other machines
+        return min(max(num_cores() // ranks_here - 1, 1), _MAX_WORKERS)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which the network runs."""
+        return torch.autocast(device.type, dtype=_DTYPES.get(self.amp, torch.bfloat16), enabled=self.amp in _DTYPES)
+
+    @contextmanager
+    def arithmetic(self, device: torch.device, *, fixed_shapes: bool = False) -> Iterator[None]:
+        """Let CUDA compute in the precision that was asked for, and search for the fastest convolutions where shapes stay the same.
+
+        Notes
+        -----
+        Left alone, cuDNN computes float32 convolutions in TF32. These are settings of the whole process: they are put back.
+        """
+        if device.type != "cuda":
+            yield
+            return
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = fixed_shapes, self.amp == "tf32", self.amp == "tf32"
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+    def crops_on_device(self, device: torch.device) -> bool:
+        """Return whether training clips are cropped on the device."""
+        return self.crop_on == "device" or (self.crop_on == "auto" and device.type == "cuda")
+
+    def place(self, network: nn.Module, device: torch.device) -> None:
+        """Move a network to the device and into its memory format."""
+        network.to(device)
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+
+    def environment(self, device: torch.device) -> dict[str, str | int | bool]:
+        """Return all that may change the last digits of a run."""
+        return {
+            "flowkit": __version__,
+            "torch": str(torch.__version__),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "num_threads": torch.get_num_threads(),
+            "amp": self.amp,
+            "channels_last": self.channels_last,
+            "compile": self.compile,
+            "checkpoint_activations": self.checkpoint_activations,
+            "crop_on": "device" if self.crops_on_device(device) else "host",
+            "num_ranks": self.world,
+        }
+
+
+def compile_in_place(network: nn.Module, *, backend: str = "inductor") -> None:
+    """Let a network's forward and backward pass be compiled at its first call; names of its state stay as they are.
+
+    Notes
+    -----
+    Random numbers stay those of the network as it is, so that dropout draws the same.
+    """
+    options = {"options": {"fallback_random": True}} if backend == "inductor" else {}
+    network.compile(backend=backend, dynamic=False, **options)
+
+
+@contextmanager
+def memory_told(advice: str) -> Iterator[None]:
+    """Turn a GPU's lack of memory into a `DeviceError` that says what takes less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as cause:
+        raise DeviceError(f"the GPU has too little memory left ({str(cause).partition(' GPU ')[0].strip()}); {advice}") from cause
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise `DeviceError` unless what `torch.compile` needs is there."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise DeviceError("--compile needs the package triton on a CUDA device; install it, or leave --compile out")
+        names, language = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang", "cc"], "C"
+    else:
+        usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        names, language = [os.environ.get("CXX", usual)], "C++"
+    if not any(shutil.which(name) for name in names):
+        raise DeviceError(f"--compile needs a {language} compiler ({' or '.join(names)}); install one, or leave --compile out")

@@ -1,0 +1,194 @@
+"""A trained network outside flowkit: safetensors and ONNX files that say what they are and how their input is made."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowkit import __version__
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.files import write_atomically
+from flowkit.model.data.transforms import input_normalisation
+from flowkit.model.networks.stresnet import NUM_CHANNELS
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint, save_weights
+from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.settings.recipes import PHASES
+from flowkit.model.training.chain import check_run_name
+from flowkit.model.training.phases import phase_folder, stream_logits, trained_network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowkit.model.networks.stresnet import SingleStream, STResNet
+    from flowkit.model.runs.checkpoint import Checkpoint
+    from flowkit.model.settings.recipes import Phase
+
+ONNX_TOLERANCE = 1e-4  # of the largest logit, where that is above 1; what differs by rounding is about 1e-6 of it
+_VERIFIED_SIDES = ((0, 0), (13, 40))  # px that the compared frames are higher and wider than the network's input
+_MAX_PROTOBUF_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class OnnxCheck:
+    """How an ONNX file compares with the network it was made from.
+
+    Parameters
+    ----------
+    max_difference : float
+        Largest absolute difference of a logit.
+    largest_logit : float
+        Largest absolute logit of the network.
+    shapes : tuple of (int, int, int, int)
+        (B, T, H, W) of the random clips that were compared.
+    """
+
+    max_difference: float
+    largest_logit: float
+    shapes: tuple[tuple[int, int, int, int], ...]
+
+
+def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:
+    """Return the final weights of a run's phase.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    run : str
+    split : int
+    phase : str, optional
+        Default: the last that is trained.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not trained; names the phases that are.
+    """
+    check_run_name(run)
+    done = [name for name in PHASES if PhaseFolder(phase_folder(root, run, split, name)).done]
+    if not done or (phase is not None and phase not in done):
+        there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
+        command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "")
+        raise CheckpointError(f"run {run!r} of {root} has no trained {phase or 'phase'} for split {split} ({there}); `{command}` trains it")
+    return phase_folder(root, run, split, phase or done[-1]) / WEIGHTS_NAME
+
+
+def load_network(path: Path) -> SingleStream | STResNet:
+    """Read a trained network, ready to classify: in eval mode, on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        A phase's folder, weights or checkpoint, or a file of `export_safetensors`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged or foreign.
+    """
+    return trained_network(load_checkpoint(path), str(path))
+
+
+def export_safetensors(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a network's state as safetensors.
+
+    Parameters
+    ----------
+    path : Path
+    checkpoint : Checkpoint
+        Of a trained phase; checked to fit its network.
+
+    Notes
+    -----
+    The file's metadata has, as JSON, ``network`` (for `STResNetConfig.from_dict`), ``classes`` (names by label), ``input`` (how
+    pixels become the network's input) and ``provenance``; and ``phase``. `load_checkpoint` reads it too.
+    """
+    trained_network(checkpoint, "the weights")
+    save_weights(path, checkpoint, description=_description(checkpoint))
+
+
+def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
+    """Write a network as ONNX, after comparing what ONNX Runtime makes of it with the network itself.
+
+    Parameters
+    ----------
+    path : Path
+    checkpoint : Checkpoint
+        Of a trained phase.
+
+    Returns
+    -------
+    OnnxCheck
+
+    Raises
+    ------
+    ParameterError
+        If onnx or onnxruntime is not installed.
+    CheckpointError
+        If the two differ by more than rounding, or the network is too large for one file; nothing is written then.
+
+    Notes
+    -----
+    Inputs, outputs and their sizes: see `flowkit.model.convert.onnx_graph.onnx_model`. The properties are those of `export_safetensors`
+    but for ``provenance``.
+    """
+    try:
+        import onnx  # noqa: F401 - onnx_model needs it
+        import onnxruntime
+
+        from flowkit.model.convert.onnx_graph import onnx_model
+    except ImportError as cause:
+        raise ParameterError(f'ONNX export needs onnx and onnxruntime ({cause}): pip install "flowkit-video[onnx]"') from cause
+
+    network = trained_network(checkpoint, "the weights").float()
+    num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if num_bytes > 0.99 * _MAX_PROTOBUF_BYTES:
+        raise CheckpointError(f"the network has {num_bytes} bytes; an ONNX file holds 2 GiB at most. Use safetensors")
+    metadata = {"format": "flowkit-onnx", "created_by": f"flowkit {__version__}", **_description(checkpoint)}
+    data = onnx_model(network, metadata=metadata).SerializeToString()
+    check = _compare(network, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]))
+    if not check.max_difference <= ONNX_TOLERANCE * max(check.largest_logit, 1):
+        raise CheckpointError(
+            f"the ONNX model differs from the network by {check.max_difference:.3g} where logits are up to {check.largest_logit:.3g}; "
+            "nothing was written. Please report this, with the versions of onnx and onnxruntime; safetensors has no such step"
+        )
+    write_atomically(path, data)
+    return check
+
+
+def _compare(network: SingleStream | STResNet, session: Any) -> OnnxCheck:
+    """Run both on random clips of two sizes."""
+    generator = torch.Generator().manual_seed(0)
+    side, names = network.config.input_size, [item.name for item in session.get_inputs()]
+    shapes = tuple((2 - k, 5 + k, side + more_height, side + more_width) for k, (more_height, more_width) in enumerate(_VERIFIED_SIDES))
+    difference = largest = 0.0
+    for num_clips, num_frames, height, width in shapes:
+        rgb, flow = (torch.randn(num_clips, num_frames, channels, height, width, generator=generator) for channels in NUM_CHANNELS.values())
+        given = {"rgb": rgb.numpy(), "flow": flow.numpy()}
+        with torch.inference_mode():
+            expected = stream_logits(network, rgb, flow)
+        computed = session.run([f"{stream}_logits" for stream in expected], {name: given[name] for name in names})
+        for logits, theirs in zip(expected.values(), computed, strict=True):
+            largest = _larger(largest, float(logits.abs().max()))
+            difference = _larger(difference, float((logits - torch.from_numpy(theirs)).abs().max()))
+    return OnnxCheck(difference, largest, shapes)
+
+
+def _larger(one: float, other: float) -> float:
+    """Return the larger; NaN if one is, which `max` may lose."""
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
+
+
+def _description(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what a reader who knows nothing of flowkit needs, each part as JSON."""
+    told = checkpoint.provenance
+    return {
+        "phase": told.config.phase,
+        "network": json.dumps(told.config.network.to_dict(), sort_keys=True),
+        "classes": json.dumps(list(told.classes), ensure_ascii=False),
+        "input": json.dumps({**input_normalisation(), "flow_quantiser": dict(told.quantiser)}, sort_keys=True),
+    }

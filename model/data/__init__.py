@@ -1,0 +1,1 @@
+"""From shards to what a network sees: sampling, transforms, clips."""

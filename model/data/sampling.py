@@ -1,0 +1,139 @@
+"""Which frames a clip takes, and which videos a step takes: pure integer arithmetic, with every draw keyed by where it is used.
+
+Frames and fields are 0-based: field k is the motion from frame k to frame k+1, the stack of centre c is fields c-5 .. c+4.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowkit.errors import ParameterError
+from flowkit.model.settings.network import NUM_FLOW_FIELDS
+from flowkit.model.settings.recipes import PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from flowkit.model.settings.recipes import Phase
+
+REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its centre
+MIN_FRAMES = 2 * REACH + 1
+NUM_TEST_CENTRES = 25
+
+_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU = 1, 2, 3, 4, 5  # keeps the streams of random numbers apart
+
+
+def valid_centres(num_frames: int) -> range:
+    """Return the frames that may be the centre of a flow stack: 5 .. N-6.
+
+    Raises
+    ------
+    ParameterError
+        If the video is shorter than 11 frames.
+    """
+    if num_frames < MIN_FRAMES:
+        raise ParameterError(f"a clip needs at least {MIN_FRAMES} frames (a stack of {NUM_FLOW_FIELDS} flow fields), got {num_frames}")
+    return range(REACH, num_frames - REACH)
+
+
+def evenly_spaced_centres(num_frames: int, num_centres: int) -> NDArray[np.int64]:
+    """Return centres spread over all valid ones, first and last included; halves round up, short videos repeat centres.
+
+    Notes
+    -----
+    The test protocol's rule for 25 (specs 5.1: halves away from zero, which here are never negative), in integers: NumPy's
+    ``rint`` would round halves to even and miss one frame in some videos.
+    """
+    span = len(valid_centres(num_frames)) - 1
+    if num_centres == 1:
+        return np.array([REACH + span // 2])
+    gaps = num_centres - 1
+    return REACH + (2 * span * np.arange(num_centres) + gaps) // (2 * gaps)
+
+
+def protocol_centres(num_frames: int) -> NDArray[np.int64]:
+    """Return the 25 centre frames on which a video is tested."""
+    return evenly_spaced_centres(num_frames, NUM_TEST_CENTRES)
+
+
+def training_centres(generator: np.random.Generator, num_frames: int, *, num_samples: int, tau_min: int, tau_max: int) -> NDArray[np.int64]:
+    """Draw the centre frames of one training clip.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+    num_frames : int
+        Frames N of the video, at least 11.
+    num_samples : int
+        T.
+    tau_min, tau_max : int, frames
+        The distance between neighbouring centres is drawn evenly from ``tau_min .. tau_max`` for each clip.
+
+    Returns
+    -------
+    int64 array, shape (T,), non-decreasing, in [5, N-6]
+        With the drawn distance where T centres fit; evenly spaced over the whole video where they do not.
+    """
+    centres = valid_centres(num_frames)
+    tau = int(generator.integers(tau_min, tau_max, endpoint=True))
+    last_start = centres[-1] - (num_samples - 1) * tau
+    if last_start < REACH:
+        return evenly_spaced_centres(num_frames, num_samples)
+    return int(generator.integers(REACH, last_start, endpoint=True)) + tau * np.arange(num_samples)
+
+
+def sub_batch_tau(seed: int, phase: Phase, step: int, sub_batch: int, tau_min: int, tau_max: int) -> int:
+    """Draw the distance between centres that all clips of one sub-batch share, as the official code does."""
+    return int(_generator(_FOR_TAU, phase, step, sub_batch, seed).integers(tau_min, tau_max, endpoint=True))
+
+
+def stack_fields(centres: Sequence[int] | NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which flow fields the stacks of these centres need, each once, and where each stack finds its own.
+
+    Returns
+    -------
+    fields : int64 array, shape (n,)
+        Increasing.
+    where : int64 array, shape (T, 10)
+        ``fields[where[t]]`` is ``centres[t]-5 .. centres[t]+4``.
+    """
+    wanted = np.asarray(centres)[:, None] + np.arange(-REACH, REACH)
+    fields, where = np.unique(wanted, return_inverse=True)
+    return fields, where.reshape(wanted.shape)
+
+
+def sample_generator(seed: int, phase: Phase, step: int, position: int) -> np.random.Generator:
+    """Return the generator of one sample's draws: a function of its place in the run, never of who reads it."""
+    return _generator(_FOR_SAMPLE, phase, step, position, seed)
+
+
+def network_seed(seed: int, phase: Phase, step: int, sub_batch: int) -> int:
+    """Return the seed of what the network draws (dropout) in one sub-batch, in [0, 2^63)."""
+    return int(_generator(_FOR_NETWORK, phase, step, sub_batch, seed).integers(2**63))
+
+
+def initial_seed(seed: int, phase: Phase) -> int:
+    """Return the seed of a phase's random starting weights, in [0, 2^63)."""
+    return int(_generator(_FOR_START, phase, 0, 0, seed).integers(2**63))
+
+
+def batch_videos(step: int, *, num_videos: int, batch: int, seed: int, phase: Phase) -> list[int]:
+    """Return which videos make up a step's batch: the videos in a new random order each time all have been taken."""
+    first = step * batch
+    return [int(_order(seed, phase, place // num_videos, num_videos)[place % num_videos]) for place in range(first, first + batch)]
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, phase: Phase, epoch: int, num_videos: int) -> NDArray[np.int64]:
+    """Return the order of the videos in one pass."""
+    return _generator(_FOR_ORDER, phase, epoch, 0, seed).permutation(num_videos)
+
+
+def _generator(purpose: int, phase: Phase, first: int, second: int, seed: int) -> np.random.Generator:
+    """Return a generator for one key. The seed comes last: it alone may need more than one 32-bit word."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((purpose, PHASES.index(phase), first, second, seed))))

@@ -1,0 +1,217 @@
+"""From stored frames and flow to the network's input: one crop and flip for both streams, and the test's whole frame.
+
+Everything stays uint8 until it is on the device; `normalise_rgb` and `normalise_flow` turn it into floats there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+
+from flowkit.errors import ParameterError
+from flowkit.model.settings.network import NUM_FLOW_FIELDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from flowkit.model.settings.recipes import Corners
+    from flowkit.model.settings.recipes import Crop as CropKind
+    from flowkit.quantise import Quantiser
+
+# The paper's crops are of frames with a short side of 256 px; ours keep the share of the frame at any size.
+_REFERENCE_SIDE = 256
+_BORDERS25_SIDES = (168, 280)
+_REGULAR_SIDES = (256, 224, 192, 168)
+_MEAN_SIDE = 224
+
+_RGB_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in [0, 1]: torchvision's convention
+_RGB_STD = (0.229, 0.224, 0.225)
+_FLOW_ZERO = 128.0
+_FLOW_STD = 255 * 0.226  # the dynamic range that filters trained on such RGB expect
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box in the stored frame, px, and whether it is mirrored; the same for all frames and fields of a clip."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool = False
+
+
+def draw_crop(
+    generator: np.random.Generator, height: int, width: int, *, kind: CropKind = "borders25", corners: Corners = "four", flip: bool = True
+) -> Crop:
+    """Draw one training crop of a stored frame.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+    height, width : int, px
+        Of the stored frame.
+    kind : {"borders25", "regular", "none"}
+        ``borders25``: sides drawn independently from 168..280 (of 256), placed within a quarter of the free room from a corner.
+        ``regular``: sides drawn independently from {256, 224, 192, 168}, at a corner or the centre. ``none``: the whole frame.
+    corners : {"four", "diagonal"}
+        For ``borders25``: any corner, or only top left and bottom right (the official code).
+    flip : bool
+        Mirror with probability one half; else never.
+
+    Returns
+    -------
+    Crop
+    """
+    short = min(height, width)
+    if kind == "none":
+        top, left, tall, wide = 0, 0, height, width
+    elif kind == "borders25":
+        least, most = (_scaled(side, short) for side in _BORDERS25_SIDES)
+        tall, wide = (min(int(generator.integers(least, most, endpoint=True)), side) for side in (height, width))
+        far_down, far_right = (bool(far) for far in generator.integers(2, size=2))
+        if corners == "diagonal":
+            far_right = far_down
+        top = _near_border(generator, height - tall, far_down)
+        left = _near_border(generator, width - wide, far_right)
+    elif kind == "regular":
+        sides = [_scaled(side, short) for side in _REGULAR_SIDES]
+        tall, wide = (min(sides[int(generator.integers(len(sides)))], side) for side in (height, width))
+        room = (height - tall, width - wide)
+        top, left = [(0, 0), (0, room[1]), (room[0], 0), room, (room[0] // 2, room[1] // 2)][int(generator.integers(5))]
+    else:
+        raise ParameterError(f"crop must be borders25, regular or none, got {kind!r}")
+    return Crop(top, left, tall, wide, bool(flip and generator.integers(2)))
+
+
+def crop_rgb(frames: NDArray[np.uint8], crop: Crop, *, size: int) -> NDArray[np.uint8]:
+    """Cut, resize and mirror RGB frames.
+
+    Parameters
+    ----------
+    frames : uint8 array, shape (T, H, W, 3)
+    crop : Crop
+    size : int, px
+        Side S of the result.
+
+    Returns
+    -------
+    uint8 array, shape (T, S, S, 3)
+    """
+    cut = frames[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    out = _resized(cut, (size, size), cv2.INTER_CUBIC)
+    return np.ascontiguousarray(out[:, :, ::-1]) if crop.flip else out
+
+
+def crop_flow(fields: NDArray[np.uint8], crop: Crop, *, size: int, quantiser: Quantiser) -> NDArray[np.uint8]:
+    """Cut, resize and mirror quantised flow; mirroring also negates u.
+
+    Parameters
+    ----------
+    fields : uint8 array, shape (n, 2, H, W)
+    crop : Crop
+    size : int, px
+        Side S of the result.
+    quantiser : Quantiser
+        The one the bytes were made with.
+
+    Returns
+    -------
+    uint8 array, shape (n, 2, S, S)
+    """
+    cut = fields[:, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    out = _resized(cut.reshape(-1, *cut.shape[2:]), (size, size), cv2.INTER_LINEAR).reshape(len(fields), 2, size, size)
+    return mirror_flow(out, quantiser) if crop.flip else out
+
+
+def mirror_flow(fields: NDArray[np.uint8], quantiser: Quantiser) -> NDArray[np.uint8]:
+    """Return what the flow of the mirrored video would be: columns reversed, u negated by the quantiser's own rule.
+
+    Parameters
+    ----------
+    fields : uint8 array, shape (n, 2, H, W)
+    """
+    mirrored = np.ascontiguousarray(fields[..., ::-1])
+    mirrored[:, 0] = quantiser.flip_u(mirrored[:, 0])
+    return mirrored
+
+
+def whole_size(height: int, width: int, *, input_size: int) -> tuple[int, int]:
+    """Return the height and width, px, at which a stored frame is tested: whole, each side in [S, 2S].
+
+    Notes
+    -----
+    The paper tests 256-px frames as they are with a 224-px network, whose training crops have the same scale on average. Where
+    the stored short side and S have another ratio, the frame is first brought to the scale of the training crops.
+    """
+    short = min(height, width)
+
+    def side(length: int) -> int:
+        same_scale = (length * input_size * _REFERENCE_SIDE + short * _MEAN_SIDE // 2) // (short * _MEAN_SIDE)
+        return min(max(same_scale, input_size), 2 * input_size)
+
+    return side(height), side(width)
+
+
+def whole_rgb(frames: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint8]:
+    """Return frames, uint8 (T, H, W, 3), at their test size."""
+    return _resized(frames, whole_size(*frames.shape[1:3], input_size=input_size), cv2.INTER_CUBIC)
+
+
+def whole_flow(fields: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint8]:
+    """Return quantised flow, uint8 (n, 2, H, W), at its test size."""
+    size = whole_size(*fields.shape[2:], input_size=input_size)
+    return _resized(fields.reshape(-1, *fields.shape[2:]), size, cv2.INTER_LINEAR).reshape(len(fields), 2, *size)
+
+
+def normalise_rgb(rgb: Tensor) -> Tensor:
+    """Turn uint8 (..., H, W, 3) into float32 (..., 3, H, W): RGB/255 less ImageNet's mean, by its deviation."""
+    mean = torch.tensor(_RGB_MEAN, device=rgb.device) * 255
+    scale = 1 / (torch.tensor(_RGB_STD, device=rgb.device) * 255)
+    return rgb.float().sub_(mean).mul_(scale).movedim(-1, -3).contiguous()
+
+
+def normalise_flow(flow: Tensor) -> Tensor:
+    """Turn quantised flow, uint8 of any shape, into float32: ``(q - 128) / 57.63``."""
+    return flow.float().sub_(_FLOW_ZERO).mul_(1 / _FLOW_STD)
+
+
+def input_normalisation() -> dict[str, Any]:
+    """Return how `normalise_rgb` and `normalise_flow` turn bytes into the network's input, as built-in types."""
+    return {
+        "rgb": {"order": "RGB", "formula": "(byte / 255 - mean) / std", "mean": list(_RGB_MEAN), "std": list(_RGB_STD)},
+        "flow": {
+            "order": f"u, v of the {NUM_FLOW_FIELDS} fields around the frame, interleaved",
+            "formula": "(byte - zero) / std",
+            "zero": _FLOW_ZERO,
+            "std": _FLOW_STD,
+        },
+    }
+
+
+def _scaled(side: int, short: int) -> int:
+    """Return a side given for 256-px frames at this short side, at least 1 px."""
+    return max((side * short + _REFERENCE_SIDE // 2) // _REFERENCE_SIDE, 1)
+
+
+def _near_border(generator: np.random.Generator, room: int, far: bool) -> int:
+    """Draw an offset within a quarter of the free room from its near or far end."""
+    offset = int(generator.integers(room // 4, endpoint=True))
+    return room - offset if far else offset
+
+
+def _resized(planes: NDArray[np.uint8], size: tuple[int, int], enlarge: int) -> NDArray[np.uint8]:
+    """Resize images (n, H, W[, 3]) to (height, width): area averages where both sides shrink, `enlarge` elsewhere."""
+    height, width = planes.shape[1:3]
+    if (height, width) == size:
+        return np.ascontiguousarray(planes)
+    how = cv2.INTER_AREA if size[0] <= height and size[1] <= width else enlarge
+    out = np.empty((len(planes), *size, *planes.shape[3:]), np.uint8)
+    for plane, target in zip(planes, out, strict=True):
+        cv2.resize(plane, (size[1], size[0]), dst=target, interpolation=how)
+    return out

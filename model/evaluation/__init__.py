@@ -1,0 +1,1 @@
+"""The test protocol, its results, and prediction on any video."""

@@ -1,0 +1,335 @@
+"""The paper's test protocol: 25 frames and their mirror images, whole frames, mean of logits, five rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowkit.dataset.manifest import Dataset
+from flowkit.errors import CheckpointError, ManifestError
+from flowkit.model.compute.execution import Execution
+from flowkit.model.compute.ranks import gathered
+from flowkit.model.data.sampling import NUM_TEST_CENTRES
+from flowkit.model.data.training_clips import Unreadable, WholeClipDataset, whole_clip_loader
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.events import SplitStarted, VideosScored
+from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels, wilson_interval
+from flowkit.model.scoring.tested_networks import TestedNetworks
+from flowkit.model.settings.network import NUM_FLOW_FIELDS
+from flowkit.model.settings.recipes import PHASES, STREAMS_OF
+from flowkit.model.training.chain import check_run_name
+from flowkit.model.training.phases import phase_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from flowkit.dataset.manifest import Split
+    from flowkit.model.data.training_clips import WholeClip
+    from flowkit.model.runs.checkpoint import Checkpoint, Provenance
+    from flowkit.model.runs.events import EvaluateEvent
+    from flowkit.model.scoring.metrics import Fusion
+    from flowkit.model.settings.recipes import Phase
+
+Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)
+
+# The table's rows, and what each one fuses.
+ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
+    "appearance": (("appearance", "appearance"),),
+    "motion": (("motion", "motion"),),
+    "two-streams": (("appearance", "appearance"), ("motion", "motion")),
+    "ST-ResNet": (("st-resnet", "appearance"), ("st-resnet", "motion")),
+    "ST-ResNet*": (("st-resnet-star", "appearance"), ("st-resnet-star", "motion")),
+}
+VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
+PROTOCOL = (
+    f"{NUM_TEST_CENTRES} frames a video, evenly spaced, each with its stack of {NUM_FLOW_FIELDS} flow fields, and their mirror images",
+    "whole frames, no crop; the 25 samples of one mirror state are one sequence",
+    "score of a stream: mean of its logits over places, time and mirror images",
+)
+_NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
+FUSION_TEXT: dict[Fusion, str] = {
+    "logits_mean": "streams joined by the mean of their logits, weights {:g} : {:g} (appearance : motion)",
+    "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {:g} : {:g} (appearance : motion)",
+}
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of the table on one split.
+
+    Parameters
+    ----------
+    scores : float64 array, shape (n, C)
+    ranks : int64 array, shape (n,)
+        Place of the right class, from 0.
+    confusion : int64 array, shape (C, C)
+        Videos by class and prediction.
+    """
+
+    scores: NDArray[np.float64]
+    ranks: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+
+    @property
+    def num_correct(self) -> int:
+        """Videos whose highest score is the right class's."""
+        return int((self.ranks == 0).sum())
+
+    @property
+    def top1(self) -> float:
+        """Share of videos that are right; NaN of none."""
+        return float((self.ranks == 0).mean()) if len(self.ranks) else float("nan")
+
+    @property
+    def top5(self) -> float:
+        """Share of videos with the right class among the five highest."""
+        return float((self.ranks < 5).mean()) if len(self.ranks) else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of `top1`."""
+        return wilson_interval(self.num_correct, len(self.ranks))
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """The results of one split.
+
+    Parameters
+    ----------
+    split : int
+    classes : tuple of str
+    video_ids : tuple of str
+        Videos that were scored.
+    labels : int64 array, shape (n,)
+    rows : dict from row to RowResult
+        Those whose networks are trained.
+    stream_scores : dict from (phase, stream) to float64 array, shape (n, C)
+        Mean logits.
+    num_listed : int
+        Videos of the official test list.
+    failed : tuple of Unreadable
+    untrained_classes : tuple of str
+        Classes of test videos that no training video has.
+    checkpoints : dict from phase to str
+        Which weights were tested.
+    warnings : tuple of str
+    provenances : dict from phase to Provenance
+        How those weights were made.
+    """
+
+    split: int
+    classes: tuple[str, ...]
+    video_ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    rows: dict[str, RowResult]
+    stream_scores: Scores
+    num_listed: int
+    failed: tuple[Unreadable, ...] = ()
+    untrained_classes: tuple[str, ...] = ()
+    checkpoints: dict[Phase, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    provenances: dict[Phase, Provenance] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of one or several splits, and how they were made.
+
+    Parameters
+    ----------
+    splits : tuple of SplitEvaluation
+    protocol : tuple of str
+        In words.
+    fusion : {"logits_mean", "softmax_mean"}
+    weights : (float, float)
+        Of the appearance and the motion stream.
+    environment : dict
+        Versions, device, precision.
+    """
+
+    splits: tuple[SplitEvaluation, ...]
+    protocol: tuple[str, ...]
+    fusion: Fusion = "logits_mean"
+    weights: tuple[float, float] = (1.0, 1.0)
+    environment: dict[str, str | int] = field(default_factory=dict)
+
+    def mean_top1(self, row: str) -> float | None:
+        """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row, and videos for it."""
+        values = [split.rows[row].top1 for split in self.splits if row in split.rows and len(split.rows[row].ranks)]
+        return float(np.mean(values)) if values and len(values) == len(self.splits) else None
+
+
+def _ignore(told: object) -> None:
+    pass
+
+
+def evaluate(
+    root: Path,
+    *,
+    splits: Sequence[int] = (1,),
+    run: str = "default",
+    checkpoint: Path | None = None,
+    fusion: Fusion = "logits_mean",
+    weights: tuple[float, float] = (1.0, 1.0),
+    force: bool = False,
+    execution: Execution | None = None,
+    on_event: Callable[[EvaluateEvent], None] = _ignore,
+    on_split: Callable[[Evaluation], None] = _ignore,
+) -> Evaluation:
+    """Test a run's networks on the test videos of packed splits.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    splits : sequence of int
+    run : str
+        The run's name.
+    checkpoint : Path, optional
+        Test this one instead of the run's: a phase's folder, its weights or its checkpoint.
+    fusion : {"logits_mean", "softmax_mean"}
+        How two streams are joined.
+    weights : (float, float)
+        Of the appearance and the motion stream.
+    force : bool
+        Test although the data are not those of the training.
+    execution : Execution
+    on_event : callable
+        Is told of progress; see `flowkit.model.runs.events`.
+    on_split : callable
+        Is given each split's results, alone, as soon as they are there, so that they can be kept whatever becomes of the splits after it.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    CheckpointError
+        If nothing is trained, or a network was trained on other classes, data or quantisation (the last two: unless `force`).
+    ManifestError
+        If a split is not packed or has no test video.
+
+    Notes
+    -----
+    A video's score is the mean over frames, mirror images and places in the frame of the logits, per stream (specs 5).
+    """
+    execution = execution or Execution()
+    check_run_name(run)
+    fuse([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
+    dataset = Dataset.open(root)
+
+    def networks_for(number: int) -> TestedNetworks:
+        split = dataset.split(number)
+        if not split.test:
+            raise ManifestError(f"{root}: split {number} has no test video")
+        return TestedNetworks(split, _checkpoints(root, run, number, checkpoint), force=force, execution=execution)
+
+    for number in splits[1:]:
+        networks_for(number)  # what would be refused later is refused before hours of work
+    environment = execution.environment(execution.torch_device())
+    protocol = (*PROTOCOL, FUSION_TEXT[fusion].format(*weights))
+    results: list[SplitEvaluation] = []
+    for number in splits:
+        results.append(_evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, on_event))
+        on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
+    return Evaluation(tuple(results), protocol, fusion, weights, environment)
+
+
+def _evaluate_split(
+    dataset: Dataset,
+    split: Split,
+    networks: TestedNetworks,
+    fusion: Fusion,
+    weights: tuple[float, float],
+    execution: Execution,
+    on_event: Callable[[EvaluateEvent], None],
+) -> SplitEvaluation:
+    """Score every test video once by all networks; each rank its share."""
+    clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
+    mine = range(execution.rank, len(clips), execution.world)
+    on_event(SplitStarted(split.number, len(mine)))
+    loader = whole_clip_loader(clips, mine, num_workers=execution.workers(networks.device))
+    scored: dict[str, Scores] = {}
+    failed: list[Unreadable] = []
+    for batch in _batches(loader, VIDEOS_AT_ONCE[networks.device.type]):
+        failed += [clip for clip in batch if isinstance(clip, Unreadable)]
+        readable = [clip for clip in batch if not isinstance(clip, Unreadable)]
+        if readable:
+            for clip, values in zip(readable, networks.score(readable), strict=True):
+                if all(np.isfinite(scores).all() for scores in values.values()):
+                    scored[clip.video_id] = values
+                else:
+                    failed.append(Unreadable(clip.video_id, _NOT_FINITE))
+        on_event(VideosScored(split.number, len(scored) + len(failed), len(mine), len(failed)))
+    scored = {name: values for part in gathered(scored, execution.world) for name, values in part.items()}
+    failed = [clip for part in gathered(failed, execution.world) for clip in part]
+
+    records = [record for record in split.test if record.video_id in scored]
+    labels = np.array([record.label for record in records], dtype=np.int64)
+    stream_scores: Scores = {
+        (phase, stream): np.array([scored[record.video_id][phase, stream] for record in records]).reshape(-1, len(split.classes))
+        for phase in networks.phases
+        for stream in STREAMS_OF[phase]
+    }
+    rows = {}
+    for row, parts in ROWS.items():
+        if all(part in stream_scores for part in parts):
+            shares = weights if len(parts) == 2 else (1.0,)
+            rows[row] = _row([stream_scores[part] for part in parts], shares, fusion, labels)
+    trained = {record.label for record in split.train}
+    return SplitEvaluation(
+        split=split.number,
+        classes=split.classes,
+        video_ids=tuple(record.video_id for record in records),
+        labels=labels,
+        rows=rows,
+        stream_scores=stream_scores,
+        num_listed=split.num_listed_test,
+        failed=tuple(sorted(failed, key=lambda clip: clip.video_id)),
+        untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained)),
+        checkpoints=networks.sources,
+        warnings=networks.warnings,
+        provenances=networks.provenances,
+    )
+
+
+def _row(scores: Sequence[NDArray[np.float64]], weights: Sequence[float], fusion: Fusion, labels: NDArray[np.int64]) -> RowResult:
+    joined = fuse(scores, weights=weights, fusion=fusion)
+    predictions = joined.argmax(1)
+    return RowResult(joined, ranks_of_labels(joined, labels), confusion_matrix(labels, predictions, joined.shape[1]))
+
+
+def _batches(clips: Iterable[WholeClip | Unreadable], size: int) -> Iterator[list[WholeClip | Unreadable]]:
+    """Group neighbours of the same frame size, at most `size` of them."""
+    batch: list[WholeClip | Unreadable] = []
+    for clip in clips:
+        shapes = {one.rgb.shape for one in (*batch, clip) if not isinstance(one, Unreadable)}
+        if batch and (len(batch) == size or len(shapes) > 1):
+            yield batch
+            batch = []
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def _checkpoints(root: Path, run: str, split: int, given: Path | None) -> dict[Phase, tuple[str, Checkpoint]]:
+    """Return the weights to test by phase, with where they come from."""
+    if given is not None:
+        checkpoint = load_checkpoint(given)
+        return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
+    folders = {phase: PhaseFolder(phase_folder(root, run, split, phase)) for phase in PHASES}
+    found = {phase: (str(folder.path), load_checkpoint(folder.path)) for phase, folder in folders.items() if folder.done}
+    if not found:
+        raise CheckpointError(
+            f"{phase_folder(root, run, split, 'appearance').parent} has no trained phase; run "
+            f"`flowkit train --split {split}{'' if run == 'default' else f' --run {run}'}` first"
+        )
+    return found

@@ -1,0 +1,171 @@
+"""The accuracies that the paper reports, and whether a table of ours may stand beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowkit.model.runs.checkpoint import flattened
+from flowkit.model.settings.recipes import make_configs
+
+if TYPE_CHECKING:
+    from flowkit.dataset.manifest import Split
+    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from flowkit.model.settings.recipes import TrainConfig
+
+
+@dataclass(frozen=True)
+class PublishedResults:
+    """What the paper reports for one data set.
+
+    Parameters
+    ----------
+    data_set : str
+    classes_sha256 : str
+        Of its class names, sorted, one a line.
+    num_videos : tuple of (int, int)
+        Training and test videos of the official splits 1, 2, 3.
+    top1 : dict from row to float
+        Percent, mean over the three splits.
+    top1_with_idt : dict from row to float
+        The same of improved dense trajectories, and of their late fusion with ST-ResNet*.
+    """
+
+    data_set: str
+    classes_sha256: str
+    num_videos: tuple[tuple[int, int], ...]
+    top1: dict[str, float]
+    top1_with_idt: dict[str, float]
+
+
+# Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4; numbers of videos counted from the official lists.
+PUBLISHED = {
+    "ucf101": PublishedResults(
+        "UCF101",
+        "01e7e1408d08ad15372e4042fab008938a1eebc76f9a4044babc82a0697cd45c",
+        ((9537, 3783), (9586, 3734), (9624, 3696)),
+        {"appearance": 82.29, "motion": 79.05, "two-streams": 89.47, "ST-ResNet": 92.76, "ST-ResNet*": 93.46},
+        {"IDT": 86.4, "ST-ResNet* + IDT": 94.6},
+    ),
+    "hmdb51": PublishedResults(
+        "HMDB51",
+        "154ef596b60371212a4963ee5f33996f926eb53ca8e44fa2499c8267f9db561e",
+        ((3570, 1530), (3570, 1530), (3570, 1530)),
+        {"appearance": 43.42, "motion": 55.47, "two-streams": 60.59, "ST-ResNet": 65.57, "ST-ResNet*": 66.41},
+        {"IDT": 61.7, "ST-ResNet* + IDT": 70.3},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether results may be read beside the paper's.
+
+    Parameters
+    ----------
+    published : PublishedResults or None
+        None where the two do not measure the same thing.
+    obstacles : tuple of str
+        Why they do not.
+    differences : tuple of str
+        Where they do: what was done in another way than the paper's.
+    """
+
+    published: PublishedResults | None
+    obstacles: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+def published_for(split: Split) -> PublishedResults | None:
+    """Return what the paper reports for a split's data set; None unless it is an official split of one."""
+    published = PUBLISHED.get(split.protocol)
+    names = hashlib.sha256("\n".join(sorted(split.classes)).encode("utf-8", "backslashreplace")).hexdigest()
+    if published is None or published.classes_sha256 != names or not 1 <= split.number <= len(published.num_videos):
+        return None
+    return published
+
+
+def compare_with_paper(split: Split, result: SplitEvaluation, evaluation: Evaluation) -> Comparison:
+    """Decide whether the paper's numbers may stand beside a split's, and with which reservations.
+
+    Parameters
+    ----------
+    split : flowkit.Split
+    result : SplitEvaluation
+        Of that split.
+    evaluation : Evaluation
+        For how the streams were joined.
+
+    Returns
+    -------
+    Comparison
+        With the numbers only if every video of an official test list was scored by networks trained on the whole of its training list.
+    """
+    published = published_for(split)
+    if published is None:
+        return Comparison(
+            None,
+            (
+                "The paper's accuracies are those of the official splits of UCF101 and HMDB51. This is another split, of "
+                f"{len(split.classes)} classes, so they are neither a goal nor a ceiling here and are not shown.",
+            ),
+        )
+    num_train, num_test = published.num_videos[split.number - 1]
+    obstacles = [
+        f"{what} {have:,} of the {must_be:,} videos of {published.data_set}'s official list."
+        for what, have, must_be in (
+            ("The networks could be trained on", len(split.train), num_train),
+            ("The accuracies are of", len(result.video_ids), num_test),
+        )
+        if have != must_be
+    ]
+    obstacles += [f"The weights are of other data: {warning}" for warning in result.warnings]
+    if not result.warnings and any(made.digest != split.digest for made in result.provenances.values()):
+        obstacles.append("The split was packed anew since the test.")
+    if obstacles:
+        return Comparison(
+            None, (f"The paper's accuracies for {published.data_set} are not shown, because the two do not compare:", *obstacles)
+        )
+    differences = [f"{phase}: {', '.join(_differences(made.config, split))}" for phase, made in result.provenances.items()]
+    differences = [line for line in differences if not line.endswith(": ")]
+    if evaluation.fusion != "logits_mean" or evaluation.weights[0] != evaluation.weights[1]:
+        differences.append("streams are not joined by the plain mean of their logits")
+    return Comparison(published, (), tuple(differences))
+
+
+def _differences(config: TrainConfig, split: Split) -> list[str]:
+    """Return the settings in which a phase differs from the recipe `paper`, with that recipe's value in brackets."""
+    own = _flat(config)
+    recipes = []
+    for paper_steps in (False, True):  # the official code's schedule or the paper's
+        made = make_configs(
+            "paper",
+            num_classes=len(split.classes),
+            num_videos=len(split.train),
+            short_side=256,
+            weights="imagenet",
+            paper_steps=paper_steps,
+        )
+        theirs = _flat(made[config.phase])
+        names = [name for name in theirs if name.removeprefix("network.") not in _FREE and own[name] != theirs[name]]
+        recipes.append([f"{name.removeprefix('network.')} {_brief(own[name])} (paper: {_brief(theirs[name])})" for name in names])
+    found = min(recipes, key=len)
+    return [*found, "random first weights (paper: ImageNet)"] if config.weights == "none" else found
+
+
+# Settings that no comparison hangs on: a seed, where a ResNet has its stride (the weights file's), and names.
+_FREE = ("seed", "weights", "stride_in_1x1", "recipe", "phase", "stage_units", "num_classes")
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    return flattened(config.to_dict()) | {"network.units": list(config.network.units)}
+
+
+def _brief(value: Any) -> str:
+    text = (
+        ", ".join(f"{steps} x {rate:g}" for steps, rate in value)
+        if value and isinstance(value, list) and isinstance(value[0], list)
+        else str(value)
+    )
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,305 @@
+"""Scores of a classifier for videos, read from files of any system as foreign data: CSV, NPZ without pickle, HDF5.
+
+| file | holds |
+|---|---|
+| ``.csv`` | a header ``video_id,<class>,<class>,...`` and a row a video |
+| ``.npz`` | arrays ``video_ids`` (n,) and ``classes`` (C,) of text, ``scores`` (n, C) of numbers |
+| ``.h5``, ``.hdf5`` | data sets of the same names and shapes; or flowkit's own ``scores.h5`` |
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit.errors import ScoresError
+from flowkit.files import replacing
+from flowkit.model.evaluation.protocol import ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MAX_BYTES = 1 << 30  # of a file, and of an array in it
+SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
+OWN_FORMAT, OWN_FORMAT_VERSION = "flowkit-scores", 1
+_PLAIN_FILTERS = {1, 2, 3}  # gzip, shuffle and checksum: built into every HDF5
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """What one system says of some videos.
+
+    Parameters
+    ----------
+    source : str
+        The file, for messages.
+    video_ids : tuple of str
+    classes : tuple of str
+    scores : float64 array, shape (n, C)
+        Higher is likelier; of any scale.
+    labels : int64 array, shape (n,), optional
+        The right classes, where the file says them.
+
+    Raises
+    ------
+    ScoresError
+        If shapes do not agree, a name occurs twice or is empty, a score is no finite number, or a label no class.
+    """
+
+    source: str
+    video_ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.video_ids), len(self.classes))
+        if self.scores.shape != shape:
+            raise ScoresError(
+                f"{self.source}: scores have shape {self.scores.shape}, but there are {shape[0]} video ids and {shape[1]} classes"
+            )
+        if 0 in shape:
+            raise ScoresError(f"{self.source}: holds no scores ({shape[0]} videos, {shape[1]} classes)")
+        for what, names in (("video id", self.video_ids), ("class", self.classes)):
+            first: dict[str, int] = {}
+            for place, name in enumerate(names):
+                if not name:
+                    raise ScoresError(f"{self.source}: {what} {place + 1} is empty")
+                if name in first:
+                    raise ScoresError(f"{self.source}: {what} {name!r} occurs twice, as number {first[name] + 1} and {place + 1}")
+                first[name] = place
+        bad = np.argwhere(~np.isfinite(self.scores))
+        if len(bad):
+            row, column = bad[0]
+            raise ScoresError(
+                f"{self.source}: the score of video {self.video_ids[row]!r} (number {row + 1}) for class {self.classes[column]!r} is "
+                f"{self.scores[row, column]}; scores must be finite numbers"
+            )
+        if self.labels is not None and (self.labels.shape != shape[:1] or ((self.labels < 0) | (self.labels >= shape[1])).any()):
+            raise ScoresError(f"{self.source}: labels must be a class of {shape[1]} for each of {shape[0]} videos")
+
+
+def read_scores(path: Path) -> ScoreTable:
+    """Read any system's scores.
+
+    Parameters
+    ----------
+    path : Path
+        Of a flowkit ``scores.h5`` the last row of the results table is taken.
+
+    Raises
+    ------
+    ScoresError
+        If the file is missing, of another kind, damaged, or does not hold what it must; names the row or video.
+    """
+    _check_file(path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return _read_csv(path)
+    if suffix == ".npz":
+        return _read_npz(path)
+    if suffix in (".h5", ".hdf5"):
+        return _read_hdf5(path)[0]
+    raise ScoresError(f"{path}: scores are read from {', '.join(SUFFIXES)} files")
+
+
+def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, str]:
+    """Read the scores that `flowkit evaluate` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        ``scores.h5``.
+    row : str, optional
+        A row of the results table. Default: the last there is, ``ST-ResNet*`` if that is trained.
+
+    Returns
+    -------
+    table : ScoreTable
+        With labels.
+    row : str
+
+    Raises
+    ------
+    ScoresError
+        As `read_scores`; or if there is no such row, naming those there are.
+    """
+    _check_file(path)
+    table, found = _read_hdf5(path, row=row)
+    if found is None or table.labels is None:
+        raise ScoresError(f"{path} is no scores file of flowkit's; make it by `flowkit evaluate`")
+    return table, found
+
+
+def write_scores(path: Path, table: ScoreTable) -> None:
+    """Write scores as HDF5, in the layout that `read_scores` takes, with ``labels`` if there are any."""
+    import h5py
+
+    with replacing(path) as part, h5py.File(part, "w", track_order=False) as file:
+        for name, texts in (("video_ids", table.video_ids), ("classes", table.classes)):
+            encoded = [text.encode("utf-8") for text in texts]
+            file[name] = np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
+        file["scores"] = table.scores
+        if table.labels is not None:
+            file["labels"] = table.labels
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ScoresError(f"no scores file at {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ScoresError(f"{path} has {path.stat().st_size} bytes; scores files of up to {MAX_BYTES} are read")
+
+
+def _read_csv(path: Path) -> ScoreTable:
+    ids: list[str] = []
+    values: list[list[float]] = []
+    first: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            if len(header) < 2 or header[0].strip() != "video_id":
+                raise ScoresError(f"{path}: its first line must be video_id and the names of the classes, got {','.join(header)[:80]!r}")
+            classes = [name.strip() for name in header[1:]]
+            for row in rows:
+                if not row:  # an empty line
+                    continue
+                where = f"{path}, line {rows.line_num}"
+                if len(row) != len(header):
+                    raise ScoresError(f"{where}: {len(row)} fields, but the header has {len(header)}")
+                if row[0] in first:
+                    raise ScoresError(f"{where}: video id {row[0]!r} stands in line {first[row[0]]} already")
+                first[row[0]] = rows.line_num
+                ids.append(row[0])
+                values.append([_number(text, name, where) for text, name in zip(row[1:], classes, strict=True)])
+    except (csv.Error, UnicodeDecodeError) as cause:
+        raise ScoresError(f"{path} is not valid CSV in UTF-8 ({cause})") from cause
+    return ScoreTable(str(path), tuple(ids), tuple(classes), np.array(values, np.float64).reshape(len(ids), len(classes)))
+
+
+def _number(text: str, class_name: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise ScoresError(f"{where}: the score for class {class_name!r} must be a finite number, got {text!r}")
+    return value
+
+
+def _read_npz(path: Path) -> ScoreTable:
+    with _refusing(path, "NPZ file"):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise ScoresError(f"{path} unpacks to more than {MAX_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _names_there(path, file.files)}
+    return _table(str(path), arrays)
+
+
+def _read_hdf5(path: Path, *, row: str | None = None) -> tuple[ScoreTable, str | None]:
+    """Return the scores, and which row they are if the file is flowkit's own."""
+    import h5py
+
+    with _refusing(path, "HDF5 file"), h5py.File(path, "r", locking=False) as file:
+        if _text(file.attrs.get("format", "")) != OWN_FORMAT:
+            return _table(str(path), {name: _read_data_set(file, name) for name in _names_there(path, list(file))}), None
+        version = file.attrs.get("format_version")
+        if version != OWN_FORMAT_VERSION:
+            raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
+        there = [name for name in ROWS if name in _group(file, "rows")]
+        if not there or (row is not None and row not in there):
+            raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(there) or 'none'}")
+        found = row or there[-1]
+        arrays = {name: _read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
+        arrays["scores"] = _read_data_set(_group(file, "rows"), found)
+        return _table(f"{path} ({found})", arrays), found
+
+
+def _names_there(path: Path, names: list[str]) -> list[str]:
+    """Return which arrays to read."""
+    missing = [name for name in ("video_ids", "classes", "scores") if name not in names]
+    if missing:
+        raise ScoresError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(map(repr, names[:10])) or 'nothing'}")
+    return ["video_ids", "classes", "scores"]
+
+
+def _table(source: str, arrays: dict[str, NDArray[Any]]) -> ScoreTable:
+    scores, labels = arrays["scores"], arrays.get("labels")
+    if scores.dtype.kind not in "fiu" or scores.ndim != 2:
+        raise ScoresError(f"{source}: scores must be numbers of shape (videos, classes), got {scores.dtype} {scores.shape}")
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise ScoresError(f"{source}: labels must be whole numbers, got {labels.dtype}")
+    return ScoreTable(
+        source,
+        _texts(arrays["video_ids"], "video_ids", source),
+        _texts(arrays["classes"], "classes", source),
+        scores.astype(np.float64),
+        None if labels is None else labels.astype(np.int64),
+    )
+
+
+def _texts(array: NDArray[Any], name: str, source: str) -> tuple[str, ...]:
+    if array.ndim != 1 or array.dtype.kind not in "USO":
+        raise ScoresError(f"{source}: {name} must be a list of texts, got {array.dtype} {array.shape}")
+    return tuple(_text(item) for item in array.tolist())
+
+
+def _text(value: object) -> str:
+    """Return a text that may be stored as bytes."""
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _group(file: Any, name: str) -> Any:
+    import h5py
+
+    _check_link(file, name)
+    if not isinstance(file[name], h5py.Group):
+        raise ScoresError(f"{name} is no group")
+    return file[name]
+
+
+def _read_data_set(group: Any, name: str) -> NDArray[Any]:
+    """Read a data set that lies in this very file, of a bounded size and without filters that would load a plugin."""
+    import h5py
+
+    _check_link(group, name)
+    data_set = group[name]
+    if not isinstance(data_set, h5py.Dataset) or data_set.is_virtual or data_set.external:
+        raise ScoresError(f"{name} is no data set in the file itself")
+    properties = data_set.id.get_create_plist()
+    filters = {properties.get_filter(k)[0] for k in range(properties.get_nfilters())}
+    if filters - _PLAIN_FILTERS:
+        raise ScoresError(f"{name} has HDF5 filters that are not read here: {sorted(filters - _PLAIN_FILTERS)}")
+    if data_set.shape is None or data_set.size * data_set.dtype.itemsize > MAX_BYTES:
+        raise ScoresError(f"{name} is empty, or larger than {MAX_BYTES} bytes")
+    return np.asarray(data_set[()])
+
+
+def _check_link(group: Any, name: str) -> None:
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ScoresError(f"{name} is not there, or a link to elsewhere")
+
+
+@contextmanager
+def _refusing(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes its reader raise into one clear error."""
+    try:
+        yield
+    except ScoresError as cause:
+        raise cause if str(path) in str(cause) else ScoresError(f"{path}: {cause}") from cause
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as cause:
+        reason = " ".join(str(cause).split())[:300]
+        raise ScoresError(f"{path} is damaged, or no {kind} of plain arrays ({reason})") from cause

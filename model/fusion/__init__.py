@@ -1,0 +1,1 @@
+"""Late fusion with other systems' scores."""

@@ -1,0 +1,358 @@
+"""Late fusion of our scores with other systems': matched by name, normalised, averaged or weighed by a linear SVM.
+
+The paper joins its network with improved dense trajectories (IDT) so: scores of both, L2-normalised, averaged with equal weight.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from flowkit import __version__
+from flowkit.dataset.manifest import Dataset
+from flowkit.describe.statistics import group_of
+from flowkit.errors import ParameterError, ScoresError
+from flowkit.files import write_atomically
+from flowkit.model.evaluation.protocol import RowResult
+from flowkit.model.evaluation.published import published_for
+from flowkit.model.evaluation.scores import ScoreTable, write_scores
+from flowkit.model.fusion.matching import match_classes, match_videos, some
+from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Normalise = Literal["l2", "none"]
+Method = Literal["mean", "svm"]
+
+SVM_C = 100.0  # of the SVM whose scores the paper's IDT are (Wang & Schmid, ICCV 2013)
+NUM_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How scores are joined.
+
+    Parameters
+    ----------
+    method : {"mean", "svm"}
+        The weighted mean; or a linear SVM over all scores of a video, trained on the other folds of the test videos.
+    normalise : {"l2", "none"}
+        Whether each video's scores are divided by their Euclidean length first, system by system.
+    weights : tuple of float, optional
+        Ours first, then the others in order; default: equal. With the SVM they scale its inputs.
+    num_folds : int
+        Of the SVM's cross-validation.
+    seed : int
+        Of the folds and of the SVM.
+
+    Raises
+    ------
+    ParameterError
+        If a value is out of its range.
+    """
+
+    method: Method = "mean"
+    normalise: Normalise = "l2"
+    weights: tuple[float, ...] | None = None
+    num_folds: int = NUM_FOLDS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in (("method", Method), ("normalise", Normalise)):
+            if getattr(self, name) not in get_args(kind):
+                raise ParameterError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if self.num_folds < 2 or self.seed < 0:
+            raise ParameterError(f"at least 2 folds and a seed of at least 0 are needed, got {self.num_folds} and {self.seed}")
+
+
+@dataclass(frozen=True)
+class System:
+    """Another system: its name in the table, and its scores."""
+
+    name: str
+    table: ScoreTable
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """Our row, the other systems and their fusion on the same videos.
+
+    Parameters
+    ----------
+    settings : FusionSettings
+    fused : ScoreTable
+        The fused scores, with labels.
+    rows : dict from str to RowResult
+        Ours, each other, the fusion last.
+    num_ours : int
+        Videos that our scores have; `fused` may have less.
+    notes : tuple of str
+        What else is worth knowing: unused rows, classes that no SVM could learn.
+    """
+
+    settings: FusionSettings
+    fused: ScoreTable
+    rows: dict[str, RowResult]
+    num_ours: int
+    notes: tuple[str, ...] = ()
+
+
+def fuse_systems(
+    ours: System,
+    others: Sequence[System],
+    *,
+    settings: FusionSettings | None = None,
+    common: bool = False,
+    on_fold: Callable[[int], None] | None = None,
+) -> FusionResult:
+    """Join our scores with other systems'.
+
+    Parameters
+    ----------
+    ours : System
+        With labels.
+    others : sequence of System
+        At least one. Their videos and classes may be in any order; see `match_videos` and `match_classes`.
+    settings : FusionSettings
+    common : bool
+        Score only the videos that all have, instead of raising where one lacks some.
+    on_fold : callable, optional
+        Told how many folds the SVM has done.
+
+    Returns
+    -------
+    FusionResult
+
+    Raises
+    ------
+    ScoresError
+        If videos or classes do not match.
+    ParameterError
+        If the settings do not fit, or scikit-learn is needed and missing.
+    """
+    settings = settings or FusionSettings()
+    labels = ours.table.labels
+    if labels is None or not others:
+        raise ParameterError("fusion needs our scores with labels, and at least one other system's")
+    weights = settings.weights or (1.0,) * (1 + len(others))
+    fuse([np.zeros((1, 1))] * (1 + len(others)), weights=weights)  # refuses weights that do not fit
+    names = [ours.name, *(other.name for other in others)]
+    if len(set(names)) < len(names):
+        raise ParameterError(f"the systems must have different names, got {', '.join(names)}")
+    places = [match_videos(ours.table, other.table) for other in others]
+    notes: list[str] = []
+    dropped: set[int] = set()
+    for other, found in zip(others, places, strict=True):
+        lacking = [row for row, place in enumerate(found) if place is None]
+        unused = sorted(set(range(len(other.table.video_ids))).difference(place for place in found if place is not None))
+        which = f"{len(lacking)} of our {len(labels)} videos ({some(ours.table.video_ids[row] for row in lacking)})"
+        if lacking and not common:
+            raise ScoresError(
+                f"{other.table.source} lacks {which}, and an accuracy over fewer videos is another number; "
+                "score the videos that all systems have with --common"
+            )
+        dropped.update(lacking)
+        notes += [f"{other.name} lacks {which}"] if lacking else []
+        if unused:
+            which = some(other.table.video_ids[place] for place in unused)
+            notes.append(f"{len(unused)} rows of {other.name} are of other videos and not used ({which})")
+    kept = [row for row in range(len(labels)) if row not in dropped]
+    if not kept:
+        raise ScoresError(f"no video is common to {ours.table.source} and {' and '.join(other.table.source for other in others)}")
+    labels = labels[kept]
+    parts = [ours.table.scores[kept]]
+    for other, found in zip(others, places, strict=True):
+        columns = match_classes(ours.table, other.table)
+        rows = [place for row in kept if (place := found[row]) is not None]
+        parts.append(other.table.scores[np.ix_(rows, columns)])
+    scaled = [l2_normalised(part) for part in parts] if settings.normalise == "l2" else parts
+    ids = tuple(ours.table.video_ids[row] for row in kept)
+    if settings.method == "mean":
+        joined = fuse(scaled, weights=weights)
+    else:
+        inputs = np.concatenate([weight * part for weight, part in zip(weights, scaled, strict=True)], axis=1)
+        folds = folds_of(ids, labels, num_folds=settings.num_folds, seed=settings.seed)
+        joined, more = svm_scores(inputs, labels, folds, num_classes=len(ours.table.classes), seed=settings.seed, on_fold=on_fold)
+        notes += more
+    rows_of = {name: _row(part, labels) for name, part in zip([*names, " + ".join(names)], [*parts, joined], strict=True)}
+    fused = ScoreTable(" + ".join(names), ids, ours.table.classes, joined, labels)
+    return FusionResult(replace(settings, weights=tuple(weights)), fused, rows_of, len(ours.table.video_ids), tuple(notes))
+
+
+def l2_normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide each video's scores (n, C) by their Euclidean length; zeros stay zeros."""
+    length = np.linalg.norm(scores, axis=1, keepdims=True)
+    return np.asarray(scores / np.where(length > 0, length, 1))
+
+
+def folds_of(video_ids: Sequence[str], labels: NDArray[np.int64], *, num_folds: int, seed: int) -> NDArray[np.int64]:
+    """Divide videos into folds: class by class, and a class's videos of one group (``_gNN_``) always together.
+
+    Parameters
+    ----------
+    video_ids : sequence of str
+    labels : int64 array, shape (n,)
+    num_folds : int
+    seed : int
+
+    Returns
+    -------
+    int64 array, shape (n,), in [0, num_folds)
+        Each class's groups are dealt out in an order drawn by the seed, going on where the class before ended.
+    """
+    generator = np.random.default_rng(seed)
+    members: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, (video_id, label) in enumerate(zip(video_ids, labels.tolist(), strict=True)):
+        group = group_of(video_id)
+        members[label][video_id if group is None else f"g{int(group)}"].append(place)
+    folds, dealt = np.zeros(len(video_ids), np.int64), 0
+    for _, groups in sorted(members.items()):
+        names = sorted(groups)
+        for k in generator.permutation(len(names)):
+            folds[groups[names[k]]] = dealt % num_folds
+            dealt += 1
+    return folds
+
+
+def svm_scores(
+    inputs: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    *,
+    num_classes: int,
+    seed: int = 0,
+    on_fold: Callable[[int], None] | None = None,
+) -> tuple[NDArray[np.float64], list[str]]:
+    """Score every video by a linear SVM (one against the rest, C = 100) that was trained on the other folds.
+
+    Parameters
+    ----------
+    inputs : float64 array, shape (n, D)
+    labels, folds : int64 array, shape (n,)
+    num_classes : int
+    seed : int
+    on_fold : callable, optional
+
+    Returns
+    -------
+    scores : float64 array, shape (n, num_classes)
+        Distances from the planes. A class that the other folds do not have is below all others.
+    notes : list of str
+
+    Raises
+    ------
+    ParameterError
+        If scikit-learn is missing, or the other folds have fewer than two classes.
+    """
+    try:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import LinearSVC
+    except ImportError as cause:
+        raise ParameterError(f'the SVM needs scikit-learn ({cause}): pip install "flowkit-video[svm]", or use --method mean') from cause
+
+    scores = np.zeros((len(labels), num_classes))
+    unseen = not_converged = 0
+    for done, fold in enumerate(np.unique(folds)):
+        train, test = folds != fold, folds == fold
+        known = np.unique(labels[train])
+        if len(known) < 2:
+            raise ParameterError(f"an SVM needs two classes; the videos outside fold {fold + 1} are of {len(known)}")
+        machine = LinearSVC(C=SVM_C, dual=True, random_state=seed, max_iter=20_000)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            machine.fit(inputs[train], labels[train])
+        not_converged += any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+        distances = machine.decision_function(inputs[test])
+        if distances.ndim == 1:  # of two classes, that of the second
+            distances = np.stack([-distances, distances], axis=1)
+        scores[test] = distances.min(1, keepdims=True) - 1
+        scores[np.ix_(test, known)] = distances
+        unseen += int((~np.isin(labels[test], known)).sum())
+        if on_fold is not None:
+            on_fold(done + 1)
+    notes = [f"{unseen} videos are of classes that the other folds lack; none of them can be right"] if unseen else []
+    notes += [f"the SVM did not converge in {not_converged} folds"] if not_converged else []
+    return scores, notes
+
+
+def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return a fusion's results as built-in types, for JSON.
+
+    Parameters
+    ----------
+    result : FusionResult
+    sources : dict from system's name to file
+    published : dict from system's name to float, optional
+        The paper's accuracies, percent, where they may stand beside these.
+    """
+    settings = result.settings
+    svm = {"C": SVM_C, "cross_validated": True, "num_folds": settings.num_folds, "seed": settings.seed}
+    return {
+        "format": "flowkit-fusion",
+        "format_version": 1,
+        "created_by": f"flowkit {__version__}",
+        "systems": dict(sources),
+        "method": settings.method,
+        "normalise": settings.normalise,
+        "weights": list(settings.weights or ()),
+        "svm": svm if settings.method == "svm" else None,
+        "num_videos": len(result.fused.video_ids),
+        "num_ours": result.num_ours,
+        "notes": list(result.notes),
+        "rows": {
+            name: {
+                "top1": row.top1,
+                "top1_interval_95": list(row.interval),
+                "num_correct": row.num_correct,
+                "num_videos": len(row.ranks),
+            }
+            for name, row in result.rows.items()
+        },
+        "published_percent": dict(published) if published else None,
+    }
+
+
+def write_fusion(folder: Path, result: FusionResult, values: Mapping[str, Any]) -> list[Path]:
+    """Write the fused scores (``fusion.h5``, which `read_scores` takes) and then ``fusion.json``; return their paths."""
+    scores, told = folder / "fusion.h5", folder / "fusion.json"
+    told.unlink(missing_ok=True)  # of other scores: while it is there, the two belong together
+    write_scores(scores, result.fused)
+    write_atomically(told, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    return [scores, told]
+
+
+def published_with_idt(root: Path, split: int, result: FusionResult) -> dict[str, float] | None:
+    """Return the paper's accuracies with IDT, percent, if these are of the same: ST-ResNet* on all of an official test list.
+
+    Parameters
+    ----------
+    root : Path
+        The data root, whose manifest says what the split is.
+    split : int
+    result : FusionResult
+    """
+    if "ST-ResNet*" not in result.rows or not (root / "dataset.json").is_file():
+        return None
+    dataset = Dataset.open(root)
+    if split not in dataset.splits:
+        return None
+    manifest = dataset.split(split)
+    whole = len(result.fused.video_ids) == manifest.num_listed_test and result.fused.classes == manifest.classes
+    published = published_for(manifest)
+    if published is None or not whole:
+        return None
+    top1 = published.top1 | published.top1_with_idt
+    return {row: top1[row] for row in ("IDT", "ST-ResNet*", "ST-ResNet* + IDT")}
+
+
+def _row(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> RowResult:
+    return RowResult(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))

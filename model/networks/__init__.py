@@ -1,0 +1,1 @@
+"""The networks, one per file, and their initial weights."""

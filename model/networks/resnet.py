@@ -1,0 +1,488 @@
+"""One residual stream: a bottleneck ResNet over the frames of clips, under torchvision's parameter names.
+
+Frames travel as (B*T, C, H, W), clip after clip. The stream is cut where ST-ResNet needs it: a stage is its unit a, which
+returns the sum before the ReLU, and the rest, which takes the input of unit b's identity path and of its residual branch
+separately.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from flowkit.model.settings.network import STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowkit.model.settings.network import STResNetConfig, TemporalInit, TemporalPadding
+
+EXPANSION = 4  # channels of a unit's output over those of its 3x3 convolution
+NUM_TAPS = 3  # T': temporal extent of a 1x1x3 convolution
+BATCH_NORM_EPS = 1e-5
+BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as the official code
+CLASSIFIER_STD = 0.01
+TEMPORAL_POOL_SIZE = 5
+TEMPORAL_POOL_STRIDE = 2
+
+
+class TemporalConv(nn.Conv3d):
+    """A 1x1 (space) x 3 (time) convolution over frames (B*T, C, H, W); clips never mix, T is preserved.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    padding : {"zeros", "replicate"}
+        What lies before the first and after the last frame of a clip: nothing, or that frame again.
+
+    Notes
+    -----
+    The fastest, summed over the network's layers, of the ways in ``benchmarks/bench_temporal_conv.py``. With channels_last
+    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C). Where a CPU has no good kernel, matrix products take its
+    place: see `_ByProducts`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, padding: TemporalPadding) -> None:
+        super().__init__(in_channels, out_channels, (NUM_TAPS, 1, 1), padding=(int(padding == "zeros"), 0, 0), bias=False)
+        self.replicate = padding == "replicate"
+
+    def forward(self, frames: Tensor, num_frames: int) -> Tensor:  # type: ignore[override]
+        """Convolve clips of `num_frames` frames each, (B*T, C_in, H, W), to (B*T, C_out, H, W)."""
+        clips = by_clip(frames, num_frames)
+        if self.replicate:
+            clips = torch.cat([clips[:, :1], clips, clips[:, -1:]], 1)
+        clips = clips.transpose(1, 2)  # (B, C, T, H, W)
+        by_products = not self.replicate and _products_are_faster(frames, self.weight)
+        out: Tensor = _ByProducts.apply(clips, self.weight) if by_products else super().forward(clips)
+        return out.transpose(1, 2).flatten(0, 1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalConv:
+        # Module.to(memory_format=torch.channels_last) takes four dimensions only: it is shown the weight as a (3, 1) kernel. The
+        # dimension left out is the fourth, so that the strides that come out are those of channels_last_3d.
+        super()._apply(lambda tensor: fn(tensor.squeeze(3)).unsqueeze(3), recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+class _ByProducts(torch.autograd.Function):
+    """The convolution of `TemporalConv` with zeros outside the clip, as matrix products where a CPU has nothing better.
+
+    For one thread, torch has no kernel for channels_last clips: it writes out every pixel three times (im2col), multiplies, and returns
+    channels first. For several, oneDNN has fast kernels for the convolution and for the gradient of its input; without AVX-512 it too
+    computes the weights' gradient by im2col.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, clips: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(clips, weight)
+        if _one_thread():
+            return temporal_products(clips, weight[..., 0, 0].permute(2, 1, 0))
+        return functional.conv3d(clips, weight, padding=(1, 0, 0))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        clips, weight = ctx.saved_tensors
+        of_clips = None
+        if ctx.needs_input_grad[0] and _one_thread():
+            of_clips = temporal_products(gradient, weight[..., 0, 0].permute(2, 0, 1).flip(0))
+        elif ctx.needs_input_grad[0]:
+            geometry = ([1, 1, 1], [1, 0, 0], [1, 1, 1], False, [0, 0, 0], 1)
+            of_clips = torch.ops.aten.convolution_backward(gradient, clips, weight, None, *geometry, [True, False, False])[0]
+        return of_clips, temporal_weight_gradient(clips, gradient) if ctx.needs_input_grad[1] else None
+
+
+def temporal_products(clips: Tensor, taps: Tensor) -> Tensor:
+    """Convolve clips with a 1x1x3 kernel, zeros outside the clip, by matrix products.
+
+    Parameters
+    ----------
+    clips : Tensor, shape (B, C_in, T, H, W)
+    taps : Tensor, shape (3, C_in, C_out)
+        For the frame before, the frame itself and the frame after.
+
+    Returns
+    -------
+    Tensor, shape (B, C_out, T, H, W)
+        Channels last in memory. Frame t is the sum over k of ``clips[t + k - 1]`` times ``taps[k]``.
+    """
+    before, now, after = taps
+    pixels = clips.shape[3] * clips.shape[4]
+    x = _pixel_rows(clips)
+    out = torch.mm(x.flatten(0, 1), now).view(*x.shape[:2], -1)
+    for out_clip, x_clip in zip(out, x, strict=True):
+        out_clip[pixels:].addmm_(x_clip[:-pixels], before)
+        out_clip[:-pixels].addmm_(x_clip[pixels:], after)
+    return out.view(len(x), *clips.shape[2:], -1).permute(0, 4, 1, 2, 3)
+
+
+def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient of a 1x1x3 convolution's weights, zeros outside the clip, by matrix products.
+
+    Parameters
+    ----------
+    clips : Tensor, shape (B, C_in, T, H, W)
+        The convolution's input.
+    gradient : Tensor, shape (B, C_out, T, H, W)
+        Of its output.
+
+    Returns
+    -------
+    Tensor, shape (C_out, C_in, 3, 1, 1)
+        Tap k is the sum over t of ``gradient[t]`` times ``clips[t + k - 1]``.
+    """
+    pixels = clips.shape[3] * clips.shape[4]
+    x, g = _pixel_rows(clips), _pixel_rows(gradient)
+    taps = x.new_empty(NUM_TAPS, g.shape[2], x.shape[2])
+    torch.mm(g.flatten(0, 1).t(), x.flatten(0, 1), out=taps[1])
+    taps[0::2] = 0
+    for g_clip, x_clip in zip(g, x, strict=True):
+        taps[0].addmm_(g_clip[pixels:].t(), x_clip[:-pixels])
+        taps[2].addmm_(g_clip[:-pixels].t(), x_clip[pixels:])
+    return taps.permute(1, 2, 0)[..., None, None]
+
+
+def _pixel_rows(clips: Tensor) -> Tensor:
+    """Return (B, C, T, H, W) as (B, T*H*W, C): no copy where channels are last in memory."""
+    return clips.permute(0, 2, 3, 4, 1).flatten(1, 3)
+
+
+def _one_thread() -> bool:
+    return torch.get_num_threads() == 1
+
+
+def _products_are_faster(frames: Tensor, weight: Tensor) -> bool:
+    """Return whether to compute by products: on a CPU, in float32, channels last, where `_ByProducts` has some to compute."""
+    return (
+        frames.device.type == "cpu"
+        and frames.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and frames.is_contiguous(memory_format=torch.channels_last)
+        and (_one_thread() or (torch.is_grad_enabled() and weight.requires_grad and torch.backends.cpu.get_cpu_capability() == "AVX2"))
+    )
+
+
+def inflate(weight: Tensor, temporal_init: TemporalInit) -> Tensor:
+    """Give a 1x1 convolution its temporal taps: w/3 each (eq. 5) or (0, w, 0).
+
+    Parameters
+    ----------
+    weight : float32 or float64 tensor, shape (C_out, C_in, 1, 1)
+    temporal_init : {"average", "center"}
+
+    Returns
+    -------
+    Tensor, shape (C_out, C_in, 3, 1, 1)
+    """
+    taps = weight.unsqueeze(2)
+    if temporal_init == "average":
+        return (taps / NUM_TAPS).repeat(1, 1, NUM_TAPS, 1, 1)
+    return functional.pad(taps, (0, 0, 0, 0, 1, 1))
+
+
+class GroupedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the statistics, in training, of each of `num_groups` equal parts of the batch by itself.
+
+    The same as the parts one after another, running moments included, where all else in the network runs once for all of them.
+    """
+
+    num_groups = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W), N a multiple of `num_groups`."""
+        if self.num_groups == 1 or not self.training:
+            return super().forward(x)
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        # What the groups share is done once for all of them: a GPU's time with small groups is that of launching.
+        weights, biases = (shared.expand(self.num_groups, -1).unbind() for shared in (self.weight, self.bias))
+        self.num_batches_tracked.add_(self.num_groups)
+        parts = [
+            functional.batch_norm(part, self.running_mean, self.running_var, weight, bias, True, self.momentum, self.eps)
+            for part, weight, bias in zip(x.chunk(self.num_groups), weights, biases, strict=True)
+        ]
+        return torch.cat(parts)
+
+
+class Bottleneck(nn.Module):
+    """One residual unit, 1x1 - 3x3 - 1x1, returning the sum before its ReLU.
+
+    Parameters
+    ----------
+    in_channels : int
+    width : int
+        Channels of the 3x3 convolution; the unit returns four times as many.
+    stride : int
+    stride_in_1x1 : bool
+        Put the stride on the first 1x1 convolution instead of the 3x3.
+    temporal_padding : {"zeros", "replicate"}, optional
+        Where given, both 1x1 convolutions extend over three frames.
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int = 1, stride_in_1x1: bool = False, temporal_padding: TemporalPadding | None = None
+    ) -> None:
+        super().__init__()
+        out_channels = width * EXPANSION
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.is_temporal = temporal_padding is not None
+        if temporal_padding is not None:
+            assert stride == 1, "a unit with temporal convolutions never changes the size of the maps"
+            self.conv1: nn.Module = TemporalConv(in_channels, width, temporal_padding)
+            self.conv3: nn.Module = TemporalConv(width, out_channels, temporal_padding)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, width, 1, stride=stride_1x1, bias=False)
+            self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride_3x3, padding=1, bias=False)
+        self.bn1 = _batch_norm(width)
+        self.bn2 = _batch_norm(width)
+        self.bn3 = _batch_norm(out_channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), _batch_norm(out_channels))
+
+    def forward(self, identity: Tensor, branch: Tensor, num_frames: int) -> Tensor:
+        """Return ``identity + F(branch)``, before the ReLU (eq. 2).
+
+        Parameters
+        ----------
+        identity, branch : Tensor, shape (B*T, C, H, W)
+            Inputs of the shortcut and of the residual branch; in a plain ResNet the same tensor.
+        num_frames : int
+            T, frames a clip.
+        """
+        time = (num_frames,) if self.is_temporal else ()
+        # In place where the output of a batch normalisation is overwritten: its backward pass reads its input only.
+        x = functional.relu(self.bn1(self.conv1(branch, *time)), inplace=True)
+        x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
+        s: Tensor = self.bn3(self.conv3(x, *time))
+        s += identity if self.downsample is None else self.downsample(identity)
+        return s
+
+
+class ResidualStream(nn.Module):
+    """A bottleneck ResNet over frames, in the pieces that two streams in lock-step need.
+
+    Parameters
+    ----------
+    config : STResNetConfig
+    in_channels : int
+        3 for RGB, 2L for a stack of L flow fields.
+    temporal : bool
+        Whether the stream has the configuration's temporal convolutions and temporal pooling; a base stream has none.
+    dropout : float
+        Between pooling and classifier, in [0, 1).
+    checkpoint_activations : bool
+        Keep only every unit's input for the backward pass and compute the rest again: less memory, about a third more work.
+
+    Notes
+    -----
+    Weights are drawn as torchvision's: He et al., normal, fan-out; see `reset_parameters`.
+    """
+
+    def __init__(
+        self, config: STResNetConfig, in_channels: int, *, temporal: bool, dropout: float = 0.0, checkpoint_activations: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.temporal = temporal
+        self.dropout = dropout
+        self.group_seeds: tuple[int, ...] = ()
+        self.checkpoint_activations = checkpoint_activations
+        self.conv1 = nn.Conv2d(in_channels, config.base_width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = _batch_norm(config.base_width)
+        channels = config.base_width
+        for stage, num_units in enumerate(config.units):
+            width = config.base_width * 2**stage
+            units = nn.ModuleList()
+            for unit in range(num_units):
+                has_time = temporal and config.temporal_convolution and STAGES[stage] in config.temporal_stages and unit == 1  # unit b
+                units.append(
+                    Bottleneck(
+                        channels,
+                        width,
+                        stride=2 if stage > 0 and unit == 0 else 1,
+                        stride_in_1x1=config.stride_in_1x1,
+                        temporal_padding=config.temporal_padding if has_time else None,
+                    )
+                )
+                channels = width * EXPANSION
+            self.add_module(f"layer{stage + 1}", units)
+        self.fc = nn.Linear(channels, config.num_classes)
+        self.reset_parameters()
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of residual units: 4."""
+        return len(self.config.units)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw new weights: He et al. (normal, fan-out) for convolutions, N(0, .01^2) for the classifier, biases zero."""
+        for module in self.modules():
+            if isinstance(module, TemporalConv):
+                flat = torch.empty_like(module.weight[:, :, 0])
+                nn.init.kaiming_normal_(flat, mode="fan_out", nonlinearity="relu", generator=generator)
+                with torch.no_grad():
+                    module.weight.copy_(inflate(flat, self.config.temporal_init))
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+        self.reset_classifier(generator)
+
+    def reset_classifier(self, generator: torch.Generator | None = None) -> None:
+        """Draw a new classifier: weights N(0, .01^2), bias zero."""
+        nn.init.normal_(self.fc.weight, std=CLASSIFIER_STD, generator=generator)
+        nn.init.zeros_(self.fc.bias)
+
+    def stem(self, frames: Tensor) -> Tensor:
+        """Everything before the first residual unit: (B*T, C, H, W) to (B*T, width, H/4, W/4)."""
+        x = functional.relu(self.bn1(self.conv1(frames)), inplace=True)
+        return functional.max_pool2d(x, 3, stride=2, padding=1)
+
+    def unit_a(self, stage: int, x: Tensor, num_frames: int) -> Tensor:
+        """Return the sum before the ReLU of unit a of stage 0..3: the ``s`` of eq. 2."""
+        return self._run(self._units(stage)[0], x, x, num_frames)
+
+    def units_from_b(self, stage: int, identity: Tensor, branch: Tensor, num_frames: int) -> Tensor:
+        """Run the units after unit a and return the stage's output, after the ReLU.
+
+        Parameters
+        ----------
+        stage : int
+            0..3
+        identity, branch : Tensor, shape (B*T, C, H, W)
+            Inputs of unit b's shortcut and of its residual branch.
+        num_frames : int
+        """
+        unit_b, *later = list(self._units(stage))[1:]
+        x = functional.relu(self._run(unit_b, identity, branch, num_frames), inplace=True)
+        for unit in later:
+            x = functional.relu(self._run(unit, x, x, num_frames), inplace=True)
+        return x
+
+    def head(self, x: Tensor, num_frames: int) -> Tensor:
+        """Pool the last maps over windows and, where configured, time; classify; average the logits over windows.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B*T, C, H, W)
+        num_frames : int
+
+        Returns
+        -------
+        Tensor, shape (B, T', num_classes)
+            T' = T, or floor((T - k)/2) + 1 with k = min(5, T) after temporal pooling.
+
+        Notes
+        -----
+        The mean over windows is taken before the classifier: the same logits, since the classifier is linear, for less work.
+        Temporal pooling comes before that mean, at every window separately.
+        """
+        pools_time = self.temporal and self.config.temporal_pool
+        if pools_time and self.config.temporal_pool_position == "before_pool5":
+            x = temporal_max_pool(x, num_frames)
+        if self.config.head_pool == "global":
+            x = x.mean((2, 3), keepdim=True)
+        else:
+            window = self.config.head_window
+            x = functional.avg_pool2d(x, (min(window, x.shape[2]), min(window, x.shape[3])), stride=1)
+        if pools_time and self.config.temporal_pool_position == "after_pool5":
+            x = temporal_max_pool(x, num_frames)
+        x = self._dropped(x)
+        return by_clip(self.fc(x.mean((2, 3))), pooled_length(num_frames) if pools_time else num_frames)
+
+    def forward(self, frames: Tensor, num_frames: int) -> Tensor:
+        """Classify frames (B*T, C, H, W) by this stream alone: logits (B, T', num_classes)."""
+        x = self.stem(frames)
+        for stage in range(self.num_stages):
+            x = functional.relu(self.unit_a(stage, x, num_frames))
+            x = self.units_from_b(stage, x, x, num_frames)
+        return self.head(x, num_frames)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Apply dropout, drawn for each group from its own seed where there are several."""
+        if not (self.training and self.dropout and self.group_seeds):  # in this order: a network that is compiled holds seeds fixed
+            return functional.dropout(x, self.dropout, self.training)
+        parts = []
+        for seed, part in zip(self.group_seeds, x.chunk(len(self.group_seeds)), strict=True):
+            torch.manual_seed(seed)
+            parts.append(functional.dropout(part, self.dropout))
+        return torch.cat(parts)
+
+    def _units(self, stage: int) -> nn.ModuleList:
+        units = getattr(self, f"layer{stage + 1}")
+        assert isinstance(units, nn.ModuleList)
+        return units
+
+    def _run(self, unit: nn.Module, identity: Tensor, branch: Tensor, num_frames: int) -> Tensor:
+        """Run one unit, keeping its activations or only its input."""
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            # In eager mode the recomputation must not update running moments again; a compiler sees to that itself.
+            own: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_recomputation_contexts, unit)}
+            s: Tensor = checkpoint(unit, identity, branch, num_frames, use_reentrant=False, preserve_rng_state=False, **own)
+        else:
+            s = unit(identity, branch, num_frames)
+        return s
+
+
+def by_clip(x: Tensor, num_frames: int) -> Tensor:
+    """Group frames into clips: (B*T, ...) to (B, T, ...)."""
+    return x.view(-1, num_frames, *x.shape[1:])
+
+
+def pooled_length(num_frames: int) -> int:
+    """Time steps left of `num_frames` by `temporal_max_pool`: 5 -> 1, 11 -> 4, 25 -> 11."""
+    return (num_frames - min(TEMPORAL_POOL_SIZE, num_frames)) // TEMPORAL_POOL_STRIDE + 1
+
+
+def temporal_max_pool(x: Tensor, num_frames: int) -> Tensor:
+    """Take the maximum over 5 frames at a stride of 2, at every position: (B*T, C, H, W) to (B*T', C, H, W)."""
+    clips = by_clip(x, num_frames).transpose(1, 2)  # (B, C, T, H, W)
+    pooled = functional.max_pool3d(clips, (min(TEMPORAL_POOL_SIZE, num_frames), 1, 1), stride=(TEMPORAL_POOL_STRIDE, 1, 1))
+    return pooled.transpose(1, 2).flatten(0, 1)
+
+
+def set_groups(network: nn.Module, seeds: Sequence[int]) -> None:
+    """Let the next forward pass in training take several equal groups of clips, each with batch statistics and dropout of its own.
+
+    Parameters
+    ----------
+    network : Module
+        With `ResidualStream` in it.
+    seeds : sequence of int
+        Of each group's dropout. With one group, what is drawn is the caller's to seed.
+    """
+    for module in network.modules():
+        if isinstance(module, GroupedBatchNorm):
+            module.num_groups = len(seeds)
+        elif isinstance(module, ResidualStream):
+            module.group_seeds = tuple(seeds) if len(seeds) > 1 else ()
+
+
+def _batch_norm(num_channels: int) -> GroupedBatchNorm:
+    return GroupedBatchNorm(num_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+
+
+def _recomputation_contexts(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a unit's first pass and of its recomputation, which must not update the running moments again."""
+    return nullcontext(), _running_moments_kept(unit)
+
+
+@contextmanager
+def _running_moments_kept(unit: nn.Module) -> Iterator[None]:
+    kept = [(module, name, buffer) for module in unit.modules() for name, buffer in module.named_buffers(recurse=False)]
+    for module, name, buffer in kept:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in kept:
+            setattr(module, name, buffer)

@@ -1,0 +1,189 @@
+"""ST-ResNet: two residual streams in lock-step, motion entering the appearance stream at every stage.
+
+References
+----------
+C. Feichtenhofer, A. Pinz, R. P. Wildes, "Spatiotemporal Residual Networks for Video Action Recognition", NIPS 2016,
+arXiv:1611.02155. The multiplicative kind: same authors, "Spatiotemporal Multiplier Networks for Video Action Recognition",
+CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowkit.errors import ParameterError
+from flowkit.model.networks.resnet import ResidualStream
+from flowkit.model.settings.network import NUM_FLOW_FIELDS, STAGES
+
+if TYPE_CHECKING:
+    from flowkit.model.settings.network import InjectionDirection, InjectionKind, STResNetConfig
+
+StreamName = Literal["appearance", "motion"]
+NUM_CHANNELS: dict[StreamName, int] = {"appearance": 3, "motion": 2 * NUM_FLOW_FIELDS}
+
+
+class StreamLogits(NamedTuple):
+    """Logits of the two streams, each of shape (B, T', num_classes), before any averaging."""
+
+    appearance: Tensor
+    motion: Tensor
+
+
+class SingleStream(nn.Module):
+    """A base stream: one ResNet that classifies every frame, or flow stack, by itself.
+
+    Its parameters are named as in `STResNet`: ``appearance.conv1.weight`` and so on.
+
+    Parameters
+    ----------
+    config : STResNetConfig
+        What concerns time and injection is not used; ``motion_dropout`` is used by the motion stream.
+    stream : {"appearance", "motion"}
+    checkpoint_activations : bool
+        Trade computation for memory: see `ResidualStream`.
+    """
+
+    def __init__(self, config: STResNetConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        if stream not in NUM_CHANNELS:
+            raise ParameterError(f"stream must be appearance or motion, got {stream!r}")
+        self.config = config
+        self.stream_name: StreamName = stream
+        self.add_module(stream, _residual_stream(config, stream, temporal=False, checkpoint_activations=checkpoint_activations))
+
+    @property
+    def stream(self) -> ResidualStream:
+        """The stream itself."""
+        stream = getattr(self, self.stream_name)
+        assert isinstance(stream, ResidualStream)
+        return stream
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Classify every frame or stack of (B, T, C, H, W): logits (B, T, num_classes).
+
+        Raises
+        ------
+        ParameterError
+            If the shape is not (B, T, 3 or 2L, H, W).
+        """
+        _check_clips(clips, self.stream_name)
+        logits: Tensor = self.stream(clips.flatten(0, 1), num_frames=clips.shape[1])
+        return logits
+
+
+class STResNet(nn.Module):
+    """The two-stream spatiotemporal residual network.
+
+    Parameters
+    ----------
+    config : STResNetConfig
+    checkpoint_activations : bool
+        Trade computation for memory: see `ResidualStream`.
+
+    Notes
+    -----
+    With s_a, s_m the sums before the ReLU of unit a of a stage and f the ReLU, unit b of the appearance stream returns
+    (eq. 2, before its ReLU)
+
+        f(s_a) + F(s_a + f(s_m)).
+
+    So the motion enters the residual branch only, on top of the sum *before* the ReLU, and there is no ReLU after the
+    addition; the gradient flows into the motion stream undiminished (eq. 4). See `inject` for the other variants.
+    """
+
+    def __init__(self, config: STResNetConfig, *, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.appearance = _residual_stream(config, "appearance", temporal=True, checkpoint_activations=checkpoint_activations)
+        self.motion = _residual_stream(config, "motion", temporal=True, checkpoint_activations=checkpoint_activations)
+
+    def forward(self, rgb: Tensor, flow: Tensor) -> StreamLogits:
+        """Classify clips by both streams.
+
+        Parameters
+        ----------
+        rgb : float tensor, shape (B, T, 3, H, W), normalised
+        flow : float tensor, shape (B, T, 2L, H, W), normalised
+            u and v of L = 10 fields, interleaved.
+
+        Returns
+        -------
+        StreamLogits
+            Each (B, T', num_classes); T' = T without temporal pooling.
+
+        Raises
+        ------
+        ParameterError
+            If the shapes are not these.
+        """
+        _check_clips(rgb, "appearance")
+        _check_clips(flow, "motion")
+        if rgb.shape[:2] != flow.shape[:2] or rgb.shape[3:] != flow.shape[3:]:
+            raise ParameterError(f"rgb and flow must agree in clips, frames and size, got {tuple(rgb.shape)} and {tuple(flow.shape)}")
+        num_frames = rgb.shape[1]
+        x_a = self.appearance.stem(rgb.flatten(0, 1))
+        x_m = self.motion.stem(flow.flatten(0, 1))
+        for stage in range(self.appearance.num_stages):
+            s_a = self.appearance.unit_a(stage, x_a, num_frames)
+            s_m = self.motion.unit_a(stage, x_m, num_frames)
+            # Not in place: s_a and s_m are used again. Both are taken before either injection, so the order of the streams is
+            # of no consequence when both inject.
+            x_a, x_m = functional.relu(s_a), functional.relu(s_m)
+            identity_a, branch_a = self._unit_b_inputs(s_a, x_a, x_m, injected=self.injects("motion_to_appearance", stage))
+            identity_m, branch_m = self._unit_b_inputs(s_m, x_m, x_a, injected=self.injects("appearance_to_motion", stage))
+            x_a = self.appearance.units_from_b(stage, identity_a, branch_a, num_frames)
+            x_m = self.motion.units_from_b(stage, identity_m, branch_m, num_frames)
+        return StreamLogits(self.appearance.head(x_a, num_frames), self.motion.head(x_m, num_frames))
+
+    def injects(self, direction: InjectionDirection, stage: int) -> bool:
+        """Return whether one stream enters the other at stage 0..3."""
+        config = self.config
+        return config.injection != "none" and config.injection_direction in (direction, "both") and STAGES[stage] in config.injection_stages
+
+    def _unit_b_inputs(self, s: Tensor, x: Tensor, other: Tensor, *, injected: bool) -> tuple[Tensor, Tensor]:
+        """Return the inputs of unit b's identity path and residual branch."""
+        if not injected:
+            return x, x
+        branch = inject(s, other, self.config.injection_kind)
+        return (branch if self.config.injection == "direct" else x), branch
+
+
+def inject(s: Tensor, other: Tensor, kind: InjectionKind) -> Tensor:
+    """Join the other stream to a unit's sum before the ReLU.
+
+    Parameters
+    ----------
+    s : Tensor
+        Unit a's sum, before the ReLU, of the receiving stream.
+    other : Tensor
+        Unit a's output, after the ReLU, of the other stream.
+    kind : {"additive", "multiplicative"}
+        ``s + other`` (eq. 2), or the gating ``s * other`` of the CVPR 2017 follow-up, whose code also multiplies the sum
+        before the ReLU.
+
+    Returns
+    -------
+    Tensor
+        ``residual`` injection gives it to unit b's residual branch only; ``direct`` to the identity path as well.
+    """
+    return s + other if kind == "additive" else s * other
+
+
+def _residual_stream(config: STResNetConfig, stream: StreamName, *, temporal: bool, checkpoint_activations: bool) -> ResidualStream:
+    return ResidualStream(
+        config,
+        NUM_CHANNELS[stream],
+        temporal=temporal,
+        dropout=config.motion_dropout if stream == "motion" else 0.0,
+        checkpoint_activations=checkpoint_activations,
+    )
+
+
+def _check_clips(clips: Tensor, stream: StreamName) -> None:
+    if clips.ndim != 5 or clips.shape[2] != NUM_CHANNELS[stream] or clips.shape[1] == 0:
+        raise ParameterError(
+            f"the {stream} stream takes clips of shape (B, T, {NUM_CHANNELS[stream]}, H, W) with T >= 1, got {tuple(clips.shape)}"
+        )

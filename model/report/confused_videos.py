@@ -1,0 +1,193 @@
+"""The classes that are taken for each other most often, and what the videos look like for which that happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit.describe.flow_colour import flow_to_colour, round_scale
+from flowkit.describe.flow_histogram import component_px
+from flowkit.errors import FlowkitError
+from flowkit.model.scoring.metrics import softmax
+from flowkit.quantise import Quantiser
+from flowkit.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from flowkit.dataset.manifest import ClipRecord, Dataset
+    from flowkit.model.evaluation.protocol import RowResult
+    from flowkit.model.scoring.metrics import Fusion
+
+_CELL_PX = 160  # sides at most
+_GAP_PX = 4
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A video that was given the wrong class.
+
+    Parameters
+    ----------
+    video : int
+        Its place among the scored videos.
+    label, predicted : int
+    best : tuple of (int, float, float)
+        The classes with the highest scores, the first of them `predicted`: label, score, and its share as a softmax over all classes
+        (for scores that are softmax means already: the score).
+    rank : int
+        Place of the right class, from 0.
+    """
+
+    video: int
+    label: int
+    predicted: int
+    best: tuple[tuple[int, float, float], ...]
+    rank: int
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes and the videos of either that were taken for the other.
+
+    Parameters
+    ----------
+    first, second : int
+        Labels; more videos of the first were taken for the second than the other way.
+    num_first, num_second : int
+        Videos of the first taken for the second, and of the second taken for the first.
+    mistakes : tuple of Mistake
+        Some of them, the surest first.
+    """
+
+    first: int
+    second: int
+    num_first: int
+    num_second: int
+    mistakes: tuple[Mistake, ...]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a video looks like at a few moments.
+
+    Parameters
+    ----------
+    frames, flow : uint8 array, shape (H, W, 3), RGB
+        Side by side; the flow is in the colour code, from each frame to the next.
+    indices : tuple of int
+        Of the frames.
+    """
+
+    frames: NDArray[np.uint8]
+    flow: NDArray[np.uint8]
+    indices: tuple[int, ...]
+
+
+def most_confused(
+    row: RowResult, labels: NDArray[np.int64], *, num_pairs: int, num_videos: int, num_best: int, fusion: Fusion = "logits_mean"
+) -> list[ConfusedPair]:
+    """Return the pairs of classes with the most videos taken for each other.
+
+    Parameters
+    ----------
+    row : RowResult
+    labels : int64 array, shape (n,)
+    num_pairs, num_videos, num_best : int
+        Pairs, videos of a pair, and classes of a video at most.
+    fusion : {"logits_mean", "softmax_mean"}
+        What the row's scores are.
+
+    Returns
+    -------
+    list of ConfusedPair
+        Most first; of equal ones, those first that are the larger share of their classes' videos.
+    """
+    both = row.confusion + row.confusion.T
+    first, second = np.nonzero(np.triu(both, 1))
+    totals = row.confusion.sum(1)
+    counts = both[first, second]
+    shares = counts / np.maximum(totals[first] + totals[second], 1)
+    order = np.lexsort((second, first, -shares, -counts))[:num_pairs]
+    predictions = row.scores.argmax(1)
+    sure = row.scores if fusion == "softmax_mean" else softmax(row.scores)
+    pairs = []
+    for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
+        if row.confusion[b, a] > row.confusion[a, b]:
+            a, b = b, a  # noqa: PLW2901
+        wrong = np.flatnonzero(((labels == a) & (predictions == b)) | ((labels == b) & (predictions == a)))
+        surest = wrong[np.argsort(-sure[wrong].max(1), kind="stable")][:num_videos]
+        mistakes = tuple(_mistake(row, sure, int(video), int(labels[video]), num_best) for video in surest)
+        pairs.append(ConfusedPair(a, b, int(row.confusion[a, b]), int(row.confusion[b, a]), mistakes))
+    return pairs
+
+
+def _mistake(row: RowResult, sure: NDArray[np.float64], video: int, label: int, num_best: int) -> Mistake:
+    order = np.argsort(-row.scores[video], kind="stable")[:num_best].tolist()
+    best = tuple((k, float(row.scores[video, k]), float(sure[video, k])) for k in order)
+    return Mistake(video, label, order[0], best, int(row.ranks[video]))
+
+
+class Thumbnails:
+    """Draws moments of videos, all flow in one scale, from the shards of a data root.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+    records : sequence of ClipRecord
+        The videos that will be drawn; those that cannot be read are remembered with the reason.
+    num_moments : int
+
+    Attributes
+    ----------
+    scale_px : float, px/frame
+        The speed of full saturation: that of the 99th percentile of what is drawn, rounded.
+    failures : dict from video id to str
+    """
+
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], *, num_moments: int = 3) -> None:
+        self.failures: dict[str, str] = {}
+        self._read: dict[str, tuple[NDArray[np.uint8], NDArray[np.float32], tuple[int, ...]]] = {}
+        for record in records:
+            try:
+                with ShardReader(dataset.shard_path(record)) as shard:
+                    clip = shard.clip(record.video_id)
+                    pairs = clip.num_frames - 1
+                    num = min(pairs, num_moments)
+                    indices = tuple((2 * k + 1) * pairs // (2 * num) for k in range(num))
+                    decode = component_px(Quantiser.from_dict(clip.quantiser)).astype(np.float32)
+                    frames = np.stack([_shrunk(clip.frames([k])[0]) for k in indices])
+                    flow = np.stack([_shrunk(decode[clip.flow(k, k + 1)[0]].transpose(1, 2, 0)).transpose(2, 0, 1) for k in indices])
+                    self._read[record.video_id] = (frames, flow, indices)
+            except (FlowkitError, OSError) as error:  # the report is more than one video's pictures
+                self.failures[record.video_id] = str(error)
+        speeds = [np.percentile(np.hypot(flow[:, 0], flow[:, 1]), 99) for _, flow, _ in self._read.values()]
+        self.scale_px = round_scale(float(np.max(speeds))) if speeds else 1.0
+
+    def moments(self, video_id: str) -> Moments | None:
+        """Return a video's pictures; None where `failures` says why there are none."""
+        if video_id not in self._read:
+            return None
+        frames, flow, indices = self._read[video_id]
+        return Moments(_strip(frames), _strip(flow_to_colour(flow, scale_px=self.scale_px)), indices)
+
+
+def _strip(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Put pictures (n, H, W, 3) side by side, a pale line between them."""
+    gap = np.full((pictures.shape[1], _GAP_PX, 3), (216, 222, 228), np.uint8)
+    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
+
+
+def _shrunk(picture: NDArray[Any]) -> NDArray[Any]:
+    """Return a picture or flow (H, W, channels) with sides of at most `_CELL_PX`; flow stays in px/frame of the stored size."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    scale = _CELL_PX / max(height, width)
+    if scale >= 1:
+        return picture
+    return np.asarray(cv2.resize(picture, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA))

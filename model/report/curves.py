@@ -1,0 +1,202 @@
+"""Training curves of a run's phases, from their metrics.jsonl: loss, share of right videos in the batch, learning rate."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from flowkit.model.report.encoding import drawn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from flowkit.model.settings.recipes import Phase
+
+Panel = Literal["loss", "accuracy", "learning rate"]
+PANELS: tuple[Panel, ...] = ("loss", "accuracy", "learning rate")
+
+_WINDOW_SHARE, _MOST_STEPS = 1 / 20, 500  # of a phase, that the line is the mean of
+_LARGEST = 1e100  # what is larger cannot be drawn
+_MOST_POINTS = 600  # of one line, so that long runs draw as fast as short ones
+_PANEL_INCHES, _DPI = (3.8, 2.5), 190
+# Blue and orange are told apart by colour-blind readers too; the line's style tells the streams apart without colour.
+_STYLES: dict[str, dict[str, Any]] = {
+    "appearance": {"color": "#1f5fa8", "linestyle": "-"},
+    "motion": {"color": "#b45309", "linestyle": (0, (4, 1.5))},
+}
+_GREY = "#57606a"
+
+
+@dataclass(frozen=True)
+class TrainingCurves:
+    """What was measured at each step of a phase.
+
+    Parameters
+    ----------
+    phase : str
+    steps : int64 array, shape (n,)
+        From 0, ascending.
+    learning_rate : float64 array, shape (n,)
+    loss, accuracy : dict from stream to float64 array, shape (n,)
+        Loss of each stream (summed over time), and the share of the batch's videos that it had right. NaN where not measured.
+    """
+
+    phase: Phase
+    steps: NDArray[np.int64]
+    learning_rate: NDArray[np.float64]
+    loss: dict[str, NDArray[np.float64]]
+    accuracy: dict[str, NDArray[np.float64]]
+
+
+def read_curves(path: Path, phase: Phase) -> TrainingCurves | None:
+    """Read a phase's metrics.jsonl.
+
+    Returns
+    -------
+    TrainingCurves or None
+        None if there is no such file, or no whole line in it. Lines that are cut off or foreign are left out.
+    """
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            step = line["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(step, int) and 0 <= step < 1 << 53:
+            lines[step] = line  # of a step taken twice, the later line
+    if not lines:
+        return None
+    steps = sorted(lines)
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.array([_number(lines[step].get(name)) for step in steps], dtype=np.float64)
+
+    def by_stream(what: str) -> dict[str, NDArray[np.float64]]:
+        found = {stream: column(f"{what}_{stream}") for stream in _STYLES}
+        return {stream: values for stream, values in found.items() if np.isfinite(values).any()}
+
+    return TrainingCurves(phase, np.array(steps, dtype=np.int64), column("lr"), by_stream("loss"), by_stream("accuracy"))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and abs(value) < _LARGEST else math.nan
+
+
+def smoothing_window(num_steps: int) -> int:
+    """Return how many steps the line is the mean of: a twentieth of the phase, at most 501; an odd number."""
+    return 2 * (int(min(num_steps * _WINDOW_SHARE, _MOST_STEPS)) // 2) + 1
+
+
+def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Return the mean over `window` steps around each; near the ends over those that are there; NaN are left out.
+
+    Parameters
+    ----------
+    values : float64 array, shape (n,)
+    window : int
+        Odd.
+
+    Returns
+    -------
+    float64 array, shape (n,)
+    """
+    there = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(there, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(there)])
+    centre = np.arange(len(values))
+    first, end = np.maximum(centre - window // 2, 0), np.minimum(centre + window // 2 + 1, len(values))
+    num = counts[end] - counts[first]
+    return np.where(num > 0, (sums[end] - sums[first]) / np.maximum(num, 1), math.nan)
+
+
+def panel_picture(curves: TrainingCurves, panel: Panel) -> NDArray[np.uint8]:
+    """Draw one panel.
+
+    Returns
+    -------
+    uint8 array, shape (H, W, 3), RGB
+        Of the same shape for every panel.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        if panel == "learning rate":
+            _draw_learning_rate(axes, curves)
+        else:
+            _draw_streams(axes, curves, panel)
+        axes.set_title(f"{curves.phase}: {panel}", fontsize=10, loc="left")
+        axes.set_xlabel("step", fontsize=8)
+        axes.set_xlim(*_ends(curves.steps))
+        axes.tick_params(labelsize=8)
+        axes.grid(color="#d8dee4", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return drawn(draw, inches=_PANEL_INCHES, dpi=_DPI)
+
+
+def curves_picture(panels: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Put the panels of several phases together: a row a phase."""
+    return np.concatenate([np.concatenate(row, axis=1) for row in panels], axis=0)
+
+
+def _draw_streams(axes: Axes, curves: TrainingCurves, panel: Panel) -> None:
+    streams = curves.loss if panel == "loss" else curves.accuracy
+    window = smoothing_window(len(curves.steps))
+    scale = 100 if panel == "accuracy" else 1
+    for stream, values in streams.items():
+        style = _STYLES[stream] if len(streams) > 1 else {**_STYLES[stream], "linestyle": "-"}
+        axes.fill_between(*_ranges(curves.steps, scale * values), color=style["color"], alpha=0.2, linewidth=0.9)
+        at = _places(len(values))
+        mean = scale * smoothed(values, window)
+        axes.plot(curves.steps[at], mean[at], label=stream, linewidth=1.8, marker="o" if len(at) == 1 else None, markersize=4, **style)
+    axes.set_ylabel("loss" if panel == "loss" else "right, % of the batch", fontsize=8)
+    if panel == "accuracy":
+        axes.set_ylim(-3, 103)
+    else:
+        axes.set_ylim(bottom=0)
+    if len(streams) > 1:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_learning_rate(axes: Axes, curves: TrainingCurves) -> None:
+    rates, at = curves.learning_rate, _places(len(curves.steps))
+    axes.plot(
+        curves.steps[at], rates[at], color=_GREY, linewidth=1.8, drawstyle="steps-post", marker="o" if len(at) == 1 else None, markersize=4
+    )
+    known = rates[np.isfinite(rates)]
+    if len(known) and known.min() > 0 and len(np.unique(known)) <= 10 and known.max() > 5 * known.min():
+        axes.set_yscale("log")  # a schedule in steps
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_ylabel("learning rate", fontsize=8)
+
+
+def _places(num: int) -> NDArray[np.int64]:
+    """Return which of `num` points to draw: all, or evenly spread ones with both ends."""
+    return np.unique(np.linspace(0, num - 1, min(num, _MOST_POINTS)).round().astype(np.int64))
+
+
+def _ranges(steps: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the least and most of the values around each place that is drawn, so that no outlier is lost in a long run."""
+    at = _places(len(steps))
+    filled = np.where(np.isfinite(values), values, math.nan)
+    edges = np.concatenate([[0], (at[1:] + at[:-1] + 1) // 2, [len(steps)]])
+    least = np.array([np.nanmin(part) if np.isfinite(part).any() else math.nan for part in np.split(filled, edges[1:-1])])
+    most = np.array([np.nanmax(part) if np.isfinite(part).any() else math.nan for part in np.split(filled, edges[1:-1])])
+    return steps[at], least, most
+
+
+def _ends(steps: NDArray[np.int64]) -> tuple[float, float]:
+    first, last = float(steps[0]), float(steps[-1])
+    room = max(0.02 * (last - first), 0.5)
+    return first - room, last + room

@@ -1,0 +1,83 @@
+"""Training's curves for TensorBoard, written while it trains: an observer of its events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowkit.errors import ParameterError
+from flowkit.model.runs.events import PhaseStarted, StepDone
+from flowkit.model.training.phases import phase_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from flowkit.model.runs.events import TrainEvent
+
+FOLDER_NAME = "tensorboard"
+
+
+class LiveCurves:
+    """Writes what each step measured to ``runs/<run>/split<n>/<phase>/tensorboard``.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    run : str
+    split : int
+
+    Raises
+    ------
+    ParameterError
+        If TensorBoard is not installed.
+
+    Notes
+    -----
+    A phase that goes on from a checkpoint takes steps again that a killed process had already written. TensorBoard is told at which
+    step each process began, and drops what an earlier one wrote from there on.
+    """
+
+    def __init__(self, root: Path, *, run: str, split: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as cause:
+            raise ParameterError(
+                'live curves need TensorBoard, which is not installed: pip install "flowkit-video[tensorboard]", or train without '
+                "--tensorboard (metrics.jsonl and the report have the same numbers)"
+            ) from cause
+        self._make_writer: type[SummaryWriter] = SummaryWriter
+        self._root, self._run, self._split = root, run, split
+        self._writer: SummaryWriter | None = None
+
+    def __enter__(self) -> LiveCurves:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def tell(self, event: TrainEvent) -> None:
+        """Write what an event brings; a phase's file is complete when its end, or the run's, has been told."""
+        if isinstance(event, PhaseStarted):
+            self._close()
+            folder = phase_folder(self._root, self._run, self._split, event.phase) / FOLDER_NAME
+            self._writer = self._make_writer(str(folder), purge_step=event.first_step)
+        elif isinstance(event, StepDone):
+            assert self._writer is not None
+            self._write(event)
+        else:
+            self._close()
+
+    def _write(self, event: StepDone) -> None:
+        values: dict[str, Any] = {"loss/all": event.loss, "learning_rate": event.learning_rate, "seconds/step": event.seconds}
+        values["seconds/data_wait"] = event.data_seconds
+        # loss_motion is drawn as loss/motion, in one group with the others
+        values |= {name.replace("_", "/", 1): value for name, value in event.measured.items()}
+        assert self._writer is not None
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, event.step)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

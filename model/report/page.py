@@ -1,0 +1,227 @@
+"""The report of a split's test: curves.png, confusion.png, and report.html, one page that needs no other file and no network.
+
+What the page says is gathered here as plain values; how it says it is ``report.html.jinja``, which escapes all of them. Class names,
+video ids and paths may be anyone's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit import __version__
+from flowkit.files import write_atomically
+from flowkit.model.evaluation.protocol import ROWS
+from flowkit.model.evaluation.published import compare_with_paper
+from flowkit.model.evaluation.results import results_table
+from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
+from flowkit.model.report.settings import data_facts, network_settings, software_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowkit.dataset.manifest import Dataset, Split
+    from flowkit.model.evaluation.protocol import Evaluation, RowResult, SplitEvaluation
+
+CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"
+
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
+_MOST_LISTED = 50  # names in a notice
+_LISTS = {
+    "ucf101": "the official lists of UCF101",
+    "hmdb51": "the official lists of HMDB51",
+    "csv": "lists of one's own (CSV)",
+    "automatic": "a split that flowkit made",
+}
+_SECTIONS = (
+    ("results", "Results"),
+    ("training", "Training"),
+    ("confusion", "Confusion matrix"),
+    ("classes", "Classes"),
+    ("confused", "What was confused"),
+    ("settings", "Settings"),
+)
+
+
+def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, *, run: str) -> list[Path]:
+    """Draw and write one split's report.
+
+    Parameters
+    ----------
+    folder : Path
+        ``reports/<run>/split<n>``.
+    result : SplitEvaluation
+    evaluation : Evaluation
+        That `result` is one split of; of several, their mean is shown too.
+    dataset : flowkit.Dataset
+        For the manifests, and for frames and flow of videos that were confused.
+    run : str
+
+    Returns
+    -------
+    list of Path
+        What was written; report.html last. No curves.png where there are no metrics, no confusion.png where no video was scored.
+
+    Raises
+    ------
+    ManifestError
+        If the split's manifest cannot be read. (A video that cannot be read only lacks its pictures.)
+    OSError
+        If the folder cannot be written.
+    """
+    discard_report(folder)
+    main = main_row(result)
+    training, matrices = training_pictures(result), matrix_pictures(result, main)
+    written = {}
+    if training.whole:
+        written[folder / CURVES_NAME] = training.whole
+    if matrices:
+        written[folder / CONFUSION_NAME] = matrices[0].encoded
+    values = _values(result, evaluation, dataset, run, main) | {"phases": training.phases, "matrices": [one.values() for one in matrices]}
+    written[folder / PAGE_NAME] = _render(values).encode("utf-8")
+    for path, contents in written.items():
+        write_atomically(path, contents)
+    return list(written)
+
+
+def discard_report(folder: Path) -> None:
+    """Remove the report of an earlier test, so that it does not stand beside numbers that it does not tell of."""
+    for name in (PAGE_NAME, CURVES_NAME, CONFUSION_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def visible(value: object) -> object:
+    """Return a text with what cannot be seen written out: line feeds, and marks that turn the direction of writing."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
+def _render(values: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
+
+
+def main_row(result: SplitEvaluation) -> str:
+    """Return the row that the page dwells on: the last of the table that was tested; empty if there is none."""
+    return next((name for name in reversed(ROWS) if name in result.rows), "")
+
+
+def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
+    """Return what the page says, but for the plots."""
+    split = dataset.split(result.split)
+    comparison = compare_with_paper(split, result, evaluation)
+    paper = comparison.published.top1 if comparison.published else {}
+    return {
+        "version": __version__,
+        "run": run,
+        "split": result.split,
+        "sections": _SECTIONS,
+        "lists": _LISTS.get(split.protocol, split.protocol),
+        "num_classes": len(result.classes),
+        "coverage": f"{len(result.video_ids):,} of {result.num_listed:,} listed test videos scored",
+        "guessing": f"{100 / len(result.classes):.1f}" if result.classes else "",
+        "tiles": _tiles(result, main),
+        "notices": _notices(result, split),
+        "main_row": main,
+        "rows": [_row_values(name, result.rows.get(name), paper.get(name)) for name in ROWS],
+        "untested": any(name not in result.rows for name in ROWS),
+        "published": f"{comparison.published.data_set}, Feichtenhofer, Pinz, Wildes, NIPS 2016, Table 3" if comparison.published else "",
+        "obstacles": comparison.obstacles,
+        "differences": comparison.differences,
+        "all_splits": _all_splits(evaluation, dataset),
+        "protocol": evaluation.protocol,
+        **_class_values(result, main),
+        **confused_videos(result, evaluation, dataset, split, main),
+        "networks": network_settings(result, dataset.root),
+        "facts": [data_facts(result, split, dataset), software_facts(evaluation)],
+    }
+
+
+def _tiles(result: SplitEvaluation, main: str) -> list[dict[str, str]]:
+    tiles = []
+    if main and len(result.video_ids):
+        row = result.rows[main]
+        least, most = row.interval
+        note = f"top-1; 95 % interval {_percent(least)} to {_percent(most)}"
+        tiles.append({"label": main, "value": f"{_percent(row.top1)} %", "note": note})
+        tiles.append({"label": "right", "value": f"{row.num_correct:,} of {len(row.ranks):,}", "note": f"test videos, {main}"})
+        best = max(("appearance", "motion"), key=lambda name: result.rows[name].top1 if name in result.rows else -1.0)
+        if best in result.rows and best != main:
+            tiles.append({"label": "best stream alone", "value": f"{_percent(result.rows[best].top1)} %", "note": f"top-1, {best}"})
+    tiles.append({"label": "scored", "value": f"{len(result.video_ids):,} of {result.num_listed:,}", "note": "listed test videos"})
+    return tiles
+
+
+def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
+    """Return what one must know before reading the numbers."""
+    notices: list[dict[str, Any]] = []
+    if result.warnings:
+        text = "The networks were trained on other data than they were tested on (--force), so these numbers may be wrong:"
+        notices.append({"text": text, "lines": _some(result.warnings)})
+    elif any(made.digest != split.digest for made in result.provenances.values()):
+        notices.append(
+            {"text": "The split was packed anew since this test: what is said of the data below may not be what was tested.", "lines": ()}
+        )
+    if result.failed:
+        text = f"Test videos that could not be scored and are left out ({len(result.failed):,}):"
+        notices.append({"text": text, "lines": _some([f"{clip.video_id}: {clip.reason}" for clip in result.failed])})
+    absent = result.num_listed - len(split.test)
+    if absent > 0:
+        text = f"{absent:,} of the {result.num_listed:,} listed test videos are not in the data (missing, or too short)."
+        notices.append({"text": text, "lines": ()})
+    if result.untrained_classes:
+        text = (
+            f"Classes of test videos that have no training video, so that none of theirs can be right ({len(result.untrained_classes):,}):"
+        )
+        notices.append({"text": text, "lines": _some(result.untrained_classes)})
+    return notices
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - _MOST_LISTED
+    return [*texts[:_MOST_LISTED], *([f"and {more:,} more (results.json)"] if more > 0 else [])]
+
+
+def _row_values(name: str, row: RowResult | None, paper: float | None) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": name, "tested": row is not None and len(row.ranks) > 0, "paper": f"{paper:.2f}" if paper else "-"}
+    if row is not None and values["tested"]:
+        least, most = row.interval
+        values |= {"top1": _percent(row.top1), "interval": f"{_percent(least)} to {_percent(most)}", "top5": _percent(row.top5)}
+        values |= {"right": f"{row.num_correct:,}/{len(row.ranks):,}", "at": _percent(row.top1), "low": _percent(least)}
+        values |= {"reach": _percent(most - least)}
+    return values
+
+
+def _all_splits(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any] | None:
+    """Return the table of several splits; the paper's column only where it holds for each of them, and they are all it is the mean of."""
+    if len(evaluation.splits) < 2:
+        return None
+    header, rows = results_table(evaluation)
+    found = [compare_with_paper(dataset.split(one.split), one, evaluation).published for one in evaluation.splits]
+    published = found[0]
+    if published and all(found) and sorted(one.split for one in evaluation.splits) == [*range(1, len(published.num_videos) + 1)]:
+        header = [*header, "paper, mean"]
+        rows = [[*row, f"{published.top1[row[0]]:.2f}"] for row in rows]
+    return {"header": header, "rows": rows}
+
+
+def _class_values(result: SplitEvaluation, main: str) -> dict[str, Any]:
+    others = [name for name in result.rows if name != main]
+    classes = []
+    for label in np.unique(result.labels).tolist():
+        own = result.labels == label
+        right = {name: int((row.ranks[own] == 0).sum()) for name, row in result.rows.items()}
+        num = int(own.sum())
+        one = {"name": result.classes[label], "num": num, "right": right[main], "percent": f"{100 * right[main] / num:.0f}"}
+        classes.append(one | {"others": [f"{100 * right[name] / num:.0f}" for name in others], "share": right[main] / num})
+    classes.sort(key=lambda one: (one["share"], one["name"]))
+    return {"classes": classes, "other_rows": others, "num_absent": len(result.classes) - len(classes)}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"

@@ -1,0 +1,189 @@
+"""The pictures of a report, encoded and described: training curves, confusion matrices, videos that were confused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowkit.describe.flow_colour import wheel_picture
+from flowkit.model.report.confused_videos import Thumbnails, most_confused
+from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
+from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothing_window
+from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
+from flowkit.model.runs.run_folder import METRICS_NAME
+from flowkit.model.settings.recipes import PHASES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowkit.dataset.manifest import Dataset, Split
+    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from flowkit.model.report.confused_videos import ConfusedPair, Mistake
+    from flowkit.model.report.curves import TrainingCurves
+
+_PLOT_COLOURS = 128
+_ALL_MATRICES = 25  # classes up to which every row's matrix is drawn
+_MATRIX_FITS = 30  # classes up to which a matrix is readable at the page's width
+_NUM_PAIRS, _NUM_VIDEOS, _NUM_BEST = 6, 3, 5
+
+
+@dataclass(frozen=True)
+class TrainingPictures:
+    """The curves of the phases that were tested.
+
+    Parameters
+    ----------
+    whole : bytes
+        All in one PNG; empty where there are no metrics.
+    phases : list of dict
+        For the page: `name`, `panels` and `note`.
+    """
+
+    whole: bytes
+    phases: list[dict[str, Any]]
+
+
+def training_pictures(result: SplitEvaluation) -> TrainingPictures:
+    """Draw the curves of each phase that was tested, from the metrics beside its weights."""
+    rows, phases = [], []
+    for phase in PHASES:
+        if phase in result.checkpoints:
+            source = Path(result.checkpoints[phase])
+            curves = read_curves((source if source.is_dir() else source.parent) / METRICS_NAME, phase)
+            if curves is not None:
+                rows.append([panel_picture(curves, panel) for panel in PANELS])
+                phases.append(_phase_values(curves, rows[-1]))
+    whole = png(curves_picture(rows), num_colours=_PLOT_COLOURS) if rows else b""
+    return TrainingPictures(whole, phases)
+
+
+def _phase_values(curves: TrainingCurves, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
+    num, window = len(curves.steps), smoothing_window(len(curves.steps))
+    told = {
+        "loss": "; ".join(f"{name} {_ends(values, '.3g')}" for name, values in curves.loss.items()),
+        "accuracy": "; ".join(f"{name} {_ends(100 * values, '.0f')} percent" for name, values in curves.accuracy.items()),
+        "learning rate": _ends(curves.learning_rate, ".3g"),
+    }
+    panels = [
+        _picture(picture, png(picture, num_colours=_PLOT_COLOURS), f"{curves.phase}, {panel} by step: {told[panel]}.", pixel_ratio=2)
+        for panel, picture in zip(PANELS, pictures, strict=True)
+    ]
+    note = f"{num:,} steps" if num > 1 else "1 step"
+    return {"name": curves.phase, "panels": panels, "note": note + (f"; each line is the mean over {window} steps." if window > 1 else ".")}
+
+
+def _ends(values: NDArray[np.float64], form: str) -> str:
+    known = values[np.isfinite(values)]
+    return f"from {known[0]:{form}} to {known[-1]:{form}}" if len(known) else "not known"
+
+
+@dataclass(frozen=True)
+class MatrixPicture:
+    """One row's confusion matrix as a PNG, with its caption and alternative text; `fits` if it is readable at a page's width."""
+
+    row: str
+    encoded: bytes
+    size: tuple[int, int]
+    caption: str
+    alt: str
+    fits: bool
+
+    def values(self) -> dict[str, Any]:
+        """Return what the page needs."""
+        width, height = (round(side / 1.5) for side in self.size)
+        told = {"row": self.row, "caption": self.caption, "alt": self.alt, "fits": self.fits}
+        return told | {"uri": data_uri(self.encoded), "width": width, "height": height}
+
+
+def matrix_pictures(result: SplitEvaluation, main: str) -> list[MatrixPicture]:
+    """Draw the main row's confusion matrix first, then the other rows' where that is quick and readable; none if no video was scored."""
+    if not len(result.video_ids):
+        return []
+    num_shown = len(occurring_classes(result.rows[main].confusion))
+    return [_matrix(result, name) for name in result.rows if name == main] + [
+        _matrix(result, name) for name in result.rows if name != main and num_shown <= _ALL_MATRICES
+    ]
+
+
+def _matrix(result: SplitEvaluation, name: str) -> MatrixPicture:
+    row = result.rows[name]
+    shown = occurring_classes(row.confusion).tolist()
+    told = f"{name}: {row.num_correct:,} of {len(row.ranks):,} videos right"
+    pixels = confusion_picture(row.confusion, result.classes, title=told)
+    caption = f"{told}. Rows: the class; columns: what it was taken for; right ones lie on the diagonal."
+    if len(shown) < len(result.classes):
+        caption += f" {len(result.classes) - len(shown)} classes that do not occur are left out."
+    if not all(drawable(result.classes[label]) for label in shown):
+        caption += " Classes whose names the picture's font cannot write are shown by their labels, those of per_class.csv."
+    alt = f"Confusion matrix of {len(shown)} classes. {told}. The sections Classes and What was confused say it in numbers."
+    return MatrixPicture(name, png(pixels, num_colours=_PLOT_COLOURS), size_of(pixels), caption, alt, len(shown) <= _MATRIX_FITS)
+
+
+def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, split: Split, main: str) -> dict[str, Any]:
+    """Return the most confused pairs of classes with pictures of videos, the colour wheel, and the scale of the flow pictures."""
+    row = result.rows.get(main)
+    if row is None or not len(row.ranks):
+        return {"pairs": [], "confused_intro": "", "wheel": None, "scale": ""}
+    pairs = most_confused(row, result.labels, num_pairs=_NUM_PAIRS, num_videos=_NUM_VIDEOS, num_best=_NUM_BEST, fusion=evaluation.fusion)
+    records = {record.video_id: record for record in split.test}
+    wanted = [result.video_ids[mistake.video] for pair in pairs for mistake in pair.mistakes]
+    thumbnails = Thumbnails(dataset, [records[video_id] for video_id in wanted if video_id in records])
+    num_wrong = len(row.ranks) - row.num_correct
+    of_these = sum(pair.num_first + pair.num_second for pair in pairs)
+    share = "the weight of the class in the mean of softmaxes" if evaluation.fusion == "softmax_mean" else "its softmax over all classes"
+    intro = (
+        f"The classes that {main} took for each other most often: {of_these:,} of its {num_wrong:,} mistakes. Of each pair up to "
+        f"{_NUM_VIDEOS} videos are shown, those first of which it was surest. Score: the mean of the logits; share: {share}, "
+        "which is no probability of being right."
+    )
+    if evaluation.fusion == "softmax_mean":
+        intro = intro.replace("Score: the mean of the logits; share", "Score and share")
+    wheel = wheel_picture(44)
+    return {
+        "pairs": [_pair_values(pair, result, thumbnails) for pair in pairs],
+        "confused_intro": intro,
+        "wheel": _picture(wheel, png(wheel), ""),
+        "scale": f"{thumbnails.scale_px:g}",
+    }
+
+
+def _pair_values(pair: ConfusedPair, result: SplitEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
+    first, second = result.classes[pair.first], result.classes[pair.second]
+    totals = [int((result.labels == label).sum()) for label in (pair.first, pair.second)]
+    text = f"Taken for {second}: {pair.num_first} of {totals[0]} videos of {first}. The other way: {pair.num_second} of {totals[1]}."
+    videos = [_video_values(mistake, result, thumbnails) for mistake in pair.mistakes]
+    return {"first": first, "second": second, "text": text, "videos": videos}
+
+
+def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
+    video_id = result.video_ids[mistake.video]
+    label, predicted = result.classes[mistake.label], result.classes[mistake.predicted]
+    best = [
+        {
+            "place": place,
+            "name": result.classes[k],
+            "score": f"{score:.2f}",
+            "share": f"{100 * share:.1f} %",
+            "is_right": k == mistake.label,
+        }
+        for place, (k, score, share) in enumerate(mistake.best, 1)
+    ]
+    values: dict[str, Any] = {"id": video_id, "label": label, "predicted": predicted, "best": best, "frames": None, "flow": None}
+    moments = thumbnails.moments(video_id)
+    if moments is None:
+        return values | {"failure": thumbnails.failures.get(video_id, "it is no longer in the split")}
+    which = ", ".join(map(str, moments.indices))
+    for name, pixels, alt in (
+        ("frames", moments.frames, f"Frames {which} of {video_id}, of class {label}"),
+        ("flow", moments.flow, f"Flow from frames {which} to the next, as colours"),
+    ):
+        values[name] = _picture(pixels, jpeg(pixels), alt)
+    return values
+
+
+def _picture(pixels: NDArray[np.uint8], encoded: bytes, alt: str, *, pixel_ratio: float = 1) -> dict[str, Any]:
+    width, height = size_of(pixels)
+    return {"uri": data_uri(encoded), "width": round(width / pixel_ratio), "height": round(height / pixel_ratio), "alt": alt}

@@ -1,0 +1,159 @@
+"""What a report says of how its numbers came to be: the networks' training, the data, the software."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowkit.errors import FlowkitError
+from flowkit.model.runs.checkpoint import flattened
+from flowkit.model.settings.recipes import BASE_PHASES
+from flowkit.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from flowkit.dataset.manifest import ClipRecord, Dataset, Split
+    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from flowkit.model.runs.checkpoint import Provenance
+    from flowkit.model.settings.recipes import TrainConfig
+
+_SOFTWARE = ("numpy", "torch", "torchvision", "h5py", "opencv-contrib-python-headless", "matplotlib")
+_MOST_SHARDS = 50  # looked into for what the videos are
+_CROPS = {
+    "borders25": "random, .75 to 1.25 of the mean size, near the borders",
+    "regular": "256, 224, 192 or 168 of 256 px, at a corner or the centre",
+    "none": "whole frames",
+}
+
+
+def network_settings(result: SplitEvaluation, root: Path) -> dict[str, Any] | None:
+    """Return how each tested phase was trained: a summary in words, and all settings.
+
+    Returns
+    -------
+    dict or None
+        `phases` (names), `summary` and `all` (rows with a `name` and a value a phase as `values`); None if nothing is known.
+    """
+    made = result.provenances
+    if not made:
+        return None
+    described = [_described(result.checkpoints[phase], one, root) for phase, one in made.items()]
+    flat = [flattened(one.config.to_dict()) for one in made.values()]
+    return {
+        "phases": list(made),
+        "summary": [{"name": name, "values": [values[name] for values in described]} for name in described[0]],
+        "all": [{"name": name, "values": [_text(values.get(name, "")) for values in flat]} for name in _names(flat)],
+    }
+
+
+def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[str, Any]:
+    """Return what the networks were tested on."""
+    rows = [
+        ("lists", split.protocol),
+        ("classes", f"{len(split.classes):,}"),
+        ("training videos", f"{len(split.train):,} of {split.num_listed_train:,} listed"),
+        ("test videos", f"{len(result.video_ids):,} scored, {len(split.test):,} packed, {split.num_listed_test:,} listed"),
+        ("digest of the split", split.digest),
+        *_stored(dataset, split.test),
+        ("quantiser", _words(split.quantiser)),
+    ]
+    versions = dataset.settings.get("versions")
+    if isinstance(versions, dict):
+        rows.append(("extracted with", ", ".join(f"{name} {value}" for name, value in versions.items())))
+    return {"heading": "Data", "rows": rows}
+
+
+def software_facts(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the test was computed with."""
+    told = {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
+    told |= {"python": platform.python_version()}
+    told |= {name: found for name in _SOFTWARE if (found := _version(name)) is not None}
+    return {"heading": "Software of the test", "rows": list(told.items())}
+
+
+def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
+    """Return a phase's settings in words."""
+    config, network = made.config, made.config.network
+    base = config.phase in BASE_PHASES
+    units = "-".join(map(str, network.units))
+    kind = f"{network.injection} injection, {network.injection_direction.replace('_', ' ')}, {network.injection_kind}"
+    time = f"{network.temporal_init} taps, {network.temporal_padding} outside" if network.temporal_convolution else "none"
+    samples = f"{config.num_samples} samples, {config.tau_min} to {config.tau_max} frames apart" if config.num_samples > 1 else "1 sample"
+    return {
+        "recipe": config.recipe,
+        "first weights": _start(config),
+        "network": f"units {units}, width {network.base_width}, input {network.input_size} px"
+        + (", stride in the 1x1" if network.stride_in_1x1 else ""),
+        "streams": "one" if base else "two, not joined" if network.injection == "none" else f"two: {kind}",
+        "temporal convolution": "-" if base else time,
+        "temporal pooling": f"max, {network.temporal_pool_position.replace('_', ' ')}" if network.temporal_pool and not base else "-",
+        "dropout": f"{network.motion_dropout:g}" if config.phase != "appearance" and network.motion_dropout else "-",
+        "training clip": samples,
+        "crop": _CROPS.get(config.crop, config.crop) + (", mirrored at random" if config.flip else ""),
+        "batch": f"{config.batch} videos, statistics over {config.bn_group}",
+        "steps": f"{config.num_steps:,}",
+        "learning rate": _schedule(config),
+        "SGD": f"momentum {config.momentum:g}, weight decay {config.weight_decay:g}",
+        "seed": str(config.seed),
+        "trained on": f"split {made.split} ({made.protocol}), digest {made.digest[:12]}…",
+        "kept in": _relative(source, root),
+    }
+
+
+def _start(config: TrainConfig) -> str:
+    if config.phase not in BASE_PHASES:
+        return "appearance and motion" if config.phase == "st-resnet" else "st-resnet"
+    names = {"none": "random", "imagenet": "ImageNet"}
+    return names.get(config.weights, f"a file, {config.weights[:19]}…")
+
+
+def _schedule(config: TrainConfig) -> str:
+    parts = ", ".join(f"{rate:g} for {steps:,}" for steps, rate in config.schedule) + " steps"
+    text = f"cosine from {config.schedule[0][1]:g} to 0" if config.decay == "cosine" else parts
+    return text + (f", after a warm-up of {config.warmup_steps:,}" if config.warmup_steps else "")
+
+
+def _stored(dataset: Dataset, records: Sequence[ClipRecord]) -> list[tuple[str, str]]:
+    """Return size, codec, solver and TV-L1 parameters of one test video of each shard: one value each, unless data were mixed."""
+    of_shard = {record.shard: record for record in reversed(records)}
+    found: dict[str, set[str]] = {"frame size": set(), "codec": set(), "solver": set(), "TV-L1": set()}
+    for record in list(of_shard.values())[:_MOST_SHARDS]:
+        try:
+            with ShardReader(dataset.shard_path(record)) as shard:
+                clip = shard.clip(record.video_id)
+        except (FlowkitError, OSError):
+            continue  # said where its videos are
+        found["frame size"].add(f"{clip.width} x {clip.height} px")
+        found["codec"].add(clip.codec)
+        found["solver"].add(clip.attributes.solver)
+        found["TV-L1"].add(_words(clip.attributes.tvl1))
+    return [(name, "; or ".join(sorted(values)) or "not known") for name, values in found.items()]
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.rstrip('_').replace('_', ' ')} {_text(value)}" for name, value in values.items()) or "not known"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _relative(source: str, root: Path) -> str:
+    """Return a path within the data root from there on: a report tells nothing of the machine's other folders."""
+    path = Path(source)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _names(tables: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for values in tables for name in values))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

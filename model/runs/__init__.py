@@ -1,0 +1,1 @@
+"""What a phase leaves on disk: checkpoints, its folder, events."""

@@ -1,0 +1,130 @@
+"""What training and evaluation tell their caller while they work: plain records, handed to a callback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from flowkit.model.settings.recipes import Phase, RecipeName
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Training begins: the recipe that was chosen, and where."""
+
+    recipe: RecipeName
+    device: str
+    weights: str
+    num_videos: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class PhaseSkipped:
+    """A phase was already done, with the same settings."""
+
+    phase: Phase
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase begins, or goes on at `first_step`; `changes` says in what this machine differs from the one before."""
+
+    phase: Phase
+    first_step: int
+    num_steps: int
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One step was taken. `step` counts from 0; `seconds` include `data_seconds`, the wait for data.
+
+    `measured` holds each stream's loss and share of right videos in the batch, as metrics.jsonl names them: ``loss_motion``.
+    """
+
+    phase: Phase
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    data_seconds: float
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PhaseDone:
+    """A phase ended and its weights are written."""
+
+    phase: Phase
+    folder: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunStopped:
+    """The run was asked to stop and wrote a checkpoint."""
+
+    phase: Phase
+    step: int
+    num_steps: int
+
+
+TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | PhaseDone | RunStopped
+
+
+@dataclass(frozen=True)
+class SplitStarted:
+    """The evaluation of a split begins; `num_videos` are this process's share."""
+
+    split: int
+    num_videos: int
+
+
+@dataclass(frozen=True)
+class VideosScored:
+    """Some more videos were scored; `done` of them so far."""
+
+    split: int
+    done: int
+    num_videos: int
+    num_failed: int
+
+
+EvaluateEvent = SplitStarted | VideosScored
+
+
+@dataclass(frozen=True)
+class VariantStarted:
+    """Training and test of a variant begin, the `number`-th of `num_variants` from 0; `settings` in words."""
+
+    name: str
+    settings: str
+    number: int
+    num_variants: int
+    run: str
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
+class VariantFailed:
+    """A phase of a variant could not be trained, or the variant could not be tested; the others go on."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class VariantTested:
+    """A variant's scores are there, from this call or an earlier one."""
+
+    name: str
+
+
+AblationEvent = TrainEvent | EvaluateEvent | VariantStarted | VariantFailed | VariantTested

@@ -1,0 +1,105 @@
+"""The files of one phase: config.json first, metrics.jsonl and checkpoint.pt while it lasts, weights.safetensors when it is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from flowkit import __version__
+from flowkit.errors import CheckpointError
+from flowkit.files import alone, write_atomically
+from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, save_weights
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from flowkit.model.runs.checkpoint import Checkpoint, Provenance
+
+CONFIG_NAME = "config.json"
+METRICS_NAME = "metrics.jsonl"
+
+
+class PhaseFolder:
+    """Where a phase keeps its files.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def done(self) -> bool:
+        """Whether the phase's final weights are there."""
+        return (self.path / WEIGHTS_NAME).is_file()
+
+    def claim(self, provenance: Provenance, command: dict[str, Any]) -> None:
+        """Begin the phase, or make sure that what was begun here is the same.
+
+        Parameters
+        ----------
+        provenance : Provenance
+        command : dict
+            More to keep in config.json, for people; not compared.
+
+        Raises
+        ------
+        CheckpointError
+            If there are weights or a checkpoint of other settings or data; names all that differs.
+        """
+        if self.done or (self.path / CHECKPOINT_NAME).is_file():
+            differences = load_checkpoint(self.path).provenance.differences(provenance)
+            if differences:
+                raise CheckpointError(
+                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or `--run NAME` for a run of its "
+                    "own, or `--restart` to discard this one"
+                )
+        text = json.dumps({**provenance.to_dict(), "created_by": f"flowkit {__version__}", **command}, indent=1, ensure_ascii=False)
+        path = self.path / CONFIG_NAME
+        if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
+            write_atomically(path, text + "\n")
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint to go on from, if there is one."""
+        path = self.path / CHECKPOINT_NAME
+        return load_checkpoint(path) if path.is_file() else None
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        save_checkpoint(self.path / CHECKPOINT_NAME, checkpoint)
+
+    def write_weights(self, checkpoint: Checkpoint) -> None:
+        """Write the final weights: the phase is done."""
+        save_weights(self.path / WEIGHTS_NAME, checkpoint)
+
+    def cut_metrics(self, num_steps: int) -> None:
+        """Drop the lines of steps that the checkpoint does not hold, and a line that was cut off."""
+        path = self.path / METRICS_NAME
+        kept = []
+        for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+            try:
+                step = json.loads(line)["step"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if line.endswith(b"\n") and step < num_steps:
+                kept.append(line)
+        write_atomically(path, b"".join(kept))
+
+    def metrics_path(self) -> Path:
+        """Return the file with one JSON object a step."""
+        return self.path / METRICS_NAME
+
+    def discard(self) -> None:
+        """Remove the phase, unless another process trains it (`BusyError`)."""
+        if self.path.is_dir():
+            with self.alone():
+                shutil.rmtree(self.path)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing the phase while a block runs; `BusyError` if one does already."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return alone(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")

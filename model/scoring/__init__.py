@@ -1,0 +1,1 @@
+"""Scores of whole videos by trained networks, and metrics."""

@@ -1,0 +1,150 @@
+"""Trained networks at work on whole videos: logits per stream, averaged over time and mirror images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from flowkit.errors import CheckpointError, DeviceError
+from flowkit.model.compute.execution import memory_told
+from flowkit.model.data.transforms import normalise_flow, normalise_rgb
+from flowkit.model.training.phases import stream_logits, trained_network
+from flowkit.quantise import Quantiser
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from flowkit.dataset.manifest import Split
+    from flowkit.model.compute.execution import Execution
+    from flowkit.model.data.training_clips import WholeClip
+    from flowkit.model.networks.stresnet import SingleStream, STResNet
+    from flowkit.model.runs.checkpoint import Checkpoint
+    from flowkit.model.settings.recipes import Phase
+
+
+class TestedNetworks:
+    """The networks of one test, on their device, checked against the split that they are tested on.
+
+    Parameters
+    ----------
+    split : flowkit.Split
+    checkpoints : dict from phase to (str, Checkpoint)
+        With where each was found.
+    force : bool
+        Accept weights that were trained on other data; what differs is in `warnings`.
+    execution : Execution
+
+    Raises
+    ------
+    CheckpointError
+        If a network does not know a class of the split, was trained on other data (unless `force`), or the networks differ in the
+        size of their input.
+    """
+
+    def __init__(self, split: Split, checkpoints: Mapping[Phase, tuple[str, Checkpoint]], *, force: bool, execution: Execution) -> None:
+        self.execution = execution
+        self.device = execution.torch_device()
+        self.phases = tuple(checkpoints)
+        self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
+        self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
+        self.warnings = tuple(
+            f"{source}: {difference}" for source, checkpoint in checkpoints.values() for difference in foreign_data(split, checkpoint)
+        )
+        if self.warnings and not force:
+            raise CheckpointError(
+                f"the weights were trained on other data than they would be tested on: {'; '.join(self.warnings)}. Train on this split, "
+                "or test all the same with --force"
+            )
+        sizes = {checkpoint.provenance.config.network.input_size for _, checkpoint in checkpoints.values()}
+        if len(sizes) > 1:
+            raise CheckpointError(
+                f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one by one"
+            )
+        (self.input_size,) = sizes
+        self._at_once: int | None = None  # all that are given
+        self._networks: dict[Phase, SingleStream | STResNet] = {}
+        self._columns: dict[Phase, list[int]] = {}
+        for phase, (source, checkpoint) in checkpoints.items():
+            network = trained_network(checkpoint, source)
+            execution.place(network, self.device)
+            self._networks[phase] = network
+            self._columns[phase] = _columns(split.classes, checkpoint.provenance.classes, source)
+        # What a mirror image does to u, for every byte.
+        mirrored = Quantiser.from_dict(split.quantiser).flip_u(np.arange(256, dtype=np.uint8))
+        self._mirrored_u = torch.from_numpy(mirrored).to(self.device)
+
+    def score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
+        """Return the mean logits of videos of one frame size, by phase and stream: float64 (C,) in the split's order of classes.
+
+        Raises
+        ------
+        DeviceError
+            If a GPU has too little memory for one video; where it has too little for several, it gets fewer at once from then on.
+        """
+        results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = []
+        while len(results) < len(clips):
+            some = clips[len(results) :][: self._at_once]
+            try:
+                with memory_told("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it"):
+                    results += self._score(some)
+            except DeviceError:
+                if len(some) == 1:
+                    raise
+                self._at_once = len(some) // 2
+        return results
+
+    def _score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
+        """Return the mean logits of videos that go through the networks together."""
+        frames = torch.stack([normalise_rgb(self._on_device(clip.rgb)) for clip in clips])
+        rgb = torch.cat([frames, frames.flip(-1)])
+        flow = torch.stack([self._stacks(clip, mirrored) for mirrored in (False, True) for clip in clips])
+        results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = [{} for _ in clips]
+        for phase, network in self._networks.items():
+            with torch.inference_mode(), self.execution.arithmetic(self.device), self.execution.autocast(self.device):
+                logits = stream_logits(network, rgb, flow)
+            for stream, values in logits.items():
+                means = values.double().mean(1).view(2, len(clips), -1).mean(0)  # (2n, T', C) -> (n, C)
+                for result, scores in zip(results, means.cpu().numpy(), strict=True):
+                    result[phase, stream] = scores[self._columns[phase]]
+        return results
+
+    def _stacks(self, clip: WholeClip, mirrored: bool) -> Tensor:
+        """Return the video's 25 stacks, normalised: float (25, 20, H, W)."""
+        fields = self._on_device(clip.fields)
+        if mirrored:
+            fields = fields.flip(-1)
+            fields[:, 0] = self._mirrored_u[fields[:, 0].int()]
+        return normalise_flow(fields)[self._on_device(clip.where)].flatten(1, 2)
+
+    def _on_device(self, array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _columns(classes: Sequence[str], known: Sequence[str], source: str) -> list[int]:
+    """Return where the network has each of the split's classes, by name."""
+    place = {name: column for column, name in enumerate(known)}
+    missing = [name for name in classes if name not in place]
+    if missing:
+        raise CheckpointError(f"{source} does not know {len(missing)} classes of this split: {', '.join(missing[:5])}")
+    return [place[name] for name in classes]
+
+
+def foreign_data(split: Split, checkpoint: Checkpoint) -> list[str]:
+    """Return in what the data of the training differ from this split's."""
+    theirs = checkpoint.provenance
+    different = []
+    if sorted(theirs.classes) != sorted(split.classes):
+        different.append(f"its {len(theirs.classes)} classes are not the {len(split.classes)} of this split")
+    for name, was, now in (
+        ("split", theirs.split, split.number),
+        ("quantiser", theirs.quantiser, dict(split.quantiser)),
+        ("digest", theirs.digest, split.digest),
+    ):
+        if was != now:
+            different.append(f"{name} was {was}, is {now}")
+    return different

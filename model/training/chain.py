@@ -1,0 +1,271 @@
+"""Train the chain of phases: appearance and motion, ST-ResNet from both, ST-ResNet* from that; each only where it is not done."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowkit.dataset.manifest import Dataset
+from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.model.compute.execution import Execution
+from flowkit.model.compute.ranks import wait
+from flowkit.model.data.training_clips import ClipDataset
+from flowkit.model.networks.weights import pretrained_state
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Provenance, load_checkpoint
+from flowkit.model.runs.events import PhaseSkipped, RunStarted
+from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.scoring.tested_networks import foreign_data
+from flowkit.model.settings.recipes import BASE_PHASES, PHASES, make_configs
+from flowkit.model.training.loop import PhaseRun
+from flowkit.model.training.phases import BEFORE, file_digest, phase_folder, start_network
+from flowkit.shards.reader import ShardReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from flowkit.dataset.manifest import Split
+    from flowkit.model.networks.stresnet import SingleStream, STResNet
+    from flowkit.model.networks.weights import PretrainedWeights
+    from flowkit.model.runs.events import TrainEvent
+    from flowkit.model.settings.recipes import Phase, RecipeName, TrainConfig
+
+Weights = Literal["imagenet", "none"] | Path
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did."""
+
+    trained: tuple[Phase, ...]
+    skipped: tuple[Phase, ...]
+    stopped: bool
+
+
+def _ignore(event: TrainEvent) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+def train(
+    root: Path,
+    *,
+    split: int = 1,
+    run: str = "default",
+    base_run: str | None = None,
+    phases: Sequence[Phase] = PHASES,
+    recipe: Literal["auto", "paper", "small"] = "auto",
+    weights: Weights | None = None,
+    paper_steps: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    execution: Execution | None = None,
+    restart: bool = False,
+    on_event: Callable[[TrainEvent], None] = _ignore,
+    should_stop: Callable[[], bool] = _never,
+) -> TrainReport:
+    """Train phases on a packed split, each from the one before; go on where an earlier call stopped.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    split : int
+    run : str
+        The run's name: ``runs/<run>/split<n>/<phase>/``.
+    base_run : str, optional
+        Another run, from which a phase starts where what it starts from is not in this run.
+    phases : sequence of str
+        Which phases, in any order; what they start from must be among them or done.
+    recipe : {"auto", "paper", "small"}
+        ``auto``: `paper` where the device is CUDA, `small` elsewhere.
+    weights : "imagenet", "none" or Path, optional
+        What the base streams start from. Default: ImageNet for `paper`, none for `small`.
+    paper_steps : bool
+        The paper's iteration counts instead of the official code's epochs.
+    overrides : dict
+        Settings to use instead of the recipe's; see `make_configs`.
+    execution : Execution
+    restart : bool
+        Discard what these phases have and begin anew.
+    on_event : callable
+        Is told of everything; see `flowkit.model.runs.events`.
+    should_stop : callable
+        Asked after each step; when it says yes, a checkpoint is written and the call returns.
+
+    Returns
+    -------
+    TrainReport
+
+    Raises
+    ------
+    ParameterError
+        If a setting is out of its range.
+    CheckpointError
+        If a phase was begun with other settings or data, or what it starts from is missing.
+    ManifestError
+        If the split is not packed or has no training video.
+    BusyError
+        If another process trains the same phase of the same run.
+    """
+    execution = execution or Execution()
+    device = execution.torch_device()
+    for name in {run, base_run or run}:
+        check_run_name(name)
+    wanted = [phase for phase in PHASES if phase in phases]
+    if not wanted or set(phases) - set(PHASES):
+        raise ParameterError(f"phases must be some of {', '.join(PHASES)}, got {list(phases)}")
+    dataset = Dataset.open(root)
+    listed = dataset.split(split)
+    if not listed.train:
+        raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
+    chosen = recipe_for(recipe, device)
+    start = _Start(weights or ("imagenet" if chosen == "paper" else "none"), overrides or {})
+    extraction = _extraction(dataset, listed)
+    configs = make_configs(
+        chosen,
+        num_classes=len(listed.classes),
+        num_videos=len(listed.train),
+        short_side=extraction["short_side"],
+        weights=start.identity,
+        paper_steps=paper_steps,
+        overrides={**start.overrides, **(overrides or {})},
+    )
+    for phase in wanted:
+        if configs[phase].num_sub_batches % execution.world:
+            raise ParameterError(
+                f"{phase}: the {configs[phase].num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
+                f"{execution.world} processes; choose --batch and --bn-group so that they can"
+            )
+    for phase in wanted:
+        for name in (name for name in BEFORE[phase] if name not in wanted):
+            _check_made_of(listed, phase, name, _weights_before(root, run, base_run, split, name))
+    on_event(RunStarted(chosen, str(device), str(start.source), len(listed.train), len(listed.classes)))
+    if restart:
+        if start.source != "none" and set(wanted) & set(BASE_PHASES):
+            start.read()  # weights that cannot be had are found before anything is lost
+        if execution.rank == 0:  # all at once: a run that is stopped goes on without what was there before
+            for phase in wanted:
+                PhaseFolder(phase_folder(root, run, split, phase)).discard()
+        wait(execution.world)
+
+    trained: list[Phase] = []
+    skipped: list[Phase] = []
+    for phase in wanted:
+        folder = PhaseFolder(phase_folder(root, run, split, phase))
+        earlier = {name: _weights_before(root, run, base_run, split, name) for name in BEFORE[phase]}
+        provenance = _provenance(configs[phase], listed, earlier, extraction)
+        with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
+            if execution.rank == 0:
+                folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
+            wait(execution.world)
+            if folder.done:
+                skipped.append(phase)
+                on_event(PhaseSkipped(phase, folder.path))
+                continue
+            work = PhaseRun(
+                folder,
+                provenance,
+                ClipDataset(dataset, listed, configs[phase]),
+                execution=execution,
+                start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]
+            )
+            if not work.train(on_event=on_event, should_stop=should_stop):
+                return TrainReport(tuple(trained), tuple(skipped), stopped=True)
+            trained.append(phase)
+    return TrainReport(tuple(trained), tuple(skipped), stopped=False)
+
+
+class _Start:
+    """What the base streams start from, read when first needed."""
+
+    def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
+        self.source = source
+        self._depth = overrides.get("depth", 50)
+        self._stride = overrides.get("stride_in_1x1")
+        self._pretrained: PretrainedWeights | None = None
+        # A file is known by its contents, so that it may be moved.
+        self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
+        # A file says where its network's stride is; torchvision's is on the 3x3.
+        self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
+
+    def read(self) -> PretrainedWeights:
+        """Return the weights, fetched or read once."""
+        if self._pretrained is None:
+            assert self.source != "none"
+            self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
+        return self._pretrained
+
+    def give(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
+        """Give a phase's network its first weights."""
+        weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
+        before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
+        try:
+            start_network(network, config, weights, before)
+        except CheckpointError as cause:
+            if weights is None or config.recipe != "small":
+                raise
+            raise CheckpointError(f"{cause} (The small recipe's network is narrow; a ResNet's weights need --recipe paper.)") from cause
+
+    @staticmethod
+    def _digest(source: Path) -> str:
+        if not source.is_file():
+            raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
+        return file_digest(source)
+
+
+def recipe_for(recipe: Literal["auto", "paper", "small"], device: torch.device) -> RecipeName:
+    """Return the recipe that is meant: of ``auto``, `paper` on CUDA and `small` elsewhere."""
+    return recipe if recipe != "auto" else "paper" if device.type == "cuda" else "small"
+
+
+def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:
+    """Return the final weights of an earlier phase, of the run itself or else of its base; whether they are there or not."""
+    own = phase_folder(root, run, split, phase) / WEIGHTS_NAME
+    return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase) / WEIGHTS_NAME
+
+
+def _check_made_of(split: Split, phase: Phase, name: Phase, path: Path) -> None:
+    """Raise `CheckpointError` unless the weights that a phase starts from are there, and were trained on this split's data."""
+    if not path.is_file():
+        raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
+    differences = foreign_data(split, load_checkpoint(path))
+    if differences:
+        raise CheckpointError(
+            f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on these, in another "
+            f"run (`--run NAME`) or anew (`--phase {name} --restart`)"
+        )
+
+
+def check_run_name(run: str) -> None:
+    """Raise `ParameterError` unless a run's name is a plain folder name."""
+    if not run or run in (".", "..") or any(not (c.isalnum() or c in "-_.+") for c in run):
+        raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
+
+
+def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any]) -> Provenance:
+    return Provenance(
+        config=config,
+        classes=split.classes,
+        split=split.number,
+        protocol=split.protocol,
+        digest=split.digest,
+        quantiser=dict(split.quantiser),
+        started_from={name: file_digest(path) for name, path in earlier.items()},
+        extraction=extraction,
+    )
+
+
+def _extraction(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Return how the frames and flow were made, as `Provenance` keeps it; all clips of a data root share it."""
+    record = split.train[0]
+    with ShardReader(dataset.shard_path(record)) as shard:
+        clip = shard.clip(record.video_id)
+        stored = clip.attributes
+        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}

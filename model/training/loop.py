@@ -1,0 +1,328 @@
+"""The training loop of one phase: sub-batches, update, metrics, checkpoints; stops and resumes at any step."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.compute.device_batches import DeviceBatches
+from flowkit.model.compute.execution import compile_in_place, memory_told
+from flowkit.model.compute.ranks import any_rank, average_moments, sum_gradients, summed, wait
+from flowkit.model.data.device_crops import crop_clips
+from flowkit.model.data.sampling import network_seed
+from flowkit.model.data.training_clips import StoredBatch, training_loader
+from flowkit.model.data.transforms import normalise_flow, normalise_rgb
+from flowkit.model.networks.resnet import set_groups
+from flowkit.model.runs.checkpoint import Checkpoint
+from flowkit.model.runs.events import PhaseDone, PhaseStarted, RunStopped, StepDone
+from flowkit.model.training.optimiser import (
+    make_optimiser,
+    running_moment_share,
+    running_moment_share_settled,
+    set_learning_rate,
+    set_running_moment_share,
+    stream_losses,
+)
+from flowkit.model.training.phases import build_network, stream_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from flowkit.model.compute.execution import Execution
+    from flowkit.model.data.training_clips import Batch, ClipDataset
+    from flowkit.model.networks.stresnet import SingleStream, STResNet
+    from flowkit.model.runs.checkpoint import Provenance
+    from flowkit.model.runs.events import TrainEvent
+    from flowkit.model.runs.run_folder import PhaseFolder
+    from flowkit.model.settings.recipes import TrainConfig
+
+
+FRAME_BYTES = 0.094 * 2**30  # of activations, for a frame of 224 px through one ResNet-50
+FULL_FRAMES = 160  # of each stream: many enough that a large GPU is busy
+MEMORY_SHARE = 0.6  # of what is free, for activations by that estimate
+
+
+class PhaseRun:
+    """One phase in training: its network, its optimiser and the step it has come to.
+
+    Parameters
+    ----------
+    folder : PhaseFolder
+    provenance : Provenance
+        Of the weights that are to be made.
+    clips : ClipDataset
+    execution : Execution
+    start : callable
+        Gives a new network its first weights; called only where there is no checkpoint to go on from.
+
+    Notes
+    -----
+    Each random draw is a function of seed, phase, step and place in the batch. So weights, momentum and the number of steps done
+    are all that there is to resume.
+    """
+
+    def __init__(
+        self,
+        folder: PhaseFolder,
+        provenance: Provenance,
+        clips: ClipDataset,
+        *,
+        execution: Execution,
+        start: Callable[[SingleStream | STResNet], None],
+    ) -> None:
+        self.folder, self.provenance, self.clips, self.execution = folder, provenance, clips, execution
+        self.config = provenance.config
+        self.device = execution.torch_device()
+        self.network = build_network(self.config, checkpoint_activations=execution.checkpoint_activations)
+        checkpoint = folder.checkpoint()
+        if checkpoint is None:
+            start(self.network)
+        else:
+            self._load_network(checkpoint)
+        execution.place(self.network, self.device)
+        if execution.compile:
+            compile_in_place(self.network)
+        self.optimiser = make_optimiser(self.network, self.config, scaled_loss=execution.amp == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
+        self.groups_per_pass = groups_per_pass(self.config, self.network, execution, self.device)
+        self.step = 0
+        self.changes: tuple[str, ...] = ()
+        if checkpoint is not None:
+            self._load_progress(checkpoint)
+
+    def train(self, *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]) -> bool:
+        """Take the steps that are left.
+
+        Returns
+        -------
+        bool
+            True when the phase is done and its weights are written; False when it was asked to stop and wrote a checkpoint.
+
+        Raises
+        ------
+        ParameterError
+            If the loss is no longer a number.
+        DeviceError
+            If the GPU has too little memory.
+        """
+        config, execution, started = self.config, self.execution, time.monotonic()
+        on_event(PhaseStarted(config.phase, self.step, config.num_steps, self.changes))
+        if execution.rank == 0:
+            self.folder.cut_metrics(self.step)
+        wait(execution.world)
+        loader = training_loader(
+            self.clips,
+            first_step=self.step,
+            rank=execution.rank,
+            world=execution.world,
+            num_workers=execution.workers(self.device),
+            pin_memory=self.device.type == "cuda",
+            cropped=not execution.crops_on_device(self.device),
+        )
+        batches: DeviceBatches[Batch | StoredBatch] = DeviceBatches(loader, self.device)
+        self.network.train()
+        saved_at = time.monotonic()
+        with (
+            torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
+            execution.arithmetic(self.device, fixed_shapes=True),
+            memory_told(
+                f"{self.groups_per_pass * config.bn_group} videos go through the network together: fewer with `--videos-per-pass` or "
+                "`--bn-group`; `--checkpoint-activations` and `--amp bf16` take less for each"
+            ),
+            _Metrics(self.folder, execution.rank) as metrics,
+        ):
+            while self.step < config.num_steps:
+                values = self._take_step(batches)
+                metrics.write(values)
+                on_event(
+                    StepDone(
+                        config.phase,
+                        values["step"],
+                        config.num_steps,
+                        values["loss"],
+                        values["lr"],
+                        values["seconds"],
+                        values["data_seconds"],
+                        {name: value for name, value in values.items() if name.startswith(("loss_", "accuracy_"))},
+                    )
+                )
+                stop = any_rank(should_stop(), self.device, execution.world)
+                due = execution.checkpoint_steps is not None and self.step % execution.checkpoint_steps == 0
+                if stop or due or self.step == config.num_steps or time.monotonic() - saved_at >= execution.checkpoint_seconds:
+                    self._save()
+                    saved_at = time.monotonic()
+                if stop and self.step < config.num_steps:
+                    on_event(RunStopped(config.phase, self.step, config.num_steps))
+                    return False
+        if execution.rank == 0:
+            self.folder.write_weights(Checkpoint(self.provenance, self.step, self._network_state()))
+        wait(execution.world)
+        on_event(PhaseDone(config.phase, self.folder.path, time.monotonic() - started))
+        return True
+
+    def _take_step(self, batches: DeviceBatches[Batch | StoredBatch]) -> dict[str, Any]:
+        """Sum the gradients of the sub-batches, update, and return the step's line of metrics."""
+        config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
+        mine = range(self.execution.rank, config.num_sub_batches, world)
+        rate = config.learning_rate(self.step)
+        set_learning_rate(self.optimiser, rate)
+        set_running_moment_share(self.network, running_moment_share(config, self.step, len(mine)))
+        self.optimiser.zero_grad()
+        totals: dict[str, Tensor] = {}
+        for start in range(0, len(mine), self.groups_per_pass):
+            for name, value in self._pass(batches, mine[start : start + self.groups_per_pass]).items():
+                totals[name] = totals[name] + value if name in totals else value
+        batches.look_ahead()  # below, the host waits for the device
+        sum_gradients(self.network, world)
+        average_moments(self.network, world)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        names = sorted(totals)
+        numbers = summed(torch.stack([totals[name] for name in names]).double(), world).tolist()
+        values = dict(zip(names, numbers, strict=True))
+        loss = sum(value for name, value in values.items() if name.startswith("loss_"))
+        if not loss < float("inf"):
+            raise ParameterError(f"the loss of {config.phase} is {loss} at step {self.step}; lower the learning rate with --lr")
+        seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(batches.seconds_waited - waited, 4)}
+        line = {"step": self.step, "loss": loss, "lr": rate, **values, **seconds}
+        self.step += 1
+        return line
+
+    def _pass(self, batches: DeviceBatches[Batch | StoredBatch], sub_batches: range) -> dict[str, Tensor]:
+        """Add the gradients of the next sub-batches; return their share of losses and training accuracies."""
+        config = self.config
+        given = [next(batches) for _ in sub_batches]
+        labels = torch.cat([batch.labels for batch in given])
+        rgb, flow = (_joined(list(parts)) for parts in zip(*map(self._inputs, given), strict=True))
+        seeds = [network_seed(config.seed, config.phase, self.step, sub_batch) for sub_batch in sub_batches]
+        set_groups(self.network, seeds)
+        torch.manual_seed(seeds[0])  # dropout
+        with self.execution.autocast(self.device), self._compiled_or_not():
+            logits = stream_logits(self.network, rgb, flow)
+        losses = stream_losses(logits, labels, num_videos=config.batch)
+        total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
+        total.backward()  # type: ignore[no-untyped-call]
+        values = {f"loss_{stream}": loss.detach() for stream, loss in losses.items()}
+        for stream, scores in logits.items():
+            values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
+        return values
+
+    def _inputs(self, batch: Batch | StoredBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Return a batch's RGB and flow, cropped and normalised."""
+        if isinstance(batch, StoredBatch):
+            size, quantiser = self.config.network.input_size, self.clips.quantiser
+            cropped = [crop_clips(part, size=size, quantiser=quantiser) for part in batch.parts]
+            return _joined([rgb for rgb, _ in cropped]), _joined([flow for _, flow in cropped])
+        return None if batch.rgb is None else normalise_rgb(batch.rgb), None if batch.flow is None else normalise_flow(batch.flow)
+
+    def _compiled_or_not(self) -> AbstractContextManager[object]:
+        """Return a context in which the network runs as it is while its running moments' share changes: a compiled one holds it fixed."""
+        if self.execution.compile and not running_moment_share_settled(self.config, self.step):
+            eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+            return eager
+        return nullcontext()
+
+    def _save(self) -> None:
+        if self.execution.rank == 0:
+            momentum = {
+                name: self.optimiser.state[parameter]["momentum_buffer"]
+                for name, parameter in self.network.named_parameters()
+                if self.optimiser.state[parameter].get("momentum_buffer") is not None
+            }
+            environment = self._environment()
+            scaler = self.scaler.state_dict()
+            self.folder.write_checkpoint(Checkpoint(self.provenance, self.step, self._network_state(), momentum, environment, scaler))
+
+    def _environment(self) -> dict[str, str | int | bool]:
+        """Return all that may change the last digits."""
+        return {**self.execution.environment(self.device), "videos_per_pass": self.groups_per_pass * self.config.bn_group}
+
+    def _network_state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
+
+    def _load_network(self, checkpoint: Checkpoint) -> None:
+        differences = checkpoint.provenance.differences(self.provenance)
+        if differences:
+            raise CheckpointError(f"the checkpoint in {self.folder.path} is not of this run: {'; '.join(differences)}")
+        try:
+            self.network.load_state_dict(checkpoint.network)
+        except RuntimeError as cause:
+            raise CheckpointError(f"the checkpoint in {self.folder.path} does not fit its network: {cause}") from cause
+
+    def _load_progress(self, checkpoint: Checkpoint) -> None:
+        self.step = checkpoint.step
+        parameters = dict(self.network.named_parameters())
+        fits = all(name in parameters and parameters[name].shape == buffer.shape for name, buffer in checkpoint.momentum.items())
+        if not fits or not 0 <= self.step <= self.config.num_steps:
+            raise CheckpointError(f"the checkpoint in {self.folder.path} does not fit its network")
+        for name, buffer in checkpoint.momentum.items():
+            parameter = parameters[name]
+            self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        if checkpoint.scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint.scaler)
+        here = self._environment()
+        self.changes = tuple(
+            f"{name} was {checkpoint.environment.get(name)}, now {value}"
+            for name, value in here.items()
+            if checkpoint.environment.get(name) != value
+        )
+
+
+def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execution: Execution, device: torch.device) -> int:
+    """Return how many sub-batches go through the network together.
+
+    Notes
+    -----
+    Batch statistics and dropout stay those of each sub-batch, so it is a matter of speed and memory, and of the last digits. What a frame
+    takes was measured at full width: .094 GiB in float32 (specs 8.3), half of that in half precision.
+    """
+    if execution.compile and config.phase == "motion" and config.network.motion_dropout:
+        return 1  # each group's dropout has a seed of its own, which a compiled network cannot set
+    if execution.videos_per_pass is not None:
+        return max(1, execution.videos_per_pass // config.bn_group)
+    if device.type != "cuda":
+        return 1
+    num_streams = 2 if config.phase.startswith("st-resnet") else 1
+    shape = config.network
+    frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
+    frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
+    gradients_and_momentum = 8 * sum(parameter.numel() for parameter in network.parameters())
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well: an earlier phase had it
+    room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached - gradients_and_momentum)
+    frames_a_group = config.bn_group * config.num_samples * num_streams
+    most = int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_a_group))
+    num_groups = config.num_sub_batches // execution.world
+    return next(size for size in range(most, 0, -1) if num_groups % size == 0)  # passes of one size: what is compiled is for one
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    """Return the parts of a batch as one; None where the phase has no such stream."""
+    given = [part for part in parts if part is not None]
+    return (torch.cat(given) if len(given) > 1 else given[0]) if given else None
+
+
+class _Metrics:
+    """metrics.jsonl, open for appending in the first rank."""
+
+    def __init__(self, folder: PhaseFolder, rank: int) -> None:
+        # Line by line, so that no step that a checkpoint holds lacks its line.
+        self._file = folder.metrics_path().open("a", encoding="utf-8", buffering=1) if rank == 0 else None
+
+    def __enter__(self) -> _Metrics:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, values: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")

@@ -1,0 +1,116 @@
+"""Ctrl-C and SIGTERM on the command line: the exit code, the line that goes on, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flowkit.cli.main import main
+from flowkit.cli.shared.stopping import Terminated, resume_command, signals_to, stop_signals
+from flowkit.dataset import packing as pack
+from flowkit.exchange.export_trees import export
+from flowkit.workers.processes import StopRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def after(number: int, signum: int) -> Callable[..., None]:
+    """Return a listener that sends this process a signal when it has been told so often."""
+    told: list[object] = []
+
+    def listen(*arguments: object) -> None:
+        told.append(arguments)
+        if len(told) == number:
+            os.kill(os.getpid(), signum)
+
+    return listen
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_stopped_names_the_line_that_goes_on(
+    root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, signum: int, code: int
+) -> None:
+    whole = pack.pack
+    monkeypatch.setattr("flowkit.dataset.packing.pack", lambda *arguments, **options: after(1, signum)() or whole(*arguments, **options))
+    assert run("pack", "--data", root, "--lists", "automatic") == code
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.strip() == f"stopped; to go on: flowkit pack --data {root} --lists automatic"
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
+    settled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, signum: int, code: int
+) -> None:
+    export(settled, tmp_path / "tree", layout="rawframes")
+    listen = after(2, signum)
+    monkeypatch.setattr("flowkit.cli.shared.console.Progress.update", lambda self, done, **note: listen(done))
+    arguments = ["import", str(tmp_path / "tree"), "--data", str(tmp_path / "data"), "--jobs", "1"]
+    monkeypatch.setattr("sys.argv", ["flowkit", *arguments])
+    assert run(*arguments) == code
+    assert "stopped; to go on: flowkit import" in capfd.readouterr().err
+    counts = json.loads((tmp_path / "data" / "import-report.json").read_text())["counts"]
+    assert counts == {"done": 2, "skipped": 0, "failed": 0, "pending": 16}
+    assert len(list((tmp_path / "data" / "clips").rglob("*.h5"))) == 2
+
+
+def test_training_that_does_not_come_to_the_end_of_its_step_is_stopped_when_the_grace_is_over(capfd: pytest.CaptureFixture[str]) -> None:
+    def step() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    with stop_signals(0.2) as stop, pytest.raises(KeyboardInterrupt):
+        step()
+    assert stop.signal_number == signal.SIGINT
+    assert "the step in hand may finish within 0.2 s" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(signum: int) -> None:
+    stop = StopRequest()
+    with signals_to(stop, 20):
+        os.kill(os.getpid(), signum)
+        assert stop.signal_number == signum
+        with pytest.raises((KeyboardInterrupt, Terminated)) as ended:
+            os.kill(os.getpid(), signum)
+    assert getattr(ended.value, "code", 130) == 128 + signum
+
+
+def test_training_that_came_to_the_end_of_its_step_has_time_for_its_checkpoint() -> None:
+    with stop_signals(0.2) as stop:
+        assert not stop.asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked()
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("world", [None, "2"])
+def test_the_line_that_goes_on_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch, world: str | None) -> None:
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    start = "torchrun ... -m -- flowkit.cli" if world else "flowkit"
+    assert resume_command(["train", "--restart", "--run", "a b"]) == f"{start} train --run 'a b'"
+
+
+@pytest.fixture
+def settled(root: Path, tmp_path: Path) -> Path:
+    """The packed root, with a dataset.json as extract writes it."""
+    from flowkit.dataset.root import open_root
+    from flowkit.dataset.settings import ExtractSettings
+
+    (root / "dataset.json").unlink()
+    open_root(root, tmp_path / "videos", ExtractSettings(short_side=40))
+    return root

@@ -1,0 +1,477 @@
+"""Imported trees: bytes kept, counts and sizes checked, faults named by video and image, round trips to the bit."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from flowkit.cli.main import main
+from flowkit.dataset.packing import pack
+from flowkit.dataset.root import open_root, root_settings
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.errors import ManifestError, ParameterError
+from flowkit.exchange.export_trees import export
+from flowkit.exchange.import_trees import ImportReport, ImportSettings, import_tree
+from flowkit.quantise import Quantiser
+from flowkit.shards.reader import Clip, ShardReader
+from flowkit.shards.schema import ClipAttributes
+from flowkit.shards.writer import ClipWriter
+
+GPU_FLOW = ImportSettings("gpu_flow", 20.0)
+DENSEFLOW = ImportSettings("denseflow", 32.0)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Run the command as a user would; return its exit code, stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["import", *map(str, arguments)])
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def image(seed: int, *, grey: bool, size: tuple[int, int] = (24, 32), suffix: str = ".jpg") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, size if grey else (*size, 3), dtype=np.uint8)
+    return bytes(cv2.imencode(suffix, cv2.GaussianBlur(pixels, (5, 5), 2))[1])
+
+
+def write_gpu_flow(
+    tree: Path, video: str, num_frames: int, *, num_fields: int | None = None, frames: str = "rgb", size: Any = (24, 32)
+) -> None:
+    """A video as gpu_flow writes it: frames and flow from number 1, in three folders."""
+    for k in range(1, num_frames + 1):
+        path = tree / frames / video / f"frame{k:06d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image(k, grey=False, size=size))
+    for k in range(1, (num_frames if num_fields is None else num_fields + 1)):
+        for axis in "uv":
+            path = tree / axis / video / f"frame{k:06d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image(1000 * ord(axis) + k, grey=True, size=size))
+
+
+def write_dense(tree: Path, video: str, frames: range, fields: range, *, suffix: str = ".jpg") -> None:
+    """A video as denseflow and dense_flow write it: one folder, numbers as given."""
+    (tree / video).mkdir(parents=True, exist_ok=True)
+    for k in frames:
+        (tree / video / f"img_{k:05d}.jpg").write_bytes(image(k, grey=False))
+    for k in fields:
+        for axis in "xy":
+            (tree / video / f"flow_{axis}_{k:05d}{suffix}").write_bytes(image(1000 * ord(axis) + k, grey=True, suffix=suffix))
+
+
+def clip_of(root: Path, video_id: str) -> Clip:
+    return ShardReader(root / "clips" / f"{video_id}.h5").clip(video_id)
+
+
+def why(report: ImportReport) -> dict[str, str]:
+    return {result.video_id: result.error for result in report.failed}
+
+
+def test_a_gpu_flow_tree_keeps_its_jpegs_to_the_byte(tmp_path: Path) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    write_gpu_flow(tree, "run/v_a", 5)
+    report = import_tree(tree, root, settings=GPU_FLOW, jobs=1)
+    assert [result.video_id for result in report.done] == ["run/v_a"]
+    clip = clip_of(root, "run/v_a")
+    assert (clip.num_frames, clip.codec, clip.class_name) == (5, "jpeg", "run")
+    assert clip.encoded_frames(0, 5) == [(tree / "rgb" / "run" / "v_a" / f"frame{k:06d}.jpg").read_bytes() for k in range(1, 6)]
+    assert clip.encoded_flow(0, 4) == [
+        (tree / axis / "run" / "v_a" / f"frame{k:06d}.jpg").read_bytes() for k in range(1, 5) for axis in "uv"
+    ]
+
+
+def test_imported_flow_is_recorded_as_what_it_is(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "tree", "a", 3)
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("gpu_flow", 15.0, frame_rate=Fraction(25)), jobs=1)
+    attributes = clip_of(tmp_path / "root", "a").attributes
+    assert attributes.quantiser == {"bound": 15.0, "mapping": "paper"}
+    assert (attributes.solver, attributes.tvl1, attributes.source_sha256, attributes.frame_rate) == ("gpu_flow", {}, "", "25/1")
+    settings = root_settings(tmp_path / "root")
+    assert settings is not None
+    assert (settings.solver, settings.preset, settings.short_side, settings.codec) == ("gpu_flow", "imported", 0, "jpeg")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("tool", ["denseflow", "dense_flow"])
+def test_dense_trees_may_number_from_0_or_1(tmp_path: Path, first: int, tool: Any) -> None:
+    write_dense(tmp_path / "tree", "run/a", range(first, first + 4), range(first, first + 3))
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings(tool, 15.0), jobs=1)
+    assert [result.num_frames for result in report.done] == [4]
+    assert clip_of(tmp_path / "root", "run/a").encoded_flow(0, 1) == [image(1000 * ord(axis) + first, grey=True) for axis in "xy"]
+
+
+def test_dense_flow_leaves_out_the_first_frame_so_its_first_field_is_dropped_and_said(tmp_path: Path) -> None:
+    write_dense(tmp_path / "tree", "run/a", range(1, 5), range(1, 5))
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("dense_flow", 15.0), jobs=1)
+    assert [result.error for result in report.done] == ["the first 1 flow fields dropped"]
+    clip = clip_of(tmp_path / "root", "run/a")
+    assert clip.num_frames == 4
+    assert clip.encoded_flow(0, 1)[0] == image(1000 * ord("x") + 2, grey=True), "flow 2 leads from image 1 to image 2"
+
+
+def test_one_field_too_many_is_explained_and_can_be_trimmed_at_either_end(tmp_path: Path) -> None:
+    write_dense(tmp_path / "tree", "run/a", range(4), range(4))
+    report = import_tree(tmp_path / "tree", tmp_path / "none", settings=DENSEFLOW, jobs=1)
+    for words in ("4 frames and 4 flow fields", "4 frames need 3 fields", "--trim last", "--trim first"):
+        assert words in why(report)["run/a"]
+    for trim, first in (("first", 1), ("last", 0)):
+        import_tree(tmp_path / "tree", tmp_path / trim, settings=ImportSettings("denseflow", 32.0, trim), jobs=1)  # type: ignore[arg-type]
+        clip = clip_of(tmp_path / trim, "run/a")
+        assert clip.num_frames == 4
+        assert clip.encoded_flow(0, 1)[0] == image(1000 * ord("x") + first, grey=True)
+
+
+def test_frames_too_many_are_trimmed_like_fields(tmp_path: Path) -> None:
+    write_dense(tmp_path / "tree", "run/a", range(6), range(3))
+    report = import_tree(tmp_path / "tree", tmp_path / "none", settings=DENSEFLOW, jobs=1)
+    assert "2 fields are missing" in why(report)["run/a"]
+    import_tree(tmp_path / "tree", tmp_path / "first", settings=ImportSettings("denseflow", 32.0, "first"), jobs=1)
+    assert clip_of(tmp_path / "first", "run/a").encoded_frames(0, 1)[0] == image(2, grey=False)
+
+
+def test_faults_are_named_by_video_and_image_and_never_stop_the_rest(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for video in ("gap", "ungleich", "size", "short", "nojpeg", "twice", "noframes", "begins", "link", "mixed", "good"):
+        write_dense(tree, f"run/{video}", range(6), range(5))
+    for name in ("flow_x_00002.jpg", "flow_y_00002.jpg"):
+        (tree / "run" / "gap" / name).unlink()
+    (tree / "run" / "ungleich" / "flow_y_00004.jpg").unlink()
+    (tree / "run" / "size" / "img_00003.jpg").write_bytes(image(1, grey=False, size=(24, 30)))
+    path = tree / "run" / "short" / "flow_x_00001.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    (tree / "run" / "nojpeg" / "img_00002.jpg").write_bytes(b"<html>404</html>")
+    (tree / "run" / "twice" / "img_2.jpg").write_bytes(image(1, grey=False))
+    for path in (tree / "run" / "noframes").glob("img_*"):
+        path.unlink()
+    for k in (0, 1):
+        (tree / "run" / "begins" / f"img_0000{k}.jpg").unlink()
+    (tree / "run" / "link" / "img_00001.jpg").unlink()
+    (tree / "run" / "link" / "img_00001.jpg").symlink_to("/dev/zero")
+    shutil.copy(tree / "run" / "good" / "flow_x_00001.jpg", tree / "run" / "mixed" / "flow_x_00005.png")
+    report = import_tree(tree, tmp_path / "root", settings=DENSEFLOW, jobs=1)
+    expected = {
+        "gap": "lack number 2",
+        "ungleich": "u has 0 to 4 and v has 0 to 3",
+        "size": "img_00003.jpg is of 30x24 px, the first flow image of 32x24 px",
+        "short": "flow_x_00001.jpg is a JPEG",
+        "nojpeg": "img_00002.jpg is not a JPEG",
+        "twice": "number 2 twice: img_00002.jpg and img_2.jpg",
+        "noframes": "no frames",
+        "begins": "begin with number 2",
+        "link": "img_00001.jpg cannot be read: not a regular file",
+        "mixed": "partly JPEG, partly PNG",
+    }
+    assert {video.removeprefix("run/") for video in why(report)} == set(expected)
+    for video, words in expected.items():
+        assert words in why(report)[f"run/{video}"]
+    assert [result.video_id for result in report.done] == ["run/good"]
+    assert [path.name for path in (tmp_path / "root" / "clips" / "run").iterdir()] == ["good.h5"], "no clip, part or spool of the others"
+
+
+def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: Path) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    write_gpu_flow(tree, "a", 3)
+    write_gpu_flow(tree, "b", 3, num_fields=1)
+    code, out, err = run(tree, "--data", root, "--tool", "gpu_flow", "--bound", "default", "--jobs", 1)
+    assert code == 3
+    assert "imported 1 videos" in out
+    assert "| b " in err
+    report = json.loads((root / "import-report.json").read_text())
+    assert (report["counts"], report["failed"][0]["video_id"]) == ({"done": 1, "skipped": 0, "failed": 1, "pending": 0}, "b")
+    before = (root / "clips" / "a.h5").stat().st_mtime_ns
+    shutil.rmtree(tree / "u" / "b")
+    write_gpu_flow(tree, "b", 3)
+    code, out, _ = run(tree, "--data", root, "--tool", "gpu_flow", "--bound", 20, "--jobs", 1)
+    assert code == 0
+    assert "imported 1 videos" in out
+    assert "1 there already" in out
+    assert (root / "clips" / "a.h5").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 1, "--tool gpu_flow|denseflow|dense_flow"),
+        (["--tool", "gpu_flow"], 1, "--bound default if it was run with its own (gpu_flow 20, denseflow 32, dense_flow 15)"),
+        (["--bound", "default"], 2, "needs --tool"),
+        (["--tool", "gpu_flow", "--bound", "wide"], 2, "neither a number"),
+        (["--tool", "gpu_flow", "--bound", "-3"], 2, "bound must be"),
+        (["--tool", "denseflow", "--bound", "32"], 1, "no flow of denseflow found"),
+        (["--tool", "gpu_flow", "--bound", "20", "--frame-rate", "fast"], 2, "no number such as 25"),
+    ],
+)
+def test_what_must_be_said_is_asked_for(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:
+    write_gpu_flow(tmp_path / "tree", "a", 3)
+    got, _, err = run(tmp_path / "tree", "--data", tmp_path / "root", *arguments)
+    assert (got, words in " ".join(err.split())) == (code, True), err
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(("tool", "bound"), [("gpu_flow", 20), ("denseflow", 32), ("dense_flow", 15)])
+def test_the_default_bound_is_the_tools(tmp_path: Path, tool: str, bound: int) -> None:
+    if tool == "gpu_flow":
+        write_gpu_flow(tmp_path / "tree", "a/b", 3)
+    else:
+        write_dense(tmp_path / "tree", "a/b", range(3), range(2))
+    assert run(tmp_path / "tree", "--data", tmp_path / "root", "--tool", tool, "--bound", "default", "--jobs", 1)[0] == 0
+    assert clip_of(tmp_path / "root", "a/b").quantiser["bound"] == bound
+
+
+def test_frames_are_found_beside_the_flow_as_published_or_where_they_are_named(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "published" / "tvl1_flow", "a", 3)
+    shutil.move(tmp_path / "published" / "tvl1_flow" / "rgb", tmp_path / "published" / "jpegs_256")
+    for tree in (tmp_path / "published", tmp_path / "published" / "tvl1_flow"):
+        root = tmp_path / f"root-{tree.name}"
+        assert len(import_tree(tree, root, settings=GPU_FLOW, jobs=1).done) == 1
+    shutil.move(tmp_path / "published" / "jpegs_256", tmp_path / "elsewhere")
+    with pytest.raises(ManifestError, match="--frames DIR"):
+        import_tree(tmp_path / "published", tmp_path / "root", settings=GPU_FLOW, jobs=1)
+    assert len(import_tree(tmp_path / "published", tmp_path / "root", settings=GPU_FLOW, frames=tmp_path / "elsewhere", jobs=1).done) == 1
+
+
+def write_ucf101_lists(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "classInd.txt").write_text("1 ApplyEyeMakeup\n2 HandstandPushups\n")
+    (folder / "trainlist01.txt").write_text(
+        "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\nHandstandPushups/v_HandstandPushups_g01_c01.avi 2\n"
+    )
+    (folder / "testlist01.txt").write_text("ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi\n")
+
+
+def test_lists_give_flat_trees_their_ids_and_classes(tmp_path: Path) -> None:
+    write_ucf101_lists(tmp_path / "lists")
+    for video in ("v_ApplyEyeMakeup_g08_c01", "v_HandStandPushups_g01_c01", "v_Unknown_g01_c01"):
+        write_gpu_flow(tmp_path / "tree", video, 12)
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, lists=tmp_path / "lists", jobs=1)
+    assert [result.video_id for result in report.done] == [
+        "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01",
+        "HandstandPushups/v_HandstandPushups_g01_c01",
+        "v_Unknown_g01_c01",
+    ]
+    assert report.num_without_class == 1
+    assert clip_of(tmp_path / "root", "HandstandPushups/v_HandstandPushups_g01_c01").class_name == "HandstandPushups"
+
+
+def test_an_imported_root_is_packed_with_its_lists_like_any_other(tmp_path: Path) -> None:
+    write_ucf101_lists(tmp_path / "lists")
+    for video, size in (
+        ("v_ApplyEyeMakeup_g08_c01", (24, 32)),
+        ("v_HandstandPushups_g01_c01", (24, 20)),
+        ("v_ApplyEyeMakeup_g01_c01", (26, 24)),
+    ):
+        write_gpu_flow(tmp_path / "tree", video, 12, size=size)
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, lists=tmp_path / "lists", jobs=1)
+    packed = pack(tmp_path / "root", split=1, lists=tmp_path / "lists")
+    assert [(r.video_id, r.label) for r in packed.split.train] == [
+        ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01", 0),
+        ("HandstandPushups/v_HandstandPushups_g01_c01", 1),
+    ]
+    assert packed.split.quantiser == {"bound": 20.0, "mapping": "paper"}
+
+
+def test_two_folders_that_would_be_one_video_are_an_error_that_names_both(tmp_path: Path) -> None:
+    write_ucf101_lists(tmp_path / "lists")
+    write_gpu_flow(tmp_path / "tree", "v_ApplyEyeMakeup_g08_c01", 3)
+    write_gpu_flow(tmp_path / "tree", "V_applyeyemakeup_g08_c01", 3)
+    with pytest.raises(ManifestError, match="'V_applyeyemakeup_g08_c01' and 'v_ApplyEyeMakeup_g08_c01'"):
+        import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, lists=tmp_path / "lists", jobs=1)
+
+
+def test_folders_and_images_behind_links_are_imported_once_and_loops_are_not_followed(tmp_path: Path) -> None:
+    write_dense(tmp_path / "disk", "c/far", range(3), range(2))
+    write_dense(tmp_path / "tree", "c/near", range(3), range(2))
+    (tmp_path / "tree" / "c" / "far").symlink_to(tmp_path / "disk" / "c" / "far")
+    (tmp_path / "tree" / "c" / "up").symlink_to(tmp_path / "tree")
+    image = tmp_path / "tree" / "c" / "near" / "img_00001.jpg"
+    image.rename(tmp_path / "image.jpg")
+    image.symlink_to(tmp_path / "image.jpg")
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("denseflow", 20.0), jobs=1)
+    assert [result.video_id for result in report.done] == ["c/far", "c/near"]
+    assert report.failed == ()
+
+
+def test_a_folder_that_cannot_be_read_is_a_video_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dense(tmp_path / "tree", "c/good", range(3), range(2))
+    write_dense(tmp_path / "tree", "c/locked", range(3), range(2))
+    scandir = os.scandir
+
+    def refused(folder: str) -> Any:
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("denseflow", 20.0), jobs=1)
+    assert [result.video_id for result in report.done] == ["c/good"]
+    assert [(result.video_id, "Permission denied" in result.error) for result in report.failed] == [("c/locked", True)]
+
+
+def test_a_folder_whose_name_is_not_utf8_fails_by_name(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "tree", "a", 3)
+    for kind in ("u", "v", "rgb"):
+        os.rename(tmp_path / "tree" / kind / "a", os.fsencode(tmp_path / "tree" / kind) + b"/bad\xff")
+    write_gpu_flow(tmp_path / "tree", "good", 3)
+    code, _, err = run(tmp_path / "tree", "--data", tmp_path / "root", "--tool", "gpu_flow", "--bound", 20, "--jobs", 1)
+    assert code == 3
+    assert "not UTF-8" in err
+    assert (tmp_path / "root" / "clips" / "good.h5").is_file()
+
+
+def test_one_root_never_mixes_tools_bounds_or_extraction(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "tree", "a", 3)
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1)
+    write_gpu_flow(tmp_path / "tree", "b", 3)
+    with pytest.raises(ParameterError, match="bound"):
+        import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("gpu_flow", 15.0), jobs=1)
+    open_root(tmp_path / "own", tmp_path, ExtractSettings())
+    with pytest.raises(ParameterError, match="solver: strict, not gpu_flow"):
+        import_tree(tmp_path / "tree", tmp_path / "own", settings=GPU_FLOW, jobs=1)
+    (tmp_path / "videos").mkdir()
+    with redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as ended:
+        main(["extract", str(tmp_path / "videos"), "--data", str(tmp_path / "root")])
+    assert ended.value.code == 2
+    assert "imported from gpu_flow" in err.getvalue()
+
+
+def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    for video in ("a/x", "a/y", "b/z"):
+        write_gpu_flow(tmp_path / "tree", video, 4)
+    for jobs in (1, 2):
+        assert len(import_tree(tmp_path / "tree", tmp_path / f"root{jobs}", settings=GPU_FLOW, jobs=jobs).done) == 3
+    assert clip_bytes(tmp_path / "root1") == clip_bytes(tmp_path / "root2")
+
+
+def clip_bytes(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "clips").rglob("*.h5")}
+
+
+def make_root(root: Path, video_ids: list[str], *, codec: Any = "zstd", mapping: Any = "symmetric") -> Path:
+    """A data root of clips with smooth flow, all attributes set."""
+    settings = ExtractSettings(quantiser=Quantiser(20.0, mapping), short_side=40, codec=codec)
+    open_root(root, Path("videos"), settings)
+    for number, video_id in enumerate(video_ids):
+        draw = np.random.default_rng(number)
+        coarse = draw.normal(0, 8, (4, 2, 4, 5)).astype(np.float32)
+        with ClipWriter(root / "clips" / f"{video_id}.h5", codec=codec, height=40, width=56) as writer:
+            writer.append_frames(draw.integers(0, 255, (5, 40, 56, 3), dtype=np.uint8))
+            writer.append_flow(settings.quantiser.encode(np.array([[cv2.resize(p, (56, 40)) for p in pair] for pair in coarse])))
+            writer.finish(
+                ClipAttributes(
+                    video_id=video_id,
+                    class_name=video_id.rpartition("/")[0],
+                    source_name="x.avi",
+                    source_sha256="ab" * 32,
+                    frame_rate="30000/1001",
+                    num_frames=5,
+                    header_frames=6,
+                    decode_errors=2,
+                    codec=codec,
+                    quantiser=settings.quantiser.to_dict(),
+                    tvl1=settings.stored_tvl1(),
+                    solver="strict",
+                )
+            )
+    return root
+
+
+IDS = ["run/a", "run/b c", "run/b", "walk/d\n\x1b[31m", "flat", "%41/é🎬", "x/" + "\t" * 90]
+
+
+@pytest.mark.parametrize("layout", ["rawframes", "gpu_flow", "denseflow"])
+@pytest.mark.parametrize("codec", ["zstd", "gzip", "none"])
+def test_export_and_import_with_png_give_back_every_byte(tmp_path: Path, layout: str, codec: str) -> None:
+    root = make_root(tmp_path / "root", IDS, codec=codec)
+    export(root, tmp_path / "tree", layout=layout, flow="png")
+    report = import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+    assert report.failed == ()
+    assert clip_bytes(tmp_path / "back") == clip_bytes(root)
+    assert root_settings(tmp_path / "back") == root_settings(root)
+
+
+@pytest.mark.parametrize("mapping", ["symmetric", "paper"])
+def test_export_and_import_of_flow_stored_as_jpeg_give_back_every_byte(tmp_path: Path, mapping: str) -> None:
+    root = make_root(tmp_path / "root", IDS[:3], codec="jpeg", mapping=mapping)
+    export(root, tmp_path / "tree", layout="rawframes")
+    import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+    assert clip_bytes(tmp_path / "back") == clip_bytes(root)
+
+
+def test_export_and_import_through_jpeg_stay_within_the_stated_error(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ["run/a"])
+    report = export(root, tmp_path / "tree", layout="rawframes", mapping="paper")
+    import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+    own, back = clip_of(root, "run/a"), clip_of(tmp_path / "back", "run/a")
+    assert (back.codec, back.quantiser["mapping"]) == ("jpeg", "paper")
+    error = np.abs(Quantiser(20, "paper").decode(back.flow(2, 3)) - Quantiser(20).decode(own.flow(2, 3)))
+    assert error.max() <= report.max_error_px + 1e-6
+    assert back.encoded_frames(0, 5) == own.encoded_frames(0, 5)
+
+
+def test_an_unfinished_export_and_contradicting_options_are_refused(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ["run/a"])
+    export(root, tmp_path / "tree", layout="gpu_flow")
+    for settings, words in ((ImportSettings("denseflow"), "leave out --tool"), (ImportSettings(bound_px=15.0), "exported with bound 20")):
+        with pytest.raises(ParameterError, match=words):
+            import_tree(tmp_path / "tree", tmp_path / "back", settings=settings, jobs=1)
+    path = tmp_path / "tree" / "flowkit-export.json"
+    path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
+    with pytest.raises(ParameterError, match="not finished"):
+        import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+
+
+def test_what_an_export_lost_since_is_named(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ["run/a", "run/b", "run/c"])
+    export(root, tmp_path / "tree", layout="rawframes")
+    shutil.rmtree(tmp_path / "tree" / "rawframes" / "run" / "a")
+    (tmp_path / "tree" / "rawframes" / "run" / "b" / "img_00003.jpg").unlink()
+    write_dense(tmp_path / "tree" / "rawframes", "run/stranger", range(3), range(2))
+    report = import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+    for video, words in (("run/a", "not there"), ("run/b", "lack number 3"), ("run/stranger", "record")):
+        assert words in why(report)[video]
+    assert set(why(report)) == {"run/a", "run/b", "run/stranger"}
+    assert [result.video_id for result in report.done] == ["run/c"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ('"video_id": "run/a"', '"video_id": "../../escaped"'),
+        ('"num_frames": 5', '"num_frames": "5"'),
+        ('"layout": "rawframes"', '"layout": ["rawframes"]'),
+        ('"failed": {}', '"failed": []'),
+        ('"videos": {', '"videos": [] , "other": {'),
+        ('"run/a": {', '"run/a": "text", "run/b": {'),
+        ('"format": "flowkit-export"', '"format": "other"'),
+        ("{", "[" * 100_000),
+    ],
+)
+def test_a_hostile_record_is_refused_and_nothing_is_written(tmp_path: Path, changed: tuple[str, str]) -> None:
+    root = make_root(tmp_path / "root", ["run/a"])
+    export(root, tmp_path / "tree", layout="rawframes")
+    path = tmp_path / "tree" / "flowkit-export.json"
+    text = path.read_text()
+    assert changed[0] in text
+    path.write_text(text.replace(*changed))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ManifestError, match=r"flowkit-export\.json"):
+        import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_png_flow_of_another_tool_is_kept_without_loss(tmp_path: Path) -> None:
+    write_dense(tmp_path / "tree", "run/a", range(3), range(2), suffix=".png")
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=DENSEFLOW, jobs=1)
+    clip = clip_of(tmp_path / "root", "run/a")
+    assert clip.codec == "zstd"
+    plane = cv2.imread(str(tmp_path / "tree" / "run" / "a" / "flow_y_00001.png"), cv2.IMREAD_GRAYSCALE)
+    assert (clip.flow(1, 2)[0, 1] == plane).all()

@@ -1,0 +1,207 @@
+"""Tasks on a Dask cluster: the contract of run_tasks on several machines, here several processes that Dask starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from small_videos import SETTINGS, files_of, write_video
+
+from flowkit.cli.main import flowkit as command
+from flowkit.errors import DeviceError, FlowkitError, ParameterError
+from flowkit.extraction.run import extract
+from flowkit.workers.processes import StopRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowkit.workers.processes import TaskBoard
+
+pytest.importorskip("distributed", reason="needs the extra `cluster`")
+from flowkit.workers.cluster import Cluster
+
+
+def square(task: int, board: TaskBoard, slot: int) -> int:
+    board.write(slot, 1, 1)
+    return task * task
+
+
+def die_on_3(task: int, board: TaskBoard, slot: int) -> int:
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def raise_on_2(task: int, board: TaskBoard, slot: int) -> int:
+    if task == 2:
+        raise ValueError("two")
+    return task
+
+
+def wait_for_stop(task: int, board: TaskBoard, slot: int) -> str:
+    for k in range(2000):
+        board.write(slot, k, 2000)
+        if board.stopping:
+            return "stopped"
+        time.sleep(0.02)
+    return "finished"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a scheduler with two workers of one thread each, all in processes of their own."""
+    folder = tmp_path_factory.mktemp("cluster")
+    ready = folder / "address"
+    script = (
+        "import sys, time; from pathlib import Path; from distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host='127.0.0.1') as cluster:\n"
+        "        Path(sys.argv[1] + '.part').write_text(cluster.scheduler_address)\n"
+        "        Path(sys.argv[1] + '.part').rename(sys.argv[1])\n"
+        "        sys.stdin.read()\n"
+    )
+    path = folder / "cluster.py"
+    path.write_text(script)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")]
+        ),
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; those that wait on a killed worker count too
+        "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, str(path), str(ready)], stdin=subprocess.PIPE, stderr=log, env=environment)
+    try:
+        end = time.monotonic() + 300  # it takes seconds; on a busy machine, more than a minute
+        while not ready.exists():
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield ready.read_text()
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def test_every_task_has_an_outcome_and_the_killer_is_set_aside(address: str, tmp_path: Path) -> None:
+    with Cluster(address, tmp_path) as cluster:
+        assert cluster.num_processes == 2
+        outcomes = list(cluster.run_tasks(square, deque(range(10))))
+        assert sorted((o.task, o.result) for o in outcomes) == [(k, k * k) for k in range(10)]
+        outcomes = list(cluster.run_tasks(die_on_3, deque(range(6))))
+    assert {o.task: o.result for o in outcomes} == {0: 0, 1: 1, 2: 2, 3: None, 4: 4, 5: 5}
+    assert [o.task for o in outcomes if o.crash] == [3]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_task_that_the_scheduler_has_forgotten_is_handed_out_again_and_not_for_ever(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As happens to a result that was not fetched yet when its worker dies."""
+    from distributed import Client
+
+    submit, to_forget = Client.submit, [2]
+
+    def forgetful(client: Client, function: object, work: object, task: int, *rest: object, **options: object) -> object:
+        future = submit(client, function, work, task, *rest, **options)
+        if task in to_forget:  # 2 once, 1 each time
+            to_forget[:] = [other for other in to_forget if other != 2]
+            future.cancel()
+        return future
+
+    monkeypatch.setattr(Client, "submit", forgetful)
+    with Cluster(address, tmp_path) as cluster:
+        outcomes = list(cluster.run_tasks(square, deque(range(4))))
+        assert sorted((o.task, o.result) for o in outcomes) == [(k, k * k) for k in range(4)]
+        to_forget.append(1)
+        with pytest.raises(DeviceError, match="has gone"):
+            list(cluster.run_tasks(square, deque(range(4))))
+
+
+def test_tasks_added_while_running_are_done_and_an_exception_is_raised_here(address: str, tmp_path: Path) -> None:
+    with Cluster(address, tmp_path) as cluster:
+        tasks, results = deque([1]), []
+        for outcome in cluster.run_tasks(square, tasks):
+            results.append(outcome.result)
+            if outcome.task < 4:
+                tasks.append(outcome.task + 1)
+        assert results == [1, 4, 9, 16]
+        with pytest.raises(ValueError, match="two"):
+            list(cluster.run_tasks(raise_on_2, deque(range(5))))
+
+
+def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace(address: str, tmp_path: Path) -> None:
+    stop, seen = StopRequest(), set()
+
+    def tick(running: list[tuple[int, int, int]]) -> None:
+        seen.update(expected for _, _, expected in running)
+        if any(done > 5 for _, done, _ in running):
+            stop.request()
+
+    with Cluster(address, tmp_path) as cluster:
+        outcomes = list(cluster.run_tasks(wait_for_stop, deque(range(8)), stop=stop, grace_seconds=0.3, on_tick=tick))
+    assert {o.result for o in outcomes} == {"stopped"}
+    assert len(outcomes) <= 2
+    assert 2000 in seen
+
+
+def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where this machine has a GPU, which a cluster does not use."""
+    monkeypatch.setattr("flowkit.cli.commands.extract.has_gpu", lambda: True)
+    videos = tmp_path / "videos"
+    for k in range(3):
+        write_video(videos / "c" / f"v{k}.avi", 6 + k, seed=k)
+    (videos / "c" / "bad.avi").write_bytes(b"no video")
+    arguments = ["extract", str(videos), "--data", str(tmp_path / "far"), "--short-side", "32", "--cluster", address]
+    result = CliRunner().invoke(command, arguments, standalone_mode=False)
+    assert result.return_value == 3, result.output
+    assert "3 done, 0 skipped, 1 failed" in result.stdout
+    extract(videos, tmp_path / "near", settings=SETTINGS, jobs=1)
+    assert files_of(tmp_path / "far") == files_of(tmp_path / "near")
+
+
+def test_workers_with_other_software_or_without_the_root_are_refused(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cluster(address, tmp_path) as cluster:
+        mark = next(tmp_path.iterdir())
+        mark.unlink()
+        with pytest.raises(FlowkitError, match="must share the data root"):
+            list(cluster.run_tasks(square, deque([1])))
+        monkeypatch.setattr("flowkit.workers.cluster.software_versions", lambda: {"flowkit": "0.0.0"})
+        with pytest.raises(DeviceError, match="other software"):
+            list(cluster.run_tasks(square, deque([1])))
+
+
+def test_nobody_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowkit.workers.cluster.START_SECONDS", 1.0)
+    with pytest.raises(DeviceError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        Cluster("tcp://127.0.0.1:9", tmp_path).__enter__()
+    with pytest.raises(DeviceError, match="no Dask scheduler answers at nonsense"):
+        Cluster("nonsense://x", tmp_path).__enter__()
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(DeviceError, match=r"flowkit-video\[cluster\]"):
+        Cluster("tcp://127.0.0.1:9", tmp_path).__enter__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_solver_and_a_number_of_jobs_do_not_go_with_a_cluster(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    write_video(tmp_path / "videos" / "v.avi", 3)
+    with pytest.raises(ParameterError, match="solve on CPUs"):
+        extract(tmp_path / "videos", tmp_path / "data", settings=replace(SETTINGS, solver="cuda"), cluster="tcp://x:1")
+    result = CliRunner().invoke(command, ["extract", str(tmp_path / "videos"), "--cluster", "tcp://x:1", "--jobs", "2"])
+    assert result.exit_code == 2
+    assert "leave --jobs out" in result.output

@@ -1,0 +1,154 @@
+"""Running tasks in processes: order does not matter, a killed process costs one task at most, stops are in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from flowkit.workers.processes import Board, StopRequest, run_tasks
+
+
+def square(task: int, board: Board, slot: int) -> int:
+    board.write(slot, 1, 1)
+    return task * task
+
+
+def die_on_7(task: int, board: Board, slot: int) -> int:
+    if task == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return task
+
+
+def die_once(task: str, board: Board, slot: int) -> str:
+    marker = Path(task)
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def raise_on_2(task: int, board: Board, slot: int) -> int:
+    if task == 2:
+        raise ValueError("two")
+    return task
+
+
+def terminate_itself(task: int, board: Board, slot: int) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return task
+
+
+def wait_for_stop(task: int, board: Board, slot: int) -> str:
+    for k in range(2000):
+        board.write(slot, k, 2000)
+        if board.stopping:
+            return "stopped"
+        time.sleep(0.01)
+    return "finished"
+
+
+def test_every_task_has_an_outcome() -> None:
+    outcomes = list(run_tasks(square, deque(range(20)), jobs=2))
+    assert sorted((o.task, o.result) for o in outcomes) == [(k, k * k) for k in range(20)]
+
+
+def test_a_task_that_kills_its_process_is_set_aside_and_the_rest_is_done() -> None:
+    outcomes = {o.task: o for o in run_tasks(die_on_7, deque(range(12)), jobs=2)}
+    assert sorted(outcomes) == list(range(12))
+    assert outcomes[7].result is None
+    assert "killed twice" in (outcomes[7].crash or "")
+    assert all(outcomes[k].result == k and outcomes[k].crash is None for k in range(12) if k != 7)
+
+
+def test_a_process_killed_once_costs_nothing(tmp_path: Path) -> None:
+    outcomes = list(run_tasks(die_once, deque([str(tmp_path / "a")]), jobs=1))
+    assert [o.crash for o in outcomes] == [None]
+
+
+def test_an_exception_of_the_function_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="two"):
+        list(run_tasks(raise_on_2, deque(range(5)), jobs=1))
+
+
+def test_tasks_added_while_running_are_done() -> None:
+    tasks = deque([1])
+    results = []
+    for outcome in run_tasks(square, tasks, jobs=1):
+        results.append(outcome.result)
+        if outcome.task < 4:
+            tasks.append(outcome.task + 1)
+    assert results == [1, 4, 9, 16]
+
+
+def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace() -> None:
+    stop = StopRequest()
+    seen: list[tuple[int, int, int]] = []
+
+    def tick(running: list[tuple[int, int, int]]) -> None:
+        seen.extend(running)
+        if any(done > 5 for _, done, _ in running):
+            stop.request()
+
+    outcomes = list(run_tasks(wait_for_stop, deque(range(10)), jobs=1, stop=stop, grace_seconds=0.5, on_tick=tick))
+    assert [o.result for o in outcomes] == ["stopped"]
+    assert any(expected == 2000 for _, _, expected in seen)
+
+
+PARENT = """
+import sys
+from collections import deque
+sys.path.insert(0, {tests!r})
+from flowkit.workers.processes import run_tasks
+from test_processes import wait_with_pid
+if __name__ == "__main__":
+    list(run_tasks(wait_with_pid, deque([{marker!r}]), jobs=1))
+"""
+
+
+def wait_with_pid(task: str, board: Board, slot: int) -> None:
+    Path(task + ".part").write_text(str(os.getpid()))
+    Path(task + ".part").replace(task)
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's parents")
+def test_processes_end_when_their_parent_was_killed(tmp_path: Path) -> None:
+    marker, script = tmp_path / "pid", tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), marker=str(marker)))
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as parent:
+        while not marker.exists():
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.kill()
+        parent.communicate(timeout=20)  # comes back when nobody has the pipe any more
+
+
+def test_a_board_is_shared_and_deleted() -> None:
+    with Board.make(3) as board:
+        import pickle
+
+        other = pickle.loads(pickle.dumps(board))
+        other.write(2, 5, 9)
+        assert board.read(2) == (5, 9)
+        assert not other.stopping
+        board.ask_to_stop(at_once=False)
+        assert (other.closing, other.stopping) == (True, False)
+        board.ask_to_stop(at_once=True)
+        assert other.stopping
+        other.close()
+        path = board.path
+        assert Path(path).exists()
+    assert not Path(path).exists()
+
+
+def test_sigterm_to_all_processes_leaves_it_to_the_parent_to_stop() -> None:
+    outcomes = list(run_tasks(terminate_itself, deque(range(3)), jobs=1))
+    assert sorted((o.task, o.result, o.crash) for o in outcomes) == [(k, k, None) for k in range(3)]

@@ -1,0 +1,253 @@
+"""Several processes that share a run: the same losses and scores as one, no video twice, one's failure ends all, torchrun goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from training_runs import metrics, same, share_root, weights
+
+from flowkit.cli.shared.ranks import meet, ranks_from_environment
+from flowkit.dataset.manifest import Dataset, write_split
+from flowkit.errors import DeviceError, ParameterError, RankError
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.settings.recipes import PHASES
+from flowkit.model.training.phases import phase_folder
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+
+# At 64 px the last maps have four pixels: over single pixels, batch norm would magnify rounding to the size of the losses themselves.
+RUN = ["--base-width", "4", "--input-size", "64", "--batch", "12", "--bn-group", "6", "--lr", "1e-3", "--workers", "0", "--device", "cpu"]
+QUICK = [
+    "--base-width",
+    "4",
+    "--input-size",
+    "32",
+    "--batch",
+    "4",
+    "--bn-group",
+    "2",
+    "--phase",
+    "motion",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+]
+
+
+def run_jobs(folder, jobs):
+    """Run commands by forked_commands.py."""
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps({"do": "jobs", "jobs": jobs}))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
+    program = [sys.executable, str(Path(__file__).parents[2] / "support" / "forked_commands.py"), str(plan)]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def command(name, root, *options, run="default"):
+    return [name, "--data", str(root), "--run", run, *options]
+
+
+@pytest.fixture(scope="module")
+def root(packed_root, tmp_path_factory):
+    """A data root with five test videos: an odd number for two ranks."""
+    root = share_root(packed_root, tmp_path_factory.mktemp("ranks"))
+    split = Dataset.open(root).split(1)
+    (root / "splits").rename(root / "shared splits")
+    write_split(
+        root,
+        1,
+        protocol=split.protocol,
+        classes=split.classes,
+        train=split.train,
+        test=split.test[:5],
+        num_listed_train=12,
+        num_listed_test=5,
+        quantiser=split.quantiser,
+        shards=split.shards,
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def ended(root, tmp_path_factory):
+    """Training and evaluation by one process and by two, and runs in which one of the two fails or is asked to stop."""
+    train = command("train", root, *RUN, "--steps-per-phase", "3")
+    short = command("train", root, *QUICK, "--steps-per-phase", "4")
+    jobs = {
+        "train by one": {"arguments": [*train, "--run", "one"]},
+        "train by two": {"arguments": [*train, "--run", "two"], "world": 2},
+        "evaluate by one": {"arguments": command("evaluate", root, "--no-report", "--output", f"{root}/by one", run="one")},
+        "evaluate by two": {"arguments": command("evaluate", root, "--no-report", "--output", f"{root}/by two", run="one"), "world": 2},
+        "one fails": {"arguments": [*short, "--run", "fails"], "world": 2, "faults": [{"kind": "fail", "rank": 1, "step": 2}]},
+        "the first fails": {"arguments": [*short, "--run", "fails"], "world": 2, "faults": [{"kind": "fail", "rank": 0, "step": 2}]},
+        "one is killed": {"arguments": [*short, "--run", "dies"], "world": 2, "faults": [{"kind": "die", "rank": 1, "step": 2}]},
+        "one is asked to stop": {"arguments": [*short, "--run", "stops"], "world": 2, "faults": [{"kind": "stop", "rank": 1, "step": 1}]},
+        "other settings": {"arguments": [*short, "--run", "two"], "world": 2},
+        "uneven": {"arguments": [*short, "--run", "uneven"], "world": 3},
+    }
+    results = run_jobs(tmp_path_factory.mktemp("jobs"), list(jobs.values()))
+    return dict(zip(jobs, results, strict=True))
+
+
+def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root, ended):
+    assert ended["train by one"]["codes"] == [0], ended["train by one"]["said"]
+    assert ended["train by two"]["codes"] == [0, 0], ended["train by two"]["said"]
+    for phase in PHASES:
+        alone, shared = metrics(root, phase, "one"), metrics(root, phase, "two")
+        assert len(alone) == len(shared) == 3
+        for one, two in zip(alone, shared, strict=True):
+            assert one.keys() == two.keys()
+            for name, value in one.items():
+                assert two[name] == pytest.approx(value, rel=1e-5), (phase, name)
+        assert load_checkpoint(phase_folder(root, "two", 1, phase) / "checkpoint.pt").environment["num_ranks"] == 2
+
+
+def test_only_the_first_rank_speaks(ended):
+    first, second = ended["train by two"]["said"]
+    assert "appearance: 3 steps" in first
+    assert second == ""
+
+
+def stored_scores(folder):
+    with h5py.File(folder / "scores.h5") as file:
+        parts = {}
+        file.visititems(lambda name, item: parts.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return parts
+
+
+def test_two_ranks_score_every_video_of_an_odd_number_once_as_one_does(root, ended):
+    assert ended["evaluate by one"]["codes"] == [0], ended["evaluate by one"]["said"]
+    assert ended["evaluate by two"]["codes"] == [0, 0], ended["evaluate by two"]["said"]
+    one, two = stored_scores(root / "by one"), stored_scores(root / "by two")
+    assert one.keys() == two.keys()
+    names = [name.decode() for name in two["video_ids"]]
+    assert names == [name.decode() for name in one["video_ids"]] == [record.video_id for record in Dataset.open(root).split(1).test]
+    assert np.array_equal(one["labels"], two["labels"])
+    scored = [name for name in one if name.startswith(("rows/", "streams/")) and one[name].ndim == 2]
+    assert len(scored) >= 11  # five rows and six heads
+    for name in scored:
+        assert one[name].shape == (5, 6)
+        assert np.abs(two[name] - one[name]).max() <= 1e-5
+        assert np.array_equal(two[name].argmax(1), one[name].argmax(1))
+    told = [json.loads((root / folder / "results.json").read_text()) for folder in ("by one", "by two")]
+    for row in told[0]["rows"]:
+        for value in ("top1", "num_correct", "confusion"):
+            assert told[0]["rows"][row].get(value) == told[1]["rows"][row].get(value), (row, value)
+    assert told[0]["num_scored"] == told[1]["num_scored"] == 5
+    assert ended["evaluate by two"]["said"][1] == ""
+
+
+@pytest.mark.parametrize(("job", "failing"), [("one fails", 1), ("the first fails", 0)])
+def test_one_rank_s_failure_ends_all_with_its_message(ended, job, failing):
+    result = ended[job]
+    assert result["codes"] == [1, 1]
+    assert result["seconds"] < 60
+    assert "flowkit: error: this clip is bad" in result["said"][failing]
+    assert "flowkit: error: another process of this run has ended, and its own message says why" in result["said"][1 - failing]
+    assert not any("internal error" in said or "Traceback" in said for said in result["said"])
+
+
+def test_one_rank_s_death_ends_the_others(ended):
+    assert ended["one is killed"]["codes"] == [1, -signal.SIGKILL]
+    assert "another process of this run has ended" in ended["one is killed"]["said"][0]
+    assert ended["one is killed"]["seconds"] < 60
+
+
+def test_when_one_rank_is_asked_to_stop_all_stop_after_the_same_step_with_a_checkpoint(root, ended):
+    assert ended["one is asked to stop"]["codes"] == [143, 143]
+    assert load_checkpoint(phase_folder(root, "stops", 1, "motion") / "checkpoint.pt").step == 2
+    assert len(metrics(root, "motion", "stops")) == 2
+    assert "The same line goes on from there" in ended["one is asked to stop"]["said"][0]
+    assert "torchrun ... -m -- flowkit.cli " in ended["one is asked to stop"]["said"][0]
+
+
+def test_a_refusal_by_the_first_rank_ends_all(ended):
+    assert ended["other settings"]["codes"] == [1, 1]
+    assert "was begun with other settings" in ended["other settings"]["said"][0]
+
+
+def test_sub_batches_that_cannot_be_shared_evenly_are_refused_by_all(ended):
+    assert ended["uneven"]["codes"] == [1, 1, 1]
+    assert all("cannot be shared evenly by 3 processes" in said for said in ended["uneven"]["said"])
+
+
+def test_processes_meet_although_the_store_holds_what_dead_ones_wrote():
+    store = torch.distributed.HashStore()
+    names = []
+    for start in range(3):
+        if start:  # of a process that was killed before it had an answer
+            store.set("flowkit/question/1", f"dead {start}")
+        with ThreadPoolExecutor(3) as ranks:
+            told = [ranks.submit(meet, store, rank, 3) for rank in (0, 2, 1)]
+        (name,) = {one.result() for one in told}
+        names.append(name)
+    assert len(set(names)) == 3
+
+
+def test_a_process_that_never_starts_is_named(monkeypatch):
+    monkeypatch.setattr("flowkit.cli.shared.ranks._PATIENCE_SECONDS", 0.0)
+    with pytest.raises(RankError, match=r"1 of 2 processes have not started in 0 s: \[1\]"):
+        meet(torch.distributed.HashStore(), 0, 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [("cuda", DeviceError, "--device cpu"), ("tpu", ParameterError, "device must be"), ("cpu", RankError, "MASTER")],
+)
+def test_a_device_or_a_meeting_place_that_is_not_there_is_told(monkeypatch, device, error, message):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=message), ranks_from_environment(device):
+        pass
+
+
+def wait_for_lines(path, count, process):
+    for _ in range(6000):
+        if path.is_file() and len(path.read_text().splitlines()) >= count:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError(f"{path} did not grow")
+
+
+def children_of(process):
+    """Process ids of a process's children that run flowkit (Linux)."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in listed if b"flowkit.cli" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc, to find torchrun's processes")
+def test_torchrun_starts_all_again_when_one_dies_and_ends_with_an_undisturbed_run_s_weights(packed_root, tmp_path):
+    """`--restart` in the line discards what an earlier run left, and not what this one has when torchrun starts it again."""
+    root = share_root(packed_root, tmp_path / "root")
+    line = ["train", "--data", str(root), *QUICK, "--steps-per-phase", "20", "--checkpoint-steps", "1"]
+    (result,) = run_jobs(tmp_path, [{"arguments": [*line, "--run", "undisturbed"], "world": 2}])
+    assert result["codes"] == [0, 0], result["said"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [*torchrun, "-m", "--", "flowkit.cli", *line, "--run", "killed", "--restart"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+    wait_for_lines(phase_folder(root, "killed", 1, "motion") / "metrics.jsonl", 3, process)
+    os.kill(children_of(process.pid)[1], signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "motion: goes on at step" in said
+    assert metrics(root, "motion", "killed") == metrics(root, "motion", "undisturbed")
+    assert same(weights(root, "motion", "killed"), weights(root, "motion", "undisturbed"))

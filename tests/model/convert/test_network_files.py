@@ -1,0 +1,266 @@
+"""Exported networks: ONNX computes what PyTorch does at any size, or is not written; safetensors load without flowkit's reader."""
+
+import itertools
+import json
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from network_oracle import network
+from random_networks import random_checkpoints
+
+from flowkit.cli.main import flowkit
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model import STResNet, STResNetConfig
+from flowkit.model.convert.network_files import export_onnx, export_safetensors, load_network
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
+from flowkit.model.settings.recipes import PHASES
+from flowkit.model.training.phases import phase_folder, stream_logits
+
+CLASSES = ("a", "β", "c,d")
+
+needs_onnx = pytest.mark.skipif(not (find_spec("onnx") and find_spec("onnxruntime")), reason="needs onnx and onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="module")
+def checkpoints():
+    return random_checkpoints(CLASSES)
+
+
+def session_of(data):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def assert_same(session, model, num_clips, num_frames, height, width):
+    rgb, flow = (torch.randn(num_clips, num_frames, channels, height, width) for channels in (3, 20))
+    given = {"rgb": rgb.numpy(), "flow": flow.numpy()}
+    with torch.no_grad():
+        expected = stream_logits(model, rgb, flow)
+    assert [item.name for item in session.get_outputs()] == [f"{stream}_logits" for stream in expected]
+    computed = session.run(None, {item.name: given[item.name] for item in session.get_inputs()})
+    for logits, theirs in zip(expected.values(), computed, strict=True):
+        assert theirs.shape == tuple(logits.shape)
+        assert np.abs(theirs - logits.numpy()).max() < 1e-5 * logits.abs().max()
+
+
+VARIANTS = [
+    {},
+    {"temporal_padding": "replicate", "stride_in_1x1": True},
+    {"temporal_pool": True},
+    {"temporal_pool": True, "temporal_pool_position": "before_pool5", "temporal_padding": "replicate"},
+    {"temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global"},
+    {"temporal_pool": True, "head_pool": "global"},
+    {"temporal_convolution": False},
+    {"temporal_stages": (3, 5), "injection_stages": (2, 4), "injection_direction": "both"},
+    {"injection": "none"},
+    *(
+        {"injection": injection, "injection_direction": direction, "injection_kind": kind}
+        for injection, direction, kind in itertools.product(
+            ("residual", "direct"), ("motion_to_appearance", "appearance_to_motion", "both"), ("additive", "multiplicative")
+        )
+    ),
+]
+
+
+@needs_onnx
+@pytest.mark.parametrize("settings", VARIANTS, ids=lambda s: "-".join(map(str, s.values())) or "default")
+def test_every_network_is_the_same_in_onnx_at_any_number_and_size_of_frames(settings):
+    from flowkit.model.convert.onnx_graph import onnx_model
+
+    model = network(**settings)
+    session = session_of(onnx_model(model, metadata={}).SerializeToString())
+    assert_same(session, model, 2, 5, 64, 64)
+    assert_same(session, model, 1, 8, 33, 90)
+
+
+@needs_onnx
+@pytest.mark.parametrize("position", ["after_pool5", "before_pool5"])
+@pytest.mark.parametrize("size", [(1, 4, 64, 64), (2, 1, 32, 96), (1, 2, 20, 20), (1, 5, 96, 30)])
+def test_windows_shrink_to_few_frames_and_small_maps_as_in_the_network(position, size):
+    from flowkit.model.convert.onnx_graph import onnx_model
+
+    model = network(temporal_pool=True, temporal_pool_position=position)
+    assert_same(session_of(onnx_model(model, metadata={}).SerializeToString()), model, *size)
+
+
+@needs_onnx
+@pytest.mark.parametrize("phase", PHASES)
+def test_each_phase_is_exported_verified_and_described(checkpoints, tmp_path, phase):
+    path = tmp_path / "out" / "network.onnx"
+    check = export_onnx(path, checkpoints[phase])
+    assert 0 <= check.max_difference < 1e-5 * max(check.largest_logit, 1)
+    session = session_of(path.read_bytes())
+    assert {item.name: item.shape for item in session.get_inputs()} == {
+        name: ["clips", "frames", channels, "height", "width"]
+        for stream, name, channels in (("appearance", "rgb", 3), ("motion", "flow", 20))
+        if phase == stream or phase.startswith("st-")
+    }
+    save_weights(tmp_path / "weights.safetensors", checkpoints[phase])
+    assert_same(session, load_network(tmp_path / "weights.safetensors"), 2, 9, 40, 56)
+    told = session.get_modelmeta().custom_metadata_map
+    assert told["phase"] == phase
+    assert json.loads(told["classes"]) == list(CLASSES)
+    assert STResNetConfig.from_dict(json.loads(told["network"])) == checkpoints[phase].provenance.config.network
+
+
+@needs_onnx
+def test_the_described_input_is_what_the_network_is_given(checkpoints, tmp_path):
+    from flowkit.model.data.transforms import normalise_flow, normalise_rgb
+
+    export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
+    told = json.loads(session_of((tmp_path / "network.onnx").read_bytes()).get_modelmeta().custom_metadata_map["input"])
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(-1, 1, 3)
+    rgb = (pixels / 255 - told["rgb"]["mean"]) / told["rgb"]["std"]
+    assert np.allclose(normalise_rgb(torch.from_numpy(pixels)).permute(1, 2, 0).numpy(), rgb, atol=1e-6)
+    flow = (pixels.astype(float) - told["flow"]["zero"]) / told["flow"]["std"]
+    assert np.allclose(normalise_flow(torch.from_numpy(pixels)).numpy(), flow, atol=1e-6)
+    assert told["flow_quantiser"] == {"bound": 20.0, "mapping": "symmetric"}
+
+
+@needs_onnx
+@pytest.mark.parametrize("fault", [1e-2, float("nan")])
+def test_an_onnx_model_that_differs_is_refused_and_nothing_is_written(checkpoints, tmp_path, monkeypatch, fault):
+    from flowkit.model.convert import onnx_graph
+
+    right = onnx_graph.onnx_model
+
+    def wrong(model, *, metadata):
+        with torch.no_grad():
+            model.motion.fc.bias[1] += fault
+        made = right(model, metadata=metadata)
+        with torch.no_grad():
+            model.motion.fc.bias[1] -= fault
+        return made
+
+    monkeypatch.setattr(onnx_graph, "onnx_model", wrong)
+    monkeypatch.setattr("flowkit.model.convert.network_files.ONNX_TOLERANCE", 1e-6)
+    with pytest.raises(CheckpointError, match=r"differs from the network by (0\.01|nan).*nothing was written"):
+        export_onnx(tmp_path / "network.onnx", checkpoints["st-resnet"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_without_onnx_the_error_says_what_to_install(checkpoints, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ParameterError, match=r'pip install "flowkit-video\[onnx\]"'):
+        export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
+
+
+def test_safetensors_load_as_documented_without_flowkit_s_reader(checkpoints, tmp_path):
+    path = tmp_path / "network.safetensors"
+    export_safetensors(path, checkpoints["st-resnet-star"])
+
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    model = STResNet(STResNetConfig.from_dict(json.loads(about["network"])))
+    model.load_state_dict(load_file(path))
+
+    rgb, flow = torch.randn(1, 6, 3, 40, 56), torch.randn(1, 6, 20, 40, 56)
+    with torch.no_grad():
+        for logits, expected in zip(model.eval()(rgb, flow), load_network(path)(rgb, flow), strict=True):
+            assert torch.equal(logits, expected)
+    assert json.loads(about["classes"]) == list(CLASSES)
+    assert load_checkpoint(path).provenance == checkpoints["st-resnet-star"].provenance
+
+
+def test_weights_of_another_network_are_refused_and_nothing_is_written(checkpoints, tmp_path):
+    mixed = Checkpoint(checkpoints["motion"].provenance, 4, checkpoints["appearance"].network)
+    for export, name in ((export_safetensors, "n.safetensors"), (export_onnx, "n.onnx")):
+        with pytest.raises(CheckpointError, match="do not fit the network"):
+            export(tmp_path / name, mixed)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{"base_width": 10**7}, {"base_width": 10**15}, {"stage_units": (10**7, 2, 2, 2)}, {"num_classes": 10**12}]
+)
+def test_weights_that_claim_to_be_a_huge_network_are_refused_before_it_is_made(checkpoints, tmp_path, settings):
+    told = checkpoints["motion"].provenance
+    claimed = replace(told, config=replace(told.config, network=replace(told.config.network, **settings)))
+    with pytest.raises(CheckpointError, match="do not fit the network") as caught:
+        export_safetensors(tmp_path / "n.safetensors", Checkpoint(claimed, 4, checkpoints["motion"].network))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def command_line(*arguments):
+    result = CliRunner().invoke(flowkit, ["export", *map(str, arguments)], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.return_value, result.stdout
+
+
+@pytest.fixture
+def root(checkpoints, tmp_path):
+    for phase in ("appearance", "st-resnet"):
+        save_weights(phase_folder(tmp_path, "default", 1, phase) / "weights.safetensors", checkpoints[phase])
+    return tmp_path
+
+
+def test_the_command_exports_the_last_trained_phase_or_the_one_named(root):
+    for options, phase in (((), "st-resnet"), (("--phase", "appearance"), "appearance")):
+        code, out = command_line("--data", root, "--model", "safetensors", "--output", root / "n.safetensors", *options)
+        assert code == 0
+        assert out.startswith(f"exported {phase} of ")
+        assert load_checkpoint(root / "n.safetensors").provenance.config.phase == phase
+    code, out = command_line("--checkpoint", root / "n.safetensors", "--model", "safetensors", "--output", root / "m.safetensors")
+    assert (root / "m.safetensors").read_bytes() == (root / "n.safetensors").read_bytes()
+
+
+@needs_onnx
+def test_the_command_prints_how_exact_the_onnx_file_is(root):
+    code, out = command_line("--data", root, "--model", "onnx", "--output", root / "n.onnx")
+    assert code == 0
+    assert "ONNX Runtime and PyTorch differ by " in out
+    assert "2x5x35x35" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give one of --layout"),
+        (("--layout", "gpu_flow", "--model", "onnx"), "give one of --layout"),
+        (("--model", "onnx", "--flow", "png"), "--flow goes with --layout"),
+        (("--layout", "gpu_flow", "--phase", "motion"), "--phase goes with --model"),
+        (("--model", "onnx", "--shard-size", "5"), "--shard-size goes with --layout"),
+        (("--model", "safetensors"), "must end in .safetensors"),
+    ],
+)
+def test_options_that_do_not_go_together_are_a_usage_error(root, options, message):
+    result = CliRunner().invoke(flowkit, ["export", "--data", str(root), "--output", str(root / "n.onnx"), *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (root / "n.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--run", "other"), r"run 'other' .* no trained phase .*nothing is trained there.*flowkit train --split 1 --run other"),
+        (("--phase", "motion"), r"no trained motion for split 1 \(trained are appearance, st-resnet\)"),
+        (("--split", "2"), "for split 2"),
+    ],
+)
+def test_what_is_not_trained_is_named(root, options, message):
+    with pytest.raises(CheckpointError, match=message):
+        command_line("--data", root, "--model", "safetensors", "--output", root / "n.safetensors", *options)

@@ -1,0 +1,120 @@
+"""The paper's numbers stand beside ours only where both measure the same thing, and with what was done differently."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from hostile_results import make_evaluation, make_result, make_root
+
+from flowkit.dataset.list_files import read_lists
+from flowkit.model.evaluation.protocol import ROWS
+from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
+from flowkit.model.report.page import write_report
+from flowkit.model.settings.recipes import PHASES, make_configs
+
+NUM_TRAIN = 3
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_root(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def case(dataset, monkeypatch):
+    """A split that is all of a published data set's, and a test of it by the paper's recipe."""
+    split = replace(dataset.split(1), protocol="ucf101")
+    split = replace(split, train=split.test[:NUM_TRAIN], test=split.test[:-1])  # the last one could not be read
+    names = hashlib.sha256("\n".join(sorted(split.classes)).encode()).hexdigest()
+    counts = ((NUM_TRAIN, len(split.test)),) * 3
+    monkeypatch.setitem(PUBLISHED, "ucf101", replace(PUBLISHED["ucf101"], classes_sha256=names, num_videos=counts))
+    result = make_result(dataset)
+    result = replace(result, failed=(), warnings=(), provenances=with_recipe(result, "paper"))
+    return split, result, make_evaluation(result)
+
+
+def with_recipe(result, recipe, **overrides):
+    configs = make_configs(
+        recipe, num_classes=len(result.classes), num_videos=NUM_TRAIN, short_side=256, weights="imagenet", overrides=overrides
+    )
+    return {phase: replace(result.provenances[phase], config=configs[phase]) for phase in PHASES}
+
+
+def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_scored(case):
+    comparison = compare_with_paper(*case)
+    assert comparison.published.top1["two-streams"] == 89.47
+    assert comparison.published.top1["ST-ResNet*"] == 93.46
+    assert comparison.obstacles == ()
+    assert comparison.differences == ()
+
+
+@pytest.mark.parametrize(
+    ("split_changes", "result_changes", "reason"),
+    [
+        ({"protocol": "csv"}, {}, "neither a goal nor a ceiling"),
+        ({"classes": ("a", "b")}, {}, "another split, of 2 classes"),
+        ({"number": 4}, {}, "another split"),
+        ({"train": ()}, {}, "trained on 0 of the 3 videos"),
+        ({"digest": "00" * 32}, {}, "packed anew since"),
+        ({}, {"video_ids": ("one",)}, "are of 1 of the 13 videos"),
+        ({}, {"warnings": ("digest was 1, is 2",)}, "other data: digest was 1, is 2"),
+    ],
+)
+def test_they_are_not_shown_where_they_do_not_compare(case, split_changes, result_changes, reason):
+    split, result, evaluation = case
+    comparison = compare_with_paper(replace(split, **split_changes), replace(result, **result_changes), evaluation)
+    assert comparison.published is None
+    assert reason in " ".join(comparison.obstacles)
+
+
+def test_what_differs_from_the_paper_is_said_beside_them(case):
+    split, result, evaluation = case
+    changed = replace(result, provenances=with_recipe(result, "paper", batch=64, **{"motion.motion_dropout": 0.5}, injection="direct"))
+    told = compare_with_paper(split, changed, replace(evaluation, fusion="softmax_mean")).differences
+    assert [line.split(":")[0] for line in told[:4]] == list(PHASES)
+    assert "batch 64 (paper: 256)" in told[0]
+    assert "motion_dropout 0.5 (paper: 0.8)" in told[1]
+    assert "injection direct (paper: residual)" in told[2]
+    assert "plain mean" in told[4]
+    small = {phase: replace(made, config=replace(made.config, weights="none")) for phase, made in with_recipe(result, "small").items()}
+    told = compare_with_paper(split, replace(result, provenances=small), evaluation).differences
+    assert all("base_width 16 (paper: 64)" in line and "random first weights" in line for line in told)
+
+
+@pytest.mark.parametrize("paper_steps", [False, True])
+def test_either_schedule_of_the_recipe_is_the_paper_s_way(case, paper_steps):
+    split, result, evaluation = case
+    configs = make_configs(
+        "paper",
+        num_classes=len(split.classes),
+        num_videos=NUM_TRAIN,
+        short_side=256,
+        weights="sha256:ab",
+        paper_steps=paper_steps,
+        overrides={"seed": 3, "stride_in_1x1": True},
+    )
+    made = {phase: replace(result.provenances[phase], config=configs[phase]) for phase in PHASES}
+    assert compare_with_paper(split, replace(result, provenances=made), evaluation).differences == ()
+
+
+def test_the_page_has_the_column_and_its_reservation_only_then(case, dataset, tmp_path, monkeypatch):
+    split, result, evaluation = case
+    monkeypatch.setattr(type(dataset), "split", lambda self, number: replace(split, number=number))
+    result = replace(result, checkpoints={}, provenances={}, rows={"ST-ResNet*": result.rows["ST-ResNet*"]})
+    for one, shown in ((result, True), (replace(result, warnings=("other",)), False)):
+        write_report(tmp_path, one, evaluation, dataset, run="default")
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert (">paper*<" in page) == shown
+        assert (">93.46<" in page) == shown
+        assert ("mean of the three official splits; this table is one split" in page) == shown
+        assert ("the two do not compare" in page) != shown
+
+
+def test_the_numbers_of_videos_and_the_classes_are_those_of_the_official_lists(shared_data):
+    for name, published in PUBLISHED.items():
+        for number, counts in enumerate(published.num_videos, 1):
+            lists = read_lists(shared_data / "splits" / name, number)
+            assert lists.protocol == name
+            assert (len(lists.train), len(lists.test)) == counts
+            assert hashlib.sha256("\n".join(sorted(lists.classes)).encode()).hexdigest() == published.classes_sha256
+        assert list(published.top1) == list(ROWS)

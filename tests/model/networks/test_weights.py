@@ -1,0 +1,364 @@
+"""Where weights come from: invariants M6, M19 and M20 of the specification, files, refusals, chance."""
+
+from __future__ import annotations
+
+import pickle
+import urllib.request
+from dataclasses import replace
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import resnet50
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.networks.resnet import inflate
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.networks.weights import PretrainedWeights, initialise_from_streams, initialise_single_stream, pretrained_state
+from flowkit.model.settings.network import STResNetConfig
+
+SMALL = STResNetConfig(num_classes=5, stage_units=(2, 2, 2, 2), base_width=4, input_size=64)
+RESNET50 = STResNetConfig(num_classes=7)
+WEIGHT_LIFTING = [422, 543]  # ImageNet's barbell and dumbbell
+INFLATED = tuple(f"layer{k}.1.conv{i}.weight" for k in range(1, 5) for i in (1, 3))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="module")
+def torchvision_state():
+    """Random weights under torchvision's 320 names."""
+    with torch.device("meta"):
+        model = resnet50()
+    generator = torch.Generator().manual_seed(1)
+    state = {name: torch.rand(value.shape, generator=generator).to(value.dtype) for name, value in model.state_dict().items()}
+    assert len(state) == 320
+    return state
+
+
+def small_state(num_classes: int = 5, dtype: torch.dtype = torch.float32, **settings) -> dict[str, torch.Tensor]:
+    stream = SingleStream(replace(SMALL, num_classes=num_classes, **settings), "appearance").stream
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in stream.state_dict().items()}
+
+
+# -- inflation and the mapping of streams ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_m6_taps_are_equal_and_add_up(dtype):
+    weight = torch.randn(6, 4, 1, 1, dtype=dtype)
+    taps = inflate(weight, "average")
+    assert taps.shape == (6, 4, 3, 1, 1)
+    assert torch.equal(taps[:, :, 0], taps[:, :, 1])
+    assert torch.equal(taps[:, :, 0], taps[:, :, 2])
+    assert (taps.sum(2) - weight).abs().max() <= 4 * torch.finfo(dtype).eps
+    centre = inflate(weight, "center")
+    assert torch.equal(centre[:, :, 1], weight)
+    assert not centre[:, :, ::2].any()
+
+
+@pytest.mark.parametrize("stream", ["appearance", "motion"])
+def test_m19_torchvisions_resnet50_maps_onto_both_streams(torchvision_state, stream):
+    with torch.device("meta"):
+        model = SingleStream(RESNET50, stream)
+    model.to_empty(device="cpu")
+    done = initialise_single_stream(model, PretrainedWeights(torchvision_state, False, "torchvision"))
+    own = model.stream.state_dict()
+    assert set(own) == set(torchvision_state)
+    changed = {name for name, value in own.items() if not torch.equal(value, torchvision_state[name])}
+    assert changed == {"fc.weight", "fc.bias"} | ({"conv1.weight"} if stream == "motion" else set())
+    assert (done.new_classifier, done.cross_modality, done.inflated) == (True, stream == "motion", ())
+    assert done.num_copied == 320 - len(changed)
+    assert "new classifier" in str(done)
+    assert 0.0095 < own["fc.weight"].std() < 0.0105
+    assert not own["fc.bias"].any()
+
+
+def test_m19_a_classifier_of_the_right_size_is_kept():
+    state = small_state()
+    model = SingleStream(SMALL, "appearance")
+    done = initialise_single_stream(model, PretrainedWeights(state, False, "file"))
+    assert torch.equal(model.stream.fc.weight, state["fc.weight"])
+    assert not done.new_classifier
+    assert done.num_copied == len(state)
+
+
+def test_m20_flow_filters_are_the_mean_over_rgb_without_rescaling():
+    state = small_state()
+    motion, appearance = SingleStream(SMALL, "motion"), SingleStream(SMALL, "appearance")
+    for model in (motion, appearance):
+        initialise_single_stream(model, PretrainedWeights(state, False, "file"))
+    weight = motion.stream.conv1.weight
+    assert weight.shape == (4, 20, 7, 7)
+    for channel in range(20):
+        torch.testing.assert_close(weight[:, channel], state["conv1.weight"].mean(1))
+    plane = torch.randn(1, 1, 32, 32)
+    torch.testing.assert_close(
+        motion.stream.conv1(plane.expand(1, 20, -1, -1)), 20 / 3 * appearance.stream.conv1(plane.expand(1, 3, -1, -1)), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("temporal_init", ["average", "center"])
+def test_m19_base_streams_load_with_their_classifiers(temporal_init):
+    config = replace(SMALL, temporal_init=temporal_init)
+    streams = [SingleStream(config, name) for name in ("appearance", "motion")]
+    for stream in streams:
+        nn.init.normal_(stream.stream.fc.bias)
+    model = STResNet(config)
+    reports = initialise_from_streams(model, *(stream.state_dict() for stream in streams))
+    for stream, report in zip(streams, reports, strict=True):
+        assert report.inflated == INFLATED
+        assert (report.new_classifier, report.cross_modality) == (False, False)
+        for name, value in stream.state_dict().items():
+            expected = inflate(value, temporal_init) if name.partition(".")[2] in INFLATED else value
+            assert torch.equal(model.state_dict()[name], expected), name
+
+
+def test_m19_saved_and_loaded_networks_give_equal_logits(tmp_path):
+    model = STResNet(SMALL).eval()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    rgb, flow = torch.randn(1, 3, 3, 64, 64), torch.randn(1, 3, 20, 64, 64)
+    for name in ("model.pt", "model.safetensors"):
+        other = STResNet(SMALL).eval()
+        other.load_state_dict(pretrained_state(tmp_path / name).state)
+        for x, y in zip(model(rgb, flow), other(rgb, flow), strict=True):
+            assert torch.equal(x, y)
+
+
+def without(state, name):
+    return {key: value for key, value in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: without(s, "layer2.1.bn2.weight"), "1 missing .layer2.1.bn2.weight"),
+        (lambda s: without(s, "layer2.1.bn2.num_batches_tracked"), "1 missing"),
+        (lambda s: {**s, "layer1.7.conv1.weight": torch.zeros(1)}, "1 unexpected .layer1.7.conv1.weight"),
+        (lambda s: {f"motion.{name}": value for name, value in s.items()}, "unexpected .motion.conv1.weight"),
+        (lambda s: {}, "missing"),
+        (
+            lambda s: {**s, "layer1.0.conv2.weight": torch.zeros(8, 8, 3, 3)},
+            r"layer1.0.conv2.weight has shape \(8, 8, 3, 3\).*\(4, 4, 3, 3\)",
+        ),
+        (lambda s: {**s, "fc.weight": torch.zeros(9, 1)}, r"fc.weight has shape \(9, 1\)"),
+        (lambda _: small_state(base_width=8), r"conv1.weight has shape \(8, 3, 7, 7\), this network's has \(4, 3, 7, 7\).*base_width"),
+        (lambda _: small_state(stage_units=(2, 3, 2, 2)), "unexpected .layer2.2"),
+    ],
+)
+def test_m19_anything_else_is_refused_and_nothing_is_written(change, words):
+    model = SingleStream(SMALL, "appearance")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=words):
+        initialise_single_stream(model, PretrainedWeights(change(small_state(num_classes=9)), False, "weights.pt"))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_m19_base_streams_of_other_classes_or_the_wrong_stream_are_refused():
+    appearance, motion = (SingleStream(SMALL, name).state_dict() for name in ("appearance", "motion"))
+    with pytest.raises(CheckpointError, match=r"fc.weight has shape \(5, 128\)"):
+        initialise_from_streams(STResNet(replace(SMALL, num_classes=6)), appearance, motion)
+    with pytest.raises(CheckpointError, match="the appearance stream does not hold"):
+        initialise_from_streams(STResNet(SMALL), motion, appearance)
+    rgb_in_motion = {name.replace("appearance.", "motion."): value for name, value in appearance.items()}
+    with pytest.raises(CheckpointError, match=r"conv1.weight has shape"):
+        initialise_from_streams(STResNet(SMALL), appearance, rgb_in_motion)
+
+
+def test_files_older_than_the_batch_counters_load():
+    state = {name: value for name, value in small_state().items() if not name.endswith("num_batches_tracked")}
+    model = SingleStream(SMALL, "appearance")
+    initialise_single_stream(model, PretrainedWeights(state, False, "old.pth"))
+    assert torch.equal(model.stream.layer4[1].conv3.weight, state["layer4.1.conv3.weight"])
+
+
+# -- chance --------------------------------------------------------------------------------------------------------------------
+
+
+def test_random_weights_are_he_initialised_and_repeatable():
+    config = replace(SMALL, base_width=16)
+    states = []
+    for seed in (3, 3, 4):
+        model = SingleStream(config, "motion")
+        done = initialise_single_stream(model, None, generator=torch.Generator().manual_seed(seed))
+        states.append(model.state_dict())
+    assert done.source == "random weights"
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not torch.equal(states[0]["motion.conv1.weight"], states[2]["motion.conv1.weight"])
+    weight = states[0]["motion.layer4.1.conv2.weight"]  # (128, 128, 3, 3)
+    assert weight.std() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
+    assert states[0]["motion.fc.weight"].std() == pytest.approx(0.01, rel=0.1)
+    assert bool((states[0]["motion.bn1.weight"] == 1).all())
+
+
+def test_a_new_network_starts_as_its_inflated_per_frame_network():
+    model = STResNet(replace(SMALL, base_width=16))
+    taps = model.motion.layer4[1].conv1.weight
+    assert torch.equal(taps[:, :, 0], taps[:, :, 2])
+    assert taps.sum(2).std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.02)
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_files_are_read_in_full_precision(tmp_path, suffix, dtype):
+    path = tmp_path / f"weights.{suffix}"
+    state = small_state(dtype=dtype)
+    torch.save(state, path) if suffix != "safetensors" else save_file(state, path)
+    weights = pretrained_state(path)
+    assert weights.stride_in_1x1 is False
+    assert set(weights.state) == set(state)
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    assert all(value.dtype == expected for value in weights.state.values() if value.is_floating_point())
+    assert torch.equal(weights.state["conv1.weight"], state["conv1.weight"].to(expected))
+
+
+def test_the_stride_is_read_from_the_file_and_contradictions_are_refused(tmp_path):
+    path = tmp_path / "caffe.safetensors"
+    save_file(small_state(), path, metadata={"stride_in_1x1": "true"})
+    assert pretrained_state(path).stride_in_1x1 is True
+    assert pretrained_state(path, stride_in_1x1=True).stride_in_1x1 is True
+    with pytest.raises(ParameterError, match=r"stride_in_1x1=False contradicts .*caffe.safetensors"):
+        pretrained_state(path, stride_in_1x1=False)
+    with pytest.raises(ParameterError, match="the network has stride_in_1x1=False"):
+        initialise_single_stream(SingleStream(SMALL, "appearance"), pretrained_state(path))
+    save_file(small_state(), path)  # without a word, the caller knows
+    assert pretrained_state(path, stride_in_1x1=True).stride_in_1x1 is True
+    save_file(small_state(), path, metadata={"stride_in_1x1": "yes"})
+    with pytest.raises(CheckpointError, match="stride_in_1x1='yes'"):
+        pretrained_state(path)
+
+
+class Poison:
+    """A pickle that leaves a file behind when it runs."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))], ids=["torch.save", "pickle"])
+def test_a_poisoned_pickle_is_refused_in_one_line_and_not_run(tmp_path, save):
+    path, trace = tmp_path / "poisoned.pt", tmp_path / "trace"
+    save({"conv1.weight": Poison(str(trace))}, path)
+    with pytest.raises(CheckpointError, match=r"poisoned.pt: refused.*nothing in it was run") as caught:
+        pretrained_state(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_damaged_files_are_refused_in_one_line(tmp_path, suffix):
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"damaged.{suffix}"
+    torch.save(small_state(), whole) if suffix == "pt" else save_file(small_state(), whole)
+    content = whole.read_bytes()
+    for damaged in (b"", b"not weights at all", content[: len(content) // 2], content[:20]):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=f"damaged.{suffix}") as caught:
+            pretrained_state(path)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_files_that_are_no_state_dict_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"no such weights file; .*--weights FILE.*--weights none"):
+        pretrained_state(tmp_path / "absent.pt")
+    (tmp_path / "weights.onnx").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"\.safetensors, \.pt and \.pth"):
+        pretrained_state(tmp_path / "weights.onnx")
+    for number, value in enumerate(([torch.zeros(1)], {"epoch": 3}, {1: torch.zeros(1)})):
+        path = tmp_path / f"{number}.pt"
+        torch.save(value, path)
+        with pytest.raises(CheckpointError, match="no plain state dict"):
+            pretrained_state(path)
+
+
+# -- ImageNet ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_imagenet_comes_from_torchvision(tmp_path, monkeypatch, torchvision_state):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"  # where torchvision keeps its download
+    cached.parent.mkdir(parents=True)
+    torch.save(torchvision_state, cached)
+    weights = pretrained_state("imagenet")
+    assert weights.stride_in_1x1 is False
+    assert weights.source == "torchvision's ResNet50_Weights.IMAGENET1K_V1"
+    assert torch.equal(weights.state["conv1.weight"], torchvision_state["conv1.weight"])
+    with pytest.raises(ParameterError, match="stride_in_1x1=True contradicts torchvision's"):
+        pretrained_state("imagenet", stride_in_1x1=True)
+    cached.write_bytes(cached.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="could not get"):
+        pretrained_state("imagenet")
+
+
+def test_without_a_network_the_alternatives_are_named(tmp_path, monkeypatch):
+    asked = []
+
+    def unreachable(request, *_args, **_kwargs):
+        asked.append(request.full_url)
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
+    for depth in (50, 101, 152):
+        with pytest.raises(CheckpointError, match=r"no route to host.*--weights FILE, or --weights none") as caught:
+            pretrained_state("imagenet", depth)
+        assert len(str(caught.value).splitlines()) == 1
+        assert f"resnet{depth}-" in asked[-1]
+    with pytest.raises(ParameterError, match="50, 101, 152"):
+        pretrained_state("imagenet", 34)
+
+
+def test_genuine_imagenet_weights_are_those_of_a_resnet50_with_stride_in_the_first_1x1(shared_data):
+    path = shared_data / "weights" / "resnet50_imagenet_v1_fp16.safetensors"
+    weights = pretrained_state(path, 50)
+    assert weights.stride_in_1x1 is True
+    model = SingleStream(replace(RESNET50, num_classes=1000, stride_in_1x1=True), "appearance").eval()
+    assert not initialise_single_stream(model, weights).new_classifier
+    plain = resnet50().eval()
+    for layer in (plain.layer2, plain.layer3, plain.layer4):
+        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    plain.load_state_dict(weights.state)
+    frames = real_frames(shared_data)
+    misplaced = SingleStream(replace(RESNET50, num_classes=1000), "appearance").eval()
+    misplaced.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        logits, expected = model(frames[:, None])[:, 0], plain(frames)
+        right, wrong = (net(frames[:, None])[:, 0].softmax(1)[:, WEIGHT_LIFTING].sum(1).mean().item() for net in (model, misplaced))
+    assert (logits - expected).norm() <= 1e-5 * expected.norm()
+    assert right > 0.3
+    assert wrong < 0.1
+
+
+def real_frames(shared_data) -> torch.Tensor:
+    """First frames of the BenchPress clips, normalised as the weights ask: (5, 3, 224, 224)."""
+    import av
+
+    frames = []
+    for path in sorted((shared_data / "videos" / "ucf101" / "BenchPress").glob("*.avi")):
+        with av.open(str(path)) as container:
+            frames.append(torch.from_numpy(next(container.decode(video=0)).to_ndarray(format="rgb24")).permute(2, 0, 1))
+    pixels = nn.functional.interpolate(torch.stack(frames) / 255, size=(224, 224), mode="bilinear", antialias=True)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def test_bottlenecks_are_named_as_torchvisions():
+    plain = ResNet(Bottleneck, [2, 2, 2, 2], num_classes=5)
+    assert set(small_state()) == set(plain.state_dict())

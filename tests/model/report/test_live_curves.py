@@ -1,0 +1,108 @@
+"""Curves for TensorBoard: each step once, also after a kill; a clear error where TensorBoard is missing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from flowkit.cli.main import flowkit
+from flowkit.errors import ParameterError
+from flowkit.model.compute.execution import Execution
+from flowkit.model.report.live_curves import LiveCurves
+from flowkit.model.runs import events
+from flowkit.model.training.chain import train
+from flowkit.model.training.phases import phase_folder
+
+TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 6, "warmup_steps": 0}
+
+
+@pytest.fixture
+def root(packed_root, tmp_path):
+    """A data root of this test's own, with the shards shared."""
+    pytest.importorskip("tensorboard")
+    torch.set_num_threads(1)
+    for name in ("shards", "splits"):
+        shutil.copytree(packed_root / name, tmp_path / name, copy_function=os.link)
+    shutil.copy(packed_root / "dataset.json", tmp_path)
+    return tmp_path
+
+
+def curves(root, phase="motion"):
+    """What TensorBoard shows: tag to (steps, values)."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(phase_folder(root, "default", 1, phase) / "tensorboard"))
+    shown.Reload()
+    found = {}
+    for tag in shown.Tags()["scalars"]:
+        points = shown.Scalars(tag)
+        found[tag] = ([point.step for point in points], [point.value for point in points])
+    return found
+
+
+def run(root, on_event, **settings):
+    with LiveCurves(root, run="default", split=1) as live:
+        return train(
+            root,
+            phases=["motion"],
+            overrides=TINY,
+            execution=Execution(device="cpu", checkpoint_steps=2),
+            on_event=lambda event: (live.tell(event), on_event(event)),
+            **settings,
+        )
+
+
+def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its_metrics(root):
+    def kill(event):
+        if isinstance(event, events.StepDone) and event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(root, kill)
+    assert curves(root)["loss/all"][0] == [0, 1, 2]
+    run(root, lambda event: None)  # from the checkpoint of two steps: the third is taken again
+    lines = [json.loads(line) for line in (phase_folder(root, "default", 1, "motion") / "metrics.jsonl").read_text().splitlines()]
+    shown = curves(root)
+    for tag, name in {
+        "loss/all": "loss",
+        "loss/motion": "loss_motion",
+        "accuracy/motion": "accuracy_motion",
+        "learning_rate": "lr",
+        "seconds/step": "seconds",
+        "seconds/data_wait": "data_seconds",
+    }.items():
+        assert shown.pop(tag) == ([*range(6)], pytest.approx([line[name] for line in lines], rel=1e-6))
+    assert not shown
+
+
+def test_a_phase_begun_anew_shows_nothing_of_the_one_before(root):
+    run(root, lambda event: None)
+    run(root, lambda event: None, restart=True)
+    assert curves(root)["loss/all"][0] == [*range(6)]
+
+
+def test_the_command_writes_curves_only_when_asked(root):
+    line = ["train", "--data", str(root), "--phase", "motion", "--base-width", "4", "--batch", "4", "--steps-per-phase", "1"]
+    folder = phase_folder(root, "default", 1, "motion")
+    assert CliRunner().invoke(flowkit, line).exit_code == 0
+    assert not (folder / "tensorboard").exists()
+    assert CliRunner().invoke(flowkit, [*line, "--restart", "--tensorboard"]).exit_code == 0
+    assert curves(root)["loss/motion"][0] == [0]
+
+
+def test_without_tensorboard_the_error_names_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ParameterError, match=r"flowkit-video\[tensorboard\]"):
+        LiveCurves(tmp_path, run="default", split=1)
+
+
+def test_training_without_curves_does_not_load_tensorboard():
+    code = "import sys, flowkit.model.training.chain, flowkit.cli.commands.train; assert not [m for m in sys.modules if 'tensorboard' in m]"
+    subprocess.run([sys.executable, "-c", code], check=True)

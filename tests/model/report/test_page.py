@@ -1,0 +1,322 @@
+"""The report: its numbers are those of results.json, its page needs nothing from outside, and no name gets a tag of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hostile_results import CLASSES, FAILED, make_evaluation, make_result, make_root, make_row
+from PIL import Image
+
+from flowkit.model.evaluation.protocol import ROWS
+from flowkit.model.evaluation.results import write_results
+from flowkit.model.report.page import discard_report, main_row, visible, write_report
+
+if TYPE_CHECKING:
+    from flowkit.dataset.manifest import Dataset
+
+VOID = {"meta", "link", "img", "br"}
+EMPTY = {
+    "script",
+    "iframe",
+    "object",
+    "embed",
+    "form",
+    "base",
+    "video",
+    "audio",
+    "source",
+    "svg",
+    "input",
+    "button",
+}  # none of these at all
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags with their attributes, its text by section, the cells of its tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = self.style = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        assert len(dict(attrs)) == len(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, "tags are closed in order"
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            self.style += data
+            return
+        self.text += data
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_root(tmp_path_factory.mktemp("hostile") / "root <&'")
+
+
+@pytest.fixture(scope="module")
+def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory):
+    """The report of one split, beside its numbers."""
+    path = tmp_path_factory.mktemp("report")
+    result = make_result(dataset)
+    evaluation = make_evaluation(result)
+    write_results(path, result, evaluation, table="")
+    written = write_report(path, result, evaluation, dataset, run="default")
+    assert [file.name for file in written] == ["curves.png", "confusion.png", "report.html"]
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def lean(result, *rows: str):
+    """The same results without curves and without rows that a test does not look at, which take time to draw."""
+    return replace(result, rows={name: result.rows[name] for name in rows}, checkpoints={}, provenances={})
+
+
+def report_of(result, folder, dataset: Dataset, *others) -> Page:
+    write_report(folder, result, make_evaluation(result, *others), dataset, run="default")
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+# --- a page that needs nothing and runs nothing -----------------------------------------------------------------------------------
+
+
+def test_the_page_names_nothing_outside_itself(page: Page) -> None:
+    names = {tag for tag, _ in page.tags}
+    assert not names & EMPTY
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    for _tag, attributes in page.tags:
+        assert not {name for name in attributes if name.startswith("on") or name in ("srcset", "action", "background", "ping")}
+        if "src" in attributes:
+            assert attributes["src"].startswith("data:image/")
+        if "href" in attributes:
+            assert attributes["href"] == "data:," or attributes["href"].removeprefix("#") in ids
+        assert re.fullmatch(r"(?:(?:left|width|min-width):[\d.]+(?:%|px);?)*", attributes.get("style", ""))
+    assert not re.search(r"url\(|@import|expression", page.style)
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.split("; ")[:3] == ["default-src 'none'", "style-src 'unsafe-inline'", "img-src data:"]
+
+
+def test_every_picture_is_whole_has_its_size_and_says_what_it_shows(page: Page) -> None:
+    images = page.all("img")
+    assert len(images) > 20
+    for image in images:
+        kind, data = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", image["src"]).groups()
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+            assert picture.format == kind.upper()
+            assert picture.width / picture.height == pytest.approx(int(image["width"]) / int(image["height"]), rel=0.02)
+        assert len(image["alt"]) > 10
+
+
+def test_hostile_names_are_text_and_nothing_else(folder, page: Page) -> None:
+    source = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in source
+    assert "onerror=alert(2)>" not in source
+    assert "<b>damaged" not in source
+    assert "49" not in "".join(cell for table in page.tables for row in table for cell in row if "7 * 7" in cell)
+    for name in (*CLASSES, FAILED, "<b>lists</b>", "<u>tau", "<s>numpy"):
+        assert visible(name) in page.text
+    assert "two\\nlines\\u202ereversed" in page.text  # not the characters themselves, which would hide what stands there
+    assert "\u202e" not in source
+
+
+def test_headings_come_in_order_and_links_reach_their_sections(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.all("html") == [{"lang": "en"}]
+    assert {attributes.get("scope") for attributes in page.all("th")} <= {"col", "row"}
+    assert all(box["role"] == "region" and box["tabindex"] == "0" for box in page.all("div") if box.get("class") == "scroll")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain ä 跳", "plain ä 跳"), ("a\nb", "a\\nb"), ("\u202e", "\\u202e"), ("\ud800", "\\ud800"), ("\x1b[31m", "\\x1b[31m"), (7, 7)],
+)
+def test_what_cannot_be_seen_is_written_out(text: object, shown: object) -> None:
+    assert visible(text) == shown
+
+
+# --- the numbers --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_results_json_says(folder, page: Page) -> None:
+    stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    header, *rows = page.tables[0]
+    assert header[:5] == ["row", "top-1", "95 % interval", "right", "top-5"]
+    assert [row[0] for row in rows] == list(ROWS) == list(stored["rows"])
+    for row, told in zip(rows, stored["rows"].values(), strict=True):
+        least, most = told["top1_interval_95"]
+        right = f"{told['num_correct']}/{told['num_videos']}"
+        assert row[1:5] == [f"{100 * told['top1']:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", right, f"{100 * told['top5']:.2f}"]
+    assert f"{stored['num_scored']} of {stored['num_listed']} listed test videos scored" in page.text
+    assert all(line in page.text for line in stored["protocol"])
+
+
+def test_classes_are_counted_from_the_confusion_matrix_worst_first(folder, page: Page) -> None:
+    stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    (table,) = [table for table in page.tables if table[0][:2] == ["class", "videos"]]
+    assert table[0][2:] == ["ST-ResNet*", "appearance", "motion", "two-streams", "ST-ResNet"]
+    confusion = {name: np.array(row["confusion"]) for name, row in stored["rows"].items()}
+    labels = {visible(name): label for label, name in enumerate(stored["classes"])}
+    shares = []
+    for name, num, bar, *others in table[1:]:
+        label = labels[name]
+        total = confusion["motion"][label].sum()
+        assert int(num) == total
+        percent = {row: f"{100 * counts[label, label] / total:.0f}" for row, counts in confusion.items()}
+        assert bar.split() == [percent["ST-ResNet*"], "%", f"({confusion['ST-ResNet*'][label, label]}/{total})"]
+        assert others == [percent[row] for row in table[0][3:]]
+        shares.append(confusion["ST-ResNet*"][label, label] / total)
+    assert shares == sorted(shares)
+
+
+def test_what_one_must_know_is_said_before_the_numbers(page: Page) -> None:
+    before = page.text[: page.text.index("Protocol")]
+    assert "may be wrong" in before
+    assert "weights <i>elsewhere</i>: digest was 00, is 11" in before
+    assert "could not be scored and are left out (1):" in before
+    assert "3 of the 17 listed test videos are not in the data" in before
+    assert "have no training video, so that none of theirs can be right (2):" in before
+    assert "neither a goal nor a ceiling" in before
+
+
+def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Dataset) -> None:
+    cells = {row[0]: row[1:] for table in page.tables for row in table}
+    assert cells["phase"] == ["appearance", "motion", "st-resnet", "st-resnet-star"]
+    assert cells["network.base_width"] == ["16"] * 4
+    assert cells["learning rate"][0].startswith("cosine from 0.05 to 0, after a warm-up of 20")
+    assert cells["kept in"][0] == "runs/default/split1/appearance"
+    assert cells["digest of the split"] == [dataset.split(1).digest]
+    assert cells["TV-L1"] == ["<u>tau 0.25"]
+    assert cells["frame size"] == ["32 x 24 px"]
+    assert cells["solver"] == ["strict"]
+    assert cells["num threads"] == ["2"]
+    assert {"numpy", "torch", "python"} <= cells.keys()
+    assert str(dataset.root) not in page.text  # nothing of the machine's folders
+
+
+# --- confused videos ----------------------------------------------------------------------------------------------------------------
+
+
+def test_confused_videos_are_shown_with_what_was_predicted_and_its_scores(dataset: Dataset, tmp_path) -> None:
+    result = make_result(dataset)
+    scores = np.eye(len(CLASSES))[result.labels] * 5
+    scores[3] = [0, 0, 1, 0, 4, 3, 2]  # one video alone is wrong
+    label = int(result.labels[3])
+    assert label != 4
+    page = report_of(make_row(lean(result, "ST-ResNet*"), "ST-ResNet*", scores), tmp_path, dataset)
+    (table,) = [table for table in page.tables if table[0] == ["place", "class", "score", "share"]]
+    powers = np.exp(scores[3])
+    for place, row in enumerate(table[1:]):
+        predicted = int(np.argsort(-scores[3], kind="stable")[place])
+        assert row[0] == str(place + 1)
+        assert row[1].startswith(str(visible(CLASSES[predicted])))
+        assert row[1].endswith(" (right)") == (predicted == label)
+        assert row[2:] == [f"{scores[3, predicted]:.2f}", f"{100 * powers[predicted] / powers.sum():.1f} %"]
+    assert "1 of its 1 mistakes" in page.text
+    assert f"Taken for {CLASSES[4]}: 1 of" in page.text
+
+
+def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: Dataset, tmp_path) -> None:
+    result = lean(make_result(dataset), "ST-ResNet*")
+    perfect = make_row(result, "ST-ResNet*", np.eye(len(CLASSES))[result.labels])
+    page = report_of(perfect, tmp_path, dataset)
+    assert "ST-ResNet* took no video for another class" in page.text
+    assert "there are no curves" in page.text
+    assert not (tmp_path / "curves.png").exists()
+
+    empty = make_row(replace(result, video_ids=(), labels=result.labels[:0]), "ST-ResNet*", np.zeros((0, len(CLASSES))))
+    assert report_of(empty, tmp_path, dataset).text.count("No video was scored.") == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # nor is there what the earlier report had
+
+
+def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path) -> None:
+    dataset = make_root(tmp_path / "root")
+    result = lean(make_result(dataset), "ST-ResNet*")
+    shard = tmp_path / "root" / "shards" / "shard-00000.h5"
+    whole = shard.read_bytes()
+    for damaged in (whole[:100], whole[: len(whole) // 2] + bytes(len(whole) // 2), None):
+        shard.unlink() if damaged is None else shard.write_bytes(damaged)
+        page = report_of(result, tmp_path / "out", dataset)
+        assert "No pictures: " in page.text
+        assert [row[0] for row in page.tables[0][1:]] == list(ROWS)
+
+
+def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path) -> None:
+    dataset = make_root(tmp_path / "root")
+    result = make_result(dataset)
+    kept = replace(lean(result, "ST-ResNet*"), provenances=result.provenances, checkpoints=result.checkpoints, warnings=())
+    old = tuple(f"gone/{number}" for number in range(len(result.video_ids)))
+    other = {phase: replace(made, digest="00" * 32) for phase, made in result.provenances.items()}
+    shutil.rmtree(tmp_path / "root" / "runs")  # nor are there curves any more
+    page = report_of(replace(kept, video_ids=old, provenances=other), tmp_path / "out", dataset)
+    assert "packed anew since this test" in page.text
+    assert "it is no longer in the split" in page.text
+
+
+# --- several splits -----------------------------------------------------------------------------------------------------------------
+
+
+def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, tmp_path) -> None:
+    one, two = (lean(make_result(dataset, number, seed=number), "appearance", "motion") for number in (1, 2))
+    for result, other in ((one, two), (two, one)):
+        page = report_of(result, tmp_path / str(result.split), dataset, other)
+        assert page.tables[0][1][1] == f"{100 * result.rows['appearance'].top1:.2f}"
+        assert page.tables[1][0] == ["top-1 %", f"split {result.split}", f"split {other.split}", "mean"]
+        for row in page.tables[1][1:3]:
+            first, second = result.rows[row[0]].top1, other.rows[row[0]].top1
+            assert row[1:] == [f"{100 * value:.2f}" for value in (first, second, (first + second) / 2)]
+        assert page.tables[1][3] == ["two-streams", "-", "-", "-"]
+
+
+def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_path) -> None:
+    result = lean(make_result(dataset), "appearance", "ST-ResNet")
+    assert main_row(result) == "ST-ResNet"
+    page = report_of(result, tmp_path, dataset)
+    assert page.tables[0][2][:3] == ["motion", "-", "-"]
+    assert "the networks of that row were not tested" in page.text
+
+
+def test_the_report_of_an_earlier_test_can_be_taken_away(folder, tmp_path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    discard_report(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["per_class.csv", "results.json", "scores.h5", "table.md"]

@@ -1,0 +1,214 @@
+"""Recipes: the paper's table as data, schedules that fit a list, overrides, learning rates by step."""
+
+import itertools
+import json
+
+import pytest
+
+from flowkit.errors import ParameterError
+from flowkit.model.settings.recipes import OVERRIDES, PHASES, TrainConfig, make_configs, scaled, small_network
+
+
+def paper(num_videos=9537, **settings):
+    return make_configs("paper", num_classes=101, num_videos=num_videos, short_side=256, **settings)
+
+
+def test_the_paper_recipe_on_ucf101_split_1_is_the_specification_s_table():
+    configs = paper()
+    assert {phase: config.schedule for phase, config in configs.items()} == {
+        "appearance": ((746, 1e-2), (746, 1e-3), (746, 1e-4)),
+        "motion": ((7451, 1e-2), (7451, 1e-3), (7451, 1e-4), (7451, 1e-5)),
+        "st-resnet": ((2238, 1e-3), (2238, 1e-4), (1492, 1e-5)),
+        "st-resnet-star": ((75, 1e-4), (75, 1e-5)),
+    }
+    told = {p: (c.num_samples, c.tau_min, c.tau_max, c.batch, c.bn_group, c.crop, c.network.motion_dropout) for p, c in configs.items()}
+    assert told == {
+        "appearance": (1, 1, 1, 256, 32, "borders25", 0.0),
+        "motion": (1, 1, 1, 128, 32, "regular", 0.8),
+        "st-resnet": (5, 5, 15, 128, 4, "borders25", 0.0),
+        "st-resnet-star": (11, 1, 15, 128, 4, "borders25", 0.0),
+    }
+    for phase, config in configs.items():
+        assert (config.momentum, config.weight_decay, config.bn_momentum, config.decay) == (0.9, 5e-4, 0.05, "steps")
+        assert (config.network.input_size, config.network.base_width, config.network.units) == (224, 64, (3, 4, 6, 3))
+        assert config.network.temporal_pool == (phase == "st-resnet-star")
+
+
+def test_the_paper_s_iteration_counts_are_an_option():
+    for num_videos in (9537, 90):  # whatever the list's length
+        assert {phase: config.schedule for phase, config in paper(num_videos, paper_steps=True).items()} == {
+            "appearance": ((10_000, 1e-2), (10_000, 1e-3)),
+            "motion": ((30_000, 1e-2), (10_000, 1e-3)),
+            "st-resnet": ((30_000, 1e-3), (30_000, 1e-4), (20_000, 1e-5)),
+            "st-resnet-star": ((2_000, 1e-4), (2_000, 1e-5)),
+        }
+    assert paper(paper_steps=True)["st-resnet"].num_steps == 80_000
+
+
+def test_the_schedule_follows_the_list_and_the_batch():
+    assert [steps for steps, _ in paper(3570)["st-resnet"].schedule] == [3 * 279, 3 * 279, 2 * 279]  # HMDB51
+    assert paper(10, overrides={"batch": 8, "bn_group": 4})["appearance"].schedule[0] == (2 * 13, 1e-2)  # ceil(10 * 10 / 8)
+
+
+def test_learning_rate_by_step_follows_the_schedule():
+    config = paper()["motion"]
+    for step, rate in ((0, 1e-2), (7450, 1e-2), (7451, 1e-3), (14902, 1e-4), (22353, 1e-5), (29803, 1e-5)):
+        assert config.learning_rate(step) == rate
+    assert config.num_steps == 29804
+
+
+def test_cosine_rises_over_the_warm_up_and_falls_to_nothing():
+    config = make_configs("small", num_classes=9, num_videos=90, short_side=64)["appearance"]
+    rates = [config.learning_rate(step) for step in range(config.num_steps)]
+    peak = config.schedule[0][1]
+    warm = config.warmup_steps
+    assert rates[0] == pytest.approx(peak / (warm + 1))
+    assert max(rates) == pytest.approx(peak)
+    assert all(a < b for a, b in itertools.pairwise(rates[:warm]))
+    assert all(a > b for a, b in itertools.pairwise(rates[warm:]))
+    assert rates[-1] < 1e-3 * peak
+
+
+@pytest.mark.parametrize(("short_side", "input_size"), [(256, 112), (128, 112), (64, 56), (48, 40), (32, 32)])
+def test_the_small_recipe_sees_seven_eighths_of_the_frame_up_to_112_px(short_side, input_size):
+    assert small_network(short_side)["input_size"] == input_size
+
+
+def test_steps_scale_the_schedule_and_lr_keeps_its_ratios():
+    configs = paper(overrides={"steps": 20, "lr": 0.5})
+    assert {phase: config.num_steps for phase, config in configs.items()} == dict.fromkeys(PHASES, 20)
+    assert [rate for _, rate in configs["motion"].schedule] == pytest.approx([0.5, 0.05, 0.005, 0.0005])
+
+
+@pytest.mark.parametrize(("batch", "groups"), [(8, [8, 8, 4, 4]), (48, [24, 24, 4, 4]), (9, [9, 9, 3, 3]), (7, [7, 7, 1, 1])])
+def test_a_batch_alone_takes_the_largest_group_that_divides_it(batch, groups):
+    assert [config.bn_group for config in paper(overrides={"batch": batch}).values()] == groups
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 20, 1000])
+def test_a_scaled_schedule_has_exactly_the_steps(num_steps):
+    parts = scaled(((2238, 1e-3), (2238, 1e-4), (1492, 1e-5)), num_steps)
+    assert sum(steps for steps, _ in parts) == num_steps
+    assert all(steps > 0 for steps, _ in parts)
+
+
+def test_overrides_may_be_for_one_phase_and_the_phase_s_own_wins():
+    configs = paper(overrides={"motion.batch": 64, "batch": 32, "bn_group": 16, "st-resnet.temporal_init": "center"})
+    assert {phase: config.batch for phase, config in configs.items()} == dict.fromkeys(PHASES, 32) | {"motion": 64}
+    assert configs["st-resnet"].network.temporal_init == "center"
+    assert configs["st-resnet-star"].network.temporal_init == "average"
+
+
+def test_a_phase_s_own_schedule_wins_over_the_steps_and_rate_of_all():
+    configs = paper(overrides={"motion.schedule": [[9, 0.5]], "steps": 12, "lr": 0.125})
+    assert configs["motion"].schedule == ((9, 0.5),)
+    assert {config.num_steps for phase, config in configs.items() if phase != "motion"} == {12}
+
+
+def test_settings_of_two_streams_do_not_tell_base_streams_apart():
+    plain, ablated = paper(), paper(overrides={"injection": "direct", "temporal_padding": "replicate"})
+    assert plain["appearance"] == ablated["appearance"]
+    assert plain["motion"] == ablated["motion"]
+    assert plain["st-resnet"] != ablated["st-resnet"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"bacth": 3}, "no setting 'bacth'"),
+        ({"st.batch": 3}, "no setting 'st.batch'"),
+        ({"weights": "x"}, "no setting"),
+        ({"batch": 0}, "batch must be"),
+        ({"batch": 10, "bn_group": 4}, "multiple of bn_group"),
+        ({"batch": 1, "bn_group": 1}, "bn_group must be at least 2"),
+        ({"steps": 0}, "steps must be"),
+        ({"lr": "fast"}, "lr must be"),
+        ({"tau_min": 9, "tau_max": 3}, "tau_max must be at least tau_min"),
+        ({"tau_drawn": "step"}, "tau_drawn must be one of clip, sub_batch"),
+        ({"corners": "two"}, "corners must be one of four, diagonal"),
+        ({"flip": 1}, "flip must be true or false"),
+        ({"momentum": 2}, "momentum must be in"),
+        ({"schedule": [[0, 0.1]]}, "schedule must be"),
+        ({"motion.base_width": 32}, "base_width must be the same in all phases"),
+        ({"depth": 51}, "depth must be one of"),
+        ({"depth": [50]}, "depth must be one of"),
+        ({"stage_units": 5}, "stage_units must be four"),
+        ({"motion_dropout": "x"}, "motion_dropout must be in"),
+        ({"input_size": 5000}, "input_size must be a whole number of 32 to 4096"),
+        ({"schedule": [[9, 0.1]], "lr": 0.2}, "leave out lr"),
+        ({"schedule": [[9, 0.1]], "motion.steps": 3}, "leave out steps"),
+        ({"motion.schedule": [[9, 0.1]], "motion.lr": 0.2}, "leave out lr"),
+        ({"injection_stages": [1, 2]}, "injection_stages must be a list of some of 2, 3, 4, 5"),
+        ({"injection_stages": []}, "for none: injection none"),
+        ({"temporal_stages": ()}, "for none: temporal_convolution false"),
+        ({"temporal_stages": "2,3"}, "temporal_stages must be a list"),
+        ({"temporal_stages": [True]}, "temporal_stages must be a list"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_name(overrides, message):
+    with pytest.raises(ParameterError, match=message):
+        paper(overrides=overrides)
+
+
+def test_a_config_survives_json():
+    for config in (*paper().values(), *make_configs("small", num_classes=9, num_videos=90, short_side=64).values()):
+        assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(("depth", "units"), [(50, (3, 4, 6, 3)), (101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))])
+@pytest.mark.parametrize("recipe", ["paper", "small"])
+def test_a_depth_that_is_asked_for_is_that_of_every_phase(recipe, depth, units):
+    configs = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"depth": depth})
+    assert {config.network.units for config in configs.values()} == {units}
+
+
+def test_stages_are_kept_in_order_each_once():
+    network = paper(overrides={"injection_stages": [5, 3, 5], "temporal_stages": (4,)})["st-resnet"].network
+    assert (network.injection_stages, network.temporal_stages) == ((3, 5), (4,))
+
+
+def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them():
+    config = paper()["st-resnet"]
+    values = config.to_dict()
+    for name in ("injection_stages", "temporal_stages"):
+        assert values["network"].pop(name) == [2, 3, 4, 5]
+    assert TrainConfig.from_dict(values) == config
+
+
+@pytest.mark.parametrize("recipe", ["paper", "small"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_value_of_a_recipe_can_be_set(recipe, phase):
+    """Each name that `--set list` gives reaches the config, for this phase."""
+    other = {
+        "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
+        "seed": 5, "decay": "cosine", "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True,
+        "crop": "none", "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
+        "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
+        "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",
+        "temporal_padding": "replicate", "temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global",
+        "motion_dropout": 0.25,
+    }  # fmt: skip
+    for name, value in other.items():
+        needed = {"batch": 12} if name == "bn_group" else {"tau_max": 15} if name == "tau_min" else {}
+        config = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={**needed, name: value})[phase]
+        reached = config.to_dict() | config.network.to_dict()
+        if phase.startswith("st-") or name not in ABOUT_TWO_STREAMS | ({"motion_dropout"} if phase == "appearance" else set()):
+            assert reached[name] == value, name
+    steps = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"steps": 12, "lr": 0.125})[phase]
+    assert (steps.num_steps, steps.schedule[0][1]) == (12, 0.125)
+    assert set(OVERRIDES) == {*other, "steps", "lr"}
+
+
+ABOUT_TWO_STREAMS = {
+    *("injection", "injection_direction", "injection_kind", "injection_stages", "temporal_pool", "temporal_pool_position"),
+    *("temporal_convolution", "temporal_stages", "temporal_init", "temporal_padding"),
+}
+
+
+def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused():
+    values = paper()["motion"].to_dict()
+    with pytest.raises(ParameterError, match="unknown training settings: speed"):
+        TrainConfig.from_dict({**values, "speed": 1})
+    del values["network"]
+    with pytest.raises(ParameterError, match=r"incomplete.*network"):
+        TrainConfig.from_dict(values)

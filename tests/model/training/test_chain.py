@@ -1,0 +1,527 @@
+"""The chain of phases: what is done is left alone, what was killed goes on bit for bit, what does not fit is refused."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import click
+import h5py
+import pytest
+import torch
+from training_runs import TINY, metrics, run, same, weights
+
+from flowkit.dataset.manifest import Dataset, write_split
+from flowkit.errors import BusyError, CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
+from flowkit.model.compute.execution import Execution
+from flowkit.model.runs import events
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.settings.recipes import PHASES
+from flowkit.model.training.chain import TrainReport, train
+from flowkit.model.training.phases import file_digest, phase_folder
+
+COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
+    root, told = undisturbed
+    assert [event.phase for event in told if isinstance(event, events.PhaseDone)] == list(PHASES)
+    assert Counter(event.phase for event in told if isinstance(event, events.StepDone)) == dict.fromkeys(PHASES, 4)
+    for phase in PHASES:
+        folder = phase_folder(root, "default", 1, phase)
+        assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.safetensors"}
+        assert [line["step"] for line in metrics(root, phase)] == [0, 1, 2, 3]
+        streams = ["appearance", "motion"] if phase.startswith("st") else [phase]
+        for line in metrics(root, phase):
+            assert line["loss"] == pytest.approx(sum(line[f"loss_{stream}"] for stream in streams))
+        assert load_checkpoint(folder / "checkpoint.pt").step == 4
+        stored = json.loads((folder / "config.json").read_text())
+        assert stored["config"]["phase"] == phase
+        assert stored["classes"] == list(Dataset.open(root).split(1).classes)
+
+
+def test_an_empty_classifier_starts_at_the_loss_of_chance(undisturbed):
+    first = metrics(undisturbed[0], "appearance")[0]["loss"]
+    assert first == pytest.approx(torch.log(torch.tensor(6.0)).item(), rel=0.1)
+
+
+def test_the_sub_batches_of_a_step_share_its_part_of_the_running_moments(root, monkeypatch):
+    shares = []
+    monkeypatch.setattr("flowkit.model.training.loop.set_running_moment_share", lambda network, share: shares.append(share))
+    run(root, phases=["appearance"], overrides={"bn_average_first": False, "bn_momentum": 0.05})
+    assert [(1 - share) ** 2 for share in shares] == pytest.approx([0.95] * 4)  # batch 4 in groups of 2
+
+
+def test_a_second_run_does_nothing_and_says_so(undisturbed):
+    root, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    report, told = run(root)
+    assert (report.trained, report.skipped) == ((), PHASES)
+    assert [event.phase for event in told if isinstance(event, events.PhaseSkipped)] == list(PHASES)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_training_leaves_the_caller_s_random_numbers_alone(root):
+    torch.manual_seed(9)
+    expected = torch.rand(4)
+    torch.manual_seed(9)
+    run(root, phases=["motion"])
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_the_same_run_gives_the_same_weights_and_another_seed_others(undisturbed, root):
+    run(root, phases=["motion"], execution=Execution(device="cpu", num_workers=2))  # workers change nothing either
+    assert same(weights(root, "motion"), weights(undisturbed[0], "motion"))
+    run(root, phases=["motion"], run="other", overrides={"seed": 1})
+    assert not same(weights(root, "motion", "other"), weights(undisturbed[0], "motion"))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the library may catch it, and nothing more is written."""
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 4, 6, 9, 13, 16])
+def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(undisturbed, root, kill_at):
+    steps = 0
+
+    def kill(event):
+        nonlocal steps
+        steps += isinstance(event, events.StepDone)
+        if steps == kill_at:
+            raise Killed
+
+    execution = Execution(device="cpu", checkpoint_steps=2)
+    with pytest.raises(Killed):
+        train(root, overrides=TINY, execution=execution, on_event=kill)
+    run(root)
+    for phase in PHASES:
+        assert same(weights(root, phase), weights(undisturbed[0], phase)), phase
+        assert metrics(root, phase) == metrics(undisturbed[0], phase)
+
+
+def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from_there(undisturbed, root):
+    report, told = run(root, stop_after=3, execution=Execution(device="cpu"))
+    assert report.stopped
+    assert isinstance(told[-1], events.RunStopped)
+    assert (told[-1].phase, told[-1].step) == ("appearance", 3)
+    assert load_checkpoint(phase_folder(root, "default", 1, "appearance")).step == 3
+    _, told = run(root, phases=["appearance"])
+    assert next(event for event in told if isinstance(event, events.PhaseStarted)).first_step == 3
+    assert same(weights(root, "appearance"), weights(undisturbed[0], "appearance"))
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed, root):
+    run(root, stop_after=2)
+    path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 2, "loss": 1}\n{"step": 3, "lo')
+    run(root, phases=["appearance"])
+    assert metrics(root, "appearance") == metrics(undisturbed[0], "appearance")
+
+
+def test_resuming_elsewhere_is_told(root):
+    run(root, stop_after=2)
+    _, told = run(root, phases=["appearance"], execution=Execution(device="cpu", amp="bf16"))
+    (started,) = [event for event in told if isinstance(event, events.PhaseStarted)]
+    assert started.changes == ("amp was float32, now bf16",)
+
+
+def test_another_config_is_refused_with_all_that_differs(undisturbed):
+    root, _ = undisturbed
+    with pytest.raises(CheckpointError) as caught:
+        run(root, overrides={"batch": 6, "bn_group": 3})
+    message = str(caught.value)
+    assert "config.batch is 4, now 6" in message
+    assert "config.bn_group is 2, now 3" in message
+    assert "--run NAME" in message
+
+
+def pack_anew(root, **changes):
+    """Write the split's manifest again, with other contents: by default without its first training video."""
+    split = Dataset.open(root).split(1)
+    values = {"protocol": split.protocol, "classes": split.classes, "train": split.train[1:], "test": split.test, **changes}
+    write_split(root, 1, **values, num_listed_train=12, num_listed_test=7, quantiser=split.quantiser, shards=split.shards)
+
+
+def test_other_data_are_refused(root):
+    run(root, phases=["appearance"])
+    pack_anew(root)
+    with pytest.raises(CheckpointError, match=r"digest is .*--run NAME"):
+        run(root, phases=["appearance"])
+
+
+@pytest.mark.parametrize("trained_before", ["appearance", "motion"])
+def test_a_phase_does_not_start_from_weights_of_other_data(root, trained_before):
+    split = Dataset.open(root).split(1)
+    run(root, phases=[trained_before])
+    pack_anew(root, train=split.test, test=split.train)  # tested would be what the base stream has learnt
+    run(root, phases=[phase for phase in ("appearance", "motion") if phase != trained_before])
+    with pytest.raises(CheckpointError, match=rf"(?s)st-resnet starts from .*{trained_before}.*other data.*digest was.*--run NAME"):
+        run(root, phases=["st-resnet"])
+    assert not phase_folder(root, "default", 1, "st-resnet").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_phase_is_trained_by_one_process_at_a_time_and_other_phases_meanwhile(root, num_workers):
+    messages = []
+
+    def another(event):
+        if isinstance(event, events.StepDone) and not messages:
+            for restart in (False, True):
+                with pytest.raises(BusyError) as caught:
+                    train(root, phases=["motion"], overrides=TINY, execution=Execution(device="cpu"), restart=restart)
+                messages.append(str(caught.value))
+            run(root, phases=["appearance"])
+
+    execution = Execution(device="cpu", num_workers=num_workers)
+    report = train(root, phases=["motion"], overrides=TINY, execution=execution, on_event=another)
+    assert report.trained == ("motion",)
+    assert all("another process trains" in message for message in messages)
+    assert len(messages) == 2
+    assert {path.name for path in phase_folder(root, "default", 1, "motion").parent.iterdir()} == {"appearance", "motion"}
+
+
+@pytest.mark.parametrize("momentum", [{"appearance.fc.bias": torch.zeros(2)}, {"other": torch.zeros(6)}])
+def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root, momentum):
+    run(root, phases=["appearance"], stop_after=2)
+    path = phase_folder(root, "default", 1, "appearance") / "checkpoint.pt"
+    values = torch.load(path, weights_only=True)
+    torch.save({**values, "momentum": {**values["momentum"], **momentum}}, path)
+    with pytest.raises(CheckpointError, match="does not fit its network"):
+        run(root, phases=["appearance"])
+
+
+def test_restart_discards_and_begins_anew(root):
+    run(root, phases=["motion"])
+    report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
+    assert report.trained == ("motion",)
+    assert len(metrics(root, "motion")) == 4
+
+
+def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root):
+    run(root)
+    report, _ = run(root, overrides={"lr": 0.001}, restart=True, stop_after=2)
+    assert report.stopped
+    report, _ = run(root, overrides={"lr": 0.001})  # the line that the command names
+    assert report.trained == PHASES
+
+
+def test_a_restart_that_cannot_begin_discards_nothing(root, monkeypatch):
+    run(root, phases=["appearance", "motion"])
+    monkeypatch.setattr("flowkit.model.networks.weights._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
+    with pytest.raises(CheckpointError, match="no network"):
+        run(root, weights="imagenet", restart=True)
+    with pytest.raises(CheckpointError, match="st-resnet-star starts from st-resnet"):
+        run(root, phases=["appearance", "st-resnet-star"], restart=True)
+    assert weights(root, "appearance")
+    assert weights(root, "motion")
+
+
+def test_a_phase_without_what_it_starts_from_names_it(root):
+    run(root, phases=["appearance"])
+    with pytest.raises(CheckpointError, match=r"st-resnet starts from motion.*--phase motion"):
+        run(root, phases=["st-resnet"])
+    with pytest.raises(CheckpointError, match="--phase st-resnet"):
+        run(root, phases=["st-resnet-star"])
+
+
+def test_a_base_stream_that_was_trained_anew_makes_st_resnet_another(root):
+    run(root, phases=["appearance", "motion", "st-resnet"])
+    run(root, phases=["motion"], overrides={"seed": 5}, restart=True)
+    with pytest.raises(CheckpointError, match=r"started_from\.motion is"):
+        run(root, phases=["st-resnet"])
+
+
+def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbed, root):
+    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    shutil.rmtree(phase_folder(root, "default", 1, "st-resnet"))
+    run(root, phases=["st-resnet"], overrides={"lr": 0.0})
+    trained = weights(root, "st-resnet")
+    for stream in ("appearance", "motion"):
+        for name, tensor in weights(root, stream).items():
+            if "running" in name or "num_batches" in name:
+                continue
+            expected = (tensor / 3).unsqueeze(2).repeat(1, 1, 3, 1, 1) if trained[name].ndim == 5 else tensor
+            assert torch.equal(trained[name], expected), name
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_training_video_that_cannot_be_read_is_named_in_one_line_whoever_reads_it(packed_root, root, num_workers):
+    record = Dataset.open(root).split(1).train[5]
+    path = root / "shards" / record.shard
+    path.unlink()  # it is shared with other tests
+    shutil.copy(packed_root / "shards" / record.shard, path)
+    with h5py.File(path, "r") as file:
+        (group,) = [group for group in file["videos"].values() if group.attrs["video_id"].decode() == record.video_id]
+        start, size = group["frames"].id.get_offset(), group["frames"].size
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(size))
+    with pytest.raises(ShardFormatError) as caught:
+        run(root, phases=["appearance"], execution=Execution(device="cpu", num_workers=num_workers))
+    assert str(caught.value).startswith(f"{path}: video '{record.video_id}'")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(root):
+    with pytest.raises(ParameterError, match=r"the loss of appearance is .* at step \d+; lower the learning rate with --lr"):
+        run(root, phases=["appearance"], overrides={"lr": 1e30})
+
+
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_every_depth_trains(root, depth):
+    """One step of a base stream and of ST-ResNet, at a small width: what they are built of is the paper recipe's."""
+    settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
+    report, told = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
+    assert report.trained == ("appearance", "motion", "st-resnet")
+    for phase in report.trained:
+        config = load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config
+        assert (config.network.depth, config.network.stage_units, config.recipe) == (depth, None, "paper")
+    assert all(0 < event.loss < 100 for event in told if isinstance(event, events.StepDone))
+
+
+def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed, root):
+    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    ablated = {"injection": "direct", "temporal_stages": [5]}
+    report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
+    assert report.trained == ("st-resnet", "st-resnet-star")
+    started = {
+        phase: load_checkpoint(phase_folder(root, "direct", 1, phase)).provenance.started_from for phase in ("st-resnet", "st-resnet-star")
+    }
+    digests = {
+        (name, phase): file_digest(phase_folder(root, name, 1, phase) / "weights.safetensors")
+        for name, phase in (("default", "appearance"), ("default", "motion"), ("direct", "st-resnet"))
+    }
+    assert started == {
+        "st-resnet": {"appearance": digests["default", "appearance"], "motion": digests["default", "motion"]},
+        "st-resnet-star": {"st-resnet": digests["direct", "st-resnet"]},  # its own, now that it is there
+    }
+    assert [weights(root, "st-resnet", "direct")[f"motion.layer{k}.1.conv1.weight"].ndim for k in range(1, 5)] == [4, 4, 4, 5]
+    report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
+    assert report.skipped == ("st-resnet", "st-resnet-star")
+    with pytest.raises(CheckpointError, match=r"st-resnet starts from appearance, and .*elsewhere"):
+        run(root, run="third", base_run="elsewhere", phases=["st-resnet"])
+    with pytest.raises(ParameterError, match="a run's name"):
+        run(root, run="third", base_run="../x", phases=["st-resnet"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"phases": ["fusion"]}, ParameterError, "phases must be some of"),
+        ({"phases": []}, ParameterError, "phases must be some of"),
+        ({"run": "../x"}, ParameterError, "a run's name"),
+        ({"run": ""}, ParameterError, "a run's name"),
+        ({"split": 2}, ManifestError, "pack --split 2"),
+        ({"execution": Execution(device="tpu")}, ParameterError, "device must be auto, cpu, cuda"),
+        ({"execution": Execution(device="cpu", rank=0, world=3)}, ParameterError, "cannot be shared evenly by 3 processes"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(root, settings, error, message):
+    with pytest.raises(error, match=message):
+        run(root, **settings)
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused(root):
+    with pytest.raises(DeviceError, match="--device cpu"):
+        run(root, execution=Execution(device="cuda"))
+
+
+def test_a_missing_weights_file_names_the_option(root):
+    with pytest.raises(CheckpointError, match="--weights FILE"):
+        run(root, weights=root / "gone.safetensors")
+
+
+def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_nothing_in_the_way(root):
+    from safetensors.torch import save_file
+
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, root / "resnet.safetensors")
+    with pytest.raises(CheckpointError, match="--recipe paper"):
+        run(root, weights=root / "resnet.safetensors")
+    assert run(root, phases=["appearance"])[0].trained == ("appearance",)
+
+
+@pytest.fixture
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def wait_for(path, num_lines):
+    end = time.monotonic() + 300
+    while time.monotonic() < end:
+        if path.is_file() and len(path.read_text().splitlines()) >= num_lines:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not grow")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code(root, environment, sent, code):
+    path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
+    command = [*COMMAND, "--data", str(root), "--steps-per-phase", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    wait_for(path, 3)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    done = load_checkpoint(path.parent).step
+    assert done >= 3
+    assert len(metrics(root, "appearance")) == done
+    assert f"flowkit train {' '.join(command[4:])}" in errors
+    assert "Traceback" not in errors
+
+
+def command_line(*arguments):
+    """Run flowkit in this process; return its exit code and what it says on stderr."""
+    from click.testing import CliRunner
+
+    from flowkit.cli.main import flowkit
+
+    result = CliRunner().invoke(flowkit, [str(argument) for argument in arguments], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.return_value, result.stderr
+
+
+def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environment):
+    arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "30", "--checkpoint-steps", "1"]
+    assert command_line(*arguments, "--run", "whole")[0] == 0
+    path = phase_folder(root, "default", 1, "motion") / "metrics.jsonl"
+    for num_lines in (4, 13):
+        process = subprocess.Popen([*COMMAND[:3], *map(str, arguments)], stderr=subprocess.DEVNULL, env=environment)
+        wait_for(path, num_lines)
+        process.kill()
+        process.wait()
+        assert not (path.parent / "weights.safetensors").exists()
+    code, said = command_line(*arguments)
+    assert code == 0
+    assert "motion: goes on at step" in said
+    assert same(weights(root, "motion"), weights(root, "motion", "whole"))
+    assert metrics(root, "motion") == metrics(root, "motion", "whole")
+
+
+def test_the_command_says_what_it_does_and_that_it_is_done(root):
+    arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "3", "--phase", "appearance"]
+    code, said = command_line(*arguments)
+    assert code == 0
+    assert said.startswith("Recipe small on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps")
+    code, said = command_line(*arguments)
+    assert code == 0
+    assert "appearance: already done" in said
+    with pytest.raises(CheckpointError, match=r"config\.schedule is"):
+        command_line(*arguments, "--lr", "1")
+
+
+@pytest.mark.parametrize("text", ["batch", "speed=3", "st.batch=3"])
+def test_a_setting_that_is_none_is_a_usage_error(root, text):
+    with pytest.raises(click.UsageError, match=f"--set list.*got '{text}'"):
+        command_line("train", "--data", root, "--set", text)
+
+
+def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
+    handed = {}
+
+    def record(root, **settings):
+        handed.update(settings)
+        return TrainReport((), (), stopped=False)
+
+    monkeypatch.setattr(sys.modules["flowkit.model.training.chain"], "train", record)
+    assert (
+        command_line("train", "--recipe", "paper", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0] == 0
+    )
+    assert [handed[name] for name in ("recipe", "paper_steps", "weights", "overrides")] == ["paper", True, "none", {"depth": 101}]
+    assert command_line("train", "--weights", "resnet.pth", "--set", "motion.lr=0.5", "--device", "cpu")[0] == 0
+    assert [handed[name] for name in ("recipe", "paper_steps", "weights", "overrides")] == [
+        "auto",
+        False,
+        Path("resnet.pth"),
+        {"motion.lr": 0.5},
+    ]
+
+
+def test_every_option_of_the_network_reaches_it(root):
+    options = {
+        "--injection": "direct",
+        "--injection-direction": "both",
+        "--injection-kind": "multiplicative",
+        "--injection-stages": "3,5",
+        "--temporal-stages": "4",
+        "--temporal-init": "center",
+        "--temporal-padding": "replicate",
+        "--temporal-pool-position": "before_pool5",
+        "--head-pool": "global",
+    }
+    arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *(part for option in options.items() for part in option)]
+    assert command_line(*arguments)[0] == 0
+    network = load_checkpoint(phase_folder(root, "default", 1, "st-resnet-star")).provenance.config.network
+    assert (network.injection, network.injection_direction, network.injection_kind) == ("direct", "both", "multiplicative")
+    assert (network.injection_stages, network.temporal_stages, network.temporal_convolution) == ((3, 5), (4,), True)
+    assert (network.temporal_init, network.temporal_padding) == ("center", "replicate")
+    assert (network.temporal_pool_position, network.head_pool) == ("before_pool5", "global")
+    base = ["--base-run", "default", "--run", "flat", "--phase", "st-resnet", "--head-pool", "7x7"]
+    command_line(*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *base, "--no-temporal-convolution")
+    assert not load_checkpoint(phase_folder(root, "flat", 1, "st-resnet")).provenance.config.network.temporal_convolution
+    with pytest.raises(click.BadParameter, match="'2,6' is not some of 2,3,4,5"):
+        command_line(*COMMAND[3:], "--data", root, "--injection-stages", "2,6")
+
+
+def test_settings_are_read_as_json_or_text(root):
+    arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "2", "--phase", "motion"]
+    command_line(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
+    config = load_checkpoint(phase_folder(root, "default", 1, "motion")).provenance.config
+    assert (config.network.motion_dropout, config.decay, config.network.units) == (0.25, "steps", (2, 2, 3, 2))
+
+
+class Payload:
+    """Makes a folder when it is unpickled as Python objects are."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("plain_pickle", [False, True])
+@pytest.mark.parametrize("part", ["network", "environment"])
+@pytest.mark.parametrize("way_in", ["resume", "evaluate --checkpoint", "--weights"])
+def test_a_poisoned_file_runs_nothing_and_is_refused_in_one_clear_line_by_every_command_that_takes_it(
+    undisturbed, root, capsys, way_in, part, plain_pickle
+):
+    from flowkit.cli.main import main
+
+    stored = torch.load(phase_folder(undisturbed[0], "default", 1, "appearance") / "checkpoint.pt", weights_only=True)
+    values = {**stored, part: {**stored[part], "more": Payload(root / "trap")}}
+    folder = phase_folder(root, "default", 1, "appearance")
+    path = root / "evil.pt" if way_in == "--weights" else folder / "checkpoint.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if plain_pickle:
+        path.write_bytes(pickle.dumps(values))
+    else:
+        torch.save(values, path)
+    arguments = {
+        "resume": [*COMMAND[3:], "--data", root],
+        "evaluate --checkpoint": ["evaluate", "--data", root, "--checkpoint", path],
+        "--weights": [*COMMAND[3:], "--data", root, "--weights", path],
+    }[way_in]
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Recipe small")]
+    assert ended.value.code == 1
+    assert len(said) == 1
+    assert said[0].startswith(f"flowkit: error: {path}: ")
+    assert not (root / "trap").exists()
+    if not plain_pickle:
+        assert "refused" in said[0]

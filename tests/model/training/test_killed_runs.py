@@ -1,0 +1,92 @@
+"""Kill -9 at any moment, run the same line again: the weights and metrics of the run that was never disturbed, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_runs import TINY, metrics, same, share_root, weights
+
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.settings.recipes import PHASES
+from flowkit.model.training.phases import phase_folder
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
+
+NUM_KILLS = 20
+# Kills in the middle of what replaces a file: the part file is there, the last whole file too.
+INTERRUPTED_WRITES = {
+    "half of a checkpoint is written": {"kind": "half a checkpoint", "write": 3},
+    "a checkpoint is not yet on the disk": {"kind": "before", "call": "fsync", "write": 7},
+    "a checkpoint has not yet its name": {"kind": "before", "call": "replace", "write": 5},
+    "the final weights have not yet their name": {"kind": "before", "call": "replace", "write": 7},
+}
+
+
+def command(root):
+    settings = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
+    return ["train", "--data", str(root), *settings, "--checkpoint-steps", "1", "--workers", "0", "--device", "cpu"]
+
+
+def answer(folder, plan):
+    path = folder / "plan.json"
+    path.write_text(json.dumps(plan))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
+    program = [sys.executable, str(Path(__file__).parents[2] / "support" / "forked_commands.py"), str(path)]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def root(packed_root, tmp_path_factory):
+    return share_root(packed_root, tmp_path_factory.mktemp("killed"))
+
+
+@pytest.fixture(scope="module")
+def killed(root, tmp_path_factory):
+    plan = {"do": "kills", "arguments": command(root), "num_kills": NUM_KILLS, "seed": 5}
+    return answer(tmp_path_factory.mktemp("kills"), plan)
+
+
+def assert_as_undisturbed(root, name, phases=PHASES):
+    for phase in phases:
+        assert same(weights(root, phase, name), weights(root, phase, "undisturbed")), (name, phase)
+        assert metrics(root, phase, name) == metrics(root, phase, "undisturbed"), (name, phase)
+        momentum, expected = (
+            load_checkpoint(phase_folder(root, run, 1, phase) / "checkpoint.pt").momentum for run in (name, "undisturbed")
+        )
+        assert same(momentum, expected), (name, phase)
+        assert not list(phase_folder(root, name, 1, phase).glob("*.part"))
+
+
+def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(root, killed):
+    assert len(killed["kills"]) == NUM_KILLS
+    moments = [moment for moment, _ in killed["kills"]]
+    assert max(moments) > 5 * min(moments)
+    assert len(killed["runs"]) < NUM_KILLS  # a run was killed more than once
+    for name in killed["runs"]:
+        assert_as_undisturbed(root, name)
+
+
+@pytest.fixture(scope="module")
+def interrupted(root, killed, tmp_path_factory):
+    """Each interrupted write of the first phase, and then the same line again."""
+    jobs = []
+    for number, fault in enumerate(INTERRUPTED_WRITES.values()):
+        line = [*command(root), "--phase", PHASES[0], "--run", f"write{number}"]
+        jobs += [{"arguments": line, "faults": [fault]}, {"arguments": line}]
+    results = answer(tmp_path_factory.mktemp("interrupted"), {"do": "jobs", "jobs": jobs})
+    return dict(zip(INTERRUPTED_WRITES, zip(results[::2], results[1::2], strict=True), strict=True))
+
+
+@pytest.mark.parametrize("moment", INTERRUPTED_WRITES)
+def test_killed_when_a_write_is_not_done_nothing_is_lost(root, interrupted, moment):
+    first, again = interrupted[moment]
+    assert first["codes"] == [-signal.SIGKILL]
+    assert first["parts"] == ["weights.safetensors.part" if "weights" in moment else "checkpoint.pt.part"]
+    assert again["codes"] == [0], again["said"]
+    assert_as_undisturbed(root, f"write{list(INTERRUPTED_WRITES).index(moment)}", PHASES[:1])

@@ -1,0 +1,184 @@
+"""Loss, parameter groups and running moments: the official code's rules (invariants L1, L2, L3, L5)."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.recipes import PHASES, make_configs
+from flowkit.model.training.optimiser import (
+    make_optimiser,
+    parameter_groups,
+    running_moment_share,
+    set_learning_rate,
+    set_running_moment_share,
+    stream_losses,
+)
+from flowkit.model.training.phases import build_network, start_network, stream_logits
+
+
+def config_of(phase, **overrides):
+    settings = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, **overrides}
+    return make_configs("small", num_classes=3, num_videos=12, short_side=40, overrides=settings)[phase]
+
+
+def network_of(config):
+    torch.manual_seed(0)
+    network = build_network(config)
+    if config.phase in ("appearance", "motion"):
+        start_network(network, config, None, {})
+    return network
+
+
+def clips(num_videos, num_samples, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    rgb = torch.randn(num_videos, num_samples, 3, 32, 32, generator=generator, dtype=dtype)
+    flow = torch.randn(num_videos, num_samples, 20, 32, 32, generator=generator, dtype=dtype)
+    return rgb, flow, torch.arange(num_videos) % 3
+
+
+def test_the_loss_is_the_sum_over_streams_and_times_divided_by_videos():
+    generator = torch.Generator().manual_seed(0)
+    logits = {stream: torch.randn(4, 5, 3, generator=generator) for stream in ("appearance", "motion")}
+    labels = torch.tensor([0, 2, 1, 1])
+    naive = sum(
+        functional.cross_entropy(values[b, t][None], labels[b, None]) / 4 for values in logits.values() for b in range(4) for t in range(5)
+    )
+    losses = stream_losses(logits, labels, num_videos=4)
+    assert losses.keys() == logits.keys()
+    assert sum(losses.values()).item() == pytest.approx(naive.item(), rel=1e-6)
+
+
+def test_equal_outputs_at_all_times_count_each_time():
+    one = torch.randn(4, 1, 3)
+    labels = torch.tensor([0, 2, 1, 1])
+    single = stream_losses({"motion": one}, labels, num_videos=4)["motion"]
+    five = stream_losses({"motion": one.expand(4, 5, 3)}, labels, num_videos=4)["motion"]
+    assert five.item() == pytest.approx(5 * single.item(), rel=1e-6)
+
+
+def test_duplicating_the_batch_leaves_the_loss_unchanged():
+    logits, labels = torch.randn(4, 5, 3), torch.tensor([0, 2, 1, 1])
+    once = stream_losses({"motion": logits}, labels, num_videos=4)["motion"]
+    twice = stream_losses({"motion": logits.repeat(2, 1, 1)}, labels.repeat(2), num_videos=8)["motion"]
+    assert twice.item() == pytest.approx(once.item(), rel=1e-6)
+
+
+def gradients(network, batch, groups):
+    rgb, flow, labels = batch
+    network.zero_grad()
+    for part in groups:
+        losses = stream_losses(stream_logits(network, rgb[part], flow[part]), labels[part], num_videos=len(labels))
+        sum(losses.values()).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_sub_batches_add_up_to_the_batch_where_batch_norm_is_fixed_and_not_where_it_is_not(training):
+    network = network_of(config_of("st-resnet")).double().train(training)
+    generator = torch.Generator().manual_seed(2)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    batch = clips(4, 2, torch.float64)
+    whole = gradients(network, batch, [slice(0, 4)])
+    parts = gradients(network, batch, [slice(0, 2), slice(2, 4)])
+    difference = (whole - parts).norm() / whole.norm()
+    assert difference > 1e-2 if training else difference < 1e-10
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_parameter_is_in_the_group_of_its_kind_once(phase):
+    network, config = network_of(config_of(phase)), config_of(phase)
+    kinds = {}
+    for name, parameter in network.named_parameters():
+        norm = ".bn" in name or "downsample.1" in name
+        leaf = name.rpartition(".")[2]
+        kinds[parameter] = {(False, "weight"): (1, 5e-4), (False, "bias"): (2, 0), (True, "weight"): (2, 0), (True, "bias"): (1, 0)}[
+            norm, leaf
+        ]
+    seen = []
+    for group in parameter_groups(network, config):
+        for parameter in group["params"]:
+            assert (group["lr_multiplier"], group["weight_decay"]) == kinds[parameter]
+            seen.append(parameter)
+    assert len(seen) == len(set(seen)) == len(kinds)
+    assert sum(p.numel() for p in seen) == sum(p.numel() for p in network.parameters())
+
+
+def test_one_update_is_the_rule_written_out():
+    config = config_of("appearance")
+    network = network_of(config)
+    optimiser = make_optimiser(network, config)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for _ in range(2):
+        set_learning_rate(optimiser, 0.1)
+        optimiser.step()
+
+    def expected(value, multiplier, decay):
+        velocity = torch.zeros_like(value)
+        for _ in range(2):
+            velocity = 0.9 * velocity + 1 + decay * value
+            value = value - 0.1 * multiplier * velocity
+        return value
+
+    rules = {"conv1.weight": (1, 5e-4), "fc.weight": (1, 5e-4), "fc.bias": (2, 0), "bn1.weight": (2, 0), "bn1.bias": (1, 0)}
+    for name, rule in rules.items():
+        key = f"appearance.{name}"
+        assert torch.allclose(network.get_parameter(key), expected(before[key], *rule), atol=1e-6)
+
+
+@pytest.mark.parametrize("num_forwards", [1, 4, 32])
+def test_running_moments_fade_as_fast_however_many_sub_batches_a_step_has(num_forwards):
+    share = running_moment_share(config_of("motion", bn_momentum=0.05, bn_average_first=False), 7, num_forwards)
+    assert (1 - share) ** num_forwards == pytest.approx(0.95)
+    norm = nn.BatchNorm2d(1)
+    set_running_moment_share(nn.Sequential(norm), share)
+    norm.running_mean.fill_(1)
+    for _ in range(num_forwards):
+        norm(torch.zeros(2, 1, 2, 2))
+    assert norm.running_mean.item() == pytest.approx(0.95)
+
+
+def test_averaging_first_makes_the_running_moments_a_plain_mean():
+    config = config_of("motion", bn_momentum=0.1, bn_average_first=True)
+    norm = nn.BatchNorm2d(1)
+    norm.running_mean.fill_(100)
+    for step in range(6):
+        set_running_moment_share(norm, running_moment_share(config, step, 1))
+        norm(torch.full((2, 1, 2, 2), float(step)))
+    assert norm.running_mean.item() == pytest.approx(2.5)
+    assert running_moment_share(config, 50, 1) == pytest.approx(0.1)
+
+
+def test_taps_are_equal_at_first_and_differ_after_one_step_on_a_moving_clip():
+    config = config_of("st-resnet", base_width=4)
+    states = {}
+    for phase in ("appearance", "motion"):
+        states[phase] = network_of(config_of(phase)).state_dict()
+    network = build_network(config)
+    start_network(network, config, None, states)
+    weights = [p for name, p in network.named_parameters() if p.ndim == 5]
+    assert len(weights) == 16
+    assert all(torch.equal(w[:, :, 0], w[:, :, k]) for w in weights for k in (1, 2))
+    optimiser = make_optimiser(network, config)
+    set_learning_rate(optimiser, 0.01)
+    gradients(network.train(), clips(2, 5), [slice(0, 2)])
+    optimiser.step()
+    assert all(not torch.equal(w[:, :, 0], w[:, :, 1]) for w in weights)
+
+
+def test_st_resnet_star_starts_from_st_resnet_bit_for_bit():
+    torch.manual_seed(3)
+    earlier = build_network(config_of("st-resnet"))
+    star = build_network(config_of("st-resnet-star"))
+    for tensor in (*earlier.parameters(), *earlier.buffers()):  # both were drawn alike: a new network is a function of torch's seed
+        torch.nn.init.normal_(tensor) if tensor.is_floating_point() else tensor.fill_(7)
+    start_network(star, config_of("st-resnet-star"), None, {"st-resnet": earlier.state_dict()})
+    assert star.config == STResNetConfig(**{**earlier.config.__dict__, "temporal_pool": True})
+    for name, tensor in earlier.state_dict().items():
+        assert torch.equal(star.state_dict()[name], tensor)

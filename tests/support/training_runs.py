@@ -1,0 +1,55 @@
+"""Tiny training runs, for the test files that make some."""
+
+import json
+import os
+import shutil
+
+import torch
+
+from flowkit.model.compute.execution import Execution
+from flowkit.model.runs import events
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.training.chain import train
+from flowkit.model.training.phases import phase_folder
+
+TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4, "warmup_steps": 0, "motion.motion_dropout": 0.5}
+
+
+def share_root(packed_root, path):
+    """Make a data root of one's own there, with the shards shared."""
+    for name in ("shards", "splits"):
+        shutil.copytree(packed_root / name, path / name, copy_function=os.link)
+    shutil.copy(packed_root / "dataset.json", path)
+    return path
+
+
+def run(root, **settings):
+    """Train; return the report and all events. `stop_after` asks for a stop after so many steps."""
+    told = []
+    overrides = {**TINY, **settings.pop("overrides", {})}
+    execution = settings.pop("execution", Execution(device="cpu", checkpoint_steps=2))
+    stop_after = settings.pop("stop_after", None)
+    report = train(
+        root,
+        overrides=overrides,
+        execution=execution,
+        on_event=told.append,
+        should_stop=lambda: stop_after is not None and sum(isinstance(event, events.StepDone) for event in told) >= stop_after,
+        **settings,
+    )
+    return report, told
+
+
+def weights(root, phase, name="default"):
+    return load_checkpoint(phase_folder(root, name, 1, phase) / "weights.safetensors").network
+
+
+def metrics(root, phase, name="default"):
+    """Lines of metrics.jsonl, less what the clock says."""
+    lines = [json.loads(line) for line in (phase_folder(root, name, 1, phase) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
+
+
+def same(one, other):
+    """Whether two states are equal, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
