@@ -11,18 +11,12 @@ from pathlib import Path
 
 import click
 
-from flowkit import __version__
 from flowkit.cli.shared.console import show, warn
+from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.settings_file import read_settings_file, setting_name
 from flowkit.cli.shared.stopping import Terminated, tell_stopped
 from flowkit.errors import FlowkitError
-
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-EXIT_SOME_FAILED = 3
-EXIT_DAMAGED = 4
-EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
+from flowkit.versions import __version__
 
 # name -> its help line. The module is flowkit.cli.commands.<name with _> (import_ for a keyword), imported only when the command runs.
 COMMANDS = {

@@ -3,16 +3,18 @@
 Public names are imported lazily (PEP 562), so that ``import flowkit`` loads none of torch, click, cv2, h5py, av, numba.
 """
 
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it.
-_CHECKOUT = Path(__file__).resolve().parent.parent
-if (_CHECKOUT / "setup.py").is_file():
-    __path__.append(str(_CHECKOUT))
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from flowkit.dataset.manifest import ClipRecord, Dataset, Split
     from flowkit.dataset.verify import verify
     from flowkit.errors import (
@@ -31,7 +33,24 @@ if TYPE_CHECKING:
     from flowkit.shards.verify import Problem
     from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
 
-__version__ = "0.1.0"
+# setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it, and this finder says where.
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_BESIDE = {"flowkit.model": _CHECKOUT / "model", "flowkit.cli": _CHECKOUT / "cli"}
+
+
+class _CheckoutFinder(MetaPathFinder):
+    """Finds the two packages that lie beside this one."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        if fullname not in _BESIDE:
+            return None
+        folder = _BESIDE[fullname]
+        return spec_from_file_location(fullname, folder / "__init__.py", submodule_search_locations=[str(folder)])
+
+
+if (_CHECKOUT / "setup.py").is_file():
+    sys.meta_path.append(_CheckoutFinder)
 
 _HOME_OF = {
     "CheckpointError": "flowkit.errors",

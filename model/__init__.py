@@ -1,8 +1,6 @@
 """The bundled ST-ResNet: network, training, evaluation. Installs as ``flowkit.model``; exports lazily (PEP 562)."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,17 +24,6 @@ _HOME_OF = {
 }
 
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605
-
-
-class _Package(ModuleType):
-    """Keeps `train` and `evaluate` functions: importing the submodule of that name would otherwise replace them."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

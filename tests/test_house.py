@@ -14,73 +14,118 @@ from click.testing import CliRunner
 from flowkit.cli.main import COMMANDS, flowkit
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = {"flow", "quantise", "shards"}
+
+# Each entry, file or folder, imports only entries before it; flowkit/ comes before model/, model/ before cli/.
+LAYERS = {
+    "flowkit": (
+        *("errors", "files", "records", "versions", "quantise", "video", "flow", "trajectories", "shards"),
+        *("dataset", "workers", "extraction", "describe", "exchange", "demo_videos"),
+    ),
+    "flowkit.model": (
+        *("settings", "compute", "foreign", "networks", "data", "runs", "scoring", "encoding", "systems"),
+        *("training", "evaluation", "convert", "fusion", "ablation", "report"),
+    ),
+    "flowkit.cli": ("shared", "commands", "main", "__main__"),
+    "flowkit.flow": ("params", "reference", "cpu", "cuda", "other", "__init__"),
+}
+TOPS = ("flowkit", "flowkit.model", "flowkit.cli")
+PACKAGES = {f"{top}.__init__" for top in TOPS}  # they name what is public, wherever it lies
+MOST_MODULES = 16  # in a folder, commands aside
+HEAVY = {"flowkit": {"torch", "torchvision", "click", "rich"}, "flowkit.model": {"click", "rich"}, "flowkit.cli": set()}
 
 
 def modules() -> list[Path]:
     return [path for top in ("flowkit", "model", "cli") for path in sorted((ROOT / top).rglob("*.py"))]
 
 
-def imports_of(path: Path) -> set[str]:
-    """Every module a file imports anywhere, except for type checkers only."""
+def name_of(path: Path) -> str:
+    """Return the dotted name a file of the checkout is imported by; a package keeps its ``__init__``."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "flowkit" else ("flowkit", *parts))
+
+
+def imports_of(source: str) -> set[str]:
+    """Return every module that a source imports anywhere, for type checkers too."""
     found: set[str] = set()
-
-    class Visitor(ast.NodeVisitor):
-        def visit_If(self, node: ast.If) -> None:
-            if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-                self.generic_visit(node)
-
-        def visit_Import(self, node: ast.Import) -> None:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-            assert node.level == 0, f"{path}: imports are absolute"
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
             assert node.module is not None
-            found.add(node.module)
-            if node.module in ("flowkit", "flowkit.model", "flowkit.cli", "flowkit.flow", "flowkit.shards"):
-                found.update(f"{node.module}.{alias.name}" for alias in node.names)
-
-    Visitor().visit(ast.parse(path.read_text(encoding="utf-8")))
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {name for name in names if (ROOT / _path_of(name)).exists()}
+            found.update(known or {node.module})
     return found
 
 
-def layer_of(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0]
+def _path_of(name: str) -> Path:
+    """Return where the module or folder of this name lies, from the root."""
+    parts = name.split(".")
+    beside = len(parts) > 1 and parts[1] in ("model", "cli")
+    folder = Path(*(parts[1:] if beside else parts))
+    return folder if (ROOT / folder).is_dir() else folder.with_suffix(".py")
 
 
-def stage_of(module: str) -> str | None:
-    parts = module.split(".")
-    return parts[1] if parts[0] == "flowkit" and len(parts) > 1 and parts[1] in STAGES else None
+def top_of(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[1:2] in (["model"], ["cli"]) else parts[0]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def place(name: str) -> tuple[int, ...]:
+    """Return where a module stands: the number of its top folder, of its entry there and, inside ``flow/``, of its entry there."""
+    top = top_of(name)
+    numbers = [TOPS.index(top)]
+    for package in (top, "flowkit.flow"):
+        if name.startswith(package + "."):
+            entry = name.removeprefix(package + ".").split(".")[0]
+            assert entry in LAYERS[package], f"{name}: {entry} has no place among the layers of {package}"
+            numbers.append(LAYERS[package].index(entry))
+    return tuple(numbers)
+
+
+def wrong_imports(name: str, source: str) -> list[str]:
+    """Return what a module imports against the order of the layers."""
+    wrong = []
+    for imported in sorted(imported for imported in imports_of(source) if imported.split(".")[0] == "flowkit"):
+        if name.startswith(imported + "."):
+            wrong.append(f"{name} imports the package it is part of, {imported}; import from the module that has it")
+        elif place(imported) > place(name):
+            wrong.append(f"{name} imports {imported}, which comes after it")
+    return wrong
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if name_of(path) not in PACKAGES], ids=name_of)
 def test_imports_go_one_way(path: Path) -> None:
-    imported = imports_of(path)
-    tops = {name.split(".")[0] for name in imported}
-    layer = layer_of(path)
-    if layer == "flowkit":
-        assert not tops & {"torch", "torchvision", "click", "rich"}, "flowkit imports neither torch nor click"
-        assert not [name for name in imported if name.startswith(("flowkit.model", "flowkit.cli"))]
-    if layer == "model":
-        assert not tops & {"click", "rich"}
-        assert not [name for name in imported if name.startswith("flowkit.cli")]
-    assert not tops & {"model", "cli"}, "their names are flowkit.model and flowkit.cli"
+    source, name = path.read_text(encoding="utf-8"), name_of(path)
+    assert not wrong_imports(name, source)
+    libraries = {imported.split(".")[0] for imported in imports_of(source)}
+    assert not libraries & HEAVY[top_of(name)]
+    assert not libraries & {"model", "cli"}, "their names are flowkit.model and flowkit.cli"
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if layer_of(p) == "flowkit"], ids=lambda path: str(path.relative_to(ROOT)))
-def test_stages_do_not_import_each_other(path: Path) -> None:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    own = parts[1] if len(parts) > 1 and parts[1] in STAGES else None
-    if own is None:
-        pytest.skip("not a stage")
-    others = {stage for name in imports_of(path) if (stage := stage_of(name))} - {own}
-    assert not others
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("flowkit.video.decode", "from flowkit.flow import compute_flow"),
+        ("flowkit.shards.writer", "def f():\n    import flowkit.dataset.packing"),
+        ("flowkit.flow.cpu.solver", "from flowkit.flow.cuda import solver"),
+        ("flowkit.flow.params", "from flowkit.flow import reference"),
+        ("flowkit.dataset.root", "from flowkit import __version__"),
+        ("flowkit.extraction.run", "from flowkit.model.training.chain import train"),
+        ("flowkit.model.networks.resnet", "if TYPE_CHECKING:\n    from flowkit.model.data.sampling import stacks"),
+        ("flowkit.model.training.loop", "from flowkit.cli.shared.console import say"),
+        ("flowkit.cli.commands.demo", "from flowkit.cli.main import flowkit"),
+    ],
+)
+def test_an_import_against_the_layers_is_seen(name: str, line: str) -> None:
+    assert wrong_imports(name, line)
+    assert not wrong_imports("flowkit.cli.main", "from flowkit.cli.commands import demo\nfrom flowkit.flow import compute_flow")
 
 
-def test_the_layering_test_sees_imports_inside_functions(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.py"
-    bad.write_text("def f():\n    import torch\n    from flowkit.model import train\n")
-    assert {"torch", "flowkit.model", "flowkit.model.train"} <= imports_of(bad)
+def test_no_folder_holds_too_many_modules() -> None:
+    folders = {path.parent for path in modules()} - {ROOT / "cli" / "commands"}
+    assert {str(folder): num for folder in folders if (num := len(list(folder.glob("*.py")))) > MOST_MODULES + 1} == {}  # and __init__
 
 
 def test_importing_flowkit_loads_no_heavy_library() -> None:
@@ -107,12 +152,16 @@ def test_every_public_name_resolves() -> None:
     assert callable(model.evaluate)
 
 
-def test_train_and_evaluate_stay_functions_after_their_modules_are_imported() -> None:
+def test_a_checkout_holds_one_package_and_only_what_belongs_to_it() -> None:
     code = (
-        "import flowkit.model.training.chain, flowkit.model.evaluation.protocol, flowkit.model as m\n"
-        "assert callable(m.train) and callable(m.evaluate)"
+        "import pkgutil, flowkit, flowkit.model.training.chain, flowkit.model as m\n"
+        "assert callable(m.train) and callable(m.evaluate)\n"
+        "print(sorted(module.name for module in pkgutil.iter_modules(flowkit.__path__)))\n"
+        "try:\n    import flowkit.flowkit\nexcept ModuleNotFoundError:\n    print('one')"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    listed, one = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    assert set(ast.literal_eval(listed)) <= set(LAYERS["flowkit"])
+    assert one == "one"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

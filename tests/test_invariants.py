@@ -23,11 +23,13 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.data.sampling import stack_fields
 from flowkit.model.data.training_clips import WholeClipDataset, stacks
 from flowkit.model.data.transforms import Crop, crop_flow, mirror_flow, normalise_flow
+from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
 from flowkit.model.settings.recipes import PHASES
 from flowkit.model.training.chain import train
-from flowkit.model.training.phases import build_network, phase_folder, start_network
+from flowkit.model.training.phases import start_network
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.writer import ClipWriter

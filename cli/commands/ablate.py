@@ -20,9 +20,9 @@ from flowkit.cli.commands.train import (
     recipe_options,
     weights_source,
 )
-from flowkit.cli.main import EXIT_SOME_FAILED
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import say, show_name, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
 from flowkit.cli.shared.stopping import resume_command, stop_signals
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit import __version__
 from flowkit.cli.shared.console import Progress, duration, say, show_name, table, warn
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,11 +131,9 @@ def _all_within(*folders: Path) -> Iterator[Path]:
 
 def run_command(name: str, *options: str) -> int:
     """Run ``flowkit NAME OPTIONS`` as if it had been typed, after showing the line; return its exit code."""
-    from flowkit.cli.main import flowkit
-
     say(f"\n$ {shlex.join(['flowkit', name, *options])}")
     with _arguments([name, *options]):
-        code = flowkit.main(args=[name, *options], prog_name="flowkit", standalone_mode=False)
+        code = click.get_current_context().find_root().command.main(args=[name, *options], prog_name="flowkit", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 

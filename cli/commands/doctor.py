@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from flowkit import __version__
 from flowkit.cli.shared.console import say, show
 from flowkit.cli.shared.options import json_option
-from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, installed_version, opencv_problem, package_problem
+from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, opencv_problem, package_problem
+from flowkit.versions import __version__, installed_version
 
 
 @click.command()

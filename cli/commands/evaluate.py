@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.main import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.compute_options import device_option, precision_option
 from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class _Folders:
         self._data, self._run, self._output, self._several = data, run, output, several
 
     def of(self, split: int) -> Path:
-        from flowkit.model.training.phases import report_folder
+        from flowkit.model.runs.run_folder import report_folder
 
         if self._output is None:
             return report_folder(self._data, self._run, split)

@@ -131,8 +131,9 @@ def _export_images(data: Path, output: Path, layout: str, flow: str, mapping: st
 
 def _export_model(data: Path, output: Path, model: str, run: str, split: int, phase: Phase | None, checkpoint: Path | None) -> int:
     from flowkit.errors import CheckpointError
-    from flowkit.model.convert.network_files import export_onnx, export_safetensors, find_weights
+    from flowkit.model.convert.network_files import export_onnx, export_safetensors
     from flowkit.model.runs.checkpoint import load_checkpoint
+    from flowkit.model.runs.run_folder import find_weights
 
     if output.suffix != f".{model}":
         raise click.UsageError(f"--output must end in .{model} for --model {model}, got {show_name(output)}")

@@ -115,8 +115,7 @@ def _fuse_split(
     from flowkit.errors import ScoresError
     from flowkit.model.evaluation.scores import read_own_scores, read_scores
     from flowkit.model.fusion.late_fusion import System, fuse_systems, published_with_idt
-    from flowkit.model.training.chain import check_run_name
-    from flowkit.model.training.phases import report_folder
+    from flowkit.model.runs.run_folder import check_run_name, report_folder
 
     check_run_name(run)
     own_path = report_folder(data, run, split) / "scores.h5"
@@ -150,7 +149,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write a split's results and return them as they are printed with --json."""
     from flowkit.model.fusion.late_fusion import fusion_dict, write_fusion
-    from flowkit.model.training.phases import report_folder
+    from flowkit.model.runs.run_folder import report_folder
 
     folder = output / f"split{split}" if output and several else output or report_folder(data, run, split)
     values = fusion_dict(result, sources=sources, published=published)
@@ -205,7 +204,7 @@ def _weights(text: str) -> tuple[float, ...]:
 
 def _evaluated(data: Path, run: str) -> list[int]:
     """Return the splits for which a run has scores."""
-    from flowkit.model.training.phases import report_folder
+    from flowkit.model.runs.run_folder import report_folder
 
     found = [path.parent.name.removeprefix("split") for path in report_folder(data, run, 0).parent.glob("split*/scores.h5")]
     return sorted(int(number) for number in found if number.isdecimal())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.main import EXIT_SOME_FAILED
 from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_DAMAGED
 from flowkit.cli.shared.options import data_option, json_option
 
 if TYPE_CHECKING:
     from flowkit.shards.verify import Problem
-
-EXIT_DAMAGED = 4
 
 
 @click.command()

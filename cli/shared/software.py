@@ -6,11 +6,11 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flowkit.cli.shared.console import show, warn
 from flowkit.errors import FlowkitError
+from flowkit.versions import installed_version
 
 PIP = f"{Path(sys.executable).name} -m pip"
 
@@ -93,8 +93,8 @@ def opencv_problem() -> str:
         return f"OpenCV cannot be imported ({error}): {mend}"
     if not hasattr(cv2, "optflow"):
         return f"this OpenCV lacks the contrib modules (cv2.optflow), or is there in part only: {mend}"
-    if installed and _numbers(version(installed[0])) < _numbers(PACKAGES[OPENCV].oldest):
-        return f"{installed[0]} {version(installed[0])} is too old: {mend}"
+    if installed and _numbers(found := installed_version(installed[0]) or "") < _numbers(PACKAGES[OPENCV].oldest):
+        return f"{installed[0]} {found} is too old: {mend}"
     return ""
 
 
@@ -112,14 +112,6 @@ def package_problem(name: str) -> str:
         pair = "torch torchvision, or the CPU builds of both" if name in ("torch", "torchvision") else f"'{name}>={package.oldest}'"
         return f"{name} cannot be imported ({type(error).__name__}: {error}): {PIP} install --force-reinstall {pair}"
     return ""
-
-
-def installed_version(name: str) -> str | None:
-    """Return a distribution's version, or None."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +24,7 @@ from flowkit.dataset.shard_update import (
 from flowkit.dataset.split_choice import ChosenLists, choose_lists
 from flowkit.dataset.split_lists import Matched, match_lists, read_lists
 from flowkit.errors import ManifestError, ShardFormatError
-from flowkit.files import alone
+from flowkit.files import alone, file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -266,15 +265,7 @@ def _digests(root: Path, names: Sequence[str], unsettled: Sequence[str]) -> dict
             known |= data_set.split(number).shards
         except ManifestError:
             continue
-    return {name: known[name] if name in known and name not in unsettled else _file_sha256(root / "shards" / name) for name in names}
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return {name: known[name] if name in known and name not in unsettled else file_sha256(root / "shards" / name) for name in names}
 
 
 @dataclass(frozen=True)

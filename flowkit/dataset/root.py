@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import flowkit
 from flowkit.dataset.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION, MAX_TABLE_BYTES
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import read_file, write_atomically
+from flowkit.versions import software_versions
 from flowkit.video.ids import folded
 
 if TYPE_CHECKING:
@@ -24,17 +22,6 @@ if TYPE_CHECKING:
 def clip_path(root: Path, video_id: str) -> Path:
     """Return where the clip of a video lies in a data root."""
     return root / "clips" / (video_id + ".h5")
-
-
-def software_versions() -> dict[str, str]:
-    """Return the versions of what shapes the data: flowkit, Python and the libraries that decode, solve and pack."""
-    versions = {"flowkit": flowkit.__version__, "python": platform.python_version()}
-    for name in ("av", "h5py", "hdf5plugin", "numba", "numpy", "opencv-contrib-python-headless", "opencv-contrib-python"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bool = True) -> None:

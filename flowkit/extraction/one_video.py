@@ -6,7 +6,6 @@ Frames stream through in small batches, so memory does not grow with a video's l
 from __future__ import annotations
 
 import errno
-import hashlib
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from flowkit.errors import DeviceError, VideoDecodeError
 from flowkit.extraction.pieces import Segment, SegmentReader, SegmentWriter, find_segments, missing_ranges, segment_folder
 from flowkit.extraction.results import WRITTEN, VideoResult, with_status
+from flowkit.files import file_sha256
 from flowkit.flow.cuda.service import FlowClient, ServiceAddress
 
 if TYPE_CHECKING:
@@ -283,12 +283,3 @@ def sample_video(job: VideoJob, num_frames: int) -> Sample | None:
         except (VideoDecodeError, StopIteration):
             return None
     return Sample(len(q), num_bytes, seconds)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from flowkit.dataset.root import check_apart, clip_path, open_root
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, VideoDecodeError
-from flowkit.extraction.one_video import SegmentJob, VideoJob, extract_task, file_sha256
+from flowkit.extraction.one_video import SegmentJob, VideoJob, extract_task
 from flowkit.extraction.pieces import find_segments, missing_ranges, remove_segments
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index, with_status
-from flowkit.files import alone, write_atomically
+from flowkit.files import alone, file_sha256, write_atomically
 from flowkit.flow.cuda.service import FlowService
 from flowkit.workers.cluster import Cluster
 from flowkit.workers.processes import GRACE_SECONDS, Outcome, StopRequest, num_cores, run_tasks

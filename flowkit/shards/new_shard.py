@@ -66,7 +66,7 @@ class NewShard:
         import h5py
         from h5py import h5g
 
-        from flowkit import __version__
+        from flowkit.versions import __version__
 
         self._bytes = _PartFile(path)
         self._file = h5py.File(self._bytes, "w", libver=("v110", "v110"), rdcc_nbytes=0)

@@ -14,8 +14,8 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowkit.dataset.root import software_versions
 from flowkit.errors import DeviceError, FlowkitError
+from flowkit.versions import software_versions
 from flowkit.workers.processes import GRACE_SECONDS, Outcome, StopRequest
 
 if TYPE_CHECKING:

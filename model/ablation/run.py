@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowkit.dataset.manifest import Dataset
 from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
+from flowkit.files import file_sha256
 from flowkit.model.ablation.table import Outcome, is_tested, num_failed_videos, read_score, write_ablation, write_tested
 from flowkit.model.ablation.variants import REFERENCE, ST_PHASES, Variant
 from flowkit.model.compute.execution import Execution
@@ -15,10 +16,9 @@ from flowkit.model.compute.ranks import gathered, wait
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import VariantFailed, VariantStarted, VariantTested
-from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder
 from flowkit.model.settings.recipes import BASE_PHASES, PHASES, TWO_STREAM_KEYS, make_configs
-from flowkit.model.training.chain import check_run_name, recipe_for, train
-from flowkit.model.training.phases import file_digest, phase_folder, report_folder
+from flowkit.model.training.chain import recipe_for, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -273,7 +273,7 @@ def _tested(
         if done:
             paths = {phase: phase_folder(root, plan.run, split, phase) / WEIGHTS_NAME for phase in PHASES}
             what = {
-                "weights": {phase: file_digest(path) for phase, path in paths.items() if path.is_file()},
+                "weights": {phase: file_sha256(path) for phase, path in paths.items() if path.is_file()},
                 "data": Dataset.open(root).split(split).digest,
                 "amp": execution.amp,
             }

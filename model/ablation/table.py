@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowkit import __version__
 from flowkit.files import write_atomically
 from flowkit.model.ablation.variants import ST_PHASES
 from flowkit.model.evaluation.results import results_table, write_results
 from flowkit.model.networks.resnet import pooled_length
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.scoring.metrics import ranks_of_labels, wilson_interval
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

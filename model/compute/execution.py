@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from flowkit import __version__
 from flowkit.errors import DeviceError, ParameterError
+from flowkit.versions import __version__
 from flowkit.workers.processes import num_cores
 
 if TYPE_CHECKING:

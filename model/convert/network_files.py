@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flowkit import __version__
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.model.data.transforms import input_normalisation
+from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.networks.stresnet import NUM_CHANNELS
-from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint, save_weights
-from flowkit.model.runs.run_folder import PhaseFolder
-from flowkit.model.settings.recipes import PHASES
-from flowkit.model.training.chain import check_run_name
-from flowkit.model.training.phases import phase_folder, stream_logits, trained_network
+from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
+from flowkit.model.runs.trained_network import trained_network
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from flowkit.model.networks.stresnet import SingleStream, STResNet
     from flowkit.model.runs.checkpoint import Checkpoint
-    from flowkit.model.settings.recipes import Phase
 
 ONNX_TOLERANCE = 1e-4  # of the largest logit, where that is above 1; what differs by rounding is about 1e-6 of it
 _VERIFIED_SIDES = ((0, 0), (13, 40))  # px that the compared frames are higher and wider than the network's input
@@ -49,32 +46,6 @@ class OnnxCheck:
     max_difference: float
     largest_logit: float
     shapes: tuple[tuple[int, int, int, int], ...]
-
-
-def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:
-    """Return the final weights of a run's phase.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    run : str
-    split : int
-    phase : str, optional
-        Default: the last that is trained.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not trained; names the phases that are.
-    """
-    check_run_name(run)
-    done = [name for name in PHASES if PhaseFolder(phase_folder(root, run, split, name)).done]
-    if not done or (phase is not None and phase not in done):
-        there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
-        command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "")
-        raise CheckpointError(f"run {run!r} of {root} has no trained {phase or 'phase'} for split {split} ({there}); `{command}` trains it")
-    return phase_folder(root, run, split, phase or done[-1]) / WEIGHTS_NAME
 
 
 def load_network(path: Path) -> SingleStream | STResNet:

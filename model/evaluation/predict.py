@@ -13,17 +13,15 @@ from flowkit.dataset.settings import ExtractSettings, ForeignTool
 from flowkit.errors import CheckpointError, ManifestError, ParameterError, VideoDecodeError
 from flowkit.extraction.sample import count_frames, read_sample
 from flowkit.flow.params import PRESETS, TVL1Params
-from flowkit.model.convert.network_files import find_weights
 from flowkit.model.data.sampling import MIN_FRAMES, protocol_centres, stack_fields
 from flowkit.model.data.training_clips import WholeClip
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.runs.checkpoint import load_checkpoint
-from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
 from flowkit.model.scoring.metrics import fuse, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.recipes import PHASES
-from flowkit.model.training.phases import phase_folder
 from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:

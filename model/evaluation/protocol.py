@@ -15,13 +15,11 @@ from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.training_clips import Unreadable, WholeClipDataset, whole_clip_loader
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.events import SplitStarted, VideosScored
-from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels, wilson_interval
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.recipes import PHASES, STREAMS_OF
-from flowkit.model.training.chain import check_run_name
-from flowkit.model.training.phases import phase_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowkit import __version__
 from flowkit.files import replacing, write_atomically
 from flowkit.model.evaluation.protocol import ROWS
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

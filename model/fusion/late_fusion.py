@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from flowkit import __version__
 from flowkit.dataset.manifest import Dataset
 from flowkit.describe.statistics import group_of
 from flowkit.errors import ParameterError, ScoresError
@@ -23,6 +22,7 @@ from flowkit.model.evaluation.published import published_for
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import match_classes, match_videos, some
 from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ParameterError
 from flowkit.model.runs.events import PhaseStarted, StepDone
-from flowkit.model.training.phases import phase_folder
+from flowkit.model.runs.run_folder import phase_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

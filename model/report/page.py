@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowkit import __version__
 from flowkit.files import write_atomically
 from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import results_table
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
 from flowkit.model.report.settings import data_facts, network_settings, software_facts
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

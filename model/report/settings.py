@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from flowkit.errors import FlowkitError
 from flowkit.model.runs.checkpoint import flattened
 from flowkit.model.settings.recipes import BASE_PHASES
 from flowkit.shards.reader import ShardReader
+from flowkit.versions import installed_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,7 +71,7 @@ def software_facts(evaluation: Evaluation) -> dict[str, Any]:
     """Return what the test was computed with."""
     told = {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
     told |= {"python": platform.python_version()}
-    told |= {name: found for name in _SOFTWARE if (found := _version(name)) is not None}
+    told |= {name: found for name in _SOFTWARE if (found := installed_version(name)) is not None}
     return {"heading": "Software of the test", "rows": list(told.items())}
 
 
@@ -150,10 +150,3 @@ def _relative(source: str, root: Path) -> str:
 
 def _names(tables: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for values in tables for name in values))
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

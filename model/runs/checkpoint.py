@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowkit import __version__
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import replacing, write_atomically
 from flowkit.model.settings.recipes import TrainConfig
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from flowkit.dataset.manifest import Split
 
 CHECKPOINT_NAME = "checkpoint.pt"
 WEIGHTS_NAME = "weights.safetensors"
@@ -274,3 +276,19 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _brief(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def foreign_data(split: Split, checkpoint: Checkpoint) -> list[str]:
+    """Return in what the data of the training differ from this split's."""
+    theirs = checkpoint.provenance
+    different = []
+    if sorted(theirs.classes) != sorted(split.classes):
+        different.append(f"its {len(theirs.classes)} classes are not the {len(split.classes)} of this split")
+    for name, was, now in (
+        ("split", theirs.split, split.number),
+        ("quantiser", theirs.quantiser, dict(split.quantiser)),
+        ("digest", theirs.digest, split.digest),
+    ):
+        if was != now:
+            different.append(f"{name} was {was}, is {now}")
+    return different

@@ -6,19 +6,37 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from flowkit import __version__
-from flowkit.errors import CheckpointError
+from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import alone, write_atomically
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.settings.recipes import PHASES
+from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from flowkit.model.runs.checkpoint import Checkpoint, Provenance
+    from flowkit.model.settings.recipes import Phase
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
+
+
+def check_run_name(run: str) -> None:
+    """Raise `ParameterError` unless a run's name is a plain folder name."""
+    if not run or run in (".", "..") or any(not (c.isalnum() or c in "-_.+") for c in run):
+        raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
+
+
+def phase_folder(root: Path, run: str, split: int, phase: Phase) -> Path:
+    """Return where a phase of a run is kept in a data root."""
+    return root / "runs" / run / f"split{split}" / phase
+
+
+def report_folder(root: Path, run: str, split: int) -> Path:
+    """Return where the results of a run are kept in a data root."""
+    return root / "reports" / run / f"split{split}"
 
 
 class PhaseFolder:
@@ -103,3 +121,29 @@ class PhaseFolder:
         """Keep other processes from writing the phase while a block runs; `BusyError` if one does already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return alone(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
+
+
+def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:
+    """Return the final weights of a run's phase.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    run : str
+    split : int
+    phase : str, optional
+        Default: the last that is trained.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not trained; names the phases that are.
+    """
+    check_run_name(run)
+    done = [name for name in PHASES if PhaseFolder(phase_folder(root, run, split, name)).done]
+    if not done or (phase is not None and phase not in done):
+        there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
+        command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "")
+        raise CheckpointError(f"run {run!r} of {root} has no trained {phase or 'phase'} for split {split} ({there}); `{command}` trains it")
+    return phase_folder(root, run, split, phase or done[-1]) / WEIGHTS_NAME

@@ -10,7 +10,9 @@ import torch
 from flowkit.errors import CheckpointError, DeviceError
 from flowkit.model.compute.execution import memory_told
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
-from flowkit.model.training.phases import stream_logits, trained_network
+from flowkit.model.networks.phase_networks import stream_logits
+from flowkit.model.runs.checkpoint import foreign_data
+from flowkit.model.runs.trained_network import trained_network
 from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
@@ -132,19 +134,3 @@ def _columns(classes: Sequence[str], known: Sequence[str], source: str) -> list[
     if missing:
         raise CheckpointError(f"{source} does not know {len(missing)} classes of this split: {', '.join(missing[:5])}")
     return [place[name] for name in classes]
-
-
-def foreign_data(split: Split, checkpoint: Checkpoint) -> list[str]:
-    """Return in what the data of the training differ from this split's."""
-    theirs = checkpoint.provenance
-    different = []
-    if sorted(theirs.classes) != sorted(split.classes):
-        different.append(f"its {len(theirs.classes)} classes are not the {len(split.classes)} of this split")
-    for name, was, now in (
-        ("split", theirs.split, split.number),
-        ("quantiser", theirs.quantiser, dict(split.quantiser)),
-        ("digest", theirs.digest, split.digest),
-    ):
-        if was != now:
-            different.append(f"{name} was {was}, is {now}")
-    return different

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowkit.dataset.manifest import Dataset
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.networks.weights import pretrained_state
-from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Provenance, load_checkpoint
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Provenance, foreign_data, load_checkpoint
 from flowkit.model.runs.events import PhaseSkipped, RunStarted
-from flowkit.model.runs.run_folder import PhaseFolder
-from flowkit.model.scoring.tested_networks import foreign_data
+from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.settings.recipes import BASE_PHASES, PHASES, make_configs
 from flowkit.model.training.loop import PhaseRun
-from flowkit.model.training.phases import BEFORE, file_digest, phase_folder, start_network
+from flowkit.model.training.phases import BEFORE, start_network
 from flowkit.shards.reader import ShardReader
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class _Start:
     def _digest(source: Path) -> str:
         if not source.is_file():
             raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
-        return file_digest(source)
+        return file_sha256(source)
 
 
 def recipe_for(recipe: Literal["auto", "paper", "small"], device: torch.device) -> RecipeName:
@@ -243,12 +243,6 @@ def _check_made_of(split: Split, phase: Phase, name: Phase, path: Path) -> None:
         )
 
 
-def check_run_name(run: str) -> None:
-    """Raise `ParameterError` unless a run's name is a plain folder name."""
-    if not run or run in (".", "..") or any(not (c.isalnum() or c in "-_.+") for c in run):
-        raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
-
-
 def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any]) -> Provenance:
     return Provenance(
         config=config,
@@ -257,7 +251,7 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         protocol=split.protocol,
         digest=split.digest,
         quantiser=dict(split.quantiser),
-        started_from={name: file_digest(path) for name, path in earlier.items()},
+        started_from={name: file_sha256(path) for name, path in earlier.items()},
         extraction=extraction,
     )
 

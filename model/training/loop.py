@@ -17,6 +17,7 @@ from flowkit.model.data.device_crops import crop_clips
 from flowkit.model.data.sampling import network_seed
 from flowkit.model.data.training_clips import StoredBatch, training_loader
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
+from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.networks.resnet import set_groups
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.events import PhaseDone, PhaseStarted, RunStopped, StepDone
@@ -28,7 +29,6 @@ from flowkit.model.training.optimiser import (
     set_running_moment_share,
     stream_losses,
 )
-from flowkit.model.training.phases import build_network, stream_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

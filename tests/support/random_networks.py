@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint, Provenance
 from flowkit.model.settings.recipes import make_configs
-from flowkit.model.training.phases import build_network
 
 
 def random_checkpoints(classes, *, seed=0, quantiser=None, split=1, protocol="automatic", digest="ab" * 32, extraction=None, **settings):

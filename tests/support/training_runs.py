@@ -9,8 +9,8 @@ import torch
 from flowkit.model.compute.execution import Execution
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.training.chain import train
-from flowkit.model.training.phases import phase_folder
 
 TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4, "warmup_steps": 0, "motion.motion_dropout": 0.5}
 

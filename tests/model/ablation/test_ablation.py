@@ -15,6 +15,7 @@ from training_runs import share_root
 from flowkit.cli.main import flowkit
 from flowkit.cli.shared.stopping import TrainingStop
 from flowkit.errors import CheckpointError, ParameterError, RankError
+from flowkit.files import file_sha256
 from flowkit.model.ablation import run as ablation
 from flowkit.model.ablation.run import ablate, plan_ablation
 from flowkit.model.ablation.table import NetworkScore, Outcome, ablation_dict, ablation_table, final_loss, write_ablation
@@ -23,9 +24,9 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import PHASES, make_configs
 from flowkit.model.training.chain import train
-from flowkit.model.training.phases import file_digest, phase_folder
 
 TINY = {"base_width": 2, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 2, "warmup_steps": 0}
 CPU = Execution(device="cpu", checkpoint_steps=1)
@@ -151,12 +152,12 @@ def test_base_streams_are_trained_once_and_every_variant_starts_from_them(finish
     ]
     for name in ("default", "default+direct"):
         provenance = load_checkpoint(weights(root, name, "st-resnet")).provenance
-        assert provenance.started_from == {phase: file_digest(weights(root, "default", phase)) for phase in ("appearance", "motion")}
+        assert provenance.started_from == {phase: file_sha256(weights(root, "default", phase)) for phase in ("appearance", "motion")}
     started = {name: load_checkpoint(weights(root, name, "st-resnet-star")).provenance.started_from["st-resnet"] for name in (
         "default", "default+direct", "default+no-pool",
     )}  # fmt: skip
-    assert started["default"] == started["default+no-pool"] == file_digest(weights(root, "default", "st-resnet"))
-    assert started["default+direct"] == file_digest(weights(root, "default+direct", "st-resnet"))
+    assert started["default"] == started["default+no-pool"] == file_sha256(weights(root, "default", "st-resnet"))
+    assert started["default+direct"] == file_sha256(weights(root, "default+direct", "st-resnet"))
     assert load_checkpoint(weights(root, "default+direct", "st-resnet")).provenance.config.network.injection == "direct"
     assert [outcome.variant.name for outcome in report.outcomes] == ["paper", "direct", "no-pool", "diverging"]
 

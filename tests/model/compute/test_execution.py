@@ -8,12 +8,13 @@ from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.model.compute.execution import Execution, compile_in_place
+from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.networks.resnet import GroupedBatchNorm
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import PHASES, make_configs
 from flowkit.model.training.loop import groups_per_pass
-from flowkit.model.training.phases import build_network, phase_folder
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

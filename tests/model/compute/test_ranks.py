@@ -19,8 +19,8 @@ from flowkit.cli.shared.ranks import meet, ranks_from_environment
 from flowkit.dataset.manifest import Dataset, write_split
 from flowkit.errors import DeviceError, ParameterError, RankError
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import PHASES
-from flowkit.model.training.phases import phase_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 

@@ -24,10 +24,9 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.predict import Predictor, extraction_of, find_row, row_of
 from flowkit.model.evaluation.protocol import ROWS, evaluate
 from flowkit.model.runs.checkpoint import Provenance, load_checkpoint, save_weights
-from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.scoring.metrics import softmax
 from flowkit.model.training.chain import train
-from flowkit.model.training.phases import phase_folder
 from flowkit.quantise import Quantiser
 
 CPU = Execution(device="cpu")

@@ -17,11 +17,12 @@ from flowkit.errors import CheckpointError, DeviceError, ManifestError, Paramete
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import ROWS, VIDEOS_AT_ONCE, Evaluation, RowResult, SplitEvaluation, evaluate
 from flowkit.model.evaluation.results import results_table, write_results
+from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import Checkpoint, Provenance, load_checkpoint, save_weights
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
 from flowkit.model.settings.recipes import PHASES, make_configs
-from flowkit.model.training.phases import build_network, phase_folder
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 

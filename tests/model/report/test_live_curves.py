@@ -15,8 +15,8 @@ from flowkit.errors import ParameterError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.report.live_curves import LiveCurves
 from flowkit.model.runs import events
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.training.chain import train
-from flowkit.model.training.phases import phase_folder
 
 TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 6, "warmup_steps": 0}
 

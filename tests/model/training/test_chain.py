@@ -19,12 +19,13 @@ from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.dataset.manifest import Dataset, write_split
 from flowkit.errors import BusyError, CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
+from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import PHASES
 from flowkit.model.training.chain import TrainReport, train
-from flowkit.model.training.phases import file_digest, phase_folder
 
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
@@ -299,7 +300,7 @@ def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(und
         phase: load_checkpoint(phase_folder(root, "direct", 1, phase)).provenance.started_from for phase in ("st-resnet", "st-resnet-star")
     }
     digests = {
-        (name, phase): file_digest(phase_folder(root, name, 1, phase) / "weights.safetensors")
+        (name, phase): file_sha256(phase_folder(root, name, 1, phase) / "weights.safetensors")
         for name, phase in (("default", "appearance"), ("default", "motion"), ("direct", "st-resnet"))
     }
     assert started == {

@@ -11,8 +11,8 @@ import pytest
 from training_runs import TINY, metrics, same, share_root, weights
 
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import PHASES
-from flowkit.model.training.phases import phase_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.recipes import PHASES, make_configs
 from flowkit.model.training.optimiser import (
@@ -15,7 +16,7 @@ from flowkit.model.training.optimiser import (
     set_running_moment_share,
     stream_losses,
 )
-from flowkit.model.training.phases import build_network, start_network, stream_logits
+from flowkit.model.training.phases import start_network
 
 
 def config_of(phase, **overrides):

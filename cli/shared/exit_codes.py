@@ -1,0 +1,8 @@
+"""The exit codes of every command."""
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_DAMAGED = 4
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
