@@ -5,27 +5,41 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.flowkit-installed
 DEMO ?= demo
+# Test processes: one per core, at most eight. Each computes on one thread. The tests of a file (or group) share a process.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
-.PHONY: help demo test lint types unit clean
+.PHONY: help demo test test-slow test-all lint types unit clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 demo: $(INSTALLED)  ## run extract, pack, train, evaluate on generated videos and print the results table
 	$(BIN)/flowkit demo --output $(DEMO) --overwrite
 
-test: lint types unit  ## ruff, mypy, pytest
+# mypy works beside pytest, and its result is printed last.
+test: lint typings  ## ruff, mypy, and pytest without the slow campaigns
+	@types=$$(mktemp); trap 'rm -f $$types' EXIT; \
+	$(BIN)/mypy >$$types 2>&1 & mypy=$$!; \
+	$(PYTEST) -m "not slow"; unit=$$?; \
+	wait $$mypy; types_failed=$$?; cat $$types; \
+	test $$unit -eq 0 && test $$types_failed -eq 0
 
-lint: $(INSTALLED)
+test-slow: $(INSTALLED)  ## the slow campaigns alone: kills, every depth, torch.compile, all GPU architectures, Dask, browser
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## all tests
+
+lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED) typings
+types: $(INSTALLED) typings  ## mypy
 	$(BIN)/mypy
 
-unit: $(INSTALLED)
-	$(BIN)/python -m pytest
+unit: $(INSTALLED)  ## pytest without the slow campaigns
+	$(PYTEST) -m "not slow"
 
 # A fresh .venv with everything in it; the versions are those of constraints.txt.
 $(INSTALLED): pyproject.toml setup.py constraints.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +128,25 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def pytest_configure() -> None:
+    """Let every process compute on one thread, as the test processes share the cores, and hear Ctrl-C as in a terminal.
+
+    torch, NumPy and OpenCV are not loaded yet. A shell that starts the tests in the background lets them ignore SIGINT.
+    """
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _share_processes(items)
     marked = [item for item in items if item.get_closest_marker("needs_cuda")]
     if not marked or _has_cuda():
         return
@@ -141,3 +154,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("FLOWKIT_REQUIRE_CUDA is set, but there is no CUDA device")
     for item in marked:
         item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+def _share_processes(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist run the tests of a file in one process, and all tests of a costly fixture too, unless they name a group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            costly = [name for name in ("undisturbed",) if name in getattr(item, "fixturenames", ())]
+            item.add_marker(pytest.mark.xdist_group((costly or [item.path.stem])[0]))

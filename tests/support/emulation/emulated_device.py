@@ -7,8 +7,9 @@ held back, so that the driver runs ahead of the device as on a GPU.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
+import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -55,18 +56,47 @@ def build_driver() -> Path:
 
 
 def _build(name: str, tile: TileShape, appended: str = "") -> Path:
-    folder = tempfile.mkdtemp(prefix="flowkit-emulation-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    library = Path(folder) / name
-    unit = f'#include "host_emulation.h"\n#include "{SOURCE_PATH}"\n' + "".join(map(_entry, kernel_parameters())) + appended
+    """Build a library once per machine: it lies in a folder named after everything that it is made of."""
+    import fcntl  # not on Windows, where there is no g++ either
+
+    entries = "".join(map(_entry, kernel_parameters())) + appended
     macros = [f"-D{macro}={value}" for macro, value in tile.macros()]
     warnings = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]
     flags = ["-std=c++17", "-O2", "-fno-math-errno", "-march=native", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", *warnings]
-    command = ["g++", *flags, *macros, "-I", str(HERE), "-x", "c++", "-", "-o", str(library)]
-    built = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
-    assert built.returncode == 0, built.stderr
-    assert not built.stderr, built.stderr  # no warnings
+    sources = [SOURCE_PATH, *sorted(HERE.glob("*.h"))]
+    ingredients = [entries, *macros, *flags, _compiler(), *(path.read_text(encoding="utf-8") for path in sources)]
+    folder = cache_folder() / hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:24]
+    library = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes wait for the one that builds
+        if not library.exists():
+            made = folder / f"{name}.{os.getpid()}"
+            unit = f'#include "host_emulation.h"\n#include "{SOURCE_PATH}"\n{entries}'
+            command = ["g++", *flags, *macros, "-I", str(HERE), "-x", "c++", "-", "-o", str(made)]
+            built = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
+            assert built.returncode == 0, built.stderr
+            assert not built.stderr, built.stderr  # no warnings
+            made.replace(library)
     return library
+
+
+@cache
+def cache_folder() -> Path:
+    """Return where built libraries are kept: in the user's cache, or in a temporary folder if that cannot be written."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "flowkit" / "emulated-kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="flowkit-emulation-"))
+    return folder
+
+
+@cache
+def _compiler() -> str:
+    """Return what g++ predefines: its version, and the instructions that ``-march=native`` stands for on this processor."""
+    return subprocess.run(["g++", "-march=native", "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=True).stdout
 
 
 def _entry(kernel: str) -> str:
