@@ -50,7 +50,7 @@ class _CheckoutFinder(MetaPathFinder):
 
 
 if (_CHECKOUT / "setup.py").is_file():
-    sys.meta_path.append(_CheckoutFinder)
+    sys.meta_path.insert(0, _CheckoutFinder)  # before that of another checkout, which may be installed
 
 _HOME_OF = {
     "CheckpointError": "flowkit.errors",
