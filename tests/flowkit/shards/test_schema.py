@@ -40,10 +40,10 @@ def table_after(text: str) -> list[list[str]]:
 
 
 def test_the_page_lists_every_attribute_with_its_type() -> None:
-    assert [row[:2] for row in table_after("Of the root:")] == [[a.name, a.kind] for a in ROOT_ATTRIBUTES]
-    assert [row[:2] for row in table_after("Of each video:")] == [[a.name, a.kind] for a in VIDEO_ATTRIBUTES]
-    assert table_after("Of the root:")[0][2] == f"`{FORMAT}`".strip("`")
-    assert table_after("Of the root:")[1][2] == str(FORMAT_VERSION)
+    assert [row[:2] for row in table_after("Attributes of the root:")] == [[a.name, a.kind] for a in ROOT_ATTRIBUTES]
+    assert [row[:2] for row in table_after("Attributes of each video:")] == [[a.name, a.kind] for a in VIDEO_ATTRIBUTES]
+    assert table_after("Attributes of the root:")[0][2] == f"`{FORMAT}`".strip("`")
+    assert table_after("Attributes of the root:")[1][2] == str(FORMAT_VERSION)
 
 
 def test_the_page_lists_every_data_set_with_type_shape_chunk_and_codecs() -> None:

@@ -1,0 +1,105 @@
+"""The pages agree with the project: the tree in docs/architecture.md with the files, links with their targets, versions with each other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("[!R]*.md"), *ROOT.glob("*/README.md")])
+MAY_BE_LEFT_OUT = "__init__.py"  # the line of its folder describes it
+
+
+def listed_files() -> list[str]:
+    """Every file that the tree lists, with its folders; two spaces are one level."""
+    match = re.search(r"<!-- tree -->\n```\n(.*?)\n```", ARCHITECTURE, re.DOTALL)
+    assert match is not None
+    files, folders = [], []
+    for line in match[1].splitlines():
+        indent, name, description = re.fullmatch(r"( *)(\S+)  +(\S.*)", line).groups()
+        folders[len(indent) // 2 :] = [name]
+        assert description.strip() != "TODO"
+        if not name.endswith("/"):
+            files.append("".join(folders))
+    return files
+
+
+def test_the_tree_lists_every_file_of_the_code_once() -> None:
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for top in ("flowkit", "model", "cli")
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in (".py", ".cu", ".jinja")
+    }
+    listed = listed_files()
+    assert len(listed) == len(set(listed))
+    assert sorted(set(listed) - there) == [], "the tree lists what does not exist"
+    assert sorted(name for name in there - set(listed) if not name.endswith(MAY_BE_LEFT_OUT)) == [], "the tree lacks these"
+
+
+@cache
+def names_in(path: Path) -> set[str]:
+    """Functions, classes, methods and constants that a module defines."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names.update(f"{node.name}.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef))
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
+
+
+def test_every_file_and_name_of_the_page_exists() -> None:
+    for name in re.findall(r"`((?:flowkit|model|cli|tests)/[\w./]+)`", ARCHITECTURE):
+        assert (ROOT / name).exists(), name
+    named = re.findall(r"`([\w./]+)::([\w.]+)`", ARCHITECTURE)
+    assert len(named) == ARCHITECTURE.count("::")
+    assert [f"{file}::{name}" for file, name in named if name not in names_in(ROOT / file)] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Where is the mirror image of u computed?", "flowkit/quantise.py::Quantiser.flip_u"),
+        ("Where is a video's status decided?", "flowkit/extraction/results.py::with_status"),
+        ("Where does a new split format go?", "flowkit/dataset/list_files.py::read_lists"),
+    ],
+)
+def test_the_page_answers_by_name(question: str, answer: str) -> None:
+    assert f"| {question} | `{answer}` |" in ARCHITECTURE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_index_of_the_pages_lists_all_of_them() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    there = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == there
+
+
+def test_all_versions_are_the_same() -> None:
+    import flowkit
+
+    assert re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1] == flowkit.__version__
+    assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1] == flowkit.__version__
+
+
+def test_the_page_of_methods_covers_every_preset() -> None:
+    from flowkit.flow.params import PRESETS
+
+    text = (ROOT / "docs" / "flow.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in PRESETS)
