@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ManifestError
-from flowkit.files import read_file, write_atomically
+from flowkit.files import write_atomically
+from flowkit.records import RecordFormat
 from flowkit.video.ids import check_video_id
 from flowkit.video.tree import Scan, VideoFile, scan_videos
 
@@ -26,13 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipRecord", "Dataset", "Scan", "Split", "VideoFile", "check_video_id", "scan_videos", "write_split"]
 
-DATASET_FORMAT = "flowkit-dataset"
-DATASET_FORMAT_VERSION = 1
-SPLIT_FORMAT = "flowkit-split"
-SPLIT_FORMAT_VERSION = 1
+DATASET_RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")
+SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
 TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard")
 TABLES = ("train", "test")
-MAX_TABLE_BYTES = 2**28
 
 _SHARD_NAME = re.compile(r"shard-\d{5,9}\.h5")
 _SPLIT_FOLDER = re.compile(r"split([1-9]\d{0,8})")
@@ -117,9 +115,7 @@ class Dataset:
                 f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`, "
                 "or name another by --data DIR"
             )
-        settings = _read_json(path)
-        _check_format(settings, DATASET_FORMAT, DATASET_FORMAT_VERSION, path)
-        return cls(root, settings)
+        return cls(root, DATASET_RECORD.read(path))
 
     @property
     def splits(self) -> list[int]:
@@ -190,8 +186,7 @@ def write_split(
     folder = split_folder(root, number)
     tables = {name: _table_text(records) for name, records in (("train", train), ("test", test))}
     record = {
-        "format": SPLIT_FORMAT,
-        "format_version": SPLIT_FORMAT_VERSION,
+        **SPLIT_RECORD.header,
         "number": number,
         "protocol": protocol,
         "classes": list(classes),
@@ -219,15 +214,14 @@ def _csv_field(text: str) -> str:
 
 
 def _read_split(folder: Path, number: int) -> Split:
-    text = _read_bytes(folder / "split.json")
-    return _parse_split(folder, number, text, {name: _read_bytes(folder / f"{name}.csv") for name in TABLES})
+    text = SPLIT_RECORD.read_bytes(folder / "split.json")
+    return _parse_split(folder, number, text, {name: SPLIT_RECORD.read_bytes(folder / f"{name}.csv") for name in TABLES})
 
 
 def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, bytes]) -> Split:
     """Make a split of the bytes of its files, refusing all that is not as `write_split` would write it."""
     path = folder / "split.json"
-    record = _parse_json(text, path)
-    _check_format(record, SPLIT_FORMAT, SPLIT_FORMAT_VERSION, path)
+    record = SPLIT_RECORD.parse(text, path)
     keys = ("classes", "shards", "tables", "num_listed", "quantiser", "protocol")
     values: list[Any] = [record.get(key) for key in keys]
     classes, shards, digests, num_listed, quantiser, protocol = values
@@ -291,36 +285,6 @@ def _parse_row(row: list[str], where: str, classes: Sequence[str], shards: Mappi
     if shard not in shards:
         raise ManifestError(f"{where}: shard {shard!r} is not among those of split.json")
     return ClipRecord(video_id, int(label), class_name, int(num_frames), shard)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parse_json(_read_bytes(path), path)
-
-
-def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as cause:
-        raise ManifestError(f"{path} is not valid JSON ({cause}); restore it") from cause
-    if not isinstance(value, dict):
-        raise ManifestError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return read_file(path, most_bytes=MAX_TABLE_BYTES)
-    except OSError as cause:
-        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
-
-
-def _check_format(record: Mapping[str, Any], name: str, version: int, path: Path) -> None:
-    if record.get("format") != name:
-        raise ManifestError(f"{path} is not a {name} file (format {record.get('format')!r})")
-    if type(record.get("format_version")) is not int or record["format_version"] != version:
-        raise ManifestError(
-            f"{path} has format version {record.get('format_version')!r}; this flowkit reads {version}: use the flowkit that wrote it"
-        )
 
 
 def _is_list_of_names(value: object) -> bool:

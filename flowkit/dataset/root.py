@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.manifest import DATASET_FORMAT, DATASET_FORMAT_VERSION, MAX_TABLE_BYTES
+from flowkit.dataset.manifest import DATASET_RECORD
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
-from flowkit.files import read_file, write_atomically
+from flowkit.files import write_atomically
 from flowkit.versions import software_versions
 from flowkit.video.ids import folded
 
@@ -38,8 +38,7 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bo
     if existing is None:
         if create:
             record = {
-                "format": DATASET_FORMAT,
-                "format_version": DATASET_FORMAT_VERSION,
+                **DATASET_RECORD.header,
                 "source": os.path.abspath(videos),
                 "settings": settings.to_dict(),
                 "versions": software_versions(),
@@ -92,17 +91,5 @@ def _taken_for_one(root: Path, first: str, second: str) -> bool:
 
 def root_settings(root: Path) -> ExtractSettings | None:
     """Return the extraction settings of a data root, or None if there is no root yet."""
-    path = root / "dataset.json"
-    try:
-        record = json.loads(read_file(path, most_bytes=MAX_TABLE_BYTES).decode("utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as cause:
-        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
-    except (ValueError, RecursionError) as cause:
-        raise ManifestError(f"{path} is not valid JSON ({cause}); restore it, or choose another root with --data DIR") from cause
-    if not isinstance(record, dict) or record.get("format") != DATASET_FORMAT:
-        raise ManifestError(f"{path} is not a flowkit data root's; choose another root with --data DIR")
-    if record.get("format_version") != DATASET_FORMAT_VERSION:
-        raise ManifestError(f"{path} has format version {record.get('format_version')!r}; this flowkit reads {DATASET_FORMAT_VERSION}")
-    return ExtractSettings.from_dict(record.get("settings"))
+    record = DATASET_RECORD.read_if_present(root / "dataset.json")
+    return None if record is None else ExtractSettings.from_dict(record.get("settings"))

@@ -10,8 +10,9 @@ from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.manifest import Dataset
 from flowkit.dataset.shard_update import clip_paths, shard_paths
 from flowkit.errors import FlowkitError, ManifestError
+from flowkit.records import canonical_json
 from flowkit.shards.reader import ShardReader
-from flowkit.shards.schema import FORMAT_VERSION, canonical_json
+from flowkit.shards.schema import FORMAT_VERSION
 from flowkit.shards.structure import ShardStructure
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.quantise import ZERO, Quantiser
-from flowkit.shards.schema import canonical_json
+from flowkit.records import canonical_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

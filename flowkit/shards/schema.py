@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.records import canonical_json
 from flowkit.video.ids import check_video_id
 
 FORMAT = "flowkit-shard"
@@ -210,11 +211,6 @@ class ClipAttributes:
     def to_json(self) -> str:
         """Return everything as one line of canonical JSON: what the clip's sha256 begins with."""
         return canonical_json(self.to_stored())
-
-
-def canonical_json(value: dict[str, Any]) -> str:
-    """Return JSON that is the same for equal values: keys sorted, no spaces, Unicode as it is."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _check_text(name: str, value: object) -> None:

@@ -1,0 +1,114 @@
+"""JSON records: each file of JSON that flowkit stores is declared here as a `RecordFormat` and read through it.
+
+A record is foreign data until it has passed these checks: its size is bounded, its text is UTF-8, it holds one JSON object,
+and that object names the format and the version that are expected.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowkit.files import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from flowkit.errors import FlowkitError
+
+MAX_RECORD_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """The format of a JSON file: its name and version, and how flowkit refuses a file that is not of this format.
+
+    Parameters
+    ----------
+    name : str
+        The value of the key ``format``.
+    version : int
+        The value of the key ``format_version``.
+    error : type of FlowkitError
+        The class of the error that `read` and `parse` raise.
+    remedy : str
+        What the user should do about a file that cannot be read, in the imperative: ``pack the split again``.
+    max_bytes : int
+        Larger files are refused unread.
+    """
+
+    name: str
+    version: int
+    error: type[FlowkitError]
+    remedy: str
+    max_bytes: int = MAX_RECORD_BYTES
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The keys with which a record of this format begins."""
+        return {"format": self.name, "format_version": self.version}
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """Read a record.
+
+        Returns
+        -------
+        dict
+            All that the file holds, including the keys of `header`. Where a key stands twice, its last value counts.
+
+        Raises
+        ------
+        FlowkitError
+            Of the class `error`, if the file is missing, too large, not a JSON object in UTF-8, or of another format or version.
+        """
+        return self.parse(self.read_bytes(path), path)
+
+    def read_if_present(self, path: Path) -> dict[str, Any] | None:
+        """Read a record as `read` does; return None if there is no such file."""
+        try:
+            data = read_file(path, most_bytes=self.max_bytes)
+        except FileNotFoundError:
+            return None
+        except OSError as cause:
+            raise self._unreadable(path, cause) from cause
+        return self.parse(data, path)
+
+    def read_bytes(self, path: Path) -> bytes:
+        """Read the bytes of a record, or of a file that belongs to it, with the same bound and the same error."""
+        try:
+            return read_file(path, most_bytes=self.max_bytes)
+        except OSError as cause:
+            raise self._unreadable(path, cause) from cause
+
+    def parse(self, data: bytes, path: Path) -> dict[str, Any]:
+        """Return the record that bytes hold; `path` is named in errors. See `read`."""
+        try:
+            record = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as cause:
+            raise self.error(f"{path} is not valid JSON ({cause}); {self.remedy}") from cause
+        if not isinstance(record, dict):
+            raise self.error(f"{path} must hold a JSON object, got {type(record).__name__}; {self.remedy}")
+        name, version = record.get("format"), record.get("format_version")
+        if name != self.name:
+            raise self.error(f"{path} is not a {self.name} file (its format is {_short(name)}); {self.remedy}")
+        if type(version) is not int or version != self.version:
+            raise self.error(
+                f"{path} has format version {_short(version)}, but this flowkit reads version {self.version}; "
+                f"use the flowkit that wrote it, or else {self.remedy}"
+            )
+        return record
+
+    def _unreadable(self, path: Path, cause: OSError) -> FlowkitError:
+        return self.error(f"cannot read {path}: {cause.strerror}")
+
+
+def _short(value: object) -> str:
+    """Return a value as messages show it: bounded, whatever a foreign file holds."""
+    return f"{value!r:.60}" if isinstance(value, str | int | None) else f"of type {type(value).__name__}"
+
+
+def canonical_json(value: Mapping[str, Any]) -> str:
+    """Return an object as the one JSON text that equal objects share: sorted keys, no spaces, Unicode as it is."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
