@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 from pathlib import Path
@@ -26,73 +25,10 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with one split of tiny made-up clips in two shards: 3 colours x 2 motions, 12 to train and 6 to test.
+    """A data root with one split of tiny generated clips in two shards. Treat it as read-only."""
+    from flowkit.dataset.example import example_root
 
-    Clips are 40x56 px and 11 to 22 frames long; channel ``label // 2`` of the frames is bright, and ``label % 2`` says whether
-    the flow's length stays or grows with the column. Treat it as read-only.
-    """
-    import json
-
-    import numpy as np
-
-    from flowkit.dataset.manifest import ClipRecord, write_split
-    from flowkit.quantise import Quantiser
-    from flowkit.shards.schema import ClipAttributes
-    from flowkit.shards.writer import ClipWriter, write_shard
-
-    root = tmp_path_factory.mktemp("packed")
-    quantiser, height, width = Quantiser(), 40, 56
-    classes = [f"colour{colour}-motion{motion}" for colour in range(3) for motion in range(2)]
-    records: dict[str, list[ClipRecord]] = {"train": [], "test": []}
-    files: dict[str, list[Path]] = {}
-    for number in range(18):
-        draw = np.random.default_rng(number)
-        label, subset = number % 6, "train" if number < 12 else "test"
-        video_id, num_frames = f"{classes[label]}/v{number:02d}", int(draw.integers(11, 23))
-        frames = draw.integers(0, 100, (num_frames, height, width, 3), dtype=np.uint8)
-        frames[..., label // 2] += 120
-        flow = draw.normal(0, 0.5, (num_frames - 1, 2, height, width))
-        flow[:, 1] += 6 * np.linspace(-1, 1, width) if label % 2 else 3
-        path = root / "clips" / f"{video_id}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        attributes = ClipAttributes(
-            video_id=video_id,
-            class_name=classes[label],
-            source_name=f"v{number:02d}.mp4",
-            source_sha256="",
-            frame_rate="25/1",
-            num_frames=num_frames,
-            header_frames=num_frames,
-            decode_errors=0,
-            codec="zstd",
-            quantiser=quantiser.to_dict(),
-            tvl1={},
-            solver="strict",
-        )
-        with ClipWriter(path, height=height, width=width) as writer:
-            writer.append_frames(frames)
-            writer.append_flow(quantiser.encode(flow))
-            writer.finish(attributes)
-        shard = f"shard-0000{number % 2}.h5"
-        files.setdefault(shard, []).append(path)
-        records[subset].append(ClipRecord(video_id, label, classes[label], num_frames, shard))
-    (root / "shards").mkdir()
-    for shard, paths in files.items():
-        write_shard(root / "shards" / shard, paths)
-    write_split(
-        root,
-        1,
-        protocol="automatic",
-        classes=classes,
-        train=records["train"],
-        test=records["test"],
-        num_listed_train=12,
-        num_listed_test=7,
-        quantiser=quantiser.to_dict(),
-        shards={shard: hashlib.sha256((root / "shards" / shard).read_bytes()).hexdigest() for shard in files},
-    )
-    (root / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1}), encoding="utf-8")
-    return root
+    return example_root(tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture(scope="session")
