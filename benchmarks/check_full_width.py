@@ -22,8 +22,9 @@ from torch import Tensor
 from flowkit.flow import compute_flow
 from flowkit.model.data.sampling import evenly_spaced_centres, stack_fields
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, normalise_flow, normalise_rgb
+from flowkit.model.foreign.state_dicts import pretrained_state
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream, pretrained_state
+from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.training.optimiser import make_optimiser, set_learning_rate, stream_losses
 from flowkit.quantise import Quantiser

@@ -21,8 +21,9 @@ from bench_read import generated_videos
 from flowkit.dataset.manifest import ClipRecord, Dataset, write_split
 from flowkit.model.compute.execution import Execution
 from flowkit.model.networks.phase_networks import build_network
-from flowkit.model.runs.checkpoint import Checkpoint, Provenance, save_weights
+from flowkit.model.runs.checkpoint import Checkpoint, save_weights
 from flowkit.model.runs.events import StepDone
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.training.chain import train

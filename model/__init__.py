@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from flowkit.model.networks.stresnet import StreamLogits, STResNet
     from flowkit.model.runs.checkpoint import load_checkpoint
     from flowkit.model.settings.network import STResNetConfig
-    from flowkit.model.settings.recipes import TrainConfig
+    from flowkit.model.settings.training import TrainConfig
     from flowkit.model.training.chain import train
 
 _HOME_OF = {
     "STResNet": "flowkit.model.networks.stresnet",
     "STResNetConfig": "flowkit.model.settings.network",
     "StreamLogits": "flowkit.model.networks.stresnet",
-    "TrainConfig": "flowkit.model.settings.recipes",
+    "TrainConfig": "flowkit.model.settings.training",
     "ClipDataset": "flowkit.model.data.training_clips",
     "evaluate": "flowkit.model.evaluation.protocol",
     "load_checkpoint": "flowkit.model.runs.checkpoint",

@@ -20,14 +20,15 @@ from flowkit.dataset.manifest import Dataset
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.flow import compute_flow
 from flowkit.model.compute.execution import Execution
+from flowkit.model.data.clips import stacks
 from flowkit.model.data.sampling import stack_fields
-from flowkit.model.data.training_clips import WholeClipDataset, stacks
 from flowkit.model.data.transforms import Crop, crop_flow, mirror_flow, normalise_flow
+from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import train
 from flowkit.model.training.phases import start_network
 from flowkit.quantise import Quantiser

@@ -12,7 +12,7 @@ from flowkit.cli.shared.console import Progress, say, show_name, size, table, wa
 from flowkit.cli.shared.options import data_option
 
 if TYPE_CHECKING:
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.settings.training import Phase
 
 _MOST_LISTED = 20
 _ONLY_WITH = {

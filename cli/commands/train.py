@@ -16,7 +16,8 @@ from flowkit.cli.shared.console import Progress, duration, say, show_name, warn
 from flowkit.cli.shared.options import Command, data_option, grace_option, split_option, with_options
 from flowkit.cli.shared.stopping import resume_command, stop_signals
 from flowkit.model.settings.network import INPUT_SIZES, STAGES
-from flowkit.model.settings.recipes import OVERRIDES, PHASES
+from flowkit.model.settings.recipes import OVERRIDES
+from flowkit.model.settings.training import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -17,7 +17,8 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import VariantFailed, VariantStarted, VariantTested
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder
-from flowkit.model.settings.recipes import BASE_PHASES, PHASES, TWO_STREAM_KEYS, make_configs
+from flowkit.model.settings.recipes import TWO_STREAM_KEYS, make_configs
+from flowkit.model.settings.training import BASE_PHASES, PHASES
 from flowkit.model.training.chain import recipe_for, train
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flowkit.model.runs.events import AblationEvent
-    from flowkit.model.settings.recipes import Phase, TrainConfig
+    from flowkit.model.settings.training import Phase, TrainConfig
     from flowkit.model.training.chain import Weights
 
 _ANY_SHORT_SIDE = 256  # px; what it decides (the small recipe's input size) is the same for all variants

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flowkit.model.ablation.variants import Variant
     from flowkit.model.evaluation.protocol import Evaluation
-    from flowkit.model.settings.recipes import Phase, TrainConfig
+    from flowkit.model.settings.training import Phase, TrainConfig
 
 NETWORK_NAMES: dict[Phase, str] = {"st-resnet": "ST-ResNet", "st-resnet-star": "ST-ResNet*"}  # rows of `evaluate`'s table
 NOTES = (

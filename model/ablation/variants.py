@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.recipes import BASE_PHASES, OVERRIDES, PHASES
+from flowkit.model.settings.recipes import OVERRIDES
+from flowkit.model.settings.training import BASE_PHASES, PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.settings.training import Phase
 
 ST_PHASES: tuple[Phase, ...] = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
 REFERENCE = "paper"  # the variant that all others are compared with: the network as it is without any setting

@@ -6,21 +6,17 @@ import importlib.util
 import os
 import shutil
 import sys
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.versions import __version__
 from flowkit.workers.processes import num_cores
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    from torch import nn
 
 Precision = Literal["float32", "tf32", "bf16", "fp16"]
 CropOn = Literal["auto", "host", "device"]

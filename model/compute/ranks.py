@@ -5,18 +5,14 @@ All raise `RankError` when another process has ended, whose own message then say
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed, nn
 
 from flowkit.errors import RankError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from torch import Tensor, nn
 
 Item = TypeVar("Item")
 

@@ -14,7 +14,7 @@ from flowkit.files import write_atomically
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.networks.stresnet import NUM_CHANNELS
-from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
+from flowkit.model.runs.checkpoint import save_weights
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.versions import __version__
 
@@ -46,22 +46,6 @@ class OnnxCheck:
     max_difference: float
     largest_logit: float
     shapes: tuple[tuple[int, int, int, int], ...]
-
-
-def load_network(path: Path) -> SingleStream | STResNet:
-    """Read a trained network, ready to classify: in eval mode, on the CPU.
-
-    Parameters
-    ----------
-    path : Path
-        A phase's folder, weights or checkpoint, or a file of `export_safetensors`.
-
-    Raises
-    ------
-    CheckpointError
-        If it is damaged or foreign.
-    """
-    return trained_network(load_checkpoint(path), str(path))
 
 
 def export_safetensors(path: Path, checkpoint: Checkpoint) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import ParameterError
-from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, TEMPORAL_POOL_STRIDE, Bottleneck, ResidualStream, TemporalConv
+from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, TEMPORAL_POOL_STRIDE, Bottleneck, ResidualStream
 from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, STResNet
+from flowkit.model.networks.temporal_conv import TemporalConv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,23 +7,19 @@ nothing is rounded to bytes, so that a value differs from the reference's by tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
-from flowkit.quantise import ZERO
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from flowkit.quantise import Quantiser
+from flowkit.quantise import ZERO, Quantiser
 
 Enlarge = Literal["linear", "cubic"]
 _CUBIC = -0.75  # OpenCV's
 
 
-class StoredClips(NamedTuple):
+class UncroppedClips(NamedTuple):
     """Clips of one frame size as they are stored, with the crops that were drawn for them; b clips of T samples.
 
     Parameters
@@ -50,12 +46,12 @@ class StoredClips(NamedTuple):
     flips: Tensor
 
 
-def crop_clips(clips: StoredClips, *, size: int, quantiser: Quantiser) -> tuple[Tensor | None, Tensor | None]:
+def crop_clips(clips: UncroppedClips, *, size: int, quantiser: Quantiser) -> tuple[Tensor | None, Tensor | None]:
     """Cut, resize, mirror and normalise clips where they are.
 
     Parameters
     ----------
-    clips : StoredClips
+    clips : UncroppedClips
         On the device.
     size : int, px
         Side S of the result.
@@ -130,7 +126,7 @@ def _kernel(distance: Tensor, enlarge: Enlarge) -> Tensor:
     return torch.where(distance <= 1, near, far)
 
 
-def _resized(planes: Tensor, owners: Tensor, clips: StoredClips, size: int, enlarge: Enlarge) -> Tensor:
+def _resized(planes: Tensor, owners: Tensor, clips: UncroppedClips, size: int, enlarge: Enlarge) -> Tensor:
     """Return uint8 planes (n, channels, H, W) as their clips' crops: float32 (n, channels, S, S), in 0..255."""
     top, left, height, width = clips.boxes.unbind(1)
     shrinks = (height >= size) & (width >= size)

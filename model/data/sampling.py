@@ -5,21 +5,15 @@ Frames and fields are 0-based: field k is the motion from frame k to frame k+1, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-from flowkit.model.settings.recipes import PHASES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.model.settings.recipes import Phase
+from flowkit.model.settings.training import PHASES, Phase
 
 REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its centre
 MIN_FRAMES = 2 * REACH + 1

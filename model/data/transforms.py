@@ -6,22 +6,19 @@ Everything stays uint8 until it is on the device; `normalise_rgb` and `normalise
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from flowkit.model.settings.recipes import Corners
-    from flowkit.model.settings.recipes import Crop as CropKind
-    from flowkit.quantise import Quantiser
+from flowkit.model.settings.training import Corners
+from flowkit.model.settings.training import Crop as CropKind
+from flowkit.quantise import Quantiser
 
 # The paper's crops are of frames with a short side of 256 px; ours keep the share of the frame at any size.
 _REFERENCE_SIDE = 256

@@ -14,14 +14,14 @@ from flowkit.errors import CheckpointError, ManifestError, ParameterError, Video
 from flowkit.extraction.sample import count_frames, read_sample
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.data.sampling import MIN_FRAMES, protocol_centres, stack_fields
-from flowkit.model.data.training_clips import WholeClip
 from flowkit.model.data.transforms import whole_flow, whole_rgb
+from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
 from flowkit.model.scoring.metrics import fuse, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from flowkit.extraction.results import Status
     from flowkit.model.compute.execution import Execution
-    from flowkit.model.runs.checkpoint import Checkpoint, Provenance
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.runs.checkpoint import Checkpoint
+    from flowkit.model.runs.provenance import Provenance
+    from flowkit.model.settings.training import Phase
 
 FUSED = "fused"
 # The preset whose parameters are nearest to a tool's own, for networks whose training flow was imported from it.

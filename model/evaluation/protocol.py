@@ -12,14 +12,14 @@ from flowkit.errors import CheckpointError, ManifestError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
-from flowkit.model.data.training_clips import Unreadable, WholeClipDataset, whole_clip_loader
+from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_clip_loader
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.events import SplitStarted, VideosScored
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels, wilson_interval
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-from flowkit.model.settings.recipes import PHASES, STREAMS_OF
+from flowkit.model.settings.training import PHASES, STREAMS_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.dataset.manifest import Split
-    from flowkit.model.data.training_clips import WholeClip
-    from flowkit.model.runs.checkpoint import Checkpoint, Provenance
+    from flowkit.model.data.whole_videos import WholeClip
+    from flowkit.model.runs.checkpoint import Checkpoint
     from flowkit.model.runs.events import EvaluateEvent
+    from flowkit.model.runs.provenance import Provenance
     from flowkit.model.scoring.metrics import Fusion
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.settings.training import Phase
 
 Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)
 

@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowkit.model.runs.checkpoint import flattened
+from flowkit.model.runs.provenance import flattened
 from flowkit.model.settings.recipes import make_configs
 
 if TYPE_CHECKING:
     from flowkit.dataset.manifest import Split
     from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
-    from flowkit.model.settings.recipes import TrainConfig
+    from flowkit.model.settings.training import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import read_file
-from flowkit.model.data.training_clips import Unreadable
+from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.protocol import ROWS, Evaluation, RowResult, SplitEvaluation
 from flowkit.model.evaluation.scores import MAX_BYTES, read_own_scores
-from flowkit.model.runs.checkpoint import Provenance
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import Fusion, confusion_matrix, ranks_of_labels
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.model.evaluation.scores import ScoreTable
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.settings.training import Phase
 
 
 def read_results(folder: Path) -> Evaluation:

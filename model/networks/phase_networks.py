@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
+from torch import Tensor
 
-from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.settings.recipes import BASE_PHASES
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from flowkit.model.networks.stresnet import StreamName
-    from flowkit.model.settings.recipes import TrainConfig
+from flowkit.model.networks.stresnet import SingleStream, StreamName, STResNet
+from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 
 
 def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> SingleStream | STResNet:

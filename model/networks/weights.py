@@ -8,51 +8,23 @@ reported in an `Initialisation` and logged.
 from __future__ import annotations
 
 import logging
-import pickle
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.networks.resnet import inflate
-from flowkit.model.settings.network import STAGE_UNITS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
-    from flowkit.model.networks.resnet import ResidualStream
-    from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.networks.resnet import ResidualStream
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.networks.temporal_conv import inflate
 
 logger = logging.getLogger(__name__)
 
 NUM_RGB_CHANNELS = 3
 CLASSIFIER = ("fc.weight", "fc.bias")
 NUM_NAMES_SHOWN = 3
-ALTERNATIVES = "give a file with --weights FILE, or --weights none to start from random weights"
-
-
-@dataclass(frozen=True)
-class PretrainedWeights:
-    """A ResNet's state and what must be known of it.
-
-    Parameters
-    ----------
-    state : dict of str to Tensor
-        Under torchvision's names; floating-point tensors in float32 at least.
-    stride_in_1x1 : bool
-        Where the stages' stride sits; see `STResNetConfig`.
-    source : str
-        The file, or torchvision's name of the weights.
-    """
-
-    state: dict[str, Tensor]
-    stride_in_1x1: bool
-    source: str
 
 
 @dataclass(frozen=True)
@@ -83,47 +55,6 @@ class Initialisation:
         changes += ["conv1 averaged over RGB for flow channels"] if self.cross_modality else []
         changes += ["new classifier"] if self.new_classifier else []
         return "; ".join([f"{self.source}: {self.num_copied} tensors copied", *changes])
-
-
-def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, stride_in_1x1: bool | None = None) -> PretrainedWeights:
-    """Read a pretrained ResNet.
-
-    Parameters
-    ----------
-    source : "imagenet" or Path
-        torchvision's ImageNet weights (IMAGENET1K_V1), downloaded once; or a ``.safetensors``, ``.pt`` or ``.pth`` file of a
-        ResNet's state under torchvision's names, float16 to float64.
-    depth : {50, 101, 152}
-        Of torchvision's network; a file says its depth by its names.
-    stride_in_1x1 : bool, optional
-        What the caller expects. Default: what the weights say; without a word in the file, torchvision's (False).
-
-    Returns
-    -------
-    PretrainedWeights
-
-    Raises
-    ------
-    CheckpointError
-        If the weights cannot be fetched, or the file is damaged, foreign or holds more than tensors.
-    ParameterError
-        If `stride_in_1x1` contradicts the weights, or torchvision has no such depth.
-    """
-    if isinstance(source, Path):
-        state, stride = _read_file(source)
-        name = str(source)
-    else:
-        if source != "imagenet":
-            raise ParameterError(f"weights must be imagenet or a file, got {source!r}")
-        state, name = _download(depth)
-        stride = False
-    if stride is not None and stride_in_1x1 is not None and stride != stride_in_1x1:
-        raise ParameterError(
-            f"stride_in_1x1={stride_in_1x1} contradicts {name}, which was trained with stride_in_1x1={stride}; leave the option out"
-        )
-    if stride is None:
-        stride = bool(stride_in_1x1)
-    return PretrainedWeights({key: _at_least_float32(tensor) for key, tensor in state.items()}, stride, name)
 
 
 def initialise_single_stream(
@@ -241,10 +172,6 @@ def _reported(stream: str, done: Initialisation) -> Initialisation:
     return done
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def _is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
@@ -261,65 +188,4 @@ def _without_prefix(state: Mapping[str, Tensor], stream: str) -> dict[str, Tenso
     prefix = stream + "."
     if all(name.startswith(prefix) for name in state):
         return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return dict(state)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
-
-
-def _download(depth: int) -> tuple[dict[str, Tensor], str]:
-    """Return torchvision's ImageNet state and its name, from its cache or the network."""
-    if depth not in STAGE_UNITS:
-        raise ParameterError(f"torchvision has ImageNet weights for depths {', '.join(map(str, STAGE_UNITS))}, not {depth!r}")
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(f"resnet{depth}").IMAGENET1K_V1
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except Exception as error:  # no network, no disk, a damaged cache: whatever torch makes of them
-        raise CheckpointError(f"could not get {weights} from {weights.url} ({_first_line(error)}); {ALTERNATIVES}") from error
-    return state, f"torchvision's {weights}"
-
-
-def _read_file(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    """Return the state in a file and its word on `stride_in_1x1`, None where it has none."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file; {ALTERNATIVES}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in (".pt", ".pth"):
-        return _read_pickle(path), None
-    raise CheckpointError(f"{path}: weights are read from .safetensors, .pt and .pth files")
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error}); fetch it again") from error
-    stride = metadata.get("stride_in_1x1")
-    if stride not in (None, "true", "false"):
-        raise CheckpointError(f"{path}: its metadata says stride_in_1x1={stride!r}, which must be 'true' or 'false'")
-    return state, None if stride is None else stride == "true"
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, for it is damaged or holds more than tensors and built-in types; nothing in it was run. "
-            "Use a .safetensors file"
-        ) from error
-    except Exception as error:  # a damaged file can make the unpickler raise anything
-        raise CheckpointError(f"{path}: damaged, or no file of weights ({_first_line(error)}); fetch it again") from error
-    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise CheckpointError(f"{path}: holds no plain state dict of names and tensors; save one with torch.save(model.state_dict(), FILE)")
     return dict(state)

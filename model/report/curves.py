@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.settings.training import Phase
 
 Panel = Literal["loss", "accuracy", "learning rate"]
 PANELS: tuple[Panel, ...] = ("loss", "accuracy", "learning rate")

@@ -14,7 +14,7 @@ from flowkit.model.report.confusion import confusion_picture, drawable, occurrin
 from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothing_window
 from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
 from flowkit.model.runs.run_folder import METRICS_NAME
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

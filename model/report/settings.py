@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import FlowkitError
-from flowkit.model.runs.checkpoint import flattened
-from flowkit.model.settings.recipes import BASE_PHASES
+from flowkit.model.runs.provenance import flattened
+from flowkit.model.settings.training import BASE_PHASES
 from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from flowkit.dataset.manifest import ClipRecord, Dataset, Split
     from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
-    from flowkit.model.runs.checkpoint import Provenance
-    from flowkit.model.settings.recipes import TrainConfig
+    from flowkit.model.runs.provenance import Provenance
+    from flowkit.model.settings.training import TrainConfig
 
 _SOFTWARE = ("numpy", "torch", "torchvision", "h5py", "opencv-contrib-python-headless", "matplotlib")
 _MOST_SHARDS = 50  # looked into for what the videos are

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from flowkit.model.settings.recipes import Phase, RecipeName
+from flowkit.model.settings.recipes import RecipeName
+from flowkit.model.settings.training import Phase
 
 
 @dataclass(frozen=True)

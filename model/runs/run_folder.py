@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import alone, write_atomically
-from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint, save_checkpoint, save_weights
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.runs.provenance import Provenance
+from flowkit.model.settings.training import PHASES, Phase
 from flowkit.versions import __version__
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from flowkit.model.runs.checkpoint import Checkpoint, Provenance
-    from flowkit.model.settings.recipes import Phase
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 
 from flowkit.errors import CheckpointError
 from flowkit.model.networks.phase_networks import build_network
-
-if TYPE_CHECKING:
-    from flowkit.model.networks.stresnet import SingleStream, STResNet
-    from flowkit.model.runs.checkpoint import Checkpoint
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 
 
 def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STResNet:
@@ -35,3 +33,19 @@ def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STRes
     network = build_network(config)
     network.load_state_dict(checkpoint.network)
     return network.eval()
+
+
+def load_network(path: Path) -> SingleStream | STResNet:
+    """Read a trained network, ready to classify: in eval mode, on the CPU.
+
+    Parameters
+    ----------
+    path : Path
+        A phase's folder, weights or checkpoint, or a file of `export_safetensors`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged or foreign.
+    """
+    return trained_network(load_checkpoint(path), str(path))

@@ -11,7 +11,7 @@ from flowkit.errors import CheckpointError, DeviceError
 from flowkit.model.compute.execution import memory_told
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 from flowkit.model.networks.phase_networks import stream_logits
-from flowkit.model.runs.checkpoint import foreign_data
+from flowkit.model.runs.provenance import differences_from_training_data
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.quantise import Quantiser
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from flowkit.dataset.manifest import Split
     from flowkit.model.compute.execution import Execution
-    from flowkit.model.data.training_clips import WholeClip
+    from flowkit.model.data.whole_videos import WholeClip
     from flowkit.model.networks.stresnet import SingleStream, STResNet
     from flowkit.model.runs.checkpoint import Checkpoint
-    from flowkit.model.settings.recipes import Phase
+    from flowkit.model.settings.training import Phase
 
 
 class TestedNetworks:
@@ -55,7 +55,9 @@ class TestedNetworks:
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
         self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
         self.warnings = tuple(
-            f"{source}: {difference}" for source, checkpoint in checkpoints.values() for difference in foreign_data(split, checkpoint)
+            f"{source}: {difference}"
+            for source, checkpoint in checkpoints.values()
+            for difference in differences_from_training_data(split, checkpoint.provenance)
         )
         if self.warnings and not force:
             raise CheckpointError(

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from flowkit.dataset.manifest import Dataset
+import torch
+from torch import Tensor
+
+from flowkit.dataset.manifest import Dataset, Split
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
-from flowkit.model.networks.weights import pretrained_state
-from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Provenance, foreign_data, load_checkpoint
-from flowkit.model.runs.events import PhaseSkipped, RunStarted
+from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint
+from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent
+from flowkit.model.runs.provenance import Provenance, differences_from_training_data
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.settings.recipes import BASE_PHASES, PHASES, make_configs
+from flowkit.model.settings.recipes import RecipeName, make_configs
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, start_network
 from flowkit.shards.reader import ShardReader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    import torch
-    from torch import Tensor
-
-    from flowkit.dataset.manifest import Split
-    from flowkit.model.networks.stresnet import SingleStream, STResNet
-    from flowkit.model.networks.weights import PretrainedWeights
-    from flowkit.model.runs.events import TrainEvent
-    from flowkit.model.settings.recipes import Phase, RecipeName, TrainConfig
 
 Weights = Literal["imagenet", "none"] | Path
 
@@ -235,7 +230,7 @@ def _check_made_of(split: Split, phase: Phase, name: Phase, path: Path) -> None:
     """Raise `CheckpointError` unless the weights that a phase starts from are there, and were trained on this split's data."""
     if not path.is_file():
         raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
-    differences = foreign_data(split, load_checkpoint(path))
+    differences = differences_from_training_data(split, load_checkpoint(path).provenance)
     if differences:
         raise CheckpointError(
             f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on these, in another "

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.compute.device_batches import DeviceBatches
-from flowkit.model.compute.execution import compile_in_place, memory_told
+from flowkit.model.compute.execution import Execution, compile_in_place, memory_told
 from flowkit.model.compute.ranks import any_rank, average_moments, sum_gradients, summed, wait
 from flowkit.model.data.device_crops import crop_clips
 from flowkit.model.data.sampling import network_seed
-from flowkit.model.data.training_clips import StoredBatch, training_loader
+from flowkit.model.data.training_clips import Batch, ClipDataset, UncroppedBatch, training_loader
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.networks.resnet import set_groups
+from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
-from flowkit.model.runs.events import PhaseDone, PhaseStarted, RunStopped, StepDone
+from flowkit.model.runs.events import PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent
+from flowkit.model.runs.provenance import Provenance
+from flowkit.model.runs.run_folder import PhaseFolder
+from flowkit.model.settings.training import TrainConfig
 from flowkit.model.training.optimiser import (
     make_optimiser,
     running_moment_share,
@@ -29,21 +35,6 @@ from flowkit.model.training.optimiser import (
     set_running_moment_share,
     stream_losses,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from torch import Tensor
-
-    from flowkit.model.compute.execution import Execution
-    from flowkit.model.data.training_clips import Batch, ClipDataset
-    from flowkit.model.networks.stresnet import SingleStream, STResNet
-    from flowkit.model.runs.checkpoint import Provenance
-    from flowkit.model.runs.events import TrainEvent
-    from flowkit.model.runs.run_folder import PhaseFolder
-    from flowkit.model.settings.recipes import TrainConfig
-
 
 FRAME_BYTES = 0.094 * 2**30  # of activations, for a frame of 224 px through one ResNet-50
 FULL_FRAMES = 160  # of each stream: many enough that a large GPU is busy
@@ -127,7 +118,7 @@ class PhaseRun:
             pin_memory=self.device.type == "cuda",
             cropped=not execution.crops_on_device(self.device),
         )
-        batches: DeviceBatches[Batch | StoredBatch] = DeviceBatches(loader, self.device)
+        batches: DeviceBatches[Batch | UncroppedBatch] = DeviceBatches(loader, self.device)
         self.network.train()
         saved_at = time.monotonic()
         with (
@@ -168,7 +159,7 @@ class PhaseRun:
         on_event(PhaseDone(config.phase, self.folder.path, time.monotonic() - started))
         return True
 
-    def _take_step(self, batches: DeviceBatches[Batch | StoredBatch]) -> dict[str, Any]:
+    def _take_step(self, batches: DeviceBatches[Batch | UncroppedBatch]) -> dict[str, Any]:
         """Sum the gradients of the sub-batches, update, and return the step's line of metrics."""
         config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
         mine = range(self.execution.rank, config.num_sub_batches, world)
@@ -196,7 +187,7 @@ class PhaseRun:
         self.step += 1
         return line
 
-    def _pass(self, batches: DeviceBatches[Batch | StoredBatch], sub_batches: range) -> dict[str, Tensor]:
+    def _pass(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range) -> dict[str, Tensor]:
         """Add the gradients of the next sub-batches; return their share of losses and training accuracies."""
         config = self.config
         given = [next(batches) for _ in sub_batches]
@@ -215,9 +206,9 @@ class PhaseRun:
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
         return values
 
-    def _inputs(self, batch: Batch | StoredBatch) -> tuple[Tensor | None, Tensor | None]:
+    def _inputs(self, batch: Batch | UncroppedBatch) -> tuple[Tensor | None, Tensor | None]:
         """Return a batch's RGB and flow, cropped and normalised."""
-        if isinstance(batch, StoredBatch):
+        if isinstance(batch, UncroppedBatch):
             size, quantiser = self.config.network.input_size, self.clips.quantiser
             cropped = [crop_clips(part, size=size, quantiser=quantiser) for part in batch.parts]
             return _joined([rgb for rgb, _ in cropped]), _joined([flow for _, flow in cropped])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from flowkit.model.settings.recipes import TrainConfig
+from flowkit.model.settings.training import TrainConfig
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 

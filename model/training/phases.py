@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from flowkit.model.data.sampling import initial_seed
+from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
-    from flowkit.model.networks.weights import PretrainedWeights
-    from flowkit.model.settings.recipes import Phase, TrainConfig
+from flowkit.model.settings.training import Phase, TrainConfig
 
 BEFORE: dict[Phase, tuple[Phase, ...]] = {
     "appearance": (),

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowkit.dataset.manifest import ClipRecord, Dataset, write_split
-from flowkit.model.data.training_clips import Unreadable
+from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.protocol import ROWS, Evaluation, RowResult, SplitEvaluation
-from flowkit.model.runs.checkpoint import Provenance
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels
-from flowkit.model.settings.recipes import PHASES, STREAMS_OF, make_configs
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import PHASES, STREAMS_OF
 from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from flowkit.model.networks.phase_networks import build_network
-from flowkit.model.runs.checkpoint import Checkpoint, Provenance
+from flowkit.model.runs.checkpoint import Checkpoint
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.recipes import make_configs
 
 

@@ -25,7 +25,8 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import PHASES, make_configs
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import train
 
 TINY = {"base_width": 2, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 2, "warmup_steps": 0}

@@ -13,7 +13,8 @@ from flowkit.model.networks.resnet import GroupedBatchNorm
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import PHASES, make_configs
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import PHASES
 from flowkit.model.training.loop import groups_per_pass
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

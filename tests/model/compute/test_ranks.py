@@ -20,7 +20,7 @@ from flowkit.dataset.manifest import Dataset, write_split
 from flowkit.errors import DeviceError, ParameterError, RankError
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 

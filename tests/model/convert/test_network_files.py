@@ -16,11 +16,12 @@ from random_networks import random_checkpoints
 from flowkit.cli.main import flowkit
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model import STResNet, STResNetConfig
-from flowkit.model.convert.network_files import export_onnx, export_safetensors, load_network
+from flowkit.model.convert.network_files import export_onnx, export_safetensors
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.runs.trained_network import load_network
+from flowkit.model.settings.training import PHASES
 
 CLASSES = ("a", "β", "c,d")
 

@@ -6,9 +6,10 @@ import torch
 
 from flowkit.dataset.manifest import Dataset
 from flowkit.model.compute.device_batches import DeviceBatches, moved, tensors_of
+from flowkit.model.data.clips import stacks
 from flowkit.model.data.device_crops import crop_clips, resize_weights
 from flowkit.model.data.sampling import stack_fields
-from flowkit.model.data.training_clips import Batch, ClipDataset, StoredBatch, StoredSample, collate_stored, stacks, training_loader
+from flowkit.model.data.training_clips import Batch, ClipDataset, UncroppedBatch, UncroppedSample, collate_uncropped, training_loader
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop, normalise_flow, normalise_rgb
 from flowkit.model.settings.recipes import make_configs
 from flowkit.quantise import Quantiser
@@ -24,7 +25,7 @@ def stored_sample(draw, height, width, crop, centres):
     frames = np.clip(smooth[..., None] + draw.normal(0, 30, (len(centres), height, width, 3)), 0, 255).astype(np.uint8)
     flow = draw.integers(0, 256, (len(fields), 2, height, width), dtype=np.uint8)
     flow[:, :, : height // 2] = (128 + 40 * np.sin(np.arange(width) / 5)).astype(np.uint8)
-    return StoredSample(frames, flow, where, crop, 0, "v")
+    return UncroppedSample(frames, flow, where, crop, 0, "v")
 
 
 def both_ways(samples, size, quantiser):
@@ -32,7 +33,7 @@ def both_ways(samples, size, quantiser):
     rgb = [crop_rgb(sample.frames, sample.crop, size=size) for sample in samples]
     flow = [stacks(crop_flow(sample.fields, sample.crop, size=size, quantiser=quantiser), sample.where) for sample in samples]
     host = normalise_rgb(torch.from_numpy(np.stack(rgb))), normalise_flow(torch.from_numpy(np.stack(flow)))
-    parts = [crop_clips(part, size=size, quantiser=quantiser) for part in collate_stored(samples).parts]
+    parts = [crop_clips(part, size=size, quantiser=quantiser) for part in collate_uncropped(samples).parts]
     return host, tuple(torch.cat([part[stream] for part in parts]) for stream in (0, 1))
 
 
@@ -54,7 +55,7 @@ def test_crops_on_the_device_are_the_workers_within_one_level(kind, size, mappin
         height, width = (int(side) for side in draw.integers(51, 76, 2))
         crops = [draw_crop(draw, height, width, kind=kind) for _ in range(3)]
         samples = [stored_sample(draw, height, width, crop, [5, 7, 12]) for crop in crops]
-        assert len(collate_stored(samples).parts) == 1
+        assert len(collate_uncropped(samples).parts) == 1
         assert_within_a_level(*both_ways(samples, size, Quantiser(mapping=mapping)))
 
 
@@ -70,7 +71,7 @@ def test_any_box_is_cut_shrunk_enlarged_and_mirrored_alike(crop, flip):
 def test_frames_of_different_sizes_are_cropped_clip_by_clip_in_order():
     draw = np.random.default_rng(4)
     samples = [stored_sample(draw, *size, draw_crop(draw, *size), [5, 30]) for size in ((40, 56), (56, 40), (64, 86))]
-    assert len(collate_stored(samples).parts) == 3
+    assert len(collate_uncropped(samples).parts) == 3
     assert_within_a_level(*both_ways(samples, 35, Quantiser()))
 
 
@@ -86,8 +87,8 @@ def test_a_crop_of_the_network_s_size_is_taken_exactly_and_mirroring_negates_u_e
 def test_no_motion_stays_no_motion():
     fields, where = stack_fields([5])
     still = np.full((len(fields), 2, 40, 56), 128, np.uint8)
-    samples = [StoredSample(None, still, where, Crop(1, 2, 33, 35, flip), 0, "v") for flip in (False, True)]
-    (part,) = collate_stored(samples).parts
+    samples = [UncroppedSample(None, still, where, Crop(1, 2, 33, 35, flip), 0, "v") for flip in (False, True)]
+    (part,) = collate_uncropped(samples).parts
     rgb, flow = crop_clips(part, size=32, quantiser=Quantiser())
     assert rgb is None
     assert flow.abs().max() < 1e-5
@@ -115,7 +116,7 @@ def test_both_loaders_give_the_same_crops_of_the_same_samples(packed_root, phase
     assert len(cropped) == len(stored) == 4
     for batch, uncropped in zip(cropped, stored, strict=True):
         assert isinstance(batch, Batch)
-        assert isinstance(uncropped, StoredBatch)
+        assert isinstance(uncropped, UncroppedBatch)
         assert torch.equal(batch.labels, uncropped.labels)
         (part,) = uncropped.parts
         rgb, flow = crop_clips(part, size=config.network.input_size, quantiser=clips.quantiser)
@@ -154,9 +155,9 @@ def test_on_a_cpu_batches_pass_through_and_the_wait_for_them_is_counted(monkeypa
 
 
 def test_a_batch_is_moved_whole_with_its_kind():
-    batch = StoredBatch(({"a": 1}, (torch.zeros(2), None, [torch.ones(3)])), torch.arange(4))
+    batch = UncroppedBatch(({"a": 1}, (torch.zeros(2), None, [torch.ones(3)])), torch.arange(4))
     there = moved(batch, torch.device("meta"))
-    assert isinstance(there, StoredBatch)
+    assert isinstance(there, UncroppedBatch)
     assert [tensor.shape for tensor in tensors_of(there)] == [(2,), (3,), (4,)]
     assert all(tensor.is_meta for tensor in tensors_of(there))
     assert there.parts[0] == {"a": 1}
@@ -183,6 +184,6 @@ def test_on_cuda_crops_are_the_workers_within_one_level():
     draw = np.random.default_rng(6)
     samples = [stored_sample(draw, 256, 340, draw_crop(draw, 256, 340), [5, 15, 25]) for _ in range(2)]
     host, _ = both_ways(samples, 224, Quantiser())
-    parts = [moved(part, torch.device("cuda")) for part in collate_stored(samples).parts]
+    parts = [moved(part, torch.device("cuda")) for part in collate_uncropped(samples).parts]
     device = [crop_clips(part, size=224, quantiser=Quantiser()) for part in parts]
     assert_within_a_level(host, tuple(torch.cat([part[stream] for part in device]).cpu() for stream in (0, 1)))

@@ -15,7 +15,7 @@ from flowkit.model.data.sampling import (
     training_centres,
     valid_centres,
 )
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 
 
 def test_valid_centres_of_eleven_frames_are_the_sixth_frame_alone():

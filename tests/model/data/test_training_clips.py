@@ -11,18 +11,11 @@ import torch
 
 from flowkit.dataset.manifest import Dataset
 from flowkit.errors import ManifestError, ParameterError
+from flowkit.model.data.clips import stacks
 from flowkit.model.data.sampling import protocol_centres, sample_generator, stack_fields, training_centres
-from flowkit.model.data.training_clips import (
-    ClipDataset,
-    SampleKey,
-    Unreadable,
-    WholeClipDataset,
-    collate,
-    stacks,
-    training_loader,
-    whole_clip_loader,
-)
+from flowkit.model.data.training_clips import ClipDataset, SampleKey, collate, training_loader
 from flowkit.model.data.transforms import crop_flow, crop_rgb, draw_crop
+from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_clip_loader
 from flowkit.model.settings.recipes import make_configs
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader

@@ -23,7 +23,8 @@ from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.predict import Predictor, extraction_of, find_row, row_of
 from flowkit.model.evaluation.protocol import ROWS, evaluate
-from flowkit.model.runs.checkpoint import Provenance, load_checkpoint, save_weights
+from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.scoring.metrics import softmax
 from flowkit.model.training.chain import train

@@ -19,10 +19,12 @@ from flowkit.model.evaluation.protocol import ROWS, VIDEOS_AT_ONCE, Evaluation, 
 from flowkit.model.evaluation.results import results_table, write_results
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs import events
-from flowkit.model.runs.checkpoint import Checkpoint, Provenance, load_checkpoint, save_weights
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
-from flowkit.model.settings.recipes import PHASES, make_configs
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import PHASES
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 

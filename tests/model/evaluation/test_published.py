@@ -10,7 +10,8 @@ from flowkit.dataset.list_files import read_lists
 from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
 from flowkit.model.report.page import write_report
-from flowkit.model.settings.recipes import PHASES, make_configs
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import PHASES
 
 NUM_TRAIN = 3
 

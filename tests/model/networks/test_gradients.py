@@ -9,8 +9,9 @@ import torch
 from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
-from flowkit.model.networks.resnet import TemporalConv, _ByProducts, by_clip, set_groups
+from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.stresnet import STResNet
+from flowkit.model.networks.temporal_conv import TemporalConv, _ByProducts, by_clip
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,10 @@ from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.networks.resnet import inflate
+from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.weights import PretrainedWeights, initialise_from_streams, initialise_single_stream, pretrained_state
+from flowkit.model.networks.temporal_conv import inflate
+from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream
 from flowkit.model.settings.network import STResNetConfig
 
 SMALL = STResNetConfig(num_classes=5, stage_units=(2, 2, 2, 2), base_width=4, input_size=64)

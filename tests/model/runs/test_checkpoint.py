@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from flowkit.errors import CheckpointError
-from flowkit.model.runs.checkpoint import Checkpoint, Provenance, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.recipes import make_configs
 
 

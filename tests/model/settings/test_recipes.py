@@ -6,7 +6,8 @@ import json
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.recipes import OVERRIDES, PHASES, TrainConfig, make_configs, scaled, small_network
+from flowkit.model.settings.recipes import OVERRIDES, make_configs, scaled, small_network
+from flowkit.model.settings.training import PHASES, TrainConfig
 
 
 def paper(num_videos=9537, **settings):

@@ -24,7 +24,7 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import TrainReport, train
 
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
@@ -219,7 +219,7 @@ def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root):
 
 def test_a_restart_that_cannot_begin_discards_nothing(root, monkeypatch):
     run(root, phases=["appearance", "motion"])
-    monkeypatch.setattr("flowkit.model.networks.weights._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
+    monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
     with pytest.raises(CheckpointError, match="no network"):
         run(root, weights="imagenet", restart=True)
     with pytest.raises(CheckpointError, match="st-resnet-star starts from st-resnet"):

@@ -12,7 +12,7 @@ from training_runs import TINY, metrics, same, share_root, weights
 
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import PHASES
+from flowkit.model.settings.training import PHASES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
 

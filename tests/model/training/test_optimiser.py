@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.recipes import PHASES, make_configs
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import PHASES
 from flowkit.model.training.optimiser import (
     make_optimiser,
     parameter_groups,

@@ -1,0 +1,78 @@
+"""The clips of manifest rows, read from shards, for training and test alike."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from flowkit.dataset.manifest import ClipRecord, Dataset
+from flowkit.errors import ManifestError
+from flowkit.quantise import Quantiser
+from flowkit.shards.reader import Clip, ShardReader
+
+
+class ManifestClips:
+    """The clips of manifest rows; picklable, and each process opens the shards for itself."""
+
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any]) -> None:
+        self.records = tuple(records)
+        self.quantiser = Quantiser.from_dict(quantiser)
+        self._shards = {record.shard: ShardReader(dataset.shard_path(record)) for record in self.records}
+
+    def clip(self, row: int) -> Clip:
+        """Return the clip of a row.
+
+        Raises
+        ------
+        ManifestError
+            If it is not the clip that the manifest tells of.
+        """
+        record = self.records[row]
+        shard = self._shards[record.shard]
+        clip = shard.clip(record.video_id)
+        for name, is_now, must_be in (
+            ("num_frames", clip.num_frames, record.num_frames),
+            ("quantiser", clip.quantiser, self.quantiser.to_dict()),
+        ):
+            if is_now != must_be:
+                raise ManifestError(
+                    f"{shard.path}: the {name} of {record.video_id!r} is {is_now}, the split's manifest says {must_be}; "
+                    "run `flowkit pack` again"
+                )
+        return clip
+
+
+def read_fields(clip: Clip, fields: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Read flow fields by increasing index, neighbours together: uint8 (n, 2, H, W)."""
+    runs = np.split(fields, np.flatnonzero(np.diff(fields) > 1) + 1)
+    return np.concatenate([clip.flow(int(run[0]), int(run[-1]) + 1) for run in runs])
+
+
+def stacks(fields: NDArray[np.uint8], where: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Put fields (n, 2, H, W) together as stacks (T, 20, H, W): channel 2k is u, 2k+1 is v of a stack's field k."""
+    return fields[where].reshape(len(where), 2 * where.shape[1], *fields.shape[2:])
+
+
+def clip_loader(clips: TorchDataset[Any], num_workers: int, **settings: Any) -> DataLoader[Any]:
+    """Return a loader whose worker processes, if any, leave Ctrl-C and random numbers alone; `settings` are those of `DataLoader`."""
+    if num_workers:
+        import cv2
+
+        # Before the fork: a worker that is forked while OpenCV has threads waits for ever when it touches them.
+        cv2.setNumThreads(1)
+    # The loader draws a seed for its workers; a generator of its own leaves the caller's random numbers alone.
+    return DataLoader(
+        clips, num_workers=num_workers, generator=torch.Generator(), worker_init_fn=_start_worker if num_workers else None, **settings
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which finishes its step first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

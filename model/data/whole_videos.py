@@ -1,0 +1,101 @@
+"""Whole videos, as the test protocol sees them: 25 frames at full size, each with its stack of flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from flowkit.dataset.manifest import ClipRecord, Dataset
+from flowkit.errors import FlowkitError
+from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
+from flowkit.model.data.sampling import protocol_centres, stack_fields
+from flowkit.model.data.transforms import whole_flow, whole_rgb
+
+
+@dataclass(frozen=True)
+class WholeClip:
+    """One video as it is tested, not yet normalised.
+
+    Parameters
+    ----------
+    rgb : uint8 array, shape (25, H, W, 3)
+    fields : uint8 array, shape (n, 2, H, W)
+        Every flow field that is needed, once.
+    where : int64 array, shape (25, 10)
+        The fields of each of the 25 stacks.
+    label : int
+    video_id : str
+    num_frames : int
+        Of the whole video.
+    """
+
+    rgb: NDArray[np.uint8]
+    fields: NDArray[np.uint8]
+    where: NDArray[np.int64]
+    label: int
+    video_id: str
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A video that could not be read, or not be scored, and why."""
+
+    video_id: str
+    reason: str
+
+
+class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
+    """The test videos of one split, each with its 25 samples at full frame.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+    records : sequence of ClipRecord
+    quantiser : dict
+        The split's.
+    input_size : int, px
+        S of the networks that are tested.
+    """
+
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any], *, input_size: int) -> None:
+        self.input_size = input_size
+        self._clips = ManifestClips(dataset, records, quantiser)
+
+    def __len__(self) -> int:
+        return len(self._clips.records)
+
+    def __getitem__(self, index: int) -> WholeClip | Unreadable:
+        try:
+            return self._read(index)
+        except (FlowkitError, OSError) as error:  # one bad video does not stop the others; it is counted and named
+            return Unreadable(self._clips.records[index].video_id, str(error))
+
+    def _read(self, index: int) -> WholeClip:
+        record, clip = self._clips.records[index], self._clips.clip(index)
+        centres = protocol_centres(clip.num_frames)
+        frames, place = np.unique(centres, return_inverse=True)
+        fields, where = stack_fields(centres)
+        return WholeClip(
+            whole_rgb(clip.frames(frames), input_size=self.input_size)[place],
+            whole_flow(read_fields(clip, fields), input_size=self.input_size),
+            where,
+            record.label,
+            record.video_id,
+            clip.num_frames,
+        )
+
+
+def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> DataLoader[WholeClip | Unreadable]:
+    """Return a loader that gives these videos, in order, one by one."""
+    return clip_loader(clips, num_workers, sampler=indices, batch_size=None, collate_fn=_unchanged)
+
+
+def _unchanged(clip: WholeClip | Unreadable) -> WholeClip | Unreadable:
+    return clip

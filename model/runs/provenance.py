@@ -1,0 +1,119 @@
+"""What weights were trained on, and how: the record that every checkpoint and weights file carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowkit.dataset.manifest import Split
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.settings.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What weights were trained on, and how; the same wherever it is stored.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    classes : tuple of str
+        Class names by label.
+    split : int
+    protocol : str
+        Where the split's lists come from.
+    digest : str
+        Of the split's manifest and shards.
+    quantiser : dict
+        Settings of the flow's quantiser.
+    started_from : dict
+        SHA-256 of the weights files of the phases before.
+    extraction : dict
+        How the videos became frames and flow: `short_side` in px, `tvl1` parameters, `solver`, `codec`; what a new video needs to be
+        treated alike. Empty in weights from before it was recorded, which is no difference: `digest` covers it.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    split: int
+    protocol: str
+    digest: str
+    quantiser: dict[str, Any]
+    started_from: dict[str, str] = field(default_factory=dict)
+    extraction: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as built-in types."""
+        return {
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+            "split": self.split,
+            "protocol": self.protocol,
+            "digest": self.digest,
+            "quantiser": dict(self.quantiser),
+            "started_from": dict(self.started_from),
+            "extraction": dict(self.extraction),
+        }
+
+    @classmethod
+    def from_dict(cls, values: object) -> Provenance:
+        """Read what `to_dict` returned.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not that.
+        """
+        try:
+            if not isinstance(values, dict):
+                raise TypeError("it is no table")
+            classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
+            texts = [protocol, digest, *classes, *values["started_from"].keys(), *values["started_from"].values()]
+            if not isinstance(classes, list) or not isinstance(split, int) or not all(isinstance(text, str) for text in texts):
+                raise TypeError("a value has the wrong type")
+            config = TrainConfig.from_dict(values["config"])
+            if config.network.num_classes != len(classes):
+                raise ParameterError(f"{config.network.num_classes} classes in the network, {len(classes)} names")
+            quantiser, started_from, extraction = map(dict, (values["quantiser"], values["started_from"], values.get("extraction", {})))
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
+        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction)
+
+    def differences(self, other: Provenance) -> list[str]:
+        """Return ``name is ..., now ...`` for every setting in which `other` differs."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        if not (self.extraction and other.extraction):
+            del mine["extraction"], theirs["extraction"]
+        mine, theirs = flattened(mine), flattened(theirs)
+        names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        return [f"{name} is {_brief(mine.get(name))}, now {_brief(theirs.get(name))}" for name in names]
+
+
+def differences_from_training_data(split: Split, provenance: Provenance) -> list[str]:
+    """Return in what a split differs from the data that weights were trained on."""
+    different = []
+    if sorted(provenance.classes) != sorted(split.classes):
+        different.append(f"its {len(provenance.classes)} classes are not the {len(split.classes)} of this split")
+    for name, was, now in (
+        ("split", provenance.split, split.number),
+        ("quantiser", provenance.quantiser, dict(split.quantiser)),
+        ("digest", provenance.digest, split.digest),
+    ):
+        if was != now:
+            different.append(f"{name} was {was}, is {now}")
+    return different
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, with dotted names: ``network.depth``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

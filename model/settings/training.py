@@ -1,0 +1,155 @@
+"""The phases, and what decides how one of them is trained (standard library only)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from flowkit.errors import ParameterError
+from flowkit.model.settings.checks import check, is_int, is_number
+from flowkit.model.settings.network import STResNetConfig
+
+Phase = Literal["appearance", "motion", "st-resnet", "st-resnet-star"]
+Crop = Literal["borders25", "regular", "none"]
+Corners = Literal["four", "diagonal"]
+Decay = Literal["steps", "cosine"]
+TauDrawn = Literal["clip", "sub_batch"]
+Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after the other
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
+BASE_PHASES: tuple[Phase, ...] = ("appearance", "motion")
+STREAMS_OF: dict[Phase, tuple[str, ...]] = {phase: (phase,) if phase in BASE_PHASES else ("appearance", "motion") for phase in PHASES}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides what one phase learns from its data; stored in every checkpoint.
+
+    Parameters
+    ----------
+    phase : {"appearance", "motion", "st-resnet", "st-resnet-star"}
+    network : STResNetConfig
+    recipe : str
+        The recipe these settings come from.
+    weights : str
+        What the base streams start from: ``imagenet``, ``none``, or ``sha256:`` and a file's digest.
+    seed : int
+        Every random draw is a function of it, the phase, the step and the place in the batch.
+    num_samples : int
+        T, frames (and flow stacks) of a training clip.
+    tau_min, tau_max : int, frames
+        Range of the distance between them.
+    tau_drawn : {"clip", "sub_batch"}
+        Draw it for each clip, or one for all clips that share batch statistics, as the official code does.
+    batch : int, videos
+        Videos of one step.
+    bn_group : int, videos
+        Videos that share batch statistics; gradients are summed over ``batch / bn_group`` of these sub-batches.
+    schedule : tuple of (int, float)
+        Steps and the learning rate they have, one after the other.
+    decay : {"steps", "cosine"}
+        ``steps``: the schedule as it stands. ``cosine``: from the first learning rate towards 0 over all steps.
+    warmup_steps : int
+        Steps over which the learning rate rises to its value.
+    momentum, weight_decay : float
+        Of SGD.
+    bn_momentum : float
+        Share of a step's moments in the running ones.
+    bn_average_first : bool
+        Start the running moments as a plain average (momentum ``1/(step+1)`` until that is below `bn_momentum`), for short runs.
+    crop : {"borders25", "regular", "none"}
+        Random crops: sides of .75-1.25 near the borders, {256, 224, 192, 168}/256 at 5 places, or the whole frame.
+    corners : {"four", "diagonal"}
+        ``diagonal``: `borders25` takes only two opposite corners, as the official code does.
+    flip : bool
+        Mirror half of the clips.
+
+    Raises
+    ------
+    ParameterError
+        If a value is out of its range.
+    """
+
+    phase: Phase
+    network: STResNetConfig
+    recipe: str
+    batch: int
+    bn_group: int
+    schedule: Schedule
+    weights: str = "none"
+    seed: int = 0
+    num_samples: int = 1
+    tau_min: int = 1
+    tau_max: int = 1
+    tau_drawn: TauDrawn = "clip"
+    decay: Decay = "steps"
+    warmup_steps: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    bn_momentum: float = 0.05
+    bn_average_first: bool = False
+    crop: Crop = "borders25"
+    corners: Corners = "four"
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        for name, kind in {"phase": Phase, "decay": Decay, "tau_drawn": TauDrawn, "crop": Crop, "corners": Corners}.items():
+            check(getattr(self, name) in get_args(kind), name, f"one of {', '.join(get_args(kind))}", getattr(self, name))
+        for name, least in {"batch": 1, "bn_group": 1, "num_samples": 1, "tau_min": 1, "tau_max": 1, "warmup_steps": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            check(is_int(value) and value >= least, name, f"a whole number of at least {least}", value)
+        check(self.tau_max >= self.tau_min, "tau_max", f"at least tau_min ({self.tau_min})", self.tau_max)
+        check(self.batch % self.bn_group == 0, "batch", f"a multiple of bn_group ({self.bn_group})", self.batch)
+        check(self.bn_group * self.num_samples > 1, "bn_group", "at least 2 where T is 1 (batch statistics of one frame are none)", 1)
+        for name in ("momentum", "bn_momentum", "weight_decay"):
+            value = getattr(self, name)
+            check(is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value)
+        for name in ("flip", "bn_average_first"):
+            check(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
+        try:
+            schedule = tuple((steps, float(rate)) for steps, rate in self.schedule)
+        except (TypeError, ValueError):
+            schedule = ()
+        good = schedule and all(is_int(steps) and steps >= 1 and 0 <= rate < math.inf for steps, rate in schedule)
+        check(bool(good), "schedule", "pairs of steps and learning rate", self.schedule)
+        object.__setattr__(self, "schedule", schedule)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole phase."""
+        return sum(steps for steps, _ in self.schedule)
+
+    @property
+    def num_sub_batches(self) -> int:
+        """Sub-batches of one step: the batch divided into groups that share batch statistics."""
+        return self.batch // self.bn_group
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, 0-based."""
+        rate, end = self.schedule[-1][1], 0
+        for steps, value in self.schedule:
+            end += steps
+            if step < end:
+                rate = value
+                break
+        if self.decay == "cosine":
+            done = max(step - self.warmup_steps, 0) / max(self.num_steps - self.warmup_steps, 1)
+            rate = self.schedule[0][1] * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+        return rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as built-in types."""
+        return asdict(self) | {"network": self.network.to_dict(), "schedule": [list(part) for part in self.schedule]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Make a config from what `to_dict` returned; unknown names raise `ParameterError`."""
+        unknown = sorted(set(values) - {item.name for item in fields(cls)})
+        if unknown:
+            raise ParameterError(f"unknown training settings: {', '.join(unknown)}")
+        try:
+            return cls(**{**values, "network": STResNetConfig.from_dict(values["network"])})
+        except (KeyError, TypeError) as cause:
+            raise ParameterError(f"training settings are incomplete: {cause}") from cause
