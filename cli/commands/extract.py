@@ -164,7 +164,7 @@ def extract(
     from flowkit.extraction.forecast import forecast
     from flowkit.extraction.run import extract as run
     from flowkit.extraction.run import plan
-    from flowkit.workers.processes import StopRequest
+    from flowkit.workers.stopping import StopRequest
 
     if cluster and (jobs or dry_run):
         raise click.UsageError("--cluster uses all its workers: leave --jobs out; for a forecast, --dry-run --jobs N without --cluster")

@@ -100,7 +100,7 @@ def import_(
     """
     from flowkit.cli.shared.software import check_opencv
     from flowkit.exchange.import_trees import DEFAULT_BOUND_PX, ImportSettings, import_tree
-    from flowkit.workers.processes import GRACE_SECONDS, StopRequest
+    from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
     if bound == "default":
         if tool is None:

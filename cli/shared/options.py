@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import click
 
 from flowkit.errors import ParameterError
-from flowkit.workers.processes import GRACE_SECONDS
+from flowkit.workers.stopping import GRACE_SECONDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -14,7 +14,7 @@ from flowkit.cli.shared.console import warn
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from flowkit.workers.processes import StopRequest
+    from flowkit.workers.stopping import StopRequest
 
 
 class Terminated(SystemExit):

@@ -24,14 +24,15 @@ from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.video.ids import folded
-from flowkit.workers.processes import Outcome, StopRequest, num_cores, run_tasks
+from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from flowkit.workers.processes import TaskBoard
+    from flowkit.workers.progress import TaskProgress
+    from flowkit.workers.stopping import StopRequest
 
 # What the tools clip flow at unless told otherwise: gpu_flow's clipFlow, denseflow's and dense_flow's --bound.
 DEFAULT_BOUND_PX: dict[ForeignTool, float] = {"gpu_flow": 20.0, "denseflow": 32.0, "dense_flow": 15.0}
@@ -314,18 +315,18 @@ def _root_settings(
     return ExtractSettings(preset="imported", solver=tool, quantiser=quantiser, short_side=0, codec=codec)
 
 
-def _outcomes(todo: deque[ImportJob], jobs: int, stop: StopRequest | None) -> Iterable[Outcome[ImportJob, VideoResult | None]]:
+def _outcomes(todo: deque[ImportJob], jobs: int, stop: StopRequest | None) -> Iterable[TaskOutcome[ImportJob, VideoResult | None]]:
     if jobs > 1:
         yield from run_tasks(import_task, todo, jobs=jobs, stop=stop)
         return
     while todo and not (stop is not None and stop.requested()):
         job = todo.popleft()
-        yield Outcome(job, import_video(job))
+        yield TaskOutcome(job, import_video(job))
 
 
-def import_task(job: ImportJob, board: TaskBoard, slot: int) -> VideoResult | None:
+def import_task(job: ImportJob, progress: TaskProgress) -> VideoResult | None:
     """Import one video in a worker process; None if the run is being stopped."""
-    return None if board.stopping else import_video(job)
+    return None if progress.stopping else import_video(job)
 
 
 def import_video(job: ImportJob) -> VideoResult:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowkit.dataset.settings import ExtractSettings
     from flowkit.shards.schema import ClipAttributes
     from flowkit.video.decode import VideoInfo
-    from flowkit.workers.processes import TaskBoard
+    from flowkit.workers.progress import TaskProgress
 
 BATCH_SIZE = 16  # frames in memory at once, in each process
 MIN_RESUMED = 300  # flow fields of a video whose finished part is worth keeping (about half a minute of work)
@@ -80,14 +80,14 @@ class _StoppedError(Exception):
     """The parent asked the workers to stop."""
 
 
-def extract_task(task: VideoJob | SegmentJob, board: TaskBoard, slot: int) -> VideoResult | int | None:
+def extract_task(task: VideoJob | SegmentJob, progress: TaskProgress) -> VideoResult | int | None:
     """Extract one video, or solve a segment of one.
 
     Parameters
     ----------
     task : VideoJob or SegmentJob
-    board : TaskBoard
-        Where the number of flow fields done is noted, in `slot`.
+    progress : TaskProgress
+        Receives the number of flow fields that are done.
 
     Returns
     -------
@@ -110,8 +110,8 @@ def extract_task(task: VideoJob | SegmentJob, board: TaskBoard, slot: int) -> Vi
     failed = VideoResult(job.video_id, "failed", job.source_bytes, job.source_mtime_ns)
     try:
         if isinstance(task, SegmentJob):
-            return _solve_segment(task, board, slot)
-        result = _extract_video(task, board, slot)
+            return _solve_segment(task, progress)
+        result = _extract_video(task, progress)
     except _StoppedError:
         return None
     except DeviceError:
@@ -127,7 +127,7 @@ def extract_task(task: VideoJob | SegmentJob, board: TaskBoard, slot: int) -> Vi
     return replace(result, seconds=round(time.monotonic() - started, 3))
 
 
-def _extract_video(job: VideoJob, board: TaskBoard, slot: int) -> VideoResult:
+def _extract_video(job: VideoJob, progress: TaskProgress) -> VideoResult:
     from flowkit.shards.writer import ClipWriter
     from flowkit.video.decode import probe
 
@@ -135,7 +135,7 @@ def _extract_video(job: VideoJob, board: TaskBoard, slot: int) -> VideoResult:
     expected = max(info.header_frames - 1, 0)
     if not job.segments and expected >= MIN_RESUMED:
         for start, stop in missing_ranges(find_segments(job.segment_folder), expected, 1):
-            _solve_segment(SegmentJob(job, start, stop, expected, 1), board, slot)
+            _solve_segment(SegmentJob(job, start, stop, expected, 1), progress)
         job = replace(job, segments=tuple(find_segments(job.segment_folder)))
     num_frames = decode_errors = 0
     writer: ClipWriter | None = None
@@ -143,7 +143,7 @@ def _extract_video(job: VideoJob, board: TaskBoard, slot: int) -> VideoResult:
         try:
             for frames, q, errors_so_far in _frames_and_flow(job, solved if job.segments else None):
                 decode_errors = errors_so_far
-                if board.stopping:
+                if progress.stopping:
                     raise _StoppedError
                 if writer is None:
                     path = Path(job.clip_path)
@@ -153,7 +153,7 @@ def _extract_video(job: VideoJob, board: TaskBoard, slot: int) -> VideoResult:
                 writer.append_flow(q)
                 num_frames += len(frames)
                 if not job.segments:
-                    board.write(slot, num_frames - 1, expected)
+                    progress.note(num_frames - 1, expected)
             counts = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, num_frames, info.header_frames, decode_errors)
             result = with_status(counts)
             if writer is None or result.status not in WRITTEN:
@@ -207,7 +207,7 @@ def _client(address: ServiceAddress) -> FlowClient:
     return FlowClient(address)
 
 
-def _solve_segment(task: SegmentJob, board: TaskBoard, slot: int) -> int:
+def _solve_segment(task: SegmentJob, progress: TaskProgress) -> int:
     """Solve flow fields `start` to `stop` of a video, keeping what is finished when a stop comes; return how many."""
     import numpy as np
 
@@ -219,7 +219,7 @@ def _solve_segment(task: SegmentJob, board: TaskBoard, slot: int) -> int:
     last_grey: NDArray[np.uint8] | None = None
     try:
         for batch in read_frames(Path(task.video.path), short_side=task.video.settings.short_side, batch_size=BATCH_SIZE):
-            if board.stopping:
+            if progress.stopping:
                 raise _StoppedError
             wanted = batch.frames[max(task.start - batch.start, 0) : None if task.stop is None else max(task.stop + 1 - batch.start, 0)]
             if len(wanted):
@@ -230,7 +230,7 @@ def _solve_segment(task: SegmentJob, board: TaskBoard, slot: int) -> int:
                 q = _quantised_flow(grey, task.video)
                 writer.append(q)
                 num_done += len(q)
-                board.write(slot, num_done, task.num_pairs)
+                progress.note(num_done, task.num_pairs)
             if task.stop is not None and batch.start + len(batch.frames) > task.stop:
                 break
         return num_done

@@ -25,7 +25,8 @@ from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, Vide
 from flowkit.files import alone, file_sha256, write_atomically
 from flowkit.flow.cuda.service import FlowService
 from flowkit.workers.cluster import Cluster
-from flowkit.workers.processes import GRACE_SECONDS, Outcome, StopRequest, num_cores, run_tasks
+from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
+from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -315,7 +316,7 @@ class _Run:
         self.finished_bytes = 0.0
         self.finished_pairs = 0
 
-    def take(self, outcome: Outcome[Task, VideoResult | int | None]) -> VideoResult | None:
+    def take(self, outcome: TaskOutcome[Task, VideoResult | int | None]) -> VideoResult | None:
         """Book a task's outcome; return the video's result if that is settled now."""
         task, result = outcome.task, outcome.result
         job = task.video if isinstance(task, SegmentJob) else task

@@ -14,7 +14,7 @@ from flowkit.cli.main import main
 from flowkit.cli.shared.stopping import Terminated, resume_command, signals_to, stop_signals
 from flowkit.dataset import packing as pack
 from flowkit.exchange.export_trees import export
-from flowkit.workers.processes import StopRequest
+from flowkit.workers.stopping import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
 from flowkit.extraction.results import read_index
 from flowkit.extraction.run import Plan, extract, plan
-from flowkit.workers.processes import StopRequest
+from flowkit.workers.stopping import StopRequest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -39,7 +39,7 @@ def path(tmp_path_factory):
 def extracted(path, clip, settings):
     """What extract makes of a video, in this process."""
     job = VideoJob("a", str(path), "", str(clip), settings, path.stat().st_size, 0)
-    return extract_task(job, SimpleNamespace(stopping=False, closing=False, write=lambda *_: None), 0)
+    return extract_task(job, SimpleNamespace(stopping=False, note=lambda *_: None))
 
 
 @pytest.mark.parametrize(

@@ -18,38 +18,38 @@ from small_videos import SETTINGS, files_of, write_video
 from flowkit.cli.main import flowkit as command
 from flowkit.errors import DeviceError, FlowkitError, ParameterError
 from flowkit.extraction.run import extract
-from flowkit.workers.processes import StopRequest
+from flowkit.workers.stopping import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowkit.workers.processes import TaskBoard
+    from flowkit.workers.progress import TaskProgress
 
 pytest.importorskip("distributed", reason="needs the extra `cluster`")
 from flowkit.workers.cluster import Cluster
 
 
-def square(task: int, board: TaskBoard, slot: int) -> int:
-    board.write(slot, 1, 1)
+def square(task: int, progress: TaskProgress) -> int:
+    progress.note(1, 1)
     return task * task
 
 
-def die_on_3(task: int, board: TaskBoard, slot: int) -> int:
+def die_on_3(task: int, progress: TaskProgress) -> int:
     if task == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return task
 
 
-def raise_on_2(task: int, board: TaskBoard, slot: int) -> int:
+def raise_on_2(task: int, progress: TaskProgress) -> int:
     if task == 2:
         raise ValueError("two")
     return task
 
 
-def wait_for_stop(task: int, board: TaskBoard, slot: int) -> str:
+def wait_for_stop(task: int, progress: TaskProgress) -> str:
     for k in range(2000):
-        board.write(slot, k, 2000)
-        if board.stopping:
+        progress.note(k, 2000)
+        if progress.stopping:
             return "stopped"
         time.sleep(0.02)
     return "finished"

@@ -1,4 +1,4 @@
-"""Running tasks in processes: order does not matter, a killed process costs one task at most, stops are in good order."""
+"""Running tasks in processes: any order, at most one task lost to a killed process, clean stops."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.workers.processes import Board, StopRequest, run_tasks
+from flowkit.workers.processes import run_tasks
+from flowkit.workers.progress import LocalProgress, ProgressFile, TaskProgress
+from flowkit.workers.stopping import StopRequest
 
 
-def square(task: int, board: Board, slot: int) -> int:
-    board.write(slot, 1, 1)
+def square(task: int, progress: TaskProgress) -> int:
+    progress.note(1, 1)
     return task * task
 
 
-def die_on_7(task: int, board: Board, slot: int) -> int:
+def die_on_7(task: int, progress: TaskProgress) -> int:
     if task == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.05)
     return task
 
 
-def die_once(task: str, board: Board, slot: int) -> str:
+def die_once(task: str, progress: TaskProgress) -> str:
     marker = Path(task)
     if not marker.exists():
         marker.touch()
@@ -35,21 +37,21 @@ def die_once(task: str, board: Board, slot: int) -> str:
     return task
 
 
-def raise_on_2(task: int, board: Board, slot: int) -> int:
+def raise_on_2(task: int, progress: TaskProgress) -> int:
     if task == 2:
         raise ValueError("two")
     return task
 
 
-def terminate_itself(task: int, board: Board, slot: int) -> int:
+def terminate_itself(task: int, progress: TaskProgress) -> int:
     os.kill(os.getpid(), signal.SIGTERM)
     return task
 
 
-def wait_for_stop(task: int, board: Board, slot: int) -> str:
+def wait_for_stop(task: int, progress: TaskProgress) -> str:
     for k in range(2000):
-        board.write(slot, k, 2000)
-        if board.stopping:
+        progress.note(k, 2000)
+        if progress.stopping:
             return "stopped"
         time.sleep(0.01)
     return "finished"
@@ -113,7 +115,7 @@ if __name__ == "__main__":
 """
 
 
-def wait_with_pid(task: str, board: Board, slot: int) -> None:
+def wait_with_pid(task: str, progress: TaskProgress) -> None:
     Path(task + ".part").write_text(str(os.getpid()))
     Path(task + ".part").replace(task)
     time.sleep(60)
@@ -131,20 +133,20 @@ def test_processes_end_when_their_parent_was_killed(tmp_path: Path) -> None:
         parent.communicate(timeout=20)  # comes back when nobody has the pipe any more
 
 
-def test_a_board_is_shared_and_deleted() -> None:
-    with Board.make(3) as board:
+def test_a_progress_file_is_shared_and_deleted() -> None:
+    with ProgressFile.make(3) as file:
         import pickle
 
-        other = pickle.loads(pickle.dumps(board))
-        other.write(2, 5, 9)
-        assert board.read(2) == (5, 9)
-        assert not other.stopping
-        board.ask_to_stop(at_once=False)
-        assert (other.closing, other.stopping) == (True, False)
-        board.ask_to_stop(at_once=True)
-        assert other.stopping
-        other.close()
-        path = board.path
+        progress = pickle.loads(pickle.dumps(LocalProgress(file, 2)))
+        progress.note(5, 9)
+        assert file.read(2) == (5, 9)
+        assert not progress.stopping
+        file.request_stop(at_once=False)
+        assert (progress.file.closing, progress.stopping) == (True, False)
+        file.request_stop(at_once=True)
+        assert progress.stopping
+        progress.file.close()
+        path = file.path
         assert Path(path).exists()
     assert not Path(path).exists()
 

@@ -62,8 +62,8 @@ def home(tmp_path_factory):
         clip = root / "clips" / f"{video_id}.h5"
         clip.parent.mkdir(parents=True, exist_ok=True)
         job = VideoJob(video_id, str(path), video_id.split("/")[0], str(clip), SETTINGS, path.stat().st_size, 0)
-        board = SimpleNamespace(stopping=False, closing=False, write=lambda *_: None)
-        assert extract_task(job, board, 0).status == "ok"
+        progress = SimpleNamespace(stopping=False, note=lambda *_: None)
+        assert extract_task(job, progress).status == "ok"
     (home / "list.csv").write_text(
         "video_id,class_name,subset\n"
         + "".join(f"{name},{name.split('/')[0]},{'train' if name == 'run/b' else 'test'}\n" for name in LENGTHS)
