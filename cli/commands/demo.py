@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.shared.console import Progress, duration, say, show_name, table, warn
+from flowkit.cli.shared.console import duration, say, show_name, table, warn
+from flowkit.dataset.progress import ProgressBar
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
 
     began = time.monotonic()
     say(f"Writing {num_videos} videos of {len(classes)} classes to {show_name(output / VIDEOS)}")
-    with Progress("generate", total=num_videos, unit="videos") as progress:
+    with ProgressBar("generate", total=num_videos, unit="videos") as progress:
         write_scenes(
             output,
             seed=seed,

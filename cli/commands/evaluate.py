@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.shared.compute_options import device_option, precision_option
-from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.dataset.manifest import Dataset
@@ -179,7 +180,7 @@ class EvaluationDisplay:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet, self._done = quiet, 0
-        self._progress: Progress | None = None
+        self._progress: ProgressBar | None = None
 
     def tell(self, event: EvaluateEvent) -> None:
         """Show one event."""
@@ -189,7 +190,7 @@ class EvaluationDisplay:
             return
         if isinstance(event, SplitStarted):
             self.close()
-            self._progress, self._done = Progress(f"evaluate split {event.split}", total=event.num_videos, unit="videos"), 0
+            self._progress, self._done = ProgressBar(f"evaluate split {event.split}", total=event.num_videos, unit="videos"), 0
             self._progress.__enter__()
         elif self._progress is not None:
             self._progress.advance(event.done - self._done, note=f"{event.num_failed} failed" if event.num_failed else "")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from flowkit.cli.shared.console import Progress, say, show_name, size, table, warn
+from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.model.settings.training import Phase
@@ -109,7 +110,7 @@ def _export_images(data: Path, output: Path, layout: str, flow: str, mapping: st
 
     if output.is_file():
         raise click.UsageError(f"--output {show_name(output)} is a file; images need a new or empty folder")
-    with Progress("export", total=0, unit="videos") as bar:
+    with ProgressBar("export", total=0, unit="videos") as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flowkit.cli.shared.console import Progress as ProgressBar
 from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, grace_option, json_option, usage_errors
 from flowkit.cli.shared.stopping import signals_to, tell_stopped
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
@@ -320,7 +320,7 @@ class _Display:
         """Say what will be done and start the bar if there is anything to do."""
         _tell_plan(todo, settings)
         if todo.jobs:
-            self._bar = ProgressBar("extract", total=0, unit="pairs").__enter__()
+            self._bar = ProgressBar("extract", total=0, unit="pairs")
 
     def update(self, progress: Progress) -> None:
         """Show how far the run is."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.commands.evaluate import split_numbers
-from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.options import data_option, json_option, usage_errors
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +129,7 @@ def _fuse_split(
     if settings.method == "mean":
         result = fuse_systems(System(own_row, own), others, settings=settings, common=common)
     else:
-        with Progress(f"SVM split {split}", total=settings.num_folds, unit="folds") as progress:
+        with ProgressBar(f"SVM split {split}", total=settings.num_folds, unit="folds") as progress:
             result = fuse_systems(System(own_row, own), others, settings=settings, common=common, on_fold=progress.update)
     for note in result.notes:
         warn(f"split {split}: {show_name(note)}")

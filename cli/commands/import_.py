@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flowkit.cli.shared.console import Progress, duration, say, show_name, size, table, warn
+from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, json_option, usage_errors
 from flowkit.cli.shared.stopping import signals_to, tell_stopped
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.settings import ForeignTool
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def import_(
         settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
     check_opencv()
     stop = StopRequest()
-    with signals_to(stop, GRACE_SECONDS), Progress("import", total=0, unit="videos") as bar:
+    with signals_to(stop, GRACE_SECONDS), ProgressBar("import", total=0, unit="videos") as bar:
 
         def tell(done: int, total: int, failed: int) -> None:
             bar.total = total

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import Progress, duration, say, show_name, size, table, warn
+from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, json_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.describe.contents import Contents, FileInfo, RootInfo
@@ -33,7 +34,7 @@ def info(path: Path | None, data: Path, as_json: bool) -> int:
         described = describe_file(path)
         say(json.dumps(described.to_dict(), indent=1) if as_json else _file_text(described))
         return 0
-    with Progress("info", total=0, unit="videos") as bar:
+    with ProgressBar("info", total=0, unit="videos") as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from flowkit.cli.shared.console import Progress, say, show_name, size, table, warn
+from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, split_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ class _Display:
     _UNITS = {"read": ("pack: reading clips", "files", 1.0), "write": ("pack: writing shards", "MB", 1e6)}  # noqa: RUF012
 
     def __init__(self) -> None:
-        self._bars: dict[str, Progress] = {}
+        self._bars: dict[str, ProgressBar] = {}
 
     def __enter__(self) -> _Display:
         return self
@@ -103,7 +104,7 @@ class _Display:
         if stage not in self._bars:
             for bar in self._bars.values():
                 bar.__exit__(None, None, None)
-            self._bars = {stage: Progress(what, total=total / scale, unit=unit).__enter__()}
+            self._bars = {stage: ProgressBar(what, total=total / scale, unit=unit)}
         bar = self._bars[stage]
         bar.advance(done / scale - bar.done)
 

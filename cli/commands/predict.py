@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +110,7 @@ class _Bar:
 
     def __init__(self, name: str) -> None:
         self._name, self._began = name, time.monotonic()
-        self._bar: Progress | None = None
+        self._bar: ProgressBar | None = None
 
     def __enter__(self) -> _Bar:
         return self
@@ -128,7 +129,7 @@ class _Bar:
     def _show(self, unit: str, done: int, total: int) -> None:
         if self._bar is None or self._bar.unit != unit:
             self.__exit__(None, None, None)
-            self._bar = Progress("count" if unit == "frames" else "predict", total=total, unit=unit).__enter__()
+            self._bar = ProgressBar("count" if unit == "frames" else "predict", total=total, unit=unit)
         self._bar.update(done, note=self._name)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import Progress, say, show_name, size, table, warn
+from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, json_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +51,7 @@ def stats(data: Path, split: int | None, sample_videos: int, sample_fields: int,
     from flowkit.describe.statistics import ALL, Sample, measure
 
     sample = ALL if everything else Sample(sample_videos, sample_fields, seed)
-    with Progress("stats", total=0, unit="videos") as bar:
+    with ProgressBar("stats", total=0, unit="videos") as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total

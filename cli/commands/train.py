@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.shared.compute_options import read_execution, training_options
-from flowkit.cli.shared.console import Progress, duration, say, show_name, warn
+from flowkit.cli.shared.console import duration, say, show_name, warn
 from flowkit.cli.shared.options import Command, data_option, grace_option, split_option, with_options
 from flowkit.cli.shared.stopping import resume_command, stop_signals
+from flowkit.dataset.progress import ProgressBar
 from flowkit.model.settings.network import INPUT_SIZES, STAGES
 from flowkit.model.settings.recipes import OVERRIDES
 from flowkit.model.settings.training import PHASES
@@ -207,7 +208,7 @@ class TrainingDisplay:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._progress: Progress | None = None
+        self._progress: ProgressBar | None = None
 
     def __enter__(self) -> TrainingDisplay:
         return self
@@ -241,7 +242,7 @@ class TrainingDisplay:
                     f"{event.phase}: {left + 1} steps; the first took {event.seconds:.2g} s, so the rest takes "
                     f"{duration(left * event.seconds)} or less."
                 )
-                self._progress = Progress(event.phase, total=left + 1, unit="steps")
+                self._progress = ProgressBar(event.phase, total=left + 1, unit="steps")
                 self._progress.__enter__()
             self._progress.advance(note=f"loss {event.loss:.3f}")
         else:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import Progress, say, show_name, table, warn
+from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_DAMAGED
 from flowkit.cli.shared.options import data_option, json_option
+from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.shards.verify import Problem
@@ -33,11 +34,11 @@ def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json:
     path = path or data
     if not path.exists():
         raise click.UsageError(f"there is no data root {str(path)!r}: name one by --data DIR, or name a shard or clip file")
-    bars: list[Progress] = []
+    bars: list[ProgressBar] = []
 
     def tell(done: int, total: int) -> None:
         if not bars:
-            bars.append(Progress("verify", total=total, unit="files").__enter__())
+            bars.append(ProgressBar("verify", total=total, unit="files"))
         bars[0].advance(done - bars[0].done)
 
     problems = run(path, deep=deep, jobs=jobs, on_file=tell)

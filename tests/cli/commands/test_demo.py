@@ -8,6 +8,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -97,7 +98,8 @@ def test_stages_see_their_own_command_line(monkeypatch: pytest.MonkeyPatch, caps
     seen: list[list[str]] = []
     monkeypatch.setattr(flowkit, "main", lambda args, **_: seen.append([*sys.argv[1:]]) or 3)
     before = list(sys.argv)
-    assert demo.run_command("pack", "--data", "a b") == 3
+    with click.Context(flowkit):
+        assert demo.run_command("pack", "--data", "a b") == 3
     assert seen == [["pack", "--data", "a b"]]
     assert sys.argv == before
     assert capsys.readouterr().out == "\n$ flowkit pack --data 'a b'\n"

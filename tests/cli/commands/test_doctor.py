@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from flowkit import versions as flowkit_versions
 from flowkit.cli.commands import doctor, extract
 from flowkit.cli.main import flowkit as command
 from flowkit.cli.shared import software
@@ -81,15 +82,15 @@ def test_packages_that_cannot_be_imported_are_problems(monkeypatch: pytest.Monke
 def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
     """Let distributions have other versions, or be missing (``_`` for ``-``); import none."""
     monkeypatch.setattr(software, "import_module", lambda name: None)
-    real = software.version
+    real = flowkit_versions.version
 
     def version(name: str) -> str:
         found = versions.get(name.replace("-", "_"), "") or (real(name) if name.replace("-", "_") not in versions else None)
         if found is None:
-            raise software.PackageNotFoundError(name)
+            raise flowkit_versions.PackageNotFoundError(name)
         return found
 
-    monkeypatch.setattr(software, "version", version)
+    monkeypatch.setattr(flowkit_versions, "version", version)
 
 
 def test_missing_and_old_packages_are_problems_and_missing_extras_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

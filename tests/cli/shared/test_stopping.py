@@ -57,7 +57,7 @@ def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
 ) -> None:
     export(settled, tmp_path / "tree", layout="rawframes")
     listen = after(2, signum)
-    monkeypatch.setattr("flowkit.cli.shared.console.Progress.update", lambda self, done, **note: listen(done))
+    monkeypatch.setattr("flowkit.dataset.progress.ProgressBar.update", lambda self, done, *total, **note: listen(done))
     arguments = ["import", str(tmp_path / "tree"), "--data", str(tmp_path / "data"), "--jobs", "1"]
     monkeypatch.setattr("sys.argv", ["flowkit", *arguments])
     assert run(*arguments) == code

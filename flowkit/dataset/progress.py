@@ -1,0 +1,194 @@
+"""Progress of long calls on stderr: a live bar on a terminal, one line that changes in a notebook, a line now and then elsewhere.
+
+ProgressBar     one stage; ``with ProgressBar("pack", unit="videos") as bar: ... bar.update(done, total)``
+StageProgress   several stages in a row; ``progress.update("pack", done, total)`` ends the bar of the stage before
+
+Both take ``progress``: True shows them, False does not, and None shows them on a terminal and in a notebook.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+PLAIN_SECONDS = 10.0  # between two plain lines
+_NOTEBOOK_SECONDS = 0.5  # between two changes of a notebook's line
+
+
+def printable(text: object) -> str:
+    """Return text with control characters and lone surrogates escaped, so that a file's name cannot control the terminal."""
+    return "".join(
+        c if c == "\n" or (c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF) else c.encode("unicode_escape").decode() for c in str(text)
+    )
+
+
+def printable_name(name: object) -> str:
+    """Return the name of a file or video on one line: newlines are escaped too."""
+    return printable(name).replace("\n", "\\n")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people write them: 8 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def in_notebook() -> bool:
+    """Return whether this code runs in a notebook (Jupyter, Colab)."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
+def is_shown(progress: bool | None) -> bool:
+    """Return whether to show progress; None leaves the decision to where stderr goes."""
+    return sys.stderr.isatty() or in_notebook() if progress is None else progress
+
+
+def print_line(text: str) -> None:
+    """Print a line to stderr, above a live bar if there is one."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+class ProgressBar:
+    """The progress of one stage; use it as a context manager, or call `close`.
+
+    Parameters
+    ----------
+    what : str
+        The stage's name.
+    total : float
+        How much there is to do, in `unit`; 0 if that is not known (yet: `update` takes it too).
+    unit : str
+        What is counted, in the plural: ``pairs``, ``steps``, ``videos``.
+    progress : bool or None
+        Whether to show it; None: on a terminal and in a notebook.
+    """
+
+    def __init__(self, what: str, *, total: float = 0.0, unit: str, progress: bool | None = True) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done, self.fraction, self.note = 0.0, 0.0, ""
+        self._started = self._printed = time.monotonic()
+        self._shown, self._live = is_shown(progress), None
+        self._notebook = self._shown and in_notebook()
+        if self._shown and not self._notebook and sys.stderr.isatty():
+            self._live = _live_bar()
+            self._live.start()
+            self._task = self._live.add_task(printable_name(what), total=total, rate="")
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, *, failed: bool = False) -> None:
+        """End the bar and leave a line that sums it up, unless the stage failed."""
+        if self._live is not None:
+            self._live.stop()
+        if self._notebook:
+            self._print_over(self._line())
+            print_line("")
+        elif self._shown and not failed:
+            print_line(self._line())
+        self._shown, self._live, self._notebook = False, None, False
+
+    def advance(self, amount: float = 1.0, *, note: str = "") -> None:
+        """Count `amount` more as done; `note` says what else is worth knowing (failures, the loss)."""
+        self.update(self.done + amount, note=note)
+
+    def update(self, done: float, total: float | None = None, *, fraction: float | None = None, note: str = "") -> None:
+        """Set how much is done (and of how much), or which `fraction` of all is where that is known better than ``done / total``."""
+        self.done, self.note = done, note
+        self.total = self.total if total is None else total
+        self.fraction = done / self.total if fraction is None and self.total else fraction or 0.0
+        if self._live is not None:
+            shown = max(self.total, done) if fraction is None else done / fraction if fraction else None
+            self._live.update(self._task, completed=done, total=shown, rate=printable_name(self._rate()))
+        elif self._shown and time.monotonic() - self._printed >= (_NOTEBOOK_SECONDS if self._notebook else PLAIN_SECONDS):
+            self._printed = time.monotonic()
+            if self._notebook:
+                self._print_over(self._line())
+            else:
+                print_line(self._line())
+
+    def _print_over(self, text: str) -> None:
+        """Replace the line that a notebook shows."""
+        sys.stderr.write(f"\r{text:<100}")
+        sys.stderr.flush()
+
+    def _rate(self) -> str:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = self.done / elapsed
+        parts = [f"{rate:.1f} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s per {self.unit.removesuffix('s')}"]
+        if 0 < self.fraction < 1:
+            parts.append(f"{duration(elapsed / self.fraction - elapsed)} left")
+        if self.note:
+            parts.append(self.note)
+        return ", ".join(parts)
+
+    def _line(self) -> str:
+        elapsed = duration(time.monotonic() - self._started)
+        count = f"{self.done:.0f}/{max(self.total, self.done):.0f}" if self.total else f"{self.done:.0f}"
+        return f"{printable_name(self.what)}: {count} {self.unit} in {elapsed}, {printable_name(self._rate())}"
+
+
+class StageProgress:
+    """The progress of several stages in a row, each with a bar of its own; use it as a context manager, or call `close`.
+
+    Parameters
+    ----------
+    progress : bool or None
+        Whether to show it; None: on a terminal and in a notebook.
+    """
+
+    def __init__(self, progress: bool | None = True) -> None:
+        self.shown = is_shown(progress)
+        self._bar: ProgressBar | None = None
+
+    def __enter__(self) -> StageProgress:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self.close(failed=kind is not None)
+
+    def update(
+        self, stage: str, done: float, total: float = 0.0, *, unit: str = "videos", fraction: float | None = None, note: str = ""
+    ) -> None:
+        """Show how far a stage is, as `ProgressBar.update` does; a stage with another name ends the bar of the one before."""
+        if self._bar is None or self._bar.what != stage:
+            self.close()
+            self._bar = ProgressBar(stage, total=total, unit=unit, progress=self.shown)
+        self._bar.update(done, total, fraction=fraction, note=note)
+
+    def close(self, *, failed: bool = False) -> None:
+        """End the current stage's bar; the next update begins another."""
+        if self._bar is not None:
+            self._bar.close(failed=failed)
+            self._bar = None
+
+    def message(self, text: str) -> None:
+        """Print a line to stderr if progress is shown."""
+        if self.shown:
+            print_line(printable(text))
+
+
+def _live_bar() -> Any:
+    """Return rich's bar for a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )
