@@ -57,7 +57,7 @@ def test_the_readme_links_to_the_index_and_lists_every_command() -> None:
     assert set(re.findall(r"`(?:flowkit )?([a-z]+)", listed)) == set(COMMANDS)
 
 
-@pytest.mark.parametrize(("method", "num_workers"), [("fork", 8), ("spawn", 2)])
+@pytest.mark.parametrize(("method", "num_workers"), [("fork", 8), pytest.param("spawn", 2, marks=pytest.mark.slow)])
 def test_the_data_loader_of_the_page_reads_in_workers(packed_root: Path, tmp_path: Path, method: str, num_workers: int) -> None:
     """Eight spawned ones work too; each imports torch, which takes long."""
     (tmp_path / "recipe.py").write_text(code_blocks("reading.md")[1].replace("num_workers=8", f"num_workers={num_workers}"))

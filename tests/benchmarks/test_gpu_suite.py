@@ -36,6 +36,7 @@ def has_nvrtc():
 
 
 @pytest.mark.skipif(not (has_compiler() and has_nvrtc() and sys.platform == "linux"), reason="needs Linux, g++, cuda-core and NVRTC")
+@pytest.mark.slow
 def test_every_section_runs_on_a_driver_without_a_gpu(tmp_path):
     sections = ["device", "parity", "throughput", "kernels", "end_to_end", "sweep", "memcheck", "racecheck"]
     done = run_suite("--dry-run", "--json", str(tmp_path / "report.json"), "--sections", *sections)

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,12 +22,10 @@ from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, Shard
 from flowkit.cli.main import flowkit as command
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
+from flowkit.extraction.pieces import SegmentWriter, find_segments
 from flowkit.extraction.results import read_index
 from flowkit.extraction.run import Plan, extract, plan
 from flowkit.workers.stopping import StopRequest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -338,6 +336,7 @@ def test_a_stop_leaves_whole_clips_only_and_the_same_line_finishes(tmp_path: Pat
     assert (len(rest.done), len(rest.skipped)) == (report.pending, 6 - report.pending)
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that_resumes(tmp_path: Path) -> None:
     videos, root = tmp_path / "videos", tmp_path / "data"
     write_video(videos / "c" / "long.avi", 1200)
@@ -354,13 +353,44 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
     kept = list(root.glob("clips/.segments/*/*.flow"))
     assert kept
     assert not list(root.rglob("*.h5"))
-    times = {path: path.stat().st_mtime_ns for path in kept}
-    monkeyless = extract(videos, root, settings=SETTINGS, jobs=2)
-    assert monkeyless.done[0].num_frames == 1200
+    shutil.copytree(root, tmp_path / "marked")
+    resumed = extract(videos, root, settings=SETTINGS, jobs=2)
+    assert resumed.done[0].num_frames == 1200
     assert not list(root.glob("clips/.segments/*/*"))
-    assert times
     extract(videos, tmp_path / "whole", settings=SETTINGS, jobs=1)
     assert files_of(root) == files_of(tmp_path / "whole")
+    assert_kept_flow_is_used(videos, tmp_path / "marked", tmp_path / "whole")
+
+
+def assert_kept_flow_is_used(videos: Path, root: Path, whole: Path) -> None:
+    """Overwrite the kept flow of c/long by what no solver gives, and extract: the clip holds it where it was kept, and only there."""
+    (folder,) = root.glob("clips/.segments/*")
+    kept = find_segments(folder)
+    for segment in kept:
+        path = Path(segment.path)
+        path.write_bytes(b"\x01" * path.stat().st_size)
+    extract(videos, root, settings=SETTINGS, jobs=2)
+    with ShardReader(root / "clips/c/long.h5") as ours, ShardReader(whole / "clips/c/long.h5") as theirs:
+        num_fields = ours.clip("c/long").num_frames - 1
+        flow, expected = (shard.clip("c/long").flow(0, num_fields) for shard in (ours, theirs))
+    assert not (expected == 1).all((1, 2, 3)).any()
+    for segment in kept:
+        expected[segment.start : segment.stop] = 1
+    assert np.array_equal(flow, expected)
+
+
+def test_flow_that_was_kept_of_a_long_video_is_not_solved_again(tmp_path: Path) -> None:
+    videos, root, whole = (tmp_path / name for name in ("videos", "data", "whole"))
+    write_video(videos / "c" / "long.avi", 60)
+    (job,) = plan(videos, root, settings=SETTINGS).jobs
+    extract(videos, whole, settings=SETTINGS, jobs=1)
+    with ShardReader(whole / "clips/c/long.h5") as shard:
+        flow = shard.clip("c/long").flow(0, 59)
+    for start, stop in ((0, 17), (30, 41)):
+        writer = SegmentWriter(job.segment_folder, start)
+        writer.append(flow[start:stop])
+        writer.close()
+    assert_kept_flow_is_used(videos, root, whole)
 
 
 def test_dry_run_writes_nothing_and_forecasts(videos: Path, tmp_path: Path) -> None:
@@ -410,6 +440,7 @@ def test_usage_errors_exit_2() -> None:
         assert result.exit_code == 2, result.output
 
 
+@pytest.mark.slow
 def test_the_odd_formats_get_the_statuses_their_readme_says(shared_data: Path, tmp_path: Path) -> None:
     """Of the real files only the statuses: their flow is computed at a small size."""
     settings = ExtractSettings(short_side=32, solver="fast")

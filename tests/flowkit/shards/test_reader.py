@@ -48,7 +48,7 @@ def _worker(reader: ShardReader, flows: dict[str, np.ndarray], seed: int) -> Non
     read_at_random(reader, flows, seed)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_eight_workers_read_from_one_reader(shard: tuple[Path, dict[str, np.ndarray]], method: str) -> None:
     path, flows = shard

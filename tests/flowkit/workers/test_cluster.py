@@ -107,6 +107,7 @@ def test_every_task_has_an_outcome_and_the_killer_is_set_aside(address: str, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_task_that_the_scheduler_has_forgotten_is_handed_out_again_and_not_for_ever(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,7 @@ def test_tasks_added_while_running_are_done_and_an_exception_is_raised_here(addr
             list(cluster.run_tasks(raise_on_2, deque(range(5))))
 
 
+@pytest.mark.slow
 def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace(address: str, tmp_path: Path) -> None:
     stop, seen = StopRequest(), set()
 
@@ -173,6 +175,7 @@ def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_pa
     assert files_of(tmp_path / "far") == files_of(tmp_path / "near")
 
 
+@pytest.mark.slow
 def test_workers_with_other_software_or_without_the_root_are_refused(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Cluster(address, tmp_path) as cluster:
         mark = next(tmp_path.iterdir())

@@ -246,7 +246,7 @@ def test_new_weights_are_tested_anew(finished, tmp_path):
     assert report.outcomes[1].scores["st-resnet"].loss != finished[1].outcomes[1].scores["st-resnet"].loss
 
 
-@pytest.mark.parametrize("stop_after", [1, 6, 9])
+@pytest.mark.parametrize("stop_after", [6, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 9))])
 def test_stopped_anywhere_and_run_again_it_comes_to_the_same(finished, root, stop_after):
     told = []
     steps = lambda: sum(isinstance(event, events.StepDone) for event in told)  # noqa: E731

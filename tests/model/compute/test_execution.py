@@ -48,7 +48,10 @@ def test_a_gpu_without_memory_is_told_with_what_takes_less(root, monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++: without it, train refuses to compile")
-@pytest.mark.parametrize(("phase", "videos_per_pass"), [("motion", None), ("motion", 4), ("appearance", 4)])
+@pytest.mark.parametrize(
+    ("phase", "videos_per_pass"),
+    [("motion", None), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("motion", 4), ("appearance", 4)))],
+)
 def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(root, monkeypatch, phase, videos_per_pass):
     """By the backend that compiles forward and backward pass into torch's own operations: the network's tracing without inductor."""
     counters = torch._dynamo.utils.counters
@@ -70,7 +73,7 @@ def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("crop_on", ["host", "device"])
+@pytest.mark.parametrize("crop_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_groups_that_share_a_pass_are_trained_as_one_after_another(root, crop_on):
     """Each with its own batch statistics, running moments and dropout; after a step all is the same but for rounding."""
     settings = {"overrides": {"batch": 12, "bn_group": 3, "steps": 1, "lr": 0.01, "input_size": 64, "motion.motion_dropout": 0.5}}

@@ -232,6 +232,7 @@ def children_of(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc, to find torchrun's processes")
+@pytest.mark.slow
 def test_torchrun_starts_all_again_when_one_dies_and_ends_with_an_undisturbed_run_s_weights(packed_root, tmp_path):
     """`--restart` in the line discards what an earlier run left, and not what this one has when torchrun starts it again."""
     root = share_root(packed_root, tmp_path / "root")

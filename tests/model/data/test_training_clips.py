@@ -193,6 +193,7 @@ def load_after_opencv_used_threads(clips):
     assert len(list(whole_clip_loader(clips, range(len(clips)), num_workers=2))) == len(clips)
 
 
+@pytest.mark.slow
 def test_workers_forked_after_opencv_used_threads_do_not_wait_for_ever(dataset):
     split = dataset.split(1)
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)

@@ -359,6 +359,7 @@ def test_bfloat16_autocast_stays_close():
         assert difference(x.float(), y) < 0.1
 
 
+@pytest.mark.slow
 def test_compiles_without_a_graph_break():
     model = network(stage_units=(2, 2, 2, 2), temporal_pool=True)
     rgb, flow = clips(1, 6)

@@ -326,6 +326,7 @@ def test_without_a_network_the_alternatives_are_named(tmp_path, monkeypatch):
         pretrained_state("imagenet", 34)
 
 
+@pytest.mark.slow
 def test_genuine_imagenet_weights_are_those_of_a_resnet50_with_stride_in_the_first_1x1(shared_data):
     path = shared_data / "weights" / "resnet50_imagenet_v1_fp16.safetensors"
     weights = pretrained_state(path, 50)

@@ -90,7 +90,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the library may catch it, and nothing more is written."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 4, 6, 9, 13, 16])
+@pytest.mark.parametrize("kill_at", [1, 6, 16, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 4, 9, 13))])
 def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(undisturbed, root, kill_at):
     steps = 0
 
@@ -279,7 +279,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(root):
         run(root, phases=["appearance"], overrides={"lr": 1e30})
 
 
-@pytest.mark.parametrize("depth", [50, 101, 152])
+@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
 def test_every_depth_trains(root, depth):
     """One step of a base stream and of ST-ResNet, at a small width: what they are built of is the paper recipe's."""
     settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
@@ -368,7 +368,7 @@ def wait_for(path, num_lines):
     raise AssertionError(f"{path} did not grow")
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code(root, environment, sent, code):
     path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
     command = [*COMMAND, "--data", str(root), "--steps-per-phase", "100000"]
@@ -396,6 +396,7 @@ def command_line(*arguments):
     return result.return_value, result.stderr
 
 
+@pytest.mark.slow
 def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environment):
     arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "30", "--checkpoint-steps", "1"]
     assert command_line(*arguments, "--run", "whole")[0] == 0

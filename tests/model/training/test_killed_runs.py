@@ -16,7 +16,7 @@ from flowkit.model.settings.training import PHASES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
 
-NUM_KILLS = 20
+NUM_KILLS = {"a few": 3, "many": 20}
 # Kills in the middle of what replaces a file: the part file is there, the last whole file too.
 INTERRUPTED_WRITES = {
     "half of a checkpoint is written": {"kind": "half a checkpoint", "write": 3},
@@ -41,6 +41,11 @@ def answer(folder, plan):
     return json.loads(done.stdout)
 
 
+def kill_often(root, folder, num_kills):
+    """Train undisturbed, and in runs that are killed so often; return the names of those runs and what happened."""
+    return answer(folder, {"do": "kills", "arguments": command(root), "num_kills": num_kills, "seed": 5})
+
+
 @pytest.fixture(scope="module")
 def root(packed_root, tmp_path_factory):
     return share_root(packed_root, tmp_path_factory.mktemp("killed"))
@@ -48,8 +53,7 @@ def root(packed_root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(root, tmp_path_factory):
-    plan = {"do": "kills", "arguments": command(root), "num_kills": NUM_KILLS, "seed": 5}
-    return answer(tmp_path_factory.mktemp("kills"), plan)
+    return kill_often(root, tmp_path_factory.mktemp("kills"), NUM_KILLS["a few"])
 
 
 def assert_as_undisturbed(root, name, phases=PHASES):
@@ -63,11 +67,20 @@ def assert_as_undisturbed(root, name, phases=PHASES):
         assert not list(phase_folder(root, name, 1, phase).glob("*.part"))
 
 
-def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(root, killed):
-    assert len(killed["kills"]) == NUM_KILLS
+def test_killed_at_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(root, killed):
+    assert len(killed["kills"]) == NUM_KILLS["a few"]
+    for name in killed["runs"]:
+        assert_as_undisturbed(root, name)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(packed_root, tmp_path):
+    root = share_root(packed_root, tmp_path / "root")
+    killed = kill_often(root, tmp_path, NUM_KILLS["many"])
     moments = [moment for moment, _ in killed["kills"]]
+    assert len(moments) == NUM_KILLS["many"]
     assert max(moments) > 5 * min(moments)
-    assert len(killed["runs"]) < NUM_KILLS  # a run was killed more than once
+    assert len(killed["runs"]) < NUM_KILLS["many"]  # a run was killed more than once
     for name in killed["runs"]:
         assert_as_undisturbed(root, name)
 

@@ -174,6 +174,7 @@ def files_under(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_share_one_cache_and_the_next_one_hits_it(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as threads:
         answers = list(threads.map(lambda _: run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path)), range(2)))

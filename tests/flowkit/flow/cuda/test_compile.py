@@ -45,7 +45,7 @@ needs_nvrtc = pytest.mark.skipif(not nvrtc_archs(), reason="needs cuda-core and 
 
 class TestCompilation:
     @needs_nvrtc
-    @pytest.mark.parametrize("arch", ARCHS)
+    @pytest.mark.parametrize("arch", [arch if arch in (75, 90) else pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS])
     def test_no_kernel_spills_and_two_blocks_fit_a_multiprocessor(self, arch):
         if arch not in nvrtc_archs():
             pytest.skip(f"this NVRTC compiles for {nvrtc_archs()}")
