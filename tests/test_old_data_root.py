@@ -1,0 +1,123 @@
+"""Every command reads a data root that an earlier commit made, as it did then.
+
+``fixtures/data_root_72d1ebb.tar.xz`` holds six generated videos of two classes, their list, and what commit 72d1ebb made of them: clip
+files, a shard, one split, a run of all four phases at width 1, its report, a fusion and an ablation. Pictures and report pages were left
+out to keep it small. To make it again, check that commit out and run, in a folder that holds ``videos/`` and ``split.csv``::
+
+    flowkit extract videos --short-side 32 --jobs 1
+    flowkit pack --split 1 --lists split.csv
+    flowkit train --recipe small --base-width 1 --batch 2 --bn-group 2 --steps-per-phase 1 --input-size 32 --seed 0 --workers 0
+    flowkit evaluate
+    flowkit fuse flowkit-data/reports/default/split1/scores.h5
+    flowkit ablate --variants direct=injection=direct --recipe small ...    # as for train
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from flowkit.cli.main import flowkit
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+ARCHIVE = Path(__file__).parent / "fixtures" / "data_root_72d1ebb.tar.xz"
+RECIPE = [
+    *("--recipe", "small", "--base-width", "1", "--batch", "2", "--bn-group", "2"),
+    *("--steps-per-phase", "1", "--input-size", "32", "--seed", "0", "--workers", "0"),
+]
+REPORT = Path("flowkit-data/reports/default/split1")
+RUNS = Path("flowkit-data/runs")
+
+
+@pytest.fixture(autouse=True)
+def old_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """Unpack the archive and work there."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str | Path, code: int = 0) -> Result:
+    result = CliRunner().invoke(flowkit, [str(argument) for argument in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    assert (result.return_value or 0) == code, result.output
+    return result
+
+
+def contents(folder: Path, pattern: str) -> dict[Path, bytes]:
+    found = {path: path.read_bytes() for path in sorted(folder.rglob(pattern))}
+    assert found
+    return found
+
+
+def test_the_data_are_described_and_intact() -> None:
+    root = json.loads(run("info", "--json").stdout)
+    assert "AzureBobbing" in json.dumps(root)
+    assert json.loads(run("verify", "--deep", "--json").stdout)["problems"] == []
+    assert "CoralSliding" in run("stats").stdout
+    run("inspect", "AzureBobbing/v_AzureBobbing_g01_c01")
+
+
+def test_extract_and_pack_find_nothing_to_do() -> None:
+    before = contents(Path("flowkit-data"), "*.h5")
+    again = json.loads(run("extract", "videos", "--short-side", "32", "--jobs", "1", "--device", "cpu", "--json").stdout)
+    assert (len(again["done"]), len(again["skipped"]), len(again["failed"])) == (0, 6, 0)
+    split = contents(Path("flowkit-data/splits"), "*.*")
+    run("pack", "--split", "1", "--lists", "split.csv")
+    assert contents(Path("flowkit-data/splits"), "*.*") == split
+    assert contents(Path("flowkit-data"), "*.h5") == before
+
+
+@pytest.mark.slow
+def test_clips_made_now_equal_the_old_ones_and_a_second_split_uses_the_old_shards() -> None:
+    from flowkit import ShardReader
+
+    video_id = "AzureBobbing/v_AzureBobbing_g02_c01"
+    run("extract", "videos", "--short-side", "32", "--jobs", "1", "--device", "cpu", "--data", "new")
+    with ShardReader(Path("new/clips", video_id + ".h5")) as made, ShardReader(Path("flowkit-data/clips", video_id + ".h5")) as stored:
+        new, old = made.clip(video_id), stored.clip(video_id)
+        assert (new.flow(0, 11) == old.flow(0, 11)).all()
+        assert new.attributes == old.attributes
+    shards = contents(Path("flowkit-data/shards"), "*.h5")
+    run("pack", "--split", "2", "--lists", "split.csv")
+    assert contents(Path("flowkit-data/shards"), "*.h5") == shards
+    assert json.loads(run("verify", "--json").stdout)["problems"] == []
+
+
+def test_training_skips_what_is_trained_and_evaluation_gives_the_same_rows() -> None:
+    weights = contents(RUNS / "default", "weights.safetensors")
+    run("train", *RECIPE, "--device", "cpu")
+    assert contents(RUNS / "default", "weights.safetensors") == weights
+    rows = json.loads((REPORT / "results.json").read_text())["rows"]
+    run("evaluate", "--device", "cpu")
+    assert json.loads((REPORT / "results.json").read_text())["rows"] == rows
+    assert (REPORT / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_scores_fusion_and_ablation_are_read() -> None:
+    fusion = json.loads((REPORT / "fusion.json").read_text())
+    run("fuse", REPORT / "scores.h5")
+    assert json.loads((REPORT / "fusion.json").read_text())["rows"] == fusion["rows"]
+    weights = contents(RUNS, "weights.safetensors")
+    run("ablate", "--variants", "direct=injection=direct", *RECIPE, "--device", "cpu")
+    assert contents(RUNS, "weights.safetensors") == weights
+
+
+@pytest.mark.slow
+def test_networks_predict_and_are_converted() -> None:
+    video = "videos/AzureBobbing/v_AzureBobbing_g03_c01.avi"
+    assert "AzureBobbing" in run("predict", video, "--device", "cpu").stdout
+    for source in ("weights.safetensors", "checkpoint.pt"):
+        path = RUNS / "default/split1/appearance" / source
+        assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", path).stdout
+    run("export", "--layout", "rawframes", "--output", "images")
+    assert list(Path("images").rglob("*.jpg"))
