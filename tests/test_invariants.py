@@ -1,4 +1,4 @@
-"""docs/invariants.md names a test for each invariant of the specification; those that span modules are here."""
+"""docs/invariants.md names a test for each invariant; those that concern several modules are here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantiser: error bound, zero, clipping, monotony, mirror images (specs/stresnet.md, invariants F1, F2, F4)."""
+"""The quantiser: error bound, zero, clipping, monotony, mirror images (F1, F2 and F4 of docs/invariants.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network straight from the specification, one clip at a time and no module of ours, and small networks to compare it with."""
+"""The network written out from the paper's equations, one clip at a time, without flowkit's modules; small networks to compare it with."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def oracle_head(state, stream, x, config):
 
 
 def oracle(model: STResNet, rgb: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of one clip, (T, C, H, W) each, straight from the specification."""
+    """Logits of one clip, (T, C, H, W) each, from the paper's equations."""
     state, config = model.state_dict(), model.config
     x = {}
     for stream, frames in zip(STREAMS, (rgb, flow), strict=True):

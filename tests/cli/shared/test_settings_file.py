@@ -1,4 +1,4 @@
-"""Options by environment and flowkit.toml: under the names they have on the command line, in DESIGN's order, and never in silence."""
+"""Options by environment and flowkit.toml: the command line wins over both, and no key is ignored in silence."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_pyramid_equals_opencv_up_to_rounding(step: float) -> None:
         np.testing.assert_allclose(coarser, expected, atol=1e-3)
 
 
-def test_pyramid_sizes_at_340x256_are_those_of_the_specification() -> None:
+def test_pyramid_sizes_at_340x256_are_those_of_opencv() -> None:
     scales = reference.pyramid(np.zeros((256, 340)), TVL1Params())
     assert [scale.shape[::-1] for scale in scales] == [(340, 256), (272, 205), (218, 164), (174, 131), (139, 105)]
 

@@ -31,7 +31,7 @@ def test_fewer_than_eleven_frames_are_refused(num_frames):
         protocol_centres(num_frames)
 
 
-# The lists of the specification, which counts from 1.
+# By hand from the official code's rule; frames counted from 1, as there.
 LISTS = {
     35: list(range(6, 31)),
     100: [6, 10, 13, 17, 21, 25, 28, 32, 36, 39, 43, 47, 51, 54, 58, 62, 65, 69, 73, 76, 80, 84, 88, 91, 95],
@@ -39,7 +39,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("num_frames", LISTS)
-def test_the_25_test_frames_are_those_of_the_specification(num_frames):
+def test_the_25_test_frames_are_those_of_the_official_code(num_frames):
     assert (protocol_centres(num_frames) + 1).tolist() == LISTS[num_frames]
 
 

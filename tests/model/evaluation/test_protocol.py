@@ -65,7 +65,7 @@ def save_networks(root, number, run="default", classes=None, **changes):
 
 
 def naive_scores(root, phase):
-    """Frame by frame, mirror image by mirror image, as the specification words it; stream to (n, C)."""
+    """Frame by frame, mirror image by mirror image, as docs/stresnet.md describes it; stream to (n, C)."""
     split, dataset = Dataset.open(root).split(1), Dataset.open(root)
     checkpoint = load_checkpoint(phase_folder(root, "default", 1, phase))
     network = build_network(checkpoint.provenance.config)

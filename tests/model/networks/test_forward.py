@@ -1,4 +1,4 @@
-"""What the network computes: invariants M1-M5, M7-M9, M14-M18, M21, M22 of the specification, and an independent oracle."""
+"""What the network computes: invariants M1-M5, M7-M9, M14-M18, M21, M22 of docs/invariants.md, and an independent oracle."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda s: "-".join(map(str, s.values())) or "default")
-def test_equals_the_specification_written_out(settings):
+def test_equals_the_equations_written_out(settings):
     model = network(SMALL, **settings)
     randomise_taps(model)
     rgb, flow = clips(2, 7, 96)  # maps of 3x3 under a window of 2

@@ -1,4 +1,4 @@
-"""What flows backwards: invariants M10-M13 and M23 of the specification, eqs. 3 and 4, gradient checkpointing."""
+"""What flows backwards: invariants M10-M13 and M23 of docs/invariants.md, eqs. 3 and 4, gradient checkpointing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where weights come from: invariants M6, M19 and M20 of the specification, files, refusals, chance."""
+"""Where weights come from: invariants M6, M19 and M20 of docs/invariants.md, files, refusals, chance."""
 
 from __future__ import annotations
 

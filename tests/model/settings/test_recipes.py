@@ -14,7 +14,7 @@ def paper(num_videos=9537, **settings):
     return make_configs("paper", num_classes=101, num_videos=num_videos, short_side=256, **settings)
 
 
-def test_the_paper_recipe_on_ucf101_split_1_is_the_specification_s_table():
+def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table():
     configs = paper()
     assert {phase: config.schedule for phase, config in configs.items()} == {
         "appearance": ((746, 1e-2), (746, 1e-3), (746, 1e-4)),
