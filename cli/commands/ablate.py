@@ -15,10 +15,9 @@ from flowkit.cli.commands.evaluate import EvaluationDisplay
 from flowkit.cli.commands.train import (
     TrainingDisplay,
     execution_options,
-    read_overrides,
     read_setting,
     recipe_options,
-    weights_source,
+    train_settings,
 )
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import say, show_name, table, warn
@@ -109,18 +108,8 @@ def ablate(
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
         phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
-        overrides = read_overrides(settings, others)
-        planned, same = plan_ablation(
-            data,
-            variants,
-            split=split,
-            run=run,
-            phases=phases,
-            recipe=recipe,  # type: ignore[arg-type]
-            paper_steps=schedule == "paper",
-            overrides=overrides,
-            execution=execution,
-        )
+        training = train_settings(recipe, schedule, weights, settings, others)
+        planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
         if rank == 0 and same:
             warn(f"No different from the paper in {', '.join(phases)}, so left out: {', '.join(variant.name for variant in same)}.")
         if dry_run:
@@ -130,13 +119,10 @@ def ablate(
             report = run_ablation(
                 data,
                 variants,
+                training,
                 split=split,
                 run=run,
                 phases=phases,
-                recipe=recipe,  # type: ignore[arg-type]
-                weights=weights_source(weights),
-                paper_steps=schedule == "paper",
-                overrides=overrides,
                 execution=execution,
                 restart=restart and not is_elastic_restart(),
                 on_event=display.tell,

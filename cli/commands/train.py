@@ -6,7 +6,6 @@ import json
 import signal
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,14 +16,14 @@ from flowkit.cli.shared.options import Command, data_option, grace_option, split
 from flowkit.cli.shared.stopping import resume_command, stop_signals
 from flowkit.dataset.progress import ProgressBar
 from flowkit.model.settings.network import INPUT_SIZES, STAGES
-from flowkit.model.settings.recipes import OVERRIDES
+from flowkit.model.settings.recipes import OVERRIDES, TrainSettings
 from flowkit.model.settings.training import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from flowkit.model.runs.events import TrainEvent
-    from flowkit.model.training.chain import Weights
 
 
 def stages(value: Any) -> tuple[int, ...]:
@@ -176,21 +175,18 @@ def train(
         say("\n".join(OVERRIDES))
         return 0
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
-    from flowkit.model.training.chain import train as run_training
+    from flowkit.model.training.chain import train_phases
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
         with TrainingDisplay(quiet=rank > 0) as display, _live_curves(tensorboard and rank == 0, data, run, split) as tell_curves:
-            report = run_training(
+            report = train_phases(
                 data,
+                train_settings(recipe, schedule, weights, settings, others),
                 split=split,
                 run=run,
                 base_run=base_run,
                 phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
-                recipe=recipe,  # type: ignore[arg-type]
-                weights=weights_source(weights),
-                paper_steps=schedule == "paper",
-                overrides=read_overrides(settings, others),
                 execution=execution,
                 restart=not resume and not is_elastic_restart(),
                 on_event=_told_to(display.tell, tell_curves),
@@ -274,15 +270,11 @@ def _told_to(*listeners: Callable[[TrainEvent], None]) -> Callable[[TrainEvent],
     return tell
 
 
-def weights_source(text: str | None) -> Weights | None:
-    """Read --weights."""
-    return text if text in ("imagenet", "none", None) else Path(text)  # type: ignore[return-value]
-
-
-def read_overrides(settings: Mapping[str, Any], others: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that were given, as options of their own or by --set."""
+def train_settings(recipe: str, schedule: str, weights: str | None, settings: Mapping[str, Any], others: Sequence[str]) -> TrainSettings:
+    """Return what `recipe_options`, `settings_options` and ``--set`` were given."""
     overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
-    return overrides | dict(read_setting(text, option="--set") for text in others)
+    overrides |= dict(read_setting(text, option="--set") for text in others)
+    return TrainSettings(recipe, weights, schedule == "paper", overrides)  # type: ignore[arg-type]
 
 
 def read_setting(text: str, *, option: str) -> tuple[str, Any]:

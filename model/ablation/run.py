@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from flowkit.dataset.manifest import Dataset
 from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
@@ -15,11 +15,11 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered, wait
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
-from flowkit.model.runs.events import VariantFailed, VariantStarted, VariantTested
+from flowkit.model.runs.events import VariantFailed, VariantStarted, VariantTested, ignore, never
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder
-from flowkit.model.settings.recipes import TWO_STREAM_KEYS, make_configs
+from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES
-from flowkit.model.training.chain import recipe_for, train
+from flowkit.model.training.chain import train_phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from flowkit.model.runs.events import AblationEvent
     from flowkit.model.settings.training import Phase, TrainConfig
-    from flowkit.model.training.chain import Weights
 
 _ANY_SHORT_SIDE = 256  # px; what it decides (the small recipe's input size) is the same for all variants
 
@@ -72,24 +71,14 @@ class AblationReport:
     stopped: bool = False
 
 
-def _ignore(event: AblationEvent) -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
-
-
 def plan_ablation(
     root: Path,
     variants: Sequence[Variant],
+    settings: TrainSettings,
     *,
     split: int = 1,
     run: str = "default",
     phases: Sequence[Phase] = ST_PHASES,
-    recipe: Literal["auto", "paper", "small"] = "auto",
-    paper_steps: bool = False,
-    overrides: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
 ) -> tuple[list[PlannedVariant], list[Variant]]:
     """Return what an ablation comes to, without doing it; parameters as those of `ablate`.
@@ -112,12 +101,11 @@ def plan_ablation(
     wanted = tuple(phase for phase in ST_PHASES if phase in phases)
     if not wanted or set(phases) - set(ST_PHASES) or wanted[0] != ST_PHASES[0]:
         raise ParameterError(f"phases must be st-resnet, or st-resnet and st-resnet-star, got {list(phases)}")
-    general = dict(overrides or {})
-    varied = [name for name in general if name.rpartition(".")[2] in TWO_STREAM_KEYS]
+    varied = [name for name in settings.overrides if name.rpartition(".")[2] in TWO_STREAM_KEYS]
     if varied:
         raise ParameterError(f"{varied[0]} is what variants vary: the one called {REFERENCE} has the paper's; make a variant of it")
     listed = Dataset.open(root).split(split)
-    chosen = recipe_for(recipe, (execution or Execution()).torch_device())
+    chosen = settings.recipe_on((execution or Execution()).torch_device().type)
 
     def configs_with(more: Mapping[str, Any]) -> dict[Phase, TrainConfig]:
         return make_configs(
@@ -125,8 +113,8 @@ def plan_ablation(
             num_classes=len(listed.classes),
             num_videos=len(listed.train),
             short_side=_ANY_SHORT_SIDE,
-            paper_steps=paper_steps,
-            overrides=general | dict(more),
+            paper_steps=settings.paper_steps,
+            overrides=settings.but(more).overrides,
         )
 
     reference = configs_with({})
@@ -153,18 +141,15 @@ def plan_ablation(
 def ablate(
     root: Path,
     variants: Sequence[Variant],
+    settings: TrainSettings,
     *,
     split: int = 1,
     run: str = "default",
     phases: Sequence[Phase] = ST_PHASES,
-    recipe: Literal["auto", "paper", "small"] = "auto",
-    weights: Weights | None = None,
-    paper_steps: bool = False,
-    overrides: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     restart: bool = False,
-    on_event: Callable[[AblationEvent], None] = _ignore,
-    should_stop: Callable[[], bool] = _never,
+    on_event: Callable[[AblationEvent], None] = ignore,
+    should_stop: Callable[[], bool] = never,
 ) -> AblationReport:
     """Train and test the paper's network and variants of it from the same base streams; go on where an earlier call stopped.
 
@@ -174,14 +159,15 @@ def ablate(
         The data root.
     variants : sequence of Variant
         Besides the paper's, which is always there and first.
+    settings : TrainSettings
+        How to train; the same for all variants. Its `overrides` are not of what variants vary.
     split : int
     run : str
         The base run: its base streams are everyone's, its ST phases are the paper's variant. Those it lacks are trained. A variant's
         run is ``<run>+<variant>``.
     phases : sequence of str
         ``st-resnet`` alone or with ``st-resnet-star``.
-    recipe, weights, paper_steps, overrides, execution
-        As those of `flowkit.model.training.chain.train`; the same for all variants. `overrides` are not of what variants vary.
+    execution : Execution
     restart : bool
         Discard what the variants' own runs have; the base run is left alone.
     on_event : callable
@@ -204,29 +190,8 @@ def ablate(
         If another process of the run has ended.
     """
     execution = execution or Execution()
-    general = dict(overrides or {})
-    planned, _ = plan_ablation(
-        root,
-        variants,
-        split=split,
-        run=run,
-        phases=phases,
-        recipe=recipe,
-        paper_steps=paper_steps,
-        overrides=general,
-        execution=execution,
-    )
-    training = partial(
-        train,
-        root,
-        split=split,
-        recipe=recipe,
-        weights=weights,
-        paper_steps=paper_steps,
-        execution=execution,
-        on_event=on_event,
-        should_stop=should_stop,
-    )
+    planned, _ = plan_ablation(root, variants, settings, split=split, run=run, phases=phases, execution=execution)
+    training = partial(train_phases, root, split=split, execution=execution, on_event=on_event, should_stop=should_stop)
     folder = report_folder(root, run, split)
     outcomes: list[Outcome] = []
     if restart and execution.rank == 0:  # all at once, so that a stop leaves nothing old beside what is new
@@ -234,15 +199,15 @@ def ablate(
             for phase in plan.phases:
                 PhaseFolder(phase_folder(root, plan.run, split, phase)).discard()
     wait(execution.world)
-    if training(run=run, phases=BASE_PHASES, overrides=general).stopped:
+    if training(settings, run=run, phases=BASE_PHASES).stopped:
         return AblationReport((), folder, stopped=True)
     for number, plan in enumerate(planned):
         on_event(VariantStarted(plan.variant.name, str(plan.variant), number, len(planned), plan.run, plan.phases))
         base_run = None if plan.run == run else run
-        settings, done, failure = general | plan.variant.overrides, [], None
+        own, done, failure = settings.but(plan.variant.overrides), [], None
         try:
             for phase in plan.phases:
-                stopped = training(run=plan.run, base_run=base_run, phases=[phase], overrides=settings).stopped
+                stopped = training(own, run=plan.run, base_run=base_run, phases=[phase]).stopped
                 if stopped or should_stop():
                     return AblationReport(tuple(outcomes), folder, stopped=True)
                 done.append(phase)

@@ -18,6 +18,7 @@ from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.events import ignore
 from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
 from flowkit.model.scoring.metrics import fuse, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
@@ -189,10 +190,6 @@ def _settings_of(root: Path | None, quantiser: Quantiser) -> tuple[ExtractSettin
     return settings, f"the defaults (TV-L1 {settings.preset}, short side {settings.short_side} px)"
 
 
-def _ignore(num_frames: int, done: int, total: int) -> None:
-    pass
-
-
 class Predictor:
     """The networks of a row on their device, classifying one video after another.
 
@@ -223,7 +220,7 @@ class Predictor:
         self._flow_device_index, self._num_threads = flow_device_index, num_threads
         self._networks = TestedNetworks(_split_without_videos(row.provenance), row.checkpoints, force=False, execution=execution)
 
-    def predict(self, path: Path, *, on_progress: Callable[[int, int, int], None] = _ignore) -> Prediction:
+    def predict(self, path: Path, *, on_progress: Callable[[int, int, int], None] = ignore) -> Prediction:
         """Classify one video by the protocol of the test: 25 frames and their flow stacks, and the mirror images of both.
 
         Parameters

@@ -14,7 +14,7 @@ from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_clip_loader
 from flowkit.model.runs.checkpoint import load_checkpoint
-from flowkit.model.runs.events import SplitStarted, VideosScored
+from flowkit.model.runs.events import SplitStarted, VideosScored, ignore
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels, wilson_interval
 from flowkit.model.scoring.tested_networks import TestedNetworks
@@ -165,10 +165,6 @@ class Evaluation:
         return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 
-def _ignore(told: object) -> None:
-    pass
-
-
 def evaluate(
     root: Path,
     *,
@@ -179,8 +175,8 @@ def evaluate(
     weights: tuple[float, float] = (1.0, 1.0),
     force: bool = False,
     execution: Execution | None = None,
-    on_event: Callable[[EvaluateEvent], None] = _ignore,
-    on_split: Callable[[Evaluation], None] = _ignore,
+    on_event: Callable[[EvaluateEvent], None] = ignore,
+    on_split: Callable[[Evaluation], None] = ignore,
 ) -> Evaluation:
     """Test a run's networks on the test videos of packed splits.
 

@@ -126,3 +126,12 @@ class VariantTested:
 
 
 AblationEvent = TrainEvent | EvaluateEvent | VariantStarted | VariantFailed | VariantTested
+
+
+def ignore(*_: object) -> None:
+    """Do nothing: what receives events where nobody is interested."""
+
+
+def never() -> bool:
+    """Return False: what requests a stop where nobody does."""
+    return False

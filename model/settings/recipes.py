@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.checks import check, is_int, is_number
@@ -14,6 +15,7 @@ from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, Schedule
 
 RecipeName = Literal["paper", "small"]
 Recipe = Literal["auto", "paper", "small"]
+Weights = Literal["imagenet", "none"] | Path
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,47 @@ def make_configs(
         if len(set(values.values())) > 1:
             raise ParameterError(f"{key} must be the same in all phases, each starts from the one before; got {values}")
     return configs
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train: what a training leaves to the user, the same for all phases, runs and variants.
+
+    Parameters
+    ----------
+    recipe : {"auto", "paper", "small"}
+        ``auto`` is `paper` on a CUDA device and `small` elsewhere.
+    weights : "imagenet", "none" or path, optional
+        What the base streams start from. By default ImageNet for `paper`, random weights for `small`.
+    paper_steps : bool
+        Take the paper's iteration counts instead of the official code's epochs.
+    overrides : dict
+        Values to use instead of the recipe's; see `make_configs`.
+    """
+
+    recipe: Recipe = "auto"
+    weights: Weights | str | None = None
+    paper_steps: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.recipe in get_args(Recipe), "recipe", f"one of {', '.join(get_args(Recipe))}", self.recipe)
+        if isinstance(self.weights, str) and self.weights not in ("imagenet", "none"):
+            object.__setattr__(self, "weights", Path(self.weights))
+        object.__setattr__(self, "overrides", dict(self.overrides))
+
+    def recipe_on(self, device_type: str) -> RecipeName:
+        """Return the recipe for a device of this type, ``cpu`` or ``cuda``."""
+        return self.recipe if self.recipe != "auto" else "paper" if device_type == "cuda" else "small"
+
+    def weights_on(self, device_type: str) -> Weights:
+        """Return what the base streams start from on a device of this type."""
+        weights: Weights = self.weights or ("imagenet" if self.recipe_on(device_type) == "paper" else "none")  # type: ignore[assignment]
+        return weights
+
+    def but(self, overrides: Mapping[str, Any]) -> TrainSettings:
+        """Return the same settings with more values to use instead of the recipe's."""
+        return replace(self, overrides={**self.overrides, **overrides})
 
 
 def scaled(schedule: Schedule, num_steps: int) -> Schedule:

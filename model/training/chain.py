@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from flowkit.dataset.manifest import Dataset, Split
@@ -20,16 +19,14 @@ from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint
-from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent
+from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never
 from flowkit.model.runs.provenance import Provenance, differences_from_training_data
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.settings.recipes import RecipeName, make_configs
+from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, start_network
 from flowkit.shards.reader import ShardReader
-
-Weights = Literal["imagenet", "none"] | Path
 
 
 @dataclass(frozen=True)
@@ -41,62 +38,51 @@ class TrainReport:
     stopped: bool
 
 
-def _ignore(event: TrainEvent) -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
-
-
 def train(
-    root: Path,
+    root: str | Path,
     *,
     split: int = 1,
     run: str = "default",
     base_run: str | None = None,
     phases: Sequence[Phase] = PHASES,
-    recipe: Literal["auto", "paper", "small"] = "auto",
-    weights: Weights | None = None,
+    recipe: Recipe = "auto",
+    weights: Weights | str | None = None,
     paper_steps: bool = False,
     overrides: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     restart: bool = False,
-    on_event: Callable[[TrainEvent], None] = _ignore,
-    should_stop: Callable[[], bool] = _never,
+    on_event: Callable[[TrainEvent], None] = ignore,
+    should_stop: Callable[[], bool] = never,
 ) -> TrainReport:
-    """Train phases on a packed split, each from the one before; go on where an earlier call stopped.
+    """Train phases on a packed split, each from the one before; continue where an earlier call stopped.
 
     Parameters
     ----------
-    root : Path
+    root : path
         The data root.
     split : int
+        The number of the split.
     run : str
-        The run's name: ``runs/<run>/split<n>/<phase>/``.
+        The run's name. A phase is kept in ``runs/<run>/split<n>/<phase>/``.
     base_run : str, optional
-        Another run, from which a phase starts where what it starts from is not in this run.
-    phases : sequence of str
-        Which phases, in any order; what they start from must be among them or done.
-    recipe : {"auto", "paper", "small"}
-        ``auto``: `paper` where the device is CUDA, `small` elsewhere.
-    weights : "imagenet", "none" or Path, optional
-        What the base streams start from. Default: ImageNet for `paper`, none for `small`.
-    paper_steps : bool
-        The paper's iteration counts instead of the official code's epochs.
-    overrides : dict
-        Settings to use instead of the recipe's; see `make_configs`.
-    execution : Execution
+        Another run, whose phases serve as starting points where this run does not have them.
+    phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
+        Which phases to train, in any order. What they start from must be among them, or trained already.
+    recipe, weights, paper_steps, overrides
+        How to train; see `flowkit.model.settings.recipes.TrainSettings`.
+    execution : Execution, optional
+        Where and how fast to compute.
     restart : bool
-        Discard what these phases have and begin anew.
+        Discard what these phases have and train them from the start.
     on_event : callable
-        Is told of everything; see `flowkit.model.runs.events`.
+        Receives events; see `flowkit.model.runs.events`.
     should_stop : callable
-        Asked after each step; when it says yes, a checkpoint is written and the call returns.
+        Called after each step. When it returns True, a checkpoint is written and `train` returns.
 
     Returns
     -------
     TrainReport
+        Which phases were trained, which were done already, and whether training was stopped.
 
     Raises
     ------
@@ -109,7 +95,34 @@ def train(
     BusyError
         If another process trains the same phase of the same run.
     """
-    execution = execution or Execution()
+    return train_phases(
+        Path(root),
+        TrainSettings(recipe, weights, paper_steps, overrides or {}),
+        split=split,
+        run=run,
+        base_run=base_run,
+        phases=phases,
+        execution=execution or Execution(),
+        restart=restart,
+        on_event=on_event,
+        should_stop=should_stop,
+    )
+
+
+def train_phases(
+    root: Path,
+    settings: TrainSettings,
+    *,
+    split: int,
+    run: str,
+    base_run: str | None = None,
+    phases: Sequence[Phase],
+    execution: Execution,
+    restart: bool = False,
+    on_event: Callable[[TrainEvent], None] = ignore,
+    should_stop: Callable[[], bool] = never,
+) -> TrainReport:
+    """Do the work of `train`, whose parameters these are."""
     device = execution.torch_device()
     for name in {run, base_run or run}:
         check_run_name(name)
@@ -120,8 +133,8 @@ def train(
     listed = dataset.split(split)
     if not listed.train:
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
-    chosen = recipe_for(recipe, device)
-    start = _Start(weights or ("imagenet" if chosen == "paper" else "none"), overrides or {})
+    chosen = settings.recipe_on(device.type)
+    start = _Start(settings.weights_on(device.type), settings.overrides)
     extraction = _extraction(dataset, listed)
     configs = make_configs(
         chosen,
@@ -129,8 +142,8 @@ def train(
         num_videos=len(listed.train),
         short_side=extraction["short_side"],
         weights=start.identity,
-        paper_steps=paper_steps,
-        overrides={**start.overrides, **(overrides or {})},
+        paper_steps=settings.paper_steps,
+        overrides={**start.overrides, **settings.overrides},
     )
     for phase in wanted:
         if configs[phase].num_sub_batches % execution.world:
@@ -158,7 +171,7 @@ def train(
         provenance = _provenance(configs[phase], listed, earlier, extraction)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
-                folder.claim(provenance, {"overrides": {key: str(value) for key, value in (overrides or {}).items()}})
+                folder.claim(provenance, {"overrides": {key: str(value) for key, value in settings.overrides.items()}})
             wait(execution.world)
             if folder.done:
                 skipped.append(phase)
@@ -213,11 +226,6 @@ class _Start:
         if not source.is_file():
             raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
         return file_sha256(source)
-
-
-def recipe_for(recipe: Literal["auto", "paper", "small"], device: torch.device) -> RecipeName:
-    """Return the recipe that is meant: of ``auto``, `paper` on CUDA and `small` elsewhere."""
-    return recipe if recipe != "auto" else "paper" if device.type == "cuda" else "small"
 
 
 def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:

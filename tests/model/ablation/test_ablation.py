@@ -25,9 +25,9 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.recipes import TrainSettings, make_configs
 from flowkit.model.settings.training import PHASES
-from flowkit.model.training.chain import train
+from flowkit.model.training.chain import train_phases
 
 TINY = {"base_width": 2, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 2, "warmup_steps": 0}
 CPU = Execution(device="cpu", checkpoint_steps=1)
@@ -41,8 +41,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def run(root, variants, **settings):
     told = []
-    settings = {"overrides": TINY, "execution": CPU, **settings}
-    return ablate(root, variants, on_event=told.append, **settings), told
+    training = TrainSettings(overrides=settings.pop("overrides", TINY))
+    return ablate(root, variants, training, on_event=told.append, **{"execution": CPU, **settings}), told
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def weights(root, name, phase):
 
 def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_paper_s(packed_root):
     variants = chosen_variants(VARIANT_SETS)
-    planned, same = plan_ablation(packed_root, variants, recipe="paper", execution=CPU)
+    planned, same = plan_ablation(packed_root, variants, TrainSettings("paper"), execution=CPU)
     assert not same
     assert [one.variant.name for one in planned] == ["paper", *(variant.name for variant in variants)]
     configs = [json.dumps([one.configs[ST_PHASES[1]].to_dict()], sort_keys=True) for one in planned]
@@ -72,7 +72,7 @@ def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_paper
 
 
 def test_without_any_setting_the_network_is_the_paper_s(packed_root):
-    (paper, _), _ = plan_ablation(packed_root, [DIRECT], recipe="paper", execution=CPU)
+    (paper, _), _ = plan_ablation(packed_root, [DIRECT], TrainSettings("paper"), execution=CPU)
     expected = make_configs("paper", num_classes=6, num_videos=12, short_side=256)
     assert paper.configs == {phase: expected[phase] for phase in ST_PHASES}
     network = paper.configs["st-resnet-star"].network
@@ -95,11 +95,13 @@ def test_a_setting_without_a_phase_is_for_both_st_phases_and_what_is_said_for_on
 
 
 def test_variants_that_are_no_others_than_the_paper_s_are_left_out(packed_root):
-    planned, same = plan_ablation(packed_root, [NO_POOL, DIRECT, Variant("residual", {"injection": "residual"})], phases=["st-resnet"])
+    planned, same = plan_ablation(
+        packed_root, [NO_POOL, DIRECT, Variant("residual", {"injection": "residual"})], TrainSettings(), phases=["st-resnet"]
+    )
     assert [one.variant.name for one in planned] == ["paper", "direct"]
     assert [variant.name for variant in same] == ["no-pool", "residual"]
     with pytest.raises(ParameterError, match="no variant differs from the paper in st-resnet"):
-        plan_ablation(packed_root, [NO_POOL], phases=["st-resnet"])
+        plan_ablation(packed_root, [NO_POOL], TrainSettings(), phases=["st-resnet"])
 
 
 @pytest.mark.parametrize(
@@ -199,9 +201,9 @@ def test_another_process_s_end_is_no_variant_s_failure(root, monkeypatch):
     def ended(*_, run="default", **settings):
         if run != "default":
             raise RankError("another process of this run has ended")
-        return train(*_, run=run, **settings)
+        return train_phases(*_, run=run, **settings)
 
-    monkeypatch.setattr("flowkit.model.ablation.run.train", ended)
+    monkeypatch.setattr("flowkit.model.ablation.run.train_phases", ended)
     with pytest.raises(RankError):
         run(root, [DIRECT], phases=["st-resnet"])
 
@@ -250,7 +252,7 @@ def test_new_weights_are_tested_anew(finished, tmp_path):
 def test_stopped_anywhere_and_run_again_it_comes_to_the_same(finished, root, stop_after):
     told = []
     steps = lambda: sum(isinstance(event, events.StepDone) for event in told)  # noqa: E731
-    settings = {"overrides": TINY, "execution": CPU, "on_event": told.append}
+    settings = {"settings": TrainSettings(overrides=TINY), "execution": CPU, "on_event": told.append}
     first = ablate(root, [DIRECT, NO_POOL], should_stop=lambda: steps() >= stop_after, **settings)
     assert first.stopped
     assert steps() == stop_after

@@ -2,11 +2,12 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.recipes import OVERRIDES, make_configs, scaled, small_network
+from flowkit.model.settings.recipes import OVERRIDES, TrainSettings, make_configs, scaled, small_network
 from flowkit.model.settings.training import PHASES, TrainConfig
 
 
@@ -213,3 +214,20 @@ def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused():
     del values["network"]
     with pytest.raises(ParameterError, match=r"incomplete.*network"):
         TrainConfig.from_dict(values)
+
+
+def test_what_a_recipe_leaves_open_depends_on_the_device():
+    settings = TrainSettings()
+    assert [settings.recipe_on(device) for device in ("cpu", "cuda")] == ["small", "paper"]
+    assert [settings.weights_on(device) for device in ("cpu", "cuda")] == ["none", "imagenet"]
+    assert TrainSettings("small").weights_on("cuda") == "none"
+    assert TrainSettings("paper", "none").weights_on("cpu") == "none"
+    assert TrainSettings(weights="a/resnet.pth").weights_on("cuda") == Path("a/resnet.pth")
+    with pytest.raises(ParameterError, match="recipe must be one of auto, paper, small"):
+        TrainSettings("tiny")
+
+
+def test_more_overrides_leave_the_settings_alone():
+    settings = TrainSettings("paper", overrides={"lr": 1, "batch": 4})
+    assert settings.but({"lr": 2}) == TrainSettings("paper", overrides={"lr": 2, "batch": 4})
+    assert settings.overrides == {"lr": 1, "batch": 4}

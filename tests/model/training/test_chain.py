@@ -24,6 +24,7 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
+from flowkit.model.settings.recipes import TrainSettings
 from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import TrainReport, train
 
@@ -433,23 +434,22 @@ def test_a_setting_that_is_none_is_a_usage_error(root, text):
 
 
 def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
-    handed = {}
+    handed = []
 
-    def record(root, **settings):
-        handed.update(settings)
+    def record(root, settings, **_):
+        handed.append(settings)
         return TrainReport((), (), stopped=False)
 
-    monkeypatch.setattr(sys.modules["flowkit.model.training.chain"], "train", record)
+    monkeypatch.setattr("flowkit.model.training.chain.train_phases", record)
     assert (
         command_line("train", "--recipe", "paper", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0] == 0
     )
-    assert [handed[name] for name in ("recipe", "paper_steps", "weights", "overrides")] == ["paper", True, "none", {"depth": 101}]
     assert command_line("train", "--weights", "resnet.pth", "--set", "motion.lr=0.5", "--device", "cpu")[0] == 0
-    assert [handed[name] for name in ("recipe", "paper_steps", "weights", "overrides")] == [
-        "auto",
-        False,
-        Path("resnet.pth"),
-        {"motion.lr": 0.5},
+    train("root", recipe="small", weights="resnet.pth", overrides={"lr": 0.5})
+    assert handed == [
+        TrainSettings("paper", "none", True, {"depth": 101}),
+        TrainSettings("auto", Path("resnet.pth"), False, {"motion.lr": 0.5}),
+        TrainSettings("small", Path("resnet.pth"), False, {"lr": 0.5}),
     ]
 
 
