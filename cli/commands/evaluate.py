@@ -17,7 +17,7 @@ from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.dataset.manifest import Dataset
-    from flowkit.model.evaluation.protocol import Evaluation
+    from flowkit.model.evaluation.results import Evaluation
     from flowkit.model.runs.events import EvaluateEvent
 
 _NAMES_SHOWN = 10
@@ -145,7 +145,7 @@ class _Folders:
 
     def stored(self, splits: list[int]) -> Evaluation:
         """Read what `keep` wrote."""
-        from flowkit.model.evaluation.stored_results import join_results, read_results
+        from flowkit.model.evaluation.results import join_results, read_results
 
         return join_results([read_results(self.of(split)) for split in splits])
 
@@ -219,7 +219,7 @@ def _tell_warnings(evaluation: Evaluation) -> None:
 
 
 def _means(evaluation: Evaluation) -> dict[str, Any]:
-    from flowkit.model.evaluation.protocol import ROWS
+    from flowkit.model.evaluation.rows import ROWS
 
     return {row: evaluation.mean_top1(row) for row in ROWS}
 

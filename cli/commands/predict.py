@@ -14,6 +14,7 @@ from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
 from flowkit.dataset.progress import ProgressBar
+from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from flowkit.model.evaluation.predict import Prediction, Predictor
 
 _PATIENCE_SECONDS = 2.0  # for counting frames without a word
-_ROWS = ("appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*")
 
 
 @click.command()
@@ -33,7 +33,7 @@ _ROWS = ("appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*")
 @split_option
 @click.option(
     "--row",
-    type=click.Choice(_ROWS, case_sensitive=False),
+    type=click.Choice(list(ROWS), case_sensitive=False),
     help="Which row of the results table classifies.  [default: the last that is trained]",
 )
 @click.option(

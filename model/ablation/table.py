@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.files import write_atomically
 from flowkit.model.ablation.variants import ST_PHASES
-from flowkit.model.evaluation.results import results_table, write_results
+from flowkit.model.evaluation.results import markdown, results_table, write_results
+from flowkit.model.evaluation.rows import ROW_OF_PHASE
+from flowkit.model.evaluation.scores import read_own_ranks
 from flowkit.model.networks.resnet import pooled_length
 from flowkit.model.runs.run_folder import METRICS_NAME
-from flowkit.model.scoring.metrics import ranks_of_labels, wilson_interval
+from flowkit.model.scoring.metrics import percent, percent_interval, wilson_interval
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from flowkit.model.ablation.variants import Variant
-    from flowkit.model.evaluation.protocol import Evaluation
+    from flowkit.model.evaluation.results import Evaluation
     from flowkit.model.settings.training import Phase, TrainConfig
 
-NETWORK_NAMES: dict[Phase, str] = {"st-resnet": "ST-ResNet", "st-resnet-star": "ST-ResNet*"}  # rows of `evaluate`'s table
 NOTES = (
     "difference: percentage points of top-1 from the paper's variant. gained, lost: test videos that are right here and wrong there, and "
     "the reverse.",
@@ -119,13 +120,9 @@ def num_failed_videos(folder: Path) -> int:
 
 def read_score(folder: Path, phase: Phase, config: TrainConfig, phase_folder: Path) -> NetworkScore:
     """Read what `write_tested` wrote of a phase's network, and the loss of its training."""
-    import h5py
-
-    with h5py.File(folder / "scores.h5", "r") as file:
-        video_ids = [name.decode("utf-8") for name in file["video_ids"][:]]
-        ranks = ranks_of_labels(file[f"rows/{NETWORK_NAMES[phase]}"][:], file["labels"][:])
-    right = frozenset(name for name, rank in zip(video_ids, ranks, strict=True) if rank == 0)
-    return NetworkScore(right, frozenset(video_ids), final_loss(phase_folder / METRICS_NAME, config))
+    ranks = read_own_ranks(folder / "scores.h5", ROW_OF_PHASE[phase])
+    correct = frozenset(video_id for video_id, rank in ranks.items() if rank == 0)
+    return NetworkScore(correct, frozenset(ranks), final_loss(phase_folder / METRICS_NAME, config))
 
 
 def final_loss(metrics: Path, config: TrainConfig) -> float:
@@ -144,7 +141,7 @@ def ablation_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[st
         for outcome in outcomes:
             if phase in outcome.phases:
                 cells = _cells(outcome.scores.get(phase), None if outcome is outcomes[0] else outcomes[0].scores.get(phase))
-                rows.append([NETWORK_NAMES[phase], outcome.variant.name, *cells])
+                rows.append([ROW_OF_PHASE[phase], outcome.variant.name, *cells])
     return header, rows
 
 
@@ -196,22 +193,16 @@ def failure_lines(outcomes: Sequence[Outcome]) -> list[str]:
     return [f"{outcome.variant.name} failed: {outcome.failure}" for outcome in outcomes if outcome.failure is not None]
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])
-
-
 def _cells(score: NetworkScore | None, reference: NetworkScore | None) -> list[str]:
     if score is None:
         return ["failed", *[_NONE] * 6]
-    least, most = score.interval
     against = [_NONE] * 3
     if reference is not None:
         difference, gained, lost = score.against(reference)
         against = [_number(100 * difference, "+.2f"), str(gained), str(lost)]
     return [
-        _number(100 * score.top1, ".2f"),
-        f"{100 * least:.2f} to {100 * most:.2f}",
+        percent(score.top1),
+        percent_interval(score.interval),
         f"{len(score.right)}/{len(score.scored)}",
         *against,
         _number(score.loss, ".3f"),

@@ -16,11 +16,11 @@ from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.data.sampling import MIN_FRAMES, protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
-from flowkit.model.evaluation.protocol import ROWS
+from flowkit.model.evaluation.rows import ROW_OF_PHASE, ROWS, rows_of
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.events import ignore
 from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
-from flowkit.model.scoring.metrics import fuse, softmax
+from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import PHASES
 from flowkit.quantise import Quantiser
@@ -120,7 +120,7 @@ def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | Non
         raise ParameterError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
     find_weights(root, run=run, split=split)  # that anything is trained
     done = {phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase)).done}
-    name = row or next(name for name in reversed(ROWS) if {phase for phase, _ in ROWS[name]} <= done)
+    name = row or rows_of(done)[-1]
     paths: dict[Phase, Path] = {phase: find_weights(root, run=run, split=split, phase=phase) for phase, _ in ROWS[name]}
     return TrainedRow(name, {phase: (str(path), load_checkpoint(path)) for phase, path in paths.items()})
 
@@ -135,8 +135,7 @@ def row_of(path: Path) -> TrainedRow:
     """
     checkpoint = load_checkpoint(path)
     phase = checkpoint.provenance.config.phase
-    name = next(name for name, parts in ROWS.items() if {part for part, _ in parts} == {phase})
-    return TrainedRow(name, {phase: (str(path), checkpoint)})
+    return TrainedRow(ROW_OF_PHASE[phase], {phase: (str(path), checkpoint)})
 
 
 def extraction_of(provenance: Provenance, root: Path | None) -> tuple[ExtractSettings, str]:
@@ -256,7 +255,7 @@ class Predictor:
             return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
         parts = ROWS[self.row.name]
         scores = {stream: values[phase, stream] for phase, stream in parts}
-        scores[FUSED] = fuse([one[None] for one in scores.values()], weights=[1.0] * len(parts))[0]
+        scores[FUSED] = combine_scores([one[None] for one in scores.values()], weights=[1.0] * len(parts))[0]
         return replace(prediction, scores=scores)
 
     def top_classes(self, prediction: Prediction, count: int) -> list[tuple[str, dict[str, float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +12,12 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_clip_loader
+from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
+from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.events import SplitStarted, VideosScored, ignore
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels, wilson_interval
+from flowkit.model.scoring.metrics import combine_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.training import PHASES, STREAMS_OF
@@ -25,26 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from flowkit.dataset.manifest import Split
     from flowkit.model.data.whole_videos import WholeClip
+    from flowkit.model.evaluation.results import Scores
     from flowkit.model.runs.checkpoint import Checkpoint
     from flowkit.model.runs.events import EvaluateEvent
-    from flowkit.model.runs.provenance import Provenance
     from flowkit.model.scoring.metrics import Fusion
     from flowkit.model.settings.training import Phase
 
-Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)
-
-# The table's rows, and what each one fuses.
-ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
-    "appearance": (("appearance", "appearance"),),
-    "motion": (("motion", "motion"),),
-    "two-streams": (("appearance", "appearance"), ("motion", "motion")),
-    "ST-ResNet": (("st-resnet", "appearance"), ("st-resnet", "motion")),
-    "ST-ResNet*": (("st-resnet-star", "appearance"), ("st-resnet-star", "motion")),
-}
 VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
 PROTOCOL = (
     f"{NUM_TEST_CENTRES} frames a video, evenly spaced, each with its stack of {NUM_FLOW_FIELDS} flow fields, and their mirror images",
@@ -56,113 +45,6 @@ FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {:g} : {:g} (appearance : motion)",
     "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {:g} : {:g} (appearance : motion)",
 }
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """One row of the table on one split.
-
-    Parameters
-    ----------
-    scores : float64 array, shape (n, C)
-    ranks : int64 array, shape (n,)
-        Place of the right class, from 0.
-    confusion : int64 array, shape (C, C)
-        Videos by class and prediction.
-    """
-
-    scores: NDArray[np.float64]
-    ranks: NDArray[np.int64]
-    confusion: NDArray[np.int64]
-
-    @property
-    def num_correct(self) -> int:
-        """Videos whose highest score is the right class's."""
-        return int((self.ranks == 0).sum())
-
-    @property
-    def top1(self) -> float:
-        """Share of videos that are right; NaN of none."""
-        return float((self.ranks == 0).mean()) if len(self.ranks) else float("nan")
-
-    @property
-    def top5(self) -> float:
-        """Share of videos with the right class among the five highest."""
-        return float((self.ranks < 5).mean()) if len(self.ranks) else float("nan")
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of `top1`."""
-        return wilson_interval(self.num_correct, len(self.ranks))
-
-
-@dataclass(frozen=True)
-class SplitEvaluation:
-    """The results of one split.
-
-    Parameters
-    ----------
-    split : int
-    classes : tuple of str
-    video_ids : tuple of str
-        Videos that were scored.
-    labels : int64 array, shape (n,)
-    rows : dict from row to RowResult
-        Those whose networks are trained.
-    stream_scores : dict from (phase, stream) to float64 array, shape (n, C)
-        Mean logits.
-    num_listed : int
-        Videos of the official test list.
-    failed : tuple of Unreadable
-    untrained_classes : tuple of str
-        Classes of test videos that no training video has.
-    checkpoints : dict from phase to str
-        Which weights were tested.
-    warnings : tuple of str
-    provenances : dict from phase to Provenance
-        How those weights were made.
-    """
-
-    split: int
-    classes: tuple[str, ...]
-    video_ids: tuple[str, ...]
-    labels: NDArray[np.int64]
-    rows: dict[str, RowResult]
-    stream_scores: Scores
-    num_listed: int
-    failed: tuple[Unreadable, ...] = ()
-    untrained_classes: tuple[str, ...] = ()
-    checkpoints: dict[Phase, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    provenances: dict[Phase, Provenance] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The results of one or several splits, and how they were made.
-
-    Parameters
-    ----------
-    splits : tuple of SplitEvaluation
-    protocol : tuple of str
-        In words.
-    fusion : {"logits_mean", "softmax_mean"}
-    weights : (float, float)
-        Of the appearance and the motion stream.
-    environment : dict
-        Versions, device, precision.
-    """
-
-    splits: tuple[SplitEvaluation, ...]
-    protocol: tuple[str, ...]
-    fusion: Fusion = "logits_mean"
-    weights: tuple[float, float] = (1.0, 1.0)
-    environment: dict[str, str | int] = field(default_factory=dict)
-
-    def mean_top1(self, row: str) -> float | None:
-        """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row, and videos for it."""
-        values = [split.rows[row].top1 for split in self.splits if row in split.rows and len(split.rows[row].ranks)]
-        return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 
 def evaluate(
@@ -218,7 +100,7 @@ def evaluate(
     """
     execution = execution or Execution()
     check_run_name(run)
-    fuse([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
+    combine_scores([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
     dataset = Dataset.open(root)
 
     def networks_for(number: int) -> TestedNetworks:
@@ -275,10 +157,9 @@ def _evaluate_split(
         for stream in STREAMS_OF[phase]
     }
     rows = {}
-    for row, parts in ROWS.items():
-        if all(part in stream_scores for part in parts):
-            shares = weights if len(parts) == 2 else (1.0,)
-            rows[row] = _row([stream_scores[part] for part in parts], shares, fusion, labels)
+    for row in rows_of(networks.phases):
+        parts = [stream_scores[part] for part in ROWS[row]]
+        rows[row] = RowResult.of(combine_scores(parts, weights=weights if len(parts) == 2 else (1.0,), fusion=fusion), labels)
     trained = {record.label for record in split.train}
     return SplitEvaluation(
         split=split.number,
@@ -294,12 +175,6 @@ def _evaluate_split(
         warnings=networks.warnings,
         provenances=networks.provenances,
     )
-
-
-def _row(scores: Sequence[NDArray[np.float64]], weights: Sequence[float], fusion: Fusion, labels: NDArray[np.int64]) -> RowResult:
-    joined = fuse(scores, weights=weights, fusion=fusion)
-    predictions = joined.argmax(1)
-    return RowResult(joined, ranks_of_labels(joined, labels), confusion_matrix(labels, predictions, joined.shape[1]))
 
 
 def _batches(clips: Iterable[WholeClip | Unreadable], size: int) -> Iterator[list[WholeClip | Unreadable]]:

@@ -11,7 +11,7 @@ from flowkit.model.settings.recipes import make_configs
 
 if TYPE_CHECKING:
     from flowkit.dataset.manifest import Split
-    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
     from flowkit.model.settings.training import TrainConfig
 
 

@@ -1,4 +1,11 @@
-"""The files of an evaluation: results.json, table.md, per_class.csv, scores.h5; and the table itself."""
+"""What an evaluation found: each row's scores and accuracy, the table, and the files that hold them, written and read.
+
+| file | holds |
+|---|---|
+| ``results.json`` | accuracies, confusion matrices, provenance; written last |
+| ``scores.h5`` | every video's scores, see `flowkit.model.evaluation.scores` |
+| ``table.md``, ``per_class.csv`` | the results table; each class's accuracy by row |
+"""
 
 from __future__ import annotations
 
@@ -6,63 +13,197 @@ import csv
 import io
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from flowkit.files import replacing, write_atomically
-from flowkit.model.evaluation.protocol import ROWS
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.files import write_atomically
+from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.scores import MAX_BYTES, read_own_scores, write_own_scores
+from flowkit.model.runs.provenance import Provenance
+from flowkit.model.scoring.metrics import Fusion, confusion_matrix, percent, percent_interval, ranks_of_labels, wilson_interval
+from flowkit.records import RecordFormat
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from numpy.typing import NDArray
+
+    from flowkit.model.evaluation.scores import ScoreTable
+    from flowkit.model.settings.training import Phase
+
+RESULTS = RecordFormat("flowkit-results", 1, ManifestError, "test again with `flowkit evaluate`", MAX_BYTES)
+Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of the table on one split.
+
+    Parameters
+    ----------
+    scores : float64 array, shape (n, C)
+        Each video's scores.
+    ranks : int64 array, shape (n,)
+        Rank of the correct class, 0 for the highest score.
+    confusion : int64 array, shape (C, C)
+        Number of videos by class and prediction.
+    """
+
+    scores: NDArray[np.float64]
+    ranks: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> RowResult:
+        """Return the result of scores for videos of these classes."""
+        return cls(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))
+
+    @property
+    def num_correct(self) -> int:
+        """Number of videos whose correct class has the highest score."""
+        return int((self.ranks == 0).sum())
+
+    @property
+    def top1(self) -> float:
+        """Share of videos that are classified correctly; NaN if there are none."""
+        return float((self.ranks == 0).mean()) if len(self.ranks) else float("nan")
+
+    @property
+    def top5(self) -> float:
+        """Share of videos with the correct class among the five highest scores."""
+        return float((self.ranks < 5).mean()) if len(self.ranks) else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of `top1`."""
+        return wilson_interval(self.num_correct, len(self.ranks))
+
+    def accuracy_dict(self) -> dict[str, Any]:
+        """Return the accuracy as built-in types, for JSON."""
+        return {
+            "top1": self.top1,
+            "top1_interval_95": list(self.interval),
+            "num_correct": self.num_correct,
+            "num_videos": len(self.ranks),
+        }
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """The results of one split.
+
+    Parameters
+    ----------
+    split : int
+        The split's number.
+    classes : tuple of str
+        Class names by label.
+    video_ids : tuple of str
+        Videos that were scored.
+    labels : int64 array, shape (n,)
+        Their classes.
+    rows : dict from row to RowResult
+        Rows whose networks are trained.
+    stream_scores : dict from (phase, stream) to float64 array, shape (n, C)
+        Mean logits.
+    num_listed : int
+        Number of videos in the official test list.
+    failed : tuple of Unreadable
+        Videos that could not be scored.
+    untrained_classes : tuple of str
+        Classes of test videos that no training video has.
+    checkpoints : dict from phase to str
+        Which weights were tested.
+    warnings : tuple of str
+        Differences between the data of the training and of the test.
+    provenances : dict from phase to Provenance
+        How those weights were made.
+    """
+
+    split: int
+    classes: tuple[str, ...]
+    video_ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    rows: dict[str, RowResult]
+    stream_scores: Scores
+    num_listed: int
+    failed: tuple[Unreadable, ...] = ()
+    untrained_classes: tuple[str, ...] = ()
+    checkpoints: dict[Phase, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    provenances: dict[Phase, Provenance] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        accuracies = ", ".join(f"{name} {percent(row.top1)} %" for name, row in self.rows.items())
+        return f"<split {self.split}: {accuracies or 'no row'}; {len(self.video_ids)} of {self.num_listed} videos scored>"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of one or several splits, and how they were made.
+
+    Parameters
+    ----------
+    splits : tuple of SplitEvaluation
+        One per split.
+    protocol : tuple of str
+        The protocol in words.
+    fusion : {"logits_mean", "softmax_mean"}
+        How two streams were combined.
+    weights : (float, float)
+        Weights of the appearance and the motion stream.
+    environment : dict
+        Versions, device, precision.
+    """
+
+    splits: tuple[SplitEvaluation, ...]
+    protocol: tuple[str, ...]
+    fusion: Fusion = "logits_mean"
+    weights: tuple[float, float] = (1.0, 1.0)
+    environment: dict[str, str | int] = field(default_factory=dict)
+
+    def mean_top1(self, row: str) -> float | None:
+        """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row, and videos for it."""
+        values = [split.rows[row].top1 for split in self.splits if row in split.rows and len(split.rows[row].ranks)]
+        return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 
 def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Return the paper's table: header and rows, accuracies in percent; ``-`` where a network is not trained.
+    """Return the paper's table as header and rows: accuracies in percent, ``-`` where a network is not trained.
 
-    Returns
-    -------
-    header : list of str
-    rows : list of list of str
-        One split: accuracy, its 95 % interval, number right and top-5. Several: each one's accuracy, and their unweighted mean.
+    For one split it has the accuracy, its 95 % interval, the number of correct videos and top-5; for several, the accuracy on each
+    and their unweighted mean.
     """
-    if len(evaluation.splits) > 1:
-        header = ["top-1 %", *(f"split {split.split}" for split in evaluation.splits), "mean"]
-        rows = []
-        for name in ROWS:
-            values = [split.rows[name].top1 if name in split.rows else None for split in evaluation.splits]
-            rows.append([name, *map(_percent, values), _percent(evaluation.mean_top1(name))])
-        return header, rows
-    (split,) = evaluation.splits
-    header = [f"split {split.split}", "top-1 %", "95 % interval", "right", "top-5 %"]
+    splits = evaluation.splits
+    if len(splits) > 1:
+        header = ["top-1 %", *(f"split {split.split}" for split in splits), "mean"]
+        values = {name: [split.rows[name].top1 if name in split.rows else None for split in splits] for name in ROWS}
+        return header, [[name, *map(percent, values[name]), percent(evaluation.mean_top1(name))] for name in ROWS]
     rows = []
     for name in ROWS:
-        row = split.rows.get(name)
+        row = splits[0].rows.get(name)
         if row is None:
             rows.append([name, "-", "-", "-", "-"])
         else:
-            least, most = row.interval
-            rows.append(
-                [
-                    name,
-                    _percent(row.top1),
-                    f"{_percent(least)} to {_percent(most)}",
-                    f"{row.num_correct}/{len(row.ranks)}",
-                    _percent(row.top5),
-                ]
-            )
-    return header, rows
+            rows.append([name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}", percent(row.top5)])
+    return [f"split {splits[0].split}", "top-1 %", "95 % interval", "right", "top-5 %"], rows
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])
 
 
 def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
     """Return the results of one split of an evaluation as built-in types, for JSON."""
     return {
-        "format": "flowkit-results",
-        "format_version": 1,
+        **RESULTS.header,
         "created_by": f"flowkit {__version__}",
         "split": split.split,
         "protocol": list(evaluation.protocol),
@@ -91,21 +232,18 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
 
 
 def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, *, table: str) -> list[Path]:
-    """Write the results of one split of an evaluation.
+    """Write the results of one split of an evaluation to ``reports/<run>/split<n>``; return the paths, results.json last.
 
     Parameters
     ----------
     folder : Path
-        ``reports/<run>/split<n>``.
+        Where to write; made if need be.
     split : SplitEvaluation
+        One of the evaluation's splits.
     evaluation : Evaluation
+        How the results were made.
     table : str
         The table as Markdown.
-
-    Returns
-    -------
-    list of Path
-        What was written; results.json last.
     """
     paths = [folder / name for name in ("table.md", "per_class.csv", "scores.h5", "results.json")]
     lines = [
@@ -117,13 +255,98 @@ def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, 
     ]
     write_atomically(paths[0], "\n".join(lines) + "\n")
     write_atomically(paths[1], _per_class(split))
-    _write_scores(paths[2], split)
+    write_own_scores(
+        paths[2],
+        video_ids=split.video_ids,
+        labels=split.labels,
+        classes=split.classes,
+        rows={name: row.scores for name, row in split.rows.items()},
+        streams=split.stream_scores,
+    )
     write_atomically(paths[3], json.dumps(results_dict(split, evaluation), indent=1, ensure_ascii=False) + "\n")
     return paths
 
 
+def read_results(folder: Path) -> Evaluation:
+    """Read what `write_results` wrote, as foreign data.
+
+    Returns
+    -------
+    Evaluation
+        With that one split. Ranks and confusion matrices are counted again from the scores; the scores of single streams are left out.
+
+    Raises
+    ------
+    ManifestError
+        If a file is missing, damaged or foreign, or the two files are not of the same test.
+    """
+    record = RESULTS.read(folder / "results.json")
+    try:
+        tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ROWS if name in record["rows"]}
+        rows = {name: RowResult.of(table.scores, _labels(table)) for name, table in tables.items()}
+        if not rows or any(row.num_correct != record["rows"][name]["num_correct"] for name, row in rows.items()):
+            raise ValueError("results.json and scores.h5 are not of the same test")
+        table = next(iter(tables.values()))
+        if list(table.classes) != record["classes"]:
+            raise ValueError("results.json and scores.h5 have different classes")
+        return _evaluation(record, _split(record, table, rows))
+    except (FlowkitError, OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise ManifestError(f"{folder} does not hold results that can be read ({cause}); {RESULTS.remedy}") from cause
+
+
+def join_results(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Put the results of several splits together.
+
+    Raises
+    ------
+    ManifestError
+        If they were made in different ways, so that a mean over them would mean nothing.
+    """
+    if len({(evaluation.protocol, evaluation.fusion, evaluation.weights) for evaluation in evaluations}) != 1:
+        raise ManifestError("the stored results of these splits were made with different protocols; test them together again")
+    return replace(evaluations[0], splits=tuple(split for evaluation in evaluations for split in evaluation.splits))
+
+
+def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]) -> SplitEvaluation:
+    networks: dict[Phase, Provenance] = {phase: Provenance.from_dict(made) for phase, made in record["networks"].items()}
+    return SplitEvaluation(
+        split=int(record["split"]),
+        classes=_texts(record["classes"]),
+        video_ids=table.video_ids,
+        labels=_labels(table),
+        rows=rows,
+        stream_scores={},
+        num_listed=int(record["num_listed"]),
+        failed=tuple(Unreadable(*_texts((video["video_id"], video["reason"]))) for video in record["failed"]),
+        untrained_classes=_texts(record["classes_without_training_video"]),
+        checkpoints={phase: _texts([record["checkpoints"][phase]])[0] for phase in networks},
+        warnings=_texts(record["warnings"]),
+        provenances=networks,
+    )
+
+
+def _evaluation(record: dict[str, Any], split: SplitEvaluation) -> Evaluation:
+    appearance, motion = record["fusion"]["weights"]
+    fusion: Fusion = record["fusion"]["kind"]
+    if fusion not in get_args(Fusion):
+        raise ValueError(f"there is no fusion {fusion!r}")
+    environment = {name: value if isinstance(value, int) else str(value) for name, value in record["environment"].items()}
+    return Evaluation((split,), _texts(record["protocol"]), fusion, (float(appearance), float(motion)), environment)
+
+
+def _labels(table: ScoreTable) -> NDArray[np.int64]:
+    assert table.labels is not None  # `read_own_scores` promises them
+    return table.labels
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"expected texts, got {str(values)[:60]}")
+    return tuple(values)
+
+
 def _per_class(split: SplitEvaluation) -> str:
-    """Return a CSV table: each class's test videos and its accuracy by row."""
+    """Return a CSV table: each class's number of test videos, and its accuracy by row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["label", "class_name", "num_videos", *split.rows])
@@ -132,34 +355,6 @@ def _per_class(split: SplitEvaluation) -> str:
         shares = [f"{float((row.ranks[own] == 0).mean()):.4f}" if own.any() else "" for row in split.rows.values()]
         writer.writerow([label, name, int(own.sum()), *shares])
     return text.getvalue()
-
-
-def _write_scores(path: Path, split: SplitEvaluation) -> None:
-    """Write every video's scores: a group a row with `scores` (n, C), and one with the mean logits of each phase's streams."""
-    import h5py
-
-    with replacing(path) as part, h5py.File(part, "w", track_order=False) as file:
-        file.attrs["format"] = np.bytes_("flowkit-scores")
-        file.attrs["format_version"] = 1
-        file["video_ids"] = _texts(split.video_ids)
-        file["labels"] = split.labels
-        file["classes"] = _texts(split.classes)
-        for name, row in split.rows.items():
-            file[f"rows/{name}"] = row.scores
-        for (phase, stream), scores in split.stream_scores.items():
-            file[f"streams/{phase}/{stream}"] = scores
-
-
-def _texts(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Return texts as fixed-length UTF-8."""
-    import h5py
-
-    encoded = [text.encode("utf-8") for text in texts]
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded), default=1) or 1))
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
 
 
 def _number(value: float) -> float | None:

@@ -1,10 +1,10 @@
-"""Scores of a classifier for videos, read from files of any system as foreign data: CSV, NPZ without pickle, HDF5.
+"""Files with the scores of videos: those of any system, read as foreign data (CSV, NPZ without pickle, HDF5), and flowkit's own.
 
 | file | holds |
 |---|---|
-| ``.csv`` | a header ``video_id,<class>,<class>,...`` and a row a video |
+| ``.csv`` | a header ``video_id,<class>,<class>,...`` and one row per video |
 | ``.npz`` | arrays ``video_ids`` (n,) and ``classes`` (C,) of text, ``scores`` (n, C) of numbers |
-| ``.h5``, ``.hdf5`` | data sets of the same names and shapes; or flowkit's own ``scores.h5`` |
+| ``.h5``, ``.hdf5`` | data sets with the same names and shapes; or flowkit's own ``scores.h5`` |
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ import numpy as np
 
 from flowkit.errors import ScoresError
 from flowkit.files import replacing
-from flowkit.model.evaluation.protocol import ROWS
+from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.scoring.metrics import ranks_of_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-MAX_BYTES = 1 << 30  # of a file, and of an array in it
+    from flowkit.model.settings.training import Phase
+
+MAX_BYTES = 1 << 30  # of a file, and of each array in it
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
 OWN_FORMAT, OWN_FORMAT_VERSION = "flowkit-scores", 1
 _PLAIN_FILTERS = {1, 2, 3}  # gzip, shuffle and checksum: built into every HDF5
@@ -36,23 +39,23 @@ _PLAIN_FILTERS = {1, 2, 3}  # gzip, shuffle and checksum: built into every HDF5
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """What one system says of some videos.
+    """The scores that one system gives some videos.
 
     Parameters
     ----------
     source : str
         The file, for messages.
-    video_ids : tuple of str
-    classes : tuple of str
+    video_ids, classes : tuple of str
+        Names of the rows and columns of `scores`.
     scores : float64 array, shape (n, C)
-        Higher is likelier; of any scale.
+        The higher, the likelier the class; on any scale.
     labels : int64 array, shape (n,), optional
-        The right classes, where the file says them.
+        The correct classes, if the file has them.
 
     Raises
     ------
     ScoresError
-        If shapes do not agree, a name occurs twice or is empty, a score is no finite number, or a label no class.
+        If shapes do not agree, a name occurs twice or is empty, a score is not a finite number, or a label is not a class.
     """
 
     source: str
@@ -71,12 +74,12 @@ class ScoreTable:
             raise ScoresError(f"{self.source}: holds no scores ({shape[0]} videos, {shape[1]} classes)")
         for what, names in (("video id", self.video_ids), ("class", self.classes)):
             first: dict[str, int] = {}
-            for place, name in enumerate(names):
+            for index, name in enumerate(names):
                 if not name:
-                    raise ScoresError(f"{self.source}: {what} {place + 1} is empty")
+                    raise ScoresError(f"{self.source}: {what} {index + 1} is empty")
                 if name in first:
-                    raise ScoresError(f"{self.source}: {what} {name!r} occurs twice, as number {first[name] + 1} and {place + 1}")
-                first[name] = place
+                    raise ScoresError(f"{self.source}: {what} {name!r} occurs twice, as number {first[name] + 1} and {index + 1}")
+                first[name] = index
         bad = np.argwhere(~np.isfinite(self.scores))
         if len(bad):
             row, column = bad[0]
@@ -89,17 +92,12 @@ class ScoreTable:
 
 
 def read_scores(path: Path) -> ScoreTable:
-    """Read any system's scores.
-
-    Parameters
-    ----------
-    path : Path
-        Of a flowkit ``scores.h5`` the last row of the results table is taken.
+    """Read the scores of any system; of a flowkit ``scores.h5``, those of the last row of the results table.
 
     Raises
     ------
     ScoresError
-        If the file is missing, of another kind, damaged, or does not hold what it must; names the row or video.
+        If the file is missing, of another kind or damaged, or does not hold what it must; names the row or video.
     """
     _check_file(path)
     suffix = path.suffix.lower()
@@ -108,7 +106,7 @@ def read_scores(path: Path) -> ScoreTable:
     if suffix == ".npz":
         return _read_npz(path)
     if suffix in (".h5", ".hdf5"):
-        return _read_hdf5(path)[0]
+        return _read_hdf5(path)
     raise ScoresError(f"{path}: scores are read from {', '.join(SUFFIXES)} files")
 
 
@@ -120,7 +118,7 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
     path : Path
         ``scores.h5``.
     row : str, optional
-        A row of the results table. Default: the last there is, ``ST-ResNet*`` if that is trained.
+        A row of the results table. Default: the last that the file has, ``ST-ResNet*`` if that is trained.
 
     Returns
     -------
@@ -131,26 +129,59 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
     Raises
     ------
     ScoresError
-        As `read_scores`; or if there is no such row, naming those there are.
+        As `read_scores`; or if the file is of another kind, or lacks the row.
     """
-    _check_file(path)
-    table, found = _read_hdf5(path, row=row)
-    if found is None or table.labels is None:
-        raise ScoresError(f"{path} is no scores file of flowkit's; make it by `flowkit evaluate`")
-    return table, found
+    with _own_file(path) as file:
+        arrays, row = _own_arrays(file, path, row)
+        return _table(f"{path} ({row})", arrays), row
+
+
+def read_own_ranks(path: Path, row: str) -> dict[str, int]:
+    """Return the rank of each video's correct class in a row of flowkit's own scores, 0 for the highest score; there may be no video."""
+    with _own_file(path) as file:
+        arrays, _ = _own_arrays(file, path, row)
+        ranks = ranks_of_labels(arrays["scores"], arrays["labels"])
+        return dict(zip(_texts(arrays["video_ids"], "video_ids", str(path)), ranks.tolist(), strict=True))
 
 
 def write_scores(path: Path, table: ScoreTable) -> None:
-    """Write scores as HDF5, in the layout that `read_scores` takes, with ``labels`` if there are any."""
+    """Write scores as an HDF5 file that `read_scores` reads, with ``labels`` if there are any."""
+    arrays = {"video_ids": _encoded(table.video_ids), "classes": _encoded(table.classes), "scores": table.scores}
+    _write(path, arrays if table.labels is None else arrays | {"labels": table.labels}, {})
+
+
+def write_own_scores(
+    path: Path,
+    *,
+    video_ids: Sequence[str],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    rows: Mapping[str, NDArray[np.float64]],
+    streams: Mapping[tuple[Phase, str], NDArray[np.float64]],
+) -> None:
+    """Write ``scores.h5``: every video's scores (n, C) in each row of the table, and its mean logits by (phase, stream)."""
+    arrays = {"video_ids": _encoded(video_ids), "labels": labels, "classes": _encoded(classes)}
+    arrays |= {f"rows/{name}": scores for name, scores in rows.items()}
+    arrays |= {f"streams/{phase}/{stream}": scores for (phase, stream), scores in streams.items()}
+    _write(path, arrays, {"format": np.bytes_(OWN_FORMAT), "format_version": OWN_FORMAT_VERSION})
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
     import h5py
 
     with replacing(path) as part, h5py.File(part, "w", track_order=False) as file:
-        for name, texts in (("video_ids", table.video_ids), ("classes", table.classes)):
-            encoded = [text.encode("utf-8") for text in texts]
-            file[name] = np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded))))
-        file["scores"] = table.scores
-        if table.labels is not None:
-            file["labels"] = table.labels
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for name, array in arrays.items():
+            file[name] = array
+
+
+def _encoded(texts: Sequence[str]) -> NDArray[Any]:
+    """Return texts as fixed-length UTF-8."""
+    import h5py
+
+    encoded = [text.encode("utf-8") for text in texts]
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(map(len, encoded), default=1)))
 
 
 def _check_file(path: Path) -> None:
@@ -178,7 +209,7 @@ def _read_csv(path: Path) -> ScoreTable:
                 if len(row) != len(header):
                     raise ScoresError(f"{where}: {len(row)} fields, but the header has {len(header)}")
                 if row[0] in first:
-                    raise ScoresError(f"{where}: video id {row[0]!r} stands in line {first[row[0]]} already")
+                    raise ScoresError(f"{where}: video id {row[0]!r} is already in line {first[row[0]]}")
                 first[row[0]] = rows.line_num
                 ids.append(row[0])
                 values.append([_number(text, name, where) for text, name in zip(row[1:], classes, strict=True)])
@@ -207,23 +238,43 @@ def _read_npz(path: Path) -> ScoreTable:
     return _table(str(path), arrays)
 
 
-def _read_hdf5(path: Path, *, row: str | None = None) -> tuple[ScoreTable, str | None]:
-    """Return the scores, and which row they are if the file is flowkit's own."""
+def _read_hdf5(path: Path) -> ScoreTable:
     import h5py
 
     with _refusing(path, "HDF5 file"), h5py.File(path, "r", locking=False) as file:
-        if _text(file.attrs.get("format", "")) != OWN_FORMAT:
-            return _table(str(path), {name: _read_data_set(file, name) for name in _names_there(path, list(file))}), None
-        version = file.attrs.get("format_version")
-        if version != OWN_FORMAT_VERSION:
-            raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
-        there = [name for name in ROWS if name in _group(file, "rows")]
-        if not there or (row is not None and row not in there):
-            raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(there) or 'none'}")
-        found = row or there[-1]
-        arrays = {name: _read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
-        arrays["scores"] = _read_data_set(_group(file, "rows"), found)
-        return _table(f"{path} ({found})", arrays), found
+        if _is_own(file):
+            arrays, row = _own_arrays(file, path, None)
+            return _table(f"{path} ({row})", arrays)
+        return _table(str(path), {name: _read_data_set(file, name) for name in _names_there(path, list(file))})
+
+
+@contextmanager
+def _own_file(path: Path) -> Iterator[Any]:
+    """Open a file that `write_own_scores` wrote, and turn what a damaged one raises into `ScoresError`."""
+    import h5py
+
+    _check_file(path)
+    with _refusing(path, "HDF5 file"), h5py.File(path, "r", locking=False) as file:
+        if not _is_own(file):
+            raise ScoresError(f"{path} is not a scores file of flowkit's; make it with `flowkit evaluate`")
+        yield file
+
+
+def _is_own(file: Any) -> bool:
+    return _text(file.attrs.get("format", "")) == OWN_FORMAT
+
+
+def _own_arrays(file: Any, path: Path, row: str | None) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the arrays of a row of flowkit's own scores, and which row that is."""
+    version = file.attrs.get("format_version")
+    if version != OWN_FORMAT_VERSION:
+        raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
+    stored = [name for name in ROWS if name in _group(file, "rows")]
+    row = row or last_row(stored)
+    if row is None or row not in stored:
+        raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(stored) or 'none'}")
+    arrays = {name: _read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
+    return arrays | {"scores": _read_data_set(_group(file, "rows"), row)}, row
 
 
 def _names_there(path: Path, names: list[str]) -> list[str]:
@@ -265,22 +316,22 @@ def _group(file: Any, name: str) -> Any:
 
     _check_link(file, name)
     if not isinstance(file[name], h5py.Group):
-        raise ScoresError(f"{name} is no group")
+        raise ScoresError(f"{name} is not a group")
     return file[name]
 
 
 def _read_data_set(group: Any, name: str) -> NDArray[Any]:
-    """Read a data set that lies in this very file, of a bounded size and without filters that would load a plugin."""
+    """Read a data set that is in this very file, has a bounded size, and no filter that would load a plugin."""
     import h5py
 
     _check_link(group, name)
     data_set = group[name]
     if not isinstance(data_set, h5py.Dataset) or data_set.is_virtual or data_set.external:
-        raise ScoresError(f"{name} is no data set in the file itself")
+        raise ScoresError(f"{name} is not a data set in the file itself")
     properties = data_set.id.get_create_plist()
     filters = {properties.get_filter(k)[0] for k in range(properties.get_nfilters())}
     if filters - _PLAIN_FILTERS:
-        raise ScoresError(f"{name} has HDF5 filters that are not read here: {sorted(filters - _PLAIN_FILTERS)}")
+        raise ScoresError(f"{name} has HDF5 filters that are not supported here: {sorted(filters - _PLAIN_FILTERS)}")
     if data_set.shape is None or data_set.size * data_set.dtype.itemsize > MAX_BYTES:
         raise ScoresError(f"{name} is empty, or larger than {MAX_BYTES} bytes")
     return np.asarray(data_set[()])
@@ -290,7 +341,7 @@ def _check_link(group: Any, name: str) -> None:
     import h5py
 
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ScoresError(f"{name} is not there, or a link to elsewhere")
+        raise ScoresError(f"{name} is missing, or a link to elsewhere")
 
 
 @contextmanager
@@ -302,4 +353,4 @@ def _refusing(path: Path, kind: str) -> Iterator[None]:
         raise cause if str(path) in str(cause) else ScoresError(f"{path}: {cause}") from cause
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as cause:
         reason = " ".join(str(cause).split())[:300]
-        raise ScoresError(f"{path} is damaged, or no {kind} of plain arrays ({reason})") from cause
+        raise ScoresError(f"{path} is damaged, or not an {kind} of plain arrays ({reason})") from cause

@@ -17,11 +17,11 @@ from flowkit.dataset.manifest import Dataset
 from flowkit.describe.statistics import group_of
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.files import write_atomically
-from flowkit.model.evaluation.protocol import RowResult
 from flowkit.model.evaluation.published import published_for
+from flowkit.model.evaluation.results import RowResult
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import match_classes, match_videos, some
-from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels
+from flowkit.model.scoring.metrics import combine_scores
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def fuse_systems(
     if labels is None or not others:
         raise ParameterError("fusion needs our scores with labels, and at least one other system's")
     weights = settings.weights or (1.0,) * (1 + len(others))
-    fuse([np.zeros((1, 1))] * (1 + len(others)), weights=weights)  # refuses weights that do not fit
+    combine_scores([np.zeros((1, 1))] * (1 + len(others)), weights=weights)  # refuses weights that do not fit
     names = [ours.name, *(other.name for other in others)]
     if len(set(names)) < len(names):
         raise ParameterError(f"the systems must have different names, got {', '.join(names)}")
@@ -177,13 +177,13 @@ def fuse_systems(
     scaled = [l2_normalised(part) for part in parts] if settings.normalise == "l2" else parts
     ids = tuple(ours.table.video_ids[row] for row in kept)
     if settings.method == "mean":
-        joined = fuse(scaled, weights=weights)
+        joined = combine_scores(scaled, weights=weights)
     else:
         inputs = np.concatenate([weight * part for weight, part in zip(weights, scaled, strict=True)], axis=1)
         folds = folds_of(ids, labels, num_folds=settings.num_folds, seed=settings.seed)
         joined, more = svm_scores(inputs, labels, folds, num_classes=len(ours.table.classes), seed=settings.seed, on_fold=on_fold)
         notes += more
-    rows_of = {name: _row(part, labels) for name, part in zip([*names, " + ".join(names)], [*parts, joined], strict=True)}
+    rows_of = {name: RowResult.of(part, labels) for name, part in zip([*names, " + ".join(names)], [*parts, joined], strict=True)}
     fused = ScoreTable(" + ".join(names), ids, ours.table.classes, joined, labels)
     return FusionResult(replace(settings, weights=tuple(weights)), fused, rows_of, len(ours.table.video_ids), tuple(notes))
 
@@ -308,15 +308,7 @@ def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: 
         "num_videos": len(result.fused.video_ids),
         "num_ours": result.num_ours,
         "notes": list(result.notes),
-        "rows": {
-            name: {
-                "top1": row.top1,
-                "top1_interval_95": list(row.interval),
-                "num_correct": row.num_correct,
-                "num_videos": len(row.ranks),
-            }
-            for name, row in result.rows.items()
-        },
+        "rows": {name: row.accuracy_dict() for name, row in result.rows.items()},
         "published_percent": dict(published) if published else None,
     }
 
@@ -352,7 +344,3 @@ def published_with_idt(root: Path, split: int, result: FusionResult) -> dict[str
         return None
     top1 = published.top1 | published.top1_with_idt
     return {row: top1[row] for row in ("IDT", "ST-ResNet*", "ST-ResNet* + IDT")}
-
-
-def _row(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> RowResult:
-    return RowResult(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))

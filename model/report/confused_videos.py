@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.dataset.manifest import ClipRecord, Dataset
-    from flowkit.model.evaluation.protocol import RowResult
+    from flowkit.model.evaluation.results import RowResult
     from flowkit.model.scoring.metrics import Fusion
 
 _CELL_PX = 160  # sides at most

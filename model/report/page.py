@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.files import write_atomically
-from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import results_table
+from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
 from flowkit.model.report.settings import data_facts, network_settings, software_facts
+from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowkit.dataset.manifest import Dataset, Split
-    from flowkit.model.evaluation.protocol import Evaluation, RowResult, SplitEvaluation
+    from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
 
 CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"
 
@@ -72,7 +73,7 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
         If the folder cannot be written.
     """
     discard_report(folder)
-    main = main_row(result)
+    main = last_row(result.rows) or ""
     training, matrices = training_pictures(result), matrix_pictures(result, main)
     written = {}
     if training.whole:
@@ -104,11 +105,6 @@ def _render(values: dict[str, Any]) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, keep_trailing_newline=True)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
-
-
-def main_row(result: SplitEvaluation) -> str:
-    """Return the row that the page dwells on: the last of the table that was tested; empty if there is none."""
-    return next((name for name in reversed(ROWS) if name in result.rows), "")
 
 
 def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
@@ -146,13 +142,12 @@ def _tiles(result: SplitEvaluation, main: str) -> list[dict[str, str]]:
     tiles = []
     if main and len(result.video_ids):
         row = result.rows[main]
-        least, most = row.interval
-        note = f"top-1; 95 % interval {_percent(least)} to {_percent(most)}"
-        tiles.append({"label": main, "value": f"{_percent(row.top1)} %", "note": note})
+        note = f"top-1; 95 % interval {percent_interval(row.interval)}"
+        tiles.append({"label": main, "value": f"{percent(row.top1)} %", "note": note})
         tiles.append({"label": "right", "value": f"{row.num_correct:,} of {len(row.ranks):,}", "note": f"test videos, {main}"})
         best = max(("appearance", "motion"), key=lambda name: result.rows[name].top1 if name in result.rows else -1.0)
         if best in result.rows and best != main:
-            tiles.append({"label": "best stream alone", "value": f"{_percent(result.rows[best].top1)} %", "note": f"top-1, {best}"})
+            tiles.append({"label": "best stream alone", "value": f"{percent(result.rows[best].top1)} %", "note": f"top-1, {best}"})
     tiles.append({"label": "scored", "value": f"{len(result.video_ids):,} of {result.num_listed:,}", "note": "listed test videos"})
     return tiles
 
@@ -191,9 +186,9 @@ def _row_values(name: str, row: RowResult | None, paper: float | None) -> dict[s
     values: dict[str, Any] = {"name": name, "tested": row is not None and len(row.ranks) > 0, "paper": f"{paper:.2f}" if paper else "-"}
     if row is not None and values["tested"]:
         least, most = row.interval
-        values |= {"top1": _percent(row.top1), "interval": f"{_percent(least)} to {_percent(most)}", "top5": _percent(row.top5)}
-        values |= {"right": f"{row.num_correct:,}/{len(row.ranks):,}", "at": _percent(row.top1), "low": _percent(least)}
-        values |= {"reach": _percent(most - least)}
+        values |= {"top1": percent(row.top1), "interval": percent_interval(row.interval), "top5": percent(row.top5)}
+        values |= {"right": f"{row.num_correct:,}/{len(row.ranks):,}", "at": percent(row.top1), "low": percent(least)}
+        values |= {"reach": percent(most - least)}
     return values
 
 
@@ -221,7 +216,3 @@ def _class_values(result: SplitEvaluation, main: str) -> dict[str, Any]:
         classes.append(one | {"others": [f"{100 * right[name] / num:.0f}" for name in others], "share": right[main] / num})
     classes.sort(key=lambda one: (one["share"], one["name"]))
     return {"classes": classes, "other_rows": others, "num_absent": len(result.classes) - len(classes)}
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.dataset.manifest import Dataset, Split
-    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
     from flowkit.model.report.confused_videos import ConfusedPair, Mistake
     from flowkit.model.report.curves import TrainingCurves
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flowkit.dataset.manifest import ClipRecord, Dataset, Split
-    from flowkit.model.evaluation.protocol import Evaluation, SplitEvaluation
+    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
     from flowkit.model.runs.provenance import Provenance
     from flowkit.model.settings.training import TrainConfig
 

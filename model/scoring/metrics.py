@@ -1,4 +1,4 @@
-"""Accuracy and its interval, confusion, late fusion: arithmetic on arrays of scores."""
+"""Accuracy and its interval, confusion, combined scores: arithmetic on arrays of scores, and how results are written in text."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ Fusion = Literal["logits_mean", "softmax_mean"]
 _Z_95 = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
-def fuse(scores: Sequence[NDArray[np.floating]], *, weights: Sequence[float], fusion: Fusion = "logits_mean") -> NDArray[np.float64]:
-    """Join the scores of several classifiers of the same videos.
+def combine_scores(
+    scores: Sequence[NDArray[np.floating]], *, weights: Sequence[float], fusion: Fusion = "logits_mean"
+) -> NDArray[np.float64]:
+    """Combine the scores of several classifiers for the same videos.
 
     Parameters
     ----------
     scores : sequence of float array, shape (n, C)
-        Mean logits of each video.
+        Mean logits of each video, one array per classifier.
     weights : sequence of float
-        One a classifier, not negative, not all zero.
+        One per classifier; not negative, not all zero.
     fusion : {"logits_mean", "softmax_mean"}
         The weighted mean of the scores, or of their softmax.
 
@@ -38,7 +40,7 @@ def fuse(scores: Sequence[NDArray[np.floating]], *, weights: Sequence[float], fu
     Raises
     ------
     ParameterError
-        If the weights do not fit, or there is no such fusion.
+        If the weights do not fit, or `fusion` is not one of these.
     """
     if len(weights) != len(scores) or not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
         raise ParameterError(f"fusion needs {len(scores)} weights of at least 0, not all 0, got {list(weights)}")
@@ -58,12 +60,12 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Return at which place each video's class comes, 0 for the highest score; of equal scores the lower class comes first.
+    """Return the rank of each video's class, 0 for the highest score; among equal scores, the lower class comes first.
 
     Raises
     ------
     ParameterError
-        If a score is no finite number: nothing is higher than NaN, so it would count as right.
+        If a score is not a finite number: nothing is higher than NaN, so it would count as correct.
     """
     if not np.isfinite(scores).all():
         raise ParameterError(f"the scores of {int((~np.isfinite(scores).all(1)).sum())} videos are not all finite numbers")
@@ -73,7 +75,7 @@ def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -
 
 
 def wilson_interval(num_correct: int, num_videos: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of an accuracy (Wilson's score interval); (0, 1) of no videos."""
+    """Return the 95 % confidence interval of an accuracy (Wilson's score interval); (0, 1) for no videos."""
     if num_videos == 0:
         return 0.0, 1.0
     share, spread = num_correct / num_videos, _Z_95**2 / num_videos
@@ -87,3 +89,13 @@ def confusion_matrix(labels: NDArray[np.integer], predictions: NDArray[np.intege
     counts = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(counts, (labels, predictions), 1)
     return counts
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent, to two decimals; ``-`` for None and NaN."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f}"
+
+
+def percent_interval(interval: tuple[float, float]) -> str:
+    """Return an interval of shares in percent: ``81.20 to 83.40``."""
+    return " to ".join(map(percent, interval))

@@ -11,9 +11,10 @@ import numpy as np
 
 from flowkit.dataset.manifest import ClipRecord, Dataset, write_split
 from flowkit.model.data.whole_videos import Unreadable
-from flowkit.model.evaluation.protocol import ROWS, Evaluation, RowResult, SplitEvaluation
+from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
+from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels
+from flowkit.model.scoring.metrics import combine_scores
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES, STREAMS_OF
 from flowkit.quantise import Quantiser
@@ -114,8 +115,8 @@ def make_result(dataset: Dataset, number: int = 1, *, seed: int = 0) -> SplitEva
             scores[phase, stream][np.arange(len(records)), labels] += 1
     rows = {}
     for name, parts in ROWS.items():
-        joined = fuse([scores[part] for part in parts], weights=[1.0] * len(parts))
-        rows[name] = RowResult(joined, ranks_of_labels(joined, labels), confusion_matrix(labels, joined.argmax(1), len(split.classes)))
+        joined = combine_scores([scores[part] for part in parts], weights=[1.0] * len(parts))
+        rows[name] = RowResult.of(joined, labels)
     configs = make_configs("small", num_classes=len(split.classes), num_videos=12, short_side=64)
     runs = dataset.root / "runs" / "default" / "split1"
     return SplitEvaluation(
@@ -146,6 +147,4 @@ def make_evaluation(*results: SplitEvaluation) -> Evaluation:
 
 def make_row(result: SplitEvaluation, name: str, scores: np.ndarray) -> SplitEvaluation:
     """Return results with other scores for one row."""
-    labels = result.labels
-    row = RowResult(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))
-    return replace(result, rows={**result.rows, name: row})
+    return replace(result, rows={**result.rows, name: RowResult.of(scores, result.labels)})

@@ -22,7 +22,8 @@ from flowkit.extraction.one_video import VideoJob, extract_task
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.predict import Predictor, extraction_of, find_row, row_of
-from flowkit.model.evaluation.protocol import ROWS, evaluate
+from flowkit.model.evaluation.protocol import evaluate
+from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
@@ -319,9 +320,3 @@ def test_a_row_of_a_lone_checkpoint_is_a_usage_error(home):
     )
     assert result.exit_code == 2
     assert "--row is for a run" in result.stderr
-
-
-def test_the_command_offers_the_rows_of_the_table():
-    from flowkit.cli.commands.predict import _ROWS
-
-    assert tuple(ROWS) == _ROWS

@@ -15,8 +15,9 @@ import torch
 from flowkit.dataset.manifest import Dataset, write_split
 from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.model.compute.execution import Execution
-from flowkit.model.evaluation.protocol import ROWS, VIDEOS_AT_ONCE, Evaluation, RowResult, SplitEvaluation, evaluate
-from flowkit.model.evaluation.results import results_table, write_results
+from flowkit.model.evaluation.protocol import VIDEOS_AT_ONCE, evaluate
+from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, results_table, write_results
+from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights

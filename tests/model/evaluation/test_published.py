@@ -7,8 +7,8 @@ import pytest
 from hostile_results import make_evaluation, make_result, make_root
 
 from flowkit.dataset.list_files import read_lists
-from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
+from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.report.page import write_report
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES

@@ -108,16 +108,16 @@ def test_our_own_scores_give_the_last_row_that_is_there_or_the_one_named(tmp_pat
     with pytest.raises(ScoresError, match=r"no scores of ST-ResNet\*; it has motion, two-streams, ST-ResNet"):
         read_own_scores(path, row="ST-ResNet*")
     write_scores(tmp_path / "other.h5", OURS)
-    with pytest.raises(ScoresError, match="no scores file of flowkit"):
+    with pytest.raises(ScoresError, match="is not a scores file of flowkit"):
         read_own_scores(tmp_path / "other.h5")
 
 
 def test_scores_written_by_evaluate_are_read(tmp_path):
-    from flowkit.model.evaluation import results
-    from flowkit.model.evaluation.protocol import RowResult, SplitEvaluation
+    from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, write_results
 
     rows = {"motion": RowResult(OURS.scores, LABELS * 0, np.zeros((3, 3), np.int64))}
-    results._write_scores(tmp_path / "scores.h5", SplitEvaluation(1, CLASSES, IDS, LABELS, rows, {}, len(IDS)))
+    split = SplitEvaluation(1, CLASSES, IDS, LABELS, rows, {}, len(IDS))
+    write_results(tmp_path, split, Evaluation((split,), ()), table="")
     table, row = read_own_scores(tmp_path / "scores.h5")
     assert (row, table.video_ids, table.classes) == ("motion", IDS, CLASSES)
     assert np.array_equal(table.scores, OURS.scores)
@@ -134,7 +134,7 @@ def test_scores_written_by_evaluate_are_read(tmp_path):
         ("video_id,a,b\nx,1,2\ny,1,high\n", "line 3: the score for class 'b' must be a finite number, got 'high'"),
         ("video_id,a,b\nx,1,nan\n", "line 2: the score for class 'b' must be a finite number, got 'nan'"),
         ("video_id,a,b\nx,inf,0\n", "line 2: the score for class 'a'"),
-        ("video_id,a,b\nx,1,2\ny,1,2\nx,3,4\n", "line 4: video id 'x' stands in line 2 already"),
+        ("video_id,a,b\nx,1,2\ny,1,2\nx,3,4\n", "line 4: video id 'x' is already in line 2"),
         ("video_id,a,a\nx,1,2\n", "class 'a' occurs twice, as number 1 and 2"),
         ("video_id,a,\nx,1,2\n", "class 2 is empty"),
         ("video_id,a,b\n,1,2\n", "video id 1 is empty"),
@@ -169,7 +169,7 @@ def test_a_pickle_in_an_npz_runs_nothing(tmp_path):
     np.savez(tmp_path / "a.npz", video_ids=np.array([Payload(trap)], dtype=object), classes=np.array(["a"]), scores=np.ones((1, 1)))
     (tmp_path / "b.npz").write_bytes(pickle.dumps(Payload(trap)))
     for name in ("a.npz", "b.npz"):
-        with pytest.raises(ScoresError, match="is damaged, or no NPZ file of plain arrays"):
+        with pytest.raises(ScoresError, match="is damaged, or not an NPZ file of plain arrays"):
             read_scores(tmp_path / name)
     assert not os.path.exists(trap)
 

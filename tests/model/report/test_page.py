@@ -17,9 +17,9 @@ import pytest
 from hostile_results import CLASSES, FAILED, make_evaluation, make_result, make_root, make_row
 from PIL import Image
 
-from flowkit.model.evaluation.protocol import ROWS
 from flowkit.model.evaluation.results import write_results
-from flowkit.model.report.page import discard_report, main_row, visible, write_report
+from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.report.page import discard_report, visible, write_report
 
 if TYPE_CHECKING:
     from flowkit.dataset.manifest import Dataset
@@ -309,7 +309,7 @@ def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, t
 
 def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_path) -> None:
     result = lean(make_result(dataset), "appearance", "ST-ResNet")
-    assert main_row(result) == "ST-ResNet"
+    assert last_row(result.rows) == "ST-ResNet"
     page = report_of(result, tmp_path, dataset)
     assert page.tables[0][2][:3] == ["motion", "-", "-"]
     assert "the networks of that row were not tested" in page.text

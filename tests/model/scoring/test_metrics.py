@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.scoring.metrics import confusion_matrix, fuse, ranks_of_labels, softmax, wilson_interval
+from flowkit.model.scoring.metrics import combine_scores, confusion_matrix, ranks_of_labels, softmax, wilson_interval
 
 
 @pytest.fixture
@@ -13,36 +13,36 @@ def scores():
 
 
 def test_equal_weights_give_the_mean(scores):
-    assert np.allclose(fuse(list(scores[:2]), weights=(1, 1)), scores[:2].mean(0))
+    assert np.allclose(combine_scores(list(scores[:2]), weights=(1, 1)), scores[:2].mean(0))
 
 
 @pytest.mark.parametrize("fusion", ["logits_mean", "softmax_mean"])
 def test_a_weight_of_zero_leaves_the_other_stream_alone(scores, fusion):
     for weights, alone in (((1, 0), scores[0]), ((0, 2), scores[1])):
-        assert np.array_equal(fuse(list(scores[:2]), weights=weights, fusion=fusion).argmax(1), alone.argmax(1))
+        assert np.array_equal(combine_scores(list(scores[:2]), weights=weights, fusion=fusion).argmax(1), alone.argmax(1))
 
 
 def test_a_constant_added_to_one_stream_changes_no_prediction_of_the_mean(scores):
-    plain = fuse(list(scores[:2]), weights=(1, 1)).argmax(1)
-    assert np.array_equal(fuse([scores[0] + 1000, scores[1]], weights=(1, 1)).argmax(1), plain)
+    plain = combine_scores(list(scores[:2]), weights=(1, 1)).argmax(1)
+    assert np.array_equal(combine_scores([scores[0] + 1000, scores[1]], weights=(1, 1)).argmax(1), plain)
 
 
 def test_softmax_mean_bounds_what_one_sure_stream_can_do():
     sure, unsure = np.array([[50.0, 0, 0]]), np.array([[0, 3.0, 2.9]])
-    assert fuse([sure, unsure], weights=(1, 1)).argmax() == 0
-    assert fuse([sure, unsure], weights=(1, 3), fusion="softmax_mean").argmax() == 1
-    assert np.allclose(fuse([sure, unsure], weights=(1, 1), fusion="softmax_mean").sum(1), 1)
+    assert combine_scores([sure, unsure], weights=(1, 1)).argmax() == 0
+    assert combine_scores([sure, unsure], weights=(1, 3), fusion="softmax_mean").argmax() == 1
+    assert np.allclose(combine_scores([sure, unsure], weights=(1, 1), fusion="softmax_mean").sum(1), 1)
 
 
 @pytest.mark.parametrize("weights", [(0, 0), (-1, 2), (1,), (float("nan"), 1), (float("inf"), 1)])
 def test_weights_that_cannot_be_are_refused(scores, weights):
     with pytest.raises(ParameterError, match="2 weights"):
-        fuse(list(scores[:2]), weights=weights)
+        combine_scores(list(scores[:2]), weights=weights)
 
 
 def test_an_unknown_fusion_is_refused(scores):
     with pytest.raises(ParameterError, match="fusion must be one of"):
-        fuse([scores[0]], weights=(1,), fusion="max")
+        combine_scores([scores[0]], weights=(1,), fusion="max")
 
 
 def test_softmax_of_large_scores_is_finite():

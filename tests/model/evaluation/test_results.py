@@ -10,8 +10,7 @@ import pytest
 from hostile_results import make_evaluation, make_result, make_root
 
 from flowkit.errors import ManifestError
-from flowkit.model.evaluation.results import results_dict, write_results
-from flowkit.model.evaluation.stored_results import join_results, read_results
+from flowkit.model.evaluation.results import join_results, read_results, results_dict, write_results
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def change_json(folder, change):
 )
 def test_a_results_json_that_was_changed_is_refused(folder, change):
     change_json(folder, change)
-    with pytest.raises(ManifestError, match="results that can be read"):
+    with pytest.raises(ManifestError, match="test again with `flowkit evaluate`"):
         read_results(folder)
 
 
@@ -127,7 +126,7 @@ def external(file):
 def test_a_score_file_that_was_changed_is_refused_and_nothing_else_is_opened(folder, change):
     with h5py.File(folder / "scores.h5", "r+") as file:
         change(file)
-    with pytest.raises(ManifestError, match="results that can be read"):
+    with pytest.raises(ManifestError, match="test again with `flowkit evaluate`"):
         read_results(folder)
 
 

@@ -1,0 +1,33 @@
+"""The rows of the results table: which streams of which phases each of them combines (standard library only)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowkit.model.settings.training import PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from flowkit.model.settings.training import Phase
+
+ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
+    "appearance": (("appearance", "appearance"),),
+    "motion": (("motion", "motion"),),
+    "two-streams": (("appearance", "appearance"), ("motion", "motion")),
+    "ST-ResNet": (("st-resnet", "appearance"), ("st-resnet", "motion")),
+    "ST-ResNet*": (("st-resnet-star", "appearance"), ("st-resnet-star", "motion")),
+}
+ROW_OF_PHASE: dict[Phase, str] = {
+    phase: next(row for row, parts in ROWS.items() if {part[0] for part in parts} == {phase}) for phase in PHASES
+}
+
+
+def rows_of(phases: Container[Phase]) -> list[str]:
+    """Return the rows for which all phases that they need are there, in the order of the table."""
+    return [row for row, parts in ROWS.items() if all(phase in phases for phase, _ in parts)]
+
+
+def last_row(rows: Container[str]) -> str | None:
+    """Return which of these rows is the last of the table: the one that reports and predictions are about."""
+    return next((row for row in reversed(ROWS) if row in rows), None)
