@@ -97,7 +97,7 @@ def videos_of_root(root: Path) -> list[Video]:
             clip = source.clip(video_id)
             num_frames = min(clip.num_frames, 150)
             flow = clip.flow(0, num_frames - 1)
-            videos.append(Video(video_id, clip.frames(range(num_frames)), flow, Quantiser.from_dict(clip.quantiser)))
+            videos.append(Video(video_id, clip.frames(range(num_frames)), flow, clip.quantiser))
     return videos
 
 

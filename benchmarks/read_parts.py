@@ -20,7 +20,8 @@ import h5py
 import numpy as np
 
 from flowkit.dataset.shard_update import clip_paths
-from flowkit.shards.chunks import CHECKSUM_BYTES, check_chunk, zstd_decompressor
+from flowkit.shards.chunks import CHECKSUM_BYTES, check_chunk
+from flowkit.shards.native import zstd_decompressor
 from flowkit.shards.reader import ShardReader
 
 if TYPE_CHECKING:

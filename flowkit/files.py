@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part.unlink(missing_ok=True)  # what a killed run left, or a link laid there: never written through
     try:
-        with naming(path):
+        with with_file_name(path):
             yield part
             with part.open("rb+") as written:
                 os.fsync(written.fileno())
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def with_file_name(path: Path) -> Iterator[None]:
     """Put a file's name into errors of the system that come without one, as a full disk's does."""
     try:
         yield
@@ -77,7 +77,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
-def alone(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file while the block runs, so that two processes do not write the same files; gone when the process is, however it ends.
 
     Parameters

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flowkit.errors import ManifestError
 from flowkit.files import read_file
-from flowkit.video.ids import check_video_id, folded
+from flowkit.video.ids import check_video_id, comparable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ def _read_ucf101(folder: Path, number: int) -> SplitLists:
         if index != str(len(classes) + 1) or not name.strip():
             raise ManifestError(f"{where}: expected '{len(classes) + 1} <class name>', got {line!r}")
         classes.append(name.strip())
-    canonical = {folded(name): name for name in classes}
+    canonical = {comparable_name(name): name for name in classes}
     if len(canonical) != len(classes):
         raise ManifestError(f"{folder / 'classInd.txt'} names a class twice")
 
@@ -149,7 +149,7 @@ def _read_ucf101(folder: Path, number: int) -> SplitLists:
             if subset == "train" and index is None:
                 raise ManifestError(f"{where}: expected '<class>/<video> <class number>', got {line!r}")
             video_id = _without_suffix(name, where)
-            class_name = canonical.get(folded(video_id.rsplit("/", 1)[0])) if "/" in video_id else None
+            class_name = canonical.get(comparable_name(video_id.rsplit("/", 1)[0])) if "/" in video_id else None
             if class_name is None:
                 raise ManifestError(f"{where}: {name!r} is in no class of classInd.txt")
             if index is not None and int(index) != classes.index(class_name) + 1:

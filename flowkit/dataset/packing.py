@@ -24,7 +24,7 @@ from flowkit.dataset.shard_update import (
 from flowkit.dataset.split_choice import ChosenLists, choose_lists
 from flowkit.dataset.split_lists import Matched, match_lists, read_lists
 from flowkit.errors import ManifestError, ShardFormatError
-from flowkit.files import alone, file_sha256
+from flowkit.files import exclusive_lock, file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,7 +148,7 @@ def pack(
     settings = root_settings(root)
     if settings is None:
         raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`")
-    with alone(root / ".pack.lock", f"packs {str(root)!r}"):
+    with exclusive_lock(root / ".pack.lock", f"packs {str(root)!r}"):
         return _pack(root, settings, split, lists, shard_bytes, move, on_progress or (lambda stage, done, total: None))
 
 

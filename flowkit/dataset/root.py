@@ -13,7 +13,7 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.versions import software_versions
-from flowkit.video.ids import folded
+from flowkit.video.ids import comparable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +64,7 @@ def check_apart(root: Path, video_ids: Iterable[str]) -> None:
     """
     alike: dict[str, list[str]] = {}
     for video_id in sorted(video_ids):
-        twins = alike.setdefault(folded(video_id), [])
+        twins = alike.setdefault(comparable_name(video_id), [])
         for twin in twins:
             if _taken_for_one(root, twin, video_id):
                 raise ManifestError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.dataset.list_files import CSV_COLUMNS, ListEntry, SplitLists, read_lists, split_numbers
 from flowkit.errors import ManifestError
-from flowkit.video.ids import folded
+from flowkit.video.ids import comparable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -79,8 +79,8 @@ def find_lists(videos: Path, video_ids: Iterable[str]) -> FoundLists:
     videos = Path(os.path.abspath(videos))  # not resolved: the parent is the one the user sees
     around = [videos, videos.parent, *_subfolders(videos.parent)]
     folders = sorted({folder for folder in around if split_numbers(folder)})
-    names = {folded(video_id) for video_id in video_ids}
-    matching = [folder for folder in folders if any(folded(entry.video_id) in names for entry in _all_entries(folder))]
+    names = {comparable_name(video_id) for video_id in video_ids}
+    matching = [folder for folder in folders if any(comparable_name(entry.video_id) in names for entry in _all_entries(folder))]
     return FoundLists(tuple(matching), tuple(folder for folder in folders if folder not in matching))
 
 
@@ -102,13 +102,13 @@ def match_lists(lists: SplitLists, video_ids: Iterable[str]) -> Matched:
     exact = {entry.video_id for entry in (*lists.train, *lists.test, *lists.unused)} & there
     alike: dict[str, list[str]] = defaultdict(list)
     for video_id in sorted(there - exact):
-        alike[folded(video_id)].append(video_id)
+        alike[comparable_name(video_id)].append(video_id)
     claims: dict[str, str] = {}
 
     def find(entry: ListEntry) -> str | None:
         if entry.video_id in exact:
             return entry.video_id
-        fitting = alike.get(folded(entry.video_id), [])
+        fitting = alike.get(comparable_name(entry.video_id), [])
         if len(fitting) > 1:
             raise ManifestError(
                 f"{entry.video_id!r} of the split lists fits both {fitting[0]!r} and {fitting[1]!r}; rename one of the videos"

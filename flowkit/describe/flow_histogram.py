@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowkit.quantise import ZERO, Quantiser
-from flowkit.records import canonical_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,21 +41,20 @@ class FlowHistogram:
 
     def __init__(self) -> None:
         self.num_fields = 0
-        self.counts: dict[str, NDArray[np.int64]] = {}
+        self.counts: dict[Quantiser, NDArray[np.int64]] = {}
 
-    def add(self, quantiser: dict[str, Any], q: NDArray[np.uint8]) -> None:
+    def add(self, quantiser: Quantiser, q: NDArray[np.uint8]) -> None:
         """Count the pixels of flow fields (n, 2, H, W)."""
         pairs = q[:, 0].astype(np.intp) << 8 | q[:, 1]
-        key = canonical_json(quantiser)
-        self.counts.setdefault(key, np.zeros(1 << 16, np.int64))
-        self.counts[key] += np.bincount(pairs.reshape(-1), minlength=1 << 16)
+        self.counts.setdefault(quantiser, np.zeros(1 << 16, np.int64))
+        self.counts[quantiser] += np.bincount(pairs.reshape(-1), minlength=1 << 16)
         self.num_fields += len(q)
 
     def merge(self, other: FlowHistogram) -> None:
         """Add another's counts."""
         self.num_fields += other.num_fields
-        for key, counts in other.counts.items():
-            self.counts[key] = self.counts.get(key, 0) + counts
+        for quantiser, counts in other.counts.items():
+            self.counts[quantiser] = self.counts.get(quantiser, 0) + counts
 
     def stats(self) -> FlowStats | None:
         """Return what the counts say."""
@@ -65,8 +62,7 @@ class FlowHistogram:
             return None
         levels = np.arange(256)
         speeds, weights, num_clipped = [], [], 0
-        for key, counts in self.counts.items():
-            quantiser = Quantiser.from_dict(json.loads(key))
+        for quantiser, counts in self.counts.items():
             component = component_px(quantiser)
             speeds.append(np.hypot(component[:, None], component[None, :]).reshape(-1))
             weights.append(counts)
@@ -89,7 +85,7 @@ class FlowHistogram:
 
     def components(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         """Return (px/frame, count of u, count of v) for each byte of each quantiser, end to end."""
-        values = [component_px(Quantiser.from_dict(json.loads(key))) for key in self.counts]
+        values = [component_px(quantiser) for quantiser in self.counts]
         squares = [counts.reshape(256, 256) for counts in self.counts.values()]
         return np.concatenate(values), np.concatenate([s.sum(axis=1) for s in squares]), np.concatenate([s.sum(axis=0) for s in squares])
 

@@ -13,7 +13,6 @@ import numpy as np
 from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_picture
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
-from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,7 +171,7 @@ def draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    quantiser = Quantiser.from_dict(clip.quantiser)
+    quantiser = clip.quantiser
     stats = flow.stats()
     assert stats is not None  # a clip has at least one flow field
     component, counts_u, counts_v = flow.components()
@@ -272,7 +271,7 @@ def _legend(height: int, width: int, scale_px: float) -> tuple[NDArray[np.uint8]
 
 def _decoded(clip: Clip, q: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return flow in px/frame, with byte 128 as exactly no motion, so that it is drawn white."""
-    return component_px(Quantiser.from_dict(clip.quantiser)).astype(np.float32)[q]
+    return component_px(clip.quantiser).astype(np.float32)[q]
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -18,7 +18,7 @@ from flowkit.errors import FlowkitError, ManifestError, ParameterError
 from flowkit.exchange.export_tars import TarExport
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import LAYOUTS, RECORD_NAME, SUFFIX, ExportRecord, FlowImages, TreeLayout, folder_name, read_record
-from flowkit.files import naming, write_atomically
+from flowkit.files import with_file_name, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -215,7 +215,7 @@ class _TreeExport:
 
         def put(place: tuple[str, str], index: int, data: bytes, suffix: str) -> int:
             path = part / place[0] / layout.image_name(place[1], index, suffix)
-            with naming(path):
+            with with_file_name(path):
                 path.write_bytes(data)
             return len(data)
 

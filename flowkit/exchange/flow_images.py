@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.quantise import Quantiser
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowkit.exchange.layouts import FlowImages
+    from flowkit.quantise import Quantiser
     from flowkit.shards.reader import Clip
 
 _AT_ONCE = 32  # flow fields in memory
@@ -46,7 +46,7 @@ class FlowEncoder:
 
     def pairs(self, clip: Clip) -> Iterator[tuple[bytes, bytes]]:
         """Yield (u, v) images of each flow field of a clip."""
-        own = Quantiser.from_dict(clip.quantiser)
+        own = clip.quantiser
         as_stored = self.flow == "jpeg" and clip.codec == "jpeg" and own == self.quantiser
         num_fields = clip.num_frames - 1
         for start in range(0, num_fields, _AT_ONCE):

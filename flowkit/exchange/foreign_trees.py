@@ -16,7 +16,7 @@ from flowkit.exchange.layouts import LAYOUTS, ExportRecord, gaps
 from flowkit.files import read_file
 from flowkit.shards.jpeg import jpeg_size
 from flowkit.shards.schema import MAX_JPEG_BYTES
-from flowkit.video.ids import check_video_id, escaped
+from flowkit.video.ids import check_video_id, printable_name
 from flowkit.video.tree import walk_files
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
     if not videos:
         example = "u/<video>/frame000001.jpg" if tool == "gpu_flow" else "<video>/flow_x_00001.jpg"
         raise ManifestError(f"no flow of {tool} found under {str(tree)!r}: it writes {example}; name the right folder or --tool")
-    return [replace(video, folder=escaped(video.folder)) for video in sorted(videos, key=lambda video: video.video_id)]
+    return [replace(video, folder=printable_name(video.folder)) for video in sorted(videos, key=lambda video: video.video_id)]
 
 
 def _patterns(tool: ForeignTool) -> Mapping[str, re.Pattern[str]]:

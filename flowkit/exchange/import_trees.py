@@ -23,7 +23,7 @@ from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
-from flowkit.video.ids import folded
+from flowkit.video.ids import comparable_name
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 
 if TYPE_CHECKING:
@@ -274,14 +274,14 @@ def _listed(videos: Iterable[TreeVideo], lists: Path) -> list[TreeVideo]:
     for number in (1,) if lists.is_file() else split_numbers(lists) or (1,):
         found = read_lists(lists, number)
         entries.update((*found.train, *found.test, *found.unused))
-    whole = {folded(entry.video_id): entry for entry in entries}
+    whole = {comparable_name(entry.video_id): entry for entry in entries}
     last: dict[str, list[ListEntry]] = {}
     for entry in sorted(whole.values(), key=lambda entry: entry.video_id):
-        last.setdefault(folded(entry.video_id.rpartition("/")[2]), []).append(entry)
+        last.setdefault(comparable_name(entry.video_id.rpartition("/")[2]), []).append(entry)
     listed = []
     for video in videos:
-        known = whole.get(folded(video.video_id))
-        named = last.get(folded(video.video_id), [])
+        known = whole.get(comparable_name(video.video_id))
+        named = last.get(comparable_name(video.video_id), [])
         if known is None and len(named) == 1:
             known = named[0]
         listed.append(video if known is None else replace(video, video_id=known.video_id, class_name=known.class_name))

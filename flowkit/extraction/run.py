@@ -22,7 +22,7 @@ from flowkit.errors import ManifestError, ParameterError, ShardFormatError, Vide
 from flowkit.extraction.one_video import SegmentJob, VideoJob, extract_task
 from flowkit.extraction.pieces import find_segments, missing_ranges, remove_segments
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index, with_status
-from flowkit.files import alone, file_sha256, write_atomically
+from flowkit.files import exclusive_lock, file_sha256, write_atomically
 from flowkit.flow.cuda.service import FlowService
 from flowkit.workers.cluster import Cluster
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
@@ -264,7 +264,7 @@ def extract(
     run = _Run(todo, on_progress)
     with ExitStack() as stack:
         lock = root / f".extract-{shard[0] + 1}-of-{shard[1]}.lock"
-        stack.enter_context(alone(lock, f"extracts the same videos into {str(root)!r} (several share the work with --shard I/N)"))
+        stack.enter_context(exclusive_lock(lock, f"extracts the same videos into {str(root)!r} (several share the work with --shard I/N)"))
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         index = stack.enter_context(closing(IndexWriter(root)))
         to_do: Sequence[VideoJob] = todo.jobs

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import ShardFormatError
+from flowkit.files import file_sha256
 from flowkit.shards.chunks import check_chunk, decode_chunks
 from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
@@ -47,11 +48,11 @@ def inspect_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
     """
     faults: list[tuple[str, str]] = []
     videos: list[dict[str, Any]] = []
-    file_sha256 = ""
+    sha256 = ""
     try:
         data = ShardBytes(path)
         if digest:
-            file_sha256 = _file_sha256(data)
+            sha256 = file_sha256(path)  # of the same file: `ShardStructure` refuses a path that leads to another by then
         with ShardStructure(path, data) as structure:
             video_ids = structure.video_ids()
             for index, video_id in enumerate(video_ids):
@@ -67,7 +68,7 @@ def inspect_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
         faults.append(("", _without_path(error, path)))
     except (OSError, MemoryError) as error:
         faults.append(("", f"cannot be read: {error}"))
-    return {"faults": faults, "videos": videos, "sha256": file_sha256}
+    return {"faults": faults, "videos": videos, "sha256": sha256}
 
 
 def _without_path(error: ShardFormatError, path: Path) -> str:
@@ -129,13 +130,6 @@ def _chunk_faults(layout: VideoLayout, run: ChunkRun, data: ShardBytes, digest: 
                 check_chunk(chunk)
         except ShardFormatError as error:
             yield str(error) if deep else f"flow chunk {k} {error}"
-
-
-def _file_sha256(data: ShardBytes) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, data.size, 1 << 20):
-        digest.update(data.read(start, min(1 << 20, data.size - start)))
-    return digest.hexdigest()
 
 
 def _limit_memory() -> None:

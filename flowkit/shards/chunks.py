@@ -1,38 +1,34 @@
 """Flow chunks: their bytes as HDF5's filters make them, and back, with checksums tested and the output bounded.
 
 Encoding goes through HDF5's own filter pipeline, in a file in memory, so that any HDF5 reads what is stored. Decoding
-does not: zstd writes straight into the caller's array, which takes two thirds of the time. Checksums are tested by HDF5's own
-function on the bytes where they lie.
+does not: zstd writes straight into the caller's array, which takes two thirds of the time, and HDF5's own checksum function
+reads the bytes where they lie (see `flowkit.shards.native`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import threading
 import zlib
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flowkit.errors import ShardFormatError
+from flowkit.shards.native import fletcher32, native_fletcher32, zstd_decompressor
 from flowkit.shards.schema import FILTERS, FLETCHER32_FILTER, GZIP_FILTER, GZIP_LEVEL, ZSTD_FILTER, ZSTD_LEVEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 CHECKSUM_BYTES = 4
 NOT_COMPRESSED = 1  # bit of HDF5's filter mask: the first filter was left out, since the chunk would have grown
 
-_BLOCK_WORDS = 1 << 16  # small enough that the sums below stay exact in float64
-_WORD = np.dtype("<u2")
 _PIPELINES = itertools.count()
-_WEIGHTS = np.stack([np.ones(_BLOCK_WORDS), np.arange(_BLOCK_WORDS, 0, -1)])  # of the two sums
 
 
 def flow_creation_list(codec: str, height: int, width: int) -> Any:
@@ -91,47 +87,6 @@ class ChunkPipeline:
     def close(self) -> None:
         """Free the memory."""
         self._file.close()
-
-
-def fletcher32(data: bytes | memoryview) -> int:
-    """Return HDF5's Fletcher-32 checksum: two sums, modulo 65535, over big-endian 16-bit words.
-
-    Notes
-    -----
-    The words are summed as little-endian, which costs no byte swap: swapping the bytes of a word multiplies it by 256
-    modulo 65535, and so the sums. Weighted sums replace the running sum: word k of n counts n - k times in the second.
-    """
-    words = np.frombuffer(data, _WORD, len(data) // 2)
-    first = second = 0
-    for start in range(0, len(words), _BLOCK_WORDS):
-        block = words[start : start + _BLOCK_WORDS].astype(np.float64)
-        plain, weighted = np.einsum("i,ji->j", block, _WEIGHTS[:, _BLOCK_WORDS - len(block) :]).tolist()
-        second += len(block) * first + int(weighted)
-        first += int(plain)
-    if len(data) % 2:  # an odd last byte is the high byte of a word
-        first += data[-1]
-        second += first
-    return _fold(256 * second) << 16 | _fold(256 * first)
-
-
-def _fold(value: int) -> int:
-    """Modulo 65535 as one's complement arithmetic leaves it: 65535, not 0, unless everything was 0."""
-    return (value - 1) % 65535 + 1 if value else 0
-
-
-@lru_cache(maxsize=1)
-def native_fletcher32() -> Callable[[int, int], int] | None:
-    """Return HDF5's own checksum of (address, number of bytes), a third of `fletcher32`'s time; None where h5py's HDF5 hides it."""
-    import h5py
-
-    try:
-        function = ctypes.CDLL(h5py.h5.__file__).H5_checksum_fletcher32  # looked up in the libraries that h5py is linked to, too
-    except (OSError, AttributeError):
-        return None
-    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_uint32
-    probe = np.arange(1023, dtype=np.uint32).astype(np.uint8)  # more than the 360 words that HDF5 sums at once, and an odd byte
-    same: bool = function(probe.ctypes.data, len(probe)) == fletcher32(probe.tobytes())
-    return function if same else None
 
 
 def check_chunk(data: bytes) -> None:
@@ -216,54 +171,3 @@ def _inflate(stored: memoryview, out: NDArray[np.uint8]) -> None:
 def _pipeline(codec: str, height: int, width: int, process: int) -> ChunkPipeline:
     """Return this process's pipeline; `process` keeps a forked child from using its parent's."""
     return ChunkPipeline(codec, height, width)
-
-
-class ZstdDecompressor:
-    """Decompresses from memory to memory with a libzstd loaded by ctypes; each call releases the GIL.
-
-    Raises
-    ------
-    AttributeError
-        If the library does not show libzstd's functions.
-    """
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._create, self._free, self._run = library.ZSTD_createDCtx, library.ZSTD_freeDCtx, library.ZSTD_decompressDCtx
-        self._create.restype = ctypes.c_void_p
-        self._free.argtypes = [ctypes.c_void_p]
-        self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t]
-        self._run.restype = ctypes.c_size_t
-        self._local = threading.local()  # one context a thread: making one for each chunk would cost a quarter of the time
-
-    def __call__(self, source: int, source_bytes: int, target: int, target_bytes: int) -> None:
-        """Decompress what lies at one address to exactly `target_bytes` at another."""
-        try:
-            context = self._local.context
-        except AttributeError:
-            context = self._local.context = _Context(self._create(), self._free)
-        size = self._run(context.address, target, target_bytes, source, source_bytes)
-        if size != target_bytes:  # an error's code is larger than any size
-            raise ShardFormatError(f"does not decompress to {target_bytes} bytes")
-
-
-class _Context:
-    """Memory of libzstd, freed with its thread."""
-
-    def __init__(self, address: int, free: Any) -> None:
-        self.address, self._free = address, free
-
-    def __del__(self) -> None:
-        self._free(self.address)
-
-
-@lru_cache(maxsize=1)
-def zstd_decompressor() -> ZstdDecompressor | None:
-    """Return a decompressor with the libzstd inside hdf5plugin; None on systems where that is hidden (HDF5 then does it)."""
-    import hdf5plugin
-
-    for path in Path(hdf5plugin.PLUGIN_PATH).glob("*h5zstd*"):
-        try:
-            return ZstdDecompressor(ctypes.CDLL(str(path)))
-        except (OSError, AttributeError):
-            continue
-    return None

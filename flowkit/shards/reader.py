@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import ParameterError, ShardFormatError
+from flowkit.quantise import Quantiser
 from flowkit.shards.chunks import decode_chunks
 from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
 from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -65,6 +66,15 @@ class ShardReader:
 
     def __repr__(self) -> str:
         return f"ShardReader({str(self.path)!r})"
+
+    def __len__(self) -> int:
+        return len(self.video_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.video_ids)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self.video_ids
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -135,9 +145,13 @@ class Clip:
 
     def __init__(self, reader: ShardReader, layout: VideoLayout) -> None:
         self._reader, self._layout = reader, layout
+        self._quantiser = Quantiser.from_dict(layout.attributes.quantiser)
 
     def __repr__(self) -> str:
         return f"Clip({self.video_id!r}, {self.num_frames} frames of {self.width}x{self.height} px)"
+
+    def __len__(self) -> int:
+        return self.num_frames
 
     @property
     def attributes(self) -> ClipAttributes:
@@ -185,9 +199,9 @@ class Clip:
         return self.attributes.codec
 
     @property
-    def quantiser(self) -> dict[str, Any]:
-        """Bound (px/frame) and mapping of the quantised flow, as ``Quantiser.from_dict`` takes them."""
-        return dict(self.attributes.quantiser)
+    def quantiser(self) -> Quantiser:
+        """The mapping between the stored bytes and flow in px/frame."""
+        return self._quantiser
 
     @property
     def stored_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The shard format as declarations: groups, attributes, data sets, codecs, limits. The writer and the reader share only this.
+"""The shard format as declarations: groups, attributes, data sets, codecs and limits. Every module that reads or writes shards uses them.
 
 ``docs/format.md`` describes the same for people; a test compares the two.
 """
@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.errors import ManifestError, ParameterError, ShardFormatError
+from flowkit.quantise import Quantiser
 from flowkit.records import canonical_json
 from flowkit.video.ids import check_video_id
 
@@ -188,9 +189,10 @@ class ClipAttributes:
             raise ShardFormatError("solver must not be empty")
         for name in ("quantiser", "tvl1"):
             _check_settings(name, getattr(self, name))
-        bound, mapping = self.quantiser.get("bound"), self.quantiser.get("mapping")
-        if len(self.quantiser) != 2 or not isinstance(mapping, str) or not isinstance(bound, float) or not 0 < bound < math.inf:
-            raise ShardFormatError(f"quantiser must hold a positive bound and a mapping, got {self.quantiser!r}")
+        try:
+            Quantiser.from_dict(self.quantiser)
+        except ParameterError as cause:
+            raise ShardFormatError(str(cause)) from cause
 
     def to_stored(self) -> dict[str, str | int]:
         """Return the values as the file holds them: text and integers, dictionaries as canonical JSON."""

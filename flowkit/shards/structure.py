@@ -123,7 +123,7 @@ class ShardStructure:
         if self._data is None:
             self._data = ShardBytes(self.path)
         try:
-            with refusing(self.path):
+            with as_format_errors(self.path):
                 _check_superblock(self._data)
                 self._open()
         except BaseException:
@@ -173,7 +173,7 @@ class ShardStructure:
             If a video is not where the format says, or two have the same id.
         """
         seen: dict[str, None] = {}
-        with refusing(self.path):
+        with as_format_errors(self.path):
             for index in range(self.num_videos):
                 video_id = str(_read_attribute(self._group(index), VIDEO_ATTRIBUTES[0]))
                 if video_id in seen:
@@ -198,7 +198,7 @@ class ShardStructure:
             If anything is not as the format says.
         """
         assert self._data is not None
-        with refusing(self.path, f"videos/{group_name(index)}"):
+        with as_format_errors(self.path, f"videos/{group_name(index)}"):
             group = self._group(index)
             stored = _read_attributes(group, VIDEO_ATTRIBUTES)
             sha256 = str(stored.pop("sha256"))
@@ -218,7 +218,7 @@ class ShardStructure:
 
 
 @contextmanager
-def refusing(path: Path, place: str = "") -> Iterator[None]:
+def as_format_errors(path: Path, place: str = "") -> Iterator[None]:
     """Turn whatever a foreign file makes HDF5 raise into a `ShardFormatError` that names the file and the place in it."""
     where = f"{path}: {place}" if place else str(path)
     try:

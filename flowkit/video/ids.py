@@ -59,11 +59,11 @@ def _fault(video_id: str) -> str | None:
     return None
 
 
-def folded(name: str) -> str:
+def comparable_name(name: str) -> str:
     """Return the form in which names are compared when they do not match exactly: without case, composed (NFC)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def escaped(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return a file's name as text that any file can hold: bytes that are not UTF-8 in hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
-from flowkit.video.ids import check_video_id, escaped
+from flowkit.video.ids import check_video_id, printable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
             continue
         fault = folder_fault or _video_fault(video_id, path)
         if fault is not None:
-            unreadable.append((escaped(relative), fault))
+            unreadable.append((printable_name(relative), fault))
             continue
         video = VideoFile(video_id, Path(path), video_id.rpartition("/")[0])
         twin = videos.setdefault(video_id, video)
@@ -128,7 +128,7 @@ def walk_files(
         return
     here = (status.st_dev, status.st_ino)
     if here in above:
-        _logger.info("%r links back to a folder that it lies in; not followed", escaped(folder))
+        _logger.info("%r links back to a folder that it lies in; not followed", printable_name(folder))
         return
     if above and here == leave_out:
         return

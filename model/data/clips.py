@@ -39,7 +39,7 @@ class ManifestClips:
         clip = shard.clip(record.video_id)
         for name, is_now, must_be in (
             ("num_frames", clip.num_frames, record.num_frames),
-            ("quantiser", clip.quantiser, self.quantiser.to_dict()),
+            ("quantiser", clip.quantiser, self.quantiser),
         ):
             if is_now != must_be:
                 raise ManifestError(

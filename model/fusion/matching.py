@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.errors import ScoresError
 from flowkit.video.decode import VIDEO_SUFFIXES
-from flowkit.video.ids import folded
+from flowkit.video.ids import comparable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,10 +68,10 @@ def match_classes(ours: ScoreTable, theirs: ScoreTable) -> list[int]:
     exact = {name: column for column, name in enumerate(theirs.classes)}
     by_folded: dict[str, list[int]] = defaultdict(list)
     for column, name in enumerate(theirs.classes):
-        by_folded[folded(name)].append(column)
+        by_folded[comparable_name(name)].append(column)
     columns, missing = [], []
     for name in ours.classes:
-        fitting = [exact[name]] if name in exact else by_folded.get(folded(name), [])
+        fitting = [exact[name]] if name in exact else by_folded.get(comparable_name(name), [])
         if len(fitting) > 1:
             names = " and ".join(repr(theirs.classes[column]) for column in fitting[:2])
             raise ScoresError(f"{theirs.source}: our class {name!r} could be {names}; use our spelling")
@@ -87,7 +87,7 @@ def match_classes(ours: ScoreTable, theirs: ScoreTable) -> list[int]:
 
 def _tails(video_id: str) -> list[str]:
     """Return an id, folded and without a video's suffix, and what is left of it without its first folder, its first two, ..."""
-    parts = _VIDEO_SUFFIX.sub("", folded(video_id)).strip("/").split("/")
+    parts = _VIDEO_SUFFIX.sub("", comparable_name(video_id)).strip("/").split("/")
     return ["/".join(parts[k:]) for k in range(len(parts))]
 
 

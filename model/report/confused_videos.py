@@ -11,7 +11,6 @@ from flowkit.describe.flow_colour import flow_to_colour, round_scale
 from flowkit.describe.flow_histogram import component_px
 from flowkit.errors import FlowkitError
 from flowkit.model.scoring.metrics import softmax
-from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ class Thumbnails:
                     pairs = clip.num_frames - 1
                     num = min(pairs, num_moments)
                     indices = tuple((2 * k + 1) * pairs // (2 * num) for k in range(num))
-                    decode = component_px(Quantiser.from_dict(clip.quantiser)).astype(np.float32)
+                    decode = component_px(clip.quantiser).astype(np.float32)
                     frames = np.stack([_shrunk(clip.frames([k])[0]) for k in indices])
                     flow = np.stack([_shrunk(decode[clip.flow(k, k + 1)[0]].transpose(1, 2, 0)).transpose(2, 0, 1) for k in indices])
                     self._read[record.video_id] = (frames, flow, indices)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.files import alone, write_atomically
+from flowkit.files import exclusive_lock, write_atomically
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.training import PHASES, Phase
@@ -116,7 +116,7 @@ class PhaseFolder:
     def alone(self) -> AbstractContextManager[None]:
         """Keep other processes from writing the phase while a block runs; `BusyError` if one does already."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return alone(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
+        return exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
 
 
 def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:

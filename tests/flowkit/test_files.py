@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flowkit.errors import BusyError
-from flowkit.files import alone, replacing, write_atomically
+from flowkit.files import exclusive_lock, replacing, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,13 +79,13 @@ def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
 def test_only_one_holds_a_lock_and_nothing_of_it_remains(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
-    with alone(lock, "packs 'x'"):
-        with pytest.raises(BusyError, match="another process packs 'x'"), alone(lock, "packs 'x'"):
+    with exclusive_lock(lock, "packs 'x'"):
+        with pytest.raises(BusyError, match="another process packs 'x'"), exclusive_lock(lock, "packs 'x'"):
             pass
         assert lock.exists()
     assert not lock.exists()
     lock.touch()  # left by a process that was killed
-    with alone(lock, "packs 'x'"):
+    with exclusive_lock(lock, "packs 'x'"):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -93,8 +93,8 @@ def test_only_one_holds_a_lock_and_nothing_of_it_remains(tmp_path: Path) -> None
 _LEAVES_A_CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from flowkit.files import alone
-with alone(Path(sys.argv[1]), "waits"):
+from flowkit.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "waits"):
     if not os.fork():
         Path(sys.argv[1] + ".child").touch()
         sys.stdin.read()
@@ -110,5 +110,5 @@ def test_a_forked_child_that_outlives_its_parent_holds_no_lock(tmp_path: Path) -
     lock = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", _LEAVES_A_CHILD, str(lock)], stdin=subprocess.PIPE) as process:
         assert process.wait(timeout=30) == -9
-        with alone(lock, "waits"):  # while the child still reads what nobody has closed
+        with exclusive_lock(lock, "waits"):  # while the child still reads what nobody has closed
             pass

@@ -80,7 +80,7 @@ def test_speeds_of_all_fields_are_those_computed_directly(packed_root: Path) -> 
             if video_id in train:
                 clip = source.clip(video_id)
                 q = clip.flow(0, clip.num_frames - 1)
-                flow = Quantiser.from_dict(clip.quantiser).decode(q).astype(np.float64)
+                flow = clip.quantiser.decode(q).astype(np.float64)
                 speeds.append(np.hypot(flow[:, 0], flow[:, 1]).ravel())
                 at_bound.append(((q == 1) | (q == 255)).any(axis=1).ravel())
                 num_fields += len(q)

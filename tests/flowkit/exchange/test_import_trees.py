@@ -224,7 +224,7 @@ def test_the_default_bound_is_the_tools(tmp_path: Path, tool: str, bound: int) -
     else:
         write_dense(tmp_path / "tree", "a/b", range(3), range(2))
     assert run(tmp_path / "tree", "--data", tmp_path / "root", "--tool", tool, "--bound", "default", "--jobs", 1)[0] == 0
-    assert clip_of(tmp_path / "root", "a/b").quantiser["bound"] == bound
+    assert clip_of(tmp_path / "root", "a/b").quantiser.bound == bound
 
 
 def test_frames_are_found_beside_the_flow_as_published_or_where_they_are_named(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_export_and_import_through_jpeg_stay_within_the_stated_error(tmp_path: P
     report = export(root, tmp_path / "tree", layout="rawframes", mapping="paper")
     import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
     own, back = clip_of(root, "run/a"), clip_of(tmp_path / "back", "run/a")
-    assert (back.codec, back.quantiser["mapping"]) == ("jpeg", "paper")
+    assert (back.codec, back.quantiser.mapping) == ("jpeg", "paper")
     error = np.abs(Quantiser(20, "paper").decode(back.flow(2, 3)) - Quantiser(20).decode(own.flow(2, 3)))
     assert error.max() <= report.max_error_px + 1e-6
     assert back.encoded_frames(0, 5) == own.encoded_frames(0, 5)

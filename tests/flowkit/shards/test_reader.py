@@ -164,3 +164,13 @@ def test_a_window_reads_little_more_than_its_own_chunks(shard: tuple[Path, dict[
         needed = int(clip._layout.flow.sizes[4:14].sum())  # type: ignore[union-attr]
     assert needed <= sum(asked) <= needed + 4096
     assert len(asked) == 1
+
+
+def test_a_reader_is_a_collection_of_video_ids(shard: tuple[Path, dict[str, np.ndarray]]) -> None:
+    path, flows = shard
+    with ShardReader(path) as reader:
+        assert list(reader) == list(reader.video_ids) == sorted(flows)
+        assert len(reader) == len(flows)
+        assert "c/2" in reader
+        assert "c/none" not in reader
+        assert len(reader.clip("c/2")) == len(flows["c/2"]) + 1

@@ -17,9 +17,11 @@ import pytest
 from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
 
 from flowkit.errors import ParameterError, ShardFormatError
-from flowkit.shards import chunks
-from flowkit.shards.chunks import ChunkPipeline, decode_chunks, fletcher32, native_fletcher32
+from flowkit.quantise import Quantiser
+from flowkit.shards import chunks, native
+from flowkit.shards.chunks import ChunkPipeline, decode_chunks
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
+from flowkit.shards.native import fletcher32, native_fletcher32
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import CODECS
 from flowkit.shards.writer import ClipWriter, Member, write_shard
@@ -90,7 +92,7 @@ def test_attributes_come_back(tmp_path: Path) -> None:
         assert clip.attributes == attributes("Run/v_Run_g01_c01", 12, frame_rate="30000/1001", header_frames=14, decode_errors=2)
         assert (clip.num_frames, clip.height, clip.width, clip.class_name, clip.codec) == (12, HEIGHT, WIDTH, "Run", "zstd")
         assert clip.frame_rate == Fraction(30000, 1001)
-        assert clip.quantiser == {"bound": 20.0, "mapping": "symmetric"}
+        assert clip.quantiser == Quantiser(20.0, "symmetric")
 
 
 @pytest.mark.parametrize("video_id", NAMES)
@@ -307,12 +309,12 @@ def plain_fletcher32(data: bytes) -> int:
 def test_the_checksum_is_that_of_a_plain_loop(size: int) -> None:
     """NumPy's way and HDF5's own function, where the system shows it (Linux and macOS do)."""
     rng = np.random.default_rng(size)
-    native = native_fletcher32()
-    assert native is not None or sys.platform == "win32"
+    compiled = native_fletcher32()
+    assert compiled is not None or sys.platform == "win32"
     for data in (rng.bytes(size), b"\xff" * size, b"\0" * size):
         assert fletcher32(data) == plain_fletcher32(data)
-        if native is not None:
-            assert native(np.frombuffer(data, np.uint8).ctypes.data, size) == fletcher32(data)
+        if compiled is not None:
+            assert compiled(np.frombuffer(data, np.uint8).ctypes.data, size) == fletcher32(data)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "none"])
@@ -355,15 +357,15 @@ def test_checksums_are_tested_where_hdf5_hides_its_function_or_has_another_of_it
         H5_checksum_fletcher32 = staticmethod(lambda address, num_bytes: 7)
 
     for library in (Library, OtherLibrary):
-        monkeypatch.setattr(chunks.ctypes, "CDLL", library)
-        chunks.native_fletcher32.cache_clear()
+        monkeypatch.setattr(native.ctypes, "CDLL", library)
+        native_fletcher32.cache_clear()
         assert native_fletcher32() is None
         monkeypatch.undo()
         with ShardReader(tmp_path / "a.h5") as whole, ShardReader(tmp_path / "b.h5") as damaged:
             assert np.array_equal(whole.clip("Run/v_Run_g01_c01").flow(0, 11), flow)
             with pytest.raises(ShardFormatError, match="flow chunk 10 is damaged: its checksum"):
                 damaged.clip("Run/v_Run_g01_c01").flow(0, 11)
-    chunks.native_fletcher32.cache_clear()
+    native_fletcher32.cache_clear()
 
 
 @pytest.mark.parametrize("place", [(-1, 10, 0), (0, 4, 0), (0, 101, 0), (97, 4, 0), (120, 9, 0)])

@@ -112,6 +112,7 @@ def test_stored_attributes_come_back() -> None:
         ("quantiser", {"bound": 0.0, "mapping": "symmetric"}),
         ("quantiser", {"bound": float("nan"), "mapping": "symmetric"}),
         ("quantiser", {"bound": 20.0, "mapping": 3}),
+        ("quantiser", {"bound": 20.0, "mapping": "linear"}),
         ("quantiser", []),
         ("tvl1", {"tau": [1]}),
         ("tvl1", {"tau": float("inf")}),
