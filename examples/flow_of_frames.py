@@ -2,6 +2,8 @@
 
     python examples/flow_of_frames.py            # a generated video
     python examples/flow_of_frames.py VIDEO      # the first 12 frames of any video
+
+Nothing is kept on disk.
 """
 
 import sys
@@ -38,8 +40,8 @@ def main(video: Path) -> None:
     # A mirror image reverses the columns, and changes the sign of u.
     mirrored = stored[..., ::-1].copy()
     mirrored[:, 0] = quantiser.flip_u(mirrored[:, 0])
-    mean_u = quantiser.decode(mirrored)[:, 0].mean()
-    print(f"mean of u: {u.mean():.2f} px/frame, in the mirror image {mean_u:.2f}")
+    before, after = (quantiser.decode(q)[:, 0].mean() for q in (stored, mirrored))
+    print(f"mean of u: {before:.2f} px/frame, in the mirror image {after:.2f}")
 
 
 if __name__ == "__main__":
