@@ -7,7 +7,6 @@ read; the pages of the files are warm.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import statistics
 import tempfile
@@ -18,7 +17,9 @@ from pathlib import Path
 
 from bench_read import generated_videos
 
-from flowkit.dataset.manifest import ClipRecord, Dataset, write_split
+from flowkit.dataset.manifest import ClipRecord, write_split
+from flowkit.dataset.root import Dataset, open_root
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.model.compute.execution import Execution
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint, save_weights
@@ -96,7 +97,7 @@ def make_root(root: Path, size: Size) -> str:
         quantiser=video.quantiser.to_dict(),
         shards={shard.name: hashlib.sha256(shard.read_bytes()).hexdigest()},
     )
-    (root / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1}))
+    open_root(root, root / "videos", ExtractSettings(short_side=size.height, quantiser=video.quantiser))
     split = Dataset.open(root).split(1)
     configs = make_configs("paper", num_classes=NUM_CLASSES, num_videos=len(records), short_side=size.height, overrides=overrides_of(size))
     for phase in ("appearance", "motion"):

@@ -19,7 +19,7 @@ import cv2
 import h5py
 import numpy as np
 
-from flowkit.dataset.shard_update import clip_paths
+from flowkit.dataset.paths import clip_paths
 from flowkit.shards.chunks import CHECKSUM_BYTES, check_chunk
 from flowkit.shards.native import zstd_decompressor
 from flowkit.shards.reader import ShardReader

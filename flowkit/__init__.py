@@ -15,7 +15,8 @@ from flowkit.versions import __version__
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-    from flowkit.dataset.manifest import ClipRecord, Dataset, Split
+    from flowkit.dataset.manifest import ClipRecord, Split
+    from flowkit.dataset.root import Dataset
     from flowkit.dataset.verify import verify
     from flowkit.errors import (
         CheckpointError,
@@ -64,7 +65,7 @@ _HOME_OF = {
     "TVL1Params": "flowkit.flow",
     "compute_flow": "flowkit.flow",
     "ClipRecord": "flowkit.dataset.manifest",
-    "Dataset": "flowkit.dataset.manifest",
+    "Dataset": "flowkit.dataset.root",
     "Split": "flowkit.dataset.manifest",
     "Quantiser": "flowkit.quantise",
     "Clip": "flowkit.shards.reader",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
 
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.flow import compute_flow
 from flowkit.model.compute.execution import Execution

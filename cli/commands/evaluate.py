@@ -16,7 +16,7 @@ from flowkit.cli.shared.options import data_option, json_option
 from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from flowkit.dataset.manifest import Dataset
+    from flowkit.dataset.root import Dataset
     from flowkit.model.evaluation.results import Evaluation
     from flowkit.model.runs.events import EvaluateEvent
 
@@ -71,7 +71,7 @@ def evaluate(
     25 frames of each video and their mirror images, whole frames, mean of logits; appearance, motion, two-streams, ST-ResNet, ST-ResNet*.
     """
     from flowkit.cli.shared.ranks import ranks_from_environment
-    from flowkit.dataset.manifest import Dataset
+    from flowkit.dataset.root import Dataset
     from flowkit.model.compute.execution import Execution
     from flowkit.model.evaluation.protocol import evaluate as run_evaluation
     from flowkit.model.evaluation.results import results_dict, results_table

@@ -160,7 +160,7 @@ def extract(
     code is 3.
     """
     from flowkit.cli.shared.software import check_opencv
-    from flowkit.dataset.root import root_settings
+    from flowkit.dataset.root import Dataset
     from flowkit.extraction.forecast import forecast
     from flowkit.extraction.run import extract as run
     from flowkit.extraction.run import plan
@@ -169,7 +169,8 @@ def extract(
     if cluster and (jobs or dry_run):
         raise click.UsageError("--cluster uses all its workers: leave --jobs out; for a forecast, --dry-run --jobs N without --cluster")
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
-    solver = _solver("cpu" if cluster and device == "auto" else device, mode, root_settings(data))  # clusters have CPUs
+    existing = Dataset.open_if_present(data)
+    solver = _solver("cpu" if cluster and device == "auto" else device, mode, existing.settings if existing else None)  # clusters have CPUs
     with usage_errors():
         settings = ExtractSettings(
             preset=preset,

@@ -32,7 +32,7 @@ def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_j
     scale. Prints the paths. `flowkit info --json` on a shard lists the ids.
     """
     from flowkit.dataset.clips import ClipSource, find_clips
-    from flowkit.dataset.manifest import Dataset
+    from flowkit.dataset.root import Dataset
     from flowkit.describe.pictures import inspect_clip
 
     Dataset.open(data)

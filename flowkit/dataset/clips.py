@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.shard_update import clip_paths, shard_paths
+from flowkit.dataset.paths import clip_paths, clip_video_id, shard_paths
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.shards.reader import ShardReader
 
@@ -47,8 +47,7 @@ def find_clips(root: Path) -> StoredClips:
     OSError
         If the root's folders cannot be read.
     """
-    clips = root / "clips"
-    paths = {path.relative_to(clips).as_posix().removesuffix(".h5"): path for path in clip_paths(root)}
+    paths = {clip_video_id(root, path): path for path in clip_paths(root)}
     packed: dict[str, Path] = {}
     unreadable = []
     for path in shard_paths(root):

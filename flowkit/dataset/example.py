@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowkit.dataset.manifest import ClipRecord, write_split
-from flowkit.dataset.root import clip_path, open_root
+from flowkit.dataset.paths import clip_path
+from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.files import file_sha256
 from flowkit.shards.schema import ClipAttributes

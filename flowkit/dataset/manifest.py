@@ -10,30 +10,26 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowkit.dataset.paths import is_shard_name, split_folder
 from flowkit.errors import ManifestError
 from flowkit.files import write_atomically
 from flowkit.records import RecordFormat
 from flowkit.video.ids import check_video_id
-from flowkit.video.tree import Scan, VideoFile, scan_videos
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["ClipRecord", "Dataset", "Scan", "Split", "VideoFile", "check_video_id", "scan_videos", "write_split"]
-
-DATASET_RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")
 SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
 TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard")
 TABLES = ("train", "test")
+MIN_FRAMES = 11  # of a video in a split: the shortest with a stack of 10 flow fields around a frame
 
-_SHARD_NAME = re.compile(r"shard-\d{5,9}\.h5")
-_SPLIT_FOLDER = re.compile(r"split([1-9]\d{0,8})")
+_TABLE_FILES = {f"{name}.csv" for name in TABLES}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -84,71 +80,18 @@ class Split:
     digest: str
 
 
-class Dataset:
-    """A data root that holds splits.
+def read_split(root: Path, number: int) -> Split:
+    """Read the manifest of a split.
 
-    Parameters
-    ----------
-    root : Path
-        See `open`, which checks it.
-    settings : dict
-        What dataset.json says: source, extraction settings, versions.
+    Raises
+    ------
+    ManifestError
+        If a file is missing, a table does not have the digest that split.json gives, or anything in them is not what it must be;
+        names the file and the row.
     """
-
-    def __init__(self, root: Path, settings: dict[str, Any]) -> None:
-        self.root = root
-        self.settings = settings
-
-    @classmethod
-    def open(cls, root: str | os.PathLike[str]) -> Dataset:
-        """Open a data root.
-
-        Raises
-        ------
-        ManifestError
-            If it is none, or its dataset.json is not flowkit's.
-        """
-        root = Path(root)
-        path = root / "dataset.json"
-        if not path.is_file():
-            raise ManifestError(
-                f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`, "
-                "or name another by --data DIR"
-            )
-        return cls(root, DATASET_RECORD.read(path))
-
-    @property
-    def splits(self) -> list[int]:
-        """The numbers of the splits that are whole, ascending."""
-        try:
-            names = os.listdir(self.root / "splits")
-        except OSError:
-            return []
-        numbers = [int(match[1]) for name in names if (match := _SPLIT_FOLDER.fullmatch(name))]
-        return sorted(number for number in numbers if (split_folder(self.root, number) / "split.json").is_file())
-
-    def split(self, number: int) -> Split:
-        """Read a split's manifest.
-
-        Raises
-        ------
-        ManifestError
-            If there is no such split, a table does not have the digest that split.json gives, or anything in them is not what
-            it must be; names the file and the row.
-        """
-        if number not in self.splits:
-            has = f"it has {', '.join(map(str, self.splits))}" if self.splits else "it has none"
-            raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it by `flowkit pack --split {number}`")
-        return _read_split(split_folder(self.root, number), number)
-
-    def shard_path(self, record: ClipRecord) -> Path:
-        """Return where the shard of a clip lies."""
-        return self.root / "shards" / record.shard
-
-
-def split_folder(root: Path, number: int) -> Path:
-    """Return where a data root keeps a split's manifest."""
-    return root / "splits" / f"split{number}"
+    folder = split_folder(root, number)
+    text = SPLIT_RECORD.read_bytes(folder / "split.json")
+    return _parse_split(folder, number, text, {name: SPLIT_RECORD.read_bytes(folder / f"{name}.csv") for name in TABLES})
 
 
 def write_split(
@@ -213,11 +156,6 @@ def _csv_field(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
-def _read_split(folder: Path, number: int) -> Split:
-    text = SPLIT_RECORD.read_bytes(folder / "split.json")
-    return _parse_split(folder, number, text, {name: SPLIT_RECORD.read_bytes(folder / f"{name}.csv") for name in TABLES})
-
-
 def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, bytes]) -> Split:
     """Make a split of the bytes of its files, refusing all that is not as `write_split` would write it."""
     path = folder / "split.json"
@@ -229,7 +167,8 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
         raise ManifestError(f"{path} is the manifest of split {record.get('number')!r}, not {number}; pack the split again")
     if not _is_list_of_names(classes) or not isinstance(quantiser, dict) or not isinstance(protocol, str):
         raise ManifestError(f"{path}: classes must be different names, quantiser an object, protocol a text; pack the split again")
-    if not _is_digests(shards, _SHARD_NAME) or not _is_digests(digests, re.compile(r"(train|test)\.csv")) or len(digests) != len(TABLES):
+    names_fit = isinstance(shards, dict) and all(map(is_shard_name, shards)) and isinstance(digests, dict) and {*digests} == _TABLE_FILES
+    if not names_fit or not all(map(_is_digest, (*shards.values(), *digests.values()))):
         raise ManifestError(f"{path}: shards and tables must give the SHA-256 of each file by its name; pack the split again")
     if not isinstance(num_listed, dict) or any(not _is_count(num_listed.get(name)) for name in TABLES):
         raise ManifestError(f"{path}: num_listed must give the numbers of videos listed for train and test; pack the split again")
@@ -291,10 +230,8 @@ def _is_list_of_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value)
 
 
-def _is_digests(value: object, names: re.Pattern[str]) -> bool:
-    return isinstance(value, dict) and all(
-        names.fullmatch(name) and isinstance(digest, str) and _SHA256.fullmatch(digest) for name, digest in value.items()
-    )
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _is_count(value: object) -> bool:

@@ -6,18 +6,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from flowkit.dataset.list_files import split_numbers
-from flowkit.dataset.manifest import ClipRecord, Dataset, Split, write_split
-from flowkit.dataset.root import root_settings
+from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
+from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
+from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_update import (
     StoredVideo,
     changed_shards,
-    clip_paths,
     plan_shards,
     read_clip,
     read_videos,
     recover,
-    shard_name,
-    shard_paths,
     write_shards,
     write_state,
 )
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flowkit.dataset.settings import ExtractSettings
-
-MIN_FRAMES = 11  # the shortest video with a stack of 10 flow fields around a frame
 
 
 @dataclass(frozen=True)
@@ -145,16 +141,13 @@ def pack(
     Shards hold every clip; lists only choose rows of the manifests. Only shards whose members changed are written; then
     the manifests of all splits, each split.json last. Killed at any moment, it goes on where it was when run again.
     """
-    settings = root_settings(root)
-    if settings is None:
-        raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json): make one by `flowkit extract VIDEOS`")
+    dataset = Dataset.open(root)
     with exclusive_lock(root / ".pack.lock", f"packs {str(root)!r}"):
-        return _pack(root, settings, split, lists, shard_bytes, move, on_progress or (lambda stage, done, total: None))
+        return _pack(dataset, split, lists, shard_bytes, move, on_progress or (lambda stage, done, total: None))
 
 
 def _pack(
-    root: Path,
-    settings: ExtractSettings,
+    dataset: Dataset,
     split: int,
     lists: Path | Literal["automatic"] | None,
     shard_bytes: int | None,
@@ -162,12 +155,13 @@ def _pack(
     tell: Callable[[str, float, float], None],
 ) -> PackReport:
     """Pack, as the only process that does."""
+    root, settings = dataset.root, dataset.settings
     state = recover(root)
     clips, shards = _read_all(root, settings, tell)
     videos = {video.video_id: video for members in shards.values() for video in members} | clips
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
-    found = choose_lists(root, split, lists, {video.video_id: video.class_name for video in videos.values()})
+    found = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()})
 
     if shard_bytes is not None and shard_bytes != state.shard_bytes:
         state = replace(state, shard_bytes=shard_bytes)
@@ -186,8 +180,8 @@ def _pack(
             deleted.extend(_delete_clips(root, [clips[video.video_id].path for video in members if video.video_id in clips]))
 
     state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=lambda done, total: tell("write", done, total))
-    digests = _digests(root, [shard_name(index) for index in range(len(planned))], state.unsettled)
-    books = _Books(root, videos, shard_of, digests, settings)
+    digests = _digests(dataset, [shard_name(index) for index in range(len(planned))], state.unsettled)
+    books = _Books(dataset, videos, shard_of, digests)
     splits_written, splits_damaged = books.renew_others(split, found)
     current, was_written = books.write(split, found)
     if was_written:
@@ -256,16 +250,15 @@ def _in_sound_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[s
     return [clip.path for video_id, clip in clips.items() if video_id in shard_of]
 
 
-def _digests(root: Path, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:
+def _digests(dataset: Dataset, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:
     """Return each shard's SHA-256, from the manifests where they can be believed, else from its bytes."""
     known: dict[str, str] = {}
-    data_set = Dataset.open(root)
-    for number in data_set.splits:
+    for number in dataset.splits:
         try:
-            known |= data_set.split(number).shards
+            known |= dataset.split(number).shards
         except ManifestError:
             continue
-    return {name: known[name] if name in known and name not in unsettled else file_sha256(root / "shards" / name) for name in names}
+    return {name: known[name] if name in known and name not in unsettled else file_sha256(dataset.root / "shards" / name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -292,16 +285,8 @@ def _draft(found: ChosenLists) -> _Draft:
 class _Books:
     """Writes the manifests of splits, given which shard holds which video."""
 
-    def __init__(
-        self,
-        root: Path,
-        videos: dict[str, StoredVideo],
-        shard_of: dict[str, str],
-        digests: dict[str, str],
-        settings: ExtractSettings,
-    ) -> None:
-        self._root, self._videos, self._shard_of, self._digests = root, videos, shard_of, digests
-        self._quantiser = settings.quantiser.to_dict()
+    def __init__(self, dataset: Dataset, videos: dict[str, StoredVideo], shard_of: dict[str, str], digests: dict[str, str]) -> None:
+        self._dataset, self._videos, self._shard_of, self._digests = dataset, videos, shard_of, digests
 
     def write(self, number: int, found: ChosenLists) -> tuple[Split, bool]:
         """Write a split from its lists, unless it is there already; return it, and whether it was written."""
@@ -309,13 +294,12 @@ class _Books:
 
     def renew_others(self, but: int, found: ChosenLists) -> tuple[list[int], list[tuple[int, str]]]:
         """Bring the other splits up to date; return those that were written, and those that cannot be read, with the reason."""
-        data_set = Dataset.open(self._root)
         written, damaged = [], []
-        for number in data_set.splits:
+        for number in self._dataset.splits:
             if number == but:
                 continue
             try:
-                _, was_written = self._write(number, self._renewed(data_set.split(number), found))
+                _, was_written = self._write(number, self._renewed(self._dataset.split(number), found))
             except ManifestError as error:
                 damaged.append((number, str(error)))
                 continue
@@ -359,7 +343,7 @@ class _Books:
             test=test,
             num_listed_train=draft.num_listed_train,
             num_listed_test=draft.num_listed_test,
-            quantiser=self._quantiser,
+            quantiser=self._dataset.settings.quantiser.to_dict(),
             shards=self._digests,
             digest="",
         )
@@ -367,11 +351,11 @@ class _Books:
         if there is not None and replace(there, digest="") == due:
             return there, False
         contents = {field.name: getattr(due, field.name) for field in fields(due) if field.name not in ("number", "digest")}
-        return write_split(self._root, number, **contents), True
+        return write_split(self._dataset.root, number, **contents), True
 
     def _existing(self, number: int) -> Split | None:
         try:
-            return Dataset.open(self._root).split(number)
+            return self._dataset.split(number)
         except ManifestError:
             return None
 

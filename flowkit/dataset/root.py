@@ -1,27 +1,131 @@
-"""The data root: its record ``dataset.json``, and where clips lie in it."""
+"""The data root: `Dataset`, the one reader of its record ``dataset.json``, and how a root is made."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.manifest import DATASET_RECORD
+from flowkit.dataset.manifest import read_split
+from flowkit.dataset.paths import complete_splits
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
+from flowkit.records import RecordFormat
 from flowkit.versions import software_versions
 from flowkit.video.ids import comparable_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from flowkit.dataset.manifest import ClipRecord, Split
+
+RECORD_NAME = "dataset.json"
+_RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")
 
 
-def clip_path(root: Path, video_id: str) -> Path:
-    """Return where the clip of a video lies in a data root."""
-    return root / "clips" / (video_id + ".h5")
+@dataclass(frozen=True, repr=False)
+class Dataset:
+    """A data root: where it lies, what its videos were extracted with, and its splits. Iterating over it reads each split.
+
+    Parameters
+    ----------
+    root : Path
+        The folder. Open one with `open`, which checks it.
+    source : str
+        The folder of the videos; empty if it is not known.
+    settings : ExtractSettings
+        What all clips of the root were extracted with.
+    versions : dict of str to str
+        The software that made the root: flowkit, Python and the libraries that decode, solve and pack, each with its version.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> dataset = flowkit.Dataset.open(example_root())
+    >>> dataset.splits
+    [1]
+    >>> dataset.settings.quantiser
+    Quantiser(bound=20.0, mapping='symmetric')
+    >>> split = dataset.split(1)
+    >>> with flowkit.ShardReader(dataset.shard_path(split.train[0])) as shard:
+    ...     flow = shard.clip(split.train[0].video_id).flow(0, 10)
+    >>> flow.shape
+    (10, 2, 40, 56)
+    """
+
+    root: Path
+    source: str
+    settings: ExtractSettings
+    versions: dict[str, str]
+
+    @classmethod
+    def open(cls, root: str | os.PathLike[str]) -> Dataset:
+        """Open a data root.
+
+        Raises
+        ------
+        ManifestError
+            If the folder is not a data root, or its ``dataset.json`` is damaged.
+        """
+        dataset = cls.open_if_present(root)
+        if dataset is None:
+            raise ManifestError(
+                f"{str(root)!r} is no data root (it has no {RECORD_NAME}): make one by `flowkit extract VIDEOS`, "
+                "or name another by --data DIR"
+            )
+        return dataset
+
+    @classmethod
+    def open_if_present(cls, root: str | os.PathLike[str]) -> Dataset | None:
+        """Open a data root as `open` does; return None if there is none in this folder yet."""
+        root = Path(root)
+        path = root / RECORD_NAME
+        record = _RECORD.read_if_present(path)
+        if record is None:
+            return None
+        source, versions = record.get("source", ""), record.get("versions", {})
+        if not isinstance(source, str) or not isinstance(versions, dict) or not all(isinstance(v, str) for v in versions.values()):
+            raise ManifestError(f"{path}: source must be a text, and versions must give a text by name; {_RECORD.remedy}")
+        try:
+            settings = ExtractSettings.from_dict(record.get("settings"))
+        except ManifestError as cause:
+            by = f" (written by flowkit {versions['flowkit']})" if "flowkit" in versions else ""
+            raise ManifestError(f"{path}{by}: {cause}; run `flowkit extract` again, into another data root") from cause
+        return cls(root, source, settings, versions)
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.root)!r}, splits {self.splits})"
+
+    def __iter__(self) -> Iterator[Split]:
+        return map(self.split, self.splits)
+
+    @property
+    def splits(self) -> list[int]:
+        """The numbers of the splits whose manifest is complete, ascending."""
+        return complete_splits(self.root)
+
+    def split(self, number: int) -> Split:
+        """Read the manifest of a split.
+
+        Raises
+        ------
+        ManifestError
+            If there is no such split, a table does not have the digest that split.json gives, or anything in them is not what
+            it must be; names the file and the row.
+        """
+        if number not in self.splits:
+            has = f"it has {', '.join(map(str, self.splits))}" if self.splits else "it has none"
+            raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it by `flowkit pack --split {number}`")
+        return read_split(self.root, number)
+
+    def shard_path(self, record: ClipRecord) -> Path:
+        """Return where the shard of a clip lies."""
+        return self.root / "shards" / record.shard
 
 
 def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bool = True) -> None:
@@ -32,21 +136,21 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bo
     ParameterError
         If the root was made with other settings; names those that differ.
     ManifestError
-        If ``dataset.json`` is not flowkit's.
+        If the ``dataset.json`` of the root is damaged.
     """
-    existing = root_settings(root)
+    existing = Dataset.open_if_present(root)
     if existing is None:
         if create:
             record = {
-                **DATASET_RECORD.header,
+                **_RECORD.header,
                 "source": os.path.abspath(videos),
                 "settings": settings.to_dict(),
                 "versions": software_versions(),
             }
             root.mkdir(parents=True, exist_ok=True)
-            write_atomically(root / "dataset.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+            write_atomically(root / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return
-    differing = existing.differences(settings)
+    differing = existing.settings.differences(settings)
     if differing:
         raise ParameterError(
             f"the data root {str(root)!r} was made with other settings ({'; '.join(differing)}); "
@@ -55,41 +159,35 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bo
 
 
 def check_apart(root: Path, video_ids: Iterable[str]) -> None:
-    """Refuse ids that differ only in case or composition where the file system of the data root takes them for one name.
+    """Refuse ids that differ only in case or composition where the file system of the data root treats them as one name.
 
     Raises
     ------
     ManifestError
-        Names both: the clip of one would overwrite the other's.
+        Names both: the clip of one would overwrite the clip of the other.
     """
-    alike: dict[str, list[str]] = {}
+    by_comparable_id: dict[str, list[str]] = {}
     for video_id in sorted(video_ids):
-        twins = alike.setdefault(comparable_name(video_id), [])
+        twins = by_comparable_id.setdefault(comparable_name(video_id), [])
         for twin in twins:
-            if _taken_for_one(root, twin, video_id):
+            if _are_one_name(root, twin, video_id):
                 raise ManifestError(
-                    f"the file system of {str(root)!r} takes {twin!r} and {video_id!r} for one name; rename one, or choose a data root "
-                    "elsewhere with --data DIR"
+                    f"the file system of {str(root)!r} treats {twin!r} and {video_id!r} as the same name; rename one, or choose a data "
+                    "root elsewhere with --data DIR"
                 )
         twins.append(video_id)
 
 
-def _taken_for_one(root: Path, first: str, second: str) -> bool:
+def _are_one_name(root: Path, first: str, second: str) -> bool:
     """Try two names out, beside the root or in it."""
     folder = next(folder for folder in (root, *root.absolute().parents) if folder.is_dir())
     try:
-        with tempfile.TemporaryDirectory(prefix=".flowkit-", dir=folder) as tried:
-            for one, other in zip(first.split("/"), second.split("/"), strict=True):
-                if one != other:
-                    (Path(tried) / one).touch()
-                    if not (Path(tried) / other).exists():
+        with tempfile.TemporaryDirectory(prefix=".flowkit-", dir=folder) as trial:
+            for part, other in zip(first.split("/"), second.split("/"), strict=True):
+                if part != other:
+                    (Path(trial) / part).touch()
+                    if not (Path(trial) / other).exists():
                         return False
     except OSError:  # not writable: nothing will be overwritten
         return False
     return True
-
-
-def root_settings(root: Path) -> ExtractSettings | None:
-    """Return the extraction settings of a data root, or None if there is no root yet."""
-    record = DATASET_RECORD.read_if_present(root / "dataset.json")
-    return None if record is None else ExtractSettings.from_dict(record.get("settings"))

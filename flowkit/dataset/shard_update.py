@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flowkit.dataset.paths import clip_video_id, is_shard_name, shard_name
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
-from flowkit.files import PART_SUFFIX, fsync_folder, read_file, write_atomically
-from flowkit.video.ids import OWN_FOLDERS
+from flowkit.files import PART_SUFFIX, fsync_folder, write_atomically
+from flowkit.records import RecordFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_SHARD_BYTES = 1 << 30
 NEW_SUFFIX = ".new"  # a whole shard that waits to replace the one of its name
 
-_STATE_FORMAT, _STATE_FORMAT_VERSION = "flowkit-pack", 1
-_MAX_STATE_BYTES = 1 << 26
-_SHARD_NAME = re.compile(r"shard-\d{5,}\.h5")
+_STATE_RECORD = RecordFormat("flowkit-pack", 1, ManifestError, "delete it and pack again", max_bytes=1 << 26)
 
 
 @dataclass(frozen=True)
@@ -72,23 +70,6 @@ class PackState:
     removing: tuple[str, ...] = ()
 
 
-def shard_name(index: int) -> str:
-    """Return the file name of a data set's `index`-th shard."""
-    return f"shard-{index:05d}.h5"
-
-
-def shard_paths(root: Path) -> list[Path]:
-    """Return the shards of a data root, in order."""
-    return sorted((path for path in (root / "shards").glob("shard-*.h5") if _SHARD_NAME.fullmatch(path.name)), key=_by_number)
-
-
-def clip_paths(root: Path) -> list[Path]:
-    """Return the clip files of a data root, sorted. Folders of videos may have a dot before their names, or end in .h5 themselves."""
-    clips = root / "clips"
-    found = (path for path in clips.rglob("*.h5") if path.relative_to(clips).parts[0] not in OWN_FOLDERS)
-    return sorted(path for path in found if not path.is_dir())
-
-
 def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
     """Return the videos of a clip file or shard, in order, having checked that they were made with these settings.
 
@@ -126,7 +107,7 @@ def read_clip(path: Path, root: Path, settings: ExtractSettings) -> StoredVideo:
         Also if the file does not hold the video that its name says.
     """
     videos = read_videos(path, settings)
-    expected = path.relative_to(root / "clips").with_name(path.name.removesuffix(".h5")).as_posix()
+    expected = clip_video_id(root, path)
     if [video.video_id for video in videos] != [expected]:
         raise ShardFormatError(
             f"{path} holds {videos[0].video_id!r}, not {expected!r}: clip files cannot be renamed; delete it and extract the video again"
@@ -164,16 +145,9 @@ def read_state(root: Path) -> PackState:
         If it is not flowkit's.
     """
     path = root / "shards" / "pack.json"
-    try:
-        record = json.loads(read_file(path, most_bytes=_MAX_STATE_BYTES).decode("utf-8"))
-    except FileNotFoundError:
+    record = _STATE_RECORD.read_if_present(path)
+    if record is None:
         return PackState()
-    except OSError as cause:
-        raise ManifestError(f"cannot read {path}: {cause.strerror}") from cause
-    except (ValueError, RecursionError) as cause:
-        raise ManifestError(f"{path} is not valid JSON ({cause}); delete it and pack again") from cause
-    if not isinstance(record, dict) or record.pop("format", None) != _STATE_FORMAT or record.pop("format_version", None) != 1:
-        raise ManifestError(f"{path} is not flowkit's; delete it and pack again")
     names: list[Any] = [record.get(key) for key in ("unsettled", "replacing", "removing")]
     shard_bytes = record.get("shard_bytes")
     if not all(_are_shard_names(value) for value in names) or type(shard_bytes) is not int or shard_bytes < 1:
@@ -182,14 +156,13 @@ def read_state(root: Path) -> PackState:
 
 
 def _are_shard_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) and _SHARD_NAME.fullmatch(name) for name in value)
+    return isinstance(value, list) and all(map(is_shard_name, value))
 
 
 def write_state(root: Path, state: PackState) -> None:
     """Write ``shards/pack.json``."""
     record = {
-        "format": _STATE_FORMAT,
-        "format_version": _STATE_FORMAT_VERSION,
+        **_STATE_RECORD.header,
         "shard_bytes": state.shard_bytes,
         "unsettled": list(state.unsettled),
         "replacing": list(state.replacing),
@@ -310,7 +283,3 @@ def _named(numbered: tuple[int, Sequence[StoredVideo]]) -> tuple[str, Sequence[S
 
 def _same(members: Sequence[StoredVideo], others: Sequence[StoredVideo]) -> bool:
     return [(video.video_id, video.sha256) for video in members] == [(video.video_id, video.sha256) for video in others]
-
-
-def _by_number(path: Path) -> int:
-    return int(path.stem.removeprefix("shard-"))

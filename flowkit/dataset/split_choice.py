@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flowkit.dataset.manifest import Dataset
 from flowkit.dataset.split_lists import Matched, SplitLists, automatic_split, find_lists, match_lists, read_lists
 from flowkit.errors import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from flowkit.dataset.root import Dataset
 
 
 class SeveralListsError(ManifestError):
@@ -27,12 +28,12 @@ class ChosenLists:
     matched: Matched
 
 
-def choose_lists(root: Path, split: int, given: Path | Literal["automatic"] | None, class_of: Mapping[str, str]) -> ChosenLists:
+def choose_lists(dataset: Dataset, split: int, given: Path | Literal["automatic"] | None, class_of: Mapping[str, str]) -> ChosenLists:
     """Find the lists that a split is made from.
 
     Parameters
     ----------
-    root : Path
+    dataset : Dataset
         The data root.
     split : int
         The split's number.
@@ -48,11 +49,11 @@ def choose_lists(root: Path, split: int, given: Path | Literal["automatic"] | No
     ManifestError
         If the lists match no clip, or cannot be read.
     """
-    path: Path | None = None
+    root, path = dataset.root, None
     if isinstance(given, Path):
         path = given
     elif given is None:
-        path = _lists_around_videos(root, class_of)
+        path = _lists_around_videos(dataset, class_of)
     if path is not None:
         lists = read_lists(path, split)
         matched = match_lists(lists, class_of)
@@ -67,18 +68,17 @@ def choose_lists(root: Path, split: int, given: Path | Literal["automatic"] | No
     return ChosenLists(None, lists, match_lists(lists, class_of))
 
 
-def _lists_around_videos(root: Path, class_of: Mapping[str, str]) -> Path | None:
-    source = Dataset.open(root).settings.get("source")
-    if not isinstance(source, str):
+def _lists_around_videos(dataset: Dataset, class_of: Mapping[str, str]) -> Path | None:
+    if not dataset.source:
         return None
-    around = find_lists(Path(source), class_of)
+    around = find_lists(Path(dataset.source), class_of)
     if len(around.matching) > 1:
         folders = " and ".join(repr(str(folder)) for folder in around.matching)
         raise SeveralListsError(f"several folders hold split lists of these videos: {folders}; choose one by --lists DIR")
     if around.others and not around.matching:
         folders = " and ".join(repr(str(folder)) for folder in around.others)
         raise ManifestError(
-            f"the split lists in {folders} match no clip of {str(root)!r} (the first clip is {min(class_of)!r}); "
+            f"the split lists in {folders} match no clip of {str(dataset.root)!r} (the first clip is {min(class_of)!r}); "
             "name other lists by --lists DIR|FILE.csv, or use --lists automatic"
         )
     return around.matching[0] if around.matching else None

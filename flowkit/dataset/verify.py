@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.manifest import Dataset, split_folder
-from flowkit.dataset.packing import MIN_FRAMES
-from flowkit.dataset.root import root_settings
-from flowkit.dataset.shard_update import clip_paths, read_state, settings_differences, shard_paths
+from flowkit.dataset.manifest import MIN_FRAMES, read_split
+from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, shard_paths, split_folder
+from flowkit.dataset.root import RECORD_NAME, Dataset
+from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.dataset.split_lists import find_lists, match_lists, read_lists
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
@@ -66,26 +66,26 @@ def verify(
 
 
 def _verify_root(root: Path, deep: bool, jobs: int | None, tell: Callable[[int, int], None]) -> list[Problem]:
-    if not (root / "dataset.json").exists():
+    if not (root / RECORD_NAME).exists():
         raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json); name a shard, a clip file or a data root")
     problems: list[Problem] = []
-    settings: ExtractSettings | None = None
+    dataset: Dataset | None = None
     try:
-        settings = root_settings(root)
+        dataset = Dataset.open(root)
     except FlowkitError as error:
-        problems.append(Problem(root / "dataset.json", "", str(error)))
+        problems.append(Problem(root / RECORD_NAME, "", str(error)))
     clip_files, shard_files = clip_paths(root), shard_paths(root)
     files: dict[Path, VerifiedFile] = {}
     for found in verify_files([*clip_files, *shard_files], deep=deep, digest=True, jobs=jobs):
         files[found.path] = found
         problems.extend(found.problems)
         tell(len(files), len(clip_files) + len(shard_files))
-    if settings is not None:
-        problems.extend(_settings_problems(files, settings))
+    if dataset is not None:
+        problems.extend(_settings_problems(files, dataset.settings))
     problems.extend(_place_problems(root, clip_files, shard_files, files))
     shards = {path.name: files[path] for path in shard_files}
     problems.extend(_state_problems(root))
-    problems.extend(_split_problems(root, shards, settings))
+    problems.extend(_split_problems(root, shards, dataset))
     return problems
 
 
@@ -107,7 +107,7 @@ def _place_problems(root: Path, clip_files: list[Path], shard_files: list[Path],
                 yield Problem(path, video_id, f"is in {place[video_id].name} too; pack again")
             place[video_id] = path
     for path in clip_files:
-        expected = path.relative_to(root / "clips").with_name(path.name.removesuffix(".h5")).as_posix()
+        expected = clip_video_id(root, path)
         for video in files[path].videos:
             if video["video_id"] != expected:
                 yield Problem(
@@ -126,25 +126,21 @@ def _state_problems(root: Path) -> Iterator[Problem]:
         yield Problem(path, "", "a pack was stopped before it was done; pack again")
 
 
-def _split_problems(root: Path, shards: dict[str, VerifiedFile], settings: ExtractSettings | None) -> Iterator[Problem]:
+def _split_problems(root: Path, shards: dict[str, VerifiedFile], dataset: Dataset | None) -> Iterator[Problem]:
     folders = sorted(path for path in (root / "splits").glob("split*") if path.is_dir())
-    try:
-        data_set = Dataset.open(root)
-    except ManifestError:
-        return  # reported as dataset.json's
     for folder in folders:
         if not (folder / "split.json").exists():
             yield Problem(folder, "", "has no split.json: writing it was stopped; pack the split again")
     videos = {video["video_id"]: video for found in shards.values() for video in found.videos}
-    for number in data_set.splits:
+    for number in complete_splits(root):
         folder = split_folder(root, number)
         try:
-            split = data_set.split(number)
+            split = read_split(root, number)
         except ManifestError as error:
             yield Problem(folder, "", str(error))
             continue
         yield from _shard_digest_problems(folder / "split.json", split, shards)
-        if settings is not None and split.quantiser != settings.quantiser.to_dict():
+        if dataset is not None and split.quantiser != dataset.settings.quantiser.to_dict():
             yield Problem(folder / "split.json", "", f"has the quantiser {split.quantiser}, dataset.json another; pack the split again")
         for table, records in (("train.csv", split.train), ("test.csv", split.test)):
             for record in records:
@@ -152,7 +148,8 @@ def _split_problems(root: Path, shards: dict[str, VerifiedFile], settings: Extra
                 if what:
                     yield Problem(folder / table, record.video_id, what)
         num_frames = {video_id: int(video["num_frames"]) for video_id, video in videos.items()}
-        yield from _list_problems(folder, split, data_set.settings.get("source"), num_frames)
+        if dataset is not None:
+            yield from _list_problems(folder, split, dataset.source, num_frames)
 
 
 def _shard_digest_problems(path: Path, split: Split, shards: dict[str, VerifiedFile]) -> Iterator[Problem]:
@@ -178,9 +175,9 @@ def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | 
     return None
 
 
-def _list_problems(folder: Path, split: Split, source: object, num_frames: dict[str, int]) -> Iterator[Problem]:
+def _list_problems(folder: Path, split: Split, source: str, num_frames: dict[str, int]) -> Iterator[Problem]:
     """Yield the rows that contradict the official lists around the videos, if there are such lists of the split's protocol."""
-    if split.protocol not in ("ucf101", "hmdb51") or not isinstance(source, str):
+    if split.protocol not in ("ucf101", "hmdb51") or not source:
         return
     try:
         matching = find_lists(Path(source), num_frames).matching

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowkit.dataset.clips import ClipSource, find_clips
-from flowkit.dataset.manifest import Dataset
-from flowkit.dataset.shard_update import clip_paths, shard_paths
+from flowkit.dataset.paths import clip_paths, shard_paths
+from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.records import canonical_json
 from flowkit.shards.reader import ShardReader
@@ -240,12 +240,11 @@ def describe_root(root: Path, *, on_progress: Callable[[int, int], None] | None 
             if on_progress is not None:
                 on_progress(k, len(stored.paths))
     clips, shards = clip_paths(root), shard_paths(root)
-    settings, versions = dataset.settings.get("settings"), dataset.settings.get("versions")
     return RootInfo(
         path=str(root),
-        source=str(dataset.settings.get("source", "")),
-        settings=settings if isinstance(settings, dict) else {},
-        versions=versions if isinstance(versions, dict) else {},
+        source=dataset.source,
+        settings=dataset.settings.to_dict(),
+        versions=dataset.versions,
         num_clip_files=len(clips),
         num_shards=len(shards),
         num_packed=stored.num_packed,

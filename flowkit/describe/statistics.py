@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.dataset.clips import ClipSource, find_clips
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_histogram import FlowHistogram, FlowStats
 from flowkit.errors import FlowkitError
 

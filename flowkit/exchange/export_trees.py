@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
-from flowkit.dataset.manifest import Dataset
-from flowkit.dataset.root import root_settings
+from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
 from flowkit.exchange.export_tars import TarExport
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
@@ -100,8 +99,7 @@ def export(
         If it cannot be written.
     """
     dataset = Dataset.open(root)
-    settings = root_settings(root)
-    assert settings is not None  # Dataset.open has seen dataset.json
+    settings = dataset.settings
     if mapping != "keep":
         settings = replace(settings, quantiser=replace(settings.quantiser, mapping=mapping))
     stored = find_clips(root)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from flowkit.dataset.list_files import ListEntry, read_lists, split_numbers
-from flowkit.dataset.root import check_apart, clip_path, open_root, root_settings
+from flowkit.dataset.paths import clip_path
+from flowkit.dataset.root import check_apart, open_root
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
 from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
 from flowkit.exchange.foreign_trees import ImageRun, TreeVideo, align, find_videos, read_image, read_runs
@@ -181,7 +182,7 @@ def import_tree(
     check_apart(root, (video.video_id for video in videos if not video.fault))
     root_has = _root_settings(videos, tool, settings, record)
     open_root(root, tree, root_has)
-    packed = packed_video_ids(root) if root_settings(root) is not None else {}
+    packed = packed_video_ids(root)
 
     todo: deque[ImportJob] = deque()
     done: list[VideoResult] = []

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.root import check_apart, clip_path, open_root
+from flowkit.dataset.paths import clip_path
+from flowkit.dataset.root import check_apart, open_root
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, VideoDecodeError
 from flowkit.extraction.one_video import SegmentJob, VideoJob, extract_task
 from flowkit.extraction.pieces import find_segments, missing_ranges, remove_segments
@@ -101,9 +102,9 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
     ParameterError
         If the root was made with other settings.
     """
-    from flowkit.dataset.manifest import scan_videos
     from flowkit.dataset.packing import packed_video_ids
     from flowkit.video.decode import VIDEO_SUFFIXES
+    from flowkit.video.tree import scan_videos
 
     open_root(root, videos, settings, create=False)
     scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
@@ -140,13 +141,14 @@ def plan(videos: Path, root: Path, *, settings: ExtractSettings, shard: tuple[in
 
 def _check_one_source(root: Path, videos: Path, replacing: Sequence[VideoJob]) -> None:
     """Refuse to replace the clips of a folder's videos by those of another folder's that have the same ids."""
-    from flowkit.dataset.manifest import Dataset
+    from flowkit.dataset.root import Dataset
     from flowkit.video.decode import VIDEO_SUFFIXES
 
-    if not replacing or not (root / "dataset.json").is_file():
+    existing = Dataset.open_if_present(root) if replacing else None
+    if existing is None:
         return
-    source = Path(str(Dataset.open(root).settings.get("source")))
-    if not source.is_dir() or source.samefile(videos):  # moved, or the same
+    source = Path(existing.source)
+    if not existing.source or not source.is_dir() or source.samefile(videos):  # moved, or the same
         return
     for job in replacing:
         folder, _, name = job.video_id.rpartition("/")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
 from flowkit.files import file_sha256
 from flowkit.model.ablation.table import Outcome, is_tested, num_failed_videos, read_score, write_ablation, write_tested

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from flowkit.dataset.manifest import ClipRecord, Dataset
+from flowkit.dataset.manifest import ClipRecord
+from flowkit.dataset.root import Dataset
 from flowkit.errors import ManifestError
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import Clip, ShardReader

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from flowkit.dataset.manifest import Dataset, Split
+from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields, stacks
 from flowkit.model.data.device_crops import UncroppedClips

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from flowkit.dataset.manifest import ClipRecord, Dataset
+from flowkit.dataset.manifest import ClipRecord
+from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
 from flowkit.model.data.sampling import protocol_centres, stack_fields

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from flowkit.dataset.manifest import Split
-from flowkit.dataset.root import root_settings
+from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings, ForeignTool
 from flowkit.errors import CheckpointError, ManifestError, ParameterError, VideoDecodeError
 from flowkit.extraction.sample import count_frames, read_sample
@@ -180,11 +180,11 @@ def _settings_of(root: Path | None, quantiser: Quantiser) -> tuple[ExtractSettin
     """Return a data root's settings if they have the weights' quantiser, else the defaults; and in words which."""
     if root is not None:
         try:
-            settings = root_settings(root)
+            dataset = Dataset.open_if_present(root)
         except ManifestError:
-            settings = None
-        if settings is not None and settings.quantiser == quantiser and not settings.is_imported:
-            return settings, f"the settings of {root}"
+            dataset = None
+        if dataset is not None and dataset.settings.quantiser == quantiser and not dataset.settings.is_imported:
+            return dataset.settings, f"the settings of {root}"
     settings = ExtractSettings(quantiser=quantiser)
     return settings, f"the defaults (TV-L1 {settings.preset}, short side {settings.short_side} px)"
 

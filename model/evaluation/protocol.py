@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, ManifestError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered

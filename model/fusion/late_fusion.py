@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.describe.statistics import group_of
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.files import write_atomically

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowkit.dataset.manifest import ClipRecord, Dataset
+    from flowkit.dataset.manifest import ClipRecord
+    from flowkit.dataset.root import Dataset
     from flowkit.model.evaluation.results import RowResult
     from flowkit.model.scoring.metrics import Fusion
 

@@ -23,7 +23,8 @@ from flowkit.versions import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowkit.dataset.manifest import Dataset, Split
+    from flowkit.dataset.manifest import Split
+    from flowkit.dataset.root import Dataset
     from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
 
 CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"

@@ -19,7 +19,8 @@ from flowkit.model.settings.training import PHASES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowkit.dataset.manifest import Dataset, Split
+    from flowkit.dataset.manifest import Split
+    from flowkit.dataset.root import Dataset
     from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
     from flowkit.model.report.confused_videos import ConfusedPair, Mistake
     from flowkit.model.report.curves import TrainingCurves

@@ -16,7 +16,8 @@ from flowkit.versions import installed_version
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flowkit.dataset.manifest import ClipRecord, Dataset, Split
+    from flowkit.dataset.manifest import ClipRecord, Split
+    from flowkit.dataset.root import Dataset
     from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
     from flowkit.model.runs.provenance import Provenance
     from flowkit.model.settings.training import TrainConfig
@@ -61,9 +62,8 @@ def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[
         *_stored(dataset, split.test),
         ("quantiser", _words(split.quantiser)),
     ]
-    versions = dataset.settings.get("versions")
-    if isinstance(versions, dict):
-        rows.append(("extracted with", ", ".join(f"{name} {value}" for name, value in versions.items())))
+    if dataset.versions:
+        rows.append(("extracted with", ", ".join(f"{name} {version}" for name, version in dataset.versions.items())))
     return {"heading": "Data", "rows": rows}
 
 

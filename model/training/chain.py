@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from flowkit.dataset.manifest import Dataset, Split
+from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution

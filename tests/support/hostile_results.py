@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.dataset.manifest import ClipRecord, Dataset, write_split
+from flowkit.dataset.manifest import ClipRecord, write_split
+from flowkit.dataset.root import Dataset, open_root
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
 from flowkit.model.evaluation.rows import ROWS
@@ -82,9 +84,9 @@ def make_root(root: Path) -> Dataset:
             quantiser=quantiser.to_dict(),
             shards={"shard-00000.h5": digest},
         )
-    (root / "dataset.json").write_text(
-        json.dumps({"format": "flowkit-dataset", "format_version": 1, "versions": {"<s>numpy": "<1>"}}), encoding="utf-8"
-    )
+    open_root(root, root / "videos", ExtractSettings(quantiser=quantiser))
+    record = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    (root / "dataset.json").write_text(json.dumps(record | {"versions": {"<s>numpy": "<1>"}}), encoding="utf-8")
     for phase in PHASES:
         write_metrics(root / "runs" / "default" / "split1" / phase / "metrics.jsonl", STREAMS_OF[phase], num_steps=30)
     return Dataset.open(root)

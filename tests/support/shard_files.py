@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.dataset.root import clip_path, open_root
+from flowkit.dataset.paths import clip_path
+from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter

@@ -53,9 +53,9 @@ def test_a_command_that_is_stopped_names_the_line_that_goes_on(
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
-    settled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, signum: int, code: int
+    root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, signum: int, code: int
 ) -> None:
-    export(settled, tmp_path / "tree", layout="rawframes")
+    export(root, tmp_path / "tree", layout="rawframes")
     listen = after(2, signum)
     monkeypatch.setattr("flowkit.dataset.progress.ProgressBar.update", lambda self, done, *total, **note: listen(done))
     arguments = ["import", str(tmp_path / "tree"), "--data", str(tmp_path / "data"), "--jobs", "1"]
@@ -103,14 +103,3 @@ def test_the_line_that_goes_on_does_not_begin_anew(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("WORLD_SIZE", world)
     start = "torchrun ... -m -- flowkit.cli" if world else "flowkit"
     assert resume_command(["train", "--restart", "--run", "a b"]) == f"{start} train --run 'a b'"
-
-
-@pytest.fixture
-def settled(root: Path, tmp_path: Path) -> Path:
-    """The packed root, with a dataset.json as extract writes it."""
-    from flowkit.dataset.root import open_root
-    from flowkit.dataset.settings import ExtractSettings
-
-    (root / "dataset.json").unlink()
-    open_root(root, tmp_path / "videos", ExtractSettings(short_side=40))
-    return root

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from flowkit.dataset.manifest import ClipRecord, Dataset, Split, check_video_id, scan_videos, write_split
-from flowkit.dataset.root import check_apart
+from flowkit.dataset.manifest import ClipRecord, Split, write_split
+from flowkit.dataset.root import Dataset, check_apart, open_root
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError
-from flowkit.video.ids import comparable_name
+from flowkit.video.ids import check_video_id, comparable_name
+from flowkit.video.tree import scan_videos
 
 SUFFIXES = frozenset({".avi", ".mp4"})
 STRANGE = [
@@ -116,7 +118,7 @@ def test_names_that_the_file_system_takes_for_one_are_an_error_that_names_both(t
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: any(other.name.lower() == path.name.lower() for other in path.parent.iterdir()))
     check_apart(tmp_path, ["run/b", "run/c", "Run/d"])
-    with pytest.raises(ManifestError, match="takes 'Run/x' and 'run/X' for one name"):
+    with pytest.raises(ManifestError, match="treats 'Run/x' and 'run/X' as the same name"):
         check_apart(tmp_path, ids[1:])
     monkeypatch.setattr(Path, "exists", exists)
     assert os.listdir(tmp_path) == []
@@ -240,14 +242,14 @@ def make(root: Path, **changes: Any) -> Split:
         "quantiser": {"bound": 20.0, "mapping": "symmetric"},
         "shards": SHARDS,
     }
-    (root / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1, "source": "/videos"}))
+    open_root(root, Path("/videos"), ExtractSettings())
     return write_split(root, 1, **(arguments | changes))
 
 
 def test_a_split_reads_back_as_it_was_written(tmp_path: Path) -> None:
     written = make(tmp_path)
     dataset = Dataset.open(str(tmp_path))
-    assert dataset.settings["source"] == "/videos"
+    assert (dataset.source, dataset.settings) == (os.path.abspath("/videos"), ExtractSettings())
     assert dataset.splits == [1]
     split = dataset.split(1)
     assert split == written
@@ -313,7 +315,8 @@ def test_a_root_lists_its_whole_splits_in_order(tmp_path: Path) -> None:
 def test_what_is_no_data_root_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="flowkit extract"):
         Dataset.open(tmp_path)
-    (tmp_path / "dataset.json").write_text('{"format": "flowkit-dataset", "format_version": 1}')
+    assert Dataset.open_if_present(tmp_path) is None
+    open_root(tmp_path, tmp_path / "videos", ExtractSettings())
     assert Dataset.open(tmp_path).splits == []
     with pytest.raises(ManifestError, match="it has none"):
         Dataset.open(tmp_path).split(1)
@@ -322,7 +325,8 @@ def test_what_is_no_data_root_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "3", '{"format": "other", "format_version": 1}', '{"format": "flowkit-dataset", "format_version": 2}',
-     '{"format": "flowkit-dataset", "format_version": true}', '{"format": "flowkit-dataset"}', "[" * 100000, "\udce9"],
+     '{"format": "flowkit-dataset", "format_version": true}', '{"format": "flowkit-dataset"}', "[" * 100000, "\udce9",
+     '{"format": "flowkit-dataset", "format_version": 1}'],
 )  # fmt: skip
 def test_a_foreign_dataset_json_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -461,3 +465,19 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "splits/split1/test.csv").unlink()
     with pytest.raises(ManifestError, match=r"test\.csv"):
         Dataset.open(tmp_path).split(1)
+
+
+def test_a_dataset_json_says_what_is_wrong_and_which_flowkit_wrote_it(tmp_path: Path) -> None:
+    open_root(tmp_path, tmp_path / "videos", ExtractSettings())
+    record = json.loads((tmp_path / "dataset.json").read_text())
+    for change, words in [
+        ({"settings": {"codec": "zstd"}}, r"written by flowkit \d.*exactly the keys.*run `flowkit extract` again"),
+        ({"source": 3}, "source must be a text"),
+        ({"versions": {"numpy": 2}}, "versions must give a text"),
+    ]:
+        (tmp_path / "dataset.json").write_text(json.dumps(record | change))
+        with pytest.raises(ManifestError, match=words):
+            Dataset.open(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({key: record[key] for key in ("format", "format_version", "settings")}))
+    dataset = Dataset.open(tmp_path)  # newer fields are missing: their defaults
+    assert (dataset.source, dataset.versions, dataset.settings) == ("", {}, ExtractSettings())

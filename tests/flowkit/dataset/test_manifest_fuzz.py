@@ -11,9 +11,8 @@ import pytest
 from shard_files import make_root
 
 from flowkit.dataset.list_files import read_lists
-from flowkit.dataset.manifest import Dataset
 from flowkit.dataset.packing import pack
-from flowkit.dataset.root import root_settings
+from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_update import read_state
 from flowkit.describe.contents import describe_root
 from flowkit.errors import FlowkitError, ManifestError
@@ -97,7 +96,7 @@ def with_wrong_bytes(text: bytes, rng: np.random.Generator) -> bytes:
 def test_no_mutation_of_a_manifest_is_anything_but_read_or_refused(root: Path, tmp_path: Path, name: str) -> None:
     path, rng = tmp_path / name, np.random.default_rng(0)
     reads = {
-        "dataset.json": lambda: (root_settings(root), describe_root(root)),
+        "dataset.json": lambda: describe_root(root),
         "pack.json": lambda: read_state(root),
         "flowkit-export.json": lambda: read_record(tmp_path / "tree"),
         "lists.csv": lambda: read_lists(path, 1),
@@ -124,7 +123,7 @@ def test_a_manifest_that_is_no_file_is_refused_and_not_waited_for(root: Path, tm
     """A root may come out of an archive, which can hold pipes and links to devices."""
     split = root / "splits" / "split1"
     reads = {
-        root / "dataset.json": lambda: root_settings(root),
+        root / "dataset.json": lambda: Dataset.open(root),
         split / "train.csv": lambda: Dataset.open(root).split(1),
         root / "shards" / "pack.json": lambda: read_state(root),
         tmp_path / "tree" / "flowkit-export.json": lambda: read_record(tmp_path / "tree"),

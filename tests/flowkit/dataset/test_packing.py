@@ -16,9 +16,9 @@ from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit.dataset.shard_update as shard_set
 from flowkit.cli.main import flowkit as command
-from flowkit.dataset.manifest import Dataset, split_folder
 from flowkit.dataset.packing import pack, packed_video_ids
-from flowkit.dataset.root import clip_path
+from flowkit.dataset.paths import clip_path, split_folder
+from flowkit.dataset.root import Dataset
 from flowkit.dataset.split_choice import SeveralListsError
 from flowkit.dataset.verify import verify
 from flowkit.describe.contents import describe_root
@@ -111,7 +111,7 @@ def test_the_same_clips_give_the_same_bytes_in_any_order_and_process(tmp_path: P
     second = make_root(tmp_path / "b", {})
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'support')!r})\n"
-        "from pathlib import Path\nfrom shard_files import write_clip\nfrom flowkit.dataset.root import clip_path\n"
+        "from pathlib import Path\nfrom shard_files import write_clip\nfrom flowkit.dataset.paths import clip_path\n"
         "for line in sys.stdin:\n"
         "    seed, video_id = line.rstrip('\\n').split(' ')\n"
         f"    write_clip(clip_path(Path({str(second)!r}), video_id), video_id, seed=int(seed))\n"

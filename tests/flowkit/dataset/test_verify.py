@@ -14,9 +14,8 @@ from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit
 from flowkit.cli.main import flowkit as command
-from flowkit.dataset.manifest import split_folder
 from flowkit.dataset.packing import pack
-from flowkit.dataset.root import clip_path
+from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.errors import ManifestError
 from flowkit.shards.verify import verify_files
 
@@ -137,7 +136,8 @@ def test_tables_that_do_not_fit_are_told(root: Path) -> None:
 def test_a_table_that_contradicts_its_shards_is_told(root: Path) -> None:
     from dataclasses import replace
 
-    from flowkit.dataset.manifest import Dataset, write_split
+    from flowkit.dataset.manifest import write_split
+    from flowkit.dataset.root import Dataset
 
     split = Dataset.open(root).split(1)
     train = [replace(split.train[0], num_frames=40), replace(split.train[1], video_id="Run/other"), *split.train[2:]]

@@ -13,7 +13,9 @@ import pytest
 
 from flowkit.cli.main import main
 from flowkit.dataset.clips import ClipSource, find_clips
-from flowkit.dataset.manifest import Dataset, write_split
+from flowkit.dataset.manifest import write_split
+from flowkit.dataset.root import Dataset, open_root
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.describe.statistics import ALL, Sample, group_of, measure
 from flowkit.errors import ManifestError
 from flowkit.quantise import Quantiser
@@ -54,7 +56,7 @@ def write_clip(root: Path, video_id: str, q: np.ndarray, quantiser: Quantiser, *
 
 @pytest.fixture
 def loose_root(tmp_path: Path) -> Path:
-    (tmp_path / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1}))
+    open_root(tmp_path, tmp_path / "videos", ExtractSettings())
     return tmp_path
 
 

@@ -17,8 +17,7 @@ import pytest
 
 from flowkit.cli.main import main
 from flowkit.dataset.clips import ClipSource, find_clips
-from flowkit.dataset.manifest import Dataset
-from flowkit.dataset.root import open_root
+from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
 from flowkit.exchange.export_trees import ExportReport, export
@@ -68,15 +67,6 @@ def make_root(root: Path, video_ids: list[str], *, codec: str = "zstd", mapping:
     return root
 
 
-@pytest.fixture(scope="module")
-def settled_root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packed root, with a dataset.json as extract writes it."""
-    root = Path(shutil.copytree(packed_root, tmp_path_factory.mktemp("settled") / "root"))
-    (root / "dataset.json").unlink()
-    open_root(root, Path("videos"), ExtractSettings(short_side=40))
-    return root
-
-
 @dataclass
 class RawframeDataset:
     """What mmaction2's RawframeDataset and RawFrameDecode document, in the words of its documentation and nothing else.
@@ -109,12 +99,12 @@ class RawframeDataset:
 
 
 @pytest.mark.parametrize("flow", ["jpeg", "png"])
-def test_an_mmaction2_reader_finds_the_frames_flow_and_labels_of_a_split(settled_root: Path, tmp_path: Path, flow: Any) -> None:
-    report = export(settled_root, tmp_path / "out", layout="rawframes", flow=flow, split=1)
+def test_an_mmaction2_reader_finds_the_frames_flow_and_labels_of_a_split(packed_root: Path, tmp_path: Path, flow: Any) -> None:
+    report = export(packed_root, tmp_path / "out", layout="rawframes", flow=flow, split=1)
     assert (report.num_done, report.failed) == (18, ())
-    split = Dataset.open(settled_root).split(1)
+    split = Dataset.open(packed_root).split(1)
     suffix = {"jpeg": "jpg", "png": "png"}[flow]
-    with ClipSource(find_clips(settled_root)) as source:
+    with ClipSource(find_clips(packed_root)) as source:
         for subset, records in (("train", split.train), ("test", split.test)):
             ann = tmp_path / "out" / f"{subset}_split_1"
             rgb = RawframeDataset(Path(f"{ann}_rgb.txt"), tmp_path / "out" / "rawframes", "img_{:05}.jpg", "RGB")
@@ -353,10 +343,10 @@ def samples_of(folder: Path, pattern: str) -> dict[str, dict[str, dict[str, byte
     return found
 
 
-def test_webdataset_tars_hold_a_sample_a_video_with_its_label(settled_root: Path, tmp_path: Path) -> None:
-    export(settled_root, tmp_path / "out", layout="webdataset", flow="png", split=1, shard_bytes=150_000)
-    split = Dataset.open(settled_root).split(1)
-    with ClipSource(find_clips(settled_root)) as source:
+def test_webdataset_tars_hold_a_sample_a_video_with_its_label(packed_root: Path, tmp_path: Path) -> None:
+    export(packed_root, tmp_path / "out", layout="webdataset", flow="png", split=1, shard_bytes=150_000)
+    split = Dataset.open(packed_root).split(1)
+    with ClipSource(find_clips(packed_root)) as source:
         for subset, records in (("train", split.train), ("test", split.test)):
             tars = samples_of(tmp_path / "out", f"{subset}-*.tar")
             assert len(tars) > 1

@@ -17,7 +17,7 @@ import pytest
 
 from flowkit.cli.main import main
 from flowkit.dataset.packing import pack
-from flowkit.dataset.root import open_root, root_settings
+from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.exchange.export_trees import export
@@ -96,7 +96,7 @@ def test_imported_flow_is_recorded_as_what_it_is(tmp_path: Path) -> None:
     attributes = clip_of(tmp_path / "root", "a").attributes
     assert attributes.quantiser == {"bound": 15.0, "mapping": "paper"}
     assert (attributes.solver, attributes.tvl1, attributes.source_sha256, attributes.frame_rate) == ("gpu_flow", {}, "", "25/1")
-    settings = root_settings(tmp_path / "root")
+    settings = Dataset.open(tmp_path / "root").settings
     assert settings is not None
     assert (settings.solver, settings.preset, settings.short_side, settings.codec) == ("gpu_flow", "imported", 0, "jpeg")
 
@@ -395,7 +395,7 @@ def test_export_and_import_with_png_give_back_every_byte(tmp_path: Path, layout:
     report = import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
     assert report.failed == ()
     assert clip_bytes(tmp_path / "back") == clip_bytes(root)
-    assert root_settings(tmp_path / "back") == root_settings(root)
+    assert Dataset.open(tmp_path / "back").settings == Dataset.open(root).settings
 
 
 @pytest.mark.parametrize("mapping", ["symmetric", "paper"])

@@ -16,7 +16,8 @@ import torch
 from training_runs import metrics, same, share_root, weights
 
 from flowkit.cli.shared.ranks import meet, ranks_from_environment
-from flowkit.dataset.manifest import Dataset, write_split
+from flowkit.dataset.manifest import write_split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import DeviceError, ParameterError, RankError
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.model.compute.device_batches import DeviceBatches, moved, tensors_of
 from flowkit.model.data.clips import stacks
 from flowkit.model.data.device_crops import crop_clips, resize_weights

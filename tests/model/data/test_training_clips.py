@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowkit.dataset.manifest import Dataset
+from flowkit.dataset.root import Dataset
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.model.data.clips import stacks
 from flowkit.model.data.sampling import protocol_centres, sample_generator, stack_fields, training_centres

@@ -12,9 +12,8 @@ from click.testing import CliRunner
 from random_networks import random_checkpoints
 
 from flowkit.cli.main import flowkit
-from flowkit.dataset.manifest import Dataset
 from flowkit.dataset.packing import pack
-from flowkit.dataset.root import open_root
+from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.demo_videos import write_video
 from flowkit.errors import CheckpointError, DeviceError, ParameterError

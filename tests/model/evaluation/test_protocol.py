@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowkit.dataset.manifest import Dataset, write_split
+from flowkit.dataset.manifest import write_split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import VIDEOS_AT_ONCE, evaluate

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 
 from flowkit.cli.main import flowkit
 from flowkit.dataset.manifest import ClipRecord, write_split
+from flowkit.dataset.root import open_root
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.model.evaluation.published import PUBLISHED
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_scores, write_scores
@@ -583,7 +585,7 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, mon
 
     result = fuse_systems(System("ST-ResNet*", OURS), [System("idt", IDT)])
     assert published_with_idt(root, 1, result) is None  # no data root
-    (root / "dataset.json").write_text(json.dumps({"format": "flowkit-dataset", "format_version": 1}))
+    open_root(root, root / "videos", ExtractSettings())
     assert published_with_idt(root, 1, result) is None  # no such split
     split("ucf101", 24)
     assert published_with_idt(root, 1, result) is None  # other classes

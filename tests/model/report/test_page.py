@@ -22,7 +22,7 @@ from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.report.page import discard_report, visible, write_report
 
 if TYPE_CHECKING:
-    from flowkit.dataset.manifest import Dataset
+    from flowkit.dataset.root import Dataset
 
 VOID = {"meta", "link", "img", "br"}
 EMPTY = {

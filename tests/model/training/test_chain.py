@@ -17,7 +17,8 @@ import pytest
 import torch
 from training_runs import TINY, metrics, run, same, weights
 
-from flowkit.dataset.manifest import Dataset, write_split
+from flowkit.dataset.manifest import write_split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
