@@ -26,7 +26,7 @@ from flowkit.flow import compute_flow
 from flowkit.flow.cuda.compile import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
 from flowkit.flow.cuda.device import CudaDevice, list_devices
 from flowkit.flow.cuda.plan import NUM_FUSED_ITERATIONS
-from flowkit.flow.cuda.solver import MAX_PAIRS, NUM_LANES, CudaSolver, Submission
+from flowkit.flow.cuda.solver import MAX_PAIRS, NUM_LANES, CudaSolver, SubmittedFlow
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 
@@ -201,7 +201,7 @@ def _pairs_per_second(settings: Settings, solver: CudaSolver, num_batches: int) 
     """Return the speed of solve and quantise with frames in host memory, batches handed in ahead as extract does."""
     frames, batches = settings.all_frames, settings.batches(solver.max_pairs, num_batches)
     solver.submit(frames, batches[0]).result()  # warm
-    ahead: deque[Submission] = deque()
+    ahead: deque[SubmittedFlow] = deque()
     began = time.perf_counter()
     for pairs in batches:
         ahead.append(solver.submit(frames, pairs))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ParameterError, VideoDecodeError
+from flowkit.video.pixels import MAX_FRAME_PIXELS, MAX_SIDE, check_short_side, orientation_of, resize_into, resized_size, to_rgb, upright
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,11 +39,7 @@ VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())  # in lower case
 # which read files other than the one that was named, are not among them.
 CONTAINERS = "asf,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,yuv4mpegpipe"
 
-MAX_FRAME_PIXELS = 2**27  # 16K video; more is a damaged or hostile header, and would only exhaust the memory
-MAX_SIDE = 2**15 - 2  # px; OpenCV warps no larger frames
 MAX_READ_ERRORS = 100  # after which the rest of a file is given up
-UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
-KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})  # the AVCOL_SPC_* that libswscale converts to RGB
 
 
 @dataclass(frozen=True)
@@ -106,37 +103,6 @@ class FrameBatch:
             raise ParameterError(f"start and decode_errors must be >= 0, got {self.start} and {self.decode_errors}")
 
 
-def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Return the size to which a frame is resized: short side exactly `short_side`, long side in proportion and even.
-
-    Parameters
-    ----------
-    width, height : int, px, >= 1
-    short_side : int, px, >= 2
-
-    Returns
-    -------
-    (width, height) : tuple of int, px
-        ``long = (long * short_side // short) & ~1``, in integers; of equal sides the width counts as the long one.
-
-    Raises
-    ------
-    ParameterError
-        If a size is not positive, or `short_side` is below 2.
-
-    Examples
-    --------
-    >>> resized_size(320, 240, 256)
-    (340, 256)
-    """
-    if width < 1 or height < 1:
-        raise ParameterError(f"a frame's sides must be at least 1 px, got {width}x{height}")
-    _check_short_side(short_side)
-    if width >= height:
-        return (width * short_side // height) & ~1, short_side
-    return short_side, (height * short_side // width) & ~1
-
-
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """Return what a video file says and shows, decoding its first frame.
 
@@ -149,7 +115,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         frame = next(_decoded(container, stream, _Faults()), None)
         if frame is None:
             raise VideoDecodeError(_nothing_decoded(path))
-        rotation, mirrored = _orientation(frame)
+        rotation, mirrored = orientation_of(frame)
         width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
         codec = stream.codec_context.codec
         return VideoInfo(
@@ -202,7 +168,7 @@ def read_frames(
     OpenCV resizes with as many threads as it likes; ``cv2.setNumThreads`` is the caller's.
     """
     if short_side is not None:
-        _check_short_side(short_side)
+        check_short_side(short_side)
     if batch_size < 1:
         raise ParameterError(f"batch_size must be at least 1, got {batch_size}")
     if threads < 0:
@@ -235,9 +201,9 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
     with _opened(path, threads) as (container, stream):
         for frame in _decoded(container, stream, faults):
             if batch is None:
-                orientation = _orientation(frame)
+                orientation = orientation_of(frame)
             try:
-                picture = _upright(_to_rgb(frame, reformatter), orientation)
+                picture = upright(to_rgb(frame, reformatter), orientation)
             except (av.FFmpegError, OSError):  # a size or format that libswscale cannot convert
                 faults.refused += 1
                 continue
@@ -252,7 +218,7 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
                 yield FrameBatch(batch, start, faults.count)
                 start, filled = start + filled, 0
                 batch = np.empty_like(batch)
-            _resize_into(picture, batch[filled])
+            resize_into(picture, batch[filled])
             filled += 1
         if batch is None:
             raise VideoDecodeError(_nothing_decoded(path))
@@ -321,50 +287,6 @@ def _packets(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
     yield av.Packet()
 
 
-def _orientation(frame: Any) -> tuple[int, bool]:
-    """Return a frame's (clockwise rotation in degrees, mirrored after it) by its display matrix, to the nearest right angle."""
-    import numpy as np
-
-    if "DISPLAYMATRIX" not in frame.side_data:
-        return 0, False
-    # 3x3 of 16.16 fixed point, rows first: x' = a x + c y, y' = b x + d y, with y pointing down.
-    a, b, _, c, d = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), dtype=np.int32)[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return (180 if d < 0 else 0), (a < 0) != (d < 0)
-    return (90 if b > 0 else 270), (b < 0) == (c < 0)
-
-
-def _to_rgb(frame: Any, reformatter: Any) -> NDArray[np.uint8]:
-    """Return a frame's stored pixels as RGB, (H, W, 3)."""
-    if frame.width * frame.height > MAX_FRAME_PIXELS:
-        raise OSError(f"a frame of {frame.width}x{frame.height} px is too large")
-    if frame.colorspace not in KNOWN_MATRICES:
-        frame.colorspace = UNSPECIFIED_MATRIX
-    # threads=1: the machine's cores are shared out among processes, one video each.
-    pixels: NDArray[np.uint8] = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
-    return pixels
-
-
-def _upright(picture: NDArray[np.uint8], orientation: tuple[int, bool]) -> NDArray[np.uint8]:
-    import numpy as np
-
-    rotation, mirrored = orientation
-    turned = np.rot90(picture, k=-rotation // 90)
-    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
-
-
-def _resize_into(picture: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Fill `out` with the picture at the size of `out`."""
-    if picture.shape == out.shape:
-        out[...] = picture
-        return
-    import cv2
-
-    enlarging = min(out.shape[:2]) > min(picture.shape[:2])
-    interpolation = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
-    cv2.resize(picture, (out.shape[1], out.shape[0]), dst=out, interpolation=interpolation)
-
-
 def _header_frames(stream: Any) -> int:
     """Return how many frames the container promises to show; 0 if it does not say."""
     hidden = sum(entry.is_discard for entry in stream.index_entries) if stream.frames else 0
@@ -375,11 +297,6 @@ def _duration_seconds(container: Any, stream: Any) -> float | None:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else container.duration / 1e6
-
-
-def _check_short_side(short_side: int) -> None:
-    if short_side < 2:
-        raise ParameterError(f"short_side must be at least 2 px, got {short_side}")
 
 
 def _check_regular_file(path: Path) -> None:

@@ -42,7 +42,7 @@ MAX_SOCKET_PATH_BYTES = 103  # the shortest limit of today's systems (macOS; Lin
 _ENDED = "the GPU's process ended; the same line resumes (with a smaller --jobs if memory was short)"
 
 
-class Submission(Protocol):
+class PendingFlow(Protocol):
     """Flow that is being computed."""
 
     def is_finished(self) -> bool:
@@ -63,7 +63,7 @@ class Solver(Protocol):
     def is_cramped(self) -> bool:
         """Whether that is less than it would be with more free memory."""
 
-    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.integer], out: Sequence[NDArray[np.uint8]]) -> Submission:
+    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.integer], out: Sequence[NDArray[np.uint8]]) -> PendingFlow:
         """Begin a batch: grey frames (H, W), pairs of their indices (m, 2), and where the flow goes, (2, H, W) a pair."""
 
     def close(self) -> None:
@@ -246,7 +246,7 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
         told.send(True)
         told.close()
         memories: dict[Any, mmap.mmap | None] = {}  # of each client
-        board = _Board(partial(make_solver, on_batch=on_batch))
+        queue = _BatchQueue(partial(make_solver, on_batch=on_batch))
         while True:
             for ready in connection.wait([parent.sentinel, arrivals, finished, *memories]):
                 if ready == parent.sentinel:
@@ -258,11 +258,11 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
                 elif ready is finished:
                     finished.recv()
                 else:
-                    _receive(ready, memories, board)
-            board.work()
+                    _receive(ready, memories, queue)
+            queue.work()
 
 
-def _receive(client: Any, memories: dict[Any, mmap.mmap | None], board: _Board) -> None:
+def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQueue) -> None:
     """Take a client's request, or its farewell."""
     import numpy as np
 
@@ -277,7 +277,7 @@ def _receive(client: Any, memories: dict[Any, mmap.mmap | None], board: _Board) 
     if memory is None or len(memory) < max(request.num_frames, 2 * num_pairs) * request.height * request.width:
         memory = memories[client] = _map(request.path)
     frames: NDArray[np.uint8] = np.ndarray((request.num_frames, *size), np.uint8, memory)
-    board.waiting.append(_Task(client, size, frames, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
+    queue.waiting.append(_Task(client, size, frames, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,13 +290,13 @@ class _Task:
     flow: NDArray[np.uint8]
 
 
-class _Board:
+class _BatchQueue:
     """Requests that wait, batches in flight on one device, and its solvers."""
 
     def __init__(self, make_solver: Callable[[int, int], Solver]) -> None:
         self._make_solver = make_solver
         self._solvers: dict[tuple[int, int], Solver] = {}
-        self._in_flight: list[tuple[Submission, list[_Task]]] = []
+        self._in_flight: list[tuple[PendingFlow, list[_Task]]] = []
         self.waiting: deque[_Task] = deque()
 
     def work(self) -> None:
@@ -326,11 +326,11 @@ class _Board:
             first = np.concatenate([np.arange(start, stop - 1) for start, stop in itertools.pairwise(starts)])
             frames = [frame for task in tasks for frame in task.frames]
             fields = [field for task in tasks for field in task.flow]
-            submission = solver.submit(frames, np.stack([first, first + 1], axis=1), fields)
+            pending = solver.submit(frames, np.stack([first, first + 1], axis=1), fields)
         except Exception as error:  # told to the workers, which end the run with it
             _tell(tasks, error)
             return
-        self._in_flight.append((submission, tasks))
+        self._in_flight.append((pending, tasks))
 
     def _solver_of(self, size: tuple[int, int]) -> Solver:
         if size not in self._solvers:
@@ -360,12 +360,12 @@ class _Board:
             solver.close()
         self._solvers.clear()
 
-    def _answer(self, entry: tuple[Submission, list[_Task]]) -> None:
+    def _answer(self, entry: tuple[PendingFlow, list[_Task]]) -> None:
         """Wait for a batch and answer its requests."""
         self._in_flight.remove(entry)
-        submission, tasks = entry
+        pending, tasks = entry
         try:
-            submission.result()
+            pending.result()
         except Exception as error:
             _tell(tasks, error)
         else:

@@ -1,25 +1,20 @@
 """TV-L1 flow on an NVIDIA GPU: many pairs of one frame size at a time, also of different videos.
 
 Frames go up once as bytes, quantised flow comes down once as bytes; everything between stays on the device. The kernels are in
-tvl1.cu, compiled at first use for the GPU at hand (cuda_kernels.py); a batch's memory and launches are in cuda_batch.py. Nothing of
-CUDA is loaded when this module is imported.
+tvl1.cu, compiled at first use for the GPU that is there (compile.py); the memory and the launches of a batch are in batch.py, the
+thread that drives the device in device_thread.py. Importing this module loads nothing of CUDA.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
-import time
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowkit.errors import DeviceError, ParameterError
-from flowkit.flow.cuda.batch import BatchLane
+from flowkit.errors import ParameterError
 from flowkit.flow.cuda.device import CudaDevice, DeviceInfo, list_devices
+from flowkit.flow.cuda.device_thread import Batch, DeviceThread
 from flowkit.flow.cuda.plan import (
     MAX_FUSED_ITERATIONS,
     MIN_SIDE_PX,
@@ -31,24 +26,21 @@ from flowkit.flow.cuda.plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from flowkit.flow.cuda.batch import BatchLane
     from flowkit.flow.cuda.device import ComputeDevice
     from flowkit.flow.params import TVL1Params
 
-__all__ = ["CudaSolver", "DeviceInfo", "Submission", "compute_flow", "list_devices"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["CudaSolver", "DeviceInfo", "SubmittedFlow", "compute_flow", "list_devices"]
 
 MAX_PAIRS = 128  # per batch where memory allows; with three batches in flight a large GPU is full
 NUM_LANES = 3  # batches in flight
-MEMORY_SHARE = 0.85  # of the free device memory, for all lanes
-POLL_SECONDS = 2e-5
 
 
-class Submission:
+class SubmittedFlow:
     """Flow that is being computed: what `CudaSolver.submit` returns. For the thread that submitted it."""
 
     def __init__(self, solver: CudaSolver, flow: NDArray[Any] | Sequence[NDArray[Any]], num_batches: int) -> None:
@@ -80,18 +72,6 @@ class Submission:
     def _note(self, error: Exception | None) -> None:
         self._error = self._error or error
         self._num_batches -= 1
-
-
-@dataclass(eq=False)
-class _Batch:
-    """A part of a submission that fits the device, in a lane of its own until its flow is copied out."""
-
-    submission: Submission
-    lane: BatchLane
-    num_frames: int
-    num_pairs: int
-    target: NDArray[Any] | Sequence[NDArray[Any]]
-    error: Exception | None = None
 
 
 class CudaSolver:
@@ -167,10 +147,11 @@ class CudaSolver:
             return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4), num_fused_iterations)
 
         self._wanted_pairs = max_pairs or MAX_PAIRS
-        self._worker = _Worker(device or (lambda: CudaDevice(device_index)), plan_for, self._wanted_pairs, num_lanes, on_batch)
-        self._finalizer = weakref.finalize(self, self._worker.stop)
-        self._plan = self._worker.plan
-        self._idle_lanes = list(self._worker.lanes)
+        self._thread = DeviceThread(device or (lambda: CudaDevice(device_index)), plan_for, self._wanted_pairs, num_lanes, on_batch)
+        self._finalizer = weakref.finalize(self, self._thread.stop)
+        self._plan = self._thread.plan
+        self._idle_lanes = list(self._thread.lanes)
+        self._in_flight: dict[BatchLane, tuple[SubmittedFlow, NDArray[Any] | Sequence[NDArray[Any]]]] = {}  # and where the flow goes
 
     @property
     def max_pairs(self) -> int:
@@ -185,7 +166,7 @@ class CudaSolver:
     @property
     def device_name(self) -> str:
         """What the device calls itself."""
-        return self._worker.device_name
+        return self._thread.device_name
 
     def solve(self, frames: NDArray[np.uint8], pairs: NDArray[np.integer] | None = None) -> NDArray[Any]:
         """Return the flow of pairs of frames.
@@ -217,7 +198,7 @@ class CudaSolver:
         frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
         pairs: NDArray[np.integer] | None = None,
         out: Sequence[NDArray[Any]] | None = None,
-    ) -> Submission:
+    ) -> SubmittedFlow:
         """Hand in frames and pairs, as for `solve`, and return while the device works.
 
         The frames may change when this returns. Waits where all lanes are taken until one is free, so that memory stays bounded.
@@ -251,16 +232,18 @@ class CudaSolver:
         if len(flow) != len(pairs) or any(field.shape != (2, self.height, self.width) or field.dtype != self._flow_dtype for field in flow):
             raise ParameterError(f"out must be {len(pairs)} arrays {self._flow_dtype} (2, {self.height}, {self.width})")
         batches = plan_batches(pairs, self._plan.max_pairs, self._plan.max_frames)
-        submission = Submission(self, flow, len(batches))
+        submission = SubmittedFlow(self, flow, len(batches))
         start = 0
         for indices, local in batches:
             while not self._idle_lanes:
                 self._take_next()
             lane = self._idle_lanes.pop()
+            self._in_flight[lane] = submission, flow[start : start + len(local)]
             try:
                 lane.load([frames[index] for index in indices], local)
-                self._worker.put(_Batch(submission, lane, len(indices), len(local), flow[start : start + len(local)]))
+                self._thread.put(Batch(lane, len(indices), len(local)))
             except BaseException:
+                del self._in_flight[lane]
                 self._idle_lanes.append(lane)
                 raise
             start += len(local)
@@ -279,22 +262,23 @@ class CudaSolver:
 
     def _take_next(self) -> None:
         """Wait for a batch that has left the device, copy its flow out, and free its lane."""
-        batch = self._worker.finished.get()
+        batch = self._thread.finished.get()
+        submission, target = self._in_flight.pop(batch.lane)
         try:
             if batch.error is None:
-                batch.lane.unload(batch.target)
+                batch.lane.unload(target)
         finally:
             self._idle_lanes.append(batch.lane)
-            batch.submission._note(batch.error)
+            submission._note(batch.error)
 
     def _take_finished(self) -> None:
         """Do as much for all batches that have left the device."""
-        while not self._worker.finished.empty():
+        while not self._thread.finished.empty():
             self._take_next()
 
     def close(self) -> None:
         """Finish what was handed in, whose flow may still be asked for, and free the device."""
-        while self._finalizer.alive and len(self._idle_lanes) < len(self._worker.lanes):
+        while self._finalizer.alive and len(self._idle_lanes) < len(self._thread.lanes):
             self._take_next()  # before the memory that the flow lies in is freed
         self._finalizer()
 
@@ -303,126 +287,6 @@ class CudaSolver:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-class _Worker:
-    """The thread that owns the device: CUDA's current context is a thread's, and launches must go on while the caller is busy."""
-
-    def __init__(
-        self,
-        device: Callable[[], ComputeDevice],
-        plan_for: Callable[[int], BatchPlan],
-        max_pairs: int,
-        num_lanes: int,
-        on_batch: Callable[[], None] | None,
-    ) -> None:
-        self._make_device, self._plan_for, self._max_pairs, self._num_lanes = device, plan_for, max_pairs, num_lanes
-        self._on_batch = on_batch
-        self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._started: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._stopped = False
-        self.finished: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
-        self.plan: BatchPlan
-        self.lanes: list[BatchLane]
-        self.device_name = ""
-        self._thread = threading.Thread(target=self._run, name="flowkit-cuda", daemon=True)
-        self._thread.start()
-        failure = self._started.get()
-        if failure is not None:
-            self._thread.join()
-            raise failure
-
-    def put(self, batch: _Batch) -> None:
-        """Hand in a batch whose lane is loaded."""
-        if self._stopped:
-            raise DeviceError("the GPU solver is closed")
-        self._batches.put(batch)
-
-    def stop(self) -> None:
-        """Finish what was handed in, and end the thread."""
-        if not self._stopped:
-            self._stopped = True
-            if self._thread.is_alive():
-                self._batches.put(None)
-                self._thread.join()
-
-    def _run(self) -> None:
-        device = None
-        try:
-            device = self._make_device()
-            self.lanes = self._open_lanes(device)
-        except BaseException as error:
-            if device is not None:
-                device.close()
-            self._started.put(error)  # raised where the solver was asked for
-            return
-        self._started.put(None)
-        try:
-            self._serve()
-        finally:
-            device.close()
-
-    def _open_lanes(self, device: ComputeDevice) -> list[BatchLane]:
-        self.device_name = device.name
-        budget = MEMORY_SHARE * device.free_bytes() / self._num_lanes
-        fitting = self._max_pairs
-        while fitting > 1 and self._plan_for(fitting).device_bytes(device.tile) > budget:
-            fitting -= 1
-        plan = self._plan_for(fitting)
-        needed = plan.device_bytes(device.tile)
-        if needed > budget:
-            level = plan.levels[0]
-            raise DeviceError(
-                f"{device.name} has too little free memory: {self._num_lanes} x {fitting} pairs at {level.width}x{level.height} px "
-                f"take {self._num_lanes * needed / 2**20:.0f} MiB, but {self._num_lanes * budget / 2**20:.0f} MiB are to be had; "
-                "free memory on it, use a smaller frame size, or --device cpu"
-            )
-        lanes = [BatchLane(device, plan) for _ in range(self._num_lanes)]
-        logger.info("batches of %d pairs, %d in flight, %.0f MiB each", fitting, self._num_lanes, needed / 2**20)
-        self.plan = plan
-        return lanes
-
-    def _serve(self) -> None:
-        """Let the batches in flight take turns until the end is handed in and all is done."""
-        working: list[tuple[_Batch, Iterator[None]]] = []
-        is_open = True
-        fault: DeviceError | None = None  # a device that has failed once gives the same error for ever, or worse, none
-        while is_open or working:
-            while is_open:
-                try:
-                    batch = self._batches.get(block=not working)
-                except queue.Empty:
-                    break
-                if batch is None:
-                    is_open = False
-                elif fault is not None:
-                    self._finish(batch, fault)
-                else:
-                    working.append((batch, batch.lane.run(batch.num_frames, batch.num_pairs)))
-            for entry in list(working):
-                batch, schedule = entry
-                error: Exception | None
-                try:
-                    next(schedule)
-                    continue
-                except StopIteration:
-                    error = None
-                except FloatingPointError as overflow:
-                    error = ParameterError(f"{overflow}: TV-L1 diverges with these parameters; try those of a preset")
-                except DeviceError as failure:
-                    error = fault = failure
-                except Exception as failure:
-                    error = failure  # raised where the flow is asked for
-                working.remove(entry)
-                self._finish(batch, error)
-            if working:
-                time.sleep(POLL_SECONDS)
-
-    def _finish(self, batch: _Batch, error: Exception | None) -> None:
-        batch.error = error
-        self.finished.put(batch)
-        if self._on_batch is not None:
-            self._on_batch()
 
 
 def compute_flow(grey: NDArray[np.uint8], params: TVL1Params, device_index: int = 0) -> NDArray[np.float32]:

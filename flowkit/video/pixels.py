@@ -1,0 +1,98 @@
+"""From a decoded frame to upright RGB pixels of the size that is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowkit.errors import ParameterError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_FRAME_PIXELS = 2**27  # 16K video; more is a damaged or hostile header, and would only exhaust the memory
+MAX_SIDE = 2**15 - 2  # px; OpenCV warps no larger frames
+UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
+KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})  # the AVCOL_SPC_* that libswscale converts to RGB
+
+
+def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Return the size to which a frame is resized: short side exactly `short_side`, long side in proportion and even.
+
+    Parameters
+    ----------
+    width, height : int, px, >= 1
+    short_side : int, px, >= 2
+
+    Returns
+    -------
+    (width, height) : tuple of int, px
+        ``long = (long * short_side // short) & ~1``, in integers; of equal sides the width counts as the long one.
+
+    Raises
+    ------
+    ParameterError
+        If a size is not positive, or `short_side` is below 2.
+
+    Examples
+    --------
+    >>> resized_size(320, 240, 256)
+    (340, 256)
+    """
+    if width < 1 or height < 1:
+        raise ParameterError(f"a frame's sides must be at least 1 px, got {width}x{height}")
+    check_short_side(short_side)
+    if width >= height:
+        return (width * short_side // height) & ~1, short_side
+    return short_side, (height * short_side // width) & ~1
+
+
+def check_short_side(short_side: int) -> None:
+    """Refuse a short side below 2 px."""
+    if short_side < 2:
+        raise ParameterError(f"short_side must be at least 2 px, got {short_side}")
+
+
+def orientation_of(frame: Any) -> tuple[int, bool]:
+    """Return a frame's (clockwise rotation in degrees, mirrored after it) by its display matrix, to the nearest right angle."""
+    import numpy as np
+
+    if "DISPLAYMATRIX" not in frame.side_data:
+        return 0, False
+    # 3x3 of 16.16 fixed point, rows first: x' = a x + c y, y' = b x + d y, with y pointing down.
+    a, b, _, c, d = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), dtype=np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (180 if d < 0 else 0), (a < 0) != (d < 0)
+    return (90 if b > 0 else 270), (b < 0) == (c < 0)
+
+
+def to_rgb(frame: Any, reformatter: Any) -> NDArray[np.uint8]:
+    """Return a frame's stored pixels as RGB, (H, W, 3)."""
+    if frame.width * frame.height > MAX_FRAME_PIXELS:
+        raise OSError(f"a frame of {frame.width}x{frame.height} px is too large")
+    if frame.colorspace not in KNOWN_MATRICES:
+        frame.colorspace = UNSPECIFIED_MATRIX
+    # threads=1: the machine's cores are shared out among processes, one video each.
+    pixels: NDArray[np.uint8] = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
+    return pixels
+
+
+def upright(picture: NDArray[np.uint8], orientation: tuple[int, bool]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) turned and mirrored as `orientation_of` says."""
+    import numpy as np
+
+    rotation, mirrored = orientation
+    turned = np.rot90(picture, k=-rotation // 90)
+    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+
+
+def resize_into(picture: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Fill `out` with the picture at the size of `out`."""
+    if picture.shape == out.shape:
+        out[...] = picture
+        return
+    import cv2
+
+    enlarging = min(out.shape[:2]) > min(picture.shape[:2])
+    interpolation = cv2.INTER_CUBIC if enlarging else cv2.INTER_AREA
+    cv2.resize(picture, (out.shape[1], out.shape[0]), dst=out, interpolation=interpolation)
