@@ -4,50 +4,123 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from pages import Block, blocks_of, check_marks, run_line, run_page
 from small_videos import write_video
 
 from flowkit.cli.main import COMMANDS
 from flowkit.cli.main import flowkit as command
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-
-
 README = DOCS.parent / "README.md"
 
 
-def code_blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = [README, DOCS.parent / "CONTRIBUTING.md", *sorted(page for page in DOCS.glob("*.md") if page.name != "commands.md")]
+PAGES_WITH_CODE = [page for page in PAGES if any(block.is_code and not block.not_run for block in blocks_of(page))]
+NUM_NOT_RUN = 10
+# What the reader of a page has already.
+GIVEN: dict[str, dict[str, Any]] = {
+    "using-a-model.md": {
+        "rgb": np.zeros((1, 3, 3, 32, 32), np.float32),
+        "flow": np.zeros((1, 3, 20, 32, 32), np.float32),
+        "ids": ["a/1", "b/1"],
+        "names": ["a", "b"],
+        "scores": np.eye(2),
+    }
+}
+# Every command takes these options from flowkit.toml: pages run as they are written, with tiny networks.
+QUICK = """
+device = "cpu"
+jobs = 1
+workers = 0
+short_side = 36
+base_width = 4
+input_size = 32
+batch = 4
+bn_group = 2
+steps_per_phase = 1
+"""
 
 
-def run(code: Path, *arguments: object, folder: Path) -> str:
-    line = [sys.executable, "-W", "error", "-W", "ignore:This DataLoader will create", str(code), *map(str, arguments)]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a reader has followed the README's first lines, with what else the pages take for granted. Read-only."""
+    folder = tmp_path_factory.mktemp("workshop")
+    for label, name in enumerate(("Archery", "Biking")):
+        for group in range(1, 5):
+            write_video(folder / "videos" / name / f"v_{name}_g{group:02d}_c01.avi", 16 + group, seed=10 * label + group)
+    write_video(folder / "clips" / "walk.mkv", 14, seed=99)
+    shutil.copy(folder / "clips" / "walk.mkv", folder / "holiday.mp4")  # decoders look at the content
+    (folder / "flowkit.toml").write_text(QUICK)
+    ids = sorted(f"{path.parent.name}/{path.stem}" for path in (folder / "videos").rglob("*.avi"))
+    (folder / "idt.csv").write_text("video_id,Archery,Biking\n" + "".join(f"{name},0.{k},0.5\n" for k, name in enumerate(ids)))
+    first = blocks_of(README)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for line in first.code.splitlines():
+            if not line.startswith("pip install"):
+                run_line(line, first)
+    for path in (folder / "flowkit-data/shards/shard-00000.h5", folder / "flowkit-data/runs/default/split1/st-resnet-star"):
+        (folder / path.name).symlink_to(path)
+    return folder
 
 
-@pytest.mark.parametrize("page", ["format.md", "reading.md"])
-def test_the_first_example_of_a_page_runs_as_it_is_written(packed_root: Path, tmp_path: Path, page: str) -> None:
-    (tmp_path / "flowkit-data").symlink_to(packed_root)
-    (tmp_path / "shard-00000.h5").symlink_to(packed_root / "shards" / "shard-00000.h5")
-    (tmp_path / "example.py").write_text(code_blocks(page)[0] + "\nassert frame.shape[1:] == (56, 3)\n" * (page == "format.md"))
-    run(tmp_path / "example.py", folder=tmp_path)
+def is_script(block: Block) -> bool:
+    """Whether a block is a program with arguments, which a test of its own runs."""
+    return "sys.argv" in block.code
 
 
-def test_the_readme_s_example_runs(packed_root: Path, tmp_path: Path) -> None:
-    """With a clip of the data at hand in place of UCF101's."""
-    (tmp_path / "flowkit-data").symlink_to(packed_root)
-    write_video(tmp_path / "videos" / "Archery" / "v_Archery_g01_c01.avi", 3)
-    example = code_blocks("../README.md")[0].replace('shard.clip("Archery/v_Archery_g01_c01")', 'shard.clip("colour0-motion0/v00")')
-    checks = "assert (flow.shape[0], frames.shape[0], stack.shape[:2]) == (2, 3, (10, 2))\n"
-    (tmp_path / "example.py").write_text(example + checks)
-    run(tmp_path / "example.py", folder=tmp_path)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page.name == "ablations.md" else page for page in PAGES_WITH_CODE],
+    ids=lambda page: page.name,
+)
+def test_the_code_of_a_page_runs_as_it_is_written(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
+    folder = Path(shutil.copytree(workshop, tmp_path / "workshop", symlinks=True))
+    monkeypatch.chdir(folder)
+    first = blocks_of(README)[0]
+    run_page(page, GIVEN.get(page.name, {}), is_run=lambda block: not is_script(block) and block != first)
+
+
+def test_code_that_is_not_run_gives_a_reason_and_is_counted() -> None:
+    blocks = [block for page in PAGES for block in blocks_of(page)]
+    for block in blocks:
+        check_marks(block)
+    assert sum(bool(block.not_run) for block in blocks) == NUM_NOT_RUN
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("```python\n1 / 0\n```\n", "division by zero"),
+        ("```sh\nflowkit pack --no-such-option\n```\n", "No such option"),
+        ("```sh\nls\n```\n", "only lines of flowkit"),
+        ("```python\nprint(1)\n```\n\n<!-- output -->\n```\n2\n```\n", "page.md:8"),
+        ("```\nflowkit pack\n```\n", "of no language"),
+        ("<!-- not run: -->\n```sh\nflowkit pack\n```\n", "without a reason"),
+        ("<!-- output -->\n```\n2\n```\n", "not run"),
+    ],
+)
+def test_a_page_that_is_wrong_is_found(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "page.md").write_text("A page.\n\n" + text)
+    with pytest.raises((AssertionError, ZeroDivisionError), match=complaint):
+        run_page(tmp_path / "page.md", {})
+
+
+def test_output_is_compared_without_what_differs_from_run_to_run(tmp_path: Path) -> None:
+    shown = "flowkit 0.1.0, 12 videos in 3.4 s, in /home/me/data\n\n"
+    (tmp_path / "page.md").write_text(
+        f"```python\nprint('flowkit 0.2.0.dev1,  12 videos in 10 min, in /tmp/x/y')\n```\n\n<!-- output -->\n```\n{shown}```\n"
+    )
+    run_page(tmp_path / "page.md", {})
 
 
 def test_the_readme_links_to_the_index_and_lists_every_command() -> None:
@@ -60,8 +133,12 @@ def test_the_readme_links_to_the_index_and_lists_every_command() -> None:
 @pytest.mark.parametrize(("method", "num_workers"), [("fork", 8), pytest.param("spawn", 2, marks=pytest.mark.slow)])
 def test_the_data_loader_of_the_page_reads_in_workers(packed_root: Path, tmp_path: Path, method: str, num_workers: int) -> None:
     """Eight spawned ones work too; each imports torch, which takes long."""
-    (tmp_path / "recipe.py").write_text(code_blocks("reading.md")[1].replace("num_workers=8", f"num_workers={num_workers}"))
-    lines = run(tmp_path / "recipe.py", packed_root, method, folder=tmp_path).splitlines()
+    (script,) = filter(is_script, blocks_of(DOCS / "reading.md"))
+    (tmp_path / "recipe.py").write_text(script.code.replace("num_workers=8", f"num_workers={num_workers}"))
+    line = [sys.executable, "-W", "error", "-W", "ignore:This DataLoader will create", "recipe.py", str(packed_root), method]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
     assert [line.split(" [")[0] for line in lines] == [f"{epoch} (4, 20, 32, 32) (4, 3, 32, 32)" for epoch in (0, 1) for _ in range(3)]
     for epoch in ("0", "1"):
         labels = [label for line in lines if line.startswith(epoch) for label in json.loads("[" + line.split(" [")[1])]

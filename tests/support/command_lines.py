@@ -1,0 +1,36 @@
+"""flowkit's command lines, run in this process: as a user's shell runs them, or with their exceptions let through."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from flowkit.cli.main import flowkit, main
+
+
+class Ended(NamedTuple):
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run_flowkit(*arguments: object) -> Ended:
+    """Run a command as a user would: errors become messages and exit codes."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments)])
+    return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def call_flowkit(*arguments: object) -> Ended:
+    """Run a command whose errors are for the test: they are raised as they are."""
+    result = CliRunner().invoke(flowkit, [*map(str, arguments)], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return Ended(result.return_value, result.stdout, result.stderr)

@@ -1,0 +1,129 @@
+"""The code blocks of README and docs: found with their marks, and run in a folder, all of a page in one process.
+
+A block of ``python`` or ``sh`` runs unless the line before it is ``<!-- not run: reason -->``. The block after ``<!-- output -->`` shows
+what the block before it prints. Blocks of other languages or of none are not code, and have no line that is a command.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from command_lines import run_flowkit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_BLOCK = re.compile(r"(?:^<!-- (?P<mark>.+?) -->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^(\$ |flowkit |pip |make |python |import |from \w+ import )", re.MULTILINE)
+# What differs from run to run, and how much space a table's columns take.
+_VARIES = (
+    (r"\d+(\.\d+)? ?(ms|s|min|h)\b", "<time>"),
+    (r"\b\d+\.\d+\.\d+\S*", "<version>"),
+    (r"(/[\w.-]+){2,}", "<path>"),
+    (r"[ \t]+", " "),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    mark: str = ""
+    not_run: str = ""  # the reason
+
+    @property
+    def is_code(self) -> bool:
+        return self.language in ("python", "sh")
+
+    @property
+    def is_output(self) -> bool:
+        return self.mark == "output"
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return the blocks of a page that are not indented, in order."""
+    text, blocks = page.read_text(encoding="utf-8"), []
+    for match in _BLOCK.finditer(text):
+        mark = match["mark"] or ""
+        reason = mark.removeprefix("not run:").strip() if mark.startswith("not run:") else ""
+        line = text.count("\n", 0, match.start("code"))
+        blocks.append(Block(page, line, match["language"], match["code"], mark, reason))
+    return blocks
+
+
+def check_marks(block: Block) -> None:
+    """Fail if a block is code that would go unnoticed, or its mark has no reason."""
+    assert block.is_code or block.is_output or not _COMMAND.search(block.code), f"{block} is code of no language that is run"
+    assert not block.mark.startswith("not run") or (block.is_code and block.not_run), f"{block} has a mark without a reason, or is not code"
+
+
+def run_page(page: Path, names: Mapping[str, Any], *, is_run: Callable[[Block], bool] = lambda _: True) -> None:
+    """Run the blocks of a page in the working folder, and compare the output that it shows.
+
+    Parameters
+    ----------
+    page : Path
+        The Markdown file.
+    names : mapping
+        What the reader of the page has already: Python blocks see these names, and those of the blocks before them.
+    is_run : callable, optional
+        Receives each block that carries no mark; those for which it returns False are left out.
+    """
+    names, printed = {"__name__": "__main__", **names}, None
+    for block in blocks_of(page):
+        check_marks(block)
+        if block.is_output:
+            assert printed is not None, f"{block} is the output of a block that is not run"
+            assert normalise(printed) == normalise(block.code), str(block)
+        printed = None
+        if block.is_code and not block.not_run and is_run(block):
+            printed = run_block(block, names)
+
+
+def run_block(block: Block, names: dict[str, Any]) -> str:
+    """Run one block; return what it prints."""
+    if block.language == "sh":
+        return "".join(run_line(line, block) for line in block.code.splitlines())
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(compile("\n" * block.line + block.code, str(block.page), "exec", dont_inherit=True), names)
+    return printed.getvalue()
+
+
+def run_line(line: str, block: Block) -> str:
+    """Run a line of shell: a command of flowkit, its output perhaps sent to a file."""
+    words = shlex.split(line, comments=True)
+    if not words:
+        return ""
+    assert words[0] == "flowkit", f"{block}: only lines of flowkit are run: {line}"
+    line_out = None
+    if ">" in words:
+        line_out = Path(words[words.index(">") + 1])
+        words = words[: words.index(">")]
+    expanded = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
+    ended = run_flowkit(*expanded)
+    assert ended.code == 0, f"{block}: {line}\n{ended.err}"
+    if line_out is None:
+        return ended.out
+    line_out.write_text(ended.out, encoding="utf-8")
+    return ""
+
+
+def normalise(text: str) -> str:
+    """Return a text without times, versions and paths, which differ from run to run."""
+    for pattern, instead in _VARIES:
+        text = re.sub(pattern, instead, text)
+    return "\n".join(line.strip() for line in text.strip().splitlines())
