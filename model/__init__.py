@@ -4,10 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flowkit.model.compute.execution import Execution
     from flowkit.model.data.training_clips import ClipDataset
+    from flowkit.model.evaluation.predict import Predictor
     from flowkit.model.evaluation.protocol import evaluate
     from flowkit.model.networks.stresnet import StreamLogits, STResNet
     from flowkit.model.runs.checkpoint import load_checkpoint
+    from flowkit.model.runs.trained_network import load_network
     from flowkit.model.settings.network import STResNetConfig
     from flowkit.model.settings.training import TrainConfig
     from flowkit.model.training.chain import train
@@ -18,8 +21,11 @@ _HOME_OF = {
     "StreamLogits": "flowkit.model.networks.stresnet",
     "TrainConfig": "flowkit.model.settings.training",
     "ClipDataset": "flowkit.model.data.training_clips",
+    "Execution": "flowkit.model.compute.execution",
+    "Predictor": "flowkit.model.evaluation.predict",
     "evaluate": "flowkit.model.evaluation.protocol",
     "load_checkpoint": "flowkit.model.runs.checkpoint",
+    "load_network": "flowkit.model.runs.trained_network",
     "train": "flowkit.model.training.chain",
 }
 

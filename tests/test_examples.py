@@ -17,8 +17,7 @@ NUM_SKIPPED = 0  # examples that carry "# doctest: +SKIP"
 WITHOUT_EXAMPLE = {  # to be emptied
     *("Clip", "ClipRecord", "Dataset", "FrameBatch", "Problem", "Quantiser", "ShardReader", "Split", "TVL1Params", "VideoInfo"),
     *("compute_flow", "probe", "read_frames", "verify"),
-    *("model.ClipDataset", "model.STResNet", "model.STResNetConfig", "model.StreamLogits", "model.TrainConfig"),
-    *("model.evaluate", "model.load_checkpoint", "model.train"),
+    *("model.Predictor", "model.evaluate"),
 }
 
 

@@ -228,7 +228,7 @@ class TrainingDisplay:
             warn(f"{event.phase}: already done ({show_name(event.folder)}); nothing to do.")
         elif isinstance(event, events.PhaseStarted):
             if event.first_step:
-                warn(f"{event.phase}: goes on at step {event.first_step} of {event.num_steps}.")
+                warn(f"{event.phase}: continues at step {event.first_step} of {event.num_steps}.")
             if event.changes:
                 warn(f"{event.phase}: not bit-equal to an undisturbed run, because {show_name('; '.join(event.changes))}.")
         elif isinstance(event, events.StepDone):

@@ -1,4 +1,4 @@
-"""Where and how fast a run computes: device, precision, workers, ranks. None of it is part of what is learnt."""
+"""Where and how fast a run computes: device, precision, workers, ranks. None of it decides what is learnt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
@@ -26,42 +26,53 @@ _MAX_WORKERS = 16
 
 @dataclass(frozen=True)
 class Execution:
-    """How to compute.
+    """Where and how fast to compute: device, precision, worker processes, checkpoints.
 
     Parameters
     ----------
     device : str
-        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        ``auto`` (CUDA if it is available), ``cpu``, ``cuda`` or ``cuda:1``.
     amp : {"float32", "tf32", "bf16", "fp16"}
-        Precision of convolutions and products. ``float32`` is what it says on every device; ``tf32`` lets a GPU take ten bits of
-        mantissa for it; the others are autocast.
+        The precision of convolutions and matrix products. ``float32`` is full precision on every device; ``tf32`` lets a GPU use
+        ten bits of mantissa; ``bf16`` and ``fp16`` are autocast.
     compile : bool
-        Compile the training step with `torch.compile`; evaluation, whose videos differ in size, runs as it is.
+        Compile the training step with `torch.compile`. Evaluation, whose videos differ in size, is not compiled.
     checkpoint_activations : bool
         Keep only each residual unit's input for the backward pass of training and compute the rest again: less memory, more work.
     crop_on : {"auto", "host", "device"}
-        Where training clips are cut, resized and mirrored: by the workers, to bytes; or on the device, out of whole stored frames.
-        ``auto``: on CUDA, else by the workers. Both see the same crops; they differ by the host's rounding to bytes.
+        Where training clips are cropped, resized and mirrored: on the host by the workers, which round to bytes, or on the device.
+        ``auto`` is the device if that is CUDA, else the host. Both see the same crops and differ only by that rounding.
     num_workers : int, optional
-        Processes that read and crop. Default: none on a CPU, where they would take the cores the network needs; on CUDA all cores but
-        one, at most 16.
+        Processes that read and crop. Default: none on a CPU, where they would take the cores that the network needs; on CUDA all
+        cores but one, at most 16.
     videos_per_pass : int, optional
-        Training clips that go through the network together: whole groups of those that share batch statistics, which stay those of
-        each group; at least one group. Default: one group on a CPU; on CUDA as many as memory holds, up to about 160 frames, since a
-        GPU does not notice that there are more while it has few.
+        Training clips that go through the network together: complete BN groups, each with its own batch statistics; at least one
+        group. Default: one group on a CPU; on CUDA as many as fit into memory, up to about 160 frames, since a GPU is not busy with
+        fewer.
     channels_last : bool
-        Keep images as (H, W, C) in memory: faster on all devices measured.
+        Keep images as (H, W, C) in memory, which was faster on all devices measured.
     checkpoint_seconds : float
-        At least this long between two checkpoints; there is always one at the end of a phase and when a run is stopped.
+        The least time between two checkpoints. There is always one at the end of a phase and when a run is stopped.
     checkpoint_steps : int, optional
-        A checkpoint after every so many steps, besides.
+        Write a checkpoint after every this many steps, too.
     rank, world : int
-        This process's number and how many there are; above one, `torch.distributed` must have been initialised.
+        The number of this process, and how many processes there are; if several, `torch.distributed` must have been initialised.
 
     Raises
     ------
     ParameterError
         If a value is out of its range.
+
+    Examples
+    --------
+    >>> from flowkit.model import Execution
+    >>> execution = Execution(device="cpu", checkpoint_steps=100)
+    >>> execution  # shows what is not the default
+    Execution(device='cpu', checkpoint_steps=100)
+    >>> execution.torch_device()
+    device(type='cpu')
+    >>> execution.crops_on_device(execution.torch_device())
+    False
     """
 
     device: str = "auto"
@@ -90,15 +101,19 @@ class Execution:
         if not 0 <= self.rank < self.world:
             raise ParameterError(f"rank must be in [0, {self.world}), got {self.rank!r}")
 
+    def __repr__(self) -> str:
+        given = [item.name for item in fields(self) if getattr(self, item.name) != item.default]
+        return f"Execution({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+
     def torch_device(self) -> torch.device:
-        """Return the device, checked to be there and able to do what is asked.
+        """Return the device, after checking that it exists and can do what is asked.
 
         Raises
         ------
         ParameterError
-            If the name is none of a device, or the precision is none of the device's.
+            If this is not the name of a device, or the device does not have the precision.
         DeviceError
-            If there is no such device here, or nothing to compile with.
+            If there is no such device here, or no compiler for `compile`.
         """
         name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         try:
@@ -112,18 +127,18 @@ class Execution:
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise DeviceError(f"there is no {device}; this machine has {torch.cuda.device_count()} CUDA device(s)")
         if self.amp == "tf32" and device.type != "cuda":
-            raise ParameterError("amp tf32 is a CUDA device's; a CPU has float32 and bf16")
+            raise ParameterError("amp tf32 needs a CUDA device; a CPU has float32 and bf16")
         if self.compile:
             _check_compiler(device)
         return device
 
     def workers(self, device: torch.device) -> int:
-        """Return how many processes read and crop."""
+        """Return the number of processes that read and crop."""
         if self.num_workers is not None:
             return self.num_workers
         if device.type != "cuda":
             return 0
-        ranks_here = min(self.world, torch.cuda.device_count())  # one a GPU; the others are on other machines
+        ranks_here = min(self.world, torch.cuda.device_count())  # one per GPU; the others are on other machines
         return min(max(num_cores() // ranks_here - 1, 1), _MAX_WORKERS)
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
@@ -132,11 +147,11 @@ class Execution:
 
     @contextmanager
     def arithmetic(self, device: torch.device, *, fixed_shapes: bool = False) -> Iterator[None]:
-        """Let CUDA compute in the precision that was asked for, and search for the fastest convolutions where shapes stay the same.
+        """Make CUDA compute in the chosen precision while a block runs, and choose the fastest convolutions if shapes are fixed.
 
         Notes
         -----
-        Left alone, cuDNN computes float32 convolutions in TF32. These are settings of the whole process: they are put back.
+        By default, cuDNN computes float32 convolutions in TF32. These settings belong to the process and are restored afterwards.
         """
         if device.type != "cuda":
             yield
@@ -160,7 +175,7 @@ class Execution:
             network.to(memory_format=torch.channels_last)
 
     def environment(self, device: torch.device) -> dict[str, str | int | bool]:
-        """Return all that may change the last digits of a run."""
+        """Return everything that may change the last digits of a run."""
         return {
             "flowkit": __version__,
             "torch": str(torch.__version__),
@@ -176,19 +191,19 @@ class Execution:
 
 
 def compile_in_place(network: nn.Module, *, backend: str = "inductor") -> None:
-    """Let a network's forward and backward pass be compiled at its first call; names of its state stay as they are.
+    """Make a network compile its forward and backward pass at its first call; the names in its state stay the same.
 
     Notes
     -----
-    Random numbers stay those of the network as it is, so that dropout draws the same.
+    Random numbers stay those of the network that is not compiled, so that dropout draws the same.
     """
     options = {"options": {"fallback_random": True}} if backend == "inductor" else {}
     network.compile(backend=backend, dynamic=False, **options)
 
 
 @contextmanager
-def memory_told(advice: str) -> Iterator[None]:
-    """Turn a GPU's lack of memory into a `DeviceError` that says what takes less."""
+def explain_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn a GPU's lack of memory into a `DeviceError` with advice on what takes less."""
     try:
         yield
     except torch.OutOfMemoryError as cause:
@@ -196,13 +211,13 @@ def memory_told(advice: str) -> Iterator[None]:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Raise `DeviceError` unless what `torch.compile` needs is there."""
+    """Raise `DeviceError` if something that `torch.compile` needs is missing."""
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
-            raise DeviceError("--compile needs the package triton on a CUDA device; install it, or leave --compile out")
+            raise DeviceError("--compile needs the package triton on a CUDA device; install it, or do without --compile")
         names, language = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang", "cc"], "C"
     else:
         usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
         names, language = [os.environ.get("CXX", usual)], "C++"
     if not any(shutil.which(name) for name in names):
-        raise DeviceError(f"--compile needs a {language} compiler ({' or '.join(names)}); install one, or leave --compile out")
+        raise DeviceError(f"--compile needs a {language} compiler ({' or '.join(names)}); install one, or do without --compile")

@@ -26,7 +26,7 @@ from flowkit.quantise import Quantiser
 
 
 class SampleKey(NamedTuple):
-    """Which video, and for which step and place in its batch: all that a sample's draws depend on besides the seed."""
+    """Which video, and for which step and position in the batch: all that a sample's random draws depend on besides the seed."""
 
     video: int
     step: int
@@ -35,16 +35,18 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One training clip, not yet normalised.
+    """One training clip, cropped but not yet normalised.
 
     Parameters
     ----------
     rgb : uint8 array, shape (T, S, S, 3), or None
-        None where the phase has no appearance stream.
+        The frames; None if the phase has no appearance stream.
     flow : uint8 array, shape (T, 20, S, S), or None
-        u and v of ten fields, interleaved. None where the phase has no motion stream.
+        A stack of quantised flow for each frame: u and v of ten fields, interleaved. None if the phase has no motion stream.
     label : int
+        The class, from 0.
     video_id : str
+        The video that the clip is from.
     """
 
     rgb: NDArray[np.uint8] | None
@@ -60,14 +62,17 @@ class UncroppedSample:
     Parameters
     ----------
     frames : uint8 array, shape (T, H, W, 3), or None
-        None where the phase has no appearance stream.
+        The frames; None if the phase has no appearance stream.
     fields : uint8 array, shape (n, 2, H, W), or None
-        Every flow field that is needed, once. None where the phase has no motion stream.
+        Every flow field that is needed, once; None if the phase has no motion stream.
     where : int64 array, shape (T, 10), or None
-        The fields of each of the T stacks.
+        The indices into `fields` of each of the T stacks.
     crop : Crop
+        The box that the network will see.
     label : int
+        The class, from 0.
     video_id : str
+        The video that the clip is from.
     """
 
     frames: NDArray[np.uint8] | None
@@ -87,38 +92,57 @@ class Batch(NamedTuple):
 
 
 class UncroppedBatch(NamedTuple):
-    """The same, still to be cropped: neighbours of one frame size together, in order."""
+    """The same before cropping: neighbours with the same frame size together, in order."""
 
     parts: tuple[UncroppedClips, ...]
     labels: Tensor
 
 
 class ClipDataset(TorchDataset[TrainingSample]):
-    """Training clips of one split.
+    """The training clips of one split, as a PyTorch data set.
+
+    ``clips[video]`` is a random sample of a training video, a `TrainingSample`. ``clips[SampleKey(video, step, position)]`` is the
+    sample that training draws at that step and position in the batch, whatever the process, the order or the number of workers.
 
     Parameters
     ----------
     dataset : flowkit.Dataset
+        The data root.
     split : flowkit.Split
+        The split whose training videos are read.
     config : TrainConfig
-        Its phase says which streams are read; its sampling and cropping rules are followed.
+        Its phase says which streams are read, and its settings how clips are sampled and cropped.
 
-    Notes
-    -----
-    ``dataset[SampleKey(video, step, position)]`` is the same sample whatever the process, its order or the number of workers.
-    ``dataset[video]`` is a sample of that video for looking at.
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import ClipDataset, STResNetConfig, TrainConfig
+    >>> dataset = flowkit.Dataset.open(example_root())  # 12 training videos of 6 classes
+    >>> network = STResNetConfig(num_classes=6, input_size=32)
+    >>> config = TrainConfig("st-resnet", network, "my own", batch=4, bn_group=4, schedule=((100, 0.01),), num_samples=3)
+    >>> clips = ClipDataset(dataset, dataset.split(1), config)
+    >>> clips
+    ClipDataset(12 training videos of split 1 for st-resnet)
+    >>> sample = clips[0]
+    >>> sample.rgb.shape, sample.flow.shape, sample.label
+    ((3, 32, 32, 3), (3, 20, 32, 32), 0)
     """
 
     def __init__(self, dataset: Dataset, split: Split, config: TrainConfig) -> None:
         self.config = config
+        self._split = split.number
         self._clips = ManifestClips(dataset, split.train, split.quantiser)
 
     def __len__(self) -> int:
         return len(self._clips.records)
 
+    def __repr__(self) -> str:
+        return f"ClipDataset({len(self)} training videos of split {self._split} for {self.config.phase})"
+
     @property
     def quantiser(self) -> Quantiser:
-        """The one the flow's bytes were made with."""
+        """The quantiser that the flow was stored with."""
         return self._clips.quantiser
 
     def __getitem__(self, key: SampleKey | int) -> TrainingSample:
@@ -132,7 +156,7 @@ class ClipDataset(TorchDataset[TrainingSample]):
         return TrainingSample(rgb, flow, clip.label, clip.video_id)
 
     def uncropped(self, key: SampleKey | int) -> UncroppedSample:
-        """Return a sample with its crop not yet taken."""
+        """Return a sample before cropping."""
         video, step, position = (key, 0, key) if isinstance(key, int) else key
         config, record, clip = self.config, self._clips.records[video], self._clips.clip(video)
         generator = sample_generator(config.seed, config.phase, step, position)
@@ -151,7 +175,7 @@ class ClipDataset(TorchDataset[TrainingSample]):
 
 
 class _Samples(TorchDataset["TrainingSample | UncroppedSample | Exception"]):
-    """The samples of a `ClipDataset`, cropped or not; in place of one that cannot be read, the error."""
+    """The samples of a `ClipDataset`, cropped or not; an error stands in the place of a sample that cannot be read."""
 
     def __init__(self, clips: ClipDataset, *, cropped: bool) -> None:
         self._clips, self._cropped = clips, cropped
@@ -159,12 +183,12 @@ class _Samples(TorchDataset["TrainingSample | UncroppedSample | Exception"]):
     def __getitem__(self, key: SampleKey) -> TrainingSample | UncroppedSample | Exception:
         try:
             return self._clips[key] if self._cropped else self._clips.uncropped(key)
-        except (FlowkitError, OSError) as error:  # raised in a worker, it would come out with that one's traceback as its message
+        except (FlowkitError, OSError) as error:  # raised in a worker, its message would be the worker's traceback
             return error
 
 
 class TrainingBatches:
-    """Every sub-batch of a phase that one rank takes, in order; raises what a sample could not be read for."""
+    """Every sub-batch of a phase that one rank takes, in order; raises the error of a sample that could not be read."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self._loader = loader
@@ -180,7 +204,7 @@ def _batch_or_error(batch: Batch | UncroppedBatch | Exception) -> Batch | Uncrop
 
 
 def collate(samples: Sequence[TrainingSample]) -> Batch:
-    """Put the samples of a sub-batch together."""
+    """Join the samples of a sub-batch."""
 
     def joined(parts: list[NDArray[np.uint8] | None]) -> Tensor | None:
         given = [part for part in parts if part is not None]
@@ -191,7 +215,7 @@ def collate(samples: Sequence[TrainingSample]) -> Batch:
 
 
 def collate_uncropped(samples: Sequence[UncroppedSample]) -> UncroppedBatch:
-    """Put the samples of a sub-batch together, crops not taken: in one part, or one by one where frame sizes differ."""
+    """Join the samples of a sub-batch before cropping: in one part, or one by one if frame sizes differ."""
     sizes = {sample.fields.shape[-2:] for sample in samples if sample.fields is not None}
     sizes |= {sample.frames.shape[1:3] for sample in samples if sample.frames is not None}
     groups = [samples] if len(sizes) == 1 else [[sample] for sample in samples]
@@ -200,7 +224,7 @@ def collate_uncropped(samples: Sequence[UncroppedSample]) -> UncroppedBatch:
 
 
 def _uncropped_clips(samples: Sequence[UncroppedSample]) -> UncroppedClips:
-    """Join samples of one frame size."""
+    """Join samples with the same frame size."""
     crops = [sample.crop for sample in samples]
     frames = [sample.frames for sample in samples if sample.frames is not None]
     fields = [sample.fields for sample in samples if sample.fields is not None]
@@ -243,7 +267,7 @@ def training_loader(
     pin_memory: bool = False,
     cropped: bool = True,
 ) -> TrainingBatches:
-    """Return every sub-batch of the phase, in order, from `first_step` on: `Batch`, or `UncroppedBatch` unless `cropped`."""
+    """Return every sub-batch of the phase from `first_step` on, in order: `Batch`, or `UncroppedBatch` unless `cropped`."""
     batches = _SubBatches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
     collate_fn = partial(_collated, join=collate if cropped else collate_uncropped)
     samples = _Samples(clips, cropped=cropped)
@@ -251,5 +275,5 @@ def training_loader(
 
 
 def _collated(samples: Sequence[Any], join: Callable[[Sequence[Any]], Batch | UncroppedBatch]) -> Batch | UncroppedBatch | Exception:
-    """Put samples together, or return the first error among them."""
+    """Join samples, or return the first error among them."""
     return next((sample for sample in samples if isinstance(sample, Exception)), None) or join(samples)

@@ -23,7 +23,21 @@ NUM_CHANNELS: dict[StreamName, int] = {"appearance": 3, "motion": 2 * NUM_FLOW_F
 
 
 class StreamLogits(NamedTuple):
-    """Logits of the two streams, each of shape (B, T', num_classes), before any averaging."""
+    """Logits of the two streams, before any averaging.
+
+    Parameters
+    ----------
+    appearance, motion : float tensor, shape (B, T', num_classes)
+        For every clip and time step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowkit.model import StreamLogits
+    >>> logits = StreamLogits(appearance=torch.zeros(1, 2, 3), motion=torch.ones(1, 2, 3))
+    >>> torch.stack(logits).mean((0, 2))  # the mean of both streams over time: scores of one clip for 3 classes
+    tensor([[0.5000, 0.5000, 0.5000]])
+    """
 
     appearance: Tensor
     motion: Tensor
@@ -77,6 +91,7 @@ class STResNet(nn.Module):
     Parameters
     ----------
     config : STResNetConfig
+        The architecture.
     checkpoint_activations : bool
         Trade computation for memory: see `ResidualStream`.
 
@@ -89,6 +104,24 @@ class STResNet(nn.Module):
 
     So the motion enters the residual branch only, on top of the sum *before* the ReLU, and there is no ReLU after the
     addition; the gradient flows into the motion stream undiminished (eq. 4). See `inject` for the other variants.
+
+    References
+    ----------
+    C. Feichtenhofer, A. Pinz, R. P. Wildes, "Spatiotemporal Residual Networks for Video Action Recognition", NIPS 2016,
+    arXiv:1611.02155.
+
+    Examples
+    --------
+    A tiny network on two clips of T = 3 samples, each a frame and a stack of 10 flow fields:
+
+    >>> import torch
+    >>> from flowkit.model import STResNet, STResNetConfig
+    >>> config = STResNetConfig(num_classes=5, base_width=4, stage_units=(2, 2, 2, 2), input_size=32)
+    >>> network = STResNet(config).eval()
+    >>> with torch.inference_mode():
+    ...     logits = network(torch.randn(2, 3, 3, 32, 32), torch.randn(2, 3, 20, 32, 32))
+    >>> logits.appearance.shape, logits.motion.shape
+    (torch.Size([2, 3, 5]), torch.Size([2, 3, 5]))
     """
 
     def __init__(self, config: STResNetConfig, *, checkpoint_activations: bool = False) -> None:

@@ -54,6 +54,11 @@ class Checkpoint:
     environment: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        config = self.provenance.config
+        steps, classes = f"{self.step} of {config.num_steps} steps", f"{len(self.provenance.classes)} classes"
+        return f"Checkpoint({config.phase}, {steps}, {classes}, {len(self.network)} tensors)"
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint to resume from; a reader sees the one before or this one whole.
@@ -98,23 +103,42 @@ def save_weights(path: Path, checkpoint: Checkpoint, *, description: Mapping[str
     write_atomically(path, _in_order(save(tensors, metadata)))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, final weights, or the folder of a phase (its weights, else its checkpoint).
 
     Parameters
     ----------
-    path : Path
+    path : path
+        A ``checkpoint.pt``, a ``weights.safetensors``, or ``runs/<run>/split<n>/<phase>``.
 
     Returns
     -------
     Checkpoint
-        Tensors on the CPU.
+        With its tensors on the CPU.
 
     Raises
     ------
     CheckpointError
         If there is none, or it is damaged, foreign, or holds anything but tensors and built-in types.
+
+    Notes
+    -----
+    Reading runs no code: a checkpoint holds only tensors and built-in types, and anything else is refused.
+
+    Examples
+    --------
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import load_checkpoint, train
+    >>> root = example_root()  # 12 training videos of 6 classes
+    >>> overrides = {"base_width": 4, "input_size": 32, "batch": 4, "steps": 2}
+    >>> report = train(root, phases=["appearance"], overrides=overrides)
+    >>> checkpoint = load_checkpoint(root / "runs/default/split1/appearance")
+    >>> checkpoint
+    Checkpoint(appearance, 2 of 2 steps, 6 classes, 176 tensors)
+    >>> checkpoint.provenance.config.learning_rate(0)
+    0.05
     """
+    path = Path(path)
     if path.is_dir():
         path = next((path / name for name in (WEIGHTS_NAME, CHECKPOINT_NAME) if (path / name).is_file()), path / WEIGHTS_NAME)
     if not path.is_file():

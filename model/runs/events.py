@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flowkit.model.settings.recipes import RecipeName
 from flowkit.model.settings.training import Phase
@@ -126,6 +127,17 @@ class VariantTested:
 
 
 AblationEvent = TrainEvent | EvaluateEvent | VariantStarted | VariantFailed | VariantTested
+
+
+def to_all(*listeners: Callable[[Any], None] | None) -> Callable[[Any], None]:
+    """Return a callback that passes events on to several; None stands for nobody."""
+
+    def send(event: object) -> None:
+        for listener in listeners:
+            if listener is not None:
+                listener(event)
+
+    return send
 
 
 def ignore(*_: object) -> None:

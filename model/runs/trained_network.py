@@ -35,17 +35,33 @@ def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STRes
     return network.eval()
 
 
-def load_network(path: Path) -> SingleStream | STResNet:
+def load_network(path: str | Path) -> SingleStream | STResNet:
     """Read a trained network, ready to classify: in eval mode, on the CPU.
 
     Parameters
     ----------
-    path : Path
-        A phase's folder, weights or checkpoint, or a file of `export_safetensors`.
+    path : path
+        A phase's folder, weights or checkpoint, or a file written by ``flowkit convert``.
+
+    Returns
+    -------
+    SingleStream or STResNet
+        A base stream or the two-stream network.
 
     Raises
     ------
     CheckpointError
         If it is damaged or foreign.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import load_network, train
+    >>> root = example_root()  # 12 training videos of 6 classes
+    >>> report = train(root, phases=["motion"], overrides={"base_width": 4, "input_size": 32, "batch": 4, "steps": 2})
+    >>> network = load_network(root / "runs/default/split1/motion")
+    >>> network(torch.zeros(1, 2, 20, 32, 32)).shape  # a clip of two flow stacks, each of 10 fields
+    torch.Size([1, 2, 6])
     """
     return trained_network(load_checkpoint(path), str(path))

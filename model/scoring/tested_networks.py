@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from flowkit.errors import CheckpointError, DeviceError
-from flowkit.model.compute.execution import memory_told
+from flowkit.model.compute.execution import explain_out_of_memory
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.runs.provenance import differences_from_training_data
@@ -94,7 +94,7 @@ class TestedNetworks:
         while len(results) < len(clips):
             some = clips[len(results) :][: self._at_once]
             try:
-                with memory_told("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it"):
+                with explain_out_of_memory("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it"):
                     results += self._score(some)
             except DeviceError:
                 if len(some) == 1:

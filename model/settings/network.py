@@ -1,4 +1,4 @@
-"""The settings of the network and of training, as frozen dataclasses; recipes as data (standard library only)."""
+"""The settings of an ST-ResNet, as a frozen dataclass (standard library only)."""
 
 from __future__ import annotations
 
@@ -17,56 +17,76 @@ TemporalPoolPosition = Literal["after_pool5", "before_pool5"]
 HeadPool = Literal["7x7", "global"]
 
 STAGE_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-STAGES = (2, 3, 4, 5)  # the paper's numbers of the stages of residual units: conv2_x to conv5_x
-INPUT_SIZES = (32, 4096)  # px, least and most: no tensor tells it, so that weights from elsewhere could ask for any memory
+STAGES = (2, 3, 4, 5)  # the stages of residual units as the paper counts them: conv2_x to conv5_x
+INPUT_SIZES = (32, 4096)  # px; no tensor depends on it, so without a limit foreign weights could ask for any amount of memory
 NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
 
 
 @dataclass(frozen=True)
 class STResNetConfig:
-    """What an `STResNet` is made of; stored in every checkpoint.
+    """The architecture of an `STResNet`; stored in every checkpoint.
 
     Parameters
     ----------
     num_classes : int
+        Number of classes, at least 1.
     depth : {50, 101, 152}
         Bottleneck ResNet depth; ignored where `stage_units` is given.
     stage_units : tuple of 4 int, optional
-        Residual units a stage, each at least 2 (unit b carries the temporal convolutions). Default: those of `depth`.
+        Residual units per stage, at least 2 each (the second, unit b, has the temporal convolutions). Default: those of `depth`.
     base_width : int
         Channels of conv1; stage k has ``base_width * 2**k`` bottleneck channels. 64 is ResNet's.
     input_size : int, px
-        S, side of a training crop, 32 to 4096. Test sides are clamped to [S, 2S]; the head's window is ``ceil(S/32)``.
+        S, the side of a training crop, 32 to 4096. Test sides are clamped to [S, 2S]; the head's window is ``ceil(S/32)``.
     stride_in_1x1 : bool
-        Put a stage's stride on the first 1x1 convolution (the original "v1" layout) instead of the 3x3 (torchvision's).
+        Put a stage's stride on the first 1x1 convolution (the original layout of He et al.) instead of the 3x3 (torchvision's).
     injection : {"none", "residual", "direct"}
-        How one stream enters the other before unit b of every stage. ``residual``: into the residual branch only (eq. 2).
-        ``direct``: into both the branch and the identity path.
+        How one stream enters the other before unit b of a stage. ``residual``: it is added to the input of the residual branch only
+        (eq. 2 of the paper). ``direct``: to that and to the identity path.
     injection_direction : {"motion_to_appearance", "appearance_to_motion", "both"}
-        Which stream enters which; the paper's is motion to appearance.
+        Which stream enters which; in the paper, motion enters appearance.
     injection_kind : {"additive", "multiplicative"}
         The paper adds; multiplicative gating is the authors' follow-up (CVPR 2017).
     injection_stages : tuple of int
-        Stages, of 2 to 5, before whose unit b it happens; the paper's: all.
+        The stages, out of 2 to 5, in which one stream enters the other; all in the paper.
     temporal_convolution : bool
         Whether the 1x1 convolutions of unit b are 1x1x3 (space x time).
     temporal_stages : tuple of int
-        Stages, of 2 to 5, where they are; the paper's: all.
+        The stages, out of 2 to 5, that have temporal convolutions; all in the paper.
     temporal_init : {"average", "center"}
-        Taps when inflated: w/3 each (eq. 5), or (0, w, 0), which is the follow-up's (CVPR 2017; on layers of their own there).
+        Taps of a convolution that is inflated in time: w/3 each (eq. 5), or (0, w, 0) as in the follow-up (CVPR 2017, where the
+        temporal convolutions are separate layers).
     temporal_padding : {"zeros", "replicate"}
+        What lies before the first and after the last frame of a clip: zeros, or that frame again.
     temporal_pool : bool
-        Max pooling over time, size 5 stride 2: ST-ResNet*.
+        Max pooling over time, size 5, stride 2; it makes the network an ST-ResNet*.
     temporal_pool_position : {"after_pool5", "before_pool5"}
+        Whether time is pooled after or before the average pool over space.
     head_pool : {"7x7", "global"}
-        Window of the average pool before the classifier: ``ceil(S/32)`` with stride 1, or everything.
+        Window of the average pool before the classifier: ``ceil(S/32)`` with stride 1 (7 for 224 px), or the whole map.
     motion_dropout : float
-        Dropout before the motion classifier, in [0, 1); .8 in the motion base stream only.
+        Dropout before the motion classifier, in [0, 1). The paper's motion base stream has 0.8, everything else none.
 
     Raises
     ------
     ParameterError
         If a value is not one of those listed.
+
+    References
+    ----------
+    C. Feichtenhofer, A. Pinz, R. P. Wildes, "Spatiotemporal Residual Networks for Video Action Recognition", NIPS 2016,
+    arXiv:1611.02155; the same authors, "Spatiotemporal Multiplier Networks for Video Action Recognition", CVPR 2017.
+
+    Examples
+    --------
+    >>> from flowkit.model import STResNetConfig
+    >>> STResNetConfig(num_classes=101)  # shows what is not the default
+    STResNetConfig(num_classes=101)
+    >>> config = STResNetConfig(num_classes=5, base_width=4, stage_units=(2, 2, 2, 2), input_size=32)
+    >>> config.head_window
+    1
+    >>> STResNetConfig.from_dict(config.to_dict()) == config
+    True
     """
 
     num_classes: int
@@ -123,6 +143,10 @@ class STResNetConfig:
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
             raise ParameterError(f"motion_dropout must be in [0, 1), got {self.motion_dropout!r}")
 
+    def __repr__(self) -> str:
+        given = [item for item in fields(self) if item.name == "num_classes" or getattr(self, item.name) != item.default]
+        return f"STResNetConfig({', '.join(f'{item.name}={getattr(self, item.name)!r}' for item in given)})"
+
     @property
     def units(self) -> tuple[int, int, int, int]:
         """Residual units of each stage."""
@@ -130,7 +154,7 @@ class STResNetConfig:
 
     @property
     def head_window(self) -> int:
-        """Side of the head's average-pooling window on the last feature map: 7 for 224."""
+        """Side of the average-pooling window on the last feature map: 7 for 224 px."""
         return math.ceil(self.input_size / 32)
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +165,7 @@ class STResNetConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> STResNetConfig:
-        """Make a config from what `to_dict` returned; unknown names raise `ParameterError`."""
+        """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
@@ -149,7 +173,7 @@ class STResNetConfig:
 
 
 def _stages(name: str, value: object, otherwise: str) -> tuple[int, ...]:
-    """Return some stages in order, each once."""
+    """Return the stages in order, each once."""
     given = tuple(value) if isinstance(value, (tuple, list)) else ()
     if not given or any(isinstance(stage, bool) or stage not in STAGES for stage in given):
         raise ParameterError(f"{name} must be a list of some of {', '.join(map(str, STAGES))} (for none: {otherwise}), got {value!r}")

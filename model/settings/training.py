@@ -25,42 +25,45 @@ STREAMS_OF: dict[Phase, tuple[str, ...]] = {phase: (phase,) if phase in BASE_PHA
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides what one phase learns from its data; stored in every checkpoint.
+    """Everything that decides what one phase learns from its data; stored in every checkpoint.
 
     Parameters
     ----------
     phase : {"appearance", "motion", "st-resnet", "st-resnet-star"}
+        The phase; it decides which network is trained and which streams are read.
     network : STResNetConfig
+        The network's architecture.
     recipe : str
         The recipe these settings come from.
     weights : str
         What the base streams start from: ``imagenet``, ``none``, or ``sha256:`` and a file's digest.
     seed : int
-        Every random draw is a function of it, the phase, the step and the place in the batch.
+        Every random draw is a function of the seed, the phase, the step and the position in the batch.
     num_samples : int
-        T, frames (and flow stacks) of a training clip.
+        T, the frames (and flow stacks) of a training clip.
     tau_min, tau_max : int, frames
-        Range of the distance between them.
+        The range of the distance between neighbouring samples.
     tau_drawn : {"clip", "sub_batch"}
-        Draw it for each clip, or one for all clips that share batch statistics, as the official code does.
+        Draw the distance for each clip, or once for all clips that share batch statistics, as the official code does.
     batch : int, videos
-        Videos of one step.
+        Videos per step.
     bn_group : int, videos
         Videos that share batch statistics; gradients are summed over ``batch / bn_group`` of these sub-batches.
     schedule : tuple of (int, float)
-        Steps and the learning rate they have, one after the other.
+        Numbers of steps, one after the other, and the learning rate of each.
     decay : {"steps", "cosine"}
-        ``steps``: the schedule as it stands. ``cosine``: from the first learning rate towards 0 over all steps.
+        ``steps`` follows the schedule. ``cosine`` goes from the first learning rate towards 0 over all steps.
     warmup_steps : int
         Steps over which the learning rate rises to its value.
     momentum, weight_decay : float
-        Of SGD.
+        Settings of SGD, in [0, 1].
     bn_momentum : float
-        Share of a step's moments in the running ones.
+        The weight of a step's moments in batch normalisation's running moments, in [0, 1].
     bn_average_first : bool
-        Start the running moments as a plain average (momentum ``1/(step+1)`` until that is below `bn_momentum`), for short runs.
+        Start the running moments as a plain average (momentum ``1/(step+1)`` until that falls below `bn_momentum`), for short runs.
     crop : {"borders25", "regular", "none"}
-        Random crops: sides of .75-1.25 near the borders, {256, 224, 192, 168}/256 at 5 places, or the whole frame.
+        Random crops: near the borders with sides of 0.75 to 1.25 times 224/256; at one of five places with sides of 256, 224, 192 or
+        168 of 256; or the whole frame.
     corners : {"four", "diagonal"}
         ``diagonal``: `borders25` takes only two opposite corners, as the official code does.
     flip : bool
@@ -70,6 +73,16 @@ class TrainConfig:
     ------
     ParameterError
         If a value is out of its range.
+
+    Examples
+    --------
+    >>> from flowkit.model import STResNetConfig, TrainConfig
+    >>> network = STResNetConfig(num_classes=5, base_width=4, input_size=32)
+    >>> config = TrainConfig("motion", network, recipe="my own", batch=8, bn_group=4, schedule=((200, 0.01), (100, 0.001)))
+    >>> config.num_steps, config.num_sub_batches
+    (300, 2)
+    >>> config.learning_rate(199), config.learning_rate(200)
+    (0.01, 0.001)
     """
 
     phase: Phase
@@ -118,12 +131,12 @@ class TrainConfig:
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole phase."""
+        """Number of steps of the phase."""
         return sum(steps for steps, _ in self.schedule)
 
     @property
     def num_sub_batches(self) -> int:
-        """Sub-batches of one step: the batch divided into groups that share batch statistics."""
+        """Sub-batches of one step: the groups of videos that share batch statistics."""
         return self.batch // self.bn_group
 
     def learning_rate(self, step: int) -> float:
@@ -145,7 +158,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Make a config from what `to_dict` returned; unknown names raise `ParameterError`."""
+        """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
         unknown = sorted(set(values) - {item.name for item in fields(cls)})
         if unknown:
             raise ParameterError(f"unknown training settings: {', '.join(unknown)}")

@@ -20,7 +20,8 @@ from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint
-from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never
+from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
+from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance, differences_from_training_data
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs
@@ -32,7 +33,17 @@ from flowkit.shards.reader import ShardReader
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a call of `train` did."""
+    """What a call of `train` did.
+
+    Parameters
+    ----------
+    trained : tuple of str
+        The phases that this call trained to the end.
+    skipped : tuple of str
+        The phases that were done already.
+    stopped : bool
+        Whether it returned early, on request.
+    """
 
     trained: tuple[Phase, ...]
     skipped: tuple[Phase, ...]
@@ -52,8 +63,9 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     restart: bool = False,
-    on_event: Callable[[TrainEvent], None] = ignore,
-    should_stop: Callable[[], bool] = never,
+    progress: bool | None = None,
+    on_event: Callable[[TrainEvent], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainReport:
     """Train phases on a packed split, each from the one before; continue where an earlier call stopped.
 
@@ -75,9 +87,11 @@ def train(
         Where and how fast to compute.
     restart : bool
         Discard what these phases have and train them from the start.
-    on_event : callable
-        Receives events; see `flowkit.model.runs.events`.
-    should_stop : callable
+    progress : bool, optional
+        Show progress on stderr. By default on a terminal and in a notebook.
+    on_event : callable, optional
+        Receives the events of `flowkit.model.runs.events` while training proceeds.
+    should_stop : callable, optional
         Called after each step. When it returns True, a checkpoint is written and `train` returns.
 
     Returns
@@ -95,19 +109,41 @@ def train(
         If the split is not packed or has no training video.
     BusyError
         If another process trains the same phase of the same run.
+
+    References
+    ----------
+    C. Feichtenhofer, A. Pinz, R. P. Wildes, "Spatiotemporal Residual Networks for Video Action Recognition", NIPS 2016,
+    arXiv:1611.02155.
+
+    Examples
+    --------
+    Two steps of each phase with a tiny network, and then the same call again, which finds nothing to do:
+
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import train
+    >>> root = example_root()  # 12 training videos of 6 classes
+    >>> overrides = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 2}
+    >>> train(root, recipe="small", overrides=overrides).trained
+    ('appearance', 'motion', 'st-resnet', 'st-resnet-star')
+    >>> train(root, recipe="small", overrides=overrides).skipped
+    ('appearance', 'motion', 'st-resnet', 'st-resnet-star')
+    >>> sorted(path.name for path in (root / "runs/default/split1/motion").iterdir())
+    ['checkpoint.pt', 'config.json', 'metrics.jsonl', 'weights.safetensors']
     """
-    return train_phases(
-        Path(root),
-        TrainSettings(recipe, weights, paper_steps, overrides or {}),
-        split=split,
-        run=run,
-        base_run=base_run,
-        phases=phases,
-        execution=execution or Execution(),
-        restart=restart,
-        on_event=on_event,
-        should_stop=should_stop,
-    )
+    execution = execution or Execution()
+    with RunProgress(progress if execution.rank == 0 else False) as show:
+        return train_phases(
+            Path(root),
+            TrainSettings(recipe, weights, paper_steps, overrides or {}),
+            split=split,
+            run=run,
+            base_run=base_run,
+            phases=phases,
+            execution=execution,
+            restart=restart,
+            on_event=to_all(show, on_event),
+            should_stop=should_stop or never,
+        )
 
 
 def train_phases(

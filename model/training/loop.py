@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.compute.device_batches import DeviceBatches
-from flowkit.model.compute.execution import Execution, compile_in_place, memory_told
+from flowkit.model.compute.execution import Execution, compile_in_place, explain_out_of_memory
 from flowkit.model.compute.ranks import any_rank, average_moments, sum_gradients, summed, wait
 from flowkit.model.data.device_crops import crop_clips
 from flowkit.model.data.sampling import network_seed
@@ -124,7 +124,7 @@ class PhaseRun:
         with (
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
             execution.arithmetic(self.device, fixed_shapes=True),
-            memory_told(
+            explain_out_of_memory(
                 f"{self.groups_per_pass * config.bn_group} videos go through the network together: fewer with `--videos-per-pass` or "
                 "`--bn-group`; `--checkpoint-activations` and `--amp bf16` take less for each"
             ),

@@ -250,6 +250,6 @@ def test_torchrun_starts_all_again_when_one_dies_and_ends_with_an_undisturbed_ru
     os.kill(children_of(process.pid)[1], signal.SIGKILL)
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    assert "motion: goes on at step" in said
+    assert "motion: continues at step" in said
     assert metrics(root, "motion", "killed") == metrics(root, "motion", "undisturbed")
     assert same(weights(root, "motion", "killed"), weights(root, "motion", "undisturbed"))

@@ -411,7 +411,7 @@ def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environme
         assert not (path.parent / "weights.safetensors").exists()
     code, said = command_line(*arguments)
     assert code == 0
-    assert "motion: goes on at step" in said
+    assert "motion: continues at step" in said
     assert same(weights(root, "motion"), weights(root, "motion", "whole"))
     assert metrics(root, "motion") == metrics(root, "motion", "whole")
 

@@ -1,0 +1,73 @@
+"""Progress of training, evaluation and ablation on stderr, from their events."""
+
+from __future__ import annotations
+
+from flowkit.dataset.progress import StageProgress, duration, printable_name
+from flowkit.model.runs import events
+
+
+class RunProgress:
+    """Shows the events of `flowkit.model.runs.events` as bars and messages; give it as `on_event`, inside a `with` block.
+
+    Parameters
+    ----------
+    progress : bool or None
+        Whether to show anything; None: on a terminal and in a notebook.
+    """
+
+    def __init__(self, progress: bool | None = None) -> None:
+        self._stages = StageProgress(progress)
+        self._run_is_described = False
+        self._first_step: int | None = None
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        self._stages.close(failed=kind is not None)
+
+    def __call__(self, event: events.AblationEvent) -> None:
+        """Show one event."""
+        message = self._stages.message
+        if isinstance(event, events.StepDone):
+            self._show_step(event)
+        elif isinstance(event, events.VideosScored):
+            note = f"{event.num_failed} failed" if event.num_failed else ""
+            self._stages.update(f"evaluate split {event.split}", event.done, event.num_videos, note=note)
+        elif isinstance(event, events.RunStarted):
+            if not self._run_is_described:  # each variant of an ablation begins with the same description
+                start = "random weights" if event.weights == "none" else f"weights {printable_name(event.weights)}"
+                message(
+                    f"Recipe {event.recipe} on {event.device}, from {start}: {event.num_videos} training videos, "
+                    f"{event.num_classes} classes."
+                )
+            self._run_is_described = True
+        elif isinstance(event, events.PhaseSkipped):
+            message(f"{event.phase}: already done ({printable_name(event.folder)}); nothing to do.")
+        elif isinstance(event, events.PhaseStarted):
+            self._first_step = None
+            if event.first_step:
+                message(f"{event.phase}: continues at step {event.first_step} of {event.num_steps}.")
+            if event.changes:
+                message(f"{event.phase}: not bit-equal to an undisturbed run, because {printable_name('; '.join(event.changes))}.")
+        else:
+            self._stages.close()
+            if isinstance(event, events.SplitStarted):
+                self._stages.update(f"evaluate split {event.split}", 0, event.num_videos)
+            elif isinstance(event, events.VariantStarted):
+                phases = " and ".join(event.phases)
+                message(f"[{event.number + 1}/{event.num_variants}] {event.name} ({event.settings}): {phases} in run {event.run}")
+            elif isinstance(event, events.VariantFailed):
+                message(f"{event.name} failed: {printable_name(event.reason)}")
+
+    def _show_step(self, event: events.StepDone) -> None:
+        """Count a step; after the first of a phase, say how long the others will take."""
+        if self._first_step is None:
+            self._first_step = event.step
+            remaining = event.num_steps - event.step - 1
+            self._stages.message(
+                f"{event.phase}: {remaining + 1} steps; the first took {event.seconds:.2g} s, so the rest takes "
+                f"{duration(remaining * event.seconds)} or less."
+            )
+        done, total = event.step - self._first_step + 1, event.num_steps - self._first_step
+        self._stages.update(event.phase, done, total, unit="steps", note=f"loss {event.loss:.3f}")

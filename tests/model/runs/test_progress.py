@@ -1,0 +1,84 @@
+"""Progress: what the events of training, evaluation and ablation look like on stderr, and where they are shown."""
+
+from pathlib import Path
+
+import pytest
+
+from flowkit.errors import ParameterError
+from flowkit.model.runs import events
+from flowkit.model.runs.progress import RunProgress
+from flowkit.model.training.chain import train
+
+TRAINING = [
+    events.RunStarted("small", "cpu", "none", 12, 6),
+    events.PhaseSkipped("appearance", Path("runs/default/split1/appearance")),
+    events.PhaseStarted("motion", 2, 4, ("device was cpu, now x\n",)),
+    events.StepDone("motion", 2, 4, 1.5, 0.1, 3.0, 0.0),
+    events.StepDone("motion", 3, 4, 1.25, 0.1, 3.0, 0.0),
+    events.PhaseDone("motion", Path("motion"), 6.0),
+]
+EVALUATION = [events.SplitStarted(2, 5), events.VideosScored(2, 4, 5, 1), events.VideosScored(2, 5, 5, 1)]
+VARIANT = events.VariantStarted("direct", "injection direct", 1, 3, "default+direct", ("st-resnet", "st-resnet-star"))
+
+
+def shown(capsys, given, progress=True):
+    with RunProgress(progress) as show:
+        for event in given:
+            show(event)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_training_is_described_phase_by_phase(capsys):
+    lines = shown(capsys, TRAINING)
+    assert lines[:5] == [
+        "Recipe small on cpu, from random weights: 12 training videos, 6 classes.",
+        "appearance: already done (runs/default/split1/appearance); nothing to do.",
+        "motion: continues at step 2 of 4.",
+        "motion: not bit-equal to an undisturbed run, because device was cpu, now x\\n.",
+        "motion: 2 steps; the first took 3 s, so the rest takes 3.0 s or less.",
+    ]
+    assert lines[5].startswith("motion: 2/2 steps in ")
+    assert lines[5].endswith(", loss 1.250")
+    assert len(lines) == 6
+
+
+def test_evaluation_has_a_bar_of_videos(capsys):
+    (line,) = shown(capsys, EVALUATION)
+    assert line.startswith("evaluate split 2: 5/5 videos in ")
+    assert line.endswith(", 1 failed")
+
+
+def test_an_ablation_names_its_variants_and_describes_the_run_once(capsys):
+    lines = shown(capsys, [TRAINING[0], VARIANT, TRAINING[0], *EVALUATION, events.VariantFailed("direct", "loss\nnan")])
+    assert lines[0].startswith("Recipe small")
+    assert lines[1] == "[2/3] direct (injection direct): st-resnet and st-resnet-star in run default+direct"
+    assert lines[2].startswith("evaluate split 2: 5/5")
+    assert lines[3] == "direct failed: loss\\nnan"
+    assert len(lines) == 4
+
+
+def test_nothing_is_shown_unless_it_is_wanted_or_somebody_looks(capsys):
+    for progress in (False, None):  # stderr of a test is no terminal
+        assert shown(capsys, [*TRAINING, VARIANT, *EVALUATION], progress) == []
+
+
+def test_a_phase_that_fails_leaves_no_line_of_its_end(capsys):
+    def diverge():
+        with RunProgress(True) as show:
+            show(TRAINING[3])
+            raise ParameterError("the loss is nan")
+
+    with pytest.raises(ParameterError):
+        diverge()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the first took" in line
+
+
+def test_training_shows_progress_when_asked_and_reports_events_all_the_same(root, capsys, one_thread):
+    received = []
+    overrides = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 2}
+    train(str(root), phases=["motion"], overrides=overrides, progress=True, on_event=received.append)
+    assert "motion: 2/2 steps" in capsys.readouterr().err
+    assert sum(isinstance(event, events.StepDone) for event in received) == 2
+    train(root, phases=["motion"], overrides=overrides)
+    assert capsys.readouterr().err == ""
