@@ -22,8 +22,9 @@ from flowkit.quantise import Mapping, Quantiser
 
 if TYPE_CHECKING:
     from flowkit.extraction.forecast import Forecast
+    from flowkit.extraction.plan import Plan
     from flowkit.extraction.results import ExtractReport
-    from flowkit.extraction.run import Plan, Progress
+    from flowkit.extraction.run import ExtractProgress
 
 _DEFAULT = ExtractSettings()
 _MOST_LISTED = 20  # names printed of a long list; the report file has them all
@@ -162,8 +163,8 @@ def extract(
     from flowkit.cli.shared.software import check_opencv
     from flowkit.dataset.root import Dataset
     from flowkit.extraction.forecast import forecast
+    from flowkit.extraction.plan import make_plan
     from flowkit.extraction.run import extract as run
-    from flowkit.extraction.run import plan
     from flowkit.workers.stopping import StopRequest
 
     if cluster and (jobs or dry_run):
@@ -181,7 +182,7 @@ def extract(
             codec=codec,
         )
     if dry_run:
-        todo = plan(videos, data, settings=settings, shard=shard)
+        todo = make_plan(videos, data, settings=settings, part=shard)
         _tell_plan(todo, settings)
         outlook = forecast(todo, jobs=jobs)
         if as_json:
@@ -203,7 +204,7 @@ def extract(
             jobs=jobs,
             devices=_devices(device),
             cluster=cluster,
-            shard=shard,
+            part=shard,
             stop=stop,
             grace_seconds=grace,
             on_plan=lambda todo: display.begin(todo, settings),
@@ -323,7 +324,7 @@ class _Display:
         if todo.jobs:
             self._bar = ProgressBar("extract", total=0, unit="pairs")
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: ExtractProgress) -> None:
         """Show how far the run is."""
         if self._bar is not None:
             failed = f", {progress.failed} failed" if progress.failed else ""

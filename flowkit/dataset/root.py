@@ -123,12 +123,27 @@ class Dataset:
             raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it by `flowkit pack --split {number}`")
         return read_split(self.root, number)
 
+    def check_settings(self, settings: ExtractSettings) -> None:
+        """Check that clips with these settings may be added.
+
+        Raises
+        ------
+        ParameterError
+            If the root was made with other settings; names those that differ.
+        """
+        differing = self.settings.differences(settings)
+        if differing:
+            raise ParameterError(
+                f"the data root {str(self.root)!r} was made with other settings ({'; '.join(differing)}); "
+                "one root never mixes settings: use the same options, or another root with --data DIR"
+            )
+
     def shard_path(self, record: ClipRecord) -> Path:
         """Return where the shard of a clip lies."""
         return self.root / "shards" / record.shard
 
 
-def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bool = True) -> None:
+def open_root(root: Path, videos: Path, settings: ExtractSettings) -> None:
     """Make a data root with these settings, or check that an existing one has the same.
 
     Raises
@@ -139,23 +154,17 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings, *, create: bo
         If the ``dataset.json`` of the root is damaged.
     """
     existing = Dataset.open_if_present(root)
-    if existing is None:
-        if create:
-            record = {
-                **_RECORD.header,
-                "source": os.path.abspath(videos),
-                "settings": settings.to_dict(),
-                "versions": software_versions(),
-            }
-            root.mkdir(parents=True, exist_ok=True)
-            write_atomically(root / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    if existing is not None:
+        existing.check_settings(settings)
         return
-    differing = existing.settings.differences(settings)
-    if differing:
-        raise ParameterError(
-            f"the data root {str(root)!r} was made with other settings ({'; '.join(differing)}); "
-            "one root never mixes settings: use the same options, or another root with --data DIR"
-        )
+    record = {
+        **_RECORD.header,
+        "source": os.path.abspath(videos),
+        "settings": settings.to_dict(),
+        "versions": software_versions(),
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    write_atomically(root / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_apart(root: Path, video_ids: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What an extract run would take: pairs, disk, time; for ``--dry-run``."""
+"""Forecast how many flow fields an extraction would compute, and how much disk space and time it would need."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.one_video import sample_video
+from flowkit.video.decode import probe
 from flowkit.workers.processes import num_cores
 
 if TYPE_CHECKING:
-    from flowkit.extraction.run import Plan
+    from flowkit.extraction.plan import Plan
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would take: from the headers of the videos and a few pairs really computed."""
+    """The forecast of a run, from the headers of its videos and a few flow fields that were computed to measure them."""
 
     num_pairs: int
     num_bytes: int
@@ -23,25 +24,24 @@ class Forecast:
     jobs: int
 
 
-def forecast(todo: Plan, *, jobs: int | None = None, sample_videos: int = 3, sample_frames: int = 6) -> Forecast:
-    """Estimate pairs, disk and time of a plan.
+def forecast(plan: Plan, *, jobs: int | None = None, sample_videos: int = 3, sample_frames: int = 6) -> Forecast:
+    """Estimate the flow fields, the disk space and the time of a plan.
 
     Parameters
     ----------
-    todo : Plan
+    plan : Plan
+        What the run would do.
     jobs : int, optional
-        Worker processes; default one per core.
+        Number of worker processes; by default one per core.
     sample_videos, sample_frames : int
-        How much is really extracted (to a temporary folder) to learn bytes and seconds a pair: the first frames of
-        videos spread over the plan.
+        The first frames of a few videos, spread over the plan, are extracted to a temporary folder, which gives bytes and
+        seconds per flow field: from how many videos, and how many frames of each.
     """
-    from flowkit.video.decode import probe
-
     jobs = jobs or num_cores()
-    if not todo.jobs:
+    if not plan.jobs:
         return Forecast(0, 0, 0.0, jobs)
     known_pairs = known_bytes = 0
-    for job in todo.jobs:
+    for job in plan.jobs:
         try:
             header_frames = probe(job.path).header_frames
         except VideoDecodeError:
@@ -49,10 +49,10 @@ def forecast(todo: Plan, *, jobs: int | None = None, sample_videos: int = 3, sam
         if header_frames:
             known_pairs += max(header_frames - 1, 0)
             known_bytes += job.source_bytes
-    total_bytes = sum(job.source_bytes for job in todo.jobs)
+    total_bytes = sum(job.source_bytes for job in plan.jobs)
     num_pairs = round(known_pairs * total_bytes / known_bytes) if known_bytes else 0
-    step = max(len(todo.jobs) // sample_videos, 1)
-    samples = [sample for job in todo.jobs[::step][:sample_videos] if (sample := sample_video(job, sample_frames)) is not None]
+    step = max(len(plan.jobs) // sample_videos, 1)
+    samples = [sample for job in plan.jobs[::step][:sample_videos] if (sample := sample_video(job, sample_frames)) is not None]
     if not samples:
         return Forecast(num_pairs, 0, 0.0, jobs)
     pairs = sum(s.num_pairs for s in samples)

@@ -1,8 +1,9 @@
-"""Pieces of a long video's quantised flow, kept as files until the clip is written: for resuming, and for sharing the work.
+"""Pieces of a long video's quantised flow, kept as files until the clip file is written, to resume and to share the work.
 
-A video whose flow takes long is solved in segments, by several processes or in several runs. Each finished piece is a file of
-raw bytes under ``clips/.segments/``, named after the video, the version of its file, and the flow fields it holds; the clip
-file is then written from them as if one process had solved the whole video: flow field k depends on frames k and k+1 only.
+A video whose flow takes long is solved in pieces, by several processes or in several runs. Each finished piece is a file of
+raw bytes under ``clips/.segments/``, named after the video, the version of its file, and the flow fields it holds. The clip
+file is then written from the pieces as if one process had solved the whole video, since flow field k depends on frames k and
+k+1 only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 from flowkit.errors import FlowkitError
 from flowkit.files import PART_SUFFIX, fsync_folder
 
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    import numpy as np
     from numpy.typing import NDArray
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.flow")
@@ -32,7 +34,7 @@ FIELDS_PER_FILE = 256  # a kill loses at most this many flow fields of each proc
 
 
 @dataclass(frozen=True)
-class Segment:
+class Piece:
     """A file of the quantised flow fields `start` to `stop` of a video, uint8 (stop - start, 2, H, W)."""
 
     start: int
@@ -40,45 +42,45 @@ class Segment:
     path: str
 
 
-def segment_folder(clips: Path, video_id: str, source_bytes: int, source_mtime_ns: int) -> Path:
-    """Return the folder of a video's segments; another version of the video's file has another one."""
+def piece_folder(clips: Path, video_id: str, source_bytes: int, source_mtime_ns: int) -> Path:
+    """Return the folder for a video's pieces; each version of the video file has a folder of its own."""
     name = hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
     return clips / ".segments" / f"{name}-{source_bytes:x}-{source_mtime_ns:x}"
 
 
-def find_segments(folder: Path) -> list[Segment]:
-    """Return the finished segments in a folder, in order, without overlaps; part files are not among them."""
-    found: list[Segment] = []
+def find_pieces(folder: Path) -> list[Piece]:
+    """Return the finished pieces in a folder, in order and without overlaps; part files are not among them."""
+    pieces: list[Piece] = []
     for path in sorted(folder.glob("*.flow")):
         match = _NAME.fullmatch(path.name)
-        if match and int(match[1]) < int(match[2]) and (not found or int(match[1]) >= found[-1].stop):
-            found.append(Segment(int(match[1]), int(match[2]), str(path)))
-    return found
+        if match and int(match[1]) < int(match[2]) and (not pieces or int(match[1]) >= pieces[-1].stop):
+            pieces.append(Piece(int(match[1]), int(match[2]), str(path)))
+    return pieces
 
 
-def missing_ranges(segments: Sequence[Segment], num_pairs: int, num_pieces: int) -> list[tuple[int, int | None]]:
-    """Cut what the segments do not cover into about `num_pieces` ranges of flow fields.
+def missing_ranges(pieces: Sequence[Piece], num_pairs: int, num_ranges: int) -> list[tuple[int, int | None]]:
+    """Divide what the pieces do not cover into ranges of flow fields.
 
     Parameters
     ----------
-    segments : sequence of Segment
+    pieces : sequence of Piece
         Disjoint and in order.
     num_pairs : int
-        Flow fields the video's header promises.
-    num_pieces : int
-        How many ranges the whole video would be cut into.
+        Number of flow fields that the video's header promises.
+    num_ranges : int
+        Number of ranges into which the complete video would be divided; it sets their length.
 
     Returns
     -------
     list of (start, stop)
-        The last one's stop is None, to the end of the video: a header may be wrong.
+        The last stop is None, which means to the end of the video, because a header may be wrong.
     """
-    length = max(-(-num_pairs // num_pieces), 1)
+    length = max(-(-num_pairs // num_ranges), 1)
     gaps, at = [], 0
-    for segment in segments:
-        if segment.start > at:
-            gaps.append((at, segment.start))
-        at = segment.stop
+    for piece in pieces:
+        if piece.start > at:
+            gaps.append((at, piece.start))
+        at = piece.stop
     ranges: list[tuple[int, int | None]] = []
     for start, stop in [*gaps, (at, max(num_pairs, at + 1))]:
         count = max(round((stop - start) / length), 1)
@@ -88,11 +90,11 @@ def missing_ranges(segments: Sequence[Segment], num_pairs: int, num_pieces: int)
     return ranges
 
 
-class SegmentWriter:
-    """Writes flow fields from `start` on into files of at most `FIELDS_PER_FILE`, each with its final name when it is whole.
+class PieceWriter:
+    """Writes flow fields from `start` on into files of at most `FIELDS_PER_FILE`; a file gets its final name when it is complete.
 
-    Its part files are its own: should another process, perhaps one that was taken for dead, solve the same flow fields, neither
-    writes into the other's file.
+    The names of part files are unique: if another process, perhaps one that was believed dead, solves the same flow fields,
+    neither writes into the other's file.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -116,7 +118,7 @@ class SegmentWriter:
                 self.close()
 
     def close(self) -> None:
-        """Give what was written its final name."""
+        """Give the current file its final name."""
         if self._file is None:
             return
         self._file.flush()
@@ -128,22 +130,22 @@ class SegmentWriter:
         self._first = self._next
 
 
-class SegmentReader:
-    """Reads the flow fields of a video in order from its segments.
+class PieceReader:
+    """Reads the flow fields of a video in order from its pieces.
 
     Raises
     ------
     FlowkitError
-        If the segments leave a gap or are of another frame size.
+        If the pieces leave a gap or have another frame size.
     """
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self._waiting = list(segments)
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._waiting = list(pieces)
         self._at = 0
         self._file: BinaryIO | None = None
         self._left = 0
 
-    def __enter__(self) -> SegmentReader:
+    def __enter__(self) -> PieceReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -152,8 +154,6 @@ class SegmentReader:
 
     def read(self, count: int, height: int, width: int) -> NDArray[np.uint8]:
         """Return the next flow fields, uint8 (count, 2, H, W)."""
-        import numpy as np
-
         q = np.empty((count, 2, height, width), np.uint8)
         for field in q:
             if self._left == 0:
@@ -161,7 +161,7 @@ class SegmentReader:
             assert self._file is not None
             data = self._file.read(field.nbytes)
             if len(data) != field.nbytes:
-                raise FlowkitError(f"{self._file.name} is cut short; remove its folder and run the same line again")
+                raise FlowkitError(f"{self._file.name} is truncated; remove its folder and run the same line again")
             field[...] = np.frombuffer(data, np.uint8).reshape(field.shape)
             self._left -= 1
             self._at += 1
@@ -171,13 +171,13 @@ class SegmentReader:
         if self._file is not None:
             self._file.close()
         if not self._waiting or self._waiting[0].start != self._at:
-            raise FlowkitError(f"flow field {self._at} is in no segment; run the same line again")
-        segment = self._waiting.pop(0)
-        self._file, self._left = open(segment.path, "rb"), segment.stop - segment.start  # noqa: SIM115 - closed in __exit__
+            raise FlowkitError(f"flow field {self._at} is in no piece; run the same line again")
+        piece = self._waiting.pop(0)
+        self._file, self._left = open(piece.path, "rb"), piece.stop - piece.start  # noqa: SIM115 - closed in __exit__
 
 
-def remove_segments(folder: Path) -> None:
-    """Delete a video's segments, once its clip is written."""
+def remove_pieces(folder: Path) -> None:
+    """Delete a video's pieces, once its clip file is written."""
     shutil.rmtree(folder, ignore_errors=True)
     parent = folder.parent
     if parent.is_dir() and not any(parent.iterdir()):

@@ -1,8 +1,8 @@
-"""Some frames and flow fields of a video, straight from its file, byte for byte as its clip would hold them.
+"""Read chosen frames and flow fields from a video file, byte for byte as its clip file would hold them.
 
-For looking at a video that is not in a data set, such as classifying it. The video is decoded twice: once to count its frames,
-since a header may be wrong, and once to keep those that are asked for. So memory does not grow with the video's length, and only
-the flow that is asked for is solved, each field once.
+This is for a video that is not in a data set, for instance to classify it. The video is decoded twice: once to count its
+frames, since a header may be wrong, and once to keep the chosen ones. So memory does not grow with the video's length, and only
+the chosen flow fields are solved, each of them once.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.results import VideoResult, with_status
+from flowkit.extraction.solving import cpu_mode, quantised_flow
+from flowkit.flow import to_grey, warm_up
+from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
+from flowkit.video.decode import probe, read_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from flowkit.dataset.settings import ExtractSettings
@@ -26,23 +31,22 @@ PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
 
 
 def count_frames(path: Path, *, short_side: int, on_frames: Callable[[int], None] | None = None) -> VideoResult:
-    """Decode a whole video and return what `flowkit extract` would report of it.
+    """Decode a complete video and return what `flowkit extract` would report about it.
 
     Parameters
     ----------
     path : Path
+        The video file.
     short_side : int, px
-        Of the frames; a size that cannot be made is found here.
+        Short side of the frames; a size that cannot be made is noticed here.
     on_frames : callable, optional
-        Told how many frames there are so far, now and then.
+        Receives the number of frames so far, from time to time.
 
     Returns
     -------
     VideoResult
         With the path as `video_id`; its status is ``ok``, ``damaged``, ``short`` or ``undecodable``.
     """
-    from flowkit.video.decode import probe, read_frames
-
     num_frames = decode_errors = header_frames = 0
     try:
         header_frames = probe(path).header_frames
@@ -65,21 +69,22 @@ def read_sample(
     num_threads: int = 1,
     on_field: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return some frames and quantised flow fields of a video, as its clip would give them back.
+    """Return chosen frames and quantised flow fields of a video, as its clip file would return them.
 
     Parameters
     ----------
     path : Path
+        The video file.
     frames, fields : sequence of int
         Increasing indices, at least one of each; field k leads from frame k to k + 1.
     settings : ExtractSettings
-        How clips are made: the size, TV-L1's parameters and solver, the quantiser, the codec.
+        How clips are made: the size, the parameters and the solver of TV-L1, the quantiser, the codec.
     device_index : int
-        Which GPU, with the cuda solver.
+        The GPU to use, with the cuda solver.
     num_threads : int
-        Of the CPU's solvers, each of which solves some fields on its own.
+        Number of threads that solve flow on the CPU, each for its own fields.
     on_field : callable, optional
-        Told how many flow fields are solved, now and then.
+        Receives the number of flow fields that are solved, from time to time.
 
     Returns
     -------
@@ -90,16 +95,10 @@ def read_sample(
     Raises
     ------
     VideoDecodeError
-        If the video cannot be decoded, or has less frames than are asked for.
+        If the video cannot be decoded, or has fewer frames than are asked for.
     DeviceError
-        If the device of the solver is not to be had.
+        If the device of the solver is unavailable.
     """
-    import numpy as np
-
-    from flowkit.flow import to_grey
-    from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
-    from flowkit.video.decode import read_frames
-
     first = np.asarray(fields, np.int64)
     needed = np.union1d(first, first + 1)  # the frames whose grey values are needed
     chosen = np.asarray(frames, np.int64)
@@ -117,17 +116,17 @@ def read_sample(
         if stop > last:
             break
     if len(images) < len(chosen) or len(greys) < len(needed):
-        raise VideoDecodeError(f"{str(path)!r} has less than {last + 1} frames; was it changed while it was read?")
+        raise VideoDecodeError(f"{str(path)!r} has fewer than {last + 1} frames; was it changed while it was read?")
     pairs = np.stack([np.searchsorted(needed, first), np.searchsorted(needed, first + 1)], axis=1)
     if settings.solver == "cuda":
         q = _solved_on_gpu(np.stack(greys), pairs, settings, device_index)
     else:
-        pieces = []
-        for piece in _solved_on_cpu(np.stack(greys), pairs, settings, num_threads):
-            pieces.append(piece)
+        solved = []
+        for run in _solved_on_cpu(np.stack(greys), pairs, settings, num_threads):
+            solved.append(run)
             if on_field is not None:
-                on_field(sum(map(len, pieces)))
-        q = np.concatenate(pieces)
+                on_field(sum(map(len, solved)))
+        q = np.concatenate(solved)
     if settings.codec == "jpeg":
         for plane in q.reshape(-1, *q.shape[2:]):
             decode_jpeg(encode_jpeg(plane), plane)
@@ -155,23 +154,17 @@ def _solved_on_gpu(greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings:
 def _solved_on_cpu(
     greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings: ExtractSettings, num_threads: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the quantised flow of increasing pairs (m, 2) of neighbours among grey frames (n, H, W), in pieces, in order."""
-    from flowkit.flow import compute_flow, warm_up
-
-    mode = "fast" if settings.solver == "fast" else "strict"
+    """Yield the quantised flow of increasing pairs (m, 2) of neighbours among grey frames (n, H, W), run by run, in order."""
 
     def solve(run: NDArray[np.int64]) -> NDArray[np.uint8]:
-        flow = compute_flow(greys[run[0, 0] : run[-1, 1] + 1], params=settings.tvl1, mode=mode)
-        return settings.quantiser.encode(flow)
+        return quantised_flow(greys[run[0, 0] : run[-1, 1] + 1], settings)
 
-    warm_up(mode)  # in one thread: the others would compile the same again
+    warm_up(cpu_mode(settings))  # in one thread: the others would compile the same kernels again
     with ThreadPoolExecutor(num_threads) as threads:
         yield from threads.map(solve, _runs(pairs))
 
 
 def _runs(pairs: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Cut pairs of neighbours into runs in which each begins where the one before ends, of at most `PAIRS_AT_ONCE`."""
-    import numpy as np
-
+    """Split pairs of neighbours into runs of at most `PAIRS_AT_ONCE`, in which each pair starts where the one before ends."""
     runs = np.split(pairs, np.flatnonzero(np.diff(pairs[:, 0]) != 1) + 1)
     return [run[at : at + PAIRS_AT_ONCE] for run in runs for at in range(0, len(run), PAIRS_AT_ONCE)]

@@ -1,4 +1,4 @@
-"""Segments of a long video's flow: kept whole or not at all, gaps found, read back in order."""
+"""Pieces of a long video's flow: complete or absent, gaps noticed, read back in order."""
 
 from __future__ import annotations
 
@@ -8,55 +8,55 @@ import numpy as np
 import pytest
 
 from flowkit.errors import FlowkitError
-from flowkit.extraction import pieces as segments
-from flowkit.extraction.pieces import Segment, SegmentReader, SegmentWriter, find_segments, missing_ranges, remove_segments, segment_folder
+from flowkit.extraction import pieces
+from flowkit.extraction.pieces import Piece, PieceReader, PieceWriter, find_pieces, missing_ranges, piece_folder, remove_pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def test_what_is_written_in_pieces_is_read_back_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "FIELDS_PER_FILE", 4)
+    monkeypatch.setattr(pieces, "FIELDS_PER_FILE", 4)
     q = np.random.default_rng(0).integers(0, 256, (23, 2, 5, 7), dtype=np.uint8)
     folder = tmp_path / "v"
     for start, stop in ((11, 23), (0, 11)):
-        writer = SegmentWriter(folder, start)
+        writer = PieceWriter(folder, start)
         for at in range(start, stop, 3):
             writer.append(q[at : min(at + 3, stop)])
         writer.close()
-    found = find_segments(folder)
+    found = find_pieces(folder)
     assert [(s.start, s.stop) for s in found] == [(0, 4), (4, 8), (8, 11), (11, 15), (15, 19), (19, 23)]
-    with SegmentReader(found) as reader:
+    with PieceReader(found) as reader:
         assert np.array_equal(np.concatenate([reader.read(10, 5, 7), reader.read(13, 5, 7)]), q)
 
 
-def test_a_killed_writer_leaves_no_segment(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, 0)
+def test_a_killed_writer_leaves_no_piece(tmp_path: Path) -> None:
+    writer = PieceWriter(tmp_path, 0)
     writer.append(np.zeros((2, 2, 3, 3), np.uint8))
-    assert find_segments(tmp_path) == []
+    assert find_pieces(tmp_path) == []
     writer.close()
-    assert len(find_segments(tmp_path)) == 1
+    assert len(find_pieces(tmp_path)) == 1
 
 
-def test_two_processes_that_solve_the_same_fields_leave_whole_segments(tmp_path: Path) -> None:
-    """As when the same line runs twice, or a worker that was taken for dead goes on."""
+def test_two_processes_that_solve_the_same_fields_leave_complete_pieces(tmp_path: Path) -> None:
+    """As when the same line runs twice, or a worker that was believed dead continues."""
     q = np.random.default_rng(0).integers(1, 256, (40, 2, 64, 64), dtype=np.uint8)
-    first, second = SegmentWriter(tmp_path, 0), SegmentWriter(tmp_path, 0)
+    first, second = PieceWriter(tmp_path, 0), PieceWriter(tmp_path, 0)
     first.append(q[:30])
     second.append(q[:10])
     first.append(q[30:])
     first.close()
-    with SegmentReader(find_segments(tmp_path)) as reader:
+    with PieceReader(find_pieces(tmp_path)) as reader:
         assert np.array_equal(reader.read(40, 64, 64), q)
     second.append(q[10:])
     second.close()
-    with SegmentReader(find_segments(tmp_path)) as reader:
+    with PieceReader(find_pieces(tmp_path)) as reader:
         assert np.array_equal(reader.read(40, 64, 64), q)
     assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize(
-    ("kept", "num_pairs", "num_pieces", "expected"),
+    ("kept", "num_pairs", "num_ranges", "expected"),
     [
         ([], 100, 1, [(0, None)]),
         ([], 100, 4, [(0, 25), (25, 50), (50, 75), (75, None)]),
@@ -66,18 +66,18 @@ def test_two_processes_that_solve_the_same_fields_leave_whole_segments(tmp_path:
         ([], 0, 1, [(0, None)]),
     ],
 )
-def test_what_is_missing_is_cut_into_ranges(
-    kept: list[tuple[int, int]], num_pairs: int, num_pieces: int, expected: list[tuple[int, int | None]]
+def test_what_is_missing_is_divided_into_ranges(
+    kept: list[tuple[int, int]], num_pairs: int, num_ranges: int, expected: list[tuple[int, int | None]]
 ) -> None:
-    assert missing_ranges([Segment(a, b, "") for a, b in kept], num_pairs, num_pieces) == expected
+    assert missing_ranges([Piece(a, b, "") for a, b in kept], num_pairs, num_ranges) == expected
 
 
-def test_ranges_and_segments_cover_everything_once() -> None:
+def test_ranges_and_pieces_cover_everything_once() -> None:
     rng = np.random.default_rng(1)
     for _ in range(300):
         num_pairs = int(rng.integers(0, 400))
         edges = np.unique(rng.integers(0, num_pairs + 1, 2 * rng.integers(0, 5)))
-        kept = [Segment(int(a), int(b), "") for a, b in zip(edges[::2], edges[1::2], strict=False)]
+        kept = [Piece(int(a), int(b), "") for a, b in zip(edges[::2], edges[1::2], strict=False)]
         ranges = missing_ranges(kept, num_pairs, int(rng.integers(1, 9)))
         covered = np.zeros(num_pairs + 1, int)
         for start, stop in [(s.start, s.stop) for s in kept] + ranges:
@@ -87,17 +87,17 @@ def test_ranges_and_segments_cover_everything_once() -> None:
 
 
 def test_a_gap_is_an_error(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, 3)
+    writer = PieceWriter(tmp_path, 3)
     writer.append(np.zeros((1, 2, 3, 3), np.uint8))
     writer.close()
-    with SegmentReader(find_segments(tmp_path)) as reader, pytest.raises(FlowkitError, match="flow field 0"):
+    with PieceReader(find_pieces(tmp_path)) as reader, pytest.raises(FlowkitError, match="flow field 0"):
         reader.read(1, 3, 3)
 
 
-def test_another_version_of_a_video_has_other_segments(tmp_path: Path) -> None:
-    names = {segment_folder(tmp_path, "a/b", size, time).name for size in (1, 2) for time in (1, 2)}
+def test_another_version_of_a_video_has_other_pieces(tmp_path: Path) -> None:
+    names = {piece_folder(tmp_path, "a/b", size, time).name for size in (1, 2) for time in (1, 2)}
     assert len(names) == 4
-    folder = segment_folder(tmp_path, "a/b", 1, 1)
+    folder = piece_folder(tmp_path, "a/b", 1, 1)
     folder.mkdir(parents=True)
-    remove_segments(folder)
+    remove_pieces(folder)
     assert not (tmp_path / ".segments").exists()

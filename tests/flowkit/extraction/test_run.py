@@ -22,9 +22,12 @@ from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, Shard
 from flowkit.cli.main import flowkit as command
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
-from flowkit.extraction.pieces import SegmentWriter, find_segments
+from flowkit.extraction.jobs import PieceJob, VideoJob
+from flowkit.extraction.pieces import PieceWriter, find_pieces
+from flowkit.extraction.plan import Plan, make_plan
 from flowkit.extraction.results import read_index
-from flowkit.extraction.run import Plan, extract, plan
+from flowkit.extraction.run import extract
+from flowkit.extraction.schedule import GRAIN, make_tasks
 from flowkit.workers.stopping import StopRequest
 
 
@@ -120,25 +123,22 @@ def test_a_line_of_the_index_that_flowkit_does_not_write_is_passed_over(videos: 
     assert list(read_index(root)) == ["run/a"]
     index.write_text(json.dumps(line | change) + "\n" + "[" * 100_000 + "\n")
     assert read_index(root) == {}
-    assert len(plan(videos, root, settings=SETTINGS).jobs) == 3
+    assert len(make_plan(videos, root, settings=SETTINGS).jobs) == 3
 
 
 def test_the_data_root_s_own_videos_are_not_extracted(videos: Path) -> None:
     root = videos / "flowkit-data"
     write_video(root / "inspect" / "a-flow.mkv", 3)  # as `inspect` draws them
-    found = plan(videos, root, settings=SETTINGS)
+    found = make_plan(videos, root, settings=SETTINGS)
     assert (sorted(job.video_id for job in found.jobs), found.ignored) == (["run/a", "run/b", "walk/a"], 1)
-    assert [job.video_id for job in plan(root / "inspect", root, settings=SETTINGS).jobs] == ["a-flow"]  # unless they are asked for
+    assert [job.video_id for job in make_plan(root / "inspect", root, settings=SETTINGS).jobs] == ["a-flow"]  # unless they are asked for
 
 
-def test_bytes_do_not_depend_on_processes_order_or_segments(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_do_not_depend_on_processes_order_or_pieces(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extract(videos, tmp_path / "one", settings=SETTINGS, jobs=1)
-    monkeypatch.setattr("flowkit.extraction.run.MIN_SEGMENT", 3)
-    shares = plan(videos, tmp_path / "two", settings=SETTINGS)
-    from flowkit.extraction.one_video import SegmentJob
-    from flowkit.extraction.run import cut
-
-    assert sum(isinstance(task, SegmentJob) for task in cut(shares.jobs, 3)) >= 5
+    monkeypatch.setattr("flowkit.extraction.schedule.MIN_PIECE", 3)
+    shares = make_plan(videos, tmp_path / "two", settings=SETTINGS)
+    assert sum(isinstance(task, PieceJob) for task in make_tasks(shares.jobs, 3)) >= 5
     report = extract(videos, tmp_path / "two", settings=SETTINGS, jobs=3)
     assert [r.status for r in report.done] == ["ok"] * 3
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
@@ -159,26 +159,23 @@ def test_bytes_do_not_depend_on_processes_order_or_segments(videos: Path, tmp_pa
         ([10] * 3, 2, 0),  # too short to cut
     ],
 )
-def test_videos_that_would_end_late_are_cut_so_that_all_processes_end_together(
+def test_videos_that_would_end_late_are_divided_so_that_all_processes_end_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], num_processes: int, num_cut: int
 ) -> None:
     import heapq
 
-    from flowkit.extraction.one_video import SegmentJob, VideoJob
-    from flowkit.extraction.run import GRAIN, cut
-
-    monkeypatch.setattr("flowkit.video.decode.probe", lambda path: SimpleNamespace(header_frames=int(path) + 1))  # a byte a pair
-    jobs = [VideoJob(f"v{k}", str(size), "", str(tmp_path / f"v{k}.h5"), SETTINGS, size, 0) for k, size in enumerate(sizes)]
-    tasks = cut(jobs, num_processes)
-    segments = [task for task in tasks if isinstance(task, SegmentJob)]
-    assert len({task.video.video_id for task in segments}) == num_cut
-    for job in {task.video for task in segments}:
-        own = [task for task in segments if task.video == job]
+    monkeypatch.setattr("flowkit.extraction.schedule.probe", lambda path: SimpleNamespace(header_frames=int(path.name) + 1))
+    jobs = [VideoJob(f"v{k}", Path(str(size)), "", tmp_path, SETTINGS, size, 0) for k, size in enumerate(sizes)]
+    tasks = make_tasks(jobs, num_processes)
+    pieces = [task for task in tasks if isinstance(task, PieceJob)]
+    assert len({task.video.video_id for task in pieces}) == num_cut
+    for job in {task.video for task in pieces}:
+        own = [task for task in pieces if task.video == job]
         assert [task.start for task in own] == [0, *(task.stop for task in own[:-1])]
         assert own[-1].stop is None
     ends = [0.0] * num_processes
     for task in tasks:
-        heapq.heapreplace(ends, ends[0] + (task.num_pairs if isinstance(task, SegmentJob) else task.source_bytes))
+        heapq.heapreplace(ends, ends[0] + (task.num_pairs if isinstance(task, PieceJob) else task.source_bytes))
     if min(sizes) >= 100:
         assert max(ends) <= (1 + 2 * GRAIN) * sum(sizes) / num_processes
 
@@ -246,8 +243,8 @@ def test_no_video_is_an_error_that_says_which_suffixes_count(tmp_path: Path) -> 
     assert not (tmp_path / "data").exists()
 
 
-def test_shards_of_the_videos_are_disjoint_and_cover_all(videos: Path, tmp_path: Path) -> None:
-    parts = [plan(videos, tmp_path / "data", settings=SETTINGS, shard=(k, 2)).jobs for k in range(2)]
+def test_parts_of_the_videos_are_disjoint_and_cover_all(videos: Path, tmp_path: Path) -> None:
+    parts = [make_plan(videos, tmp_path / "data", settings=SETTINGS, part=(k, 2)).jobs for k in range(2)]
     assert sorted(job.video_id for part in parts for job in part) == ["run/a", "run/b", "walk/a"]
     assert all(parts)
 
@@ -258,7 +255,7 @@ def test_the_report_of_several_machines_is_of_all_their_videos(videos: Path, tmp
     os.symlink("nowhere", videos / "run" / "link.avi")
 
     def counts(part: int) -> tuple[dict[str, int], set[str]]:
-        own = extract(videos, root, settings=SETTINGS, jobs=1, shard=(part, 2))
+        own = extract(videos, root, settings=SETTINGS, jobs=1, part=(part, 2))
         assert len(own.done) + len(own.skipped) + len(own.failed) - (part == 0) == 2  # what the exit code rests on
         report = json.loads((root / "extract-report.json").read_text())
         assert all(report["counts"][key] == len(report[key]) for key in ("done", "skipped", "failed"))
@@ -288,7 +285,7 @@ def test_shard_auto_takes_the_scheduler_s_word_only_if_it_makes_sense(
     for name, value in (("ID", rank), ("COUNT", count), ("MIN", first), ("STEP", step)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     seen: list[object] = []
-    monkeypatch.setattr("flowkit.extraction.run.plan", lambda *_, shard, **__: seen.append(shard) or Plan((), (), (), 0))
+    monkeypatch.setattr("flowkit.extraction.plan.make_plan", lambda *_, part, **__: seen.append(part) or Plan(True, (), (), (), 0))
     result = CliRunner().invoke(command, ["extract", ".", "--shard", "auto", "--dry-run"])
     assert seen == ([] if expected is None else [expected])
     assert result.exit_code == (2 if expected is None else 0), result.output
@@ -304,11 +301,11 @@ def test_the_same_line_twice_at_once_is_refused_and_other_parts_are_not(videos: 
             return
         tried.append(1)
         with pytest.raises(BusyError, match="--shard"):
-            extract(videos, root, settings=SETTINGS, jobs=1, shard=(0, 2))
+            extract(videos, root, settings=SETTINGS, jobs=1, part=(0, 2))
         assert not (root / "extract-report.json").exists()
-        extract(videos, root, settings=SETTINGS, jobs=1, shard=(1, 2))
+        extract(videos, root, settings=SETTINGS, jobs=1, part=(1, 2))
 
-    report = extract(videos, root, settings=SETTINGS, jobs=1, shard=(0, 2), on_progress=again)
+    report = extract(videos, root, settings=SETTINGS, jobs=1, part=(0, 2), on_progress=again)
     assert tried
     assert len(report.done) == 2
     assert not list(root.glob(".*"))
@@ -365,29 +362,29 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
 def assert_kept_flow_is_used(videos: Path, root: Path, whole: Path) -> None:
     """Overwrite the kept flow of c/long by what no solver gives, and extract: the clip holds it where it was kept, and only there."""
     (folder,) = root.glob("clips/.segments/*")
-    kept = find_segments(folder)
-    for segment in kept:
-        path = Path(segment.path)
+    kept = find_pieces(folder)
+    for piece in kept:
+        path = Path(piece.path)
         path.write_bytes(b"\x01" * path.stat().st_size)
     extract(videos, root, settings=SETTINGS, jobs=2)
     with ShardReader(root / "clips/c/long.h5") as ours, ShardReader(whole / "clips/c/long.h5") as theirs:
         num_fields = ours.clip("c/long").num_frames - 1
         flow, expected = (shard.clip("c/long").flow(0, num_fields) for shard in (ours, theirs))
     assert not (expected == 1).all((1, 2, 3)).any()
-    for segment in kept:
-        expected[segment.start : segment.stop] = 1
+    for piece in kept:
+        expected[piece.start : piece.stop] = 1
     assert np.array_equal(flow, expected)
 
 
 def test_flow_that_was_kept_of_a_long_video_is_not_solved_again(tmp_path: Path) -> None:
     videos, root, whole = (tmp_path / name for name in ("videos", "data", "whole"))
     write_video(videos / "c" / "long.avi", 60)
-    (job,) = plan(videos, root, settings=SETTINGS).jobs
+    (job,) = make_plan(videos, root, settings=SETTINGS).jobs
     extract(videos, whole, settings=SETTINGS, jobs=1)
     with ShardReader(whole / "clips/c/long.h5") as shard:
         flow = shard.clip("c/long").flow(0, 59)
     for start, stop in ((0, 17), (30, 41)):
-        writer = SegmentWriter(job.segment_folder, start)
+        writer = PieceWriter(job.piece_folder, start)
         writer.append(flow[start:stop])
         writer.close()
     assert_kept_flow_is_used(videos, root, whole)

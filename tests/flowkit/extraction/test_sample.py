@@ -1,4 +1,4 @@
-"""Chosen frames and flow of a video file: the bytes its clip would hold, solved once, in memory that does not grow with the video."""
+"""Chosen frames and flow of a video file: the bytes of its clip file, solved once, in memory that does not grow with the video."""
 
 import tracemalloc
 from dataclasses import replace
@@ -11,13 +11,13 @@ from flowkit import flow as flow_package
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.demo_videos import write_video
 from flowkit.errors import VideoDecodeError
-from flowkit.extraction import sample as sampled_video
-from flowkit.extraction.one_video import VideoJob, extract_task
+from flowkit.extraction import sample, solving
+from flowkit.extraction.jobs import VideoJob
+from flowkit.extraction.one_video import extract_task
 from flowkit.extraction.sample import count_frames, read_sample
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
-from flowkit.video import decode as video
 from flowkit.video.decode import FrameBatch
 
 SETTINGS = ExtractSettings(short_side=32, tvl1=TVL1Params(num_warps=1, inner_iterations=5, outer_iterations=2))
@@ -36,10 +36,10 @@ def path(tmp_path_factory):
     return path
 
 
-def extracted(path, clip, settings):
-    """What extract makes of a video, in this process."""
-    job = VideoJob("a", str(path), "", str(clip), settings, path.stat().st_size, 0)
-    return extract_task(job, SimpleNamespace(stopping=False, note=lambda *_: None))
+def extracted(path, root, settings):
+    """What extract makes of a video, as ``clips/a.h5``, in this process."""
+    job = VideoJob("a", path, "", root, settings, path.stat().st_size, 0)
+    return extract_task(job, SimpleNamespace(stopping=False, note=lambda *_: None)).video
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def extracted(path, clip, settings):
 )
 def test_frames_and_fields_are_the_bytes_of_the_clip(path, tmp_path, changes):
     settings = replace(SETTINGS, **changes)
-    assert extracted(path, tmp_path / "a.h5", settings).status == "ok"
+    assert extracted(path, tmp_path, settings).status == "ok"
     frames, fields = [0, 7, 8, 30, 39], [0, 1, 2, 4, 6, 7, *range(12, 31), 38]
     images, q = read_sample(path, frames=frames, fields=fields, settings=settings, num_threads=3)
-    with ShardReader(tmp_path / "a.h5") as shard:
+    with ShardReader(tmp_path / "clips" / "a.h5") as shard:
         clip = shard.clip("a")
         assert np.array_equal(images, clip.frames(frames))
         assert np.array_equal(q, clip.flow(0, NUM_FRAMES - 1)[fields])
@@ -71,12 +71,12 @@ def test_only_the_fields_that_are_asked_for_are_solved_each_once(path, monkeypat
 
     told = []
     flow_package.warm_up("strict")
-    monkeypatch.setattr(flow_package, "compute_flow", counted)
-    monkeypatch.setattr(flow_package, "warm_up", lambda mode: None)
+    monkeypatch.setattr(solving, "compute_flow", counted)
+    monkeypatch.setattr(sample, "warm_up", lambda mode: None)
     fields = [3, *range(10, 30), 33, 35]
     read_sample(path, frames=[5], fields=fields, settings=SETTINGS, num_threads=2, on_field=told.append)
     assert sum(solved) == len(fields)
-    assert max(solved) == sampled_video.PAIRS_AT_ONCE
+    assert max(solved) == sample.PAIRS_AT_ONCE
     assert told == sorted(told)
     assert told[-1] == len(fields)
 
@@ -115,7 +115,7 @@ def test_counts_and_statuses_are_those_of_extract(path, tmp_path):
     statuses = {}
     for file in sorted(tmp_path.glob("*.avi")):
         mine = count_frames(file, short_side=32)
-        theirs = extracted(file, tmp_path / "clips" / f"{file.stem}.h5", SETTINGS)
+        theirs = extracted(file, tmp_path / file.stem, SETTINGS)
         names = ("status", "num_frames", "header_frames", "decode_errors", "error")
         assert {name: getattr(mine, name) for name in names} == {name: getattr(theirs, name) for name in names}
         statuses[file.stem] = mine.status
@@ -130,7 +130,7 @@ def test_counts_and_statuses_are_those_of_extract(path, tmp_path):
 
 
 def test_a_video_that_has_become_shorter_is_an_error(path):
-    with pytest.raises(VideoDecodeError, match="less than 41 frames"):
+    with pytest.raises(VideoDecodeError, match="fewer than 41 frames"):
         read_sample(path, frames=[40], fields=[3], settings=SETTINGS)
 
 
@@ -143,7 +143,7 @@ def test_memory_does_not_grow_with_the_video_and_decoding_ends_with_the_last_fra
             handed_out = start + 16
             yield FrameBatch(np.full((16, 32, 42, 3), start % 251, np.uint8), start, 0)
 
-    monkeypatch.setattr(video, "read_frames", endless)
+    monkeypatch.setattr(sample, "read_frames", endless)
     flow_package.warm_up("strict")
     peaks = []
     for last in (1_000, 20_000):

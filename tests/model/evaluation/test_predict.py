@@ -17,7 +17,8 @@ from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.demo_videos import write_video
 from flowkit.errors import CheckpointError, DeviceError, ParameterError
-from flowkit.extraction.one_video import VideoJob, extract_task
+from flowkit.extraction.jobs import VideoJob
+from flowkit.extraction.one_video import extract_task
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.predict import Predictor, extraction_of, find_row, row_of
@@ -59,11 +60,9 @@ def home(tmp_path_factory):
         path = home / "videos" / f"{video_id}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, moving_texture(num_frames, seed), frame_rate=25)
-        clip = root / "clips" / f"{video_id}.h5"
-        clip.parent.mkdir(parents=True, exist_ok=True)
-        job = VideoJob(video_id, str(path), video_id.split("/")[0], str(clip), SETTINGS, path.stat().st_size, 0)
+        job = VideoJob(video_id, path, video_id.split("/")[0], root, SETTINGS, path.stat().st_size, 0)
         progress = SimpleNamespace(stopping=False, note=lambda *_: None)
-        assert extract_task(job, progress).status == "ok"
+        assert extract_task(job, progress).video.status == "ok"
     (home / "list.csv").write_text(
         "video_id,class_name,subset\n"
         + "".join(f"{name},{name.split('/')[0]},{'train' if name == 'run/b' else 'test'}\n" for name in LENGTHS)

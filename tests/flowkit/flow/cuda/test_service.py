@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from flowkit.errors import DeviceError
-from flowkit.extraction.one_video import _client
+from flowkit.extraction.solving import service_client
 from flowkit.flow.cuda.service import MAX_IN_FLIGHT, FlowClient, FlowService
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ def test_a_client_that_comes_when_the_process_is_dead_gets_a_device_error_too() 
 def test_a_worker_keeps_its_connection_to_each_device() -> None:
     with FlowService([Difference, Difference]) as service:
         for address in 3 * service.addresses:
-            _client(address).solve(np.zeros((2, 8, 10), np.uint8))
-        clients = {_client(address) for address in service.addresses}
+            service_client(address).solve(np.zeros((2, 8, 10), np.uint8))
+        clients = {service_client(address) for address in service.addresses}
         shared = [name for name in os.listdir(service._folder.name) if not name.endswith(".sock")]
-        _client.cache_clear()
+        service_client.cache_clear()
         for client in clients:
             client.close()
     assert len(shared) == 2

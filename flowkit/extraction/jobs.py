@@ -1,0 +1,74 @@
+"""What the processes of an extraction receive and return: jobs for a video or a piece of one, and their results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowkit.dataset.paths import clip_path
+from flowkit.extraction.pieces import Piece, piece_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowkit.dataset.settings import ExtractSettings
+    from flowkit.extraction.results import VideoResult
+    from flowkit.flow.cuda.service import ServiceAddress
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to extract: all that a worker process needs to know."""
+
+    video_id: str
+    path: Path
+    class_name: str
+    root: Path  # the data root
+    settings: ExtractSettings
+    source_bytes: int
+    source_mtime_ns: int
+    pieces: tuple[Piece, ...] = ()  # its flow, if that was solved before
+    service: ServiceAddress | None = None  # the GPU's process, with the cuda solver
+
+    @property
+    def clip_path(self) -> Path:
+        """The clip file to write."""
+        return clip_path(self.root, self.video_id)
+
+    @property
+    def piece_folder(self) -> Path:
+        """The folder for pieces of this version of the video."""
+        return piece_folder(self.root / "clips", self.video_id, self.source_bytes, self.source_mtime_ns)
+
+
+@dataclass(frozen=True)
+class PieceJob:
+    """A piece of one video to solve: flow fields `start` to `stop`; `stop` None means to the end."""
+
+    video: VideoJob
+    start: int
+    stop: int | None
+    num_pairs: int  # expected in this piece
+    num_pieces: int  # in which the missing flow of the video is solved
+
+
+Task = VideoJob | PieceJob
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The result of a task.
+
+    Parameters
+    ----------
+    video : VideoResult, optional
+        The result of the video. None after a piece that was solved, whose video still needs its clip file, and after a stop.
+    num_pairs : int
+        Number of flow fields that the task solved.
+    stopped : bool
+        Whether the run was stopped before the task was finished. The pieces that were finished are kept.
+    """
+
+    video: VideoResult | None = None
+    num_pairs: int = 0
+    stopped: bool = False

@@ -1,0 +1,159 @@
+"""What an extraction has to do: which videos of a tree are new or changed, and which are done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowkit.dataset.packing import packed_video_ids
+from flowkit.dataset.root import Dataset, check_apart
+from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.extraction.jobs import VideoJob
+from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
+from flowkit.files import file_sha256
+from flowkit.shards.reader import ShardReader
+from flowkit.video.decode import VIDEO_SUFFIXES
+from flowkit.video.tree import scan_videos
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowkit.dataset.settings import ExtractSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction will do, found by `make_plan` before anything is written.
+
+    Parameters
+    ----------
+    is_new : bool
+        Whether there is no data root yet.
+    jobs : tuple of VideoJob
+        Videos to extract, largest first, so that no long video is left for the end.
+    skipped : tuple of VideoResult
+        Videos that are done already.
+    failed : tuple of VideoResult
+        Files that cannot even be tried, such as those whose name is not UTF-8.
+    ignored : int
+        Number of files without the suffix of a video.
+    elsewhere : tuple of str
+        Videos of the other parts of a sharded extraction, whose runs note their results in the index.
+    failed_elsewhere : tuple of VideoResult
+        Files that cannot be tried, if it is the first part that reports them.
+    """
+
+    is_new: bool
+    jobs: tuple[VideoJob, ...]
+    skipped: tuple[VideoResult, ...]
+    failed: tuple[VideoResult, ...]
+    ignored: int
+    elsewhere: tuple[str, ...] = ()
+    failed_elsewhere: tuple[VideoResult, ...] = ()
+
+
+def make_plan(videos: Path, root: Path, *, settings: ExtractSettings, part: tuple[int, int] = (0, 1)) -> Plan:
+    """Find what there is to extract and what is done already.
+
+    Parameters
+    ----------
+    videos : Path
+        The video tree.
+    root : Path
+        The data root; need not exist yet.
+    settings : ExtractSettings
+        The settings that all clips of the root share.
+    part : (int, int)
+        (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
+
+    Raises
+    ------
+    ManifestError
+        If there is no video, or if two files would share a video id or a clip file; one of the two may be in the folder that
+        the root was made from.
+    ParameterError
+        If the root was made with other settings.
+    """
+    existing = Dataset.open_if_present(root)
+    if existing is not None:
+        existing.check_settings(settings)
+    scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
+    if not scan.videos and not scan.unreadable:
+        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise ManifestError(f"no video found under {str(videos)!r} ({scan.ignored} files with other suffixes); videos end in {suffixes}")
+    check_apart(root, (video.video_id for video in scan.videos))
+    index = read_index(root)
+    packed = packed_video_ids(root)
+    jobs, skipped = [], []
+    for video in scan.videos[part[0] :: part[1]]:
+        status = video.path.stat()
+        job = VideoJob(
+            video.video_id,
+            video.path,
+            video.class_name,
+            root,
+            settings,
+            status.st_size,
+            status.st_mtime_ns,
+        )
+        done = _done_before(job, index.get(video.video_id), packed)
+        if done is None:
+            jobs.append(job)
+        else:
+            skipped.append(done)
+    if existing is not None and existing.source:
+        _check_one_source(existing, videos, [job for job in jobs if job.video_id in packed or job.clip_path.is_file()])
+    unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in scan.unreadable)
+    elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % part[1] != part[0])
+    failed, failed_elsewhere = (unusable, ()) if part[0] == 0 else ((), unusable)
+    largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
+    return Plan(existing is None, largest_first, tuple(skipped), failed, scan.ignored, elsewhere, failed_elsewhere)
+
+
+def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJob]) -> None:
+    """Refuse to replace the clips of one folder's videos with those of another folder whose videos have the same ids."""
+    source = Path(dataset.source)
+    if not replacing or not source.is_dir() or source.samefile(videos):  # moved, or the same
+        return
+    for job in replacing:
+        folder, _, name = job.video_id.rpartition("/")
+        for other in sorted((source / folder).glob("*")):
+            if other.stem == name and other.suffix.lower() in VIDEO_SUFFIXES:
+                raise ManifestError(
+                    f"{str(other)!r} and {str(job.path)!r} would both be {job.video_id!r} in {str(dataset.root)!r}; extract "
+                    "the second folder into a separate data root with --data DIR, or rename one of the videos"
+                )
+
+
+def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, Path]) -> VideoResult | None:
+    """Return an earlier run's result if the video has not changed since then and its clip is still in a clip file or a shard."""
+    path = job.clip_path
+    stored = path if path.is_file() else packed.get(job.video_id)
+    if stored is None:
+        return None
+    unchanged = earlier is not None and (earlier.source_bytes, earlier.source_mtime_ns) == (job.source_bytes, job.source_mtime_ns)
+    complete = stored != path or (earlier is not None and earlier.clip_bytes == path.stat().st_size)
+    if earlier is not None and earlier.status in WRITTEN and unchanged and complete:
+        return earlier
+    # A run was killed between renaming the clip and noting it, or the video was copied or touched: its bytes decide.
+    try:
+        with ShardReader(stored) as reader:
+            attributes = reader.clip(job.video_id).attributes
+    except ShardFormatError:
+        if stored == path:  # a damaged clip is replaced; a shard holds other videos too
+            return None
+        raise
+    if attributes.source_sha256 != file_sha256(job.path):
+        return None
+    result = VideoResult(
+        job.video_id,
+        "ok",
+        job.source_bytes,
+        job.source_mtime_ns,
+        attributes.num_frames,
+        attributes.header_frames,
+        attributes.decode_errors,
+        clip_bytes=stored.stat().st_size if stored == path else 0,
+    )
+    return with_status(result)
