@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flowkit.model.compute.execution import Execution
     from flowkit.model.data.training_clips import ClipDataset
-    from flowkit.model.evaluation.predict import Predictor
+    from flowkit.model.evaluation.predict import Prediction, Predictor
     from flowkit.model.evaluation.protocol import evaluate
     from flowkit.model.networks.stresnet import StreamLogits, STResNet
     from flowkit.model.runs.checkpoint import load_checkpoint
@@ -22,6 +22,7 @@ _HOME_OF = {
     "TrainConfig": "flowkit.model.settings.training",
     "ClipDataset": "flowkit.model.data.training_clips",
     "Execution": "flowkit.model.compute.execution",
+    "Prediction": "flowkit.model.evaluation.predict",
     "Predictor": "flowkit.model.evaluation.predict",
     "evaluate": "flowkit.model.evaluation.protocol",
     "load_checkpoint": "flowkit.model.runs.checkpoint",

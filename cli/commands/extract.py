@@ -244,21 +244,9 @@ def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> 
         return "fast" if mode == "fast" else "strict"
     if existing is not None and not (device == "cpu" and existing.solver == "cuda"):
         return existing.solver
-    return "cuda" if device == "auto" and has_gpu() else "strict"
+    from flowkit.flow.cuda import device as gpu
 
-
-def has_gpu() -> bool:
-    """Whether the first GPU is one that the cuda solver can use."""
-    from flowkit.errors import DeviceError
-
-    try:
-        from flowkit.flow.cuda.compile import MIN_ARCH, supported_archs
-        from flowkit.flow.cuda.device import list_devices
-
-        major, minor = next((device.compute_capability for device in list_devices()), (0, 0))
-        return 10 * major + minor >= max(MIN_ARCH, supported_archs()[0])
-    except (DeviceError, ImportError):
-        return False
+    return "cuda" if device == "auto" and gpu.has_gpu() else "strict"
 
 
 def _tell_plan(todo: Plan, settings: ExtractSettings) -> None:

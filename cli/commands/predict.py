@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +11,12 @@ import click
 from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
-from flowkit.dataset.progress import ProgressBar
 from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
-    from flowkit.dataset.settings import ExtractSettings
     from flowkit.model.evaluation.predict import Prediction, Predictor
-
-_PATIENCE_SECONDS = 2.0  # for counting frames without a word
 
 
 @click.command()
@@ -71,87 +64,29 @@ def predict(
     flow and their mirror images. Prints the classes with the highest scores and their probabilities, fused and by stream.
     """
     from flowkit.model.compute.execution import Execution
-    from flowkit.model.evaluation.predict import Predictor, extraction_of, find_row, row_of
-    from flowkit.workers.processes import num_cores
+    from flowkit.model.evaluation.predict import Predictor
+    from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
 
     if checkpoint is not None and row is not None:
         raise click.UsageError("--row is for a run; a --checkpoint is one network and so one row")
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row)
-    execution = Execution(device=device)
-    network_device = execution.torch_device()
     settings, assumed = extraction_of(trained.provenance, data)
-    chosen, note = _with_solver(settings, solver, device)
-    predictor = Predictor(
-        trained,
-        settings=chosen,
-        execution=execution,
-        flow_device_index=network_device.index or 0,
-        num_threads=jobs or num_cores(),
-    )
+    settings, note = with_solver(settings, solver, device)  # type: ignore[arg-type]
     notes = [text for text in (assumed, note) if text]
-    _tell_start(predictor, str(network_device), notes)
+    predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes)
+    _tell_start(predictor)
     _leave_threads_to_us()
     results: list[dict[str, Any]] = []
     for path in videos:
-        with _Bar(path.name) as bar:
-            prediction = predictor.predict(path, on_progress=bar.tell)
-        results.append(_as_dict(prediction, predictor, top))
+        prediction = predictor.predict(path, progress=True)
+        results.append(_as_dict(prediction, top))
         if not as_json:
             _tell(prediction, predictor, top)
     if as_json:
         weights = {phase: source for phase, (source, _) in trained.checkpoints.items()}
-        about = {"row": trained.name, "weights": weights, "extraction": chosen.to_dict(), "notes": notes}
+        about = {"row": trained.name, "weights": weights, "extraction": settings.to_dict(), "notes": notes}
         say(json.dumps({"format": "flowkit-prediction", "format_version": 1, **about, "videos": results}, indent=1))
     return EXIT_SOME_FAILED if any(not result["top"] for result in results) else 0
-
-
-class _Bar:
-    """Progress of one video: of counting its frames, if that takes long, and of its flow."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._began = name, time.monotonic()
-        self._bar: ProgressBar | None = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
-
-    def tell(self, num_frames: int, done: int, total: int) -> None:
-        """Show how many frames were counted, or how many flow fields are solved."""
-        if total:
-            self._show("flow fields", done, total)
-        elif time.monotonic() - self._began > _PATIENCE_SECONDS:
-            self._show("frames", num_frames, 0)
-
-    def _show(self, unit: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.unit != unit:
-            self.__exit__(None, None, None)
-            self._bar = ProgressBar("count" if unit == "frames" else "predict", total=total, unit=unit)
-        self._bar.update(done, note=self._name)
-
-
-def _with_solver(settings: ExtractSettings, solver: str, device: str) -> tuple[ExtractSettings, str]:
-    """Return the settings with the solver to use here, and what to say if it is not that of the training."""
-    from flowkit.cli.commands.extract import has_gpu
-
-    chosen = solver
-    if solver == "auto":
-        chosen = settings.solver
-        if device.startswith("cuda") and has_gpu():
-            chosen = "cuda"
-        elif chosen == "cuda" and not has_gpu():
-            chosen = "strict"
-    elif solver == "cuda":
-        from flowkit.flow.cuda.device import list_devices
-
-        list_devices()  # says what is missing
-    if chosen == settings.solver:
-        return settings, ""
-    note = f"flow by the {chosen} solver; the training data's is of the {settings.solver} solver, which differs by hundredths of a pixel"
-    return replace(settings, solver=chosen), note  # type: ignore[arg-type]
 
 
 def _leave_threads_to_us() -> None:
@@ -161,15 +96,15 @@ def _leave_threads_to_us() -> None:
     cv2.setNumThreads(1)
 
 
-def _tell_start(predictor: Predictor, device: str, notes: Sequence[str]) -> None:
+def _tell_start(predictor: Predictor) -> None:
     settings = predictor.settings
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     sources = " and ".join(show_name(source) for source, _ in predictor.row.checkpoints.values())
     warn(
-        f"predict: {predictor.row.name}, {len(predictor.classes)} classes, on {device}, from {sources}; "
+        f"predict: {predictor.row.name}, {len(predictor.classes)} classes, on {predictor.device}, from {sources}; "
         f"TV-L1 {settings.preset} ({where}), short side {settings.short_side} px"
     )
-    for note in notes:
+    for note in predictor.notes:
         warn(f"note: {show_name(note)}")
 
 
@@ -182,10 +117,7 @@ def _tell(prediction: Prediction, predictor: Predictor, top: int) -> None:
     if prediction.error:
         warn(f"{name}: {prediction.status}: {show_name(prediction.error)}")
     columns = _columns(prediction)
-    rows = [
-        (class_name, *(f"{100 * shares[column]:.2f}" for column in columns))
-        for class_name, shares in predictor.top_classes(prediction, top)
-    ]
+    rows = [(class_name, *(f"{100 * shares[column]:.2f}" for column in columns)) for class_name, shares in prediction.top_classes(top)]
     say(f"{name}: {prediction.num_frames} frames")
     say(table((predictor.row.name, *(f"{column} %" for column in columns)), rows) + "\n")
 
@@ -196,8 +128,8 @@ def _columns(prediction: Prediction) -> list[str]:
     return ["fused", *streams] if len(streams) > 1 else streams
 
 
-def _as_dict(prediction: Prediction, predictor: Predictor, top: int) -> dict[str, Any]:
-    classes = predictor.top_classes(prediction, top) if prediction.scores else []
+def _as_dict(prediction: Prediction, top: int) -> dict[str, Any]:
+    classes = prediction.top_classes(top)
     return {
         "path": str(prediction.path),
         "status": prediction.status,

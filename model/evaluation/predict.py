@@ -1,61 +1,77 @@
-"""A trained row at work on any video file: extracted as the training videos were, tested by the protocol, classes with probabilities."""
+"""A trained network at work on any video file, which is extracted as the training videos were and scored by the test protocol."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowkit.dataset.manifest import Split
-from flowkit.dataset.root import Dataset
-from flowkit.dataset.settings import ExtractSettings, ForeignTool
-from flowkit.errors import CheckpointError, ManifestError, ParameterError, VideoDecodeError
+from flowkit.dataset.progress import StageProgress
+from flowkit.dataset.root import RECORD_NAME
+from flowkit.errors import VideoDecodeError
 from flowkit.extraction.sample import count_frames, read_sample
-from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.model.compute.execution import Execution
 from flowkit.model.data.sampling import MIN_FRAMES, protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
-from flowkit.model.evaluation.rows import ROW_OF_PHASE, ROWS, rows_of
-from flowkit.model.runs.checkpoint import load_checkpoint
-from flowkit.model.runs.events import ignore
-from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
+from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.trained_row import TrainedRow, extraction_of, find_row, row_of, with_solver
 from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
-from flowkit.model.settings.training import PHASES
-from flowkit.quantise import Quantiser
+from flowkit.workers.processes import num_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from flowkit.dataset.settings import ExtractSettings
     from flowkit.extraction.results import Status
-    from flowkit.model.compute.execution import Execution
-    from flowkit.model.runs.checkpoint import Checkpoint
+    from flowkit.model.evaluation.trained_row import Solver
     from flowkit.model.runs.provenance import Provenance
-    from flowkit.model.settings.training import Phase
 
 FUSED = "fused"
-# The preset whose parameters are nearest to a tool's own, for networks whose training flow was imported from it.
-_PRESET_OF_TOOL: dict[ForeignTool, str] = {"gpu_flow": "paper", "dense_flow": "denseflow", "denseflow": "denseflow"}
+_NAMES_SHOWN = 3
+_PATIENCE_SECONDS = 2.0  # for counting frames without showing it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
-    """What became of one video.
+    """The classes that a network gives one video; made by `Predictor.predict`.
 
     Parameters
     ----------
     path : Path
+        The video file.
     status : {"ok", "damaged", "short", "undecodable", "failed"}
-        As extract's. ``damaged`` videos are classified, by what of them could be decoded; ``failed`` is the network's fault.
-    num_frames, decode_errors : int
+        As `flowkit.extract` gives it. A ``damaged`` video is classified by what could be decoded; ``failed`` means that the network
+        gave scores that are not finite numbers.
+    num_frames : int
+        Number of frames that could be decoded.
+    decode_errors : int
+        Number of errors of the decoder.
     error : str
-        What was damaged, or why there are no scores.
+        What is damaged, or why there are no scores.
+    classes : tuple of str
+        Class names by label.
     scores : dict from str to float64 array, shape (C,)
-        Mean logits of each stream, and as ``fused`` their mean. Empty if the video could not be classified.
+        Mean logits of each stream, and their mean as ``fused``. Empty if the video could not be classified.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from flowkit.model import Prediction
+    >>> scores = {"motion": np.array([0.0, 1.0]), "fused": np.array([0.0, 1.0])}
+    >>> prediction = Prediction(Path("video.mp4"), "ok", num_frames=90, decode_errors=0, classes=("run", "walk"), scores=scores)
+    >>> prediction
+    <Prediction of 'video.mp4': 'walk' 73.1 %, 'run' 26.9 %>
+    >>> list(prediction.probabilities)
+    ['walk', 'run']
     """
 
     path: Path
@@ -63,145 +79,47 @@ class Prediction:
     num_frames: int
     decode_errors: int
     error: str = ""
+    classes: tuple[str, ...] = ()
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class TrainedRow:
-    """One row of the results table, with its weights.
-
-    Parameters
-    ----------
-    name : str
-        A key of `ROWS`.
-    checkpoints : dict from phase to (str, Checkpoint)
-        With where each was found.
-
-    Raises
-    ------
-    CheckpointError
-        If the checkpoints were not trained on the same data.
-    """
-
-    name: str
-    checkpoints: dict[Phase, tuple[str, Checkpoint]]
-
-    def __post_init__(self) -> None:
-        told = [checkpoint.provenance for _, checkpoint in self.checkpoints.values()]
-        if len({(one.classes, one.digest, one.split) for one in told}) > 1:
-            raise CheckpointError(f"{' and '.join(source for source, _ in self.checkpoints.values())} were trained on different data")
-
     @property
-    def provenance(self) -> Provenance:
-        """What the row was trained on."""
-        return next(iter(self.checkpoints.values()))[1].provenance
+    def probabilities(self) -> dict[str, float]:
+        """Probability (softmax of the fused scores) of each class, the most probable first; empty if there are no scores."""
+        return {name: shares[FUSED] for name, shares in self.top_classes(len(self.classes))}
 
+    def top_classes(self, count: int = 5) -> list[tuple[str, dict[str, float]]]:
+        """Return the classes with the highest fused scores, each with its probability (softmax) by stream and ``fused``."""
+        if not self.scores:
+            return []
+        probabilities = {name: softmax(values) for name, values in self.scores.items()}
+        order = np.argsort(-self.scores[FUSED], kind="stable")[:count]
+        return [(self.classes[label], {name: float(values[label]) for name, values in probabilities.items()}) for label in order]
 
-def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | None = None) -> TrainedRow:
-    """Return a row of a run.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    run : str
-    split : int
-    row : str, optional
-        Default: the last row of the table whose phases are trained, ``ST-ResNet*`` if it is.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such row.
-    CheckpointError
-        If a phase of it is not trained, or its weights cannot be read.
-    """
-    if row is not None and row not in ROWS:
-        raise ParameterError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
-    find_weights(root, run=run, split=split)  # that anything is trained
-    done = {phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase)).done}
-    name = row or rows_of(done)[-1]
-    paths: dict[Phase, Path] = {phase: find_weights(root, run=run, split=split, phase=phase) for phase, _ in ROWS[name]}
-    return TrainedRow(name, {phase: (str(path), load_checkpoint(path)) for phase, path in paths.items()})
-
-
-def row_of(path: Path) -> TrainedRow:
-    """Return the row of one phase's weights, checkpoint or folder.
-
-    Raises
-    ------
-    CheckpointError
-        If they cannot be read.
-    """
-    checkpoint = load_checkpoint(path)
-    phase = checkpoint.provenance.config.phase
-    return TrainedRow(ROW_OF_PHASE[phase], {phase: (str(path), checkpoint)})
-
-
-def extraction_of(provenance: Provenance, root: Path | None) -> tuple[ExtractSettings, str]:
-    """Return how videos must be extracted for a network.
-
-    Parameters
-    ----------
-    provenance : Provenance
-    root : Path, optional
-        The data root to ask where the weights do not say it.
-
-    Returns
-    -------
-    settings : ExtractSettings
-    note : str
-        What had to be assumed; empty if nothing.
-
-    Raises
-    ------
-    CheckpointError
-        If what the weights say cannot be.
-    """
-    try:
-        quantiser = Quantiser.from_dict(provenance.quantiser)
-        stored: dict[str, Any] = provenance.extraction
-        note = ""
-        if not stored:
-            settings, source = _settings_of(root, quantiser)
-            return settings, f"the weights are from before flowkit recorded how their videos were extracted; taking {source}"
-        solver, params = stored["solver"], TVL1Params.from_dict(stored["tvl1"])
-        if solver in get_args(ForeignTool):
-            preset = _PRESET_OF_TOOL[solver]
-            note = f"the network was trained on flow of {solver}, for which flowkit's solver with preset {preset} stands in"
-            params, solver = TVL1Params.preset(preset), "strict"
-        preset = next((name for name in PRESETS if TVL1Params.preset(name) == params), PRESETS[0])
-        return ExtractSettings(preset, params, solver, quantiser, stored["short_side"], stored["codec"]), note
-    except (ParameterError, KeyError, TypeError) as cause:
-        raise CheckpointError(f"what the weights say of their videos' extraction cannot be: {cause}") from cause
-
-
-def _settings_of(root: Path | None, quantiser: Quantiser) -> tuple[ExtractSettings, str]:
-    """Return a data root's settings if they have the weights' quantiser, else the defaults; and in words which."""
-    if root is not None:
-        try:
-            dataset = Dataset.open_if_present(root)
-        except ManifestError:
-            dataset = None
-        if dataset is not None and dataset.settings.quantiser == quantiser and not dataset.settings.is_imported:
-            return dataset.settings, f"the settings of {root}"
-    settings = ExtractSettings(quantiser=quantiser)
-    return settings, f"the defaults (TV-L1 {settings.preset}, short side {settings.short_side} px)"
+    def __repr__(self) -> str:
+        best = ", ".join(f"{name!r} {100 * shares[FUSED]:.1f} %" for name, shares in self.top_classes(_NAMES_SHOWN))
+        return f"<{type(self).__name__} of {str(self.path)!r}: {best or f'{self.status}, {self.error}'}>"
 
 
 class Predictor:
-    """The networks of a row on their device, classifying one video after another.
+    """Trained networks that classify one video file after another; `Predictor.open` makes one from files.
 
     Parameters
     ----------
     row : TrainedRow
-    settings : ExtractSettings
-        How videos are extracted; see `extraction_of`.
-    execution : Execution
-    flow_device_index : int
-        Which GPU solves the flow, with the cuda solver.
-    num_threads : int
-        That solve flow on the CPU.
+        A row of the results table, with its weights.
+    settings : ExtractSettings, optional
+        How videos are extracted. Default: as the training videos were.
+    execution : Execution, optional
+        Where and how the networks compute.
+    num_threads : int, optional
+        Number of threads that solve flow on the CPU. Default: one per core.
+    notes : sequence of str
+        What had to be assumed of `settings`; kept as an attribute.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Class names by label.
 
     Raises
     ------
@@ -209,62 +127,140 @@ class Predictor:
         If weights do not fit their network, or the networks differ in the size of their input.
     DeviceError, ParameterError
         If there is no such device.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.demo_videos import write_video
+    >>> from flowkit.model import Predictor, train
+    >>> root = example_root()
+    >>> tiny = {"base_width": 4, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 1}
+    >>> _ = train(root, phases=["motion"], recipe="small", overrides=tiny)
+    >>> predictor = Predictor.open(root, device="cpu")
+    >>> predictor
+    <Predictor of motion, 6 classes, on cpu>
+    >>> write_video(Path("video.avi"), np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8), frame_rate=25)
+    >>> prediction = predictor.predict("video.avi")
+    >>> prediction.status, len(prediction.probabilities), round(sum(prediction.probabilities.values()), 6)
+    ('ok', 6, 1.0)
     """
 
     def __init__(
-        self, row: TrainedRow, *, settings: ExtractSettings, execution: Execution, flow_device_index: int = 0, num_threads: int = 1
+        self,
+        row: TrainedRow,
+        *,
+        settings: ExtractSettings | None = None,
+        execution: Execution | None = None,
+        num_threads: int | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        self.row, self.settings = row, settings
+        self.row, self.settings, self.notes = row, settings or extraction_of(row.provenance, None)[0], tuple(notes)
         self.classes = row.provenance.classes
-        self._flow_device_index, self._num_threads = flow_device_index, num_threads
+        execution = execution or Execution()
+        self.device = execution.torch_device()
+        self._num_threads = num_threads or num_cores()
         self._networks = TestedNetworks(_split_without_videos(row.provenance), row.checkpoints, force=False, execution=execution)
 
-    def predict(self, path: Path, *, on_progress: Callable[[int, int, int], None] = ignore) -> Prediction:
-        """Classify one video by the protocol of the test: 25 frames and their flow stacks, and the mirror images of both.
+    @classmethod
+    def open(
+        cls,
+        source: str | Path,
+        *,
+        run: str = "default",
+        split: int = 1,
+        row: str | None = None,
+        root: str | Path | None = None,
+        device: str = "auto",
+        solver: Solver = "auto",
+        num_threads: int | None = None,
+    ) -> Predictor:
+        """Read trained networks.
 
         Parameters
         ----------
-        path : Path
+        source : path
+            A data root, or one phase's weights, checkpoint or folder.
+        run, split, row : str, int, str
+            Of a data root: which run, split and row of the results table. The default row is the last that is trained.
+        root : path, optional
+            The data root whose settings to take where the weights do not record how their videos were extracted. Default: `source`,
+            if it is a data root.
+        device : str
+            Where the networks compute: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        solver : {"auto", "strict", "fast", "cuda"}
+            What computes the flow. ``auto``: the solver of the training; the GPU's if `device` names a GPU.
+        num_threads : int, optional
+            Number of threads that solve flow on the CPU. Default: one per core.
+
+        Raises
+        ------
+        CheckpointError
+            If nothing is trained, or the weights are damaged, foreign or of different data.
+        DeviceError, ParameterError
+            If there is no such device, solver or row.
+        """
+        source = Path(source)
+        is_root = (source / RECORD_NAME).is_file()
+        trained = find_row(source, run=run, split=split, row=row) if is_root else row_of(source)
+        root = source if root is None and is_root else None if root is None else Path(root)
+        settings, assumed = extraction_of(trained.provenance, root)
+        settings, note = with_solver(settings, solver, device)
+        execution, notes = Execution(device=device), [text for text in (assumed, note) if text]
+        return cls(trained, settings=settings, execution=execution, num_threads=num_threads, notes=notes)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.row.name}, {len(self.classes)} classes, on {self.device}>"
+
+    def predict(self, path: str | Path, *, progress: bool | None = None) -> Prediction:
+        """Classify one video by the test protocol: 25 frames and their flow stacks, and the mirror images of both.
+
+        Parameters
+        ----------
+        path : path
             A video file of any length.
-        on_progress : callable
-            Told (frames, flow fields done, flow fields in all); the last is 0 while frames are counted.
+        progress : bool, optional
+            Whether to show progress. Default: on a terminal and in a notebook.
 
         Returns
         -------
         Prediction
-            The scores are those of `evaluate` for the same video in a data set with these settings.
+            The scores are those of `evaluate` for the same video in a data set with these settings. A video that cannot be decoded
+            has no scores.
 
         Raises
         ------
         DeviceError
-            If the device of the flow is not to be had.
+            If the device that solves the flow is unavailable.
         """
-        found = count_frames(path, short_side=self.settings.short_side, on_frames=lambda count: on_progress(count, 0, 0))
-        prediction = Prediction(path, found.status, found.num_frames, found.decode_errors, found.error)
-        if found.num_frames < MIN_FRAMES:
-            if found.status not in ("short", "undecodable"):
-                why = f"{found.num_frames} frames; a stack of flow needs {MIN_FRAMES}"
-                prediction = replace(prediction, status="short", error=", ".join(filter(None, (why, found.error))))
-            return prediction
-        try:
-            clip = self._whole_clip(path, found.num_frames, on_progress)
-        except VideoDecodeError as error:
-            return replace(prediction, status="undecodable", error=str(error))
+        path = Path(path)
+        with StageProgress(progress) as bars:
+            began = time.monotonic()
+
+            def counted(num_frames: int) -> None:
+                if time.monotonic() - began > _PATIENCE_SECONDS:
+                    bars.update("count", num_frames, unit="frames", note=path.name)
+
+            video = count_frames(path, short_side=self.settings.short_side, on_frames=counted)
+            prediction = Prediction(path, video.status, video.num_frames, video.decode_errors, video.error, self.classes)
+            if video.num_frames < MIN_FRAMES:
+                if video.status not in ("short", "undecodable"):
+                    why = f"{video.num_frames} frames; a stack of flow needs {MIN_FRAMES}"
+                    prediction = replace(prediction, status="short", error=", ".join(filter(None, (why, video.error))))
+                return prediction
+            try:
+                clip = self._whole_clip(path, video.num_frames, bars)
+            except VideoDecodeError as error:
+                return replace(prediction, status="undecodable", error=str(error))
         (values,) = self._networks.score([clip])
-        if not all(np.isfinite(one).all() for one in values.values()):
+        if not all(np.isfinite(logits).all() for logits in values.values()):
             return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
-        parts = ROWS[self.row.name]
-        scores = {stream: values[phase, stream] for phase, stream in parts}
-        scores[FUSED] = combine_scores([one[None] for one in scores.values()], weights=[1.0] * len(parts))[0]
+        scores = {stream: values[phase, stream] for phase, stream in ROWS[self.row.name]}
+        scores[FUSED] = combine_scores([logits[None] for logits in scores.values()], weights=[1.0] * len(scores))[0]
         return replace(prediction, scores=scores)
 
-    def top_classes(self, prediction: Prediction, count: int) -> list[tuple[str, dict[str, float]]]:
-        """Return the classes with the highest fused scores, each with its probability (softmax) by stream and fused."""
-        probabilities = {name: softmax(values) for name, values in prediction.scores.items()}
-        order = np.argsort(-prediction.scores[FUSED], kind="stable")[:count]
-        return [(self.classes[label], {name: float(values[label]) for name, values in probabilities.items()}) for label in order]
-
-    def _whole_clip(self, path: Path, num_frames: int, on_progress: Callable[[int, int, int], None]) -> WholeClip:
+    def _whole_clip(self, path: Path, num_frames: int, bars: StageProgress) -> WholeClip:
         """Return the video as `WholeClipDataset` would."""
         centres = protocol_centres(num_frames)
         frames, place = np.unique(centres, return_inverse=True)
@@ -274,9 +270,9 @@ class Predictor:
             frames=frames.tolist(),
             fields=fields.tolist(),
             settings=self.settings,
-            device_index=self._flow_device_index,
+            device_index=self.device.index or 0,
             num_threads=self._num_threads,
-            on_field=lambda done: on_progress(num_frames, done, len(fields)),
+            on_field=lambda done: bars.update("predict", done, len(fields), unit="flow fields", note=path.name),
         )
         size = self._networks.input_size
         return WholeClip(whole_rgb(images, input_size=size)[place], whole_flow(q, input_size=size), where, -1, str(path), num_frames)

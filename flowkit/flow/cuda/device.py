@@ -15,11 +15,13 @@ from flowkit.errors import DeviceError
 from flowkit.flow.cuda.compile import (
     DEFAULT_TILE,
     INSTALL_HINT,
+    MIN_ARCH,
     TileShape,
     cached_kernels,
     kernel_parameters,
     nvrtc_version,
     ordered_arguments,
+    supported_archs,
 )
 
 if TYPE_CHECKING:
@@ -251,6 +253,15 @@ def list_devices() -> tuple[DeviceInfo, ...]:
         major, minor = device.compute_capability
         found.append(DeviceInfo(index, device.name, (major, minor), int(total), device.properties.multiprocessor_count))
     return tuple(found)
+
+
+def has_gpu() -> bool:
+    """Return whether the first GPU is one that the cuda solver can use."""
+    try:
+        major, minor = next((device.compute_capability for device in list_devices()), (0, 0))
+        return 10 * major + minor >= max(MIN_ARCH, supported_archs()[0])
+    except (DeviceError, ImportError):
+        return False
 
 
 def _loaded_driver() -> Any:

@@ -14,11 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from flowkit import versions as flowkit_versions
-from flowkit.cli.commands import doctor, extract
+from flowkit.cli.commands import doctor
 from flowkit.cli.main import flowkit as command
 from flowkit.cli.shared import software
 from flowkit.errors import DeviceError
-from flowkit.flow.cuda import compile as cuda_kernels
 from flowkit.flow.cuda import device as cuda_device
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,8 +140,8 @@ def test_auto_chooses_a_gpu_only_if_the_solver_runs_on_it(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], usable: bool
 ) -> None:
     gpus(monkeypatch, ("a GPU", capability))
-    monkeypatch.setattr(cuda_kernels, "supported_archs", lambda: (75, 80, 90))
-    assert extract.has_gpu() is usable
+    monkeypatch.setattr(cuda_device, "supported_archs", lambda: (75, 80, 90))
+    assert cuda_device.has_gpu() is usable
 
 
 def test_the_doctor_names_the_gpus_of_flow_or_why_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

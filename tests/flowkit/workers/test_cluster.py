@@ -162,7 +162,7 @@ def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace(address: s
 
 def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where this machine has a GPU, which a cluster does not use."""
-    monkeypatch.setattr("flowkit.cli.commands.extract.has_gpu", lambda: True)
+    monkeypatch.setattr("flowkit.flow.cuda.device.has_gpu", lambda: True)
     videos = tmp_path / "videos"
     for k in range(3):
         write_video(videos / "c" / f"v{k}.avi", 6 + k, seed=k)

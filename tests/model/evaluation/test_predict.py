@@ -21,9 +21,10 @@ from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.one_video import extract_task
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
-from flowkit.model.evaluation.predict import Predictor, extraction_of, find_row, row_of
+from flowkit.model.evaluation.predict import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
@@ -114,14 +115,17 @@ def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home, eva
 def test_top_classes_are_sorted_by_the_fused_probability(home):
     ours = predictor(find_row(home / "data"))
     prediction = ours.predict(home / "videos" / "run" / "a.avi")
-    classes = ours.top_classes(prediction, 9)
+    classes = prediction.top_classes(9)
     assert sorted(name for name, _ in classes) == ["run", "walk"]
     assert classes[0][1]["fused"] >= classes[1][1]["fused"]
     assert sum(shares["fused"] for _, shares in classes) == pytest.approx(1)
     for name, shares in classes:
         for stream in ("appearance", "motion", "fused"):
             assert shares[stream] == softmax(prediction.scores[stream])[ours.classes.index(name)]
-    assert len(ours.top_classes(prediction, 1)) == 1
+    assert len(prediction.top_classes(1)) == 1
+    assert list(prediction.probabilities.items()) == [(name, shares["fused"]) for name, shares in classes]
+    (first, one), (second, two) = classes
+    assert repr(prediction).endswith(f"run/a.avi': {first!r} {100 * one['fused']:.1f} %, {second!r} {100 * two['fused']:.1f} %>")
 
 
 def test_the_default_row_is_the_last_that_is_trained(home, tmp_path):
@@ -186,9 +190,9 @@ def test_flow_of_another_tool_is_replaced_by_the_nearest_preset_and_that_is_said
     [{"short_side": 8}, {"short_side": "x"}, {"solver": "magic"}, {"codec": 3}, {"tvl1": {"tau": -1}}, {"tvl1": {"rho": 1}}, {"tvl1": 5}],
 )
 def test_an_extraction_that_cannot_be_is_refused(change):
-    with pytest.raises(CheckpointError, match="extraction cannot be"):
+    with pytest.raises(CheckpointError, match="the extraction that the weights record is impossible"):
         extraction_of(told(extraction=stored(SETTINGS) | change), None)
-    with pytest.raises(CheckpointError, match="extraction cannot be"):
+    with pytest.raises(CheckpointError, match="the extraction that the weights record is impossible"):
         extraction_of(told(extraction={"short_side": 64}), None)
 
 
@@ -286,9 +290,7 @@ def test_scores_that_are_no_numbers_are_a_failure_and_not_an_answer(home, tmp_pa
 def test_another_solver_than_the_training_s_is_said(home, monkeypatch):
     video, data = home / "videos/walk/b.avi", ("--data", home / "data")
     _, err = command_line(video, *data, "--solver", "fast")
-    assert "flow by the fast solver; the training data's is of the strict solver" in err
-
-    from flowkit.cli.commands import extract, predict
+    assert "the flow is from the fast solver, that of the training data from the strict solver" in err
 
     for gpu, options, trained, expected in (
         (True, ("auto", "cuda:1"), "strict", "cuda"),
@@ -299,8 +301,8 @@ def test_another_solver_than_the_training_s_is_said(home, monkeypatch):
         (True, ("strict", "cuda"), "cuda", "strict"),
         (True, ("auto", "cpu"), "fast", "fast"),
     ):
-        monkeypatch.setattr(extract, "has_gpu", lambda gpu=gpu: gpu)
-        settings, note = predict._with_solver(replace(SETTINGS, solver=trained), *options)
+        monkeypatch.setattr("flowkit.flow.cuda.device.has_gpu", lambda gpu=gpu: gpu)
+        settings, note = with_solver(replace(SETTINGS, solver=trained), *options)
         assert settings.solver == expected
         assert bool(note) == (expected != trained)
 
