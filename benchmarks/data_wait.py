@@ -94,14 +94,14 @@ def make_root(root: Path, size: Size) -> str:
         test=[],
         num_listed_train=len(records),
         num_listed_test=0,
-        quantiser=video.quantiser.to_dict(),
+        quantiser=video.quantiser,
         shards={shard.name: hashlib.sha256(shard.read_bytes()).hexdigest()},
     )
     open_root(root, root / "videos", ExtractSettings(short_side=size.height, quantiser=video.quantiser))
     split = Dataset.open(root).split(1)
     configs = make_configs("paper", num_classes=NUM_CLASSES, num_videos=len(records), short_side=size.height, overrides=overrides_of(size))
     for phase in ("appearance", "motion"):
-        told = Provenance(configs[phase], split.classes, 1, split.protocol, split.digest, dict(split.quantiser))
+        told = Provenance(configs[phase], split.classes, 1, split.protocol, split.digest, split.quantiser.to_dict())
         checkpoint = Checkpoint(told, 1, build_network(configs[phase]).state_dict())
         save_weights(phase_folder(root, "base", 1, phase) / "weights.safetensors", checkpoint)
     return codec

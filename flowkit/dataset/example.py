@@ -69,7 +69,7 @@ def example_root(folder: str | os.PathLike[str] | None = None) -> Path:
         test=records[NUM_TRAIN:],
         num_listed_train=NUM_TRAIN,
         num_listed_test=NUM_TEST + 1,
-        quantiser=settings.quantiser.to_dict(),
+        quantiser=settings.quantiser,
         shards={path.name: file_sha256(path) for path in sorted((root / "shards").iterdir())},
     )
     return root

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowkit.dataset.paths import is_shard_name, split_folder
-from flowkit.errors import ManifestError
+from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
+from flowkit.quantise import Quantiser
 from flowkit.records import RecordFormat
 from flowkit.video.ids import check_video_id
 
@@ -60,8 +61,8 @@ class Split:
         Sorted by video id.
     num_listed_train, num_listed_test : int
         Videos that the lists name, whether or not they are there and long enough.
-    quantiser : dict
-        The quantiser's settings that all clips share.
+    quantiser : Quantiser
+        How the flow of all clips is quantised.
     shards : dict of str to str
         SHA-256 of each shard file by its name.
     digest : str
@@ -75,7 +76,7 @@ class Split:
     test: tuple[ClipRecord, ...]
     num_listed_train: int
     num_listed_test: int
-    quantiser: dict[str, Any]
+    quantiser: Quantiser
     shards: dict[str, str]
     digest: str
 
@@ -104,7 +105,7 @@ def write_split(
     test: Sequence[ClipRecord],
     num_listed_train: int,
     num_listed_test: int,
-    quantiser: Mapping[str, Any],
+    quantiser: Quantiser,
     shards: Mapping[str, str],
 ) -> Split:
     """Write a split's manifest: the tables, then split.json; the same arguments give the same bytes.
@@ -133,7 +134,7 @@ def write_split(
         "number": number,
         "protocol": protocol,
         "classes": list(classes),
-        "quantiser": dict(quantiser),
+        "quantiser": quantiser.to_dict(),
         "num_listed": {"train": num_listed_train, "test": num_listed_test},
         "tables": {f"{name}.csv": hashlib.sha256(text).hexdigest() for name, text in tables.items()},
         "shards": dict(sorted(shards.items())),
@@ -162,11 +163,15 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     record = SPLIT_RECORD.parse(text, path)
     keys = ("classes", "shards", "tables", "num_listed", "quantiser", "protocol")
     values: list[Any] = [record.get(key) for key in keys]
-    classes, shards, digests, num_listed, quantiser, protocol = values
+    classes, shards, digests, num_listed, stored_quantiser, protocol = values
     if record.get("number") != number:
         raise ManifestError(f"{path} is the manifest of split {record.get('number')!r}, not {number}; pack the split again")
-    if not _is_list_of_names(classes) or not isinstance(quantiser, dict) or not isinstance(protocol, str):
-        raise ManifestError(f"{path}: classes must be different names, quantiser an object, protocol a text; pack the split again")
+    if not _is_list_of_names(classes) or not isinstance(protocol, str):
+        raise ManifestError(f"{path}: classes must be different names, protocol a text; pack the split again")
+    try:
+        quantiser = Quantiser.from_dict(stored_quantiser)
+    except ParameterError as cause:
+        raise ManifestError(f"{path}: {cause}; pack the split again") from cause
     names_fit = isinstance(shards, dict) and all(map(is_shard_name, shards)) and isinstance(digests, dict) and {*digests} == _TABLE_FILES
     if not names_fit or not all(map(_is_digest, (*shards.values(), *digests.values()))):
         raise ManifestError(f"{path}: shards and tables must give the SHA-256 of each file by its name; pack the split again")

@@ -343,7 +343,7 @@ class _Books:
             test=test,
             num_listed_train=draft.num_listed_train,
             num_listed_test=draft.num_listed_test,
-            quantiser=self._dataset.settings.quantiser.to_dict(),
+            quantiser=self._dataset.settings.quantiser,
             shards=self._digests,
             digest="",
         )

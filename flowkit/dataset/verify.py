@@ -140,7 +140,7 @@ def _split_problems(root: Path, shards: dict[str, VerifiedFile], dataset: Datase
             yield Problem(folder, "", str(error))
             continue
         yield from _shard_digest_problems(folder / "split.json", split, shards)
-        if dataset is not None and split.quantiser != dataset.settings.quantiser.to_dict():
+        if dataset is not None and split.quantiser != dataset.settings.quantiser:
             yield Problem(folder / "split.json", "", f"has the quantiser {split.quantiser}, dataset.json another; pack the split again")
         for table, records in (("train.csv", split.train), ("test.csv", split.test)):
             for record in records:

@@ -22,9 +22,9 @@ from flowkit.shards.reader import Clip, ShardReader
 class ManifestClips:
     """The clips of manifest rows; picklable, and each process opens the shards for itself."""
 
-    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any]) -> None:
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: Quantiser) -> None:
         self.records = tuple(records)
-        self.quantiser = Quantiser.from_dict(quantiser)
+        self.quantiser = quantiser
         self._shards = {record.shard: ShardReader(dataset.shard_path(record)) for record in self.records}
 
     def clip(self, row: int) -> Clip:

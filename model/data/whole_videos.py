@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from flowkit.errors import FlowkitError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
 from flowkit.model.data.sampling import protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
+from flowkit.quantise import Quantiser
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
     ----------
     dataset : flowkit.Dataset
     records : sequence of ClipRecord
-    quantiser : dict
+    quantiser : Quantiser
         The split's.
     input_size : int, px
         S of the networks that are tested.
     """
 
-    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: dict[str, Any], *, input_size: int) -> None:
+    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: Quantiser, *, input_size: int) -> None:
         self.input_size = input_size
         self._clips = ManifestClips(dataset, records, quantiser)
 

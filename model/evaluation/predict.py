@@ -288,7 +288,7 @@ def _split_without_videos(provenance: Provenance) -> Split:
         test=(),
         num_listed_train=0,
         num_listed_test=0,
-        quantiser=dict(provenance.quantiser),
+        quantiser=Quantiser.from_dict(provenance.quantiser),
         shards={},
         digest=provenance.digest,
     )

@@ -60,7 +60,7 @@ def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[
         ("test videos", f"{len(result.video_ids):,} scored, {len(split.test):,} packed, {split.num_listed_test:,} listed"),
         ("digest of the split", split.digest),
         *_stored(dataset, split.test),
-        ("quantiser", _words(split.quantiser)),
+        ("quantiser", _words(split.quantiser.to_dict())),
     ]
     if dataset.versions:
         rows.append(("extracted with", ", ".join(f"{name} {version}" for name, version in dataset.versions.items())))

@@ -98,7 +98,7 @@ def differences_from_training_data(split: Split, provenance: Provenance) -> list
         different.append(f"its {len(provenance.classes)} classes are not the {len(split.classes)} of this split")
     for name, was, now in (
         ("split", provenance.split, split.number),
-        ("quantiser", provenance.quantiser, dict(split.quantiser)),
+        ("quantiser", provenance.quantiser, split.quantiser.to_dict()),
         ("digest", provenance.digest, split.digest),
     ):
         if was != now:

@@ -13,7 +13,6 @@ from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.runs.provenance import differences_from_training_data
 from flowkit.model.runs.trained_network import trained_network
-from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +78,7 @@ class TestedNetworks:
             self._networks[phase] = network
             self._columns[phase] = _columns(split.classes, checkpoint.provenance.classes, source)
         # What a mirror image does to u, for every byte.
-        mirrored = Quantiser.from_dict(split.quantiser).flip_u(np.arange(256, dtype=np.uint8))
+        mirrored = split.quantiser.flip_u(np.arange(256, dtype=np.uint8))
         self._mirrored_u = torch.from_numpy(mirrored).to(self.device)
 
     def score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:

@@ -290,7 +290,7 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         split=split.number,
         protocol=split.protocol,
         digest=split.digest,
-        quantiser=dict(split.quantiser),
+        quantiser=split.quantiser.to_dict(),
         started_from={name: file_sha256(path) for name, path in earlier.items()},
         extraction=extraction,
     )

@@ -81,7 +81,7 @@ def make_root(root: Path) -> Dataset:
             test=records,
             num_listed_train=0,
             num_listed_test=NUM_VIDEOS + 3,
-            quantiser=quantiser.to_dict(),
+            quantiser=quantiser,
             shards={"shard-00000.h5": digest},
         )
     open_root(root, root / "videos", ExtractSettings(quantiser=quantiser))
@@ -134,7 +134,7 @@ def make_result(dataset: Dataset, number: int = 1, *, seed: int = 0) -> SplitEva
         checkpoints={phase: str(runs / phase) for phase in PHASES},
         warnings=("weights <i>elsewhere</i>: digest was 00, is 11",),
         provenances={
-            phase: Provenance(config, split.classes, number, split.protocol, split.digest, dict(split.quantiser))
+            phase: Provenance(config, split.classes, number, split.protocol, split.digest, split.quantiser.to_dict())
             for phase, config in configs.items()
         },
     )

@@ -18,6 +18,7 @@ from flowkit.dataset.manifest import ClipRecord, Split, write_split
 from flowkit.dataset.root import Dataset, check_apart, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError
+from flowkit.quantise import Quantiser
 from flowkit.video.ids import check_video_id, comparable_name
 from flowkit.video.tree import scan_videos
 
@@ -239,7 +240,7 @@ def make(root: Path, **changes: Any) -> Split:
         "test": test,
         "num_listed_train": 30,
         "num_listed_test": 2,
-        "quantiser": {"bound": 20.0, "mapping": "symmetric"},
+        "quantiser": Quantiser(),
         "shards": SHARDS,
     }
     open_root(root, Path("/videos"), ExtractSettings())
@@ -258,7 +259,7 @@ def test_a_split_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert split.test == tuple(test)
     assert (split.number, split.protocol, split.classes, split.shards) == (1, "csv", CLASSES, SHARDS)
     assert (split.num_listed_train, split.num_listed_test) == (30, 2)
-    assert split.quantiser == {"bound": 20.0, "mapping": "symmetric"}
+    assert split.quantiser == Quantiser()
     assert dataset.shard_path(split.test[0]) == tmp_path / "shards" / "shard-00001.h5"
     assert split.digest == hashlib.sha256((tmp_path / "splits" / "split1" / "split.json").read_bytes()).hexdigest()
 
@@ -481,3 +482,13 @@ def test_a_dataset_json_says_what_is_wrong_and_which_flowkit_wrote_it(tmp_path: 
     (tmp_path / "dataset.json").write_text(json.dumps({key: record[key] for key in ("format", "format_version", "settings")}))
     dataset = Dataset.open(tmp_path)  # newer fields are missing: their defaults
     assert (dataset.source, dataset.versions, dataset.settings) == ("", {}, ExtractSettings())
+
+
+def test_a_quantiser_that_none_can_be_is_refused(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "splits" / "split1" / "split.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for quantiser in ({}, {"bound": -1.0, "mapping": "symmetric"}, [1], None, {"bound": 20.0, "mapping": "other"}):
+        path.write_text(json.dumps(record | {"quantiser": quantiser}), encoding="utf-8")
+        with pytest.raises(ManifestError, match=r"split\.json: .*; pack the split again"):
+            Dataset.open(tmp_path).split(1)

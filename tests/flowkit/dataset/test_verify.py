@@ -17,6 +17,7 @@ from flowkit.cli.main import flowkit as command
 from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.errors import ManifestError
+from flowkit.quantise import Quantiser
 from flowkit.shards.verify import verify_files
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def test_a_table_that_contradicts_its_shards_is_told(root: Path) -> None:
     train = [replace(split.train[0], num_frames=40), replace(split.train[1], video_id="Run/other"), *split.train[2:]]
     write_split(
         root, 1, protocol=split.protocol, classes=split.classes, train=train, test=split.test, num_listed_train=8, num_listed_test=8,
-        quantiser={"bound": 15.0, "mapping": "paper"}, shards=split.shards,
+        quantiser=Quantiser(15.0, "paper"), shards=split.shards,
     )  # fmt: skip
     found = "\n".join(whats(flowkit.verify(root)))
     assert f"train.csv {split.train[0].video_id}: has 12 frames in shard-00000.h5, not 40" in found

@@ -155,7 +155,7 @@ def split_of(root: Path, places: dict[str, str]) -> None:
         test=records["test"],
         num_listed_train=9,
         num_listed_test=9,
-        quantiser=Quantiser().to_dict(),
+        quantiser=Quantiser(),
         shards={"shard-00000.h5": "0" * 64},
     )
 

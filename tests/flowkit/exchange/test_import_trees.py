@@ -276,7 +276,7 @@ def test_an_imported_root_is_packed_with_its_lists_like_any_other(tmp_path: Path
         ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01", 0),
         ("HandstandPushups/v_HandstandPushups_g01_c01", 1),
     ]
-    assert packed.split.quantiser == {"bound": 20.0, "mapping": "paper"}
+    assert packed.split.quantiser == Quantiser(20.0, "paper")
 
 
 def test_two_folders_that_would_be_one_video_are_an_error_that_names_both(tmp_path: Path) -> None:

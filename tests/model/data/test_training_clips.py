@@ -176,7 +176,7 @@ def test_data_that_are_not_those_of_the_manifest_are_refused(dataset):
     lying = replace(split, train=(replace(split.train[0], num_frames=50), *split.train[1:]))
     with pytest.raises(ManifestError, match=r"num_frames of .* is .*, the split's manifest says 50"):
         ClipDataset(dataset, lying, config_of("motion"))[0]
-    other = replace(split, quantiser={"bound": 15.0, "mapping": "symmetric"})
+    other = replace(split, quantiser=Quantiser(15.0))
     with pytest.raises(ManifestError, match="quantiser of"):
         ClipDataset(dataset, other, config_of("motion"))[0]
 

@@ -70,7 +70,7 @@ def home(tmp_path_factory):
     )
     pack(root, split=1, lists=home / "list.csv")
     split = Dataset.open(root).split(1)
-    told = {"quantiser": split.quantiser, "protocol": split.protocol, "digest": split.digest, "extraction": stored(SETTINGS)}
+    told = {"quantiser": split.quantiser.to_dict(), "protocol": split.protocol, "digest": split.digest, "extraction": stored(SETTINGS)}
     for phase, checkpoint in random_checkpoints(split.classes, **told).items():
         save_weights(phase_folder(root, "default", 1, phase) / "weights.safetensors", checkpoint)
     return home

@@ -27,7 +27,6 @@ from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
-from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 
 CPU = Execution(device="cpu")
@@ -59,7 +58,7 @@ def save_networks(root, number, run="default", classes=None, **changes):
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.is_floating_point():
                 tensor.normal_(0, 1 / max(tensor[0].numel(), 4) ** 0.5, generator=generator)
-        told = Provenance(config, classes or split.classes, number, split.protocol, split.digest, dict(split.quantiser))
+        told = Provenance(config, classes or split.classes, number, split.protocol, split.digest, split.quantiser.to_dict())
         save_weights(
             phase_folder(root, run, number, phase) / "weights.safetensors",
             Checkpoint(replace(told, **changes), 4, network.state_dict()),
@@ -74,7 +73,7 @@ def naive_scores(root, phase):
     network.load_state_dict(checkpoint.network)
     network.double().eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    quantiser = Quantiser.from_dict(split.quantiser)
+    quantiser = split.quantiser
     results = {}
     for record in split.test:
         with ShardReader(dataset.shard_path(record)) as shard:

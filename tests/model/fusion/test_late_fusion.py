@@ -22,6 +22,7 @@ from flowkit.model.evaluation.published import PUBLISHED
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_scores, write_scores
 from flowkit.model.fusion.late_fusion import FusionSettings, System, folds_of, fuse_systems, l2_normalised, published_with_idt, svm_scores
 from flowkit.model.fusion.matching import match_classes, match_videos
+from flowkit.quantise import Quantiser
 
 CLASSES = ("Archery", "Bowling", "HandstandPushups")
 IDS = tuple(f"{name}/v_{name}_g{group:02d}_c{clip:02d}" for name in CLASSES for group in (1, 2, 3, 4) for clip in (1, 2))
@@ -579,7 +580,7 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, mon
             test=records,
             num_listed_train=0,
             num_listed_test=num_listed,
-            quantiser={},
+            quantiser=Quantiser(),
             shards={"shard-00000.h5": "0" * 64},
         )
 
