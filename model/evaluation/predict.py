@@ -22,6 +22,7 @@ from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.trained_row import TrainedRow, extraction_of, find_row, row_of, with_solver
 from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
+from flowkit.quantise import Quantiser
 from flowkit.workers.processes import num_cores
 
 if TYPE_CHECKING:
