@@ -1,6 +1,10 @@
 """flowkit turns folders of videos into motion: frames, TV-L1 optical flow, HDF5 shards, and a trained ST-ResNet.
 
-Public names are imported lazily (PEP 562), so that ``import flowkit`` loads none of torch, click, cv2, h5py, av, numba.
+Read videos and compute flow: `read_frames`, `probe`, `compute_flow` with `TVL1Params`, and `Quantiser`, which stores flow in bytes.
+Read what was extracted: `Dataset` (a data root), its `Split` and `ClipRecord`; `ShardReader` and `Clip`, for pixels; `verify`.
+Train and evaluate networks: `flowkit.model`. Every error that flowkit raises on purpose is a `FlowkitError`.
+
+``import flowkit`` loads none of NumPy, OpenCV, PyAV, h5py, numba and torch: each is loaded by the function that needs it.
 """
 
 import sys
@@ -10,7 +14,22 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowkit.errors import (
+    BusyError,
+    CheckpointError,
+    DeviceError,
+    FlowkitError,
+    ManifestError,
+    ParameterError,
+    RankError,
+    ScoresError,
+    ShardFormatError,
+    VideoDecodeError,
+)
+from flowkit.flow import TVL1Params, compute_flow
+from flowkit.quantise import Quantiser
 from flowkit.versions import __version__
+from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -18,21 +37,24 @@ if TYPE_CHECKING:
     from flowkit.dataset.manifest import ClipRecord, Split
     from flowkit.dataset.root import Dataset
     from flowkit.dataset.verify import verify
-    from flowkit.errors import (
-        CheckpointError,
-        DeviceError,
-        FlowkitError,
-        ManifestError,
-        ParameterError,
-        ScoresError,
-        ShardFormatError,
-        VideoDecodeError,
-    )
-    from flowkit.flow import TVL1Params, compute_flow
-    from flowkit.quantise import Quantiser
     from flowkit.shards.reader import Clip, ShardReader
     from flowkit.shards.verify import Problem
-    from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
+
+_LAZY = {  # the modules of these names import NumPy, or take a noticeable part of the start-up time of the command line
+    "Clip": "flowkit.shards.reader",
+    "ClipRecord": "flowkit.dataset.manifest",
+    "Dataset": "flowkit.dataset.root",
+    "Problem": "flowkit.shards.verify",
+    "ShardReader": "flowkit.shards.reader",
+    "Split": "flowkit.dataset.manifest",
+    "verify": "flowkit.dataset.verify",
+}
+
+__all__ = [  # in full, because type checkers read it too
+    "BusyError", "CheckpointError", "Clip", "ClipRecord", "Dataset", "DeviceError", "FlowkitError", "FrameBatch", "ManifestError",
+    "ParameterError", "Problem", "Quantiser", "RankError", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params",
+    "VideoDecodeError", "VideoInfo", "__version__", "compute_flow", "probe", "read_frames", "verify",
+]  # fmt: skip
 
 # setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it, and this finder says where.
 _CHECKOUT = Path(__file__).resolve().parent.parent
@@ -53,39 +75,14 @@ class _CheckoutFinder(MetaPathFinder):
 if (_CHECKOUT / "setup.py").is_file():
     sys.meta_path.insert(0, _CheckoutFinder)  # before that of another checkout, which may be installed
 
-_HOME_OF = {
-    "CheckpointError": "flowkit.errors",
-    "DeviceError": "flowkit.errors",
-    "FlowkitError": "flowkit.errors",
-    "ManifestError": "flowkit.errors",
-    "ParameterError": "flowkit.errors",
-    "ScoresError": "flowkit.errors",
-    "ShardFormatError": "flowkit.errors",
-    "VideoDecodeError": "flowkit.errors",
-    "TVL1Params": "flowkit.flow",
-    "compute_flow": "flowkit.flow",
-    "ClipRecord": "flowkit.dataset.manifest",
-    "Dataset": "flowkit.dataset.root",
-    "Split": "flowkit.dataset.manifest",
-    "Quantiser": "flowkit.quantise",
-    "Clip": "flowkit.shards.reader",
-    "ShardReader": "flowkit.shards.reader",
-    "Problem": "flowkit.shards.verify",
-    "verify": "flowkit.dataset.verify",
-    "FrameBatch": "flowkit.video.decode",
-    "VideoInfo": "flowkit.video.decode",
-    "probe": "flowkit.video.decode",
-    "read_frames": "flowkit.video.decode",
-}
-
-__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
-
 
 def __getattr__(name: str) -> object:
-    if name in _HOME_OF:
-        return getattr(import_module(_HOME_OF[name]), name)
+    if name == "model":
+        return import_module("flowkit.model")
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'flowkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return [*__all__, "model"]

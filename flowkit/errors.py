@@ -1,12 +1,12 @@
-"""The errors flowkit raises: one family, each member also the built-in that fits, so callers may catch either."""
+"""The errors that flowkit raises: one family, in which each class is also a fitting built-in error, so that callers may catch either."""
 
 
 class FlowkitError(Exception):
-    """Base of every error that flowkit raises on purpose. Its message says what, which file or value, and what to do."""
+    """Base of every error that flowkit raises on purpose. The message says what happened, with which file or value, and what to do."""
 
 
 class ParameterError(FlowkitError, ValueError):
-    """A setting or argument is out of its range, or contradicts another."""
+    """A setting or an argument is out of its range, or contradicts another."""
 
 
 class VideoDecodeError(FlowkitError, OSError):
@@ -18,24 +18,24 @@ class ShardFormatError(FlowkitError, ValueError):
 
 
 class ManifestError(FlowkitError, ValueError):
-    """A split list, manifest or data root does not hold what it must."""
+    """A split list, a manifest or a data root is damaged, foreign, or contradicts itself."""
 
 
 class ScoresError(FlowkitError, ValueError):
-    """A file of scores is damaged or foreign, or does not fit the videos and classes that it is to be joined with."""
+    """A file of scores is damaged or foreign, or does not match the videos and classes that it should be combined with."""
 
 
 class CheckpointError(FlowkitError, ValueError):
-    """A checkpoint or weights file is damaged, foreign, or belongs to another configuration."""
+    """A checkpoint or a weights file is damaged, foreign, or belongs to another configuration."""
 
 
 class DeviceError(FlowkitError, RuntimeError):
-    """A compute device is missing, too old, out of memory, or lacks its software."""
+    """A compute device is missing, too old or out of memory, or its software is missing."""
 
 
 class BusyError(FlowkitError, BlockingIOError):
-    """Another process writes the same files."""
+    """Another process is writing the same files."""
 
 
 class RankError(FlowkitError, RuntimeError):
-    """Another process of a run that several share has ended."""
+    """Another process of a run that several processes share has ended."""

@@ -1,4 +1,4 @@
-"""Write files so that a final name means a whole file: part file, fsync, rename, fsync of the folder. And read them with a bound."""
+"""Files: written so that a final name means a complete file, read with a bound on their size, locked, and hashed."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ PART_SUFFIX = ".part"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the part path ``<name>.part`` beside `path`; what is written there takes the final name when the block ends well.
+    """Yield the path ``<name>.part`` beside `path`; the file that the block writes there takes the final name when the block succeeds.
 
     Parameters
     ----------
     path : Path
-        The final name. Its folder is made if need be; a file of that name is replaced whole, at once.
+        The final name. Its folder is made if it is missing. A file that has this name already is replaced in one step.
 
     Yields
     ------
     Path
         Where to write. The block must create this file and close it. If the block raises, the part file is removed
-        and a file already at `path` is left as it was.
+        and a file that is already at `path` stays as it was.
 
     Raises
     ------
     OSError
-        If the folder or file cannot be written, or the block made no part file.
+        If the folder or the file cannot be written, or the block created no part file.
     """
     part = path.with_name(path.name + PART_SUFFIX)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part.unlink(missing_ok=True)  # what a killed run left, or a link laid there: never written through
+    part.unlink(missing_ok=True)  # left by a killed run, or a link that someone put there, which must not be followed
     try:
         with with_file_name(path):
             yield part
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def with_file_name(path: Path) -> Iterator[None]:
-    """Put a file's name into errors of the system that come without one, as a full disk's does."""
+    """Add the name of a file to errors of the system that come without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -65,12 +65,12 @@ def with_file_name(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8, line ends as they are) to `path` so that a reader sees the old file or the whole new one.
+    """Write `data` (text as UTF-8, line ends as they are) to `path` so that a reader sees either the old file or the complete new one.
 
     Raises
     ------
     OSError
-        If it cannot be written; a file already at `path` is then left as it was.
+        If the file cannot be written; a file that is already at `path` then stays as it was.
     """
     with replacing(path) as part:
         part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
@@ -78,37 +78,39 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def exclusive_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while the block runs, so that two processes do not write the same files; gone when the process is, however it ends.
+    """Hold a lock file while the block runs, so that two processes do not write the same files.
+
+    The lock ends with the process that holds it, however the process ends.
 
     Parameters
     ----------
     path : Path
-        The lock file, which is removed in the end. Its folder must be there.
+        The lock file, which is removed at the end. Its folder must exist.
     what : str
-        What the other process then does, for the error: ``packs 'flowkit-data'``.
+        What a process that holds the lock does, for the error message: ``packs 'flowkit-data'``.
 
     Raises
     ------
     BusyError
-        If another process holds it, on this machine or, where the file system's locks reach so far, another.
+        If another process holds the lock: on this machine, or on another one if the locks of the file system reach so far.
     """
     try:
         import fcntl
-    except ImportError:  # Windows: open files cannot be replaced there, so that two processes stop each other
+    except ImportError:  # Windows: open files cannot be replaced there, so two processes stop each other anyway
         yield
         return
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_there(path, descriptor):
+            if _is_same_file(path, descriptor):
                 break
         except BlockingIOError as cause:
             os.close(descriptor)
-            raise BusyError(f"another process {what}: wait until it is done, or stop it") from cause
+            raise BusyError(f"another process {what}: wait until it has finished, or stop it") from cause
         except OSError:  # a file system without locks
             break
-        os.close(descriptor)  # its holder removed it just now
+        os.close(descriptor)  # the process that held it has just removed it
     _held.add(descriptor)
     try:
         yield
@@ -123,17 +125,18 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
-def _let_go() -> None:
-    """Close a parent's locks in a forked child, which may outlive it by seconds; the parent still holds them."""
+def _close_held_locks() -> None:
+    """Close the locks of the parent in a forked child, which may outlive the parent by seconds; the parent still holds them."""
     while _held:
         os.close(_held.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_held_locks)
 
 
-def _is_there(path: Path, descriptor: int) -> bool:
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    """Return whether a path leads to the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -141,13 +144,13 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def read_file(path: Path, *, most_bytes: int) -> bytes:
-    """Read a regular file whole, if it is not larger than it may be.
+    """Return the bytes of a regular file that has at most `most_bytes`.
 
     Raises
     ------
     OSError
-        If it cannot be read, is larger (``EFBIG``), or is no regular file (``EINVAL``): a pipe would be waited for, and a
-        device may have no end.
+        If the file cannot be read, is larger (``EFBIG``), or is not a regular file (``EINVAL``): reading a pipe would
+        wait for its writer, and a device may have no end.
     """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:
@@ -160,7 +163,7 @@ def read_file(path: Path, *, most_bytes: int) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of the bytes of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -169,14 +172,14 @@ def file_sha256(path: Path) -> str:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames in a folder last through a power cut, where the file system can do that."""
+    """Make renames in a folder survive a power failure, where the file system supports that."""
     if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync of folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Quantise flow to bytes and back: the two mappings of the field, their error bounds and their mirror images.
+"""Quantise flow to bytes and back: the two mappings in use, their error bounds and their mirror images.
 
-Both mappings store zero motion as 128, so that ``q - 128`` is zero where nothing moves.
+Both mappings store zero motion as 128, so ``q - 128`` is zero where nothing moves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Mapping = Literal["symmetric", "paper"]
-ZERO = 128  # the byte of zero motion, in both mappings
+ZERO = 128  # the byte for zero motion, in both mappings
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Quantiser:
     Parameters
     ----------
     bound : float, px/frame
-        Displacements beyond ``+-bound`` are clipped. 20 is the bound of the ST-ResNet paper's data.
+        Displacements outside ``[-bound, bound]`` are clipped. 20 is the bound of the ST-ResNet paper's data.
     mapping : {"symmetric", "paper"}
-        ``symmetric``: ``clip(round(127 v / b), -127, 127) + 128``; byte 0 never occurs in encoded data.
-        ``paper``: ``clip(round(255 (v + b) / (2 b)), 0, 255)``, as gpu_flow and denseflow.
+        ``symmetric``: ``clip(round(127 v / b), -127, 127) + 128`` for the displacement v and the bound b; the byte 0 never
+        occurs in encoded data. ``paper``: ``clip(round(255 (v + b) / (2 b)), 0, 255)``, as in gpu_flow and denseflow.
 
     Raises
     ------
@@ -38,8 +38,21 @@ class Quantiser:
 
     Notes
     -----
-    Rounding is half to even (``numpy.rint``, as ``cvRound`` of gpu_flow). It is done in float64, so that equal
-    float32 flows give equal bytes on every machine.
+    Halves are rounded to even numbers (``numpy.rint``, like ``cvRound`` in gpu_flow). All arithmetic is in float64, so
+    that equal float32 flows give equal bytes on every machine.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowkit import Quantiser
+    >>> quantiser = Quantiser(bound=20)
+    >>> q = quantiser.encode(np.array([-30, -1, 0, 1, 20], np.float32))
+    >>> q
+    array([  1, 122, 128, 134, 255], dtype=uint8)
+    >>> quantiser.decode(q).round(2)
+    array([-20.  ,  -0.94,   0.  ,   0.94,  20.  ], dtype=float32)
+    >>> quantiser.flip_u(q)
+    array([255, 134, 128, 122,   1], dtype=uint8)
     """
 
     bound: float = 20.0
@@ -55,10 +68,10 @@ class Quantiser:
 
     @property
     def max_error_px(self) -> float:
-        """Largest ``|decode(encode(v)) - v|`` for ``|v| <= bound``, in px/frame (float32 round-off included).
+        """Largest ``|decode(encode(v)) - v|`` for ``|v| <= bound``, in px/frame (including float32 rounding).
 
-        The ``paper`` mapping stores zero as 128, whose exact value is ``b/255``; ``decode`` uses that exact affine
-        inverse, so its bound is half a step too.
+        The ``paper`` mapping stores zero as 128, which stands for ``bound / 255``; `decode` uses this exact affine inverse,
+        so the error of this mapping is at most half a step as well.
         """
         half_step = self.bound / 254 if self.mapping == "symmetric" else self.bound / 255
         return half_step * (1 + 1e-4)
@@ -68,7 +81,8 @@ class Quantiser:
 
         Parameters
         ----------
-        flow : float array, any shape, px/frame
+        flow : float array of any shape, px/frame
+            The flow.
 
         Returns
         -------
@@ -77,12 +91,14 @@ class Quantiser:
         Raises
         ------
         ParameterError
-            If the flow holds NaN or infinity.
+            If the flow contains NaN or infinity.
         """
         import numpy as np
 
         if not np.isfinite(flow).all():
-            raise ParameterError("flow holds NaN or infinity; it cannot be quantised (do the TV-L1 parameters diverge? try a preset)")
+            raise ParameterError(
+                "the flow contains NaN or infinity and cannot be quantised; if the TV-L1 parameters make it diverge, use those of a preset"
+            )
         scaled = np.asarray(flow, dtype=np.float64)
         if self.mapping == "symmetric":
             levels = np.clip(np.rint(scaled * (127 / self.bound)), -127, 127) + ZERO
@@ -95,7 +111,8 @@ class Quantiser:
 
         Parameters
         ----------
-        q : uint8 array, any shape
+        q : uint8 array of any shape
+            Quantised flow.
 
         Returns
         -------
@@ -105,7 +122,7 @@ class Quantiser:
 
         self._check_bytes(q)
         if self.mapping == "symmetric":
-            # A JPEG codec can produce byte 0, which encode never does; it stands for the same flow as byte 1.
+            # A JPEG codec can produce the byte 0, which `encode` never does; it stands for the same flow as the byte 1.
             table = ((np.maximum(np.arange(256), 1) - ZERO) * (self.bound / 127)).astype(np.float32)
         else:
             table = (np.arange(256) * (2 * self.bound / 255) - self.bound).astype(np.float32)
@@ -113,12 +130,21 @@ class Quantiser:
         return decoded
 
     def flip_u(self, q: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the bytes of ``-u`` for the bytes of ``u``: what a mirror image does to horizontal flow.
+        """Return the bytes of ``-u`` for the bytes of ``u``: the horizontal flow of a mirror image.
+
+        Parameters
+        ----------
+        q : uint8 array of any shape
+            Quantised horizontal flow.
+
+        Returns
+        -------
+        uint8 array of the same shape
 
         Notes
         -----
-        ``symmetric``: ``256 - max(q, 1)``, exact, and 128 stays 128. ``paper``: ``255 - q`` as the official code, so
-        zero motion flips to 127. Only the values change here; mirroring the columns is the caller's.
+        ``symmetric``: ``256 - max(q, 1)``, which is exact, and 128 stays 128. ``paper``: ``255 - q`` as in the official
+        code of the ST-ResNet paper, so zero motion becomes 127. Only the values change; the caller mirrors the columns.
         """
         import numpy as np
 
@@ -128,17 +154,17 @@ class Quantiser:
         return np.uint8(255) - q
 
     def to_dict(self) -> dict[str, float | str]:
-        """Return the settings as built-in types, as stored with the data."""
+        """Return the bound and the mapping as built-in types, as they are stored with the data."""
         return {"bound": self.bound, "mapping": self.mapping}
 
     @classmethod
     def from_dict(cls, settings: object) -> Quantiser:
-        """Make a quantiser from what `to_dict` returned, refusing anything else.
+        """Return the quantiser that `to_dict` described.
 
         Raises
         ------
         ParameterError
-            If keys are missing, unknown or of a wrong type.
+            If a key is missing or unknown, or a value is of a wrong type or out of its range.
         """
         if not isinstance(settings, dict) or set(settings) != {"bound", "mapping"}:
             raise ParameterError(f"quantiser settings must have the keys bound and mapping, got {settings!r}")

@@ -1,6 +1,6 @@
-"""TV-L1 optical flow: one entry point, `compute_flow`, that picks the solver by device and mode.
+"""TV-L1 optical flow. Its entry point is `compute_flow`, which chooses the solver by device and mode.
 
-Importing this package is cheap: OpenCV, numba and CUDA are loaded by the solver that needs them.
+Importing this package is cheap: only the solver that is used loads OpenCV and numba, or CUDA.
 """
 
 from __future__ import annotations
@@ -23,30 +23,52 @@ _DEFAULTS = TVL1Params()
 def compute_flow(
     frames: NDArray[np.uint8], *, params: TVL1Params = _DEFAULTS, device: str = "cpu", mode: str = "strict"
 ) -> NDArray[np.float32]:
-    """Return the TV-L1 flow between consecutive frames.
+    """Return the TV-L1 optical flow [1]_, [2]_ between consecutive frames.
 
     Parameters
     ----------
     frames : uint8 array, shape (T, H, W) grey or (T, H, W, 3) RGB
-        At least 16 px a side, and at most 32,766 with ``strict`` on the CPU; T may be 1 or 0 (no flow).
+        Each side has at least 16 px, and at most 32,766 px in mode ``strict`` on the CPU. T may be 1 or 0; there is no
+        flow then.
     params : TVL1Params
-        Parameters of the solver; the default is the ``opencv`` preset.
+        Parameters of the method; the default is the preset ``opencv``.
     device : {"cpu", "cuda", "cuda:<i>"}
+        Where the flow is computed; ``cuda:1`` is the second GPU.
     mode : {"strict", "fast"}
-        On the CPU: ``strict`` equals the installed OpenCV's ``DualTVL1OpticalFlow`` bit for bit; ``fast`` is within
-        hundredths of a pixel of it. On a GPU there is one solver, and the mode is not used.
+        On the CPU, ``strict`` gives the same bits as ``DualTVL1OpticalFlow`` of the installed OpenCV, and ``fast`` differs
+        from it by hundredths of a pixel. A GPU has one solver, and ignores the mode.
 
     Returns
     -------
     flow : float32 array, shape (T - 1, 2, H, W), px/frame
-        ``flow[k]`` leads from frame k to k + 1; channel 0 is u (right), channel 1 is v (down).
+        ``flow[k]`` leads from frame k to frame k + 1. Channel 0 is u (to the right), channel 1 is v (down).
 
     Raises
     ------
     ParameterError
-        If shape, dtype, parameters, device or mode are none of the above.
+        If the shape or type of the frames, the parameters, the device or the mode are not as above.
     DeviceError
-        If the GPU is missing, or lacks memory or software.
+        If the GPU, its memory or its software is missing.
+
+    References
+    ----------
+    .. [1] Zach, Pock, Bischof, "A duality based approach for realtime TV-L1 optical flow", DAGM 2007.
+    .. [2] Sanchez, Meinhardt-Llopis, Facciolo, "TV-L1 optical flow estimation", IPOL 2013,
+       doi:10.5201/ipol.2013.26
+
+    Examples
+    --------
+    A smooth pattern that moves to the right by 2 px per frame:
+
+    >>> import numpy as np
+    >>> from flowkit import compute_flow
+    >>> y, x = np.mgrid[:32, :48]
+    >>> frames = np.stack([128 + 100 * np.sin((x - 2 * t) / 5) * np.cos(y / 7) for t in range(3)]).astype(np.uint8)
+    >>> flow = compute_flow(frames)
+    >>> flow.shape
+    (2, 2, 32, 48)
+    >>> np.median(flow, axis=(2, 3)).round().astype(int).tolist()
+    [[2, 0], [2, 0]]
     """
     import numpy as np
 
@@ -73,20 +95,20 @@ def compute_flow(
 
 
 def to_grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the grey of RGB frames as OpenCV weighs it: uint8 (T, H, W, 3) to uint8 (T, H, W)."""
+    """Return RGB frames, uint8 (T, H, W, 3), as grey ones, uint8 (T, H, W), with the weights of OpenCV."""
     import cv2
     import numpy as np
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ParameterError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
     grey = np.empty(frames.shape[:3], np.uint8)
-    for frame, target in zip(frames, grey, strict=True) if grey.size else ():  # OpenCV takes no empty picture
+    for frame, target in zip(frames, grey, strict=True) if grey.size else ():  # OpenCV refuses an empty picture
         cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY, dst=target)
     return grey
 
 
 def warm_up(mode: str = "strict") -> None:
-    """Compile the CPU kernels of a mode, or load them from the disk cache; workers started afterwards find them there."""
+    """Compile the CPU kernels of a mode, or load them from the disk cache, where workers that start later find them."""
     import numpy as np
 
     compute_flow(np.zeros((2, 16, 16), np.uint8), mode=mode)

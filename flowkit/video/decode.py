@@ -1,15 +1,15 @@
-"""Decode videos with PyAV: what a file holds, and its frames in presentation order, upright, resized and streamed.
+"""Decode videos with PyAV: what a file contains, and its frames in presentation order, upright, resized and streamed.
 
-What counts as one video's pixels is decided here, once:
+This module decides, for all of flowkit, what the pixels of a video are:
 
-* the first video stream that is not a cover picture; frames as decoded, none repeated, none dropped for timing
-  (a variable frame rate changes nothing), frames that an edit list hides left out, as players do;
-* upright: the display matrix (rotation and mirroring) of the first frame is applied to all;
-* stored pixels: the sample aspect ratio is ignored and interlaced frames are not deinterlaced, as in OpenCV and the
-  published flow tools. RGB comes from libswscale with its defaults, bit for bit what OpenCV's VideoCapture gives;
-* a stream that changes its size midway is resized to the size of its first frame;
-* decoding goes on after errors. A damaged place may show twice, as a packet the decoder refuses and as a frame it
-  marks as corrupt because that packet is missing; `decode_errors` is the larger of the two counts, never their sum.
+* The frames are those of the first video stream that is not a cover picture, as they are decoded. None is repeated or dropped
+  for its timing, so a variable frame rate changes nothing. Frames that an edit list hides are left out, as players do.
+* They are upright: the display matrix (rotation and mirroring) of the first frame is applied to all frames.
+* The pixels are those that are stored: the sample aspect ratio is ignored and interlaced frames are not deinterlaced, as in OpenCV
+  and the published flow tools. RGB comes from libswscale with its defaults, and has the same bits as from OpenCV's VideoCapture.
+* A stream that changes its frame size midway is resized to the size of its first frame.
+* Decoding continues after errors. One damaged place may show twice: as a packet that the decoder refuses, and as a frame that it
+  marks as corrupt because this packet is missing. `decode_errors` is therefore the larger of the two counts, not their sum.
 """
 
 from __future__ import annotations
@@ -35,36 +35,48 @@ _SUFFIXES = """.3g2 .3gp .asf .avi .divx .dv .f4v .flv .m1v .m2ts .m2v .m4v .mkv
     .ogv .qt .ts .vob .webm .wmv .y4m"""
 VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())  # in lower case
 
-# libavformat's names of real containers and elementary streams. Playlists and scripts (hls, concat, dash, image2, sdp ...),
-# which read files other than the one that was named, are not among them.
+# libavformat's names of real containers and elementary streams. Playlists and scripts (hls, concat, dash, image2, sdp ...) are not
+# among them, because they read other files than the one that the user named.
 CONTAINERS = "asf,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,yuv4mpegpipe"
 
-MAX_READ_ERRORS = 100  # after which the rest of a file is given up
+MAX_READ_ERRORS = 100  # after so many, the rest of the file is skipped
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says and shows.
+    """What the header and the first frame of a video file say.
 
     Parameters
     ----------
     path : Path
+        The file.
     width, height : int, px
-        Size of the first frame as displayed: after rotation, before any resizing.
-    frame_rate : Fraction, frames/second
-        The average rate; 0 when the file does not say.
+        Size of the first frame as it is displayed: after rotation, before any resizing.
+    frame_rate : Fraction, frames/s
+        The average rate; 0 if the file does not give it.
     header_frames : int
-        Frames that the container promises, less those that its edit list hides; 0 when it promises none.
+        Number of frames that the container promises, without those that its edit list hides; 0 if it gives no number.
     rotation : {0, 90, 180, 270}, degrees
-        Clockwise rotation that makes the stored pixels upright. `read_frames` applies it.
+        Clockwise rotation that makes the stored pixels upright; `read_frames` applies it.
     codec : str
         FFmpeg's name of the codec, e.g. ``h264``.
     container : str
         FFmpeg's name of the container, e.g. ``mov,mp4,m4a,3gp,3g2,mj2``.
     duration_seconds : float or None
-        As the file says; None when it does not.
+        The duration that the file gives; None if it gives none.
     mirrored : bool
-        Whether the upright picture is mirrored left to right too. `read_frames` applies it after the rotation.
+        Whether the upright picture is also mirrored left to right; `read_frames` does this after the rotation.
+
+    Examples
+    --------
+    See `probe`, which makes it.
+
+    >>> from fractions import Fraction
+    >>> from pathlib import Path
+    >>> from flowkit import VideoInfo
+    >>> info = VideoInfo(Path("a.mp4"), 320, 240, Fraction(25), 50, 0, "h264", "mov,mp4,m4a,3gp,3g2,mj2", 2.0)
+    >>> float(info.header_frames / info.frame_rate)
+    2.0
     """
 
     path: Path
@@ -86,10 +98,25 @@ class FrameBatch:
     Parameters
     ----------
     frames : uint8 array, shape (n, H, W, 3), RGB, n >= 1
+        The frames.
     start : int
-        Index of the first of them in the video, from 0.
+        Index of the first frame in the video, from 0.
     decode_errors : int
-        Decode errors met up to now; in the last batch, those of the whole video.
+        Number of decode errors so far; in the last batch, that of the whole video.
+
+    Raises
+    ------
+    ParameterError
+        If the array has another shape or type, or a number is negative.
+
+    Examples
+    --------
+    See `read_frames`, which yields them.
+
+    >>> import numpy as np
+    >>> from flowkit import FrameBatch
+    >>> FrameBatch(np.zeros((16, 256, 340, 3), np.uint8), start=32, decode_errors=0)
+    FrameBatch(frames 32 to 47 of 340x256 px, decode_errors=0)
     """
 
     frames: NDArray[np.uint8]
@@ -102,14 +129,43 @@ class FrameBatch:
         if self.start < 0 or self.decode_errors < 0:
             raise ParameterError(f"start and decode_errors must be >= 0, got {self.start} and {self.decode_errors}")
 
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        stop = self.start + count - 1
+        return f"FrameBatch(frames {self.start} to {stop} of {width}x{height} px, decode_errors={self.decode_errors})"
+
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return what a video file says and shows, decoding its first frame.
+    """Return what the header and the first frame of a video file say.
+
+    Parameters
+    ----------
+    path : str or path of a local file
+        The video.
+
+    Returns
+    -------
+    VideoInfo
+        Size, frame rate, number of frames, rotation, codec and container.
 
     Raises
     ------
     VideoDecodeError
-        As `read_frames`.
+        If the file cannot be opened, is not a video in a real container, or has no frame that can be decoded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from flowkit.demo_videos import write_video
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "video.avi")
+    >>> write_video(path, np.full((20, 120, 160, 3), 128, np.uint8), frame_rate=25)
+    >>> info = probe(path)
+    >>> info.width, info.height, info.frame_rate, info.header_frames, info.codec
+    (160, 120, Fraction(25, 1), 20, 'mpeg4')
+    >>> folder.cleanup()
     """
     with _opened(Path(path), threads=1) as (container, stream):
         frame = next(_decoded(container, stream, _Faults()), None)
@@ -135,37 +191,53 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 def read_frames(
     path: str | os.PathLike[str], *, short_side: int | None = 256, batch_size: int = 16, threads: int = 1
 ) -> Iterator[FrameBatch]:
-    """Decode a video and yield its frames in batches, holding no more than one batch in memory.
+    """Decode a video and yield its frames in batches; no more than one batch is in memory at a time.
 
     Parameters
     ----------
-    path : path of a local file
-        Always a file name, whatever it looks like: never an URL, a pattern or an option.
+    path : str or path of a local file
+        The video. This is always a file name, whatever it looks like: never a URL, a pattern or an option.
     short_side : int, px, or None
-        Frames are resized as `resized_size` says: bicubic when enlarging, by area when shrinking, untouched when they
-        have that size. None keeps the video's own size.
+        Length of the short side after resizing; the long side keeps the proportion and is rounded down to an even number.
+        Frames are enlarged by bicubic interpolation and shrunk by area averaging. None keeps their own size.
     batch_size : int, >= 1
-        All batches but the last hold this many frames.
+        Number of frames of each batch but the last.
     threads : int, >= 0
-        Decoder threads; 0 is one per core. Only 1 is certain to count errors of a damaged file alike everywhere.
+        Decoder threads; 0 means one per core. The count of errors in a damaged file is certain to be the same everywhere
+        only with 1.
 
     Yields
     ------
     FrameBatch
-        At least one, none empty. A batch is handed out once its successor's first frame, or the end, was reached, so
-        the last one's `decode_errors` is the count of the whole video.
+        At least one, and none is empty. A batch is yielded when the first frame of the next one, or the end of the video,
+        has been reached, so `decode_errors` of the last batch counts the errors of the whole video.
 
     Raises
     ------
     ParameterError
-        At once, for a setting out of range.
+        When the function is called, if a setting is out of its range.
     VideoDecodeError
-        On the first iteration, if it is no regular file, no video in a real container, or none of its frames can be
-        decoded. Errors after the first frame are counted, never raised.
+        On the first iteration, if the file is not a regular file or not a video in a real container, or if none of its
+        frames can be decoded. Errors after the first frame are counted, not raised.
 
     Notes
     -----
-    OpenCV resizes with as many threads as it likes; ``cv2.setNumThreads`` is the caller's.
+    OpenCV resizes with several threads unless the caller has set another number with ``cv2.setNumThreads``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from flowkit.demo_videos import write_video
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "video.avi")
+    >>> write_video(path, np.full((20, 120, 160, 3), 128, np.uint8), frame_rate=25)
+    >>> for batch in read_frames(path, short_side=64):
+    ...     print(batch, batch.frames.shape)
+    FrameBatch(frames 0 to 15 of 84x64 px, decode_errors=0) (16, 64, 84, 3)
+    FrameBatch(frames 16 to 19 of 84x64 px, decode_errors=0) (4, 64, 84, 3)
+    >>> folder.cleanup()
     """
     if short_side is not None:
         check_short_side(short_side)
@@ -177,7 +249,7 @@ def read_frames(
 
 
 class _Faults:
-    """Places where a stream is damaged: see the module's docstring for why they are not added up."""
+    """Counts of the places where a stream is damaged; the docstring of the module says why they are not added."""
 
     def __init__(self) -> None:
         self.refused = 0
@@ -227,31 +299,31 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
 
 @contextmanager
 def _opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
-    """Open a local file as (container, its video stream), whatever its name looks like."""
+    """Open a local file, whatever its name looks like, and yield (container, video stream)."""
     import av
     from av.stream import Disposition
 
     _check_regular_file(path)
     try:
         container = av.open(
-            f"file:{path.absolute()}",  # so named it is a file, even if it is called "concat:x" or "-i"
+            f"file:{path.absolute()}",  # FFmpeg then treats it as a file, even if its name is "concat:x" or "-i"
             container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
-            metadata_errors="replace",  # old files hold titles in any encoding
+            metadata_errors="replace",  # old files have titles in any encoding
         )
     except PermissionError as cause:
         raise VideoDecodeError(f"cannot open {str(path)!r}: {_reason(cause)}; check its permissions") from cause
     except (av.FFmpegError, OSError, ValueError) as cause:
         raise VideoDecodeError(
-            f"cannot open {str(path)!r} as a video: {_reason(cause)}. It is damaged, or no video container "
+            f"cannot open {str(path)!r} as a video: {_reason(cause)}. It is damaged, or not a video container "
             "(playlists and scripts are not followed); replace or remove it"
         ) from cause
     with container:
         streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
         if not streams:
-            raise VideoDecodeError(f"{str(path)!r} holds no video stream (sound or cover pictures only); remove it")
+            raise VideoDecodeError(f"{str(path)!r} has no video stream (only sound or cover pictures); remove it")
         stream = streams[0]
         if stream.codec_context is None:
-            raise VideoDecodeError(f"{str(path)!r} holds video of a codec that this FFmpeg cannot decode; convert it to another codec")
+            raise VideoDecodeError(f"{str(path)!r} has video in a codec that this FFmpeg cannot decode; convert it to another codec")
         stream.codec_context.thread_count = threads
         if threads != 1:
             stream.codec_context.thread_type = "AUTO"
@@ -259,7 +331,7 @@ def _opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
-    """Yield a stream's frames in presentation order, counting errors and going on after them."""
+    """Yield the frames of a stream in presentation order; count errors and continue after them."""
     import av
 
     for packet in _packets(container, stream, faults):
@@ -274,7 +346,7 @@ def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
 
 
 def _packets(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
-    """Yield a stream's packets, reading on after errors; the last is empty, which makes a decoder give what it holds back."""
+    """Yield the packets of a stream, also after errors; the last one is empty, which makes the decoder return the frames that it holds."""
     import av
 
     for _ in range(MAX_READ_ERRORS):
@@ -288,7 +360,7 @@ def _packets(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
 
 
 def _header_frames(stream: Any) -> int:
-    """Return how many frames the container promises to show; 0 if it does not say."""
+    """Return how many frames the container promises to show; 0 if it gives no number."""
     hidden = sum(entry.is_discard for entry in stream.index_entries) if stream.frames else 0
     return max(int(stream.frames) - hidden, 0)
 
@@ -302,7 +374,7 @@ def _duration_seconds(container: Any, stream: Any) -> float | None:
 def _check_regular_file(path: Path) -> None:
     try:
         status = path.stat()
-    except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as cause:  # ValueError: the name contains NUL
         raise VideoDecodeError(f"cannot open {str(path)!r}: {_reason(cause)}; check its name and permissions") from cause
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_FRAME_PIXELS = 2**27  # 16K video; more is a damaged or hostile header, and would only exhaust the memory
-MAX_SIDE = 2**15 - 2  # px; OpenCV warps no larger frames
+MAX_FRAME_PIXELS = 2**27  # 16K video; larger frames come from damaged or hostile headers and would exhaust the memory
+MAX_SIDE = 2**15 - 2  # px; OpenCV cannot warp larger frames
 UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
 KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})  # the AVCOL_SPC_* that libswscale converts to RGB
 
@@ -22,12 +22,14 @@ def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     Parameters
     ----------
     width, height : int, px, >= 1
+        Size of the frame.
     short_side : int, px, >= 2
+        Length of the short side after resizing.
 
     Returns
     -------
     (width, height) : tuple of int, px
-        ``long = (long * short_side // short) & ~1``, in integers; of equal sides the width counts as the long one.
+        ``long = (long * short_side // short) & ~1``, in integers; if the sides are equal, the width is the long one.
 
     Raises
     ------
@@ -54,12 +56,12 @@ def check_short_side(short_side: int) -> None:
 
 
 def orientation_of(frame: Any) -> tuple[int, bool]:
-    """Return a frame's (clockwise rotation in degrees, mirrored after it) by its display matrix, to the nearest right angle."""
+    """Return a frame's (clockwise rotation in degrees, mirroring after it) from its display matrix, to the nearest right angle."""
     import numpy as np
 
     if "DISPLAYMATRIX" not in frame.side_data:
         return 0, False
-    # 3x3 of 16.16 fixed point, rows first: x' = a x + c y, y' = b x + d y, with y pointing down.
+    # 3x3 numbers in 16.16 fixed point, row by row: x' = a x + c y, y' = b x + d y, with y pointing down.
     a, b, _, c, d = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), dtype=np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return (180 if d < 0 else 0), (a < 0) != (d < 0)
@@ -67,12 +69,12 @@ def orientation_of(frame: Any) -> tuple[int, bool]:
 
 
 def to_rgb(frame: Any, reformatter: Any) -> NDArray[np.uint8]:
-    """Return a frame's stored pixels as RGB, (H, W, 3)."""
+    """Return the stored pixels of a frame as RGB, (H, W, 3)."""
     if frame.width * frame.height > MAX_FRAME_PIXELS:
         raise OSError(f"a frame of {frame.width}x{frame.height} px is too large")
     if frame.colorspace not in KNOWN_MATRICES:
         frame.colorspace = UNSPECIFIED_MATRIX
-    # threads=1: the machine's cores are shared out among processes, one video each.
+    # threads=1: the cores of the machine are divided among processes, each of which has one video.
     pixels: NDArray[np.uint8] = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
     return pixels
 
@@ -87,7 +89,7 @@ def upright(picture: NDArray[np.uint8], orientation: tuple[int, bool]) -> NDArra
 
 
 def resize_into(picture: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Fill `out` with the picture at the size of `out`."""
+    """Resize the picture into `out`."""
     if picture.shape == out.shape:
         out[...] = picture
         return

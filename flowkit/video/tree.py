@@ -1,4 +1,4 @@
-"""Which videos a folder tree holds, by id."""
+"""The videos of a folder and its subfolders, by id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video in a tree: its id, its file, and the folder that names its class (``a/b`` when nested, empty at the root)."""
+    """A video in a folder tree: its id, its file, and the folder that names its class (``a/b`` if nested, empty at the root)."""
 
     video_id: str
     path: Path
@@ -28,17 +28,17 @@ class VideoFile:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a video tree holds.
+    """What a folder tree of videos contains.
 
     Parameters
     ----------
     videos : tuple of VideoFile
-        Sorted by id.
+        The videos, sorted by id.
     ignored : int
-        Files without a video's suffix, and macOS's ``._`` companions.
+        Number of files without the suffix of a video, and of ``._`` files, which macOS makes.
     unreadable : tuple of (str, str)
-        Videos and folders that cannot be used, and why: a name that is not UTF-8 or cannot be an id, a link to
-        nothing, a folder without permission. The names are relative to the root and printable as UTF-8.
+        Videos and folders that cannot be used, and why: a name that is not UTF-8 or cannot be an id, a dangling link, a
+        folder without permission. The names are relative to the root and printable as UTF-8.
     """
 
     videos: tuple[VideoFile, ...]
@@ -52,18 +52,18 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
     Parameters
     ----------
     root : Path
-        The folder to search, with all its subfolders. Links to files and folders are followed; a link back to a folder
-        that it lies in is not.
+        The folder to search, with all its subfolders. Links to files and folders are followed, except links to a folder
+        that contains them.
     suffixes : frozenset of str
-        What videos' names end in, in lower case, with the dot.
+        The suffixes of videos, in lower case, with the dot.
     leave_out : Path, optional
-        A folder below the root that is not searched: a data root holds videos of its own, those that `inspect` drew.
+        A folder below the root that is not searched: a data root, which contains the videos that ``flowkit inspect`` wrote.
 
     Raises
     ------
     ManifestError
-        If there is no such folder, or two files would share an id (they differ only in their suffix). Ids that differ
-        only in case are two videos.
+        If there is no such folder, or two files would share an id because they differ only in their suffix. Ids that
+        differ only in case belong to two videos.
     """
     if not root.is_dir():
         raise ManifestError(f"there is no folder {str(root)!r}; name the folder that holds the videos")
@@ -92,7 +92,7 @@ def _video_fault(video_id: str, path: str) -> str | None:
         check_video_id(video_id)
     except ManifestError as error:
         return str(error)
-    return None if os.path.isfile(path) else "it is no regular file, or a link to nothing"
+    return None if os.path.isfile(path) else "it is not a regular file, or a dangling link"
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -103,21 +103,21 @@ def _identity(folder: Path) -> tuple[int, int]:
 def walk_files(
     folder: str, relative: str = "", above: tuple[tuple[int, int], ...] = (), *, leave_out: tuple[int, int] | None = None
 ) -> Iterator[tuple[str, str, str | None]]:
-    """Yield each file below a folder; links to folders are followed, except back to a folder that they lie in.
+    """Yield each file below a folder; links to folders are followed, except to a folder that contains them.
 
     Parameters
     ----------
     folder, relative : str
-        Where to begin, and what to put before the names of what is found; empty at the root.
+        The folder to begin with, and its path relative to the root, which is empty at the root.
     above : tuple
-        The folders that this one lies in, known by device and inode.
+        The folders that contain this one, by device and inode.
     leave_out : (int, int), optional
-        A folder below that is passed over.
+        A folder below, by device and inode, that is skipped.
 
     Yields
     ------
     (str, str, str or None)
-        The path relative to the root with ``/``, the path, and None; for a folder that cannot be read, why.
+        The path relative to the root with ``/``, the path, and None, or the reason why a folder cannot be read.
     """
     try:
         status = os.stat(folder)
@@ -128,7 +128,7 @@ def walk_files(
         return
     here = (status.st_dev, status.st_ino)
     if here in above:
-        _logger.info("%r links back to a folder that it lies in; not followed", printable_name(folder))
+        _logger.info("%r links to a folder that contains it; the link is not followed", printable_name(folder))
         return
     if above and here == leave_out:
         return
