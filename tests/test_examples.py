@@ -17,7 +17,6 @@ NUM_SKIPPED = 0  # examples that carry "# doctest: +SKIP"
 WITHOUT_EXAMPLE = {  # to be emptied
     *("Clip", "ClipRecord", "Dataset", "FrameBatch", "Problem", "Quantiser", "ShardReader", "Split", "TVL1Params", "VideoInfo"),
     *("compute_flow", "probe", "read_frames", "verify"),
-    "model.evaluate",
 }
 
 

@@ -95,6 +95,7 @@ def evaluate(
                 weights=_weights(fusion_weights),
                 force=force,
                 execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
+                progress=False,
                 on_event=display.tell,
                 on_split=lambda one: folders.keep(one) if folders is not None and rank == 0 else None,
             )

@@ -245,7 +245,7 @@ def _tested(
             }
             # The first process decides for all, so that none of them tests alone.
             if not gathered(is_tested(folder, what), execution.world)[0]:
-                evaluation = evaluate(root, splits=(split,), run=plan.run, execution=execution, on_event=on_event)
+                evaluation = evaluate(root, splits=(split,), run=plan.run, execution=execution, progress=False, on_event=on_event)
                 if execution.rank == 0:
                     write_tested(folder, evaluation, what)
                 wait(execution.world)

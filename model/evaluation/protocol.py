@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,8 @@ from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_
 from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
 from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.runs.checkpoint import load_checkpoint
-from flowkit.model.runs.events import SplitStarted, VideosScored, ignore
+from flowkit.model.runs.events import SplitStarted, VideosScored, to_all
+from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.scoring.metrics import combine_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
@@ -24,7 +26,6 @@ from flowkit.model.settings.training import PHASES, STREAMS_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from flowkit.dataset.manifest import Split
     from flowkit.model.data.whole_videos import WholeClip
@@ -48,44 +49,50 @@ FUSION_TEXT: dict[Fusion, str] = {
 
 
 def evaluate(
-    root: Path,
+    root: str | Path,
     *,
     splits: Sequence[int] = (1,),
     run: str = "default",
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     fusion: Fusion = "logits_mean",
     weights: tuple[float, float] = (1.0, 1.0),
     force: bool = False,
     execution: Execution | None = None,
-    on_event: Callable[[EvaluateEvent], None] = ignore,
-    on_split: Callable[[Evaluation], None] = ignore,
+    progress: bool | None = None,
+    on_event: Callable[[EvaluateEvent], None] | None = None,
+    on_split: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Test a run's networks on the test videos of packed splits.
 
     Parameters
     ----------
-    root : Path
+    root : path
         The data root.
     splits : sequence of int
+        The numbers of the splits.
     run : str
         The run's name.
-    checkpoint : Path, optional
-        Test this one instead of the run's: a phase's folder, its weights or its checkpoint.
+    checkpoint : path, optional
+        Test this network instead of the run's: a phase's folder, weights or checkpoint.
     fusion : {"logits_mean", "softmax_mean"}
-        How two streams are joined.
+        How two streams are combined: by the mean of their logits, or of the softmax of their logits.
     weights : (float, float)
-        Of the appearance and the motion stream.
+        Weights of the appearance and the motion stream in that mean.
     force : bool
-        Test although the data are not those of the training.
-    execution : Execution
-    on_event : callable
-        Is told of progress; see `flowkit.model.runs.events`.
-    on_split : callable
-        Is given each split's results, alone, as soon as they are there, so that they can be kept whatever becomes of the splits after it.
+        Evaluate even if the weights were trained on other data.
+    execution : Execution, optional
+        Where and how to compute.
+    progress : bool, optional
+        Show progress on stderr. By default on a terminal and in a notebook.
+    on_event : callable, optional
+        Receives the events of `flowkit.model.runs.events`.
+    on_split : callable, optional
+        Receives each split's results as soon as they are there, so that they can be kept whatever happens to later splits.
 
     Returns
     -------
     Evaluation
+        Accuracies with their intervals, confusion matrices and every video's scores, by row of the results table.
 
     Raises
     ------
@@ -96,9 +103,27 @@ def evaluate(
 
     Notes
     -----
-    A video's score is the mean over frames, mirror images and places in the frame of the logits, per stream (specs 5).
+    A video's score is, for each stream, the mean of its logits over 25 frames, their mirror images, and the places in the frame.
+
+    References
+    ----------
+    C. Feichtenhofer, A. Pinz, R. P. Wildes, "Spatiotemporal Residual Networks for Video Action Recognition", NIPS 2016,
+    arXiv:1611.02155.
+
+    Examples
+    --------
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import evaluate, train
+    >>> root = example_root()  # 7 test videos are listed, one of which is missing
+    >>> tiny = {"base_width": 4, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 1}
+    >>> _ = train(root, phases=["appearance"], recipe="small", overrides=tiny)
+    >>> evaluation = evaluate(root)
+    >>> evaluation.splits[0]
+    <split 1: appearance ... %; 6 of 7 videos scored>
+    >>> evaluation.splits[0].rows["appearance"].confusion.shape
+    (6, 6)
     """
-    execution = execution or Execution()
+    root, execution = Path(root), execution or Execution()
     check_run_name(run)
     combine_scores([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
     dataset = Dataset.open(root)
@@ -114,9 +139,12 @@ def evaluate(
     environment = execution.environment(execution.torch_device())
     protocol = (*PROTOCOL, FUSION_TEXT[fusion].format(*weights))
     results: list[SplitEvaluation] = []
-    for number in splits:
-        results.append(_evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, on_event))
-        on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
+    with RunProgress(progress if execution.rank == 0 else False) as show:
+        for number in splits:
+            report = to_all(show, on_event)
+            results.append(_evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, report))
+            if on_split is not None:
+                on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
     return Evaluation(tuple(results), protocol, fusion, weights, environment)
 
 
@@ -129,7 +157,7 @@ def _evaluate_split(
     execution: Execution,
     on_event: Callable[[EvaluateEvent], None],
 ) -> SplitEvaluation:
-    """Score every test video once by all networks; each rank its share."""
+    """Score every test video once by all networks; each rank scores its share."""
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
     mine = range(execution.rank, len(clips), execution.world)
     on_event(SplitStarted(split.number, len(mine)))
@@ -178,10 +206,10 @@ def _evaluate_split(
 
 
 def _batches(clips: Iterable[WholeClip | Unreadable], size: int) -> Iterator[list[WholeClip | Unreadable]]:
-    """Group neighbours of the same frame size, at most `size` of them."""
+    """Group neighbours that have the same frame size, at most `size` of them."""
     batch: list[WholeClip | Unreadable] = []
     for clip in clips:
-        shapes = {one.rgb.shape for one in (*batch, clip) if not isinstance(one, Unreadable)}
+        shapes = {member.rgb.shape for member in (*batch, clip) if not isinstance(member, Unreadable)}
         if batch and (len(batch) == size or len(shapes) > 1):
             yield batch
             batch = []
@@ -190,10 +218,10 @@ def _batches(clips: Iterable[WholeClip | Unreadable], size: int) -> Iterator[lis
         yield batch
 
 
-def _checkpoints(root: Path, run: str, split: int, given: Path | None) -> dict[Phase, tuple[str, Checkpoint]]:
-    """Return the weights to test by phase, with where they come from."""
+def _checkpoints(root: Path, run: str, split: int, given: str | Path | None) -> dict[Phase, tuple[str, Checkpoint]]:
+    """Return the weights to test by phase, and where they come from."""
     if given is not None:
-        checkpoint = load_checkpoint(given)
+        checkpoint = load_checkpoint(Path(given))
         return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
     folders = {phase: PhaseFolder(phase_folder(root, run, split, phase)) for phase in PHASES}
     found = {phase: (str(folder.path), load_checkpoint(folder.path)) for phase, folder in folders.items() if folder.done}
