@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
-
-from flowkit.cli.main import flowkit
+from command_lines import call_flowkit
 
 if TYPE_CHECKING:
-    from click.testing import Result
+    pass
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "data_root_72d1ebb.tar.xz"
 RECIPE = [
@@ -44,12 +43,7 @@ def old_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) 
     monkeypatch.chdir(tmp_path)
 
 
-def run(*arguments: str | Path, code: int = 0) -> Result:
-    result = CliRunner().invoke(flowkit, [str(argument) for argument in arguments], standalone_mode=False)
-    if result.exception is not None:
-        raise result.exception
-    assert (result.return_value or 0) == code, result.output
-    return result
+run = partial(call_flowkit, code=0)
 
 
 def contents(folder: Path, pattern: str) -> dict[Path, bytes]:
@@ -59,16 +53,16 @@ def contents(folder: Path, pattern: str) -> dict[Path, bytes]:
 
 
 def test_the_data_are_described_and_intact() -> None:
-    root = json.loads(run("info", "--json").stdout)
+    root = json.loads(run("info", "--json").out)
     assert "AzureBobbing" in json.dumps(root)
-    assert json.loads(run("verify", "--deep", "--json").stdout)["problems"] == []
-    assert "CoralSliding" in run("stats").stdout
+    assert json.loads(run("verify", "--deep", "--json").out)["problems"] == []
+    assert "CoralSliding" in run("stats").out
     run("inspect", "AzureBobbing/v_AzureBobbing_g01_c01")
 
 
 def test_extract_and_pack_find_nothing_to_do() -> None:
     before = contents(Path("flowkit-data"), "*.h5")
-    again = json.loads(run("extract", "videos", "--short-side", "32", "--jobs", "1", "--device", "cpu", "--json").stdout)
+    again = json.loads(run("extract", "videos", "--short-side", "32", "--jobs", "1", "--device", "cpu", "--json").out)
     assert (len(again["done"]), len(again["skipped"]), len(again["failed"])) == (0, 6, 0)
     split = contents(Path("flowkit-data/splits"), "*.*")
     run("pack", "--split", "1", "--lists", "split.csv")
@@ -89,7 +83,7 @@ def test_clips_made_now_equal_the_old_ones_and_a_second_split_uses_the_old_shard
     shards = contents(Path("flowkit-data/shards"), "*.h5")
     run("pack", "--split", "2", "--lists", "split.csv")
     assert contents(Path("flowkit-data/shards"), "*.h5") == shards
-    assert json.loads(run("verify", "--json").stdout)["problems"] == []
+    assert json.loads(run("verify", "--json").out)["problems"] == []
 
 
 def test_training_skips_what_is_trained_and_evaluation_gives_the_same_rows() -> None:
@@ -115,9 +109,9 @@ def test_scores_fusion_and_ablation_are_read() -> None:
 @pytest.mark.slow
 def test_networks_predict_and_are_converted() -> None:
     video = "videos/AzureBobbing/v_AzureBobbing_g03_c01.avi"
-    assert "AzureBobbing" in run("predict", video, "--device", "cpu").stdout
+    assert "AzureBobbing" in run("predict", video, "--device", "cpu").out
     for source in ("weights.safetensors", "checkpoint.pt"):
         path = RUNS / "default/split1/appearance" / source
-        assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", path).stdout
+        assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", path).out
     run("export", "--layout", "rawframes", "--output", "images")
     assert list(Path("images").rglob("*.jpg"))

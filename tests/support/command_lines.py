@@ -28,9 +28,11 @@ def run_flowkit(*arguments: object) -> Ended:
     return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def call_flowkit(*arguments: object) -> Ended:
-    """Run a command whose errors are for the test: they are raised as they are."""
+def call_flowkit(*arguments: object, code: int | None = None) -> Ended:
+    """Run a command whose errors are for the test: they are raised as they are. With `code`, it must end with that exit code."""
     result = CliRunner().invoke(flowkit, [*map(str, arguments)], standalone_mode=False)
     if result.exception:
         raise result.exception
-    return Ended(result.return_value, result.stdout, result.stderr)
+    ended = Ended(result.return_value or 0, result.stdout, result.stderr)
+    assert code in (None, ended.code), ended
+    return ended

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from command_lines import call_flowkit
 from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit
-from flowkit.cli.main import flowkit as command
 from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.errors import ManifestError
@@ -33,8 +33,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command, ["verify", *arguments], standalone_mode=False)
+run = partial(call_flowkit, "verify")
 
 
 def flip(path: Path, at: int) -> None:
@@ -62,7 +61,7 @@ def test_a_sound_root_has_no_problem(root: Path) -> None:
     assert flowkit.verify(root) == []
     assert flowkit.verify(root, deep=True) == []
     result = run(str(root))
-    assert (result.return_value, result.stdout) == (0, "")
+    assert (result.code, result.out) == (0, "")
 
 
 def test_each_fault_is_named_by_video_and_record(root: Path) -> None:
@@ -82,11 +81,11 @@ def test_the_command_exits_4_and_prints_the_faults(root: Path) -> None:
     shard = root / "shards" / "shard-00000.h5"
     flip(shard, place(shard, 1, "frame", 2))
     result = run(str(shard))
-    assert result.return_value == 4
-    assert "frame 2 is damaged" in result.stdout
+    assert result.code == 4
+    assert "frame 2 is damaged" in result.out
     result = run("--data", str(root), "--json")
-    assert result.return_value == 4
-    report = json.loads(result.stdout)
+    assert result.code == 4
+    report = json.loads(result.out)
     assert any("frame 2 is damaged" in problem["what"] and problem["video_id"] for problem in report["problems"])
 
 
@@ -239,9 +238,9 @@ def test_names_are_shown_escaped(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.h5", "\x1b[31m\nred", num_frames=3)
     flip(tmp_path / "a.h5", place(tmp_path / "a.h5", 0, "frame", 1))
     result = run(str(tmp_path / "a.h5"))
-    assert result.return_value == 4
-    assert "\x1b" not in result.stdout
-    assert "\\x1b[31m\\nred" in result.stdout
+    assert result.code == 4
+    assert "\x1b" not in result.out
+    assert "\\x1b[31m\\nred" in result.out
 
 
 def test_files_that_cannot_be_opened_are_problems(tmp_path: Path) -> None:

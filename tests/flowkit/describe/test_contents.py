@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command_lines import run_flowkit
 
-from flowkit.cli.main import main
 from flowkit.dataset.clips import ClipSource, find_clips, similar_ids
 from flowkit.describe.contents import describe_file, describe_root
 from flowkit.errors import ManifestError, ShardFormatError
@@ -22,12 +21,7 @@ def root(packed_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(packed_root, tmp_path / "root"))
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Run the command as a user would; return its exit code, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["info", *map(str, arguments)])
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+run = partial(run_flowkit, "info")
 
 
 def test_a_clip_file_is_described_by_what_it_holds(packed_root: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from command_lines import run_flowkit
 
-from flowkit.cli.main import main
 from flowkit.describe.pictures import contact_sheet, inspect_clip, picture_name
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Run the command as a user would; return its exit code, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["inspect", *map(str, arguments)])
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+run = partial(run_flowkit, "inspect")
 
 
 def clip_of(

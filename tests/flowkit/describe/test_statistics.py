@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import run_flowkit
 
-from flowkit.cli.main import main
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset, open_root
@@ -23,13 +22,7 @@ from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Run the command as a user would; return its exit code, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["stats", *map(str, arguments)])
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+run = partial(run_flowkit, "stats")
 
 
 def write_clip(root: Path, video_id: str, q: np.ndarray, quantiser: Quantiser, *, source_sha256: str = "") -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import tarfile
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from command_lines import run_flowkit
 
-from flowkit.cli.main import main
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
@@ -27,13 +26,7 @@ from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Run the command as a user would; return its exit code, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["export", *map(str, arguments)])
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+run = partial(run_flowkit, "export")
 
 
 def make_root(root: Path, video_ids: list[str], *, codec: str = "zstd", mapping: str = "symmetric", num_frames: int = 5) -> Path:

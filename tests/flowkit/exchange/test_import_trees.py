@@ -6,14 +6,16 @@ import io
 import json
 import os
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from command_lines import run_flowkit
 
 from flowkit.cli.main import main
 from flowkit.dataset.packing import pack
@@ -31,12 +33,7 @@ GPU_FLOW = ImportSettings("gpu_flow", 20.0)
 DENSEFLOW = ImportSettings("denseflow", 32.0)
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Run the command as a user would; return its exit code, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["import", *map(str, arguments)])
-    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+run = partial(run_flowkit, "import")
 
 
 def image(seed: int, *, grey: bool, size: tuple[int, int] = (24, 32), suffix: str = ".jpg") -> bytes:

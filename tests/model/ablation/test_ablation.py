@@ -4,12 +4,14 @@ import json
 import shutil
 import signal
 from contextlib import contextmanager
+from functools import partial
 
 import click
 import h5py
 import pytest
 import torch
 from click.testing import CliRunner
+from command_lines import call_flowkit
 from training_runs import share_root
 
 from flowkit.cli.main import flowkit
@@ -317,11 +319,7 @@ def test_a_score_of_no_videos_is_none():
 # -- the command -------------------------------------------------------------------------------------------------------------------
 
 
-def command_line(*arguments):
-    result = CliRunner().invoke(flowkit, ["ablate", *map(str, arguments)], standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    return result.return_value, result.stdout, result.stderr
+command_line = partial(call_flowkit, "ablate")
 
 
 OPTIONS = [

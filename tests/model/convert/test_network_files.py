@@ -4,12 +4,14 @@ import itertools
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from command_lines import call_flowkit
 from network_oracle import network
 from random_networks import random_checkpoints
 
@@ -205,11 +207,7 @@ def test_weights_that_claim_to_be_a_huge_network_are_refused_before_it_is_made(c
     assert len(str(caught.value)) < 200
 
 
-def command_line(*arguments):
-    result = CliRunner().invoke(flowkit, ["export", *map(str, arguments)], standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    return result.return_value, result.stdout
+command_line = partial(call_flowkit, "export")
 
 
 @pytest.fixture
@@ -221,17 +219,17 @@ def root(checkpoints, tmp_path):
 
 def test_the_command_exports_the_last_trained_phase_or_the_one_named(root):
     for options, phase in (((), "st-resnet"), (("--phase", "appearance"), "appearance")):
-        code, out = command_line("--data", root, "--model", "safetensors", "--output", root / "n.safetensors", *options)
+        code, out, _ = command_line("--data", root, "--model", "safetensors", "--output", root / "n.safetensors", *options)
         assert code == 0
         assert out.startswith(f"exported {phase} of ")
         assert load_checkpoint(root / "n.safetensors").provenance.config.phase == phase
-    code, out = command_line("--checkpoint", root / "n.safetensors", "--model", "safetensors", "--output", root / "m.safetensors")
+    code, out, _ = command_line("--checkpoint", root / "n.safetensors", "--model", "safetensors", "--output", root / "m.safetensors")
     assert (root / "m.safetensors").read_bytes() == (root / "n.safetensors").read_bytes()
 
 
 @needs_onnx
 def test_the_command_prints_how_exact_the_onnx_file_is(root):
-    code, out = command_line("--data", root, "--model", "onnx", "--output", root / "n.onnx")
+    code, out, _ = command_line("--data", root, "--model", "onnx", "--output", root / "n.onnx")
     assert code == 0
     assert "ONNX Runtime and PyTorch differ by " in out
     assert "2x5x35x35" in out

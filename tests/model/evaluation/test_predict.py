@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from command_lines import call_flowkit
 from random_networks import random_checkpoints
 
 from flowkit.cli.main import flowkit
@@ -218,17 +220,12 @@ def test_training_records_the_extraction_and_old_runs_go_on(home, tmp_path):
     assert train(tmp_path, phases=["motion"], overrides=tiny, execution=CPU).skipped == ("motion",)
 
 
-def command_line(*arguments, code=0):
-    result = CliRunner().invoke(flowkit, ["predict", *map(str, arguments)], standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    assert result.return_value == code
-    return result.stdout, result.stderr
+command_line = partial(call_flowkit, "predict", code=0)
 
 
 def test_the_command_prints_a_table_for_each_video(home, evaluation):
     paths = [home / "videos" / f"{video_id}.avi" for video_id in evaluation.video_ids]
-    out, err = command_line(*paths, "--data", home / "data")
+    _, out, err = command_line(*paths, "--data", home / "data")
     for path, scores in zip(paths, evaluation.rows["ST-ResNet*"].scores, strict=True):
         assert f"{path}: " in out
         assert f"{100 * softmax(scores).max():.2f}" in out
@@ -239,7 +236,7 @@ def test_the_command_prints_a_table_for_each_video(home, evaluation):
 
 
 def test_the_command_s_json_has_everything(home, evaluation):
-    out, _ = command_line(home / "videos/run/a.avi", "--data", home / "data", "--row", "two-streams", "--top", 1, "--json")
+    _, out, _ = command_line(home / "videos/run/a.avi", "--data", home / "data", "--row", "two-streams", "--top", 1, "--json")
     told = json.loads(out)
     assert (told["format"], told["format_version"]) == ("flowkit-prediction", 1)
     assert told["row"] == "two-streams"
@@ -261,14 +258,14 @@ def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home,
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
     paths = [tmp_path / name for name in ("ten.avi", "one.avi", "noise\x1b[31m.avi", "cut.avi")]
     arguments = ("--checkpoint", phase_folder(home / "data", "default", 1, "appearance"))
-    out, err = command_line(*paths, *arguments, code=3)
+    _, out, err = command_line(*paths, *arguments, code=3)
     assert "ten.avi: short: 10 frames; a stack of flow needs 11" in err
     assert "one.avi: short: only 1 frame could be decoded" in err
     assert "noise\\x1b[31m.avi: undecodable" in err
     assert "\x1b" not in out + err
     assert "cut.avi: damaged: decoded " in err
     assert out.count("| appearance % |") == 1
-    out, _ = command_line(*paths, *arguments, "--json", code=3)
+    _, out, _ = command_line(*paths, *arguments, "--json", code=3)
     assert [(video["status"], len(video["top"])) for video in json.loads(out)["videos"]] == [
         ("short", 0),
         ("short", 0),
@@ -282,14 +279,14 @@ def test_scores_that_are_no_numbers_are_a_failure_and_not_an_answer(home, tmp_pa
     checkpoint = load_checkpoint(phase_folder(home / "data", "default", 1, "motion"))
     checkpoint.network["motion.fc.bias"][0] = float("nan")
     save_weights(tmp_path / "broken.safetensors", checkpoint)
-    out, err = command_line(home / "videos/walk/b.avi", "--checkpoint", tmp_path / "broken.safetensors", code=3)
+    _, out, err = command_line(home / "videos/walk/b.avi", "--checkpoint", tmp_path / "broken.safetensors", code=3)
     assert out == ""
     assert "b.avi: failed: its scores are not finite numbers" in err
 
 
 def test_another_solver_than_the_training_s_is_said(home, monkeypatch):
     video, data = home / "videos/walk/b.avi", ("--data", home / "data")
-    _, err = command_line(video, *data, "--solver", "fast")
+    _, _, err = command_line(video, *data, "--solver", "fast")
     assert "the flow is from the fast solver, that of the training data from the strict solver" in err
 
     for gpu, options, trained, expected in (

@@ -7,11 +7,13 @@ import os
 import pickle
 import sys
 from dataclasses import replace
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from command_lines import call_flowkit
 
 from flowkit.cli.main import flowkit
 from flowkit.dataset.manifest import ClipRecord, write_split
@@ -487,16 +489,11 @@ def root(tmp_path):
     return tmp_path
 
 
-def command_line(*arguments):
-    result = CliRunner().invoke(flowkit, ["fuse", *map(str, arguments)], standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    assert result.return_value == 0
-    return result.stdout, result.stderr
+command_line = partial(call_flowkit, "fuse", code=0)
 
 
 def test_the_command_prints_each_alone_and_together_and_writes_the_report(root):
-    out, err = command_line(root / "idt.csv", "--data", root)
+    _, out, err = command_line(root / "idt.csv", "--data", root)
     result = fused(IDT)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
     assert [line[0] for line in lines] == ["split 1", "ST-ResNet*", "idt", "ST-ResNet* + idt"]
@@ -512,16 +509,16 @@ def test_the_command_prints_each_alone_and_together_and_writes_the_report(root):
     again = read_scores(folder / "fusion.h5")
     assert np.array_equal(again.scores, result.fused.scores)
     assert again.video_ids == IDS
-    out, _ = command_line(folder / "fusion.h5", "--data", root, "--row", "motion")
+    _, out, _ = command_line(folder / "fusion.h5", "--data", root, "--row", "motion")
     assert "motion + fusion" in out
 
 
 def test_the_command_says_that_the_svm_is_cross_validated(root):
     pytest.importorskip("sklearn")
-    out, err = command_line(root / "idt.csv", "--data", root, "--method", "svm", "--folds", 4)
+    _, out, err = command_line(root / "idt.csv", "--data", root, "--method", "svm", "--folds", 4)
     assert "cross-validated in 4 folds" in out
     assert "SVM split 1: 4/4 folds" in err
-    out, _ = command_line(root / "idt.csv", "--data", root, "--method", "svm", "--json")
+    _, out, _ = command_line(root / "idt.csv", "--data", root, "--method", "svm", "--json")
     told = json.loads(out)
     assert (told["format"], told["format_version"]) == ("flowkit-fusion-report", 1)
     (split,) = told["splits"]
@@ -537,7 +534,7 @@ def test_nothing_is_written_when_something_is_wrong(root):
     with pytest.raises(ParameterError):
         command_line(root / "idt.csv", "--data", root, "--weights", "1,1,1")
     assert sorted(root.rglob("*")) == before
-    out, err = command_line(root / "part.csv", "--data", root, "--common")
+    _, out, err = command_line(root / "part.csv", "--data", root, "--common")
     assert "split 1: 23 of 24 videos" in out
     assert "part lacks 1 of our 24 videos" in err
 
@@ -546,7 +543,7 @@ def test_several_splits_give_each_and_the_unweighted_mean(root):
     write_own(root / "reports/default/split2/scores.h5", {"ST-ResNet*": some_scores(11)})
     for split, seed in ((1, 2), (2, 12)):
         write_csv(root / f"idt{split}.csv", ScoreTable("x", IDS, CLASSES, some_scores(seed)))
-    out, _ = command_line(root / "idt{split}.csv", "--data", root, "--split", "all", "--output", root / "out")
+    _, out, _ = command_line(root / "idt{split}.csv", "--data", root, "--split", "all", "--output", root / "out")
     told = [json.loads((root / f"out/split{split}/fusion.json").read_text()) for split in (1, 2)]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
     assert lines[0] == ["top-1 %", "split 1", "split 2", "mean"]
@@ -563,7 +560,7 @@ def test_files_of_one_name_are_told_apart_by_their_paths(root):
     for folder in ("a", "b"):
         (root / folder).mkdir()
         write_csv(root / folder / "x.csv", IDT)
-    out, _ = command_line(root / "a/x.csv", root / "b/x.csv", "--data", root)
+    _, out, _ = command_line(root / "a/x.csv", root / "b/x.csv", "--data", root)
     assert f"| {root}/a/x.csv" in out
     assert f"| {root}/b/x.csv" in out
 
@@ -594,7 +591,7 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, mon
     for name, published in list(PUBLISHED.items()):
         monkeypatch.setitem(PUBLISHED, name, replace(published, classes_sha256=names))
     assert published_with_idt(root, 1, result) == {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6}
-    out, _ = command_line(root / "idt.csv", "--data", root)
+    _, out, _ = command_line(root / "idt.csv", "--data", root)
     assert "the paper's, means over three splits: IDT 86.4 %, ST-ResNet* 93.46 %, ST-ResNet* + IDT 94.6 %" in out
     assert published_with_idt(root, 1, fuse_systems(System("motion", OURS), [System("idt", IDT)])) is None
     split("hmdb51", 24)

@@ -15,6 +15,7 @@ import click
 import h5py
 import pytest
 import torch
+from command_lines import call_flowkit
 from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.dataset.manifest import write_split
@@ -386,22 +387,10 @@ def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code
     assert "Traceback" not in errors
 
 
-def command_line(*arguments):
-    """Run flowkit in this process; return its exit code and what it says on stderr."""
-    from click.testing import CliRunner
-
-    from flowkit.cli.main import flowkit
-
-    result = CliRunner().invoke(flowkit, [str(argument) for argument in arguments], standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    return result.return_value, result.stderr
-
-
 @pytest.mark.slow
 def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environment):
     arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "30", "--checkpoint-steps", "1"]
-    assert command_line(*arguments, "--run", "whole")[0] == 0
+    assert call_flowkit(*arguments, "--run", "whole")[0] == 0
     path = phase_folder(root, "default", 1, "motion") / "metrics.jsonl"
     for num_lines in (4, 13):
         process = subprocess.Popen([*COMMAND[:3], *map(str, arguments)], stderr=subprocess.DEVNULL, env=environment)
@@ -409,7 +398,7 @@ def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environme
         process.kill()
         process.wait()
         assert not (path.parent / "weights.safetensors").exists()
-    code, said = command_line(*arguments)
+    code, _, said = call_flowkit(*arguments)
     assert code == 0
     assert "motion: continues at step" in said
     assert same(weights(root, "motion"), weights(root, "motion", "whole"))
@@ -418,20 +407,20 @@ def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environme
 
 def test_the_command_says_what_it_does_and_that_it_is_done(root):
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "3", "--phase", "appearance"]
-    code, said = command_line(*arguments)
+    code, _, said = call_flowkit(*arguments)
     assert code == 0
     assert said.startswith("Recipe small on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps")
-    code, said = command_line(*arguments)
+    code, _, said = call_flowkit(*arguments)
     assert code == 0
     assert "appearance: already done" in said
     with pytest.raises(CheckpointError, match=r"config\.schedule is"):
-        command_line(*arguments, "--lr", "1")
+        call_flowkit(*arguments, "--lr", "1")
 
 
 @pytest.mark.parametrize("text", ["batch", "speed=3", "st.batch=3"])
 def test_a_setting_that_is_none_is_a_usage_error(root, text):
     with pytest.raises(click.UsageError, match=f"--set list.*got '{text}'"):
-        command_line("train", "--data", root, "--set", text)
+        call_flowkit("train", "--data", root, "--set", text)
 
 
 def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
@@ -443,9 +432,9 @@ def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
 
     monkeypatch.setattr("flowkit.model.training.chain.train_phases", record)
     assert (
-        command_line("train", "--recipe", "paper", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0] == 0
+        call_flowkit("train", "--recipe", "paper", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0] == 0
     )
-    assert command_line("train", "--weights", "resnet.pth", "--set", "motion.lr=0.5", "--device", "cpu")[0] == 0
+    assert call_flowkit("train", "--weights", "resnet.pth", "--set", "motion.lr=0.5", "--device", "cpu")[0] == 0
     train("root", recipe="small", weights="resnet.pth", overrides={"lr": 0.5})
     assert handed == [
         TrainSettings("paper", "none", True, {"depth": 101}),
@@ -467,22 +456,22 @@ def test_every_option_of_the_network_reaches_it(root):
         "--head-pool": "global",
     }
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *(part for option in options.items() for part in option)]
-    assert command_line(*arguments)[0] == 0
+    assert call_flowkit(*arguments)[0] == 0
     network = load_checkpoint(phase_folder(root, "default", 1, "st-resnet-star")).provenance.config.network
     assert (network.injection, network.injection_direction, network.injection_kind) == ("direct", "both", "multiplicative")
     assert (network.injection_stages, network.temporal_stages, network.temporal_convolution) == ((3, 5), (4,), True)
     assert (network.temporal_init, network.temporal_padding) == ("center", "replicate")
     assert (network.temporal_pool_position, network.head_pool) == ("before_pool5", "global")
     base = ["--base-run", "default", "--run", "flat", "--phase", "st-resnet", "--head-pool", "7x7"]
-    command_line(*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *base, "--no-temporal-convolution")
+    call_flowkit(*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *base, "--no-temporal-convolution")
     assert not load_checkpoint(phase_folder(root, "flat", 1, "st-resnet")).provenance.config.network.temporal_convolution
     with pytest.raises(click.BadParameter, match="'2,6' is not some of 2,3,4,5"):
-        command_line(*COMMAND[3:], "--data", root, "--injection-stages", "2,6")
+        call_flowkit(*COMMAND[3:], "--data", root, "--injection-stages", "2,6")
 
 
 def test_settings_are_read_as_json_or_text(root):
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "2", "--phase", "motion"]
-    command_line(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
+    call_flowkit(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
     config = load_checkpoint(phase_folder(root, "default", 1, "motion")).provenance.config
     assert (config.network.motion_dropout, config.decay, config.network.units) == (0.25, "steps", (2, 2, 3, 2))
 
