@@ -1,5 +1,6 @@
 """flowkit turns folders of videos into motion: frames, TV-L1 optical flow, HDF5 shards, and a trained ST-ResNet.
 
+Extract a folder of videos: `extract` with `ExtractSettings`, which returns an `ExtractReport`.
 Read videos and compute flow: `read_frames`, `probe`, `compute_flow` with `TVL1Params`, and `Quantiser`, which stores flow in bytes.
 Read what was extracted: `Dataset` (a data root), its `Split` and `ClipRecord`; `ShardReader` and `Clip`, for pixels; `verify`.
 Train and evaluate networks: `flowkit.model`. Every error that flowkit raises on purpose is a `FlowkitError`.
@@ -14,6 +15,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import (
     BusyError,
     CheckpointError,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from flowkit.dataset.manifest import ClipRecord, Split
     from flowkit.dataset.root import Dataset
     from flowkit.dataset.verify import verify
+    from flowkit.extraction.results import ExtractReport
+    from flowkit.extraction.run import extract
     from flowkit.shards.reader import Clip, ShardReader
     from flowkit.shards.verify import Problem
 
@@ -44,16 +48,19 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
     "Clip": "flowkit.shards.reader",
     "ClipRecord": "flowkit.dataset.manifest",
     "Dataset": "flowkit.dataset.root",
+    "ExtractReport": "flowkit.extraction.results",
     "Problem": "flowkit.shards.verify",
     "ShardReader": "flowkit.shards.reader",
     "Split": "flowkit.dataset.manifest",
+    "extract": "flowkit.extraction.run",
     "verify": "flowkit.dataset.verify",
 }
 
 __all__ = [  # in full, because type checkers read it too
-    "BusyError", "CheckpointError", "Clip", "ClipRecord", "Dataset", "DeviceError", "FlowkitError", "FrameBatch", "ManifestError",
-    "ParameterError", "Problem", "Quantiser", "RankError", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params",
-    "VideoDecodeError", "VideoInfo", "__version__", "compute_flow", "probe", "read_frames", "verify",
+    "BusyError", "CheckpointError", "Clip", "ClipRecord", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
+    "FlowkitError", "FrameBatch", "ManifestError", "ParameterError", "Problem", "Quantiser", "RankError", "ScoresError",
+    "ShardFormatError", "ShardReader", "Split", "TVL1Params", "VideoDecodeError", "VideoInfo", "__version__", "compute_flow",
+    "extract", "probe", "read_frames", "verify",
 ]  # fmt: skip
 
 # setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it, and this finder says where.

@@ -205,6 +205,7 @@ def extract(
             devices=_devices(device),
             cluster=cluster,
             part=shard,
+            progress=False,
             stop=stop,
             grace_seconds=grace,
             on_plan=lambda todo: display.begin(todo, settings),

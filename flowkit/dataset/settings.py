@@ -37,6 +37,13 @@ class ExtractSettings:
     ------
     ParameterError
         If a value is not one of those listed.
+
+    Examples
+    --------
+    >>> from flowkit import ExtractSettings, Quantiser
+    >>> settings = ExtractSettings(solver="fast", quantiser=Quantiser(15.0), short_side=240)
+    >>> settings.differences(ExtractSettings(solver="fast"))
+    ['bound: 15.0, not 20.0', 'short_side: 240, not 256']
     """
 
     preset: str = "opencv"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from flowkit.dataset.packing import packed_video_ids
 from flowkit.dataset.root import Dataset, check_apart
-from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
 from flowkit.files import file_sha256
@@ -19,8 +20,6 @@ from flowkit.video.tree import scan_videos
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowkit.dataset.settings import ExtractSettings
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,6 +29,8 @@ class Plan:
     ----------
     is_new : bool
         Whether there is no data root yet.
+    settings : ExtractSettings
+        The settings that all clips of the root share.
     jobs : tuple of VideoJob
         Videos to extract, largest first, so that no long video is left for the end.
     skipped : tuple of VideoResult
@@ -45,6 +46,7 @@ class Plan:
     """
 
     is_new: bool
+    settings: ExtractSettings
     jobs: tuple[VideoJob, ...]
     skipped: tuple[VideoResult, ...]
     failed: tuple[VideoResult, ...]
@@ -53,7 +55,7 @@ class Plan:
     failed_elsewhere: tuple[VideoResult, ...] = ()
 
 
-def make_plan(videos: Path, root: Path, *, settings: ExtractSettings, part: tuple[int, int] = (0, 1)) -> Plan:
+def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = None, part: tuple[int, int] = (0, 1)) -> Plan:
     """Find what there is to extract and what is done already.
 
     Parameters
@@ -62,8 +64,8 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings, part: tupl
         The video tree.
     root : Path
         The data root; need not exist yet.
-    settings : ExtractSettings
-        The settings that all clips of the root share.
+    settings : ExtractSettings, optional
+        The settings that all clips of the root share; by default those of the root, or `ExtractSettings()` for a new one.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
 
@@ -73,11 +75,15 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings, part: tupl
         If there is no video, or if two files would share a video id or a clip file; one of the two may be in the folder that
         the root was made from.
     ParameterError
-        If the root was made with other settings.
+        If the root was made with other settings, or by an import.
     """
     existing = Dataset.open_if_present(root)
+    if settings is None:
+        settings = ExtractSettings() if existing is None else existing.settings
     if existing is not None:
         existing.check_settings(settings)
+    if settings.is_imported:
+        raise ParameterError(f"the data root {str(root)!r} holds flow imported from {settings.solver}; extract into another data root")
     scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
     if not scan.videos and not scan.unreadable:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
@@ -108,7 +114,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings, part: tupl
     elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % part[1] != part[0])
     failed, failed_elsewhere = (unusable, ()) if part[0] == 0 else ((), unusable)
     largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
-    return Plan(existing is None, largest_first, tuple(skipped), failed, scan.ignored, elsewhere, failed_elsewhere)
+    return Plan(existing is None, settings, largest_first, tuple(skipped), failed, scan.ignored, elsewhere, failed_elsewhere)
 
 
 def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJob]) -> None:

@@ -1,4 +1,4 @@
-"""What became of each video: results, the append-only index that resume reads, the report of a run."""
+"""Results: of a video, in the append-only index from which an extraction resumes, and in the report of a run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import socket
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flowkit.files import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
 _MAX_INDEX_BYTES = 1 << 32
@@ -20,24 +23,26 @@ WRITTEN = ("ok", "damaged")  # statuses that leave a clip file
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of one video.
+    """The result of extracting one video.
 
     Parameters
     ----------
     video_id : str
+        The path of the video below the video folder, without its suffix.
     status : {"ok", "damaged", "short", "undecodable", "failed"}
-        ``damaged``: decode errors, or fewer frames than the header says, yet a clip was written. ``short``: one frame.
-        ``undecodable``: none. ``failed``: flowkit or the disk failed, not the video; tried again next time.
+        ``damaged``: there were decode errors, or fewer frames than the header says, but a clip file was written. ``short``: the
+        video has one frame. ``undecodable``: it has none. ``failed``: not the video but flowkit or the disk failed; the next run
+        tries again.
     source_bytes, source_mtime_ns : int
-        Of the video file, for resuming.
+        Size and modification time of the video file, by which the next run sees whether it has changed.
     num_frames, header_frames, decode_errors : int
-        Frames decoded; frames the header promises (0: it does not say); packets or frames that could not be decoded.
+        Frames decoded; frames that the header promises (0: it does not say); packets or frames that could not be decoded.
     clip_bytes : int
         Size of the clip file.
-    seconds : float
-        Time it took.
+    seconds : float, s
+        Time that the video took.
     error : str
-        Why there is no clip, or what was damaged.
+        Why there is no clip file, or what was damaged.
     """
 
     video_id: str
@@ -53,7 +58,7 @@ class VideoResult:
 
 
 def with_status(result: VideoResult) -> VideoResult:
-    """Return the result with the status, and the reason, that its counts call for (DESIGN.md, statuses)."""
+    """Return the result with the status, and the reason, that its counts call for."""
     troubles = []
     if result.num_frames < result.header_frames:
         troubles.append(f"decoded {result.num_frames} of {result.header_frames} frames")
@@ -66,19 +71,35 @@ def with_status(result: VideoResult) -> VideoResult:
     return replace(result, status=status, error=", ".join(troubles))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExtractReport:
-    """The outcome of an extract run over a video tree; saved as ``extract-report.json``.
+    """The results of a run of `extract`; saved as ``extract-report.json``. Iterating over it gives all results.
 
     Parameters
     ----------
     done, skipped, failed : tuple of VideoResult
-        Written in this run; already there; without a clip.
+        Videos whose clip file was written in this run; those that were done before; those without a clip file.
     ignored : int
-        Files without a video's suffix.
+        Number of files without the suffix of a video.
     pending : int
-        Videos not begun or not finished, when the run was stopped.
-    seconds : float
+        Number of videos that were not started or not finished when the run was stopped.
+    seconds : float, s
+        Time that the run took.
+
+    Examples
+    --------
+    >>> import flowkit, tempfile
+    >>> from pathlib import Path
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "videos").mkdir()
+    >>> _ = (folder / "videos" / "text.avi").write_text("no video")
+    >>> report = flowkit.extract(folder / "videos", folder / "data", jobs=1, progress=False)
+    >>> report
+    ExtractReport(0 done, 0 skipped, 1 failed, 0 damaged)
+    >>> report.failed[0].video_id, report.failed[0].status
+    ('text', 'undecodable')
+    >>> len(report)
+    1
     """
 
     done: tuple[VideoResult, ...]
@@ -88,14 +109,25 @@ class ExtractReport:
     pending: int = 0
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        pending = f", {self.pending} pending" if self.pending else ""
+        counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed, {len(self.damaged)} damaged{pending}"
+        return f"ExtractReport({counts})"
+
+    def __len__(self) -> int:
+        return len(self.done) + len(self.skipped) + len(self.failed)
+
+    def __iter__(self) -> Iterator[VideoResult]:
+        return iter((*self.done, *self.skipped, *self.failed))
+
     @property
     def damaged(self) -> tuple[VideoResult, ...]:
-        """Videos whose clip was written, though not all of the video could be decoded."""
+        """Videos whose clip file was written although not all of the video could be decoded."""
         return tuple(result for result in (*self.done, *self.skipped) if result.status == "damaged")
 
     @property
     def num_pairs(self) -> int:
-        """Flow fields computed in this run."""
+        """Number of flow fields in the clip files that this run wrote."""
         return sum(result.num_frames - 1 for result in self.done)
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +152,9 @@ class ExtractReport:
 
 
 def read_index(root: Path) -> dict[str, VideoResult]:
-    """Read what earlier runs, on any machine, noted in ``clips/.index``: the latest result of each video.
+    """Read the latest result of each video from ``clips/.index``, where earlier runs on all machines noted them.
 
-    A line cut short by a kill, or that is not as `IndexWriter` writes it, is passed over; its video counts as not done.
+    A line that a kill truncated, or that `IndexWriter` does not write, is skipped; its video counts as not done.
     """
     latest: dict[str, tuple[int, VideoResult]] = {}
     for path in sorted((root / "clips" / ".index").glob("*.jsonl")):
@@ -141,7 +173,7 @@ def read_index(root: Path) -> dict[str, VideoResult]:
 
 
 def _is_sound(result: VideoResult) -> bool:
-    """Whether each field has the type that it is declared with: an index may come from elsewhere."""
+    """Whether each field has its declared type: an index may come from elsewhere."""
     texts = (result.video_id, result.status, result.error)
     counts = (result.source_bytes, result.source_mtime_ns, result.num_frames, result.header_frames, result.decode_errors, result.clip_bytes)
     return (
@@ -161,13 +193,13 @@ class IndexWriter:
         self._file = (folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a", encoding="utf-8")
 
     def append(self, result: VideoResult) -> None:
-        """Add one line, on disk before anything else happens."""
+        """Add one line and wait until it is on the disk."""
         self._file.write(json.dumps({**asdict(result), "time_ns": time.time_ns()}) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; one that stayed empty is removed."""
+        """Close the file, and remove it if it is empty."""
         empty = self._file.tell() == 0
         self._file.close()
         if empty:

@@ -11,8 +11,10 @@ from collections import Counter, deque
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import open_root
 from flowkit.errors import ParameterError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
@@ -28,8 +30,8 @@ from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from flowkit.dataset.settings import ExtractSettings
     from flowkit.flow.cuda.solver import CudaSolver
@@ -47,29 +49,34 @@ class ExtractProgress:
 
 
 def extract(
-    videos: Path,
-    root: Path,
+    videos: str | os.PathLike[str],
+    root: str | os.PathLike[str] = "flowkit-data",
     *,
-    settings: ExtractSettings,
+    settings: ExtractSettings | None = None,
     jobs: int | None = None,
     devices: Sequence[int] = (0,),
     cluster: str | None = None,
     part: tuple[int, int] = (0, 1),
+    progress: bool | None = None,
     stop: StopRequest | None = None,
     grace_seconds: float = GRACE_SECONDS,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractReport:
-    """Extract every video of a tree that is not done yet.
+    """Decode every video of a folder that is not done yet, compute its TV-L1 flow, and write its clip file.
+
+    A video that is done is skipped, so the same call resumes an extraction that was stopped. One bad video never stops the
+    others: it is listed in the report. The videos are worked on in processes of their own.
 
     Parameters
     ----------
-    videos : Path
-        The video tree: ``<class>/<video>``, or flat.
-    root : Path
+    videos : path
+        The folder of the videos: ``<class>/<video>``, or flat.
+    root : path
         The data root; it is made if it does not exist.
-    settings : ExtractSettings
-        The settings that all clips of the root share.
+    settings : ExtractSettings, optional
+        The settings that all clips of the root share: solver, size, quantiser, codec. By default those of the root, or
+        ``ExtractSettings()`` for a new root.
     jobs : int, optional
         Number of worker processes; by default one per core, or two with the cuda solver, whose workers wait for the GPU.
     devices : sequence of int
@@ -79,9 +86,11 @@ def extract(
         the root under the same paths.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
+    progress : bool, optional
+        Whether to show progress on stderr; by default on a terminal and in a notebook.
     stop : StopRequest, optional
         Ends the run once a stop is requested; the clips that are finished are kept.
-    grace_seconds : float
+    grace_seconds : float, s
         How long the videos in flight may take to finish after that.
     on_plan, on_progress : callable, optional
         Receive the `Plan` before the work starts, and an `ExtractProgress` about five times a second.
@@ -89,25 +98,52 @@ def extract(
     Returns
     -------
     ExtractReport
-        Also saved as ``extract-report.json`` in the root.
+        The result of each video. It is also saved in the root, as ``extract-report.json``.
 
     Raises
     ------
-    ManifestError, ParameterError
-        See `make_plan`; also if `cluster` is given with the cuda solver.
+    ManifestError
+        If there is no video, or if two files would share a video id or a clip file.
+    ParameterError
+        If the root was made with other settings or by an import, or if `cluster` is given with the cuda solver.
     DeviceError
-        If the device of the settings' solver, or the cluster, is unavailable.
+        If the device of the solver, or the cluster, is unavailable.
     BusyError
         If another process extracts the same part of the videos into the root.
     OSError
         If the disk is full or read-only.
+
+    Notes
+    -----
+    With the cuda solver, a script must make this call below ``if __name__ == "__main__":``, because the processes of the GPUs
+    import the script.
+
+    Examples
+    --------
+    >>> import flowkit, tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from flowkit.demo_videos import write_video
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "videos" / "noise").mkdir(parents=True)
+    >>> frames = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), dtype=np.uint8)
+    >>> for name in ("first", "second"):
+    ...     write_video(folder / "videos" / "noise" / f"{name}.avi", frames, frame_rate=25)
+    >>> settings = flowkit.ExtractSettings(short_side=32)
+    >>> flowkit.extract(folder / "videos", folder / "data", settings=settings, jobs=1, progress=False)
+    ExtractReport(2 done, 0 skipped, 0 failed, 0 damaged)
+    >>> report = flowkit.extract(folder / "videos", folder / "data", progress=False)  # both are done
+    >>> [result.video_id for result in report.skipped]
+    ['noise/first', 'noise/second']
     """
     started = time.monotonic()
+    videos, root = Path(videos), Path(root)
     if cluster is not None:
-        if settings.solver == "cuda":
-            raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
         videos, root = videos.absolute(), root.absolute()
     plan = make_plan(videos, root, settings=settings, part=part)
+    settings = plan.settings
+    if cluster is not None and settings.solver == "cuda":
+        raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
     if on_plan is not None:
         on_plan(plan)
     with_gpu = settings.solver == "cuda" and bool(plan.jobs)
@@ -115,10 +151,11 @@ def extract(
         _check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
     if plan.is_new:
         open_root(root, videos, settings)
-    run = _Run(plan, on_progress)
     with ExitStack() as stack:
         lock = root / f".extract-{part[0] + 1}-of-{part[1]}.lock"
         stack.enter_context(exclusive_lock(lock, f"extracts the same videos into {str(root)!r} (several share the work with --shard I/N)"))
+        bar = stack.enter_context(ProgressBar("extract", unit="pairs", progress=progress if plan.jobs else False))
+        run = _Run(plan, bar, on_progress)
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         index = stack.enter_context(closing(IndexWriter(root)))
         jobs_left: Sequence[VideoJob] = plan.jobs
@@ -159,8 +196,8 @@ def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int
 class _Run:
     """The records of a run: what is done, what failed, what is left, and how far the run is."""
 
-    def __init__(self, plan: Plan, on_progress: Callable[[ExtractProgress], None] | None) -> None:
-        self.plan, self.on_progress = plan, on_progress
+    def __init__(self, plan: Plan, bar: ProgressBar, on_progress: Callable[[ExtractProgress], None] | None) -> None:
+        self.plan, self.bar, self.on_progress = plan, bar, on_progress
         self.tasks: deque[Task] = deque()
         self.done: list[VideoResult] = []
         self.failed = list(plan.failed)
@@ -194,13 +231,14 @@ class _Run:
 
     def tick(self, running: list[tuple[Task, int, int]]) -> None:
         """Report how far the run is, with what the running tasks have noted."""
-        if self.on_progress is None:
-            return
         pairs = self.finished_pairs + sum(num_done for _, num_done, _ in running)
         in_progress = sum(work_bytes(task) * min(num_done / expected, 1) for task, num_done, expected in running if expected)
         fraction = min((self.finished_bytes + in_progress) / self.total_bytes, 1)
-        num_videos = len(self.plan.jobs) + len(self.plan.failed)
-        self.on_progress(ExtractProgress(len(self.done) + len(self.failed), num_videos, len(self.failed), pairs, fraction))
+        num_done, num_videos = len(self.done) + len(self.failed), len(self.plan.jobs) + len(self.plan.failed)
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        self.bar.update(pairs, fraction=fraction, note=f"{num_done}/{num_videos} videos{failed}")
+        if self.on_progress is not None:
+            self.on_progress(ExtractProgress(num_done, num_videos, len(self.failed), pairs, fraction))
 
     def report(self, seconds: float) -> ExtractReport:
         """Return the report of what the run has done so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from small_videos import SETTINGS, files_of, write_video
 
 from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
 from flowkit.cli.main import flowkit as command
+from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
 from flowkit.extraction.jobs import PieceJob, VideoJob
@@ -72,6 +74,26 @@ def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(videos: Pat
     assert [r.video_id for r in changed.done] == ["run/a"]
     after = files_of(root)
     assert [name for name in after if after[name] != before[name]] == ["clips/run/a.h5"]
+
+
+def test_the_settings_of_a_root_are_the_default_and_progress_is_shown_on_request(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    report = extract(str(videos), str(root), settings=SETTINGS, jobs=1, progress=False)
+    assert capsys.readouterr().err == ""
+    assert repr(report) == "ExtractReport(3 done, 0 skipped, 0 failed, 0 damaged)"
+    assert [result.video_id for result in report] == ["run/a", "run/b", "walk/a"]
+    (root / "clips" / "run" / "a.h5").unlink()
+    before = files_of(root)
+    again = extract(str(videos), str(root), jobs=1, progress=True)
+    assert (len(again), len(again.done)) == (3, 1)
+    assert re.match(r"extract: 4 pairs in .* 1/1 videos\n", capsys.readouterr().err)
+    assert {name for name in files_of(root) if name not in before} == {"clips/run/a.h5"}
+    imported = ExtractSettings("imported", solver="denseflow", quantiser=Quantiser(20, "paper"), short_side=0, codec="jpeg")
+    open_root(tmp_path / "imported", videos, imported)
+    with pytest.raises(ParameterError, match="flow imported from denseflow"):
+        extract(videos, tmp_path / "imported")
 
 
 def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path) -> None:
@@ -285,7 +307,8 @@ def test_shard_auto_takes_the_scheduler_s_word_only_if_it_makes_sense(
     for name, value in (("ID", rank), ("COUNT", count), ("MIN", first), ("STEP", step)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     seen: list[object] = []
-    monkeypatch.setattr("flowkit.extraction.plan.make_plan", lambda *_, part, **__: seen.append(part) or Plan(True, (), (), (), 0))
+    nothing = Plan(True, SETTINGS, (), (), (), 0)
+    monkeypatch.setattr("flowkit.extraction.plan.make_plan", lambda *_, part, **__: seen.append(part) or nothing)
     result = CliRunner().invoke(command, ["extract", ".", "--shard", "auto", "--dry-run"])
     assert seen == ([] if expected is None else [expected])
     assert result.exit_code == (2 if expected is None else 0), result.output
