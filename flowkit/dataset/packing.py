@@ -240,11 +240,11 @@ def _delete_clips(root: Path, paths: Sequence[Path]) -> Sequence[Path]:
 
 def _in_sound_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
     """Return the clip files of videos that lie in these shards, once each such shard is known to be sound."""
-    from flowkit.shards.check import inspect_file
+    from flowkit.shards.check import check_file
 
     for name in sorted({shard_of[video_id] for video_id in clips if video_id in shard_of}):
         path = root / "shards" / name
-        faults = inspect_file(path, deep=False, digest=False)["faults"]
+        faults = check_file(path, deep=False, digest=False)["faults"]
         if faults:
             raise ShardFormatError(f"{path} is damaged ({faults[0][1]}), so its clips are kept: delete it and pack again")
     return [clip.path for video_id, clip in clips.items() if video_id in shard_of]

@@ -1,7 +1,7 @@
-"""Look through one shard or clip file for faults. Run as a process: one JSON request a line in, one JSON answer a line out.
+"""Check one shard or clip file for damage. As a program: each line of its input is a JSON request, each line of output an answer.
 
-`flowkit.shards.verify` starts that process with limits of memory and time, because HDF5 itself must be run on files that may
-have been made to break it.
+`flowkit.shards.verify` runs this program with limits of memory and time, because HDF5 itself has to open files that may have
+been made to break it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_MEMORY_BYTES = 4 << 30
-_MOST_FAULTS = 20  # of one video; a file cut in half need not be listed frame by frame
+_MAX_FAULTS = 20  # per video; a truncated file need not be listed frame by frame
 
 
-def inspect_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
-    """Look through a file.
+def check_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
+    """Check a file.
 
     Parameters
     ----------
     path : Path
+        The shard or clip file.
     deep : bool
-        Decode every frame and flow field too.
+        Also decode every frame and every flow field.
     digest : bool
         Also return the SHA-256 of the file.
 
     Returns
     -------
     dict
-        ``faults``: [video_id, what] of each fault, video_id empty where it concerns the file. ``videos``: of each video
-        whose structure is sound, its id, num_frames, sha256 and settings. ``sha256`` of the file, or empty.
+        ``faults``: [video_id, what] of each fault, with an empty video_id if it concerns the whole file. ``videos``: id,
+        num_frames, sha256 and settings of each video whose structure is sound. ``sha256``: that of the file, or empty.
     """
     faults: list[tuple[str, str]] = []
     videos: list[dict[str, Any]] = []
@@ -52,7 +53,7 @@ def inspect_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
     try:
         data = ShardBytes(path)
         if digest:
-            sha256 = file_sha256(path)  # of the same file: `ShardStructure` refuses a path that leads to another by then
+            sha256 = file_sha256(path)  # of the file that is open: `ShardStructure` refuses a path that leads to another file by then
         with ShardStructure(path, data) as structure:
             video_ids = structure.video_ids()
             for index, video_id in enumerate(video_ids):
@@ -63,7 +64,7 @@ def inspect_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
                     continue
                 videos.append(_summary(layout))
                 found = _faults(layout, data, deep)
-                faults.extend((video_id, fault) for fault, _ in zip(found, range(_MOST_FAULTS), strict=False))
+                faults.extend((video_id, fault) for fault, _ in zip(found, range(_MAX_FAULTS), strict=False))
     except ShardFormatError as error:
         faults.append(("", _without_path(error, path)))
     except (OSError, MemoryError) as error:
@@ -86,7 +87,7 @@ def _summary(layout: VideoLayout) -> dict[str, Any]:
 
 
 def _faults(layout: VideoLayout, data: ShardBytes, deep: bool) -> Iterator[str]:
-    """Yield the faults of a video's frames and flow, and of the whole."""
+    """Yield the faults of the frames and the flow of a video, and that of its digest."""
     yield from _image_faults("frame", layout.frames, data, np.empty((layout.height, layout.width, 3), np.uint8), deep)
     digest = hashlib.sha256(layout.attributes.to_json().encode("utf-8"))
     for array in (layout.frames.offsets.astype("<i8"), layout.frames.crc32.astype("<u4")):
@@ -142,11 +143,11 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    """Answer requests until the input ends: {"path", "deep", "digest"} -> what `inspect_file` returns."""
+    """Answer requests until the input ends: for {"path", "deep", "digest"}, return what `check_file` returns."""
     _limit_memory()
     for line in sys.stdin:
         request = json.loads(line)
-        answer = inspect_file(Path(request["path"]), deep=request["deep"], digest=request["digest"])
+        answer = check_file(Path(request["path"]), deep=request["deep"], digest=request["digest"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The bytes of a shard file, read by place, without a position that processes or threads would share."""
+"""The bytes of a shard file, read by offset, without a file position that processes or threads would share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ if TYPE_CHECKING:
 
 
 class ShardBytes:
-    """Reads places of one file: by pread, so that threads and forked processes may share it.
+    """Reads parts of one file with ``pread``, so that threads and forked processes may share it.
 
     Parameters
     ----------
     path : Path
-        A regular file; anything else (a pipe, a device) is refused.
+        A regular file.
+
+    Raises
+    ------
+    ShardFormatError
+        If the path leads to something else, such as a pipe or a device.
+    OSError
+        If the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +34,7 @@ class ShardBytes:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ShardFormatError(f"{path} is not a file")
+                raise ShardFormatError(f"{path} is not a regular file")
         except BaseException:
             os.close(descriptor)
             raise
@@ -36,14 +43,14 @@ class ShardBytes:
         self.size = status.st_size
 
     def is_at(self, path: Path) -> bool:
-        """Whether a path still leads to this file; another may have taken its place since it was opened."""
+        """Return whether a path still leads to this file, which another file may have replaced since it was opened."""
         status = os.stat(path)
         return (status.st_dev, status.st_ino) == self._identity
 
     def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start`; a file that ends before is refused."""
+        """Return `size` bytes from `start`; raise `ShardFormatError` if the file ends before."""
         data = self._read_some(start, size)
-        while len(data) < size:  # systems read at most 2 GiB at once, network file systems less when they like
+        while len(data) < size:  # systems read at most 2 GiB at once, and network file systems sometimes less
             more = self._read_some(start + len(data), size - len(data))
             if not more:
                 raise ShardFormatError(f"{self.path} is truncated: it ends before byte {start + size}")

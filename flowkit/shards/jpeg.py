@@ -1,4 +1,4 @@
-"""JPEG images in memory: encode, learn the size without decoding, decode only what has the size it must have."""
+"""JPEG images in memory: encode them, read their size without decoding, and decode those that have the expected size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Start-of-frame markers of baseline, extended and progressive JPEG: what decoders of the field read.
+# Start-of-frame markers of baseline, extended and progressive JPEG, which common decoders read.
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)
-_NO_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers that stand alone
+_NO_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers without a length
 _START_OF_SCAN = 0xDA
 
 
@@ -23,6 +23,7 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     Parameters
     ----------
     image : uint8 array, shape (H, W, 3) RGB or (H, W) grey
+        The image.
     """
     import cv2
 
@@ -39,7 +40,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     Raises
     ------
     ShardFormatError
-        If it is no JPEG, or one of a kind that is not read (lossless, arithmetic, 12 bit, CMYK).
+        If it is not a JPEG, or of a kind that flowkit does not read (lossless, arithmetic, 12 bit, CMYK).
     """
     if data[:2] != b"\xff\xd8":
         raise ShardFormatError("is not a JPEG")
@@ -55,12 +56,12 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         if marker in _START_OF_FRAME and position + 10 <= end:
             precision, num_components = data[position + 4], data[position + 9]
             if precision != 8 or num_components not in (1, 3):
-                raise ShardFormatError(f"is a JPEG of {num_components} components of {precision} bits; flowkit reads 1 or 3 of 8 bits")
+                raise ShardFormatError(f"is a JPEG with {num_components} components of {precision} bits; flowkit reads 1 or 3 of 8 bits")
             return int.from_bytes(data[position + 5 : position + 7], "big"), int.from_bytes(data[position + 7 : position + 9], "big")
         if marker == _START_OF_SCAN:
             break
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    raise ShardFormatError("is a JPEG without a header that flowkit reads")
+    raise ShardFormatError("is a JPEG whose header flowkit cannot read")
 
 
 def decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> None:
@@ -69,20 +70,21 @@ def decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> None:
     Parameters
     ----------
     data : bytes
+        The JPEG.
     out : uint8 array, shape (H, W, 3) for RGB or (H, W) for grey, C-contiguous
-        Where the pixels go. A JPEG of another size is refused before any pixel is decoded.
+        The array to fill. A JPEG of another size is refused before any pixel is decoded.
 
     Raises
     ------
     ShardFormatError
-        If it is damaged, or of another size.
+        If the JPEG is damaged or has another size.
     """
     import cv2
     import numpy as np
 
     height, width = jpeg_size(data)
     if (height, width) != out.shape[:2]:
-        raise ShardFormatError(f"is a JPEG of {width}x{height} px where {out.shape[1]}x{out.shape[0]} px is due")
+        raise ShardFormatError(f"is a JPEG of {width}x{height} px instead of {out.shape[1]}x{out.shape[0]} px")
     flags = (cv2.IMREAD_COLOR if out.ndim == 3 else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)

@@ -1,6 +1,6 @@
-"""Compiled functions that no Python package offers: HDF5's checksum and libzstd, found by ctypes inside h5py and hdf5plugin.
+"""Compiled functions that no Python package offers: HDF5's checksum and libzstd, which ctypes finds inside h5py and hdf5plugin.
 
-Each has a slower replacement for systems where the library hides it: `fletcher32` in NumPy, and HDF5's own pipeline.
+Both have a slower substitute where a library does not export the function: `fletcher32` in NumPy, and HDF5's own pipeline.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def fletcher32(data: bytes | memoryview) -> int:
 
     Notes
     -----
-    The words are summed as little-endian, which costs no byte swap: swapping the bytes of a word multiplies it by 256
-    modulo 65535, and so the sums. Weighted sums replace the running sum: word k of n counts n - k times in the second.
+    The words are summed as little-endian numbers, without swapping bytes: a swap multiplies a word, and so the sums, by 256
+    modulo 65535. Weighted sums replace the running sum: word k of n counts n - k times in the second one.
     """
     words = np.frombuffer(data, _WORD, len(data) // 2)
     first = second = 0
@@ -45,32 +45,32 @@ def fletcher32(data: bytes | memoryview) -> int:
 
 
 def _fold(value: int) -> int:
-    """Modulo 65535 as one's complement arithmetic leaves it: 65535, not 0, unless everything was 0."""
+    """Return a sum modulo 65535 as in one's complement arithmetic: 65535 instead of 0, unless all words were 0."""
     return (value - 1) % 65535 + 1 if value else 0
 
 
 @lru_cache(maxsize=1)
 def native_fletcher32() -> Callable[[int, int], int] | None:
-    """Return HDF5's own checksum of (address, number of bytes), a third of `fletcher32`'s time; None where h5py's HDF5 hides it."""
+    """Return HDF5's own checksum function of (address, number of bytes), three times as fast; None if HDF5 does not export it."""
     import h5py
 
     try:
-        function = ctypes.CDLL(h5py.h5.__file__).H5_checksum_fletcher32  # looked up in the libraries that h5py is linked to, too
+        function = ctypes.CDLL(h5py.h5.__file__).H5_checksum_fletcher32  # also looked up in the libraries to which h5py is linked
     except (OSError, AttributeError):
         return None
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_uint32
-    probe = np.arange(1023, dtype=np.uint32).astype(np.uint8)  # more than the 360 words that HDF5 sums at once, and an odd byte
+    probe = np.arange(1023, dtype=np.uint32).astype(np.uint8)  # longer than the 360 words that HDF5 sums at once, and with an odd byte
     same: bool = function(probe.ctypes.data, len(probe)) == fletcher32(probe.tobytes())
     return function if same else None
 
 
 class ZstdDecompressor:
-    """Decompresses from memory to memory with a libzstd loaded by ctypes; each call releases the GIL.
+    """Decompresses from memory to memory with a libzstd that ctypes has loaded; each call releases the GIL.
 
     Raises
     ------
     AttributeError
-        If the library does not show libzstd's functions.
+        If the library does not export the functions of libzstd.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -79,21 +79,21 @@ class ZstdDecompressor:
         self._free.argtypes = [ctypes.c_void_p]
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t]
         self._run.restype = ctypes.c_size_t
-        self._local = threading.local()  # one context a thread: making one for each chunk would cost a quarter of the time
+        self._local = threading.local()  # one context per thread: making one for each chunk would cost a quarter of the time
 
     def __call__(self, source: int, source_bytes: int, target: int, target_bytes: int) -> None:
-        """Decompress what lies at one address to exactly `target_bytes` at another."""
+        """Decompress the bytes at one address to exactly `target_bytes` bytes at another."""
         try:
             context = self._local.context
         except AttributeError:
             context = self._local.context = _Context(self._create(), self._free)
         size = self._run(context.address, target, target_bytes, source, source_bytes)
-        if size != target_bytes:  # an error's code is larger than any size
+        if size != target_bytes:  # the code of an error is larger than any size
             raise ShardFormatError(f"does not decompress to {target_bytes} bytes")
 
 
 class _Context:
-    """Memory of libzstd, freed with its thread."""
+    """A context of libzstd, which is freed with its thread."""
 
     def __init__(self, address: int, free: Any) -> None:
         self.address, self._free = address, free
@@ -104,7 +104,7 @@ class _Context:
 
 @lru_cache(maxsize=1)
 def zstd_decompressor() -> ZstdDecompressor | None:
-    """Return a decompressor with the libzstd inside hdf5plugin; None on systems where that is hidden (HDF5 then does it)."""
+    """Return a decompressor that uses the libzstd in hdf5plugin; None where that is not exported, so that HDF5 must decompress."""
     import hdf5plugin
 
     for path in Path(hdf5plugin.PLUGIN_PATH).glob("*h5zstd*"):

@@ -1,4 +1,4 @@
-"""An HDF5 shard while it is made: videos are laid down in it one after the other, always in the same way."""
+"""An HDF5 shard that is being written: videos are added one after the other, always in the same way."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _Piece = TypeVar("_Piece")
 
 @dataclass(frozen=True)
 class Images:
-    """JPEGs to be stored end to end: their offsets and CRCs, and their bytes in pieces of any length."""
+    """JPEGs to be stored end to end: their offsets and CRCs, and their bytes in blocks of any length."""
 
     offsets: NDArray[np.int64]
     crc32: NDArray[np.uint32]
@@ -43,23 +43,23 @@ class Images:
 
 @dataclass(frozen=True)
 class Chunks:
-    """Flow chunks to be stored as they are: filter mask and bytes of each."""
+    """Flow chunks to be stored as they are: the filter mask and the bytes of each."""
 
     chunks: Iterable[tuple[int, bytes]]
 
 
 class NewShard:
-    """A new shard file. A context manager; leaving it closes the file.
+    """A new shard file. It is a context manager, which closes the file at the end.
 
     Parameters
     ----------
     path : Path
-        A part file: HDF5 files are whole only once they are closed.
+        A part file, because an HDF5 file is complete only when it has been closed.
 
     Raises
     ------
     OSError
-        If it cannot be written, with the ``errno`` of the system (a full disk is ``ENOSPC``).
+        If the file cannot be written, with the ``errno`` of the system (``ENOSPC`` for a full disk).
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,24 +82,27 @@ class NewShard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
         self._bytes.close()
-        if kind is None:  # what was written last may have failed
+        if kind is None:  # the last write may have failed
             self._bytes.check()
 
     def write_video(self, attributes: ClipAttributes, height: int, width: int, frames: Images, flow: Images | Chunks) -> str:
-        """Lay down one video.
+        """Add one video.
 
         Parameters
         ----------
         attributes : ClipAttributes
+            What is stored about the video besides its pixels.
         height, width : int, px
+            Size of frames and flow.
         frames : Images
+            The frames.
         flow : Images or Chunks
-            As the codec asks.
+            The flow, as images if the codec is ``jpeg``, else as chunks.
 
         Returns
         -------
         str
-            The sha256 over attributes, offsets, CRCs and raw flow that was stored with it.
+            The SHA-256 of attributes, offsets, CRCs and encoded flow, which is stored with the video.
         """
         from h5py import h5g
 
@@ -119,16 +122,16 @@ class NewShard:
         return sha256
 
     def _checked(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
-        """Pass pieces on as long as what was written so far reached the disk."""
+        """Pass items on as long as everything written so far has reached the disk."""
         for piece in pieces:
             self._bytes.check()
             yield piece
 
 
 class _PartFile(io.FileIO):
-    """A file that HDF5 writes through, and that keeps errors from it: on a full disk HDF5 would crash the process.
+    """A file through which HDF5 writes, and which hides errors from HDF5, because a full disk would make HDF5 crash the process.
 
-    The first error is kept for `check`; what HDF5 writes after it goes nowhere.
+    The first error is kept for `check`; everything that HDF5 writes after it is dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -136,17 +139,17 @@ class _PartFile(io.FileIO):
         self._error: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        """Write everything, or note why not."""
+        """Write everything, or keep the error."""
         view = memoryview(data)
         try:
             while self._error is None and view:
                 view = view[super().write(view) :]
-        except BaseException as error:  # an interrupt, too, must not fly through HDF5
+        except BaseException as error:  # an interrupt must not pass through HDF5 either
             self._error = error
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the file's length, or note why not."""
+        """Set the length of the file, or keep the error."""
         try:
             return super().truncate(size)
         except BaseException as error:
@@ -154,7 +157,7 @@ class _PartFile(io.FileIO):
             return size or 0
 
     def check(self) -> None:
-        """Raise the first error there was, with the file's name."""
+        """Raise the first error, if there was one, with the name of the file."""
         if isinstance(self._error, OSError):
             raise OSError(self._error.errno, self._error.strerror, str(self.name)) from self._error
         if self._error is not None:
@@ -166,7 +169,7 @@ def _group_creation_list() -> Any:
 
     properties = h5p.create(h5p.GROUP_CREATE)
     properties.set_obj_track_times(False)
-    properties.set_attr_phase_change(32, 0)  # attributes stay in the group's header, which has a checksum and is read at once
+    properties.set_attr_phase_change(32, 0)  # attributes stay in the header of the group, which has a checksum and is read at once
     return properties
 
 
@@ -181,7 +184,7 @@ def _write_attributes(group: Any, declared: Sequence[Attribute], values: dict[st
             continue
         data = value.encode("utf-8")
         kind = h5t.C_S1.copy()
-        kind.set_size(max(len(data), 1))  # HDF5 has no text of length 0; it is one NUL
+        kind.set_size(max(len(data), 1))  # HDF5 has no string of length 0; an empty one is a single NUL
         kind.set_strpad(h5t.STR_NULLPAD)
         kind.set_cset(h5t.CSET_UTF8)
         h5a.create(group, attribute.name.encode(), kind, scalar).write(np.array(data, dtype=f"S{max(len(data), 1)}"), mtype=kind)
@@ -234,15 +237,15 @@ def _write_pieces(group: Any, name: str, num_bytes: int, pieces: Iterable[bytes]
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join pieces into blocks of about a MiB, each the same for the same bytes of pieces."""
-    waiting = bytearray()
+    """Join pieces into blocks of about 1 MiB, which are the same whenever the pieces are."""
+    joined = bytearray()
     for piece in pieces:
-        waiting += piece
-        if len(waiting) >= _BLOCK_BYTES:
-            yield bytes(waiting)
-            waiting.clear()
-    if waiting:
-        yield bytes(waiting)
+        joined += piece
+        if len(joined) >= _BLOCK_BYTES:
+            yield bytes(joined)
+            joined.clear()
+    if joined:
+        yield bytes(joined)
 
 
 def _hashed(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:

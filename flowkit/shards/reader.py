@@ -1,7 +1,7 @@
-"""Read clips from shards: random windows of flow and single frames, straight from the file, every checksum tested.
+"""Read clips from shards: any window of flow and any frames, directly from the file, with every checksum tested.
 
-HDF5 is used once a clip, to check its structure and learn where its bytes lie, and is closed again. Pixels are read with
-``pread`` and decoded into the caller's array. So nothing is shared that a fork, a thread or a pickle could break.
+HDF5 is used once per clip, to check its structure and to learn where its bytes lie, and is then closed. Pixels are read with
+``pread`` and decoded into the array of the caller. So nothing is shared that a fork, a thread or pickling could break.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from flowkit.shards.jpeg import decode_jpeg, jpeg_size
 from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
@@ -30,23 +31,54 @@ if TYPE_CHECKING:
 
     from flowkit.shards.schema import ClipAttributes
 
-_CLIPS_KEPT = 1024  # structures of clips remembered by a reader; each is some 30 bytes a frame
-_GAP_BYTES = 1 << 14  # chunks this near to each other are read in one go
+_CLIPS_KEPT = 1024  # structures of clips that a reader keeps; each takes about 30 bytes per frame
+_GAP_BYTES = 1 << 14  # chunks that are at most so far apart are read at once
 
 
 class ShardReader:
-    """A shard or clip file, opened when first needed, in each process for itself.
+    """A shard or a clip file: a collection of video ids, whose clips can be read at random.
+
+    The file is opened when it is first needed, separately in each process. ``len``, ``in`` and iteration concern the ids of
+    the videos, in the order in which they are stored.
 
     Parameters
     ----------
-    path : Path or str
+    path : str or path
+        The file.
 
     Notes
     -----
-    May be used from several threads, after a fork, and pickled (the path travels, and the file is opened anew).
+    A reader may be used from several threads and after a fork. It can be pickled: the path is stored, and the file is opened
+    again.
+
+    Examples
+    --------
+    Write a clip file, which is a shard of one video, and read it:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from flowkit import Quantiser, ShardReader
+    >>> from flowkit.shards.schema import ClipAttributes
+    >>> from flowkit.shards.writer import ClipWriter
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "v1.h5")
+    >>> about = ClipAttributes("Run/v1", "Run", "v1.avi", "", "25/1", 3, 3, 0, "zstd", Quantiser(20).to_dict(), {}, "strict")
+    >>> with ClipWriter(path, height=32, width=44) as writer:
+    ...     writer.append_frames(np.full((3, 32, 44, 3), 200, np.uint8))
+    ...     writer.append_flow(np.full((2, 2, 32, 44), 255, np.uint8))
+    ...     size = writer.finish(about)
+    >>> with ShardReader(path) as shard:
+    ...     for video_id in shard:
+    ...         print(shard.clip(video_id))
+    Clip('Run/v1', 3 frames of 44x32 px)
+    >>> "Run/v1" in shard, len(shard)
+    (True, 1)
+    >>> shard.close()
+    >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._data: ShardBytes | None = None
         self._index: dict[str, int] | None = None
@@ -78,14 +110,14 @@ class ShardReader:
 
     @property
     def video_ids(self) -> tuple[str, ...]:
-        """The videos that are in there, in the order in which they lie.
+        """The ids of the videos, in the order in which they are stored.
 
         Raises
         ------
         ShardFormatError
             If the file is damaged, foreign or unsafe to read.
         OSError
-            If it cannot be opened.
+            If the file cannot be opened.
         """
         if self._index is None:
             with ShardStructure(self.path, self.data) as structure:
@@ -94,12 +126,22 @@ class ShardReader:
         return tuple(self._index)
 
     def clip(self, video_id: str) -> Clip:
-        """Return one video. Its structure is checked the first time.
+        """Return one video, whose structure is checked the first time.
+
+        Parameters
+        ----------
+        video_id : str
+            One of `video_ids`.
+
+        Returns
+        -------
+        Clip
+            The video.
 
         Raises
         ------
         ShardFormatError
-            If it is not in there, or the file is damaged, foreign or unsafe to read.
+            If the file does not contain the video, or is damaged, foreign or unsafe to read.
         OSError
             If the file cannot be opened.
         """
@@ -108,7 +150,7 @@ class ShardReader:
             with ShardStructure(self.path, self.data) as structure:
                 position = self._positions(structure).get(video_id)
                 if position is None:
-                    raise ShardFormatError(f"{self.path} does not hold video {video_id!r}")
+                    raise ShardFormatError(f"{self.path} does not contain video {video_id!r}")
                 clip = Clip(self, structure.layout(position))
             if clip.video_id != video_id:
                 raise ShardFormatError(f"{self.path} was changed while it was being read")
@@ -119,13 +161,13 @@ class ShardReader:
 
     @property
     def data(self) -> ShardBytes:
-        """The file's bytes."""
+        """The bytes of the file."""
         if self._data is None:
             self._data = ShardBytes(self.path)
         return self._data
 
     def close(self) -> None:
-        """Close the file; it is opened again if it is needed again."""
+        """Close the file; a later use opens it again."""
         if self._data is not None:
             self._data.close()
         self._data, self._index = None, None
@@ -138,9 +180,36 @@ class ShardReader:
 
 
 class Clip:
-    """One video of a shard: frames and quantised flow, read as they are asked for.
+    """One video of a shard, with its frames and its quantised flow. `ShardReader.clip` makes it; its ``len`` is `num_frames`.
 
-    Made by `ShardReader.clip`.
+    Pixels are read from the file when `frames` and `flow` are called.
+
+    Examples
+    --------
+    Write a clip file, and read the second flow field and the last frame:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from flowkit import Quantiser, ShardReader
+    >>> from flowkit.shards.schema import ClipAttributes
+    >>> from flowkit.shards.writer import ClipWriter
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name, "v1.h5")
+    >>> about = ClipAttributes("Run/v1", "Run", "v1.avi", "", "25/1", 3, 3, 0, "zstd", Quantiser(20).to_dict(), {}, "strict")
+    >>> with ClipWriter(path, height=32, width=44) as writer:
+    ...     writer.append_frames(np.full((3, 32, 44, 3), 200, np.uint8))
+    ...     writer.append_flow(np.full((2, 2, 32, 44), 255, np.uint8))
+    ...     size = writer.finish(about)
+    >>> clip = ShardReader(path).clip("Run/v1")
+    >>> q = clip.flow(1, 2)
+    >>> q.shape, clip.quantiser
+    ((1, 2, 32, 44), Quantiser(bound=20.0, mapping='symmetric'))
+    >>> float(clip.quantiser.decode(q).mean())
+    20.0
+    >>> clip.frames([2]).shape
+    (1, 32, 44, 3)
+    >>> folder.cleanup()
     """
 
     def __init__(self, reader: ShardReader, layout: VideoLayout) -> None:
@@ -155,47 +224,47 @@ class Clip:
 
     @property
     def attributes(self) -> ClipAttributes:
-        """Everything that is stored of the clip besides its pixels."""
+        """Everything that is stored about the clip besides its pixels."""
         return self._layout.attributes
 
     @property
     def sha256(self) -> str:
-        """The stored digest of attributes, offsets, CRCs and raw flow, in hexadecimal; `flowkit.verify` tests it."""
+        """The stored SHA-256 of the attributes, offsets, CRCs and encoded flow, in hexadecimal; `flowkit.verify` tests it."""
         return self._layout.sha256
 
     @property
     def video_id(self) -> str:
-        """Path relative to the video root, without suffix."""
+        """The path of the video relative to the folder of videos, without its suffix."""
         return self.attributes.video_id
 
     @property
     def class_name(self) -> str:
-        """The folder the video lay in; may be empty. The manifest is the authority on labels."""
+        """The name of the folder that contained the video; may be empty. The labels are in the manifest of a split."""
         return self.attributes.class_name
 
     @property
     def num_frames(self) -> int:
-        """T; there are T - 1 flow fields."""
+        """The number of frames, T; there are T - 1 flow fields."""
         return self.attributes.num_frames
 
     @property
     def height(self) -> int:
-        """Height of frames and flow, px."""
+        """The height of frames and flow, px."""
         return self._layout.height
 
     @property
     def width(self) -> int:
-        """Width of frames and flow, px."""
+        """The width of frames and flow, px."""
         return self._layout.width
 
     @property
     def frame_rate(self) -> Fraction:
-        """Frames per second; 0 if unknown."""
+        """The number of frames per second; 0 if it is unknown."""
         return Fraction(self.attributes.frame_rate)
 
     @property
     def codec(self) -> str:
-        """How flow is stored: ``zstd``, ``gzip``, ``none`` or ``jpeg``."""
+        """How the flow is stored: ``zstd``, ``gzip``, ``none`` or ``jpeg``."""
         return self.attributes.codec
 
     @property
@@ -205,7 +274,7 @@ class Clip:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes that frames and flow take as stored."""
+        """The number of bytes that frames and flow take in the file."""
         return self._layout.stored_bytes
 
     def frames(self, indices: Sequence[int] | NDArray[np.integer], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -214,25 +283,25 @@ class Clip:
         Parameters
         ----------
         indices : sequence of int
-            In [0, num_frames), in any order.
+            Indices of the frames, in [0, num_frames), in any order.
         out : uint8 array, shape (n, H, W, 3), C-contiguous, optional
-            Where the pixels go; spares allocating.
+            The array to fill; if it is left out, a new one is made.
 
         Returns
         -------
         uint8 array, shape (n, H, W, 3), RGB
-            `out`, if it was given.
+            `out` if it was given.
 
         Raises
         ------
         ParameterError
             If an index or `out` is not as above.
         TypeError
-            If an index is no whole number.
+            If an index is not a whole number.
         ShardFormatError
-            If a frame is damaged: its CRC does not match, or it is no JPEG of the clip's size.
+            If a frame is damaged: its CRC does not match, or it is not a JPEG of the clip's size.
         """
-        chosen = [operator.index(index) for index in indices]  # a float is no index, and is not cut to one
+        chosen = [operator.index(index) for index in indices]  # a float is refused, not rounded
         for index in chosen:
             if not 0 <= index < self.num_frames:
                 raise ParameterError(f"video {self.video_id!r} has frames 0 to {self.num_frames - 1}, not {index}")
@@ -247,21 +316,21 @@ class Clip:
         Parameters
         ----------
         start, stop : int
-            ``0 <= start <= stop <= num_frames - 1``.
+            The first field, and the one after the last: ``0 <= start <= stop <= num_frames - 1``.
         out : uint8 array, shape (n, 2, H, W), C-contiguous, optional
-            Where the bytes go; spares allocating.
+            The array to fill; if it is left out, a new one is made.
 
         Returns
         -------
         uint8 array, shape (n, 2, H, W)
-            Channel 0 is u (to the right), 1 is v (down), quantised as `quantiser` says. `out`, if it was given.
+            Channel 0 is u (to the right), channel 1 is v (down), as bytes that `quantiser` decodes. `out` if it was given.
 
         Raises
         ------
         ParameterError
             If the window or `out` is not as above.
         TypeError
-            If `start` or `stop` is no whole number.
+            If `start` or `stop` is not a whole number.
         ShardFormatError
             If a chunk is damaged.
         """
@@ -278,7 +347,7 @@ class Clip:
         return pairs
 
     def encoded_frames(self, start: int, stop: int) -> list[bytes]:
-        """Return frames `start` to `stop` as the JPEGs that are stored, their CRCs and sizes tested.
+        """Return the stored JPEGs of the frames from `start` to before `stop`, with their CRCs and sizes tested.
 
         Raises
         ------
@@ -292,7 +361,7 @@ class Clip:
         return [self._encoded(self._layout.frames, index, "frame") for index in range(start, stop)]
 
     def encoded_flow(self, start: int, stop: int) -> list[bytes]:
-        """Return flow fields `start` to `stop` as the JPEGs that are stored, u and v in turn. Only with codec ``jpeg``.
+        """Return the stored JPEGs of the flow fields from `start` to before `stop`, u and v in turn, if the codec is ``jpeg``.
 
         Raises
         ------
@@ -309,14 +378,14 @@ class Clip:
         return [self._encoded(run, index, "flow image") for index in range(2 * start, 2 * stop)]
 
     def _encoded(self, run: JpegRun, index: int, what: str) -> bytes:
-        """Return what is stored, if its header says that it is a JPEG of the clip's size."""
+        """Return a stored JPEG, whose header must give the size of the clip."""
         data = self._read_jpeg(run, index, what)
         try:
             height, width = jpeg_size(data)
         except ShardFormatError as cause:
             raise self._damaged(f"{what} {index} {cause}") from cause
         if (height, width) != (self.height, self.width):
-            raise self._damaged(f"{what} {index} is a JPEG of {width}x{height} px where {self.width}x{self.height} px is due")
+            raise self._damaged(f"{what} {index} is a JPEG of {width}x{height} px instead of {self.width}x{self.height} px")
         return data
 
     def _read_jpeg(self, run: JpegRun, index: int, what: str) -> bytes:
@@ -337,7 +406,7 @@ class Clip:
         starts, sizes, masks = (array[first:stop].tolist() for array in (run.starts, run.sizes, run.masks))
         begin = 0
         while begin < len(starts):
-            end = _end_of_piece(starts, sizes, begin)
+            end = _end_of_run(starts, sizes, begin)
             at, piece = starts[begin], slice(begin, end)
             window = self._reader.data.read(at, starts[end - 1] + sizes[end - 1] - at)
             places = [(start - at, size, mask) for start, size, mask in zip(starts[piece], sizes[piece], masks[piece], strict=True)]
@@ -353,8 +422,8 @@ class Clip:
         )
 
 
-def _end_of_piece(starts: list[int], sizes: list[int], begin: int) -> int:
-    """Return where a piece of chunks that lie close together ends, so that it can be read in one go: mostly the whole window."""
+def _end_of_run(starts: list[int], sizes: list[int], begin: int) -> int:
+    """Return where a run of chunks that lie close together ends, so that it can be read at once: mostly the whole window."""
     end = begin + 1
     while end < len(starts) and 0 <= starts[end] - starts[end - 1] - sizes[end - 1] <= _GAP_BYTES:
         end += 1
@@ -365,5 +434,5 @@ def _output(out: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> NDArray[np
     if out is None:
         return np.empty(shape, dtype=np.uint8)
     if out.dtype != np.uint8 or out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
-        raise ParameterError(f"out must be a writeable C-contiguous uint8 array of shape {shape}, got {out.dtype} {out.shape}")
+        raise ParameterError(f"out must be a writable C-contiguous uint8 array of shape {shape}, got {out.dtype} {out.shape}")
     return out

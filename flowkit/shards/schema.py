@@ -18,14 +18,14 @@ from flowkit.video.ids import check_video_id
 
 FORMAT = "flowkit-shard"
 FORMAT_VERSION = 1
-VIDEOS_GROUP = "videos"  # holds one group a video, named 000000, 000001, ...
+VIDEOS_GROUP = "videos"  # contains one group per video, named 000000, 000001, ...
 CODECS = ("zstd", "gzip", "none", "jpeg")
 
 JPEG_QUALITY = 95
 ZSTD_FILTER, GZIP_FILTER, FLETCHER32_FILTER = 32015, 1, 3  # numbers of the HDF5 registry
 ZSTD_LEVEL, GZIP_LEVEL = 3, 4
 
-# What a file may declare at most; beyond it, it is refused before memory is taken.
+# Limits of what a file may declare; beyond them it is refused before memory is allocated.
 MAX_VIDEOS = 1_000_000
 MAX_SIDE_PX = 16_384
 MAX_PIXELS = 1 << 26
@@ -37,7 +37,7 @@ AttributeKind = Literal["text", "integer"]  # fixed-length UTF-8, padded with NU
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute: always a scalar."""
+    """One attribute, which is always a scalar."""
 
     name: str
     kind: AttributeKind
@@ -45,19 +45,20 @@ class Attribute:
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set of a video's group.
+    """One data set in the group of a video.
 
     Parameters
     ----------
     name : str
+        Name of the data set.
     dtype : str
-        NumPy's name, with ``<`` for little-endian, so that a file means the same on every machine.
+        NumPy's name of the type, with ``<`` for little-endian, so that a file means the same on every machine.
     shape : tuple of str
-        In terms of T (frames), H, W (px) and ``bytes`` (whatever the JPEGs take).
+        The shape in terms of T (frames), H, W (px) and ``bytes`` (the length of the JPEGs).
     chunk : tuple of str
-        Empty for contiguous storage.
+        Shape of a chunk; empty for contiguous storage.
     codecs : tuple of str
-        The codecs whose files have it.
+        The codecs whose files contain the data set.
     """
 
     name: str
@@ -101,7 +102,7 @@ DATA_SETS = (
     DataSet("frame_crc32", "<u4", ("T",)),
 )
 
-# HDF5 filters of `flow`, in the order they are applied when writing.
+# HDF5 filters of `flow`, in the order in which they are applied when writing.
 FILTERS: dict[str, tuple[int, ...]] = {
     "zstd": (ZSTD_FILTER, FLETCHER32_FILTER),
     "gzip": (GZIP_FILTER, FLETCHER32_FILTER),
@@ -110,49 +111,50 @@ FILTERS: dict[str, tuple[int, ...]] = {
 
 
 def data_sets(codec: str) -> dict[str, DataSet]:
-    """Return the data sets of a video stored with `codec`, by name."""
+    """Return the data sets of a video that is stored with `codec`, by name."""
     return {data_set.name: data_set for data_set in DATA_SETS if codec in data_set.codecs}
 
 
 def group_name(index: int) -> str:
-    """Return the name of the `index`-th video's group."""
+    """Return the name of the group of the video with this index."""
     return f"{index:06d}"
 
 
 @dataclass(frozen=True)
 class ClipAttributes:
-    """What is known of a clip besides its pixels; stored as attributes, checked whenever one is made.
+    """What is stored about a clip besides its pixels, as attributes; it is checked whenever an object is made.
 
     Parameters
     ----------
     video_id : str
-        Path relative to the video root, without suffix, with ``/`` between folders.
+        The path of the video relative to the folder of videos, without suffix, with ``/`` between folders.
     class_name : str
-        The folder it lay in; may be empty. The manifest, not this, is the authority on labels.
+        The folder that contained the video; may be empty. Labels come from the manifest of a split, not from here.
     source_name : str
-        The video file's name.
+        The name of the video file.
     source_sha256 : str
-        Of the video file, in hexadecimal; empty if there was no such file.
+        SHA-256 of the video file, in hexadecimal; empty if there was no such file.
     frame_rate : str
-        ``"25/1"``: frames per second as a fraction; ``"0/1"`` if unknown.
+        Frames per second as a fraction, ``"25/1"``; ``"0/1"`` if unknown.
     num_frames : int
-        T, at least 2.
+        Number of frames, T, at least 2.
     header_frames : int
-        Frames the container promised; 0 if it did not say.
+        Number of frames that the container promised; 0 if it gave no number.
     decode_errors : int
+        Number of errors that the decoder met.
     codec : {"zstd", "gzip", "none", "jpeg"}
         How the flow is stored.
     quantiser : dict
-        ``bound`` in px/frame and ``mapping``.
+        ``bound`` in px/frame and ``mapping``, as `Quantiser.to_dict` returns them.
     tvl1 : dict
-        The parameters of the solver.
+        The parameters of TV-L1; empty if they are not known.
     solver : str
-        Which solver computed the flow: ``strict``, ``fast``, ``cuda``, or the name of the tool it was imported from.
+        The solver that computed the flow: ``strict``, ``fast``, ``cuda``, or the tool from which it was imported.
 
     Raises
     ------
     ShardFormatError
-        If a value is of a wrong type or out of its range.
+        If a value has a wrong type or is out of its range.
     """
 
     video_id: str
@@ -195,13 +197,13 @@ class ClipAttributes:
             raise ShardFormatError(str(cause)) from cause
 
     def to_stored(self) -> dict[str, str | int]:
-        """Return the values as the file holds them: text and integers, dictionaries as canonical JSON."""
+        """Return the values as they are stored: text and integers, with dictionaries as canonical JSON."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: canonical_json(value) if isinstance(value, dict) else value for name, value in values.items()}
 
     @classmethod
     def from_stored(cls, stored: dict[str, str | int]) -> ClipAttributes:
-        """Make attributes from what a file holds; `sha256`, which is not of them, must have been taken out."""
+        """Return attributes from what a file contains, without the stored `sha256`, which is not one of them."""
         values: dict[str, Any] = dict(stored)
         for name in ("quantiser", "tvl1"):
             try:
@@ -211,7 +213,7 @@ class ClipAttributes:
         return cls(**values)
 
     def to_json(self) -> str:
-        """Return everything as one line of canonical JSON: what the clip's sha256 begins with."""
+        """Return everything as one line of canonical JSON, with which the sha256 of the clip begins."""
         return canonical_json(self.to_stored())
 
 
@@ -223,15 +225,15 @@ def _check_text(name: str, value: object) -> None:
     except UnicodeEncodeError as cause:
         raise ShardFormatError(f"{name} {value!r} is not valid Unicode; rename the file") from cause
     if "\0" in value or num_bytes > MAX_TEXT_BYTES:
-        raise ShardFormatError(f"{name} must have no NUL and at most {MAX_TEXT_BYTES} bytes, got {value[:80]!r} ({num_bytes} bytes)")
+        raise ShardFormatError(f"{name} must contain no NUL and at most {MAX_TEXT_BYTES} bytes, got {value[:80]!r} ({num_bytes} bytes)")
 
 
 def _check_settings(name: str, value: object) -> None:
-    """Require flat settings: names with numbers, texts or truth values, so that JSON gives back what went in."""
+    """Require a flat dictionary of numbers, strings and booleans, which JSON stores without loss."""
     if not isinstance(value, dict) or len(value) > 64:
         raise ShardFormatError(f"{name} must be a dictionary of settings, got {str(value)[:200]!r}")
     for key, entry in value.items():
         finite = not isinstance(entry, float) or math.isfinite(entry)
         if not isinstance(key, str) or not isinstance(entry, (str, int, float, bool)) or not finite:
-            raise ShardFormatError(f"{name} must hold numbers, texts and truth values, got {key!r}: {entry!r}")
+            raise ShardFormatError(f"{name} must contain numbers, strings and booleans, got {key!r}: {entry!r}")
     _check_text(name, canonical_json(value))

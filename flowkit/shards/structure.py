@@ -1,7 +1,7 @@
-"""Where the bytes of a shard lie: its structure, checked whole before anything is read from it.
+"""The structure of a shard: where its bytes lie, checked completely before anything is read from it.
 
-Everything foreign is refused here: links that are not hard, external and virtual storage, other types, shapes, filters and
-storage than the format's, places outside the file. What passes is plain numbers; pixels are then read without HDF5.
+This module refuses everything foreign: links that are not hard, external and virtual storage, offsets outside the file, and
+types, shapes, filters and storage that differ from the format. The result is plain numbers; pixels are then read without HDF5.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ _HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, Attribut
 
 @dataclass(frozen=True)
 class JpegRun:
-    """JPEGs stored end to end: image k is bytes ``offsets[k]`` to ``offsets[k+1]`` after `start`, with CRC-32 ``crc32[k]``."""
+    """JPEGs stored end to end: image k is the bytes ``offsets[k]`` to ``offsets[k+1]`` after `start`, with the CRC-32 ``crc32[k]``."""
 
     start: int
     offsets: NDArray[np.int64]
     crc32: NDArray[np.uint32]
 
     def read(self, data: ShardBytes, k: int) -> bytes:
-        """Return the bytes of JPEG `k` as they are stored; the CRC is the caller's to test."""
+        """Return the bytes of JPEG `k` as they are stored; the caller tests the CRC."""
         start, stop = int(self.offsets[k]), int(self.offsets[k + 1])
         return data.read(self.start + start, stop - start)
 
 
 @dataclass(frozen=True)
 class ChunkRun:
-    """Flow chunks: chunk k is `sizes[k]` bytes at `starts[k]` in the file, with HDF5's filter mask `masks[k]`."""
+    """Flow chunks: chunk k is ``sizes[k]`` bytes at ``starts[k]`` in the file, with HDF5's filter mask ``masks[k]``."""
 
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
@@ -72,7 +72,7 @@ class ChunkRun:
 
 @dataclass(frozen=True)
 class VideoLayout:
-    """One video of a shard, its structure checked: what it is, and where in the file its bytes lie."""
+    """One video of a shard whose structure has been checked: its attributes, and where in the file its bytes lie."""
 
     attributes: ClipAttributes
     sha256: str
@@ -83,13 +83,13 @@ class VideoLayout:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of frames and flow as stored; the same in a clip file and in a shard, so shards are cut by it."""
+        """Number of stored bytes of frames and flow, which is the same in a clip file and in a shard; shards are cut by it."""
         flow = int(self.flow.offsets[-1]) if isinstance(self.flow, JpegRun) else int(self.flow.sizes.sum())
         return int(self.frames.offsets[-1]) + flow
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all videos of a data root share, as ``ExtractSettings.to_dict`` names it."""
+        """The settings that all videos of a data root share, with the names of ``ExtractSettings.to_dict``."""
         return {
             "quantiser": self.attributes.quantiser,
             "tvl1": self.attributes.tvl1,
@@ -100,18 +100,19 @@ class VideoLayout:
 
 
 class ShardStructure:
-    """An open shard file: its groups found and checked. A context manager; nothing of HDF5 outlives it.
+    """An open shard file, whose groups are checked. It is a context manager, after which nothing of HDF5 remains open.
 
     Parameters
     ----------
     path : Path
+        The shard or clip file.
     data : ShardBytes, optional
-        The same file, if it is open already.
+        The bytes of the same file, if it is open already.
 
     Raises
     ------
     ShardFormatError
-        On entering, if the file is no shard, is of another format version, is truncated, or is unsafe to read.
+        On entering, if the file is not a shard, has another format version, is truncated, or is unsafe to read.
     """
 
     def __init__(self, path: Path, data: ShardBytes | None = None) -> None:
@@ -149,7 +150,7 @@ class ShardStructure:
 
         assert self._data is not None
         self._file = h5py.File(self.path, "r", locking=False)
-        if not self._data.is_at(self.path):  # places found in one file mean nothing in another
+        if not self._data.is_at(self.path):  # offsets in one file mean nothing in another
             raise ShardFormatError("was replaced while it was being read; open it again")
         root = h5g.open(self._file.id, b"/")
         stored = _read_attributes(root, ROOT_ATTRIBUTES)
@@ -162,27 +163,27 @@ class ShardStructure:
         self._videos = h5g.open(root, VIDEOS_GROUP.encode())
         self.num_videos = self._videos.get_num_objs()
         if not 1 <= self.num_videos <= MAX_VIDEOS:
-            raise ShardFormatError(f"holds {self.num_videos} videos; 1 to {MAX_VIDEOS} can be")
+            raise ShardFormatError(f"has {self.num_videos} videos; 1 to {MAX_VIDEOS} are allowed")
 
     def video_ids(self) -> list[str]:
-        """Return every video's id, in the order of the groups.
+        """Return the ids of all videos, in the order of the groups.
 
         Raises
         ------
         ShardFormatError
-            If a video is not where the format says, or two have the same id.
+            If a video is not where the format puts it, or two videos have the same id.
         """
         seen: dict[str, None] = {}
         with as_format_errors(self.path):
             for index in range(self.num_videos):
                 video_id = str(_read_attribute(self._group(index), VIDEO_ATTRIBUTES[0]))
                 if video_id in seen:
-                    raise ShardFormatError(f"holds video {video_id!r} twice")
+                    raise ShardFormatError(f"contains video {video_id!r} twice")
                 seen[video_id] = None
         return list(seen)
 
     def _group(self, index: int) -> Any:
-        """Open a video's group. There are as many links as videos, so if each of these names is one, there is no other."""
+        """Open the group of a video. There are as many links as videos, so if each of their names exists, there is no other link."""
         from h5py import h5g
 
         name = group_name(index)
@@ -190,12 +191,12 @@ class ShardStructure:
         return h5g.open(self._videos, name.encode())
 
     def layout(self, index: int) -> VideoLayout:
-        """Check the `index`-th video's group and return where its bytes lie.
+        """Check the group of the video with this index and return where its bytes lie.
 
         Raises
         ------
         ShardFormatError
-            If anything is not as the format says.
+            If anything differs from the format.
         """
         assert self._data is not None
         with as_format_errors(self.path, f"videos/{group_name(index)}"):
@@ -219,7 +220,7 @@ class ShardStructure:
 
 @contextmanager
 def as_format_errors(path: Path, place: str = "") -> Iterator[None]:
-    """Turn whatever a foreign file makes HDF5 raise into a `ShardFormatError` that names the file and the place in it."""
+    """Turn all errors that a foreign file causes in HDF5 into a `ShardFormatError` that names the file and the place in it."""
     where = f"{path}: {place}" if place else str(path)
     try:
         yield
@@ -228,31 +229,31 @@ def as_format_errors(path: Path, place: str = "") -> Iterator[None]:
     except _HDF5_ERRORS as cause:
         reason = " ".join(str(cause).split())[:300]
         raise ShardFormatError(
-            f"{where}: is damaged or no flowkit shard ({reason}); copy it again, or delete it and extract again"
+            f"{where}: is damaged or not a flowkit shard ({reason}); copy it again, or delete it and extract again"
         ) from cause
 
 
 def _check_superblock(data: ShardBytes) -> None:
-    """Refuse a file that does not begin with a superblock with a checksum, or is not exactly as long as that says."""
+    """Refuse a file that does not begin with a superblock with a checksum, or has another length than the superblock gives."""
     if data.size < _SUPERBLOCK_BYTES:
-        raise ShardFormatError(f"is no HDF5 file: it has {data.size} bytes")
+        raise ShardFormatError(f"is not an HDF5 file: it has {data.size} bytes")
     head = data.read(0, _SUPERBLOCK_BYTES)
     if head[:8] != _SIGNATURE:
-        raise ShardFormatError("is no HDF5 file: it does not begin with HDF5's signature")
+        raise ShardFormatError("is not an HDF5 file: it does not begin with the signature of HDF5")
     version, offset_bytes, length_bytes, flags = head[8:12]
     base, extension, end = (int.from_bytes(head[at : at + 8], "little") for at in (12, 20, 28))
     if version not in (2, 3) or (offset_bytes, length_bytes, flags, base, extension) != (8, 8, 0, 0, _UNDEFINED):
-        raise ShardFormatError("has an HDF5 superblock of another kind than flowkit writes")
+        raise ShardFormatError("has another kind of HDF5 superblock than flowkit writes")
     if data.size < end:
-        raise ShardFormatError(f"is truncated: {data.size} of {end} bytes are there; copy it again, or delete it and extract again")
+        raise ShardFormatError(f"is truncated: it has {data.size} of {end} bytes; copy it again, or delete it and extract again")
     if data.size > end:
         raise ShardFormatError(f"has {data.size - end} foreign bytes after its end")
 
 
 def _check_links(group: Any, names: Sequence[str]) -> None:
-    """Refuse a group that holds anything but these names, each a hard link."""
+    """Refuse a group that contains anything but hard links with these names."""
     if group.get_num_objs() != len(names):
-        raise ShardFormatError(f"a group holds {group.get_num_objs()} objects instead of {len(names)}")
+        raise ShardFormatError(f"a group has {group.get_num_objs()} objects instead of {len(names)}")
     for name in names:
         _check_link(group, name)
 
@@ -284,18 +285,18 @@ def _read_attribute(group: Any, declared: Attribute) -> str | int:
         raise ShardFormatError(f"lacks the attribute {declared.name!r}, or it is damaged") from cause
     kind = attribute.get_type()
     if attribute.get_space().get_simple_extent_type() != h5s.SCALAR:
-        raise ShardFormatError(f"attribute {declared.name!r} is no scalar")
+        raise ShardFormatError(f"attribute {declared.name!r} is not a scalar")
     if declared.kind == "integer":
         if not kind.equal(h5t.STD_I64LE):
-            raise ShardFormatError(f"attribute {declared.name!r} is no 64 bit integer")
+            raise ShardFormatError(f"attribute {declared.name!r} is not a 64-bit integer")
         number = np.empty((), dtype="<i8")
         attribute.read(number)
         return int(number)
     if not isinstance(kind, h5t.TypeStringID) or kind.is_variable_str() or kind.get_cset() != h5t.CSET_UTF8:
-        raise ShardFormatError(f"attribute {declared.name!r} is no fixed-length UTF-8 text")
+        raise ShardFormatError(f"attribute {declared.name!r} is not a fixed-length UTF-8 string")
     num_bytes = kind.get_size()
     if num_bytes > MAX_TEXT_BYTES:
-        raise ShardFormatError(f"attribute {declared.name!r} has {num_bytes} bytes; at most {MAX_TEXT_BYTES} can be")
+        raise ShardFormatError(f"attribute {declared.name!r} has {num_bytes} bytes; at most {MAX_TEXT_BYTES} are allowed")
     text = np.empty((), dtype=f"S{num_bytes}")
     attribute.read(text, mtype=kind)
     return text.tobytes().rstrip(b"\0").decode("utf-8")
@@ -306,21 +307,21 @@ def _open_data_set(group: Any, declared: DataSet) -> Any:
     from h5py import h5d, h5t
 
     data_set = h5d.open(group, declared.name.encode())
-    # First, since HDF5 opens the files behind a virtual data set as soon as it is asked for its shape.
+    # This comes first because HDF5 opens the files behind a virtual data set when it is asked for the shape.
     properties = data_set.get_create_plist()
     if properties.get_layout() != (h5d.CHUNKED if declared.chunk else h5d.CONTIGUOUS) or properties.get_external_count():
-        raise ShardFormatError(f"{declared.name!r} is stored in another way than in this file as the format says")
+        raise ShardFormatError(f"{declared.name!r} is stored in another way than the format prescribes")
     standard = {"<u1": h5t.STD_U8LE, "<i8": h5t.STD_I64LE, "<u4": h5t.STD_U32LE}[declared.dtype]
     if not data_set.get_type().equal(standard):
         raise ShardFormatError(f"{declared.name!r} has another data type than {declared.dtype}")
     space = data_set.get_space()
     if data_set.rank != len(declared.shape) or space.get_simple_extent_dims(True) != data_set.shape:
-        raise ShardFormatError(f"{declared.name!r} is not of fixed shape ({', '.join(declared.shape)})")
+        raise ShardFormatError(f"{declared.name!r} does not have the fixed shape ({', '.join(declared.shape)})")
     return data_set
 
 
-def _place(data_set: Any, declared: DataSet, length: int, data: ShardBytes) -> int:
-    """Return where a contiguous data set of `length` elements begins, if all of it lies in the file."""
+def _start_of(data_set: Any, declared: DataSet, length: int, data: ShardBytes) -> int:
+    """Return where a contiguous data set of `length` elements begins, after checking that all of it lies in the file."""
     if data_set.shape != (length,):
         raise ShardFormatError(f"{declared.name!r} has shape {data_set.shape} instead of ({length},)")
     start = data_set.get_offset()
@@ -333,12 +334,12 @@ def _place(data_set: Any, declared: DataSet, length: int, data: ShardBytes) -> i
 def _read_jpeg_run(group: Any, data: ShardBytes, count: int, declared: dict[str, DataSet], *, prefix: str, images: str) -> JpegRun:
     arrays = []
     for name, length in ((f"{prefix}_offsets", count + 1), (f"{prefix}_crc32", count)):
-        start = _place(_open_data_set(group, declared[name]), declared[name], length, data)
+        start = _start_of(_open_data_set(group, declared[name]), declared[name], length, data)
         dtype = np.dtype(declared[name].dtype)
         arrays.append(np.frombuffer(data.read(start, length * dtype.itemsize), dtype=dtype))
     offsets, crc32 = arrays[0].astype(np.int64), arrays[1].astype(np.uint32)
     data_set = _open_data_set(group, declared[images])
-    start = _place(data_set, declared[images], data_set.shape[0], data)
+    start = _start_of(data_set, declared[images], data_set.shape[0], data)
     sizes = np.diff(offsets)
     if offsets[0] != 0 or offsets[-1] != data_set.shape[0] or sizes.min() < 1 or sizes.max() > MAX_JPEG_BYTES:
         raise ShardFormatError(f"'{prefix}_offsets' do not rise from 0 to the {data_set.shape[0]} bytes of {images!r}")
@@ -350,27 +351,27 @@ def _read_chunk_run(group: Any, data: ShardBytes, count: int, codec: str) -> tup
     data_set = _open_data_set(group, declared)
     num_pairs, num_channels, height, width = data_set.shape
     if (num_pairs, num_channels) != (count, 2):
-        raise ShardFormatError(f"'flow' has shape {data_set.shape}; {count} pairs of 2 channels are due")
+        raise ShardFormatError(f"'flow' has shape {data_set.shape} instead of {count} pairs of 2 channels")
     _check_frame_size(height, width)
     properties = data_set.get_create_plist()
     if properties.get_chunk() != (1, 2, height, width):
-        raise ShardFormatError(f"'flow' has chunks of {properties.get_chunk()} instead of one pair")
+        raise ShardFormatError(f"'flow' has chunks of {properties.get_chunk()} instead of one flow field")
     filters = tuple(properties.get_filter(k)[0] for k in range(properties.get_nfilters()))
     if filters != FILTERS[codec]:
-        raise ShardFormatError(f"'flow' has the HDF5 filters {filters}; codec {codec} has {FILTERS[codec]}")
+        raise ShardFormatError(f"'flow' has the HDF5 filters {filters} instead of {FILTERS[codec]} for codec {codec}")
     chunks: list[Any] = []
     data_set.chunk_iter(chunks.append)
     if len(chunks) != count:
-        raise ShardFormatError(f"'flow' has {len(chunks)} chunks of {count}")
+        raise ShardFormatError(f"'flow' has {len(chunks)} of {count} chunks")
     table = np.array([(*c.chunk_offset, c.filter_mask, c.byte_offset, c.size) for c in chunks], dtype=np.int64)
     if count > 1:
         table = table[np.argsort(table[:, 0], kind="stable")]
     masks, starts, sizes = table[:, 4], table[:, 5], table[:, 6]
     if (table[:, 0] != np.arange(count)).any() or table[:, 1:4].any():
-        raise ShardFormatError("'flow' does not have each chunk once")
+        raise ShardFormatError("'flow' does not have each chunk exactly once")
     if ((masks != 0) & ((masks != NOT_COMPRESSED) | (codec == "none"))).any():
-        raise ShardFormatError("'flow' has chunks with other filters left out than compression")
-    largest = 4 * height * width + 1024  # what does not compress grows by less
+        raise ShardFormatError("'flow' has chunks that skip another filter than compression")
+    largest = 4 * height * width + 1024  # incompressible data grow by less
     if sizes.min() <= CHECKSUM_BYTES or sizes.max() > largest or starts.min() < 0 or (starts + sizes).max() > data.size:
         raise ShardFormatError("'flow' has chunks that do not lie inside the file")
     return ChunkRun(starts, sizes, masks.astype(np.uint8)), height, width

@@ -1,4 +1,4 @@
-"""Verify shard and clip files, each in a child process with limits, so that no file can crash, hang or fill the caller."""
+"""Verify shards and clip files in child processes with limits, so that no file can crash the caller, block it or fill its memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_SLOWEST_BYTES_PER_SECOND = 1 << 20  # a machine that is slower than this is taken for hung
+_SLOWEST_BYTES_PER_SECOND = 1 << 20  # a check that is slower than this is treated as stuck
 _PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One fault that was found.
+    """One fault of a file, as `flowkit.verify` returns it.
 
     Parameters
     ----------
     path : Path
         The file.
     video_id : str
-        The video; empty if the fault is not of one video.
+        The video; empty if the fault does not concern one video.
     what : str
-        The record and what is wrong with it: ``frame 12 is damaged: its CRC does not match``.
+        What is wrong: ``frame 12 is damaged: its CRC does not match``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import flowkit
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.h5")
+    ...     written = path.write_bytes(b"This is not HDF5.")
+    ...     [problem.what for problem in flowkit.verify(path)]
+    ['is not an HDF5 file: it has 17 bytes']
     """
 
     path: Path
@@ -41,16 +52,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifiedFile:
-    """What was found in a shard or clip file.
+    """The result of checking a shard or a clip file.
 
     Parameters
     ----------
     path : Path
+        The file.
     problems : tuple of Problem
+        Its faults.
     videos : tuple of dict
         video_id, num_frames, sha256 and settings of each video whose structure is sound.
     sha256 : str
-        Of the file; empty if it was not asked for.
+        SHA-256 of the file; empty if it was not requested.
     """
 
     path: Path
@@ -67,19 +80,20 @@ def verify_files(
     Parameters
     ----------
     paths : sequence of Path
+        The files.
     deep : bool
         Decode every frame and flow field, besides testing every checksum.
     digest : bool
-        Also return each file's SHA-256.
+        Also return the SHA-256 of each file.
     jobs : int, optional
-        Child processes; default one per core, at most 8.
+        Number of child processes; by default one per core, at most 8.
     timeout_seconds : float, optional
-        Patience with one file; by default two minutes and a second a MiB.
+        Time limit for one file; by default two minutes and one second per MiB.
 
     Yields
     ------
     VerifiedFile
-        In the order of `paths`, as they are done.
+        The result for each file, in the order of `paths`.
     """
     if not paths:
         return
@@ -104,7 +118,7 @@ def verify_files(
 
 
 class _Child:
-    """A process that inspects files, started when first needed and again when it died."""
+    """A process that checks files; it is started when it is first needed, and again after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -136,8 +150,8 @@ class _Child:
         if not line.endswith("\n"):
             code = process.wait()
             self.close()
-            reason = f"was not done within {patience:.0f} s" if expired.is_set() else f"ended the process that did it (status {code})"
-            return VerifiedFile(path, (Problem(path, "", f"checking it {reason}: the file is damaged, or made to do harm"),))
+            reason = f"took longer than {patience:.0f} s" if expired.is_set() else f"crashed the process that did it (status {code})"
+            return VerifiedFile(path, (Problem(path, "", f"checking it {reason}: the file is damaged or malicious"),))
         answer = json.loads(line)
         problems = tuple(Problem(path, video_id, what) for video_id, what in answer["faults"])
         return VerifiedFile(path, problems, tuple(answer["videos"]), answer["sha256"])

@@ -1,7 +1,7 @@
-"""Write clip files and shards: streaming, reproducible to the byte, and under a final name only when they are whole.
+"""Write clip files and shards: streaming, reproducible to the byte, and under a final name only when they are complete.
 
-A clip file is a shard of one video, and both are laid down by `NewShard`: a clip's frames and flow come from spools,
-a shard's from the files it gathers, as raw bytes whose checksums are tested on the way.
+A clip file is a shard of one video, and `NewShard` writes both. The frames and the flow of a clip come from temporary files,
+those of a shard from the files that it gathers, as raw bytes whose checksums are tested on the way.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flowkit.shards.schema import CODECS, MAX_PIXELS, MAX_SIDE_PX, MAX_VIDEOS, C
 from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class _Spool:
-    """Pieces of bytes put end to end in a file without a name, which goes when the process does."""
+    """Pieces of bytes, end to end in a temporary file without a name, which ends with the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as its clip writer
+        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - is open as long as its clip writer
         self.sizes: list[int] = []
 
     def append(self, data: bytes) -> None:
@@ -54,27 +55,27 @@ class _Spool:
 
 
 class ClipWriter:
-    """Writes one video's clip file, frame by frame, in memory that does not grow with its length.
+    """Writes the clip file of one video, frame by frame, in memory that does not grow with the length of the video.
 
-    Frames and flow are encoded as they come and spooled beside the final file; `finish` lays them down. Without `finish`
-    nothing remains. Use it as a context manager, or call `close`.
+    Frames and flow are encoded as they arrive and kept in temporary files beside the final file, which `finish` writes.
+    Without `finish` nothing remains. Use the writer as a context manager, or call `close`.
 
     Parameters
     ----------
-    path : Path
+    path : str or path
         The final name, ``clips/<video_id>.h5``.
     codec : {"zstd", "gzip", "none", "jpeg"}
-        How flow is stored; frames are JPEGs always.
+        How the flow is stored; frames are always JPEGs.
     height, width : int, px
         Size of every frame.
 
     Raises
     ------
     ParameterError
-        If the codec is unknown or the size out of range.
+        If the codec is unknown or the size is out of its range.
     """
 
-    def __init__(self, path: Path, *, codec: str = "zstd", height: int, width: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, codec: str = "zstd", height: int, width: int) -> None:
         if codec not in CODECS:
             raise ParameterError(f"codec must be one of {', '.join(CODECS)}, got {codec!r}")
         if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX and height * width <= MAX_PIXELS):
@@ -94,22 +95,23 @@ class ClipWriter:
         self.close()
 
     def append_frames(self, frames: NDArray[np.uint8]) -> None:
-        """Add frames, in order.
+        """Add the next frames.
 
         Parameters
         ----------
         frames : uint8 array, shape (n, H, W, 3), RGB
+            The frames.
         """
         self._check_array("frames", frames, (self.height, self.width, 3))
         self.append_encoded_frames([encode_jpeg(frame) for frame in frames])
 
     def append_flow(self, q: NDArray[np.uint8]) -> None:
-        """Add quantised flow fields, in order.
+        """Add the next quantised flow fields.
 
         Parameters
         ----------
         q : uint8 array, shape (n, 2, H, W)
-            Channel 0 is u (to the right), 1 is v (down).
+            Channel 0 is u (to the right), channel 1 is v (down).
         """
         self._check_array("flow", q, (2, self.height, self.width))
         if self._pipeline is None:
@@ -121,19 +123,19 @@ class ClipWriter:
             self._flow.append(data)
 
     def append_encoded_frames(self, jpegs: Sequence[bytes]) -> None:
-        """Add frames that are JPEGs already; their bytes are kept.
+        """Add the next frames, which are JPEGs already; their bytes are kept.
 
         Raises
         ------
         ShardFormatError
-            If one is no JPEG of the clip's size.
+            If one is not a JPEG of the size of the clip.
         """
         self._append_jpegs(jpegs, self._frames, self._frame_crc32)
 
     def append_encoded_flow(self, jpegs: Sequence[bytes]) -> None:
-        """Add flow planes that are JPEGs already, u and v in turn; their bytes are kept. Only with codec ``jpeg``."""
+        """Add the next flow planes, which are JPEGs already, u and v in turn; their bytes are kept. The codec must be ``jpeg``."""
         if self.codec != "jpeg":
-            raise ParameterError(f"JPEG flow can be kept only with codec jpeg, not {self.codec}")
+            raise ParameterError(f"flow that is JPEGs already can be added only with codec jpeg, not {self.codec}")
         self._append_jpegs(jpegs, self._flow, self._flow_crc32)
 
     def _append_jpegs(self, jpegs: Sequence[bytes], spool: _Spool, crc32: list[int]) -> None:
@@ -149,25 +151,25 @@ class ClipWriter:
         Parameters
         ----------
         attributes : ClipAttributes
-            With the codec of this writer and the number of frames that were appended.
+            What to store besides the pixels: the codec of this writer, the number of frames that were added, and so on.
 
         Returns
         -------
         int
-            The file's size in bytes.
+            The size of the file in bytes.
 
         Raises
         ------
         ParameterError
-            If the attributes contradict what was appended, or there is not one flow field less than frames.
+            If the attributes contradict what was added, or the number of flow fields is not that of frames minus one.
         OSError
             If the file cannot be written.
         """
         num_frames, num_pairs = len(self._frames.sizes), len(self._flow.sizes) // (2 if self.codec == "jpeg" else 1)
         if attributes.num_frames != num_frames or num_pairs != num_frames - 1:
             raise ParameterError(
-                f"{self.path}: {num_frames} frames and {num_pairs} flow fields were appended where "
-                f"{attributes.num_frames} and {attributes.num_frames - 1} are due"
+                f"{self.path}: {num_frames} frames and {num_pairs} flow fields were added instead of "
+                f"{attributes.num_frames} and {attributes.num_frames - 1}"
             )
         if attributes.codec != self.codec:
             raise ParameterError(f"{self.path}: the attributes say codec {attributes.codec}, the writer has {self.codec}")
@@ -181,7 +183,7 @@ class ClipWriter:
         return self.path.stat().st_size
 
     def close(self) -> None:
-        """Drop the spools; a second time does nothing. Without `finish` before it, nothing was written."""
+        """Delete the temporary files; a second call does nothing. Nothing was written unless `finish` was called before."""
         self._frames.close()
         self._flow.close()
         if self._pipeline is not None:
@@ -196,7 +198,7 @@ class ClipWriter:
 
 @dataclass(frozen=True)
 class Member:
-    """A video to be put in a shard: the file that holds it, a clip's or a shard's, and its id there."""
+    """A video to be put in a shard: its id, and the clip file or the shard that contains it."""
 
     path: Path
     video_id: str
@@ -208,21 +210,21 @@ def write_shard(path: Path, members: Sequence[Path | Member], *, on_video: Calla
     Parameters
     ----------
     path : Path
-        The final name. A file there is replaced once the new one is whole; it may itself hold some of the members.
+        The final name. A file of that name is replaced when the new one is complete; it may itself contain some members.
     members : sequence of Path or Member
-        In the order in which they will lie. A path stands for the one video of a clip file.
+        The videos, in the order in which they will be stored. A path stands for the only video of a clip file.
     on_video : callable, optional
-        Told the bytes of each video that was copied.
+        Called with the number of bytes of each video that has been copied.
 
     Returns
     -------
     int
-        The shard's size in bytes. Equal members give equal bytes.
+        The size of the shard in bytes. Equal members give equal bytes.
 
     Raises
     ------
     ShardFormatError
-        If a member is damaged: every checksum is tested on the way. `path` is then as it was.
+        If a member is damaged, because every checksum is tested on the way. A file at `path` then stays as it was.
     """
     if not 1 <= len(members) <= MAX_VIDEOS:
         raise ParameterError(f"a shard holds 1 to {MAX_VIDEOS} videos, not {len(members)}")
@@ -233,7 +235,7 @@ def write_shard(path: Path, members: Sequence[Path | Member], *, on_video: Calla
             layout = source.layout(member.video_id if isinstance(member, Member) else None)
             video_id = layout.attributes.video_id
             if video_id in seen:
-                raise ParameterError(f"video {video_id!r} is to be put twice in {path}")
+                raise ParameterError(f"video {video_id!r} occurs twice among the members of {path}")
             seen.add(video_id)
             sha256 = shard.write_video(layout.attributes, layout.height, layout.width, *source.content(layout))
             if sha256 != layout.sha256:
@@ -247,7 +249,7 @@ def write_shard(path: Path, members: Sequence[Path | Member], *, on_video: Calla
 
 
 class _Sources:
-    """The last few files that members came from, kept open: members of an old shard come with new clips between them."""
+    """The last few files that contained members, kept open, because new clips may come between the members of an old shard."""
 
     def __init__(self) -> None:
         self._open: dict[Path, _Source] = {}
@@ -268,7 +270,7 @@ class _Sources:
 
 
 class _Source:
-    """A file that members are copied from, with every checksum tested."""
+    """A file from which members are copied, with every checksum tested."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -283,14 +285,14 @@ class _Source:
     def layout(self, video_id: str | None) -> VideoLayout:
         if video_id is None:
             if len(self._index) != 1:
-                raise ShardFormatError(f"{self.path} holds {len(self._index)} videos; say which is meant")
+                raise ShardFormatError(f"{self.path} contains {len(self._index)} videos; name one of them")
             video_id = next(iter(self._index))
         if video_id not in self._index:
-            raise ShardFormatError(f"{self.path} does not hold video {video_id!r}")
+            raise ShardFormatError(f"{self.path} does not contain video {video_id!r}")
         return self._structure.layout(self._index[video_id])
 
     def content(self, layout: VideoLayout) -> tuple[Images, Images | Chunks]:
-        """Return a video's frames and flow, to be read when they are laid down."""
+        """Return the frames and the flow of a video, which are read while they are written."""
         where = f"{self.path}: video {layout.attributes.video_id!r}"
         frames = Images(layout.frames.offsets, layout.frames.crc32, self._images(layout.frames, f"{where}: frame"))
         if isinstance(layout.flow, JpegRun):

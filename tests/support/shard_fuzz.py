@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from flowkit.errors import ShardFormatError
-from flowkit.shards.check import inspect_file
+from flowkit.shards.check import check_file
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.writer import write_shard
 
@@ -115,7 +115,7 @@ def _try(got: dict[str, Any], key: str, read: Any) -> None:
 
 def verdict(path: Path, sound: dict[str, Any], done: str) -> str:
     """Compare what reader and verifier make of a changed file with the sound one."""
-    got, faults = contents(path), inspect_file(path, deep=True, digest=False)["faults"]
+    got, faults = contents(path), check_file(path, deep=True, digest=False)["faults"]
     if faults:
         through_hdf5 = done.startswith(("attribute", "values"))
         wrong = [key for key, value in got.items() if value is not None and value != sound.get(key)]

@@ -25,7 +25,7 @@ from flowkit.dataset.split_choice import SeveralListsError
 from flowkit.dataset.verify import verify
 from flowkit.describe.contents import describe_root
 from flowkit.errors import BusyError, ManifestError, ParameterError, ShardFormatError
-from flowkit.shards.check import inspect_file
+from flowkit.shards.check import check_file
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.writer import write_shard
 
@@ -57,7 +57,7 @@ def assert_whole(root: Path, videos: dict[str, int], *, shard_count: int | None 
             flow = clip_arrays(videos[video_id], seed=sorted(videos).index(video_id))[1]
             assert np.array_equal(reader.clip(video_id).flow(0, len(flow)), flow)
     for path in (root / "shards").glob("*.h5"):
-        assert inspect_file(path, deep=False, digest=False)["faults"] == []
+        assert check_file(path, deep=False, digest=False)["faults"] == []
     data_set = Dataset.open(root)
     for number in data_set.splits:
         split = data_set.split(number)

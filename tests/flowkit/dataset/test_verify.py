@@ -218,8 +218,8 @@ def test_a_file_that_crashes_or_hangs_its_reader_is_a_problem_and_the_next_is_re
     assert [file.path for file in found] == paths
     problems = [[problem.what for problem in file.problems] for file in found]
     assert problems[0] == problems[2] == problems[4] == []
-    assert "ended the process" in problems[1][0]
-    assert "was not done within 6 s" in problems[3][0]
+    assert "crashed the process" in problems[1][0]
+    assert "took longer than 6 s" in problems[3][0]
 
 
 def test_the_child_has_a_limit_of_memory(tmp_path: Path) -> None:

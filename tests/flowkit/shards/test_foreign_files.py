@@ -18,7 +18,7 @@ import pytest
 from shard_files import HEIGHT, WIDTH, write_clip
 
 from flowkit.errors import ShardFormatError
-from flowkit.shards.check import inspect_file
+from flowkit.shards.check import check_file
 from flowkit.shards.jpeg import encode_jpeg
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.writer import Member, write_shard
@@ -51,7 +51,7 @@ def assert_refused(path: Path) -> None:
     with pytest.raises(ShardFormatError):
         write_shard(path.with_name("copy.h5"), [Member(path, "a"), Member(path, "b")])
     assert not path.with_name("copy.h5").exists()
-    assert inspect_file(path, deep=False, digest=False)["faults"]
+    assert check_file(path, deep=False, digest=False)["faults"]
 
 
 Edit = Callable[[h5py.File, Path], None]
@@ -418,7 +418,7 @@ def test_a_jpeg_whose_size_lies_is_refused_before_it_is_decoded(shard: Path) -> 
                 with pytest.raises(ShardFormatError, match=r"'a': frame 2 is a JPEG of"):
                     read(reader.clip("a"))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
-        faults = [fault for fault in inspect_file(shard, deep=False, digest=False)["faults"] if "frame 2" in fault[1]]
+        faults = [fault for fault in check_file(shard, deep=False, digest=False)["faults"] if "frame 2" in fault[1]]
         assert faults
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from shard_files import write_clip
 from shard_fuzz import contents
 
-from flowkit.shards.check import inspect_file
+from flowkit.shards.check import check_file
 
 NUM_MUTATIONS = int(os.environ.get("FLOWKIT_FUZZ", "150"))
 
@@ -38,7 +38,7 @@ def test_every_flipped_bit_that_is_not_in_an_unused_byte_is_reported(tmp_path: P
         changed = bytearray(whole)
         changed[at] ^= 1 << (at % 8)
         path.write_bytes(changed)
-        if not inspect_file(path, deep=False, digest=False)["faults"]:
+        if not check_file(path, deep=False, digest=False)["faults"]:
             assert contents(path) == sound
             unseen.append(at)
     assert len(unseen) < len(whole) // 200

@@ -148,7 +148,7 @@ def test_frames_and_flow_that_do_not_fit_are_refused_and_leave_nothing(tmp_path:
         with ClipWriter(tmp_path / "a.h5", height=HEIGHT, width=WIDTH) as writer:
             writer.append_frames(frames[:frames_given])
             writer.append_flow(flow[:flow_given])
-            with pytest.raises(ParameterError, match="are due"):
+            with pytest.raises(ParameterError, match="were added instead of"):
                 writer.finish(attributes("a", said))
         assert os.listdir(tmp_path) == []
 
