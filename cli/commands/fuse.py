@@ -115,7 +115,7 @@ def _fuse_split(
     """Return a split's fusion, the file of each system, and the published numbers where they may stand beside it."""
     from flowkit.errors import ScoresError
     from flowkit.model.evaluation.scores import read_own_scores, read_scores
-    from flowkit.model.fusion.late_fusion import System, fuse_systems, published_with_idt
+    from flowkit.model.fusion.late_fusion import NamedScores, fuse_systems, published_with_idt
     from flowkit.model.runs.run_folder import check_run_name, report_folder
 
     check_run_name(run)
@@ -125,12 +125,12 @@ def _fuse_split(
     own, own_row = read_own_scores(own_path, row=row)
     paths = [Path(str(path).replace("{split}", str(split))) for path in scores]
     names = [path.stem if sum(other.stem == path.stem for other in paths) == 1 and path.stem != own_row else str(path) for path in paths]
-    others = [System(name, read_scores(path)) for name, path in zip(names, paths, strict=True)]
+    others = [NamedScores(name, read_scores(path)) for name, path in zip(names, paths, strict=True)]
     if settings.method == "mean":
-        result = fuse_systems(System(own_row, own), others, settings=settings, common=common)
+        result = fuse_systems(NamedScores(own_row, own), others, settings=settings, common=common)
     else:
         with ProgressBar(f"SVM split {split}", total=settings.num_folds, unit="folds") as progress:
-            result = fuse_systems(System(own_row, own), others, settings=settings, common=common, on_fold=progress.update)
+            result = fuse_systems(NamedScores(own_row, own), others, settings=settings, common=common, on_fold=progress.update)
     for note in result.notes:
         warn(f"split {split}: {show_name(note)}")
     sources = {own_row: str(own_path), **{name: str(path) for name, path in zip(names, paths, strict=True)}}

@@ -280,6 +280,8 @@ def read_results(folder: Path) -> Evaluation:
     ManifestError
         If a file is missing, damaged or foreign, or the two files are not of the same test.
     """
+    if not (folder / "results.json").is_file():
+        raise ManifestError(f"{folder} holds no results; make them with `flowkit evaluate`")
     record = RESULTS.read(folder / "results.json")
     try:
         tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ROWS if name in record["rows"]}

@@ -1,6 +1,7 @@
-"""Late fusion of our scores with other systems': matched by name, normalised, averaged or weighed by a linear SVM.
+"""Late fusion of our scores with those of other systems: matched by name, normalised, then averaged or combined by a linear SVM.
 
-The paper joins its network with improved dense trajectories (IDT) so: scores of both, L2-normalised, averaged with equal weight.
+The paper combines its network with improved dense trajectories (IDT) in this way: both scores are L2-normalised, and averaged with
+equal weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flowkit.files import write_atomically
 from flowkit.model.evaluation.published import published_for
 from flowkit.model.evaluation.results import RowResult
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
-from flowkit.model.fusion.matching import match_classes, match_videos, some
+from flowkit.model.fusion.matching import first_names, match_classes, match_videos
 from flowkit.model.scoring.metrics import combine_scores
 from flowkit.versions import __version__
 
@@ -33,26 +34,26 @@ if TYPE_CHECKING:
 Normalise = Literal["l2", "none"]
 Method = Literal["mean", "svm"]
 
-SVM_C = 100.0  # of the SVM whose scores the paper's IDT are (Wang & Schmid, ICCV 2013)
+SVM_C = 100.0  # as the SVM that gives the paper's IDT scores (Wang & Schmid, ICCV 2013)
 NUM_FOLDS = 5
 
 
 @dataclass(frozen=True)
 class FusionSettings:
-    """How scores are joined.
+    """How scores are combined.
 
     Parameters
     ----------
     method : {"mean", "svm"}
-        The weighted mean; or a linear SVM over all scores of a video, trained on the other folds of the test videos.
+        The weighted mean; or a linear SVM on all scores of a video, trained on the other folds of the test videos.
     normalise : {"l2", "none"}
-        Whether each video's scores are divided by their Euclidean length first, system by system.
+        Whether each video's scores are first divided by their Euclidean length, system by system.
     weights : tuple of float, optional
         Ours first, then the others in order; default: equal. With the SVM they scale its inputs.
     num_folds : int
-        Of the SVM's cross-validation.
+        Number of folds of the SVM's cross-validation.
     seed : int
-        Of the folds and of the SVM.
+        Seed of the folds and of the SVM.
 
     Raises
     ------
@@ -75,8 +76,8 @@ class FusionSettings:
 
 
 @dataclass(frozen=True)
-class System:
-    """Another system: its name in the table, and its scores."""
+class NamedScores:
+    """The scores of a system, ours or another, and its name in the table."""
 
     name: str
     table: ScoreTable
@@ -84,17 +85,18 @@ class System:
 
 @dataclass(frozen=True)
 class FusionResult:
-    """Our row, the other systems and their fusion on the same videos.
+    """The results of our row, the other systems and their fusion on the same videos.
 
     Parameters
     ----------
     settings : FusionSettings
+        How they were combined.
     fused : ScoreTable
         The fused scores, with labels.
     rows : dict from str to RowResult
-        Ours, each other, the fusion last.
+        Our row, each other system, and the fusion last.
     num_ours : int
-        Videos that our scores have; `fused` may have less.
+        Number of videos that our scores have; `fused` may have fewer.
     notes : tuple of str
         What else is worth knowing: unused rows, classes that no SVM could learn.
     """
@@ -107,30 +109,27 @@ class FusionResult:
 
 
 def fuse_systems(
-    ours: System,
-    others: Sequence[System],
+    ours: NamedScores,
+    others: Sequence[NamedScores],
     *,
     settings: FusionSettings | None = None,
     common: bool = False,
     on_fold: Callable[[int], None] | None = None,
 ) -> FusionResult:
-    """Join our scores with other systems'.
+    """Combine our scores with those of other systems.
 
     Parameters
     ----------
-    ours : System
-        With labels.
-    others : sequence of System
+    ours : NamedScores
+        Must have labels.
+    others : sequence of NamedScores
         At least one. Their videos and classes may be in any order; see `match_videos` and `match_classes`.
-    settings : FusionSettings
+    settings : FusionSettings, optional
+        How to combine them.
     common : bool
-        Score only the videos that all have, instead of raising where one lacks some.
+        Score only the videos that all systems have, instead of raising an error where one lacks some.
     on_fold : callable, optional
-        Told how many folds the SVM has done.
-
-    Returns
-    -------
-    FusionResult
+        Receives the number of folds that are done, if the method is the SVM.
 
     Raises
     ------
@@ -142,38 +141,37 @@ def fuse_systems(
     settings = settings or FusionSettings()
     labels = ours.table.labels
     if labels is None or not others:
-        raise ParameterError("fusion needs our scores with labels, and at least one other system's")
+        raise ParameterError("fusion needs our scores with labels, and the scores of at least one other system")
     weights = settings.weights or (1.0,) * (1 + len(others))
     combine_scores([np.zeros((1, 1))] * (1 + len(others)), weights=weights)  # refuses weights that do not fit
     names = [ours.name, *(other.name for other in others)]
     if len(set(names)) < len(names):
         raise ParameterError(f"the systems must have different names, got {', '.join(names)}")
-    places = [match_videos(ours.table, other.table) for other in others]
+    matches = [match_videos(ours.table, other.table) for other in others]
     notes: list[str] = []
     dropped: set[int] = set()
-    for other, found in zip(others, places, strict=True):
-        lacking = [row for row, place in enumerate(found) if place is None]
-        unused = sorted(set(range(len(other.table.video_ids))).difference(place for place in found if place is not None))
-        which = f"{len(lacking)} of our {len(labels)} videos ({some(ours.table.video_ids[row] for row in lacking)})"
+    for other, rows in zip(others, matches, strict=True):
+        lacking = [our_row for our_row, row in enumerate(rows) if row is None]
+        unused = sorted(set(range(len(other.table.video_ids))).difference(row for row in rows if row is not None))
+        which = f"{len(lacking)} of our {len(labels)} videos ({first_names(ours.table.video_ids[row] for row in lacking)})"
         if lacking and not common:
             raise ScoresError(
-                f"{other.table.source} lacks {which}, and an accuracy over fewer videos is another number; "
-                "score the videos that all systems have with --common"
+                f"{other.table.source} lacks {which}, and an accuracy over fewer videos is a different number; "
+                "--common scores only the videos that all systems have"
             )
         dropped.update(lacking)
         notes += [f"{other.name} lacks {which}"] if lacking else []
         if unused:
-            which = some(other.table.video_ids[place] for place in unused)
-            notes.append(f"{len(unused)} rows of {other.name} are of other videos and not used ({which})")
+            which = first_names(other.table.video_ids[row] for row in unused)
+            notes.append(f"{len(unused)} rows of {other.name} are for other videos and are not used ({which})")
     kept = [row for row in range(len(labels)) if row not in dropped]
     if not kept:
         raise ScoresError(f"no video is common to {ours.table.source} and {' and '.join(other.table.source for other in others)}")
     labels = labels[kept]
     parts = [ours.table.scores[kept]]
-    for other, found in zip(others, places, strict=True):
-        columns = match_classes(ours.table, other.table)
-        rows = [place for row in kept if (place := found[row]) is not None]
-        parts.append(other.table.scores[np.ix_(rows, columns)])
+    for other, rows in zip(others, matches, strict=True):
+        kept_rows = [row for our_row in kept if (row := rows[our_row]) is not None]
+        parts.append(other.table.scores[np.ix_(kept_rows, match_classes(ours.table, other.table))])
     scaled = [l2_normalised(part) for part in parts] if settings.normalise == "l2" else parts
     ids = tuple(ours.table.video_ids[row] for row in kept)
     if settings.method == "mean":
@@ -195,31 +193,21 @@ def l2_normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def folds_of(video_ids: Sequence[str], labels: NDArray[np.int64], *, num_folds: int, seed: int) -> NDArray[np.int64]:
-    """Divide videos into folds: class by class, and a class's videos of one group (``_gNN_``) always together.
+    """Return each video's fold, in [0, num_folds): class by class, with a class's videos of one group (``_gNN_``) always together.
 
-    Parameters
-    ----------
-    video_ids : sequence of str
-    labels : int64 array, shape (n,)
-    num_folds : int
-    seed : int
-
-    Returns
-    -------
-    int64 array, shape (n,), in [0, num_folds)
-        Each class's groups are dealt out in an order drawn by the seed, going on where the class before ended.
+    The seed gives the order in which a class's groups are assigned to folds; each class continues where the class before it ended.
     """
     generator = np.random.default_rng(seed)
     members: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for place, (video_id, label) in enumerate(zip(video_ids, labels.tolist(), strict=True)):
+    for index, (video_id, label) in enumerate(zip(video_ids, labels.tolist(), strict=True)):
         group = group_of(video_id)
-        members[label][video_id if group is None else f"g{int(group)}"].append(place)
-    folds, dealt = np.zeros(len(video_ids), np.int64), 0
+        members[label][video_id if group is None else f"g{int(group)}"].append(index)
+    folds, num_groups = np.zeros(len(video_ids), np.int64), 0
     for _, groups in sorted(members.items()):
         names = sorted(groups)
         for k in generator.permutation(len(names)):
-            folds[groups[names[k]]] = dealt % num_folds
-            dealt += 1
+            folds[groups[names[k]]] = num_groups % num_folds
+            num_groups += 1
     return folds
 
 
@@ -237,16 +225,22 @@ def svm_scores(
     Parameters
     ----------
     inputs : float64 array, shape (n, D)
+        What the SVM sees of each video.
     labels, folds : int64 array, shape (n,)
+        Each video's class and fold.
     num_classes : int
+        Number of classes, some of which may have no video.
     seed : int
+        Seed of the SVM.
     on_fold : callable, optional
+        Receives the number of folds that are done.
 
     Returns
     -------
     scores : float64 array, shape (n, num_classes)
-        Distances from the planes. A class that the other folds do not have is below all others.
+        Distances from the planes. A class that the other folds lack scores below all others.
     notes : list of str
+        What went wrong without being an error.
 
     Raises
     ------
@@ -265,21 +259,21 @@ def svm_scores(
         train, test = folds != fold, folds == fold
         known = np.unique(labels[train])
         if len(known) < 2:
-            raise ParameterError(f"an SVM needs two classes; the videos outside fold {fold + 1} are of {len(known)}")
+            raise ParameterError(f"an SVM needs two classes; the videos outside fold {fold + 1} have {len(known)}")
         machine = LinearSVC(C=SVM_C, dual=True, random_state=seed, max_iter=20_000)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             machine.fit(inputs[train], labels[train])
         not_converged += any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         distances = machine.decision_function(inputs[test])
-        if distances.ndim == 1:  # of two classes, that of the second
+        if distances.ndim == 1:  # for two classes, the distance of the second
             distances = np.stack([-distances, distances], axis=1)
         scores[test] = distances.min(1, keepdims=True) - 1
         scores[np.ix_(test, known)] = distances
         unseen += int((~np.isin(labels[test], known)).sum())
         if on_fold is not None:
             on_fold(done + 1)
-    notes = [f"{unseen} videos are of classes that the other folds lack; none of them can be right"] if unseen else []
+    notes = [f"{unseen} videos have classes that the other folds lack; none of them can be correct"] if unseen else []
     notes += [f"the SVM did not converge in {not_converged} folds"] if not_converged else []
     return scores, notes
 
@@ -290,9 +284,11 @@ def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: 
     Parameters
     ----------
     result : FusionResult
-    sources : dict from system's name to file
-    published : dict from system's name to float, optional
-        The paper's accuracies, percent, where they may stand beside these.
+        The results.
+    sources : dict from str to str
+        The file of each system's scores.
+    published : dict from str to float, optional
+        The paper's accuracies by system, in percent, where they may be compared with these.
     """
     settings = result.settings
     svm = {"C": SVM_C, "cross_validated": True, "num_folds": settings.num_folds, "seed": settings.seed}
@@ -314,24 +310,16 @@ def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: 
 
 
 def write_fusion(folder: Path, result: FusionResult, values: Mapping[str, Any]) -> list[Path]:
-    """Write the fused scores (``fusion.h5``, which `read_scores` takes) and then ``fusion.json``; return their paths."""
-    scores, told = folder / "fusion.h5", folder / "fusion.json"
-    told.unlink(missing_ok=True)  # of other scores: while it is there, the two belong together
+    """Write the fused scores (``fusion.h5``, which `read_scores` reads) and then ``fusion.json``; return their paths."""
+    scores, record = folder / "fusion.h5", folder / "fusion.json"
+    record.unlink(missing_ok=True)  # an old one: as long as it is there, the two belong together
     write_scores(scores, result.fused)
-    write_atomically(told, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-    return [scores, told]
+    write_atomically(record, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    return [scores, record]
 
 
 def published_with_idt(root: Path, split: int, result: FusionResult) -> dict[str, float] | None:
-    """Return the paper's accuracies with IDT, percent, if these are of the same: ST-ResNet* on all of an official test list.
-
-    Parameters
-    ----------
-    root : Path
-        The data root, whose manifest says what the split is.
-    split : int
-    result : FusionResult
-    """
+    """Return the paper's accuracies with IDT in percent, if `result` is comparable: ST-ResNet* on a complete official test list."""
     if "ST-ResNet*" not in result.rows or not (root / "dataset.json").is_file():
         return None
     dataset = Dataset.open(root)

@@ -22,7 +22,15 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.model.evaluation.published import PUBLISHED
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_scores, write_scores
-from flowkit.model.fusion.late_fusion import FusionSettings, System, folds_of, fuse_systems, l2_normalised, published_with_idt, svm_scores
+from flowkit.model.fusion.late_fusion import (
+    FusionSettings,
+    NamedScores,
+    folds_of,
+    fuse_systems,
+    l2_normalised,
+    published_with_idt,
+    svm_scores,
+)
 from flowkit.model.fusion.matching import match_classes, match_videos
 from flowkit.quantise import Quantiser
 
@@ -53,8 +61,8 @@ def shuffled(table, seed=3, ids=lambda name: name, classes=lambda name: name):
 
 def fused(*others, **settings):
     common = settings.pop("common", False)
-    systems = [System(f"other{k}", other) for k, other in enumerate(others)]
-    return fuse_systems(System("ST-ResNet*", OURS), systems, settings=FusionSettings(**settings), common=common)
+    systems = [NamedScores(f"other{k}", other) for k, other in enumerate(others)]
+    return fuse_systems(NamedScores("ST-ResNet*", OURS), systems, settings=FusionSettings(**settings), common=common)
 
 
 # Reading
@@ -322,8 +330,8 @@ def test_classes_are_matched_by_name_in_any_order_and_case():
     ("classes", "message"),
     [
         (("Archery", "Bowling"), r"lacks 1 of our classes \('HandstandPushups'\)"),
-        ((*CLASSES, "Diving"), r"has 1 that are none of ours \('Diving'\)"),
-        (("Archery", "Bowling", "Diving"), r"lacks 1 of our classes .* and has 1 that are none of ours"),
+        ((*CLASSES, "Diving"), r"has 1 that are not ours \('Diving'\)"),
+        (("Archery", "Bowling", "Diving"), r"lacks 1 of our classes .* and has 1 that are not ours"),
         (("archery", "ARCHERY", "Bowling", "HandstandPushups"), r"our class 'Archery' could be 'archery' and 'ARCHERY'"),
     ],
 )
@@ -383,7 +391,7 @@ def test_rows_of_other_videos_are_counted_and_not_used():
     more = ScoreTable("idt.csv", ("x/train", *IDS), CLASSES, np.concatenate([np.full((1, 3), 9.0), IDT.scores]))
     result = fused(more)
     assert np.array_equal(result.fused.scores, fused(IDT).fused.scores)
-    assert result.notes == ("1 rows of other0 are of other videos and not used ('x/train')",)
+    assert result.notes == ("1 rows of other0 are for other videos and are not used ('x/train')",)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +466,7 @@ def test_classes_that_the_other_folds_lack_come_last_and_are_said():
     folds = np.array([0, 1, 2, 0, 1, 2, 0])
     scores, notes = svm_scores(some_scores(0, 5, labels, 4), labels, folds, num_classes=4)
     assert np.isfinite(scores).all()
-    assert notes == ["1 videos are of classes that the other folds lack; none of them can be right"]
+    assert notes == ["1 videos have classes that the other folds lack; none of them can be correct"]
     assert (scores[-1, 2:] < scores[-1, :2].min()).all()
     assert (scores[:, 3] < scores[:, :2].min(1)).all()
     assert np.array_equal(scores[:6].argmax(1), labels[:6])
@@ -581,7 +589,7 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, mon
             shards={"shard-00000.h5": "0" * 64},
         )
 
-    result = fuse_systems(System("ST-ResNet*", OURS), [System("idt", IDT)])
+    result = fuse_systems(NamedScores("ST-ResNet*", OURS), [NamedScores("idt", IDT)])
     assert published_with_idt(root, 1, result) is None  # no data root
     open_root(root, root / "videos", ExtractSettings())
     assert published_with_idt(root, 1, result) is None  # no such split
@@ -593,7 +601,7 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, mon
     assert published_with_idt(root, 1, result) == {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6}
     _, out, _ = command_line(root / "idt.csv", "--data", root)
     assert "the paper's, means over three splits: IDT 86.4 %, ST-ResNet* 93.46 %, ST-ResNet* + IDT 94.6 %" in out
-    assert published_with_idt(root, 1, fuse_systems(System("motion", OURS), [System("idt", IDT)])) is None
+    assert published_with_idt(root, 1, fuse_systems(NamedScores("motion", OURS), [NamedScores("idt", IDT)])) is None
     split("hmdb51", 24)
     assert published_with_idt(root, 1, result)["ST-ResNet* + IDT"] == 70.3
     for protocol, num_listed in (("hmdb51", 25), ("csv", 24), ("automatic", 24)):
