@@ -130,22 +130,22 @@ def ablate(
             )
     if rank:
         return 128 + (stop.signal_number or signal.SIGTERM) if report.stopped else 0
-    if report.outcomes:
+    if report.results:
         if as_json:
-            say(json.dumps(ablation_dict(report.outcomes, split=split, base_run=run, complete=not report.stopped)))
+            say(json.dumps(ablation_dict(report.results, split=split, base_run=run, complete=not report.stopped)))
         else:
-            say(table(*ablation_table(report.outcomes)))
+            say(table(*ablation_table(report.results)))
             say("\n".join(f"* {note}" for note in NOTES))
         warn(f"Results in {show_name(report.folder)}: ablation.md, ablation.json.")
-    for line in failure_lines(report.outcomes):
+    for line in failure_lines(report.results):
         warn(show_name(line))
-    for outcome in report.outcomes:
-        if outcome.num_failed_videos:
-            warn(f"{outcome.variant.name}: {outcome.num_failed_videos} test videos could not be scored; `flowkit evaluate` names them.")
+    for result in report.results:
+        if result.num_failed_videos:
+            warn(f"{result.variant.name}: {result.num_failed_videos} test videos could not be scored; `flowkit evaluate` names them.")
     if report.stopped:
         warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command(sys.argv[1:])}")
         return 128 + (stop.signal_number or signal.SIGTERM)
-    bad = any(outcome.failure is not None or outcome.num_failed_videos for outcome in report.outcomes)
+    bad = any(result.failure is not None or result.num_failed_videos for result in report.results)
     return EXIT_SOME_FAILED if bad else 0
 
 

@@ -1,4 +1,4 @@
-"""An ablation: variants of ST-ResNet trained from the same base streams, tested on the same videos, beside the paper's."""
+"""An ablation: variants of ST-ResNet and the paper's network, trained from the same base streams and tested on the same videos."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
 from flowkit.files import file_sha256
-from flowkit.model.ablation.table import Outcome, is_tested, num_failed_videos, read_score, write_ablation, write_tested
+from flowkit.model.ablation.table import VariantResult, is_tested, num_failed_videos, read_score, write_ablation, write_tested
 from flowkit.model.ablation.variants import REFERENCE, ST_PHASES, Variant
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered, wait
@@ -33,17 +33,18 @@ _ANY_SHORT_SIDE = 256  # px; what it decides (the small recipe's input size) is 
 
 @dataclass(frozen=True)
 class PlannedVariant:
-    """A variant and what is to be done for it.
+    """A variant and what will be trained for it.
 
     Parameters
     ----------
     variant : Variant
+        What to train.
     run : str
-        The run that is its own; the base run for the paper's variant.
+        Its own run; the base run for the paper's variant.
     phases : tuple of str
-        What it trains for itself: from the first phase on in which it differs from the paper's variant.
+        The phases that it trains itself: all from the first in which it differs from the paper's variant.
     configs : dict from phase to TrainConfig
-        Of these phases; number of classes and steps are those of the split.
+        The settings of these phases; number of classes and steps are those of the split.
     """
 
     variant: Variant
@@ -58,15 +59,15 @@ class AblationReport:
 
     Parameters
     ----------
-    outcomes : tuple of Outcome
-        By variant, the paper's first.
+    results : tuple of VariantResult
+        One per variant, the paper's first.
     folder : Path
         Where the table is.
     stopped : bool
-        Whether it was asked to stop before the end.
+        Whether it returned early, on request.
     """
 
-    outcomes: tuple[Outcome, ...]
+    results: tuple[VariantResult, ...]
     folder: Path
     stopped: bool = False
 
@@ -81,19 +82,19 @@ def plan_ablation(
     phases: Sequence[Phase] = ST_PHASES,
     execution: Execution | None = None,
 ) -> tuple[list[PlannedVariant], list[Variant]]:
-    """Return what an ablation comes to, without doing it; parameters as those of `ablate`.
+    """Return what `ablate` would train with the same arguments.
 
     Returns
     -------
     planned : list of PlannedVariant
         The paper's variant first.
     same : list of Variant
-        Those that are no other than the paper's variant in these phases, and so are left out.
+        Variants that do not differ from the paper's in these phases, and so are left out.
 
     Raises
     ------
     ParameterError
-        If a setting is out of its range, or a general one is what variants vary, or nothing is left to compare.
+        If a setting is out of its range, or a general setting is one that variants vary, or nothing is left to compare.
     ManifestError
         If the split is not packed.
     """
@@ -103,7 +104,7 @@ def plan_ablation(
         raise ParameterError(f"phases must be st-resnet, or st-resnet and st-resnet-star, got {list(phases)}")
     varied = [name for name in settings.overrides if name.rpartition(".")[2] in TWO_STREAM_KEYS]
     if varied:
-        raise ParameterError(f"{varied[0]} is what variants vary: the one called {REFERENCE} has the paper's; make a variant of it")
+        raise ParameterError(f"{varied[0]} is a setting that variants vary: make a variant of it ({REFERENCE} has the paper's value)")
     listed = Dataset.open(root).split(split)
     chosen = settings.recipe_on((execution or Execution()).torch_device().type)
 
@@ -125,7 +126,7 @@ def plan_ablation(
             own = configs_with(variant.overrides)
         except ParameterError as cause:
             raise ParameterError(f"variant {variant.name}: {cause}") from cause
-        first = next((place for place, phase in enumerate(wanted) if own[phase] != reference[phase]), None)
+        first = next((k for k, phase in enumerate(wanted) if own[phase] != reference[phase]), None)
         if first is None:
             same.append(variant)
         else:
@@ -151,34 +152,37 @@ def ablate(
     on_event: Callable[[AblationEvent], None] = ignore,
     should_stop: Callable[[], bool] = never,
 ) -> AblationReport:
-    """Train and test the paper's network and variants of it from the same base streams; go on where an earlier call stopped.
+    """Train and test the paper's network and variants of it from the same base streams; continue where an earlier call stopped.
 
     Parameters
     ----------
     root : Path
         The data root.
     variants : sequence of Variant
-        Besides the paper's, which is always there and first.
+        The variants besides the paper's, which always comes first.
     settings : TrainSettings
-        How to train; the same for all variants. Its `overrides` are not of what variants vary.
+        How to train; the same for all variants. Its `overrides` must not contain what variants vary.
     split : int
+        The number of the split.
     run : str
-        The base run: its base streams are everyone's, its ST phases are the paper's variant. Those it lacks are trained. A variant's
-        run is ``<run>+<variant>``.
+        The base run: all variants share its base streams, and its ST phases are the paper's variant. Those it lacks are trained. The
+        run of a variant is ``<run>+<variant>``.
     phases : sequence of str
         ``st-resnet`` alone or with ``st-resnet-star``.
-    execution : Execution
+    execution : Execution, optional
+        Where and how to compute.
     restart : bool
         Discard what the variants' own runs have; the base run is left alone.
     on_event : callable
-        Is told of everything; see `flowkit.model.runs.events`.
+        Receives the events of `flowkit.model.runs.events`.
     should_stop : callable
-        Asked after each step of training and each variant.
+        Called after each step of training and each variant. When it returns True, `ablate` returns.
 
     Returns
     -------
     AblationReport
-        With a failure in place of scores where a variant's training or test raised a `FlowkitError`: a loss that is no number, say.
+        Has a failure in place of scores where a variant's training or test raised a `FlowkitError`, for example because its loss was
+        not a finite number.
 
     Raises
     ------
@@ -193,8 +197,8 @@ def ablate(
     planned, _ = plan_ablation(root, variants, settings, split=split, run=run, phases=phases, execution=execution)
     training = partial(train_phases, root, split=split, execution=execution, on_event=on_event, should_stop=should_stop)
     folder = report_folder(root, run, split)
-    outcomes: list[Outcome] = []
-    if restart and execution.rank == 0:  # all at once, so that a stop leaves nothing old beside what is new
+    results: list[VariantResult] = []
+    if restart and execution.rank == 0:  # all at once, so that a stop leaves no old phase beside a new one
         for plan in planned[1:]:
             for phase in plan.phases:
                 PhaseFolder(phase_folder(root, plan.run, split, phase)).discard()
@@ -209,18 +213,18 @@ def ablate(
             for phase in plan.phases:
                 stopped = training(own, run=plan.run, base_run=base_run, phases=[phase]).stopped
                 if stopped or should_stop():
-                    return AblationReport(tuple(outcomes), folder, stopped=True)
+                    return AblationReport(tuple(results), folder, stopped=True)
                 done.append(phase)
         except (BusyError, RankError):
-            raise  # of no variant's making: the others would fare no better
+            raise  # not caused by the variant: the others would fail too
         except FlowkitError as error:
             failure = str(error)
-        outcomes.append(_tested(root, split, plan, tuple(done), failure, folder / "ablation" / plan.variant.name, execution, on_event))
+        results.append(_tested(root, split, plan, tuple(done), failure, folder / "ablation" / plan.variant.name, execution, on_event))
         if execution.rank == 0:
-            write_ablation(folder, outcomes, split=split, base_run=run, complete=len(outcomes) == len(planned))
-        if should_stop() and len(outcomes) < len(planned):
-            return AblationReport(tuple(outcomes), folder, stopped=True)
-    return AblationReport(tuple(outcomes), folder)
+            write_ablation(folder, results, split=split, base_run=run, complete=len(results) == len(planned))
+        if should_stop() and len(results) < len(planned):
+            return AblationReport(tuple(results), folder, stopped=True)
+    return AblationReport(tuple(results), folder)
 
 
 def _tested(
@@ -232,8 +236,8 @@ def _tested(
     folder: Path,
     execution: Execution,
     on_event: Callable[[AblationEvent], None],
-) -> Outcome:
-    """Test the phases of a variant that could be trained, unless these very weights were tested already."""
+) -> VariantResult:
+    """Test the phases of a variant that could be trained, unless exactly these weights were tested already."""
     name, scores, num_failed = plan.variant.name, {}, 0
     try:
         if done:
@@ -243,7 +247,7 @@ def _tested(
                 "data": Dataset.open(root).split(split).digest,
                 "amp": execution.amp,
             }
-            # The first process decides for all, so that none of them tests alone.
+            # The first process decides for all of them, so that either all test or none.
             if not gathered(is_tested(folder, what), execution.world)[0]:
                 evaluation = evaluate(root, splits=(split,), run=plan.run, execution=execution, progress=False, on_event=on_event)
                 if execution.rank == 0:
@@ -256,4 +260,4 @@ def _tested(
     except FlowkitError as error:
         failure = str(error)
     on_event(VariantTested(name) if failure is None else VariantFailed(name, failure))
-    return Outcome(plan.variant, plan.run, plan.phases, scores, failure, num_failed)
+    return VariantResult(plan.variant, plan.run, plan.phases, scores, failure, num_failed)

@@ -1,4 +1,4 @@
-"""What an ablation found: each variant's scores, the table, and its files."""
+"""The results of an ablation: each variant's scores, the table, and its files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from flowkit.model.settings.training import Phase, TrainConfig
 
 NOTES = (
-    "difference: percentage points of top-1 from the paper's variant. gained, lost: test videos that are right here and wrong there, and "
-    "the reverse.",
-    "One training each. A difference says little unless gained and lost differ by well over the square root of their sum; what another "
-    "--seed gives says more.",
-    "loss: cross-entropy of a training output, mean over the last tenth of the steps.",
+    "difference: top-1 minus that of the paper's variant, in percentage points. gained, lost: test videos that this variant classifies "
+    "correctly and the paper's does not, and the reverse.",
+    "Each variant was trained once. A difference says little unless gained and lost differ by well over the square root of their sum; "
+    "trainings with other values of --seed say more.",
+    "loss: cross-entropy of one output of the training, mean over the last tenth of the steps.",
 )
 _TESTED_NAME = "tested.json"
 _NONE = "-"
@@ -38,54 +38,56 @@ _NONE = "-"
 
 @dataclass(frozen=True)
 class NetworkScore:
-    """One network of one variant on the test videos.
+    """The results of one network of one variant on the test videos.
 
     Parameters
     ----------
-    right : frozenset of str
-        Videos whose highest score is the right class's.
+    correct : frozenset of str
+        Videos that are classified correctly.
     scored : frozenset of str
         All videos that could be scored.
     loss : float
-        Cross-entropy of a training output in nats, mean over the last tenth of the steps.
+        Cross-entropy of one output of the training in nats, mean over the last tenth of the steps.
     """
 
-    right: frozenset[str]
+    correct: frozenset[str]
     scored: frozenset[str]
     loss: float
 
     @property
     def top1(self) -> float:
-        """Share of videos that are right; NaN of none."""
-        return len(self.right) / len(self.scored) if self.scored else math.nan
+        """Share of videos that are classified correctly; NaN if there are none."""
+        return len(self.correct) / len(self.scored) if self.scored else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of `top1`."""
-        return wilson_interval(len(self.right), len(self.scored))
+        return wilson_interval(len(self.correct), len(self.scored))
 
     def against(self, other: NetworkScore) -> tuple[float, int, int]:
-        """Return the difference of top-1 to another's, and how many of their common videos only this one has right, and only the other."""
+        """Return the difference of top-1, and how many common videos only this network classifies correctly, and only the other."""
         common = self.scored & other.scored
-        return self.top1 - other.top1, len((self.right - other.right) & common), len((other.right - self.right) & common)
+        return self.top1 - other.top1, len((self.correct - other.correct) & common), len((other.correct - self.correct) & common)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a variant.
+class VariantResult:
+    """The results of a variant.
 
     Parameters
     ----------
     variant : Variant
+        What was trained.
     run : str
+        The run it was trained in.
     phases : tuple of str
-        What it trains for itself.
+        The phases that it trains itself.
     scores : dict from phase to NetworkScore
-        Of the phases that could be trained and tested.
+        The results of the phases that could be trained and tested.
     failure : str, optional
-        Why not all of them are there.
+        Why some are missing.
     num_failed_videos : int
-        Test videos that could not be scored.
+        Number of test videos that could not be scored.
     """
 
     variant: Variant
@@ -97,7 +99,7 @@ class Outcome:
 
 
 def is_tested(folder: Path, what: Mapping[str, Any]) -> bool:
-    """Return whether a variant's folder holds the test of just these weights and data."""
+    """Return whether a variant's folder holds the test of exactly these weights and data."""
     try:
         stored = json.loads((folder / _TESTED_NAME).read_text(encoding="utf-8"))
         return bool({key: stored.get(key) for key in what} == dict(what))
@@ -106,7 +108,7 @@ def is_tested(folder: Path, what: Mapping[str, Any]) -> bool:
 
 
 def write_tested(folder: Path, evaluation: Evaluation, what: Mapping[str, Any]) -> None:
-    """Write a variant's test as `evaluate` does, and last what was tested."""
+    """Write the results of a variant's test as `flowkit evaluate` does, and then what was tested."""
     (split,) = evaluation.splits
     (folder / _TESTED_NAME).unlink(missing_ok=True)
     write_results(folder, split, evaluation, table=markdown(*results_table(evaluation)))
@@ -119,33 +121,33 @@ def num_failed_videos(folder: Path) -> int:
 
 
 def read_score(folder: Path, phase: Phase, config: TrainConfig, phase_folder: Path) -> NetworkScore:
-    """Read what `write_tested` wrote of a phase's network, and the loss of its training."""
+    """Read the results of a phase's network that `write_tested` wrote, and the loss of its training."""
     ranks = read_own_ranks(folder / "scores.h5", ROW_OF_PHASE[phase])
     correct = frozenset(video_id for video_id, rank in ranks.items() if rank == 0)
     return NetworkScore(correct, frozenset(ranks), final_loss(phase_folder / METRICS_NAME, config))
 
 
 def final_loss(metrics: Path, config: TrainConfig) -> float:
-    """Return the mean cross-entropy of one output (of two streams, at T' times) over the last tenth of a phase's steps; NaN if unknown."""
+    """Return the mean cross-entropy of one output (2 streams x T' times) over the last tenth of a phase's steps; NaN if unknown."""
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     last = [json.loads(line)["loss"] for line in lines][-math.ceil(len(lines) / 10) :]
     num_outputs = 2 * (pooled_length(config.num_samples) if config.network.temporal_pool else config.num_samples)
     return sum(last) / len(last) / num_outputs if last else math.nan
 
 
-def ablation_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: every variant's ST-ResNet, then every variant's ST-ResNet*; the first outcome is the paper's."""
+def ablation_table(results: Sequence[VariantResult]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: every variant's ST-ResNet, then every variant's ST-ResNet*; the first result is the paper's."""
     header = ["network", "variant", "top-1 %", "95 % interval", "right", "difference", "gained", "lost", "loss"]
     rows = []
     for phase in ST_PHASES:
-        for outcome in outcomes:
-            if phase in outcome.phases:
-                cells = _cells(outcome.scores.get(phase), None if outcome is outcomes[0] else outcomes[0].scores.get(phase))
-                rows.append([ROW_OF_PHASE[phase], outcome.variant.name, *cells])
+        for result in results:
+            if phase in result.phases:
+                cells = _cells(result.scores.get(phase), None if result is results[0] else results[0].scores.get(phase))
+                rows.append([ROW_OF_PHASE[phase], result.variant.name, *cells])
     return header, rows
 
 
-def ablation_dict(outcomes: Sequence[Outcome], *, split: int, base_run: str, complete: bool) -> dict[str, Any]:
+def ablation_dict(results: Sequence[VariantResult], *, split: int, base_run: str, complete: bool) -> dict[str, Any]:
     """Return an ablation as built-in types, for JSON."""
     return {
         "format": "flowkit-ablation",
@@ -156,41 +158,41 @@ def ablation_dict(outcomes: Sequence[Outcome], *, split: int, base_run: str, com
         "complete": complete,
         "variants": [
             {
-                "name": outcome.variant.name,
-                "settings": dict(outcome.variant.settings),
-                "run": outcome.run,
-                "phases": list(outcome.phases),
-                "failure": outcome.failure,
-                "num_failed_videos": outcome.num_failed_videos,
+                "name": result.variant.name,
+                "settings": dict(result.variant.settings),
+                "run": result.run,
+                "phases": list(result.phases),
+                "failure": result.failure,
+                "num_failed_videos": result.num_failed_videos,
                 "networks": {
-                    phase: _score_dict(score, None if outcome is outcomes[0] else outcomes[0].scores.get(phase))
-                    for phase, score in outcome.scores.items()
+                    phase: _score_dict(score, None if result is results[0] else results[0].scores.get(phase))
+                    for phase, score in result.scores.items()
                 },
             }
-            for outcome in outcomes
+            for result in results
         ],
     }
 
 
-def write_ablation(folder: Path, outcomes: Sequence[Outcome], *, split: int, base_run: str, complete: bool) -> list[Path]:
+def write_ablation(folder: Path, results: Sequence[VariantResult], *, split: int, base_run: str, complete: bool) -> list[Path]:
     """Write ablation.md and ablation.json; return their paths."""
     paths = [folder / "ablation.md", folder / "ablation.json"]
     lines = [
         f"# Ablation of {base_run}, split {split}{'' if complete else ' (not all variants yet)'}",
         "",
-        markdown(*ablation_table(outcomes)),
+        markdown(*ablation_table(results)),
     ]
-    lines += ["", *(f"* {outcome.variant.name}: {outcome.variant} (run {outcome.run})" for outcome in outcomes)]
-    lines += ["", *failure_lines(outcomes)] if failure_lines(outcomes) else []
+    lines += ["", *(f"* {result.variant.name}: {result.variant} (run {result.run})" for result in results)]
+    lines += ["", *failure_lines(results)] if failure_lines(results) else []
     write_atomically(paths[0], "\n".join([*lines, "", *(f"* {note}" for note in NOTES)]) + "\n")
-    values = ablation_dict(outcomes, split=split, base_run=base_run, complete=complete)
+    values = ablation_dict(results, split=split, base_run=base_run, complete=complete)
     write_atomically(paths[1], json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     return paths
 
 
-def failure_lines(outcomes: Sequence[Outcome]) -> list[str]:
+def failure_lines(results: Sequence[VariantResult]) -> list[str]:
     """Return a line for each variant that failed, with the reason."""
-    return [f"{outcome.variant.name} failed: {outcome.failure}" for outcome in outcomes if outcome.failure is not None]
+    return [f"{result.variant.name} failed: {result.failure}" for result in results if result.failure is not None]
 
 
 def _cells(score: NetworkScore | None, reference: NetworkScore | None) -> list[str]:
@@ -203,7 +205,7 @@ def _cells(score: NetworkScore | None, reference: NetworkScore | None) -> list[s
     return [
         percent(score.top1),
         percent_interval(score.interval),
-        f"{len(score.right)}/{len(score.scored)}",
+        f"{len(score.correct)}/{len(score.scored)}",
         *against,
         _number(score.loss, ".3f"),
     ]
@@ -217,7 +219,7 @@ def _score_dict(score: NetworkScore, reference: NetworkScore | None) -> dict[str
     values: dict[str, Any] = {
         "top1": score.top1,
         "top1_interval_95": list(score.interval),
-        "num_correct": len(score.right),
+        "num_correct": len(score.correct),
         "num_videos": len(score.scored),
         "loss": score.loss,
     }

@@ -1,4 +1,4 @@
-"""What an ablation compares: named variants of ST-ResNet, in sets, as data (standard library only)."""
+"""What an ablation compares: named variants of ST-ResNet, grouped in sets, as data (standard library only)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from flowkit.model.settings.training import Phase
 
 ST_PHASES: tuple[Phase, ...] = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
-REFERENCE = "paper"  # the variant that all others are compared with: the network as it is without any setting
+REFERENCE = "paper"  # the variant that all others are compared with: the network without any changed setting
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One network to compare: the paper's but for some settings of its ST phases.
+    """One network to compare: the paper's, except for some settings of its ST phases.
 
     Parameters
     ----------
     name : str
         Letters, digits and ``- _ .``; it names the variant's run.
     settings : dict
-        What `flowkit.model.settings.recipes.make_configs` takes, for both ST phases, or as ``st-resnet-star.NAME`` for one. The base
-        streams are everyone's and have none.
+        Overrides as `flowkit.model.settings.recipes.make_configs` takes them, for both ST phases, or as ``st-resnet-star.NAME`` for
+        one. There are none for the base streams, which all variants share.
 
     Raises
     ------
     ParameterError
-        If the name will not do, or a setting is none of an ST phase.
+        If the name is not allowed, or a setting is not one of an ST phase.
     """
 
     name: str
@@ -42,18 +42,18 @@ class Variant:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name) or set(self.name) == {"."}:
-            raise ParameterError(f"a variant's name may hold letters, digits and - _ . only, got {self.name!r}")
+            raise ParameterError(f"a variant's name may only contain letters, digits and - _ . but is {self.name!r}")
         for name in self.settings:
             phase, _, key = name.rpartition(".")
             if key not in OVERRIDES or phase not in ("", *ST_PHASES):
                 raise ParameterError(
-                    f"variant {self.name}: {name!r} is no setting of {' or '.join(ST_PHASES)}; `flowkit train --set list` names them, "
+                    f"variant {self.name}: {name!r} is not a setting of {' or '.join(ST_PHASES)}; `flowkit train --set list` names them, "
                     "and the base streams are the same for all variants"
                 )
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """The settings, each under the name of its phase; what is said for one phase beats what is said for both."""
+        """The settings, each under the name of its phase; a setting for one phase takes precedence over one for both."""
         shared = {f"{phase}.{name}": value for name, value in self.settings.items() if "." not in name for phase in ST_PHASES}
         return shared | {name: value for name, value in self.settings.items() if "." in name}
 
@@ -63,7 +63,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class VariantSet:
-    """Variants that answer one question, which `question` words."""
+    """Variants that answer one question."""
 
     question: str
     variants: tuple[Variant, ...]
@@ -75,7 +75,7 @@ def _set(question: str, **settings: Mapping[str, Any]) -> VariantSet:
 
 VARIANT_SETS: dict[str, VariantSet] = {
     "connections": _set(
-        "Motion into the residual branch (paper), into the identity path as well, or not at all; one way, the other, both.",
+        "Motion enters the residual branch (paper), the identity path as well, or neither; in one direction, the other, or both.",
         no_injection={"injection": "none"},
         residual_reverse={"injection_direction": "appearance_to_motion"},
         residual_both={"injection_direction": "both"},
@@ -84,20 +84,20 @@ VARIANT_SETS: dict[str, VariantSet] = {
         direct_both={"injection": "direct", "injection_direction": "both"},
     ),
     "kinds": _set(
-        "Motion added (paper), or multiplied with, which is the authors' follow-up (CVPR 2017).",
+        "Motion is added (paper), or multiplied, as in the authors' next paper (CVPR 2017).",
         multiplicative={"injection_kind": "multiplicative"},
         multiplicative_both={"injection_kind": "multiplicative", "injection_direction": "both"},
         multiplicative_direct={"injection_kind": "multiplicative", "injection": "direct"},
     ),
     "temporal": _set(
-        "Temporal convolutions that begin as an average (paper), as their centre alone (CVPR 2017), or none; zeros (paper) or repeated "
-        "frames outside a clip.",
+        "Temporal convolutions start as an average (paper) or as their centre tap only (CVPR 2017), or are left out; beyond the ends of a "
+        "clip there are zeros (paper) or repeated frames.",
         center_init={"temporal_init": "center"},
         no_temporal={"temporal_convolution": False},
         replicate={"temporal_padding": "replicate"},
     ),
     "stages": _set(
-        "Motion residuals and temporal convolutions at every stage, 2 to 5 (paper), or at the later ones only.",
+        "Motion residuals and temporal convolutions are at every stage, 2 to 5 (paper), or only at later ones.",
         injection_345={"injection_stages": [3, 4, 5]},
         injection_45={"injection_stages": [4, 5]},
         injection_5={"injection_stages": [5]},
@@ -106,29 +106,29 @@ VARIANT_SETS: dict[str, VariantSet] = {
         temporal_5={"temporal_stages": [5]},
     ),
     "pooling": _set(
-        "ST-ResNet*'s pooling over time after the spatial pooling (paper), before it (the official code), or none.",
+        "ST-ResNet* pools over time after the spatial pooling (paper), before it (official code), or not at all.",
         pool_before={"st-resnet-star.temporal_pool_position": "before_pool5"},
         no_pool={"st-resnet-star.temporal_pool": False},
     ),
     "heads": _set(
-        "Average pooling in 7x7 windows (paper), or over the whole map: the same on training crops, not on the frames of the test.",
+        "Average pooling uses 7x7 windows (paper) or the whole map; the two are the same on training crops, but not on test frames.",
         global_head={"head_pool": "global"},
     ),
 }
 
 
 def chosen_variants(sets: Iterable[str], own: Iterable[Variant] = ()) -> list[Variant]:
-    """Return the variants of some sets and one's own, in order.
+    """Return the variants of some sets, followed by the user's own.
 
     Raises
     ------
     ParameterError
-        If there is no such set, or two variants have one name.
+        If there is no such set, or two variants have the same name.
     """
     sets = list(sets)
     unknown = [name for name in sets if name not in VARIANT_SETS]
     if unknown:
-        raise ParameterError(f"no set of variants {unknown[0]!r}; there are {', '.join(VARIANT_SETS)}")
+        raise ParameterError(f"there is no set of variants {unknown[0]!r}; the sets are {', '.join(VARIANT_SETS)}")
     variants = [variant for name in dict.fromkeys(sets) for variant in VARIANT_SETS[name].variants] + list(own)
     names = [REFERENCE, *(variant.name for variant in variants)]
     twice = next((name for name in names if names.count(name) > 1), None)

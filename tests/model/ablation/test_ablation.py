@@ -20,7 +20,7 @@ from flowkit.errors import CheckpointError, ParameterError, RankError
 from flowkit.files import file_sha256
 from flowkit.model.ablation import run as ablation
 from flowkit.model.ablation.run import ablate, plan_ablation
-from flowkit.model.ablation.table import NetworkScore, Outcome, ablation_dict, ablation_table, final_loss, write_ablation
+from flowkit.model.ablation.table import NetworkScore, VariantResult, ablation_dict, ablation_table, final_loss, write_ablation
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import evaluate
@@ -110,8 +110,8 @@ def test_variants_that_are_no_others_than_the_paper_s_are_left_out(packed_root):
     ("settings", "message"),
     [
         ({"variants": []}, "no variant is given"),
-        ({"overrides": {"injection": "direct"}}, "injection is what variants vary"),
-        ({"overrides": {"st-resnet-star.temporal_pool": False}}, "is what variants vary"),
+        ({"overrides": {"injection": "direct"}}, "injection is a setting that variants vary"),
+        ({"overrides": {"st-resnet-star.temporal_pool": False}}, "is a setting that variants vary"),
         ({"variants": [Variant("x", {"injection": "sideways"})]}, "variant x: injection must be one of"),
         ({"variants": [Variant("x", {"base_width": 3})]}, "variant x: base_width must be the same in all phases"),
         ({"phases": ["motion"]}, "phases must be st-resnet"),
@@ -130,9 +130,9 @@ def test_names_and_settings_that_are_none_are_refused():
         with pytest.raises(ParameterError, match="a variant's name"):
             Variant(name)
     for setting in ("motion.lr", "colour", "st.lr"):
-        with pytest.raises(ParameterError, match="is no setting of st-resnet or st-resnet-star"):
+        with pytest.raises(ParameterError, match="is not a setting of st-resnet or st-resnet-star"):
             Variant("x", {setting: 1})
-    with pytest.raises(ParameterError, match="no set of variants 'colours'; there are connections"):
+    with pytest.raises(ParameterError, match="there is no set of variants 'colours'; the sets are connections"):
         chosen_variants(["colours"])
     with pytest.raises(ParameterError, match="two variants are called direct"):
         chosen_variants(["connections"], [DIRECT])
@@ -164,19 +164,19 @@ def test_base_streams_are_trained_once_and_every_variant_starts_from_them(finish
     assert started["default"] == started["default+no-pool"] == file_sha256(weights(root, "default", "st-resnet"))
     assert started["default+direct"] == file_sha256(weights(root, "default+direct", "st-resnet"))
     assert load_checkpoint(weights(root, "default+direct", "st-resnet")).provenance.config.network.injection == "direct"
-    assert [outcome.variant.name for outcome in report.outcomes] == ["paper", "direct", "no-pool", "diverging"]
+    assert [result.variant.name for result in report.results] == ["paper", "direct", "no-pool", "diverging"]
 
 
 def test_scores_are_those_of_evaluate(finished):
     root, report, _ = finished
-    for outcome in report.outcomes[:3]:
-        (split,) = evaluate(root, run=outcome.run, execution=CPU).splits
+    for result in report.results[:3]:
+        (split,) = evaluate(root, run=result.run, execution=CPU).splits
         for phase, row in (("st-resnet", "ST-ResNet"), ("st-resnet-star", "ST-ResNet*")):
-            if phase in outcome.phases:
+            if phase in result.phases:
                 right = {name for name, rank in zip(split.video_ids, split.rows[row].ranks, strict=True) if rank == 0}
-                assert outcome.scores[phase].right == right
-                assert outcome.scores[phase].scored == set(split.video_ids)
-    assert list(report.outcomes[2].scores) == ["st-resnet-star"]
+                assert result.scores[phase].correct == right
+                assert result.scores[phase].scored == set(split.video_ids)
+    assert list(report.results[2].scores) == ["st-resnet-star"]
 
 
 def test_the_loss_is_that_of_one_output_at_the_end(tmp_path):
@@ -189,7 +189,7 @@ def test_the_loss_is_that_of_one_output_at_the_end(tmp_path):
 
 def test_a_variant_that_diverges_is_a_row_that_says_so_and_stops_nothing(finished):
     root, report, told = finished
-    failed = report.outcomes[-1]
+    failed = report.results[-1]
     assert "the loss of st-resnet-star is" in failed.failure
     assert failed.scores == {}
     (event,) = [event for event in told if isinstance(event, events.VariantFailed)]
@@ -215,9 +215,9 @@ def test_of_a_variant_that_fails_later_the_phases_before_are_still_told(finished
     shutil.copytree(finished[0], root)
     later = Variant("later", {"injection": "direct", "st-resnet-star.lr": 1e30})
     report, _ = run(root, [later])
-    assert set(report.outcomes[1].scores) == {"st-resnet"}
-    assert report.outcomes[1].scores["st-resnet"] == finished[1].outcomes[1].scores["st-resnet"]  # the same network, the same draws
-    assert "st-resnet-star" in report.outcomes[1].failure
+    assert set(report.results[1].scores) == {"st-resnet"}
+    assert report.results[1].scores["st-resnet"] == finished[1].results[1].scores["st-resnet"]  # the same network, the same draws
+    assert "st-resnet-star" in report.results[1].failure
 
 
 def test_a_second_call_trains_and_tests_nothing(finished, monkeypatch):
@@ -229,7 +229,7 @@ def test_a_second_call_trains_and_tests_nothing(finished, monkeypatch):
 
     monkeypatch.setattr(ablation, "evaluate", never)
     again, told = run(root, [DIRECT, NO_POOL, DIVERGING])
-    assert again.outcomes[:3] == report.outcomes[:3]
+    assert again.results[:3] == report.results[:3]
     assert not [event for event in told if isinstance(event, events.PhaseDone)]
     changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert changed <= {"ablation.md", "ablation.json"}
@@ -242,12 +242,12 @@ def test_new_weights_are_tested_anew(finished, tmp_path):
         run(root, [DIRECT], overrides={**TINY, "seed": 1})
     changed = Variant("direct", {"injection": "direct", "lr": 0.5})
     refused, _ = run(root, [changed])
-    assert "begun with other settings" in refused.outcomes[1].failure
-    assert refused.outcomes[1].scores == {}  # what is there are not its weights
+    assert "begun with other settings" in refused.results[1].failure
+    assert refused.results[1].scores == {}  # what is there are not its weights
     report, told = run(root, [changed], restart=True)
     assert [event.folder.parent.parent.name for event in told if isinstance(event, events.PhaseDone)] == ["default+direct"] * 2
     assert [event for event in told if isinstance(event, events.VideosScored)]
-    assert report.outcomes[1].scores["st-resnet"].loss != finished[1].outcomes[1].scores["st-resnet"].loss
+    assert report.results[1].scores["st-resnet"].loss != finished[1].results[1].scores["st-resnet"].loss
 
 
 @pytest.mark.parametrize("stop_after", [6, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 9))])
@@ -259,15 +259,15 @@ def test_stopped_anywhere_and_run_again_it_comes_to_the_same(finished, root, sto
     assert first.stopped
     assert steps() == stop_after
     done = root / "reports/default/split1/ablation.json"
-    assert done.is_file() == bool(first.outcomes)
-    if first.outcomes:
+    assert done.is_file() == bool(first.results)
+    if first.results:
         assert not json.loads(done.read_text())["complete"]
     again = ablate(root, [DIRECT, NO_POOL], **settings)
-    assert again.outcomes == finished[1].outcomes[:3]
+    assert again.results == finished[1].results[:3]
     assert steps() == 14
-    for outcome in again.outcomes:
-        for phase in outcome.phases:
-            ours, theirs = (load_checkpoint(weights(path, outcome.run, phase)).network for path in (root, finished[0]))
+    for result in again.results:
+        for phase in result.phases:
+            ours, theirs = (load_checkpoint(weights(path, result.run, phase)).network for path in (root, finished[0]))
             assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -279,12 +279,12 @@ def score(right, scored="abcdefgh", loss=1.0):
 
 
 def test_the_table_sets_every_variant_against_the_paper_s(tmp_path):
-    outcomes = [
-        Outcome(Variant("paper"), "r", ST_PHASES, {"st-resnet": score("abcd"), "st-resnet-star": score("abcdef")}),
-        Outcome(DIRECT, "r+direct", ST_PHASES, {"st-resnet": score("cdeg", loss=float("nan"))}, failure="x\ny"),
-        Outcome(NO_POOL, "r+no-pool", ST_PHASES[1:], {"st-resnet-star": score("abcdefg", "abcdefg")}),
+    results = [
+        VariantResult(Variant("paper"), "r", ST_PHASES, {"st-resnet": score("abcd"), "st-resnet-star": score("abcdef")}),
+        VariantResult(DIRECT, "r+direct", ST_PHASES, {"st-resnet": score("cdeg", loss=float("nan"))}, failure="x\ny"),
+        VariantResult(NO_POOL, "r+no-pool", ST_PHASES[1:], {"st-resnet-star": score("abcdefg", "abcdefg")}),
     ]
-    header, rows = ablation_table(outcomes)
+    header, rows = ablation_table(results)
     assert header[:5] == ["network", "variant", "top-1 %", "95 % interval", "right"]
     assert rows == [
         ["ST-ResNet", "paper", "50.00", "21.52 to 78.48", "4/8", "-", "-", "-", "1.000"],
@@ -293,7 +293,7 @@ def test_the_table_sets_every_variant_against_the_paper_s(tmp_path):
         ["ST-ResNet*", "direct", "failed", "-", "-", "-", "-", "-", "-"],
         ["ST-ResNet*", "no-pool", "100.00", "64.57 to 100.00", "7/7", "+25.00", "1", "0", "1.000"],
     ]
-    values = ablation_dict(outcomes, split=1, base_run="r", complete=True)
+    values = ablation_dict(results, split=1, base_run="r", complete=True)
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["variants"][2]["networks"]["st-resnet-star"] == {
         "top1": 1.0,
@@ -305,14 +305,14 @@ def test_the_table_sets_every_variant_against_the_paper_s(tmp_path):
         "gained": 1,
         "lost": 0,
     }
-    paths = write_ablation(tmp_path, outcomes, split=1, base_run="r", complete=True)
+    paths = write_ablation(tmp_path, results, split=1, base_run="r", complete=True)
     assert [path.name for path in paths] == ["ablation.md", "ablation.json"]
     assert json.loads(paths[1].read_text()) == values
     assert "* direct: injection direct (run r+direct)" in paths[0].read_text()
 
 
 def test_a_score_of_no_videos_is_none():
-    _, rows = ablation_table([Outcome(DIRECT, "r", ST_PHASES[:1], {"st-resnet": score("", "")})])
+    _, rows = ablation_table([VariantResult(DIRECT, "r", ST_PHASES[:1], {"st-resnet": score("", "")})])
     assert rows[0][2:5] == ["-", "0.00 to 100.00", "0/0"]
 
 
@@ -336,7 +336,7 @@ def test_the_command_prints_the_table_writes_it_and_tells_failures_by_its_exit_c
     )
     assert code == 0, err
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ST-")]
-    assert rows == ablation_table(finished[1].outcomes[:3])[1]
+    assert rows == ablation_table(finished[1].results[:3])[1]
     assert "square root" in out
     assert "[2/3] direct (injection direct): st-resnet and st-resnet-star in run default+direct" in err
     assert err.count("Recipe small") == 1
