@@ -1,11 +1,11 @@
-"""Extract end to end against its solver alone, and peak memory against a video's length.
+"""Compare `flowkit extract`, end to end, with its solver alone; compare peak memory for videos of different lengths.
 
     python benchmarks/bench_extract.py [--videos DIR] [--jobs N] [--mode strict|fast] [--rounds 5] [--json FILE]
 
-Speed: in alternate rounds, `flowkit extract` over the videos (a whole process, its start included, which a run over a data set pays
-once), and the solver alone over the same decoded frames in the same number of processes. Memory: the peak of the largest process of
-`extract` over one video of 500 and of 5,000 frames, small ones so that this takes a minute. Without --videos, short clips of drifting
-textures are made.
+Speed: in alternate rounds, `flowkit extract` runs over the videos (including the start of the process, which a run over a data set
+pays only once), and the solver alone runs over the same decoded frames in the same number of processes. Memory: the peak of the
+largest process of `extract` for a video of 500 frames and for one of 5,000; the frames are small, so that this takes a minute.
+Without --videos, short videos of drifting textures are generated.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ import time
 from collections import deque
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.workers.processes import Board, num_cores, run_tasks
+from flowkit.workers.processes import num_cores, run_tasks
+
+if TYPE_CHECKING:
+    from flowkit.workers.progress import TaskProgress
 
 
 def write_video(path: Path, num_frames: int, width: int, height: int, seed: int) -> None:
-    """Write a video of a drifting texture under a bright noise, so that TV-L1 works as hard as on real ones."""
+    """Write a video of a drifting texture, for which TV-L1 needs as much work as for a real video."""
     import av
     import cv2
 
@@ -49,7 +53,7 @@ def write_video(path: Path, num_frames: int, width: int, height: int, seed: int)
         container.mux(stream.encode())
 
 
-def solve_file(task: tuple[str, str], board: Board, slot: int) -> int:
+def solve_file(task: tuple[str, str], progress: TaskProgress) -> int:
     """Solve the frames of an .npy file, in a worker process; return the number of pairs."""
     from flowkit.flow import compute_flow
 
@@ -64,7 +68,7 @@ def extract(videos: Path, root: Path, jobs: int, mode: str) -> tuple[float, int]
     shutil.rmtree(root, ignore_errors=True)
     command = [sys.executable, "-m", "flowkit.cli", "extract", str(videos), "--data", str(root)]
     command += ["--jobs", str(jobs), "--mode", mode, "--device", "cpu"]
-    # A process in between, whose only descendants are the command's.
+    # The command runs below a process of its own, so that the resource usage of children is the command's alone.
     measure = (
         "import resource, subprocess, sys\n"
         "code = subprocess.run(sys.argv[1:], stdout=2).returncode\n"
@@ -77,7 +81,7 @@ def extract(videos: Path, root: Path, jobs: int, mode: str) -> tuple[float, int]
 
 
 def bench_speed(videos: Path, folder: Path, jobs: int, mode: str, rounds: int) -> dict[str, object]:
-    """Alternate extract and solver; return medians."""
+    """Run `extract` and the solver in turn; return medians."""
     from flowkit import read_frames
     from flowkit.flow import to_grey
 

@@ -1,15 +1,15 @@
-"""TV-L1 solvers side by side on the same frames: OpenCV's DualTVL1, flowkit strict and fast, scikit-image, and the GPU.
+"""Compare TV-L1 solvers on the same frames: OpenCV's DualTVL1, flowkit's strict and fast solvers, scikit-image's, and the GPU's.
 
-    python benchmarks/bench_flow.py                              # generated textures that move, 340x256 (no data needed)
+    python benchmarks/bench_flow.py                              # generated moving textures, 340x256 (no data needed)
     python benchmarks/bench_flow.py --video FILE [--video FILE]  # real videos, frames spread over each
     python benchmarks/bench_flow.py --frames FILE.npz            # "frames" uint8 (T, H, W) or "pairs" uint8 (N, 2, H, W)
     ... [--pairs 12] [--device cuda] [--json FILE]
 
-Solvers take turns on every pair in one process bound to one core, so that other load meets them alike; shown are the median
-time and the median of each pair's ratio to OpenCV. Two clocks: the wall, and the processor time of the thread, which other
-processes disturb less. OpenCV's solver gets a fresh object per pair (its calc changes the object) and one thread; its row
-is left out where `cv2.optflow` is missing, scikit-image's where it is not installed. "All cores": as many processes as
-cores (at most --processes), each over all pairs, against one process.
+The solvers take turns on every pair, in one process bound to one core, so that other load affects them equally. The table shows
+the median time and the median of the pairs' ratios to OpenCV. There are two clocks: wall time, and the processor time of the
+thread, which other processes disturb less. OpenCV's solver gets a new object for each pair (because `calc` changes the object) and
+one thread; its row is left out if `cv2.optflow` is missing, and scikit-image's row if that is not installed. "All cores" runs as
+many processes as there are cores (at most --processes), each over all pairs, and compares them with one process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BOUND_PX = 20.0
 
 
 def generated_pairs(num_pairs: int, height: int = 256, width: int = 340) -> Pairs:
-    """Textures of several scales under a moving camera and a moving foreground, with noise."""
+    """Return pairs of textures of several scales with a moving camera, a moving foreground and noise."""
     pairs = []
     for seed in range(num_pairs):
         rng = np.random.default_rng(seed)
@@ -59,7 +59,7 @@ def generated_pairs(num_pairs: int, height: int = 256, width: int = 340) -> Pair
 
 
 def video_pairs(paths: list[Path], num_pairs: int) -> Pairs:
-    """Pairs of consecutive frames at short side 256, spread over the videos."""
+    """Return pairs of consecutive frames with a short side of 256 px, spread over the videos."""
     from flowkit.flow import to_grey
     from flowkit.video.decode import read_frames
 
@@ -85,20 +85,20 @@ def load_pairs(path: Path, num_pairs: int) -> Pairs:
 
 
 def solvers(height: int, width: int, params: TVL1Params) -> dict[str, Callable[[Pairs], NDArray[np.float32]]]:
-    """Return what takes part on one core; each maps a pair (2, H, W) to flow (2, H, W)."""
+    """Return the solvers for one core; each maps a pair (2, H, W) to flow (2, H, W)."""
     strict, fast = CpuSolver(height, width, params), CpuSolver(height, width, params, mode="fast")
-    taking_part: dict[str, Callable[[Pairs], NDArray[np.float32]]] = {}
+    available: dict[str, Callable[[Pairs], NDArray[np.float32]]] = {}
     if hasattr(cv2, "optflow"):
-        taking_part["OpenCV DualTVL1"] = lambda pair: opencv_flow(pair, params)
-    taking_part["flowkit strict"] = lambda pair: strict.solve(*pair)
-    taking_part["flowkit fast"] = lambda pair: fast.solve(*pair)
+        available["OpenCV DualTVL1"] = lambda pair: opencv_flow(pair, params)
+    available["flowkit strict"] = lambda pair: strict.solve(*pair)
+    available["flowkit fast"] = lambda pair: fast.solve(*pair)
     try:
         from skimage.registration import optical_flow_tvl1
     except ImportError:
         pass
     else:
-        taking_part["scikit-image tvl1"] = lambda pair: optical_flow_tvl1(*(frame / np.float32(255) for frame in pair))[::-1]
-    return taking_part
+        available["scikit-image tvl1"] = lambda pair: optical_flow_tvl1(*(frame / np.float32(255) for frame in pair))[::-1]
+    return available
 
 
 def opencv_flow(pair: Pairs, params: TVL1Params) -> NDArray[np.float32]:
@@ -120,24 +120,23 @@ def opencv_flow(pair: Pairs, params: TVL1Params) -> NDArray[np.float32]:
 
 
 def measure_on_one_core(pairs: Pairs, params: TVL1Params) -> dict[str, dict[str, float]]:
-    """Time every solver on every pair, in turn, and compare the flows to strict's."""
-    taking_part = solvers(*pairs.shape[2:], params)
-    for solve in taking_part.values():
-        if len(taking_part) > 0:
-            solve(np.zeros_like(pairs[0]))  # compile or load kernels, touch memory
-    wall: dict[str, list[float]] = {name: [] for name in taking_part}
-    thread: dict[str, list[float]] = {name: [] for name in taking_part}
-    differences: dict[str, list[tuple[float, float, float]]] = {name: [] for name in taking_part}
+    """Time every solver on every pair, in turn, and compare the flows with those of the strict solver."""
+    available = solvers(*pairs.shape[2:], params)
+    for solve in available.values():
+        solve(np.zeros_like(pairs[0]))  # compiles or loads kernels, touches memory
+    wall: dict[str, list[float]] = {name: [] for name in available}
+    thread: dict[str, list[float]] = {name: [] for name in available}
+    differences: dict[str, list[tuple[float, float, float]]] = {name: [] for name in available}
     for pair in pairs:
         flows = {}
-        for name, solve in taking_part.items():
+        for name, solve in available.items():
             start, start_thread = time.perf_counter(), time.thread_time()
             flows[name] = solve(pair)
             wall[name].append(time.perf_counter() - start)
             thread[name].append(time.thread_time() - start_thread)
         for name, flow in flows.items():
             differences[name].append(difference(flow, flows["flowkit strict"]))
-    base = "OpenCV DualTVL1" if "OpenCV DualTVL1" in taking_part else "flowkit strict"
+    base = "OpenCV DualTVL1" if "OpenCV DualTVL1" in available else "flowkit strict"
     return {
         name: {
             "median_wall_ms": statistics.median(wall[name]) * 1e3,
@@ -152,19 +151,19 @@ def measure_on_one_core(pairs: Pairs, params: TVL1Params) -> dict[str, dict[str,
             "p99_epe_px": float(np.mean([d[1] for d in differences[name]])),
             "levels_off_percent": 100 * float(np.mean([d[2] for d in differences[name]])),
         }
-        for name in taking_part
+        for name in available
     }
 
 
 def difference(flow: NDArray[np.float32], exact: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Return mean and 99th percentile of the end-point error, and the share of bytes more than one level apart."""
+    """Return the mean and the 99th percentile of the end-point error, and the share of bytes that differ by more than one level."""
     error_px = np.hypot(*(flow - exact))
     levels = [np.clip(np.rint(f * 127 / BOUND_PX), -127, 127) for f in (flow, exact)]
     return float(error_px.mean()), float(np.percentile(error_px, 99)), float(np.mean(np.abs(levels[0] - levels[1]) > 1))
 
 
 def solve_alone(pairs: Pairs, mode: str, params: TVL1Params, barrier) -> float:
-    """Solve all pairs in this process once all others are ready; return pairs per second."""
+    """Solve all pairs in this process once all processes are ready; return pairs per second."""
     cv2.setNumThreads(1)
     solver = CpuSolver(*pairs.shape[2:], params, mode)
     solver.solve(*pairs[0])
@@ -180,17 +179,17 @@ def _worker(pairs: Pairs, mode: str, params: TVL1Params, barrier, results) -> No
 
 
 def measure_on_all_cores(pairs: Pairs, params: TVL1Params, num_processes: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return pairs per second of one process and of several at once, in turn, for either mode."""
+    """Return the pairs per second of one process and of several at once, measured in turn, for both modes."""
     context = get_context("spawn")
     speeds: dict[str, dict[int, list[float]]] = {mode: {1: [], num_processes: []} for mode in ("strict", "fast")}
     for _ in range(rounds):
         for mode, by_count in speeds.items():
-            for count, seen in by_count.items():
+            for count, measured in by_count.items():
                 barrier, results = context.Barrier(count), context.Queue()
                 workers = [context.Process(target=_worker, args=(pairs, mode, params, barrier, results)) for _ in range(count)]
                 for worker in workers:
                     worker.start()
-                seen.append(sum(results.get() for _ in workers))
+                measured.append(sum(results.get() for _ in workers))
                 for worker in workers:
                     worker.join()
     return {
@@ -204,7 +203,7 @@ def measure_on_all_cores(pairs: Pairs, params: TVL1Params, num_processes: int, r
 
 
 def measure_gpu(pairs: Pairs, params: TVL1Params, device: str, rounds: int) -> dict[str, float]:
-    """Time `compute_flow` on the device, frames up and float flow down included."""
+    """Time `compute_flow` on the device, including the copies of frames to it and of float flow from it."""
     frames = pairs.reshape(-1, *pairs.shape[2:])
     compute_flow(frames[:4], params=params, device=device)
     seconds = []
@@ -245,7 +244,7 @@ def main() -> None:
     parser.add_argument("--preset", default="opencv")
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", help="a GPU to measure too, such as cuda")
+    parser.add_argument("--device", help="also measure this GPU, such as cuda")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
@@ -281,7 +280,7 @@ def main() -> None:
         )
     if options.device:
         report["gpu"] = gpu = measure_gpu(pairs, params, options.device, options.rounds)
-        print(f"\nflowkit {options.device}: {gpu['pairs_per_second']:.0f} pairs/s (frames up, float flow down)")
+        print(f"\nflowkit {options.device}: {gpu['pairs_per_second']:.0f} pairs/s (including the copies of frames and flow)")
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -1,15 +1,15 @@
-"""Reading one training clip (10 flow pairs and 1 frame, at a random place) from a shard, loose JPEGs and WebDataset-like tars.
+"""Measure how fast a training clip (10 flow fields and 1 frame, at a random place) is read from a shard, loose JPEGs and a tar.
 
     python benchmarks/bench_read.py --data DATA_ROOT                  # the clips of a data root
-    python benchmarks/bench_read.py --video FILE --frames 120         # extracts the beginning of a real video first
-    python benchmarks/bench_read.py                                   # generated textures that move (no video needed)
+    python benchmarks/bench_read.py --video FILE --frames 120         # first extracts the beginning of a real video
+    python benchmarks/bench_read.py                                   # generated moving textures (no video needed)
 
-All forms hold the same content, written here: the loose form is a JPEG of quality 95 for u, v and the frame (how the field
-stores flow), the tar has one sample a clip window, as a WebDataset reader streams it: a sample is 10 pairs and their centre
-frame, and is read in order, which is the tar's best case. Every codec of flowkit is measured. Readers take turns A B C ..., for
-`--rounds` rounds; medians are shown, and the median of each round's ratio to the loose JPEGs. CPU is user + system time of the
-reading processes, once every video was touched; what the first touch costs is shown apart. Cold: the files' pages are dropped
-(posix_fadvise) before each round.
+All storage forms hold the same content, which this program writes. The loose form has JPEGs of quality 95 for u, v and the frame,
+as is usual for flow. The tar has one sample per window, as a WebDataset reader streams it: a sample holds 10 flow fields and their
+centre frame, and samples are read in order, which is the best case of a tar. Every codec of flowkit is measured. The readers take
+turns (A B C ...) for `--rounds` rounds; the table shows medians, and the median of the rounds' ratios to the loose JPEGs. CPU time
+is user and system time of the reading processes after every video was read once; the cost of that first read is shown separately.
+Cold: the files are dropped from the page cache (posix_fadvise) before each round.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from multiprocessing import Queue
     from multiprocessing.synchronize import Barrier
 
-WINDOW = 10  # pairs a clip
+WINDOW = 10  # flow fields of a clip
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 Bytes = NDArray[np.uint8]
@@ -52,7 +52,7 @@ Window = tuple[str, int]  # video id, first pair
 
 @dataclass(frozen=True)
 class Video:
-    """A video's content: frames (T, H, W, 3) RGB and quantised flow (T-1, 2, H, W)."""
+    """The content of a video: frames (T, H, W, 3) RGB and quantised flow (T-1, 2, H, W)."""
 
     video_id: str
     frames: Bytes
@@ -73,7 +73,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over the rounds."""
+    """The medians of one storage form over the rounds."""
 
     form: str
     workers: int
@@ -89,7 +89,7 @@ class Result:
 
 
 def videos_of_root(root: Path) -> list[Video]:
-    """Eight videos, spread over the root's classes."""
+    """Return eight videos, spread over the classes of the data root."""
     stored = find_clips(root)
     videos, video_ids = [], list(stored.paths)
     with ClipSource(stored) as source:
@@ -115,7 +115,7 @@ def video_of_file(path: Path, num_frames: int) -> list[Video]:
 
 
 def generated_videos(num_videos: int = 4, num_frames: int = 60, height: int = 256, width: int = 340) -> list[Video]:
-    """Textures that drift over still ground, and flow fields with the smooth insides and sharp rims that TV-L1 gives."""
+    """Return drifting textures over a still ground, with flow fields that are smooth inside and sharp at edges, as those of TV-L1."""
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     videos = []
     for number in range(num_videos):
@@ -183,23 +183,23 @@ def jpeg(image: Bytes) -> bytes:
 def write_loose_form(folder: Path, videos: list[Video]) -> Form:
     files = []
     for number, video in enumerate(videos):
-        place = folder / "loose" / str(number)
-        place.mkdir(parents=True)
+        subfolder = folder / "loose" / str(number)
+        subfolder.mkdir(parents=True)
         for k, pair in enumerate(video.flow):
             for axis, plane in zip("xy", pair, strict=True):
-                files.append(place / f"flow_{axis}_{k:05d}.jpg")
+                files.append(subfolder / f"flow_{axis}_{k:05d}.jpg")
                 files[-1].write_bytes(jpeg(plane))
         for k, frame in enumerate(video.frames):
-            files.append(place / f"img_{k:05d}.jpg")
+            files.append(subfolder / f"img_{k:05d}.jpg")
             files[-1].write_bytes(jpeg(frame))
-    places = {video.video_id: folder / "loose" / str(number) for number, video in enumerate(videos)}
+    folders = {video.video_id: folder / "loose" / str(number) for number, video in enumerate(videos)}
 
     def open_() -> Callable[[Window], tuple[Bytes, Bytes]]:
         def read(window: Window) -> tuple[Bytes, Bytes]:
-            place, start = places[window[0]], window[1]
-            names = [str(place / f"flow_{axis}_{k:05d}.jpg") for k in range(start, start + WINDOW) for axis in "xy"]
+            subfolder, start = folders[window[0]], window[1]
+            names = [str(subfolder / f"flow_{axis}_{k:05d}.jpg") for k in range(start, start + WINDOW) for axis in "xy"]
             flow = np.stack([cv2.imread(name, cv2.IMREAD_GRAYSCALE) for name in names])
-            frame = cv2.imread(str(place / f"img_{start + WINDOW // 2:05d}.jpg"), cv2.IMREAD_COLOR)
+            frame = cv2.imread(str(subfolder / f"img_{start + WINDOW // 2:05d}.jpg"), cv2.IMREAD_COLOR)
             return flow.reshape(WINDOW, 2, *flow.shape[1:]), cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
         return read
@@ -208,17 +208,17 @@ def write_loose_form(folder: Path, videos: list[Video]) -> Form:
 
 
 def write_tar_form(folder: Path, videos: list[Video], windows: list[Window]) -> Form:
-    """Write the windows themselves as samples, in the order in which they will be read: a tar's best case."""
+    """Write the windows themselves as samples, in the order in which they will be read, which is the best case of a tar."""
     path = folder / "samples.tar"
-    of = {video.video_id: video for video in videos}
+    by_id = {video.video_id: video for video in videos}
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for key, (video_id, start) in enumerate(windows):
             pairs = [
                 (f"{axis}{k}.jpg", jpeg(plane))
                 for k in range(WINDOW)
-                for axis, plane in zip("uv", of[video_id].flow[start + k], strict=True)
+                for axis, plane in zip("uv", by_id[video_id].flow[start + k], strict=True)
             ]
-            for name, data in [*pairs, ("frame.jpg", jpeg(of[video_id].frames[start + WINDOW // 2]))]:
+            for name, data in [*pairs, ("frame.jpg", jpeg(by_id[video_id].frames[start + WINDOW // 2]))]:
                 entry = tarfile.TarInfo(f"{key:06d}.{name}")
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
@@ -254,13 +254,13 @@ def write_tar_form(folder: Path, videos: list[Video], windows: list[Window]) -> 
 def drop_pages(files: tuple[Path, ...]) -> None:
     for path in files:
         descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)  # dirty pages stay
+        os.fsync(descriptor)  # because pages that are not written yet cannot be dropped
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
 
 def _worker(form: Form, windows: list[Window], cold: bool, barrier: Barrier, results: Queue[tuple[float, float]]) -> None:
-    """Open the form, touch every video once, and read the windows; measure the reading."""
+    """Open the form, read from every video once, then read the windows and measure that."""
     cv2.setNumThreads(1)
     read = form.open()
     for window in dict(windows).items():
@@ -275,7 +275,7 @@ def _worker(form: Form, windows: list[Window], cold: bool, barrier: Barrier, res
 
 
 def measure(form: Form, windows: list[Window], *, workers: int, cold: bool) -> tuple[float, float]:
-    """Return (seconds, CPU seconds) of reading all windows, in forked processes as a DataLoader's (0: one process, no others)."""
+    """Return (seconds, CPU seconds) of reading all windows in forked processes, like those of a DataLoader (0: in one process)."""
     context = get_context("fork")
     parts = [windows[k :: max(workers, 1)] for k in range(max(workers, 1))]
     barrier, results = context.Barrier(len(parts)), context.Queue()
@@ -289,7 +289,7 @@ def measure(form: Form, windows: list[Window], *, workers: int, cold: bool) -> t
 
 
 def first_touch_ms(form: Form, windows: list[Window]) -> float:
-    """Return the CPU time of opening the form and reading a window of each video for the first time, per video, less a plain read."""
+    """Return the CPU time per video of opening the form and first reading from each video, minus that of a later read."""
     videos = list(dict(windows).items())
     times = []
     for _ in range(5):
@@ -331,11 +331,11 @@ def compare(forms: list[Form], windows: list[Window], *, workers: int, cold: boo
 
 
 def same_content(forms: list[Form], window: Window) -> None:
-    """Check that the forms give the same: bit for bit where lossless, near where JPEG."""
+    """Check that all forms give the same content: bit for bit if lossless, approximately if JPEG."""
     (flow, frame) = forms[0].open()(window)
     for form in forms[1:]:
         if form.name.startswith("tar"):
-            continue  # it is read in its own order
+            continue  # which is read in its own order
         other_flow, other_frame = form.open()(window)
         assert (other_frame == frame).all(), form.name
         difference = np.abs(other_flow.astype(int) - flow).mean()
@@ -360,12 +360,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a data root")
     parser.add_argument("--video", type=Path, help="a video file")
     parser.add_argument("--frames", type=int, default=120, help="frames of --video to extract")
-    parser.add_argument("--clips", type=int, default=60, help="windows read in a round")
+    parser.add_argument("--clips", type=int, default=60, help="number of windows that are read in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 4])
     parser.add_argument("--codecs", nargs="+", default=list(CODECS), choices=CODECS)
     parser.add_argument("--no-cold", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--json", type=Path, help="file for the results")
     arguments = parser.parse_args()
 
     cv2.setNumThreads(1)
@@ -393,7 +393,7 @@ def main() -> None:
         touch = {form.name: round(first_touch_ms(form, windows), 2) for form in forms if not form.name.startswith("tar")}
     height, width = content[0].frames.shape[1:3]
     print(
-        f"{about}\n{len(content)} videos of {width}x{height} px, {arguments.clips} clips of 10 pairs + 1 frame, {arguments.rounds} rounds\n"
+        f"{about}\n{len(content)} videos, {width}x{height} px, {arguments.clips} clips of 10 fields + 1 frame, {arguments.rounds} rounds\n"
     )
     print("| stored as | workers | cache | bytes/frame | clips/s | CPU ms/clip | clips per CPU second, to loose JPEGs |")
     print("|---|--:|---|--:|--:|--:|--:|")
@@ -403,7 +403,7 @@ def main() -> None:
             f"| {r.form} | {r.workers} | {cache} | {r.bytes_per_frame or '-'} | {r.clips_per_second:.0f} | {r.cpu_ms_per_clip:.2f} "
             f"| {r.ratio_to_loose:.2f}x |"
         )
-    print(f"\nCPU ms more when a process reads a video for the first time: {touch}")
+    print(f"\nadditional CPU ms when a process reads a video for the first time: {touch}")
     if arguments.json:
         record = {"machine": about, "size": [width, height], "clips": arguments.clips, "rounds": arguments.rounds, "first_touch_ms": touch}
         arguments.json.write_text(json.dumps(record | {"results": [asdict(r) for r in results]}, indent=1) + "\n")

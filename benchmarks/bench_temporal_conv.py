@@ -1,11 +1,11 @@
-"""Nine ways of a 1x1x3 (space x time) convolution, forward and backward, at ST-ResNet's eight shapes.
+"""Time nine implementations of a 1x1x3 (space x time) convolution, forward and backward, at the eight shapes of ST-ResNet.
 
     python benchmarks/bench_temporal_conv.py [--device cuda] [--precision bfloat16] [--clips 2] [--json FILE]
 
-The shape of the parameter is fixed, (C_out, C_in, 3, 1, 1); the frames are (B*T, C, H, W). Every way is checked against the
-first, then all are timed in turn, round after round; the minimum of a way's rounds is shown, in milliseconds: of processor time on
-a CPU, which others may use too, and by the clock on a GPU. `plain` is the 1x1 convolution that is replaced: a third of the arithmetic.
-`conv3d_products` is what the network does on x86 without AVX-512, and on any CPU with one thread.
+The shape of the parameter is fixed, (C_out, C_in, 3, 1, 1); the frames are (B*T, C, H, W). Every implementation is checked against
+`conv3d`, then all are timed in turn, round after round. The table shows the minimum over the rounds in milliseconds: of processor
+time on a CPU, which may be shared, and of wall time on a GPU. `plain` is the 1x1 convolution that is replaced, with a third of the
+arithmetic. `conv3d_products` is what the network does on x86 without AVX-512, and on any CPU with one thread.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def conv3d(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
 
 
 def conv3d_products(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """Take conv3d, and matrix products for the gradient of its weights; with one thread for all."""
+    """Use conv3d, but matrix products for the gradient of its weights, and for everything with one thread."""
     clips = x.view(-1, num_frames, *x.shape[1:]).transpose(1, 2)
     return _ByProducts.apply(clips, w).transpose(1, 2).flatten(0, 1)
 
 
 def conv2d_time_rows(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """Frames as rows, pixels as columns of one image a clip."""
+    """Treat each clip as one image, whose rows are frames and whose columns are pixels."""
     rows = x.view(-1, num_frames, *x.shape[1:]).transpose(1, 2).flatten(3)  # (B, C, T, H*W)
     return F.conv2d(rows, w[..., 0], padding=(1, 0)).transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
 
 def conv1d_pixels(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """Every pixel as a sequence."""
+    """Treat every pixel as a sequence."""
     height, width = x.shape[2:]
     rows = x.view(-1, num_frames, *x.shape[1:]).permute(0, 3, 4, 2, 1).flatten(0, 2)  # (B*H*W, C, T)
     out = F.conv1d(rows, w[..., 0, 0], padding=1)
@@ -55,7 +55,7 @@ def conv1d_pixels(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
 
 
 def outputs_shifted(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """One 1x1 convolution to three times the channels, whose outputs are shifted in time and added."""
+    """Use one 1x1 convolution to three times the channels, shift its outputs in time and add them."""
     taps = F.conv2d(x, w[..., 0, 0].transpose(0, 2).transpose(1, 2).flatten(0, 1)[..., None, None])
     before, now, after = taps.view(-1, num_frames, *taps.shape[1:]).split(len(w), 2)
     shifted = now + F.pad(before[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)) + F.pad(after[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
@@ -63,14 +63,14 @@ def outputs_shifted(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
 
 
 def inputs_joined(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """One 1x1 convolution from three times the channels: the frame before, this one, the next."""
+    """Use one 1x1 convolution from three times the channels: the previous, the current and the next frame."""
     clips = x.view(-1, num_frames, *x.shape[1:])
     before, after = F.pad(clips[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)), F.pad(clips[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
     return F.conv2d(torch.cat([before, clips, after], 2).flatten(0, 1), w[..., 0, 0].transpose(1, 2).flatten(1)[..., None, None])
 
 
 def three_convolutions(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """One 1x1 convolution a tap, over the frames it reaches only, accumulated in place."""
+    """Use one 1x1 convolution per tap, over only those frames that it reaches, and accumulate in place."""
     clips = x.view(-1, num_frames, *x.shape[1:])
     out = F.conv2d(x, w[:, :, 1]).view(-1, num_frames, len(w), *x.shape[2:])
     out[:, 1:] += F.conv2d(clips[:, :-1].flatten(0, 1), w[:, :, 0]).view(-1, num_frames - 1, len(w), *x.shape[2:])
@@ -79,7 +79,7 @@ def three_convolutions(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
 
 
 def matrix_products(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """Multiply the taps with the pixels, frame by frame: accumulated as before."""
+    """Multiply the taps with the pixels, frame by frame, and accumulate in place."""
     clips = x.flatten(2).view(-1, num_frames, x.shape[1], x.shape[2] * x.shape[3])
     before, now, after = w[..., 0, 0].unbind(2)
     out = torch.matmul(now, clips)
@@ -89,7 +89,7 @@ def matrix_products(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
 
 
 def pixel_products(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
-    """Multiply a clip's pixels with the taps, without a copy where channels are last."""
+    """Multiply the pixels of a clip with the taps, without a copy if channels are last."""
     pixels = x.shape[2] * x.shape[3]
     rows = x.permute(0, 2, 3, 1).reshape(-1, num_frames * pixels, x.shape[1])
     before, now, after = w[..., 0, 0].transpose(0, 1).unbind(2)
@@ -99,7 +99,7 @@ def pixel_products(x: Tensor, w: Tensor, num_frames: int) -> Tensor:
     return out.view(len(x), *x.shape[2:], len(w)).permute(0, 3, 1, 2)
 
 
-WAYS = [
+IMPLEMENTATIONS = [
     plain,
     conv3d,
     conv3d_products,
@@ -113,14 +113,14 @@ WAYS = [
 ]
 
 
-def seconds_of(way, x: Tensor, w: Tensor, gradient: Tensor, num_frames: int) -> float:
+def seconds_of(implementation, x: Tensor, w: Tensor, gradient: Tensor, num_frames: int) -> float:
     if not x.is_cuda:
         began = time.process_time()
-        torch.autograd.grad(way(x, w, num_frames), [x, w], gradient)
+        torch.autograd.grad(implementation(x, w, num_frames), [x, w], gradient)
         return time.process_time() - began
     torch.cuda.synchronize()
     began = time.perf_counter()
-    torch.autograd.grad(way(x, w, num_frames), [x, w], gradient)
+    torch.autograd.grad(implementation(x, w, num_frames), [x, w], gradient)
     torch.cuda.synchronize()
     return time.perf_counter() - began
 
@@ -144,8 +144,8 @@ def main() -> None:
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         print(f"\n{memory_format}")
-        print(f"{'C_in':>6}{'C_out':>6}{'side':>6}" + "".join(f"{way.__name__:>20}" for way in WAYS))
-        total = dict.fromkeys((way.__name__ for way in WAYS), 0.0)
+        print(f"{'C_in':>6}{'C_out':>6}{'side':>6}" + "".join(f"{implementation.__name__:>20}" for implementation in IMPLEMENTATIONS))
+        total = dict.fromkeys((implementation.__name__ for implementation in IMPLEMENTATIONS), 0.0)
         for in_channels, out_channels, side in SHAPES:
             num_images = options.clips * options.frames
             x, gradient = (
@@ -155,13 +155,14 @@ def main() -> None:
             w = torch.randn(out_channels, in_channels, 3, 1, 1, device=options.device, dtype=dtype, requires_grad=True)
             x.requires_grad_()
             expected = conv3d(x, w, options.frames).float()
-            for way in WAYS[2:]:
-                difference = (way(x, w, options.frames).float() - expected).norm() / expected.norm()
-                assert difference < (1e-5 if dtype == torch.float32 else 2e-2), (way.__name__, difference)
+            for implementation in IMPLEMENTATIONS[2:]:
+                difference = (implementation(x, w, options.frames).float() - expected).norm() / expected.norm()
+                assert difference < (1e-5 if dtype == torch.float32 else 2e-2), (implementation.__name__, difference)
             best = dict.fromkeys(total, float("inf"))
             for _ in range(options.rounds):
-                for way in WAYS:
-                    best[way.__name__] = min(best[way.__name__], seconds_of(way, x, w, gradient, options.frames))
+                for implementation in IMPLEMENTATIONS:
+                    seconds = seconds_of(implementation, x, w, gradient, options.frames)
+                    best[implementation.__name__] = min(best[implementation.__name__], seconds)
             print(f"{in_channels:6}{out_channels:6}{side:6}" + "".join(f"{1e3 * value:20.2f}" for value in best.values()), flush=True)
             for key, value in best.items():
                 total[key] += value

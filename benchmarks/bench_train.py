@@ -1,17 +1,17 @@
-"""Step time of ST-ResNet against two plain torchvision ResNet-50s at the same T, size and precision, in one run.
+"""Compare the step time of ST-ResNet with that of two torchvision ResNet-50s at the same T, size and precision, in one run.
 
     python benchmarks/bench_train.py                                 # CPU: float32, contiguous and channels_last
     python benchmarks/bench_train.py --compiled                      # CPU: also torch.compile, which takes minutes to compile
     python benchmarks/bench_train.py --device cuda --clips 8         # GPU: also TF32, autocast and torch.compile
-    python benchmarks/bench_train.py --checkpointing                 # activation checkpointing's time and memory, and nothing else
-    python benchmarks/bench_train.py --data-wait                     # short runs on generated data: data wait as a share of step time
-    python benchmarks/bench_train.py --metrics RUN/metrics.jsonl     # the same of a training run that was made
+    python benchmarks/bench_train.py --checkpointing                 # only the time and memory of activation checkpointing
+    python benchmarks/bench_train.py --data-wait                     # the wait for data as a share of step time, in short runs
+    python benchmarks/bench_train.py --metrics RUN/metrics.jsonl     # the same for an existing training run
 
-A step is forward, loss (summed over time and streams), backward and an SGD update with momentum, in training mode. The pair
-of ResNet-50s is what ST-ResNet is built on: one on RGB, one with 20 input channels on flow, every frame by itself. Both take
-their steps in turn, A B A B ...; medians and the median of the rounds' ratios are shown. Budget: 1.20. The ratio of processor
-time besides is for machines that others use too: run those with OMP_WAIT_POLICY=PASSIVE, or waiting counts as work. Float32 is
-float32 on a GPU too, where torch by itself takes TF32 for convolutions.
+A step is forward, loss (summed over time and streams), backward and an SGD update with momentum, in training mode. The two
+ResNet-50s are what ST-ResNet is built on: one on RGB, one with 20 input channels on flow, both frame by frame. The networks take
+their steps in turn (A B A B ...); the table shows medians and the median of the rounds' ratios. The budget is 1.20. The ratio of
+processor times is for shared machines: run with OMP_WAIT_POLICY=PASSIVE there, or else waiting counts as work. Float32 means
+float32 on a GPU too, where torch uses TF32 for convolutions by default.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Variant:
     compiled: bool = False
 
     def __str__(self) -> str:
-        told = {"channels_last": self.channels_last, "compiled": self.compiled}
-        return ", ".join([self.precision, *(name for name, value in told.items() if value)])
+        flags = {"channels_last": self.channels_last, "compiled": self.compiled}
+        return ", ".join([self.precision, *(name for name, value in flags.items() if value)])
 
 
 PLAIN = Variant("float32", channels_last=False)
@@ -64,7 +64,7 @@ VARIANTS = {
 
 
 class TwoResNets(nn.Module):
-    """Two torchvision ResNet-50s, of RGB and of flow, every frame by itself."""
+    """Two torchvision ResNet-50s, on RGB and on flow, frame by frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Step:
         self.labels = torch.randint(NUM_CLASSES, (options.clips,), generator=generator).to(options.device)
 
     def take(self) -> tuple[float, float]:
-        """Take one step; return its seconds by the clock and of processor time."""
+        """Take one step; return its wall time and its processor time in seconds."""
         self.wait()
         began, began_cpu = time.perf_counter(), time.process_time()
         with self.execution.arithmetic(torch.device(self.device), fixed_shapes=True):
@@ -138,7 +138,7 @@ def measure(variant: Variant, options: argparse.Namespace) -> dict:
 
 
 def in_turn(steps: dict[str, Step], options: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Let all take their steps in turn; return the seconds of each by the clock and of processor time."""
+    """Let all networks take their steps in turn; return the wall times and the processor times of each, in seconds."""
     for step in steps.values():  # allocate, choose algorithms, compile
         for _ in range(options.warm_up):
             step.take()
@@ -151,7 +151,7 @@ def in_turn(steps: dict[str, Step], options: argparse.Namespace) -> tuple[dict[s
 
 
 def peak_bytes(checkpointed: bool, variant: Variant, options: argparse.Namespace) -> int:
-    """Return the most memory that a step takes besides the network: of the device, or of this process, which must be a new one (Linux)."""
+    """Return the peak memory of a step, without the network: of the device, or of this process, which must be new (Linux)."""
     config = STResNetConfig(num_classes=NUM_CLASSES, input_size=options.size)
     step = Step(STResNet(config, checkpoint_activations=checkpointed), variant, options)
     if options.device == "cuda":
@@ -164,7 +164,7 @@ def peak_bytes(checkpointed: bool, variant: Variant, options: argparse.Namespace
 
 
 def measure_checkpointing(variant: Variant, options: argparse.Namespace) -> dict:
-    """Compare ST-ResNet with and without checkpointed activations: time, and the most memory that a step takes."""
+    """Compare ST-ResNet with and without checkpointed activations: the time and the peak memory of a step."""
     peaks = {}
     for name in ("plain", "checkpointed"):
         with get_context("spawn").Pool(1) as process:
@@ -188,11 +188,11 @@ def median_ratio(seconds: dict[str, list[float]], of: str = "ST-ResNet", over: s
 
 
 def data_wait(metrics: Path) -> float:
-    """Share of the steps' time that a training run waited for data; its first step, which starts the workers, is left out."""
+    """Return the share of step time in which a run waited for data, without its first step, which starts the workers."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = [line for line in lines if "data_seconds" in line][1:]
     if not steps:
-        raise SystemExit(f"{metrics}: holds fewer than two steps")
+        raise SystemExit(f"{metrics} holds fewer than two steps")
     return sum(step["data_seconds"] for step in steps) / sum(step["seconds"] for step in steps)
 
 
@@ -203,13 +203,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=5, help="T")
     parser.add_argument("--size", type=int, default=224, help="side of the crop, px")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--warm-up", type=int, default=1, help="steps of each before the first round")
-    parser.add_argument("--compiled", action="store_true", help="on a CPU: compiled as well")
-    parser.add_argument("--checkpointing", action="store_true", help="measure activation checkpointing and nothing else")
-    parser.add_argument("--data-wait", action="store_true", help="measure the wait for data of short runs and nothing else")
-    parser.add_argument("--amp", default="float32", choices=["float32", "tf32", "bf16", "fp16"], help="of the last two")
-    parser.add_argument("--metrics", type=Path, help="metrics.jsonl of a training run: report its data wait and nothing else")
-    parser.add_argument("--json", type=Path, help="write everything there as well")
+    parser.add_argument("--warm-up", type=int, default=1, help="steps of each network before the first round")
+    parser.add_argument("--compiled", action="store_true", help="on a CPU: measure the compiled step too")
+    parser.add_argument("--checkpointing", action="store_true", help="measure only activation checkpointing")
+    parser.add_argument("--data-wait", action="store_true", help="measure only the wait for data, in short runs")
+    parser.add_argument("--amp", default="float32", choices=["float32", "tf32", "bf16", "fp16"], help="for --checkpointing, --data-wait")
+    parser.add_argument("--metrics", type=Path, help="metrics.jsonl of a training run: report only its wait for data")
+    parser.add_argument("--json", type=Path, help="file for all results")
     options = parser.parse_args()
     if options.metrics:
         print(f"data wait: {data_wait(options.metrics):.1%} of step time")
@@ -224,12 +224,12 @@ def main() -> None:
             print(", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()))
         print(f"load {os.getloadavg()[0]:.1f}")
         return
-    print(f"{options.clips} clips of {options.frames} frames of {options.size} px, {options.rounds} rounds; seconds a step, medians")
+    print(f"{options.clips} clips of {options.frames} frames of {options.size} px, {options.rounds} rounds; median seconds per step")
     if options.checkpointing:
         result = measure_checkpointing(Variant(options.amp, channels_last=True), options)
         plain, checkpointed = (peak / 2**30 for peak in result["peak_bytes"].values())
-        print(f"with checkpointed activations: {result['ratio']:.2f} of the time ({result['processor_ratio']:.2f} of processor time),")
-        print(f"a step takes {checkpointed:.2f} GiB besides the network, gradients and momentum included, instead of {plain:.2f}")
+        print(f"checkpointed activations: {result['ratio']:.2f} times the wall time, {result['processor_ratio']:.2f} times the CPU time;")
+        print(f"a step needs {checkpointed:.2f} GiB without the network but with gradients and momentum, instead of {plain:.2f}")
         return
     print(f"{'':40}{'two ResNet-50s':>16}{'ST-ResNet':>12}{'ratio':>8}{'(processor)':>13}{'clips/s':>9}{'speed-up':>10}")
     results: list[dict] = []

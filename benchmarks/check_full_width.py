@@ -1,10 +1,11 @@
-"""ST-ResNet at full width learns one fixed batch, within the memory that is forecast for it.
+"""Check that ST-ResNet at full width learns one fixed batch, within the memory that is forecast for it.
 
     python benchmarks/check_full_width.py --weights resnet50_imagenet_v1_fp16.safetensors VIDEO_OF_CLASS_A VIDEO_OF_CLASS_B
 
-Two clips, T = 5, 224 px, no augmentation, both streams from the weights, then ST-ResNet with eq. 5; six SGD steps with the
-parameter groups of the recipe `paper`. It exits 1 unless the seventh loss is below .7 of the first, and the peak memory is at
-most 25 % above the forecast: .94 GiB of activations per clip, and weights, gradients and momentum.
+Two clips, T = 5, 224 px, no augmentation; both streams start from the weights, and ST-ResNet from the streams, with residual
+injection (equation 5 of the ST-ResNet paper); six SGD steps with the parameter groups of the recipe `paper`. The exit code is 1
+unless the seventh loss is below 0.7 of the first and the peak memory is at most 25 % above the forecast, which is 0.94 GiB of
+activations per clip, plus weights, gradients and momentum.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from flowkit.video.decode import read_frames
 
 SIZE, NUM_SAMPLES, NUM_STEPS, NUM_CLASSES = 224, 5, 6, 101
 GIB = 2**30
-FORECAST_BYTES_A_CLIP = 0.94 * GIB  # measured with an independent model, float32, T = 5
+FORECAST_BYTES_PER_CLIP = 0.94 * GIB  # measured with an independent model, float32, T = 5
 MOST_LOSS, MOST_MEMORY = 0.7, 1.25
 
 
 def clip_of(path: Path) -> tuple[Tensor, Tensor]:
-    """Five frames and flow stacks of a video's centre square, normalised: (1, 5, 3, S, S), (1, 5, 20, S, S)."""
+    """Return five frames and flow stacks of the centre square of a video, normalised: (1, 5, 3, S, S), (1, 5, 20, S, S)."""
     frames = np.concatenate([batch.frames for batch in read_frames(path, short_side=256)])
     centres = evenly_spaced_centres(len(frames), NUM_SAMPLES)
     fields, where = stack_fields(centres)
@@ -50,7 +51,7 @@ def clip_of(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def bytes_now(device: str) -> int:
-    """Memory in use: of the device, or of this process (Linux)."""
+    """Return the memory in use: of the device, or of this process (Linux)."""
     if device == "cuda":
         return torch.cuda.memory_allocated()
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -100,7 +101,7 @@ def main() -> int:
         print(f"step {step}: loss {losses[-1]:.3f}, {time.perf_counter() - began:.1f} s", flush=True)
 
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    forecast = 2 * FORECAST_BYTES_A_CLIP + 3 * 4 * num_parameters
+    forecast = 2 * FORECAST_BYTES_PER_CLIP + 3 * 4 * num_parameters
     used = peak_bytes(options.device) - before
     print(f"loss {losses[-1] / losses[0]:.3f} of the first (at most {MOST_LOSS})")
     print(f"peak memory {used / GIB:.2f} GiB more than before, {used / forecast:.2f} of the forecast {forecast / GIB:.2f} GiB")

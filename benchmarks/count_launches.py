@@ -1,9 +1,10 @@
-"""How many operations a training pass hands to the device: on a GPU with little work in each, the time of a pass is that of launching them.
+"""Count the operations that a training pass launches: if each has little work for a GPU, launching them takes the time of the pass.
 
     python benchmarks/count_launches.py [--groups 8]
 
-Forward and backward pass of ST-ResNet and of two torchvision ResNet-50s under bf16 autocast; views, which launch nothing, are left out.
-What is counted depends neither on the images' size nor on the channels, so both are small here, and a CPU does.
+The passes are forward and backward, of ST-ResNet and of two torchvision ResNet-50s, under bf16 autocast; views are not counted,
+because they launch nothing. The counts depend neither on the size of the images nor on the number of channels, so both are small
+here, and a CPU is enough.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Launches(TorchDispatchMode):
 
 
 def count(name: str, logits: Callable[[], list[Tensor]]) -> None:
-    """Print what a pass launches; the second pass, which adds to gradients that are there."""
+    """Print what a pass launches: the second pass, which adds to existing gradients."""
     for _ in range(2):
         forward, backward = Launches(), Launches()
         with forward, torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,7 +1,7 @@
-"""How long training waits for data: short real runs of `flowkit train` on generated shards, crops on the host and on the device.
+"""Measure how long training waits for data: short runs on generated shards, with crops on the host and on the device.
 
-Started by bench_train.py (--data-wait) and gpu_suite.py. Shards are zstd where hdf5plugin is at hand, else gzip, which is slower to
-read; the pages of the files are warm.
+bench_train.py (--data-wait) and gpu_suite.py start this. Shards are zstd if hdf5plugin is available, else gzip, which is slower to
+read; the files are in the page cache.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NUM_CLASSES = 2
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained: videos of the data, the network, and the steps taken."""
+    """The size of a run: its videos, its network and its steps."""
 
     num_videos: int = 16
     num_frames: int = 80
@@ -55,7 +55,7 @@ TINY = Size(num_videos=2, num_frames=20, height=40, width=56, base_width=4, inpu
 
 
 def make_root(root: Path, size: Size) -> str:
-    """Write a data root with one shard of videos that move, their split, and random weights of the base streams; return the codec."""
+    """Write a data root with one shard of moving textures, its split, and random weights of the base streams; return the codec."""
     codec = "zstd" if find_spec("hdf5plugin") else "gzip"
     records, files = [], []
     for video in generated_videos(size.num_videos, size.num_frames, size.height, size.width):
@@ -101,14 +101,14 @@ def make_root(root: Path, size: Size) -> str:
     split = Dataset.open(root).split(1)
     configs = make_configs("paper", num_classes=NUM_CLASSES, num_videos=len(records), short_side=size.height, overrides=overrides_of(size))
     for phase in ("appearance", "motion"):
-        told = Provenance(configs[phase], split.classes, 1, split.protocol, split.digest, split.quantiser.to_dict())
-        checkpoint = Checkpoint(told, 1, build_network(configs[phase]).state_dict())
+        provenance = Provenance(configs[phase], split.classes, 1, split.protocol, split.digest, split.quantiser.to_dict())
+        checkpoint = Checkpoint(provenance, 1, build_network(configs[phase]).state_dict())
         save_weights(phase_folder(root, "base", 1, phase) / "weights.safetensors", checkpoint)
     return codec
 
 
 def overrides_of(size: Size) -> dict:
-    """Return the settings of the runs; a rate of zero, for it is the time that counts and not what is learnt."""
+    """Return the settings of the runs; the learning rate is zero, because only time is measured."""
     return {
         "base_width": size.base_width,
         "input_size": size.input_size,
@@ -120,16 +120,17 @@ def overrides_of(size: Size) -> dict:
 
 
 def measure_data_wait(device: str, size: Size, *, amp: str = "float32", num_workers: int | None = None, rounds: int = 1) -> list[dict]:
-    """Train ST-ResNet for a few steps, crops on the host and on the device in turn; return a row each.
+    """Train ST-ResNet for a few steps, with crops on the host and on the device in turn; return one row for each.
 
-    A step's time is that of `flowkit train`'s own metrics. The first two steps start the workers and choose algorithms, and are left out.
+    The time of a step is that in the metrics of training. The first two steps, which start the workers and choose algorithms, are
+    left out.
     """
     rows = {crop_on: [] for crop_on in ("host", "device")}
     with tempfile.TemporaryDirectory() as folder:
         codec = make_root(Path(folder), size)
         for number in range(rounds):
             for crop_on, steps in rows.items():
-                told = []
+                events = []
                 train(
                     Path(folder),
                     phases=["st-resnet"],
@@ -139,9 +140,9 @@ def measure_data_wait(device: str, size: Size, *, amp: str = "float32", num_work
                     weights="none",
                     overrides=overrides_of(size),
                     execution=Execution(device=device, amp=amp, crop_on=crop_on, num_workers=num_workers, checkpoint_seconds=1e9),
-                    on_event=told.append,
+                    on_event=events.append,
                 )
-                steps += [event for event in told if isinstance(event, StepDone) and event.step >= 2]
+                steps += [event for event in events if isinstance(event, StepDone) and event.step >= 2]
     return [
         {
             "crops on": crop_on,

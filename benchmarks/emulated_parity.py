@@ -1,10 +1,10 @@
-"""The GPU kernels, run by the CPU, against the strict solver on real pairs: needs g++, no GPU.
+"""Compare the GPU kernels, emulated on the CPU, with the strict solver on real pairs: this needs g++ but no GPU.
 
     python benchmarks/emulated_parity.py --data ../shared/data --pairs 20 --jobs 2
 
-Takes pairs of 340x256 from UCF101 clips and Middlebury's ground-truth pairs, default parameters, and prints mean end-point error,
-99th percentile and the share of bytes off by more than one level, pair by pair and over all, with the gates. Exit code 1: a gate
-fails. About ten seconds a pair and core.
+The pairs are 340x256 px, from UCF101 videos and from Middlebury's ground truth, with default parameters. For each pair and for all
+together this prints the mean end-point error, its 99th percentile, the share of bytes that differ by more than one level, and the
+gates. The exit code is 1 if a gate fails. One pair takes about ten seconds on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pair = tuple[str, NDArray[np.uint8]]
 
 
 def real_pairs(data: Path, count: int) -> list[Pair]:
-    """Return (name, grey frames (2, 256, 340)): Middlebury's crops, then frames of UCF101 clips, spread over clips and time."""
+    """Return (name, grey frames (2, 256, 340)): crops of Middlebury, then frames of UCF101 videos, spread over videos and time."""
     import cv2
 
     from flowkit.flow import to_grey
@@ -53,7 +53,7 @@ def _first_batches(batches, num_frames):  # type: ignore[no-untyped-def]
 
 
 def compare(pair: Pair, preset: str, fused: int) -> tuple[str, NDArray[np.float32], NDArray[np.float32], float]:
-    """Return the pair's name, its flow by the emulated kernels and by the strict solver, and the seconds of the first."""
+    """Return the name of the pair, its flow from the emulated kernels and from the strict solver, and the time of the first in s."""
     import cv2
     from emulated_device import EmulatedDevice
 
@@ -74,7 +74,7 @@ def compare(pair: Pair, preset: str, fused: int) -> tuple[str, NDArray[np.float3
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data", help="folder of real clips and pairs"
+        "--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data", help="folder of real videos and pairs"
     )
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--preset", default="opencv")
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
     if not options.data.is_dir():
-        print(f"{options.data}: no such folder; name one with flow_gt/middlebury and videos/ucf101 by --data", file=sys.stderr)
+        print(f"no such folder: {options.data}; name one with flow_gt/middlebury and videos/ucf101 with --data", file=sys.stderr)
         return 2
     pairs = real_pairs(options.data, options.pairs)
     flows, references = [], []

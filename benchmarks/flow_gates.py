@@ -1,4 +1,4 @@
-"""How far a flow is from another, and how far it may be: the gates of the GPU solver against the CPU's strict one."""
+"""The distance between two flows, and its gates: how far the GPU solver may be from the CPU's strict solver."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FlowDistance:
-    """Differences of two flows over all their pixels.
+    """The differences of two flows over all their pixels.
 
-    The maximum is left out: a few occluded pixels differ by 10-30 px after any change of a last digit.
+    The maximum is left out, because a few occluded pixels differ by 10-30 px after any change of a last digit.
     """
 
     mean_epe_px: float
     p99_epe_px: float
-    share_over_one_level: float  # of the bytes at bound 20, that differ by more than one level
+    share_over_one_level: float  # of the bytes, at bound 20 px, that differ by more than one level
 
     @classmethod
     def between(cls, flow: NDArray[np.float32], reference: NDArray[np.float32]) -> FlowDistance:

@@ -1,4 +1,4 @@
-"""Time each kernel of a batch on the GPU, by CUDA events around every launch."""
+"""Time each kernel of a batch on the GPU with CUDA events around every launch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Memory traffic per pixel of a launch, as tvl1.cu documents it; a median's depth counts u and v of each pair. What `iterate` has to do
-# is known to the device alone: its blocks share the pairs that still iterate.
+# Memory traffic per pixel of a launch, as tvl1.cu documents it; the depth of a median counts u and v of each pair. How much `iterate`
+# has to do is known only on the device, where its blocks share the pairs that still iterate.
 BYTES_PER_PIXEL = {"load_frames": 5, "differentiate": 20, "warp": 40, "median_5": 8, "quantise_flow": 10}
 
 
 @dataclass
 class KernelTime:
-    """What a kernel's launches took together. Work counts the pairs that the host launched for, some of which had stopped."""
+    """The time of all launches of a kernel. The work counts all pairs of a launch, although some of them had stopped."""
 
     launches: int = 0
     milliseconds: float = 0.0
@@ -40,7 +40,7 @@ class _Launch:
 
 
 class _TimedDevice(CudaDevice):
-    """A device whose launches lie between events; `times` is filled when it closes."""
+    """A device that puts each launch between two events, and fills `times` when it closes."""
 
     def __init__(self, index: int, times: dict[str, KernelTime]) -> None:
         super().__init__(index)
@@ -84,7 +84,7 @@ class _TimedStream:
 
 
 def time_kernels(frames: NDArray[np.uint8], pairs: NDArray[np.int64], device: int, bound: float) -> dict[str, KernelTime]:
-    """Return the times of one batch of all pairs, by kernel, after another that warmed the device."""
+    """Return the times of one batch of all pairs, by kernel, after another batch that warmed the device up."""
     for _ in range(2):
         times: dict[str, KernelTime] = {}
         timed = partial(_TimedDevice, device, times)

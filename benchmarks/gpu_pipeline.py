@@ -1,4 +1,4 @@
-"""Encoding processes beside the GPU's own, as extract runs them, fed with stored frames where there is no video decoder."""
+"""Measure encoding processes beside the GPU's process, as `extract` runs them, with stored frames instead of a video decoder."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ BOUND = 20.0
 
 
 def make_solver(device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> CudaSolver:
-    """Return the solver of a frame size, in the GPU's process."""
+    """Return the solver for a frame size, in the GPU's process."""
     return CudaSolver(height, width, TVL1Params(), device_index=device, bound=BOUND, on_batch=on_batch)
 
 
 @cache
 def stored_clips(path: Path) -> NDArray[np.uint8]:
-    """Return the clips, read once a process."""
+    """Return the clips, which each process reads once."""
     with np.load(path) as file:
         clips: NDArray[np.uint8] = file["clips_340x256"]
     return clips
 
 
 def write_clips(frames_path: Path, folder: str, address: ServiceAddress, worker: int, repeats: int) -> int:
-    """Solve, encode and write a clip `repeats` times; return the pairs done."""
+    """Solve, encode and write a clip `repeats` times; return the number of pairs."""
     clips = stored_clips(frames_path)
     client = FlowClient(address)
     num_pairs = 0
@@ -76,14 +76,14 @@ def _attributes(name: str, num_frames: int) -> ClipAttributes:
 
 
 def run_pipeline(frames_path: Path, device: int, *, num_workers: int, repeats: int) -> float:
-    """Return pairs per second with so many processes, their start left out."""
+    """Return the pairs per second with this many processes, without their start."""
     with (
         tempfile.TemporaryDirectory() as folder,
         FlowService([partial(make_solver, device)]) as service,
         ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool,
     ):
         work = partial(write_clips, frames_path, folder, service.addresses[0])
-        list(pool.map(work, range(num_workers), [1] * num_workers))  # imports, kernels and memory are there
+        list(pool.map(work, range(num_workers), [1] * num_workers))  # afterwards imports, kernels and memory are ready
         began = time.perf_counter()
         num_pairs = sum(pool.map(work, range(num_workers), [repeats] * num_workers))
         return num_pairs / (time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""The sections of gpu_suite.py, each a function that returns rows of a table and the gates that failed. Started by gpu_suite.py."""
+"""The sections of gpu_suite.py, which starts them: each is a function that returns the rows of a table and the failed gates."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 BOUND = 20.0
-MOST_DATA_WAIT = 0.05  # of a training step's time
-MOST_STEP_RATIO = 1.20  # of a training step to that of two plain ResNet-50s
+MOST_DATA_WAIT = 0.05  # as a share of the time of a training step
+MOST_STEP_RATIO = 1.20  # of the time of a training step to that of two plain ResNet-50s
 GOAL_PAIRS_PER_SECOND = {"the budget": 1500, "the goal": 4500}  # at 340x256, preset opencv, on an H200
-INSTRUCTIONS_PER_PIXEL_ITERATION = 47  # of `iterate` with loads and stores at five iterations a launch, sm_90
-REAL_PIXEL_ITERATIONS = 23.0e6  # of a real pair at 340x256, default parameters
+INSTRUCTIONS_PER_PIXEL_ITERATION = 47  # of `iterate`, with loads and stores, at five iterations per launch, sm_90
+REAL_PIXEL_ITERATIONS = 23.0e6  # for a real pair at 340x256 px with default parameters
 
 
 @dataclass
 class Report:
-    """What a section found."""
+    """The result of a section."""
 
     rows: list[Row] = field(default_factory=list)
     failed_gates: list[str] = field(default_factory=list)
@@ -59,13 +59,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the sections work with."""
+    """The input of the sections."""
 
     frames: Mapping[str, NDArray[np.uint8]]
     frames_path: Path
     device: int
     dry_run: bool
-    result: Path | None = None  # where the report goes
+    result: Path | None = None  # the file for the report
 
     @property
     def clips(self) -> NDArray[np.uint8]:
@@ -80,7 +80,8 @@ class Settings:
     def batches(self, size: int, count: int = 1) -> list[NDArray[np.int64]]:
         """Return `count` batches of `size` pairs of `all_frames`.
 
-        How long a pair takes depends on what it shows, so they go round the clips, in runs of up to 16 pairs as `extract` sends them.
+        The time of a pair depends on its content, so the batches take turns among the clips, in runs of up to 16 pairs, as `extract`
+        sends them.
         """
         num_clips, length = self.clips.shape[:2]
         run = min(size, length - 1)
@@ -100,7 +101,7 @@ class Settings:
 
 
 def device(settings: Settings) -> Report:
-    """Report the GPU, the software, and what the kernels take of a multiprocessor."""
+    """Report the GPU, the software, and which share of a multiprocessor's resources the kernels need."""
     report = Report()
     info = list_devices()[settings.device]
     arch = 10 * info.compute_capability[0] + info.compute_capability[1]
@@ -130,7 +131,7 @@ def _crop(frames: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 @dataclass(frozen=True)
 class _Case:
-    """Frames whose flow is compared: in each group, each frame with the next. `room` times the gates must hold."""
+    """Frames whose flow is compared: in each group, each frame with the next. The gates are multiplied by `room`."""
 
     name: str
     groups: list[NDArray[np.uint8]]
@@ -144,20 +145,20 @@ def _strict_flow(frames: NDArray[np.uint8], preset: str) -> NDArray[np.float32]:
 
 
 def _strict_flows(work: list[tuple[NDArray[np.uint8], str]]) -> Iterator[NDArray[np.float32]]:
-    """Give the strict solver's flow of each group of frames, computed on all cores."""
+    """Yield the strict solver's flow of each group of frames, computed on all cores."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         yield from pool.map(_strict_flow, *zip(*work, strict=True))
 
 
 def parity(settings: Settings) -> Report:
-    """Hold the GPU to the gates against the strict CPU solver, at several sizes and presets; and what must hold exactly."""
+    """Check the GPU against the strict CPU solver within the gates, at several sizes and presets; and check what must hold exactly."""
     report = Report()
     clips = settings.clips
     height, width = clips.shape[2:]
-    # The gates are for default parameters and frames of about this size. Where the room is wider: without the median a stop some
-    # iterations late is not smoothed away; and the KITTI pair moves by up to 50 px: OpenCV 4.14 and 5.0 differ there by .0525 px,
-    # p99 .78, 1.66 %. In a frame below a tile, nearly all border, a stop some iterations late can decide where a whole pair ends
-    # up, so there the error is looked at after every iteration.
+    # The gates are for default parameters and frames of about this size. There are two exceptions. Without the median filter, a stop
+    # that comes some iterations late is not smoothed away. And the KITTI pair moves by up to 50 px: even OpenCV 4.14 and 5.0 differ
+    # there by 0.0525 px, p99 0.78 px, 1.66 %. In a frame that is smaller than a tile, which is nearly all border, a stop that comes
+    # some iterations late can decide the result of the whole pair, so the error is checked after every iteration there.
     size = f"{width}x{height}"
     cases = [
         _Case(size, [clip[:3] for clip in clips]),
@@ -187,7 +188,7 @@ def parity(settings: Settings) -> Report:
         flow, again = solver.solve(frames, pairs), solver.solve(frames, pairs)
         backward = solver.solve(frames, pairs[::-1])[::-1]
         still = solver.solve(frames, np.stack([pairs[:, 0]] * 2, axis=1))
-    report.check(np.array_equal(flow, again), "the same batch twice gives different flow: a race")
+    report.check(np.array_equal(flow, again), "the same batch gives different flow the second time: a race")
     report.check(np.array_equal(flow, backward), "a pair's flow depends on its place in the batch")
     report.check(not still.any(), "equal frames give flow")
     for mapping in ("symmetric", "paper"):
@@ -198,9 +199,9 @@ def parity(settings: Settings) -> Report:
 
 
 def _pairs_per_second(settings: Settings, solver: CudaSolver, num_batches: int) -> float:
-    """Return the speed of solve and quantise with frames in host memory, batches handed in ahead as extract does."""
+    """Return the speed of solving and quantising frames in host memory; batches are submitted in advance, as by `extract`."""
     frames, batches = settings.all_frames, settings.batches(solver.max_pairs, num_batches)
-    solver.submit(frames, batches[0]).result()  # warm
+    solver.submit(frames, batches[0]).result()  # warms up
     ahead: deque[SubmittedFlow] = deque()
     began = time.perf_counter()
     for pairs in batches:
@@ -213,7 +214,7 @@ def _pairs_per_second(settings: Settings, solver: CudaSolver, num_batches: int) 
 
 
 def throughput(settings: Settings) -> Report:
-    """Measure pairs per second of solve and quantise by batch size and batches in flight, 340x256, `opencv` preset; presets at the best."""
+    """Measure pairs per second (340x256, preset `opencv`) by batch size and batches in flight, and of other presets at the best."""
     report = Report()
     height, width = settings.clips.shape[2:]
     best: dict[int, float] = {}
@@ -239,7 +240,7 @@ def throughput(settings: Settings) -> Report:
 
 
 def _issue_ceiling(settings: Settings, tile: TileShape = DEFAULT_TILE) -> float:
-    """Return the pairs/s if nothing but the inner loops' instructions counted, with what the overlap of tiles costs."""
+    """Return the pairs/s that the instructions of the inner loops alone would allow, including the overlap of tiles."""
     info = list_devices()[settings.device]
     from cuda.core import Device
 
@@ -249,7 +250,7 @@ def _issue_ceiling(settings: Settings, tile: TileShape = DEFAULT_TILE) -> float:
 
 
 def kernels(settings: Settings) -> Report:
-    """Time each kernel in one batch, beside what it moves at most (pairs that had stopped are counted)."""
+    """Time each kernel in one batch, with the largest memory traffic that it may cause (pairs that had stopped are counted)."""
     from gpu_kernel_times import time_kernels
 
     report = Report()
@@ -268,7 +269,7 @@ def kernels(settings: Settings) -> Report:
 
 
 def sweep(settings: Settings) -> Report:
-    """Compare tile shapes and iterations per launch: speed, and distance from the strict solver for each number of iterations."""
+    """Compare tile shapes and iterations per launch: the speed, and the distance from the strict solver for each number of iterations."""
     report = Report()
     height, width = settings.clips.shape[2:]
     num_batches = 2 if settings.dry_run else 27
@@ -287,16 +288,16 @@ def sweep(settings: Settings) -> Report:
         TileShape(8, 16, 4, rows=2),
     ]
     shapes = [TileShape(16, 12, 1), TileShape(16, 16, 1), TileShape(8, 16, 2), TileShape(32, 8, 1), TileShape(32, 4, 2), TileShape(8, 8, 4)]
-    for shape in [DEFAULT_TILE] if settings.dry_run else patches_of_2_rows + shapes:  # the driver of a dry run holds the default's kernels
+    for shape in [DEFAULT_TILE] if settings.dry_run else patches_of_2_rows + shapes:  # a dry run has only the default kernels
         with settings.solver(height, width, bound=BOUND, tile=shape) as solver:
             speed = _pairs_per_second(settings, solver, num_batches)
-        name = f"{shape.width}x{shape.height}, patches of 4x{shape.rows}, {shape.blocks_per_sm} a SM"
+        name = f"{shape.width}x{shape.height}, patches of 4x{shape.rows}, {shape.blocks_per_sm} per SM"
         report.rows.append({"tile": name, "fused": 5, "pairs/s": speed})
     return report
 
 
 def end_to_end(settings: Settings) -> Report:
-    """Measure processes that encode and write beside the GPU's process, as extract runs them, against the solver alone."""
+    """Measure processes that encode and write beside the GPU's process, as `extract` runs them, relative to the solver alone."""
     from gpu_pipeline import run_pipeline
 
     report = Report()
@@ -313,9 +314,9 @@ def end_to_end(settings: Settings) -> Report:
 
 
 def training(settings: Settings) -> Report:
-    """Time the step of ST-ResNet against two ResNet-50s, T = 5, 224 px, and its wait for data: bench_train.py's measurements.
+    """Measure with bench_train.py: the step of ST-ResNet relative to that of two ResNet-50s, T = 5, 224 px, and its wait for data.
 
-    Budgets: 1.20, and 5 % of the step's time.
+    The budgets are a ratio of 1.20, and 5 % of the time of a step.
     """
     import torch
     from bench_train import PLAIN, Variant, measure
@@ -334,7 +335,8 @@ def training(settings: Settings) -> Report:
         row = {"variant": str(variant), **{f"{name}, ms": 1e3 * seconds for name, seconds in medians.items()}, "ratio": result["ratio"]}
         report.rows.append({**row, "clips/s": options.clips / medians["ST-ResNet"]})
         report.check(
-            settings.dry_run or result["ratio"] <= MOST_STEP_RATIO, f"{variant}: a step takes {result['ratio']:.2f} times two ResNet-50s'"
+            settings.dry_run or result["ratio"] <= MOST_STEP_RATIO,
+            f"{variant}: a step takes {result['ratio']:.2f} times that of two ResNet-50s",
         )
         if not settings.dry_run:
             report.rows[-1]["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
@@ -343,13 +345,13 @@ def training(settings: Settings) -> Report:
         for row in measure_data_wait(target, TINY if settings.dry_run else FULL, amp=amp):
             report.rows.append({"variant": f"train, {row.pop('precision')}, crops on the {row.pop('crops on')}", **row})
         wait = report.rows[-1]["data wait"]
-        report.check(settings.dry_run or wait < MOST_DATA_WAIT, f"{wait:.1%} of the steps' time is waiting for data, crops on the device")
+        report.check(settings.dry_run or wait < MOST_DATA_WAIT, f"{wait:.1%} of step time is waiting for data, crops on the device")
 
     last = Variant("float32", channels_last=True)
     half, compiled = (Variant("bf16", channels_last=True, compiled=compiled) for compiled in (False, True))
     waiting = ("train", partial(time_data_wait, "float32" if settings.dry_run else "bf16"))
     plan: list[tuple[str, Callable[[], None]]] = [(str(last), partial(time_step, last)), waiting]
-    if not settings.dry_run:  # most wanted first
+    if not settings.dry_run:  # the most important first
         plan = [(str(half), partial(time_step, half)), waiting]
         plan += [(str(variant), partial(time_step, variant)) for variant in (PLAIN, compiled, last)]
     for name, measurement in plan:
@@ -360,12 +362,12 @@ def training(settings: Settings) -> Report:
         except Exception as error:
             report.rows.append({"variant": name, "trouble": f"{type(error).__name__}: {str(error)[:200]}"})
             report.check(False, f"the training step of {name} broke")
-        _write(settings.result, report)  # what is measured stays if the next is too slow
+        _write(settings.result, report)  # so that results are kept if the next measurement is too slow
     return report
 
 
 def small_case(settings: Settings) -> Report:
-    """Run what the checkers look at: several levels, tiles and pairs, medians, both outputs."""
+    """Run a small case for the checkers: several levels, tiles and pairs, medians, both outputs."""
     clip = _crop(settings.clips[0][:3], 72, 90)
     params = TVL1Params(num_scales=2, num_warps=1, outer_iterations=2, inner_iterations=10)
     for settings_of_output in ({"bound": BOUND}, {}):
@@ -391,12 +393,12 @@ def _checker(tool: str, settings: Settings) -> Report:
 
 
 def memcheck(settings: Settings) -> Report:
-    """Look for accesses outside memory, by compute-sanitizer."""
+    """Search for accesses outside of allocated memory with compute-sanitizer."""
     return _checker("memcheck", settings)
 
 
 def racecheck(settings: Settings) -> Report:
-    """Look for hazards in shared memory, by compute-sanitizer."""
+    """Search for hazards in shared memory with compute-sanitizer."""
     return _checker("racecheck", settings)
 
 

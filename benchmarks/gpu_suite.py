@@ -1,12 +1,13 @@
-"""Everything that needs a GPU, in one command of less than ten minutes: parity, checkers, speed, share of the ceiling, training step.
+"""Run everything that needs a GPU, in less than ten minutes: parity, checkers, speed, share of the ceiling, training step.
 
-    python benchmarks/gpu_suite.py --make-frames frames.npz          # once, where PyAV and the clips are (17 MB)
+    python benchmarks/gpu_suite.py --make-frames frames.npz          # once, where PyAV and the videos are (17 MB)
     python benchmarks/gpu_suite.py --frames frames.npz --json gpu.json   # on the GPU machine
 
-The second needs flowkit's sources (the repository's root as working folder is enough), cuda-core, numba, OpenCV (without its contrib
-modules), h5py, torch and torchvision; neither PyAV nor hdf5plugin nor videos. The wait for data is measured where safetensors and
-joblib are there too. Sections run one after another in processes of their own, so that a fault, a hang or a missing package of one
-does not stop the others. Exit codes: 0 good; 1 a gate failed or a section broke; 2 usage; 3 there is no GPU.
+The second command needs flowkit's sources (the root of the repository as working folder is enough), cuda-core, numba, OpenCV (the
+contrib modules are not needed), h5py, torch and torchvision, but neither PyAV nor hdf5plugin nor videos. The wait for data is
+measured if safetensors and joblib are installed too. Each section runs in a process of its own, one after another, so that a crash,
+a hang or a missing package in one does not stop the others. Exit codes: 0 good; 1 a gate failed or a section broke; 2 usage error;
+3 no GPU.
 
     python benchmarks/gpu_suite.py --dry-run      # the same code on a driver without a GPU, with tiny frames: needs g++ and NVRTC
 """
@@ -26,7 +27,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TOTAL_SECONDS = 570.0
-# Section and its limit, most wanted first: what the total leaves no time for is reported as such.
+# Each section with its time limit in s, the most important first; a section for which no time is left is reported as such.
 SECTIONS = {
     "device": 60,
     "parity": 180,
@@ -68,7 +69,7 @@ def make_frames(path: Path, data: Path) -> None:
 
 
 def tiny_frames(path: Path) -> None:
-    """Write frames of the same names for a dry run."""
+    """Write tiny frames under the same names, for a dry run."""
     import numpy as np
 
     x, y = np.meshgrid(np.arange(48), np.arange(33))
@@ -78,7 +79,7 @@ def tiny_frames(path: Path) -> None:
 
 
 def run_section(name: str, options: argparse.Namespace, frames: Path, environment: dict[str, str], seconds: float) -> dict[str, Any]:
-    """Run a section in a process of its own; return its report: {"status": ..., "rows": [...], "failed_gates": [...]}."""
+    """Run a section in a separate process; return its report: {"status": ..., "rows": [...], "failed_gates": [...]}."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, str(HERE / "gpu_sections.py"), name, "--frames", str(frames), "--result", str(result)]
@@ -98,7 +99,7 @@ def run_section(name: str, options: argparse.Namespace, frames: Path, environmen
 
 
 def show(name: str, report: dict[str, Any]) -> None:
-    """Print a section's table."""
+    """Print the table of a section."""
     print(f"\n== {name}: {report['status']} ({report['seconds']} s)")
     rows = report["rows"]
     if rows:
@@ -117,8 +118,8 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def has_gpu(device: int) -> str:
-    """Return why there is no GPU to work on; an empty text if there is one."""
+def missing_gpu(device: int) -> str:
+    """Return the reason why there is no usable GPU; an empty text if there is one."""
     from flowkit.errors import DeviceError
     from flowkit.flow.cuda.device import list_devices
 
@@ -131,13 +132,13 @@ def has_gpu(device: int) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make-frames", type=Path, metavar="NPZ", help="write the frames file and end")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="real clips, for --make-frames")
+    parser.add_argument("--make-frames", type=Path, metavar="NPZ", help="write the frames file and exit")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of real videos, for --make-frames")
     parser.add_argument("--frames", type=Path, help="the frames file")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--json", type=Path, help="write everything there as well")
-    parser.add_argument("--dry-run", action="store_true", help="on a driver without a GPU, with tiny frames: does the code run?")
+    parser.add_argument("--json", type=Path, help="file for all results")
+    parser.add_argument("--dry-run", action="store_true", help="run the code on a driver without a GPU, with tiny frames")
     options = parser.parse_args()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support" / "emulation")]
     if options.make_frames:
@@ -152,11 +153,11 @@ def main() -> int:
             frames = Path(folder) / "tiny.npz"
             tiny_frames(frames)
             environment["LD_LIBRARY_PATH"] = str(build_driver())
-        elif why := has_gpu(options.device):
-            print(f"no GPU, so nothing was measured: {why}", file=sys.stderr)
+        elif reason := missing_gpu(options.device):
+            print(f"no GPU, so nothing was measured: {reason}", file=sys.stderr)
             return 3
         if frames is None or not frames.is_file():
-            parser.error("give the frames file by --frames; --make-frames writes one")
+            parser.error("give the frames file with --frames; --make-frames writes one")
         reports = {}
         end = time.monotonic() + TOTAL_SECONDS
         for name in options.sections:

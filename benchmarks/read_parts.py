@@ -1,11 +1,11 @@
-"""What reading a clip (10 pairs and 1 frame) is made of, in processor time: decompression, checksums, JPEG, the rest.
+"""Measure the parts of reading a clip (10 flow fields and 1 frame): decompression, checksums, JPEG and the rest.
 
     python benchmarks/read_parts.py DATA_ROOT
 
-Each part is timed by itself on the same random windows of the default codec, many times, and the least of its times is taken
-for each window, so that other work on the machine counts little. The last row, half the frame's size, shows that decoding at a
-smaller scale spares nothing: most of a JPEG's time goes into its entropy coding. The structure is what a process reads of a
-clip before the first window.
+Each part is timed separately on the same random windows of the default codec, many times, and the shortest time counts for each
+window, so that other work on the machine matters little. The last row, half the size of the frame, shows that decoding at a smaller
+scale saves nothing, because a JPEG decoder spends most of its time on entropy coding. The structure is what a process reads of a
+clip before its first window.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def parts_of(path: Path, clip: Clip, start: int, repeats: int) -> dict[str, floa
             reader.clip(clip.video_id)
 
     return {
-        "whole": least_ms(repeats, lambda: (clip.flow(start, start + WINDOW), clip.frames([start + 5]))),
+        "all": least_ms(repeats, lambda: (clip.flow(start, start + WINDOW), clip.frames([start + 5]))),
         "flow: zstd": least_ms(repeats, lambda: [decompress(*s, t, pairs[0].nbytes) for s, t in zip(sources, targets, strict=True)]),
         "flow: checksums": least_ms(repeats, lambda: [check_chunk(chunk) for chunk in chunks]),
         "frame: JPEG": least_ms(repeats, lambda: cv2.imdecode(jpeg, cv2.IMREAD_COLOR)),
-        "(structure, once a process)": least_ms(repeats, structure),
+        "(structure, once per process)": least_ms(repeats, structure),
         "(frame at half its size)": least_ms(repeats, lambda: cv2.imdecode(jpeg, cv2.IMREAD_REDUCED_COLOR_2)),
     }
 
@@ -86,10 +86,10 @@ def main() -> None:
             start = int(draw.integers(clip.num_frames - WINDOW))
             for name, ms in parts_of(path, clip, start, arguments.repeats).items():
                 times.setdefault(name, []).append(ms)
-    whole = float(np.mean(times["whole"]))
-    print("| part | ms a clip | of the whole |\n|---|--:|--:|")
-    for name, found in times.items():
-        print(f"| {name} | {np.mean(found):.2f} | {100 * np.mean(found) / whole:.0f} % |")
+    total = float(np.mean(times["all"]))
+    print("| part | ms per clip | of all |\n|---|--:|--:|")
+    for name, values in times.items():
+        print(f"| {name} | {np.mean(values):.2f} | {100 * np.mean(values) / total:.0f} % |")
 
 
 if __name__ == "__main__":
