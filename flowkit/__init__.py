@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
     from flowkit.dataset.manifest import ClipRecord, Split
+    from flowkit.dataset.packing import PackReport, pack
     from flowkit.dataset.root import Dataset
     from flowkit.dataset.verify import verify
+    from flowkit.describe.statistics import DataStats, stats
     from flowkit.extraction.results import ExtractReport
     from flowkit.extraction.run import extract
     from flowkit.shards.reader import Clip, ShardReader
@@ -47,20 +49,24 @@ if TYPE_CHECKING:
 _LAZY = {  # the modules of these names import NumPy, or take a noticeable part of the start-up time of the command line
     "Clip": "flowkit.shards.reader",
     "ClipRecord": "flowkit.dataset.manifest",
+    "DataStats": "flowkit.describe.statistics",
     "Dataset": "flowkit.dataset.root",
     "ExtractReport": "flowkit.extraction.results",
+    "PackReport": "flowkit.dataset.packing",
     "Problem": "flowkit.shards.verify",
     "ShardReader": "flowkit.shards.reader",
     "Split": "flowkit.dataset.manifest",
     "extract": "flowkit.extraction.run",
+    "pack": "flowkit.dataset.packing",
+    "stats": "flowkit.describe.statistics",
     "verify": "flowkit.dataset.verify",
 }
 
 __all__ = [  # in full, because type checkers read it too
-    "BusyError", "CheckpointError", "Clip", "ClipRecord", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
-    "FlowkitError", "FrameBatch", "ManifestError", "ParameterError", "Problem", "Quantiser", "RankError", "ScoresError",
+    "BusyError", "CheckpointError", "Clip", "ClipRecord", "DataStats", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
+    "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser", "RankError", "ScoresError",
     "ShardFormatError", "ShardReader", "Split", "TVL1Params", "VideoDecodeError", "VideoInfo", "__version__", "compute_flow",
-    "extract", "probe", "read_frames", "verify",
+    "extract", "pack", "probe", "read_frames", "stats", "verify",
 ]  # fmt: skip
 
 # setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it, and this finder says where.

@@ -19,15 +19,16 @@ import io
 import os
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowkit.dataset.progress import ProgressBar
 from flowkit.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -381,27 +382,27 @@ def class_names() -> dict[str, tuple[str, str]]:
 
 
 def write_scenes(
-    root: Path,
+    root: str | os.PathLike[str],
     *,
     seed: int = 0,
     train_per_class: int = 12,
     test_per_class: int = 6,
     settings: SceneSettings | None = None,
-    on_video: Callable[[GeneratedVideo], None] | None = None,
+    progress: bool | None = None,
 ) -> list[GeneratedVideo]:
     """Write a whole data set: ``root/videos/<class>/v_<class>_gNN_c01.avi`` and its split, ``root/split.csv``.
 
     Parameters
     ----------
-    root : Path
-        Made if need be.
+    root : path
+        The folder to write to, made if need be.
     seed : int
         The same seed draws the same scenes, whatever the other numbers: video g of a class and subset is always the same scene.
     train_per_class, test_per_class : int
         Videos of each class. Groups are numbered through, training first, one video a group, as each has its own scene.
     settings : SceneSettings, optional
-    on_video : callable, optional
-        Called after each video.
+    progress : bool, optional
+        Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
@@ -413,22 +414,23 @@ def write_scenes(
     ParameterError
         If a number is not positive.
     """
-    settings = settings or SceneSettings()
+    root, settings = Path(root), settings or SceneSettings()
     if train_per_class < 1 or test_per_class < 1:
         raise ParameterError(f"each class needs a training and a test video, got {train_per_class} and {test_per_class}")
     written = []
-    for label, (class_name, (appearance, motion)) in enumerate(class_names().items()):
-        folder = root / "videos" / class_name
-        folder.mkdir(parents=True, exist_ok=True)
-        for group in range(1, train_per_class + test_per_class + 1):
-            subset = group > train_per_class
-            number = group - train_per_class if subset else group
-            rng = np.random.default_rng([seed, int(subset), label, number])
-            path = folder / f"v_{class_name}_g{group:02d}_c01.avi"
-            write_video(path, render(draw_scene(motion, rng, settings), appearance), frame_rate=settings.frame_rate)
-            written.append(GeneratedVideo(f"{class_name}/{path.stem}", class_name, SUBSETS[subset], path))
-            if on_video is not None:
-                on_video(written[-1])
+    num_videos = len(class_names()) * (train_per_class + test_per_class)
+    with ProgressBar("generate", total=num_videos, unit="videos", progress=progress) as bar:
+        for label, (class_name, (appearance, motion)) in enumerate(class_names().items()):
+            folder = root / "videos" / class_name
+            folder.mkdir(parents=True, exist_ok=True)
+            for group in range(1, train_per_class + test_per_class + 1):
+                subset = group > train_per_class
+                number = group - train_per_class if subset else group
+                rng = np.random.default_rng([seed, int(subset), label, number])
+                path = folder / f"v_{class_name}_g{group:02d}_c01.avi"
+                write_video(path, render(draw_scene(motion, rng, settings), appearance), frame_rate=settings.frame_rate)
+                written.append(GeneratedVideo(f"{class_name}/{path.stem}", class_name, SUBSETS[subset], path))
+                bar.advance()
     rows = io.StringIO(newline="")
     lines = csv.writer(rows, lineterminator="\n")
     lines.writerow(["video_id", "class_name", "subset"])

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.shared.console import duration, say, show_name, table, warn
-from flowkit.dataset.progress import ProgressBar
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
@@ -64,15 +63,14 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
 
     began = time.monotonic()
     say(f"Writing {num_videos} videos of {len(classes)} classes to {show_name(output / VIDEOS)}")
-    with ProgressBar("generate", total=num_videos, unit="videos") as progress:
-        write_scenes(
-            output,
-            seed=seed,
-            train_per_class=train_videos,
-            test_per_class=test_videos,
-            settings=SceneSettings(num_frames=frames),
-            on_video=lambda video: progress.advance(),
-        )
+    write_scenes(
+        output,
+        seed=seed,
+        train_per_class=train_videos,
+        test_per_class=test_videos,
+        settings=SceneSettings(num_frames=frames),
+        progress=True,
+    )
     seconds["generate"] = time.monotonic() - began
     data = ("--data", str(output / DATA))
     short = () if steps_per_phase is None else ("--steps-per-phase", str(steps_per_phase))

@@ -10,7 +10,6 @@ from click.core import ParameterSource
 
 from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option
-from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.model.settings.training import Phase
@@ -110,13 +109,7 @@ def _export_images(data: Path, output: Path, layout: str, flow: str, mapping: st
 
     if output.is_file():
         raise click.UsageError(f"--output {show_name(output)} is a file; images need a new or empty folder")
-    with ProgressBar("export", total=0, unit="videos") as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        report = run(data, output, layout=layout, flow=flow, mapping=mapping, split=split, shard_bytes=shard_size << 20, on_progress=tell)  # type: ignore[arg-type]
+    report = run(data, output, layout=layout, flow=flow, mapping=mapping, split=split, shard_bytes=shard_size << 20, progress=True)  # type: ignore[arg-type]
     error = ""
     if report.num_done:
         error = f"; flow error {report.mean_error_px:.3f} px on average, {report.max_error_px:.2f} px at most (one field a video)"

@@ -13,7 +13,6 @@ import click
 from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, json_option, usage_errors
 from flowkit.cli.shared.stopping import signals_to, tell_stopped
-from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.settings import ForeignTool
 
 if TYPE_CHECKING:
@@ -111,13 +110,8 @@ def import_(
         settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
     check_opencv()
     stop = StopRequest()
-    with signals_to(stop, GRACE_SECONDS), ProgressBar("import", total=0, unit="videos") as bar:
-
-        def tell(done: int, total: int, failed: int) -> None:
-            bar.total = total
-            bar.update(done, note=f"{failed} failed" if failed else "")
-
-        report = import_tree(tree, data, settings=settings, frames=frames, lists=lists, jobs=jobs, stop=stop, on_progress=tell)
+    with signals_to(stop, GRACE_SECONDS):
+        report = import_tree(tree, data, settings=settings, frames=frames, lists=lists, jobs=jobs, stop=stop, progress=True)
     if as_json:
         say(json.dumps(report.to_dict(), indent=1))
     else:

@@ -10,7 +10,6 @@ import click
 
 from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, json_option
-from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.describe.contents import Contents, FileInfo, RootInfo
@@ -34,13 +33,7 @@ def info(path: Path | None, data: Path, as_json: bool) -> int:
         described = describe_file(path)
         say(json.dumps(described.to_dict(), indent=1) if as_json else _file_text(described))
         return 0
-    with ProgressBar("info", total=0, unit="videos") as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        root = describe_root(path, on_progress=tell)
+    root = describe_root(path, progress=True)
     say(json.dumps(root.to_dict(), indent=1) if as_json else _root_text(root))
     if root.unreadable:
         warn("\nnot readable:\n" + table(("file", "why"), root.unreadable))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, split_option
-from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,43 +73,18 @@ def pack(data: Path, split: int, lists: Path | Literal["automatic"] | None, shar
     from flowkit.dataset.packing import pack as run
     from flowkit.dataset.split_choice import SeveralListsError
 
-    with _Display() as display:
-        try:
-            report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, on_progress=display.update)
-        except SeveralListsError as error:
-            raise click.UsageError(show_name(error)) from error
+    try:
+        report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, progress=True)
+    except SeveralListsError as error:
+        raise click.UsageError(show_name(error)) from error
     _tell_findings(report)
     _tell_result(report, data)
 
 
-class _Display:
-    """Shows the progress of the stages, each from its first news."""
-
-    _UNITS = {"read": ("pack: reading clips", "files", 1.0), "write": ("pack: writing shards", "MB", 1e6)}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self._bars: dict[str, ProgressBar] = {}
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        for bar in self._bars.values():
-            bar.__exit__(*exception)
-
-    def update(self, stage: str, done: float, total: float) -> None:
-        """Show that `done` of `total` is done."""
-        what, unit, scale = self._UNITS[stage]
-        if stage not in self._bars:
-            for bar in self._bars.values():
-                bar.__exit__(None, None, None)
-            self._bars = {stage: ProgressBar(what, total=total / scale, unit=unit)}
-        bar = self._bars[stage]
-        bar.advance(done / scale - bar.done)
-
-
 def _tell_findings(report: PackReport) -> None:
     """Say on stderr where the split comes from and what it lacks."""
+    from flowkit.dataset.manifest import MIN_FRAMES
+
     matched, number = report.matched, report.split.number
     if report.lists is None:
         warn(
@@ -119,7 +93,7 @@ def _tell_findings(report: PackReport) -> None:
         )
     else:
         warn(f"pack: split {number} from the lists in {show_name(report.lists)}")
-    _tell_names("too short for a flow stack (11 frames), left out", [f"{name} ({n} frames)" for name, n in report.too_short])
+    _tell_names(f"too short for a flow stack ({MIN_FRAMES} frames), left out", [f"{name} ({n} frames)" for name, n in report.too_short])
     _tell_names("listed for training, but not there", [entry.video_id for entry in matched.missing_train])
     _tell_names("listed for test, but not there", [entry.video_id for entry in matched.missing_test])
     _tell_names("in neither list", matched.unlisted)

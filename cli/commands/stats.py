@@ -9,7 +9,6 @@ import click
 
 from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, json_option
-from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,16 +47,11 @@ def stats(data: Path, split: int | None, sample_videos: int, sample_fields: int,
     seed fixes, exactly; counts come from all videos. A leak is a group (_g07_ in the name) of a class, or the same file, that is
     in both train and test.
     """
-    from flowkit.describe.statistics import ALL, Sample, measure
+    from flowkit.describe.statistics import stats as run
 
-    sample = ALL if everything else Sample(sample_videos, sample_fields, seed)
-    with ProgressBar("stats", total=0, unit="videos") as bar:
-
-        def tell(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        measured = measure(data, split=split, sample=sample, on_progress=tell)
+    if everything:
+        sample_videos = sample_fields = 0
+    measured = run(data, split=split, videos_per_class=sample_videos, fields_per_video=sample_fields, seed=seed, progress=True)
     say(json.dumps(measured.to_dict(), indent=1) if as_json else _text(measured, everything=everything))
     if measured.unreadable:
         warn("\nnot readable:\n" + table(("file", "why"), measured.unreadable))

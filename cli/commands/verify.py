@@ -11,7 +11,6 @@ import click
 from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_DAMAGED
 from flowkit.cli.shared.options import data_option, json_option
-from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.shards.verify import Problem
@@ -34,16 +33,7 @@ def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json:
     path = path or data
     if not path.exists():
         raise click.UsageError(f"there is no data root {str(path)!r}: name one by --data DIR, or name a shard or clip file")
-    bars: list[ProgressBar] = []
-
-    def tell(done: int, total: int) -> None:
-        if not bars:
-            bars.append(ProgressBar("verify", total=total, unit="files"))
-        bars[0].advance(done - bars[0].done)
-
-    problems = run(path, deep=deep, jobs=jobs, on_file=tell)
-    for bar in bars:
-        bar.__exit__(None, None, None)
+    problems = run(path, deep=deep, jobs=jobs, progress=True)
     if as_json:
         found = {"path": str(path), "deep": deep, "problems": [_record(problem) for problem in problems]}
         say(json.dumps({"format": "flowkit-verify", "format_version": 1, **found}, indent=1))

@@ -22,7 +22,7 @@ from flowkit.records import RecordFormat
 from flowkit.video.ids import check_video_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
@@ -36,7 +36,28 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """One row of a split's table: a clip, its label and where it is stored."""
+    """One row of a split's table: a clip, its label and where it is stored.
+
+    Parameters
+    ----------
+    video_id : str
+        The video: its path below the folder of videos, without suffix.
+    label : int
+        The index of its class in `Split.classes`, from 0.
+    class_name : str
+        The name of its class.
+    num_frames : int
+        Frames of the clip; it has one flow field fewer.
+    shard : str
+        The name of the shard file that holds the clip.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> flowkit.Dataset.open(example_root()).split(1).test[0]
+    ClipRecord(video_id='colour0-motion0/v12', label=0, class_name='colour0-motion0', num_frames=18, shard='shard-00000.h5')
+    """
 
     video_id: str
     label: int
@@ -45,20 +66,20 @@ class ClipRecord:
     shard: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
-    """One split of a data set, as its manifest says.
+    """One split of a data set, as its manifest says: a sequence of clips, those to train first.
 
     Parameters
     ----------
     number : int
-        From 1.
+        The number of the split, from 1.
     protocol : str
         Where it comes from: ``ucf101``, ``hmdb51``, ``csv`` or ``automatic``.
     classes : tuple of str
         ``classes[label]``; some may have no clip.
     train, test : tuple of ClipRecord
-        Sorted by video id.
+        The clips of each half, sorted by video id.
     num_listed_train, num_listed_test : int
         Videos that the lists name, whether or not they are there and long enough.
     quantiser : Quantiser
@@ -67,6 +88,18 @@ class Split:
         SHA-256 of each shard file by its name.
     digest : str
         SHA-256 of split.json, and so of all the above.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> split = flowkit.Dataset.open(example_root()).split(1)
+    >>> split
+    Split(1, automatic: 6 classes, 12 videos to train and 6 to test)
+    >>> len(split), "colour0-motion0/v00" in split
+    (18, True)
+    >>> [record.video_id for record in split.test][:2]
+    ['colour0-motion0/v12', 'colour0-motion1/v13']
     """
 
     number: int
@@ -79,6 +112,21 @@ class Split:
     quantiser: Quantiser
     shards: dict[str, str]
     digest: str
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.classes)} classes, {len(self.train)} videos to train and {len(self.test)} to test"
+        return f"Split({self.number}, {self.protocol}: {counts})"
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.test)
+
+    def __iter__(self) -> Iterator[ClipRecord]:
+        yield from self.train
+        yield from self.test
+
+    def __contains__(self, video: object) -> bool:
+        """Whether a video, by its id or its record, is in either half."""
+        return any(video in (record.video_id, record) for record in self)
 
 
 def read_split(root: Path, number: int) -> Split:

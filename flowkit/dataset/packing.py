@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowkit.dataset.list_files import split_numbers
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
+from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_update import (
     StoredVideo,
@@ -19,21 +21,21 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
-from flowkit.dataset.split_choice import ChosenLists, choose_lists
+from flowkit.dataset.split_choice import AUTOMATIC, ChosenLists, choose_lists
 from flowkit.dataset.split_lists import Matched, match_lists, read_lists
-from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import exclusive_lock, file_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    import os
+    from collections.abc import Sequence
 
     from flowkit.dataset.settings import ExtractSettings
 
 
 @dataclass(frozen=True)
 class PackReport:
-    """What a pack run did, and what it found.
+    """What `pack` did, and what it found.
 
     Parameters
     ----------
@@ -42,18 +44,29 @@ class PackReport:
     lists : Path or None
         Where its lists come from; None for an automatic split.
     matched : Matched
-        The lists against the videos: what is missing, what is in neither half.
+        The lists against the videos: which are missing, which are in neither half.
     too_short : tuple of (str, int)
-        Listed videos that are left out, with their number of frames.
+        Listed videos that are left out because they have too few frames for a flow stack, with their number of frames.
     shards_written, shards_removed : tuple of str
+        Names of the shard files that changed.
     num_shards, num_videos, num_bytes : int
-        Of the shards as they now are.
+        What the shards now hold.
     splits_written : tuple of int
-        Splits whose manifest was written; others were as they should be.
+        Splits whose manifest was written; others were up to date.
     splits_damaged : tuple of (int, str)
         Other splits that could not be renewed because their manifest cannot be read, and why.
     num_moved : int
         Clip files that were deleted, being in a shard.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> root = example_root()
+    >>> flowkit.pack(root, lists="automatic").did_nothing
+    False
+    >>> flowkit.pack(root, lists="automatic").did_nothing
+    True
     """
 
     split: Split
@@ -93,71 +106,85 @@ def packed_video_ids(root: Path) -> dict[str, Path]:
 
 
 def pack(
-    root: Path,
+    root: str | os.PathLike[str],
     *,
     split: int = 1,
-    lists: Path | Literal["automatic"] | None = None,
+    lists: str | os.PathLike[str] | None = None,
     shard_bytes: int | None = None,
     move: bool = False,
-    on_progress: Callable[[str, float, float], None] | None = None,
+    progress: bool | None = None,
 ) -> PackReport:
     """Pack every clip of a data root into shards and write a split's manifest.
 
     Parameters
     ----------
-    root : Path
-        A data root that `flowkit.extraction.run` made.
+    root : path
+        A data root that `flowkit.extract` made.
     split : int
-        The split's number, from 1.
-    lists : Path or "automatic", optional
-        A folder of official lists or a CSV file, or "automatic" for a seeded split by class and group. By default, lists
-        are searched around the videos, and the split is automatic if there are none.
+        The number of the split, from 1.
+    lists : path or "automatic", optional
+        A folder of official lists or a CSV file, or ``"automatic"`` for a seeded split by class and group. By default, flowkit
+        looks for lists around the videos, and the split is automatic if there are none.
     shard_bytes : int, optional
-        Shards end with the first video that brings them past it. By default what the root was packed with, else 1 GiB.
+        A shard ends with the first video that brings it past this size. By default the size of the last time, or 1 GiB.
     move : bool
-        Delete each clip file once its shard is final.
-    on_progress : callable, optional
-        Told (stage, done, total): stage ``read`` counts files, stage ``write`` bytes.
+        Delete each clip file once its shard is complete.
+    progress : bool, optional
+        Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
     PackReport
+        What was written, and how the lists fit the videos.
 
     Raises
     ------
     ManifestError
-        If the root holds no clip, its lists match no clip, or they contradict the clips.
+        If `root` is not a data root or holds no clip, or if its lists match no clip or contradict the clips.
     SeveralListsError
         If several folders of lists fit.
     ParameterError
-        If a clip was extracted with other settings than the root's.
+        If `split` or `shard_bytes` is below 1, or a clip was extracted with other settings than `root`.
     ShardFormatError
-        If a clip or shard is damaged; nothing that was whole before is lost.
+        If a clip or shard is damaged; nothing that was complete before is lost.
     BusyError
-        If another process packs the root.
+        If another process is packing `root`.
 
     Notes
     -----
     Shards hold every clip; lists only choose rows of the manifests. Only shards whose members changed are written; then
-    the manifests of all splits, each split.json last. Killed at any moment, it goes on where it was when run again.
+    the manifests of all splits, each split.json last. If it is killed at any moment, the next run continues.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> report = flowkit.pack(example_root(), lists="automatic", shard_bytes=1_000_000)
+    >>> report.split
+    Split(1, automatic: 6 classes, 12 videos to train and 6 to test)
+    >>> report.num_videos, report.shards_written
+    (18, ('shard-00000.h5', 'shard-00001.h5'))
     """
+    if split < 1 or (shard_bytes is not None and shard_bytes < 1):
+        raise ParameterError(f"split and shard_bytes must be at least 1, got {split!r} and {shard_bytes!r}")
+    given = lists if lists is None or lists == AUTOMATIC else Path(lists)
     dataset = Dataset.open(root)
-    with exclusive_lock(root / ".pack.lock", f"packs {str(root)!r}"):
-        return _pack(dataset, split, lists, shard_bytes, move, on_progress or (lambda stage, done, total: None))
+    with exclusive_lock(dataset.root / ".pack.lock", f"packs {str(root)!r}"), StageProgress(progress) as stages:
+        return _pack(dataset, split, given, shard_bytes, move, stages)
 
 
 def _pack(
     dataset: Dataset,
     split: int,
-    lists: Path | Literal["automatic"] | None,
+    lists: str | Path | None,
     shard_bytes: int | None,
     move: bool,
-    tell: Callable[[str, float, float], None],
+    stages: StageProgress,
 ) -> PackReport:
     """Pack, as the only process that does."""
     root, settings = dataset.root, dataset.settings
     state = recover(root)
-    clips, shards = _read_all(root, settings, tell)
+    clips, shards = _read_all(root, settings, stages)
     videos = {video.video_id: video for members in shards.values() for video in members} | clips
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
@@ -179,7 +206,10 @@ def _pack(
         if move:
             deleted.extend(_delete_clips(root, [clips[video.video_id].path for video in members if video.video_id in clips]))
 
-    state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=lambda done, total: tell("write", done, total))
+    def bytes_are_copied(done: int, total: int) -> None:
+        stages.update("pack: writing shards", done / 1e6, total / 1e6, unit="MB")
+
+    state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=bytes_are_copied)
     digests = _digests(dataset, [shard_name(index) for index in range(len(planned))], state.unsettled)
     books = _Books(dataset, videos, shard_of, digests)
     splits_written, splits_damaged = books.renew_others(split, found)
@@ -206,9 +236,7 @@ def _pack(
     )
 
 
-def _read_all(
-    root: Path, settings: ExtractSettings, tell: Callable[[str, float, float], None]
-) -> tuple[dict[str, StoredVideo], dict[str, list[StoredVideo]]]:
+def _read_all(root: Path, settings: ExtractSettings, stages: StageProgress) -> tuple[dict[str, StoredVideo], dict[str, list[StoredVideo]]]:
     """Return the clips by video id, and the videos of each shard by its name."""
     clip_files, shard_files = clip_paths(root), shard_paths(root)
     num_files = len(clip_files) + len(shard_files)
@@ -223,7 +251,7 @@ def _read_all(
                 shards[path.name] = read_videos(path, settings)
             except ShardFormatError as cause:
                 raise ShardFormatError(f"{cause}; if the clips of its videos are still there, delete it and pack again") from cause
-        tell("read", done, num_files)
+        stages.update("pack: reading clips", done, num_files, unit="files")
     return clips, shards
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from flowkit.dataset.split_lists import Matched, SplitLists, automatic_split, find_lists, match_lists, read_lists
 from flowkit.errors import ManifestError
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowkit.dataset.root import Dataset
+
+
+AUTOMATIC = "automatic"  # in place of lists: divide the videos
 
 
 class SeveralListsError(ManifestError):
@@ -28,7 +31,7 @@ class ChosenLists:
     matched: Matched
 
 
-def choose_lists(dataset: Dataset, split: int, given: Path | Literal["automatic"] | None, class_of: Mapping[str, str]) -> ChosenLists:
+def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_of: Mapping[str, str]) -> ChosenLists:
     """Find the lists that a split is made from.
 
     Parameters

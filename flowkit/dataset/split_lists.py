@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.dataset.list_files import CSV_COLUMNS, ListEntry, SplitLists, read_lists, split_numbers
 from flowkit.errors import ManifestError
-from flowkit.video.ids import comparable_name
+from flowkit.video.ids import comparable_name, group_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["FoundLists", "ListEntry", "Matched", "SplitLists", "automatic_split", "find_lists", "match_lists", "read_lists"]
 
 TEST_FRACTION = 0.3  # of each class's videos, in the automatic split; as in UCF101's and HMDB51's lists
-
-_GROUP = re.compile(r"_g(\d+)_")
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,8 @@ def automatic_split(class_of: Mapping[str, str], *, seed: int = 0) -> SplitLists
                 f"{video_id!r} lies in no class folder, so its class is not known: name it in a CSV file with the columns "
                 f"{','.join(CSV_COLUMNS)} and give that by --lists FILE.csv"
             )
-        marks = _GROUP.findall(video_id.rsplit("/", 1)[-1])
-        groups[class_name][f"g{int(marks[-1])}" if marks else video_id].append(video_id)
+        number = group_of(video_id)
+        groups[class_name][video_id if number is None else f"g{number}"].append(video_id)
     train: list[ListEntry] = []
     test: list[ListEntry] = []
     for class_name, members in groups.items():

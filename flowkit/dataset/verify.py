@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.dataset.manifest import MIN_FRAMES, read_split
 from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, shard_paths, split_folder
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import RECORD_NAME, Dataset
 from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.dataset.split_lists import find_lists, match_lists, read_lists
@@ -15,7 +16,7 @@ from flowkit.shards.verify import Problem, VerifiedFile, verify_files
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from flowkit.dataset.manifest import ClipRecord, Split
     from flowkit.dataset.settings import ExtractSettings
@@ -26,7 +27,7 @@ def verify(
     *,
     deep: bool = False,
     jobs: int | None = None,
-    on_file: Callable[[int, int], None] | None = None,
+    progress: bool | None = None,
 ) -> list[Problem]:
     """Verify a shard, a clip file, or a whole data root.
 
@@ -37,35 +38,46 @@ def verify(
     deep : bool
         Decode every frame and flow field, besides testing every checksum.
     jobs : int, optional
-        Child processes that look at files; default one per core, at most 8.
-    on_file : callable, optional
-        Told (done, total) after each file.
+        Child processes that check files; by default one per core, at most 8.
+    progress : bool, optional
+        Show the progress over the files of a data root on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
     list of Problem
-        Empty if all is well.
+        What is wrong, and where; empty if nothing is.
 
     Raises
     ------
     ManifestError
-        If the path is a folder but no data root.
+        If `path` is a folder but not a data root.
     FileNotFoundError
-        If there is nothing.
+        If `path` does not exist.
 
     Notes
     -----
-    Files are parsed in child processes with limits of memory and time: one that is made to crash its reader is a problem
-    of the list like another.
+    Files are parsed in child processes with limits of memory and time: a file that is made to crash its reader becomes a problem
+    in the list like any other.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> root = example_root()
+    >>> flowkit.verify(root)
+    []
+    >>> (root / "shards" / "shard-00001.h5").unlink()
+    >>> [problem.what for problem in flowkit.verify(root)][0]
+    'shard-00001.h5 is missing; copy it again, or extract again and pack'
     """
     path = Path(path)
     if path.is_dir():
-        return _verify_root(path, deep, jobs, on_file or (lambda done, total: None))
+        return _verify_root(path, deep, jobs, progress)
     path.stat()
     return [problem for found in verify_files([path], deep=deep) for problem in found.problems]
 
 
-def _verify_root(root: Path, deep: bool, jobs: int | None, tell: Callable[[int, int], None]) -> list[Problem]:
+def _verify_root(root: Path, deep: bool, jobs: int | None, progress: bool | None) -> list[Problem]:
     if not (root / RECORD_NAME).exists():
         raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json); name a shard, a clip file or a data root")
     problems: list[Problem] = []
@@ -76,10 +88,11 @@ def _verify_root(root: Path, deep: bool, jobs: int | None, tell: Callable[[int, 
         problems.append(Problem(root / RECORD_NAME, "", str(error)))
     clip_files, shard_files = clip_paths(root), shard_paths(root)
     files: dict[Path, VerifiedFile] = {}
-    for found in verify_files([*clip_files, *shard_files], deep=deep, digest=True, jobs=jobs):
-        files[found.path] = found
-        problems.extend(found.problems)
-        tell(len(files), len(clip_files) + len(shard_files))
+    with ProgressBar("verify", total=len(clip_files) + len(shard_files), unit="files", progress=progress) as bar:
+        for found in verify_files([*clip_files, *shard_files], deep=deep, digest=True, jobs=jobs):
+            files[found.path] = found
+            problems.extend(found.problems)
+            bar.advance()
     if dataset is not None:
         problems.extend(_settings_problems(files, dataset.settings))
     problems.extend(_place_problems(root, clip_files, shard_files, files))

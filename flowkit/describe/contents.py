@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.paths import clip_paths, shard_paths
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
+from flowkit.describe.totals import ClipTotals
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.records import canonical_json
 from flowkit.shards.reader import ShardReader
@@ -16,8 +19,7 @@ from flowkit.shards.schema import FORMAT_VERSION
 from flowkit.shards.structure import ShardStructure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    import os
 
     from flowkit.shards.reader import Clip
 
@@ -42,7 +44,7 @@ class VideoFacts:
 
 @dataclass(frozen=True)
 class Contents:
-    """Videos, added up.
+    """What videos hold, added up.
 
     Parameters
     ----------
@@ -145,52 +147,50 @@ class RootInfo:
         return {"format": INFO_FORMAT, "format_version": INFO_FORMAT_VERSION, "kind": "data root", **asdict(self)}
 
 
-class _Adding:
-    """Adds clips up."""
+class _ContentsSum:
+    """Adds clips up to `Contents`."""
 
     def __init__(self) -> None:
-        self.num_frames, self.seconds, self.stored_bytes, self.num_damaged = 0, 0.0, 0, 0
-        self.counts: dict[str, Counter[str]] = {name: Counter() for name in ("class", "size", "codec", "solver", "quantiser", "tvl1")}
+        self.totals, self.num_damaged = ClipTotals(), 0
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, clip: Clip) -> None:
         attributes = clip.attributes
-        self.num_frames += clip.num_frames
-        self.seconds += clip.num_frames / clip.frame_rate if clip.frame_rate else 0
-        self.stored_bytes += clip.stored_bytes
+        self.totals.add(clip)
         self.num_damaged += bool(attributes.decode_errors or clip.num_frames < attributes.header_frames)
         facts = {
-            "class": attributes.class_name,
-            "size": f"{clip.width}x{clip.height}",
-            "codec": attributes.codec,
-            "solver": attributes.solver,
-            "quantiser": canonical_json(attributes.quantiser),
+            "classes": attributes.class_name,
+            "sizes": f"{clip.width}x{clip.height}",
+            "codecs": attributes.codec,
+            "solvers": attributes.solver,
+            "quantisers": canonical_json(attributes.quantiser),
             "tvl1": canonical_json(attributes.tvl1),
         }
         for name, value in facts.items():
             self.counts[name][value] += 1
 
     def contents(self) -> Contents:
-        num_videos = sum(self.counts["codec"].values())
-        sorted_counts = {name: dict(sorted(counts.items())) for name, counts in self.counts.items()}
+        totals = self.totals
+        names = ("classes", "sizes", "codecs", "solvers", "quantisers", "tvl1")
         return Contents(
-            num_videos=num_videos,
-            num_classes=len(sorted_counts["class"]),
-            num_frames=self.num_frames,
-            num_pairs=self.num_frames - num_videos,
-            seconds=round(float(self.seconds), 3),
-            stored_bytes=self.stored_bytes,
+            num_videos=totals.num_videos,
+            num_classes=len(self.counts["classes"]),
+            num_frames=totals.num_frames,
+            num_pairs=totals.num_frames - totals.num_videos,
+            seconds=round(totals.seconds, 3),
+            stored_bytes=totals.num_bytes,
             num_damaged=self.num_damaged,
-            classes=sorted_counts["class"],
-            sizes=sorted_counts["size"],
-            codecs=sorted_counts["codec"],
-            solvers=sorted_counts["solver"],
-            quantisers=sorted_counts["quantiser"],
-            tvl1=sorted_counts["tvl1"],
+            **{name: dict(sorted(self.counts[name].items())) for name in names},
         )
 
 
-def describe_file(path: Path) -> FileInfo:
+def describe_file(path: str | os.PathLike[str]) -> FileInfo:
     """Describe a shard or clip file from its structure; pixels are not read.
+
+    Parameters
+    ----------
+    path : path
+        The file.
 
     Raises
     ------
@@ -199,46 +199,46 @@ def describe_file(path: Path) -> FileInfo:
     OSError
         If it cannot be opened.
     """
-    adding = _Adding()
-    videos = []
+    path, total, videos = Path(path), _ContentsSum(), []
     with ShardStructure(path) as structure:
         created_by = structure.created_by
     with ShardReader(path) as reader:
         for video_id in reader.video_ids:
             clip = reader.clip(video_id)
-            adding.add(clip)
+            total.add(clip)
             a = clip.attributes
             size = (clip.num_frames, clip.width, clip.height, a.frame_rate, clip.stored_bytes, a.decode_errors)
             videos.append(VideoFacts(video_id, a.class_name, *size, a.source_name, clip.sha256))
-    return FileInfo(str(path), path.stat().st_size, FORMAT_VERSION, created_by, adding.contents(), tuple(videos))
+    return FileInfo(str(path), path.stat().st_size, FORMAT_VERSION, created_by, total.contents(), tuple(videos))
 
 
-def describe_root(root: Path, *, on_progress: Callable[[int, int], None] | None = None) -> RootInfo:
+def describe_root(root: str | os.PathLike[str], *, progress: bool | None = None) -> RootInfo:
     """Describe a data root from the structure of its files; pixels are not read.
 
     Parameters
     ----------
-    root : Path
-    on_progress : callable, optional
-        Told (videos done, videos in all).
+    root : path
+        The data root.
+    progress : bool, optional
+        Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Raises
     ------
     ManifestError
-        If it is no data root.
+        If `root` is not a data root.
     """
     dataset = Dataset.open(root)
+    root = dataset.root
     stored = find_clips(root)
     unreadable = list(stored.unreadable)
-    adding = _Adding()
-    with ClipSource(stored) as source:
-        for k, (video_id, path) in enumerate(stored.paths.items(), start=1):
+    total = _ContentsSum()
+    with ClipSource(stored) as source, ProgressBar("info", total=len(stored.paths), unit="videos", progress=progress) as bar:
+        for video_id, path in stored.paths.items():
             try:
-                adding.add(source.clip(video_id))
+                total.add(source.clip(video_id))
             except (FlowkitError, OSError) as error:
                 unreadable.append((str(path), str(error)))
-            if on_progress is not None:
-                on_progress(k, len(stored.paths))
+            bar.advance()
     clips, shards = clip_paths(root), shard_paths(root)
     return RootInfo(
         path=str(root),
@@ -250,7 +250,7 @@ def describe_root(root: Path, *, on_progress: Callable[[int, int], None] | None 
         num_packed=stored.num_packed,
         clip_bytes=sum(path.stat().st_size for path in clips),
         shard_bytes=sum(path.stat().st_size for path in shards),
-        contents=adding.contents(),
+        contents=total.contents(),
         splits=tuple(_describe_split(dataset, number) for number in dataset.splits),
         unreadable=tuple(unreadable),
     )

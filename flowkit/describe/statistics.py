@@ -7,7 +7,6 @@ exact for the fields that are sampled: a histogram over the 65,536 values that a
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,40 +14,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.dataset.clips import ClipSource, find_clips
+from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_histogram import FlowHistogram, FlowStats
-from flowkit.errors import FlowkitError
+from flowkit.describe.totals import ClipTotals
+from flowkit.errors import FlowkitError, ParameterError
+from flowkit.video.ids import group_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+    import os
+    from collections.abc import Iterable
 
     from flowkit.shards.reader import Clip
 
 STATS_FORMAT, STATS_FORMAT_VERSION = "flowkit-stats", 1
 UNLISTED = "unlisted"  # subset of the videos that a split leaves out
 
-_GROUP = re.compile(r"_g(\d+)_")
 _FIELDS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Which flow fields are measured.
+class FlowSample:
+    """Which flow fields are measured; see `stats`."""
 
-    Parameters
-    ----------
-    videos_per_class : int
-        Of each class in each subset; 0 is all.
-    fields_per_video : int
-        Of each of these videos; 0 is all.
-    seed : int
-        Another seed draws others.
-    """
+    videos_per_class: int
+    fields_per_video: int
+    seed: int
 
-    videos_per_class: int = 20
-    fields_per_video: int = 5
-    seed: int = 0
+    def __post_init__(self) -> None:
+        if min(self.videos_per_class, self.fields_per_video) < 0:
+            raise ParameterError(
+                f"videos_per_class and fields_per_video must not be negative, got {self.videos_per_class!r} and {self.fields_per_video!r}"
+            )
 
     def videos(self, video_ids: Iterable[str]) -> list[str]:
         """Choose among the videos of one class."""
@@ -63,9 +60,6 @@ class Sample:
         return sorted(int(k) for k in draw.choice(num_fields, self.fields_per_video, replace=False))
 
 
-ALL = Sample(videos_per_class=0, fields_per_video=0)
-
-
 @dataclass(frozen=True)
 class ClassStats:
     """One class in one subset; or, with an empty class name, a whole subset.
@@ -73,13 +67,17 @@ class ClassStats:
     Parameters
     ----------
     class_name : str
+        The name of the class.
     subset : str
-        ``train``, ``test``, ``unlisted`` (in the data, not in the split), or empty where there is no split.
-    num_videos, num_frames, num_bytes : int
+        ``train``, ``test``, ``unlisted`` (in the data, but not in the split), or empty if there is no split.
+    num_videos, num_frames : int
+        Videos, and their frames.
     seconds : float
-        Of the videos whose frame rate is known.
+        Duration of the videos whose frame rate is known.
+    num_bytes : int
+        What frames and flow take in the files.
     flow : FlowStats or None
-        None if no field could be measured.
+        The measured speeds; None if no field could be measured.
     """
 
     class_name: str
@@ -113,11 +111,39 @@ class Leak:
 
 @dataclass(frozen=True)
 class DataStats:
-    """Numbers about a data root; see `measure`."""
+    """Numbers about a data root, as `stats` returns them.
+
+    Parameters
+    ----------
+    path : str
+        The data root.
+    split : int or None
+        The split that divides it; None if it has none.
+    sample : FlowSample
+        How many videos and fields were sampled to measure the flow, and with which seed.
+    subsets, classes : tuple of ClassStats
+        A row for each subset; a row for each class in each subset.
+    empty_classes : tuple of str
+        Classes of the split without a video.
+    leaks : tuple of Leak
+        What train and test share although they must not.
+    unreadable : tuple of (str, str)
+        Files that could not be read, and why.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> measured = flowkit.stats(example_root(), videos_per_class=1, fields_per_video=1)
+    >>> measured.split, len(measured.classes), measured.leaks
+    (1, 12, ())
+    >>> sorted(measured.to_dict())[:3]
+    ['classes', 'empty_classes', 'format']
+    """
 
     path: str
     split: int | None
-    sample: Sample
+    sample: FlowSample
     subsets: tuple[ClassStats, ...]
     classes: tuple[ClassStats, ...]
     empty_classes: tuple[str, ...]
@@ -129,45 +155,47 @@ class DataStats:
         return {"format": STATS_FORMAT, "format_version": STATS_FORMAT_VERSION, **asdict(self)}
 
 
-class _Adding:
+class _Row:
     """Adds up the videos of one class in one subset."""
 
     def __init__(self) -> None:
-        self.num_videos, self.num_frames, self.seconds, self.num_bytes = 0, 0, 0.0, 0
-        self.flow = FlowHistogram()
+        self.totals, self.flow = ClipTotals(), FlowHistogram()
 
-    def add(self, clip: Clip) -> None:
-        self.num_videos += 1
-        self.num_frames += clip.num_frames
-        self.seconds += float(clip.num_frames / clip.frame_rate) if clip.frame_rate else 0.0
-        self.num_bytes += clip.stored_bytes
-
-    def merge(self, other: _Adding) -> None:
-        self.num_videos += other.num_videos
-        self.num_frames += other.num_frames
-        self.seconds += other.seconds
-        self.num_bytes += other.num_bytes
+    def merge(self, other: _Row) -> None:
+        self.totals.merge(other.totals)
         self.flow.merge(other.flow)
 
     def stats(self, class_name: str, subset: str) -> ClassStats:
-        counts = (self.num_videos, self.num_frames, round(self.seconds, 3), self.num_bytes)
+        totals = self.totals
+        counts = (totals.num_videos, totals.num_frames, round(totals.seconds, 3), totals.num_bytes)
         return ClassStats(class_name, subset, *counts, self.flow.stats())
 
 
-def measure(
-    root: Path, *, split: int | None = None, sample: Sample = Sample(), on_progress: Callable[[int, int], None] | None = None
+def stats(
+    root: str | os.PathLike[str],
+    *,
+    split: int | None = None,
+    videos_per_class: int = 20,
+    fields_per_video: int = 5,
+    seed: int = 0,
+    progress: bool | None = None,
 ) -> DataStats:
-    """Measure a data root.
+    """Count what a data root holds, class by class, measure its flow, and find what train and test must not share.
 
     Parameters
     ----------
-    root : Path
+    root : path
+        The data root.
     split : int, optional
-        Which split divides it into train and test. By default the first there is; without any, classes are the folders'.
-    sample : Sample
-        Which flow fields are read.
-    on_progress : callable, optional
-        Told (videos done, videos in all), first while videos are counted, then while the sample is measured.
+        The split that divides the videos into train and test. By default the first one; if there is none, classes are the folders.
+    videos_per_class : int
+        How many videos of each class in each subset are sampled to measure the flow; 0 takes all.
+    fields_per_video : int
+        How many flow fields of each of these videos are measured; 0 takes all.
+    seed : int
+        Another seed draws another sample.
+    progress : bool, optional
+        Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
@@ -177,58 +205,68 @@ def measure(
     Raises
     ------
     ManifestError
-        If it is no data root, or has no such split.
+        If `root` is not a data root, or has no such split.
+    ParameterError
+        If `videos_per_class` or `fields_per_video` is negative.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> measured = flowkit.stats(example_root())
+    >>> [(row.subset, row.num_videos, row.num_frames) for row in measured.subsets]
+    [('train', 12, 221), ('test', 6, 109)]
+    >>> row = measured.classes[0]
+    >>> row.class_name, row.subset, round(row.flow.mean_px)
+    ('colour0-motion0', 'train', 3)
     """
+    sample = FlowSample(videos_per_class, fields_per_video, seed)
     dataset = Dataset.open(root)
     if split is None and dataset.splits:
         split = dataset.splits[0]
-    tell = on_progress or (lambda done, total: None)
-    stored = find_clips(root)
+    stored = find_clips(dataset.root)
     unreadable = list(stored.unreadable)
-    places, class_names = _places(dataset, split)
-    with ClipSource(stored) as source:
+    row_of, class_names = _rows_of_split(dataset, split)
+    with ClipSource(stored) as source, StageProgress(progress) as stages:
         clips: dict[tuple[str, str], list[str]] = defaultdict(list)
-        sums: dict[tuple[str, str], _Adding] = defaultdict(_Adding)
+        rows: dict[tuple[str, str], _Row] = defaultdict(_Row)
         files: dict[str, str] = {}
-        for k, (video_id, path) in enumerate(stored.paths.items()):
-            tell(k, len(stored.paths))
+        for num_done, (video_id, path) in enumerate(stored.paths.items(), start=1):
+            stages.update("stats: counting videos", num_done, len(stored.paths))
             try:
                 clip = source.clip(video_id)
             except (FlowkitError, OSError) as error:
                 unreadable.append((str(path), str(error)))
                 continue
-            place = places.get(video_id, (clip.class_name, UNLISTED if split else ""))
-            sums[place].add(clip)
-            clips[place].append(video_id)
+            key = row_of.get(video_id, (clip.class_name, UNLISTED if split else ""))
+            rows[key].totals.add(clip)
+            clips[key].append(video_id)
             files[video_id] = clip.attributes.source_sha256
-        chosen = {place: sample.videos(ids) for place, ids in clips.items()}
-        num_done, num_chosen = 0, sum(map(len, chosen.values()))
-        for place, ids in chosen.items():
-            for video_id in ids:
-                try:
-                    _measure_flow(source.clip(video_id), sample, sums[place].flow)
-                except (FlowkitError, OSError) as error:
-                    unreadable.append((str(stored.paths[video_id]), str(error)))
-                num_done += 1
-                tell(num_done, num_chosen)
-    order = [name for name in ("train", "test", UNLISTED, "") if any(subset == name for _, subset in sums)]
-    names = [*class_names, *sorted({name for name, _ in sums} - set(class_names))]
-    subsets = {name: _Adding() for name in order}
-    for (_, subset), adding in sums.items():
-        subsets[subset].merge(adding)
+        chosen = [(key, video_id) for key, ids in clips.items() for video_id in sample.videos(ids)]
+        for num_done, (key, video_id) in enumerate(chosen, start=1):
+            try:
+                _measure_flow(source.clip(video_id), sample, rows[key].flow)
+            except (FlowkitError, OSError) as error:
+                unreadable.append((str(stored.paths[video_id]), str(error)))
+            stages.update("stats: measuring flow", num_done, len(chosen))
+    subset_names = [name for name in ("train", "test", UNLISTED, "") if any(subset == name for _, subset in rows)]
+    names = [*class_names, *sorted({name for name, _ in rows} - set(class_names))]
+    subsets = {name: _Row() for name in subset_names}
+    for (_, subset), row in rows.items():
+        subsets[subset].merge(row)
     return DataStats(
         path=str(root),
         split=split,
         sample=sample,
-        subsets=tuple(subsets[subset].stats("", subset) for subset in order),
-        classes=tuple(sums[name, subset].stats(name, subset) for name in names for subset in order if (name, subset) in sums),
-        empty_classes=tuple(name for name in class_names if not any((name, subset) in sums for subset in order)),
-        leaks=_leaks(places, files),
+        subsets=tuple(subsets[subset].stats("", subset) for subset in subset_names),
+        classes=tuple(rows[name, subset].stats(name, subset) for name in names for subset in subset_names if (name, subset) in rows),
+        empty_classes=tuple(name for name in class_names if not any((name, subset) in rows for subset in subset_names)),
+        leaks=_leaks(row_of, files),
         unreadable=tuple(unreadable),
     )
 
 
-def _places(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
+def _rows_of_split(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
     """Return each video's (class, subset) in a split, and the split's classes."""
     if number is None:
         return {}, ()
@@ -237,7 +275,7 @@ def _places(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple[str, 
     return {record.video_id: (record.class_name, subset) for record, subset in records}, split.classes
 
 
-def _measure_flow(clip: Clip, sample: Sample, histogram: FlowHistogram) -> None:
+def _measure_flow(clip: Clip, sample: FlowSample, histogram: FlowHistogram) -> None:
     chosen = sample.fields(clip.video_id, clip.num_frames - 1)
     if len(chosen) == clip.num_frames - 1:  # windows are cheaper than single fields
         for start in range(0, len(chosen), _FIELDS_AT_ONCE):
@@ -247,23 +285,18 @@ def _measure_flow(clip: Clip, sample: Sample, histogram: FlowHistogram) -> None:
         histogram.add(clip.quantiser, clip.flow(k, k + 1))
 
 
-def group_of(video_id: str) -> str | None:
-    """Return the number in the last ``_gNN_`` of a video's name, as UCF101 marks videos of one actor or scene."""
-    marks = _GROUP.findall(video_id.rpartition("/")[2])
-    return marks[-1] if marks else None
-
-
-def _leaks(places: dict[str, tuple[str, str]], files: dict[str, str]) -> tuple[Leak, ...]:
+def _leaks(row_of: dict[str, tuple[str, str]], files: dict[str, str]) -> tuple[Leak, ...]:
+    """Return the groups and files with videos in both train and test."""
     shared: dict[tuple[str, str], list[str]] = defaultdict(list)
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for video_id, (class_name, subset) in sorted(places.items()):
+    for video_id, (class_name, subset) in sorted(row_of.items()):
         group, file = group_of(video_id), files.get(video_id)
-        for key in (("group", f"{class_name}, group {int(group)}") if group else None, ("same file", file) if file else None):
-            if key is not None:
-                shared[key].append(video_id)
-                counts[key][subset] += 1
+        keys = [("group", f"{class_name}, group {group}")] * (group is not None) + [("same file", file or "")] * bool(file)
+        for key in keys:
+            shared[key].append(video_id)
+            counts[key][subset] += 1
     return tuple(
-        Leak(what, name, *(tuple(v for v in videos if places[v][1] == subset) for subset in ("train", "test")))
+        Leak(what, name, *(tuple(v for v in videos if row_of[v][1] == subset) for subset in ("train", "test")))
         for (what, name), videos in sorted(shared.items())
         if counts[what, name]["train"] and counts[what, name]["test"]
     )

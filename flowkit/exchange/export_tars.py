@@ -17,10 +17,11 @@ from flowkit.exchange.layouts import SUFFIX
 from flowkit.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from flowkit.dataset.clips import ClipSource
+    from flowkit.dataset.progress import ProgressBar
     from flowkit.exchange.flow_images import FlowEncoder, Labelled
     from flowkit.shards.reader import Clip
     from flowkit.shards.schema import ClipAttributes
@@ -48,7 +49,7 @@ class TarExport:
         self.failed: list[tuple[str, str]] = []
         self.exported: dict[str, ClipAttributes] = {}
 
-    def write(self, videos: Sequence[Labelled], source: ClipSource, tell: Callable[[int, int], None]) -> None:
+    def write(self, videos: Sequence[Labelled], source: ClipSource, bar: ProgressBar) -> None:
         """Write every tar that is not there yet, or holds something else; remove those of earlier videos that are too many."""
         done = 0
         planned: set[str] = set()
@@ -61,9 +62,9 @@ class TarExport:
                 for _, video in members:
                     self.exported[video.video_id] = source.clip(video.video_id).attributes
             else:
-                self._write_tar(path, members, source, lambda k, before=done: tell(before + k, len(videos)))  # type: ignore[misc]
+                self._write_tar(path, members, source, bar)
             done += len(members)
-            tell(done, len(videos))
+            bar.update(done)
         for path in self.output.glob("*.tar"):
             if _TAR_NAME.fullmatch(path.name) and path.name not in planned:
                 path.unlink()
@@ -94,9 +95,9 @@ class TarExport:
             if members:
                 yield f"{subset}-{number:06d}.tar", members
 
-    def _write_tar(self, path: Path, members: Sequence[tuple[int, Labelled]], source: ClipSource, tell: Callable[[int], None]) -> None:
+    def _write_tar(self, path: Path, members: Sequence[tuple[int, Labelled]], source: ClipSource, bar: ProgressBar) -> None:
         with replacing(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for k, (key, video) in enumerate(members, start=1):
+            for key, video in members:
                 try:
                     clip = source.clip(video.video_id)
                     files = list(self._files(clip, video))  # whole before any of it is in the tar
@@ -110,7 +111,7 @@ class TarExport:
                     self.num_bytes += len(data)
                 self.exported[video.video_id] = clip.attributes
                 self.num_done += 1
-                tell(k)
+                bar.advance()
 
     def _about(self, clip: Clip, video: Labelled) -> bytes:
         about = clip.attributes.to_stored() | {"label": video.label, "subset": video.subset, "flow_mapping": self.encoder.quantiser.mapping}

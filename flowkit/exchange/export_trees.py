@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
 from flowkit.exchange.export_tars import TarExport
@@ -20,8 +22,7 @@ from flowkit.exchange.layouts import LAYOUTS, RECORD_NAME, SUFFIX, ExportRecord,
 from flowkit.files import with_file_name, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
     from flowkit.shards.reader import Clip
     from flowkit.shards.schema import ClipAttributes
@@ -56,23 +57,24 @@ class ExportReport:
 
 
 def export(
-    root: Path,
-    output: Path,
+    root: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     layout: str,
     flow: FlowImages = "jpeg",
     mapping: MappingChoice = "keep",
     split: int | None = None,
     shard_bytes: int = 1 << 30,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool | None = None,
 ) -> ExportReport:
     """Export a data root.
 
     Parameters
     ----------
-    root : Path
-    output : Path
-        A new or empty folder, or one that the same export was begun in, which is then finished.
+    root : path
+        The data root.
+    output : path
+        A new or empty folder, or one in which the same export was begun, which is then finished.
     layout : {"rawframes", "gpu_flow", "denseflow", "webdataset"}
     flow : {"jpeg", "png"}
     mapping : {"keep", "paper", "symmetric"}
@@ -82,8 +84,8 @@ def export(
         Export only a split's videos, with lists of its train and test videos. By default all videos.
     shard_bytes : int
         Size at which a WebDataset tar ends.
-    on_progress : callable, optional
-        Told (videos done, videos in all).
+    progress : bool, optional
+        Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
@@ -92,17 +94,17 @@ def export(
     Raises
     ------
     ManifestError
-        If the root is none, has no such split or no clips.
+        If `root` is not a data root, or has no such split or no clips.
     ParameterError
         If the output folder holds something else.
     OSError
         If it cannot be written.
     """
-    dataset = Dataset.open(root)
+    dataset, output = Dataset.open(root), Path(output)
     settings = dataset.settings
     if mapping != "keep":
         settings = replace(settings, quantiser=replace(settings.quantiser, mapping=mapping))
-    stored = find_clips(root)
+    stored = find_clips(dataset.root)
     videos, classes = _videos(dataset, stored, split)
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip to export: run `flowkit extract VIDEOS` first")
@@ -111,14 +113,13 @@ def export(
     missing = [(video.video_id, "is in the split, but in no clip file or shard") for video in videos if video.video_id not in stored.paths]
     videos = [video for video in videos if video.video_id in stored.paths]
     encoder = FlowEncoder(flow, settings.quantiser)
-    tell = on_progress or (lambda done, total: None)
-    with ClipSource(stored) as source:
+    with ClipSource(stored) as source, ProgressBar("export", total=len(videos), unit="videos", progress=progress) as bar:
         writer: _TreeExport | TarExport
         if layout in LAYOUTS:
             writer = _TreeExport(output, LAYOUTS[layout], encoder, before.videos or {})
         else:
             writer = TarExport(output, encoder, shard_bytes, redo=frozenset(before.failed or {}))
-        writer.write(videos, source, tell)
+        writer.write(videos, source, bar)
     failed = (*writer.failed, *missing)
     _write_lists(output, layout, videos, classes, writer.exported, split)
     replace(record, complete=True, videos=dict(writer.exported), failed=dict(failed)).write(output)
@@ -164,12 +165,12 @@ class _TreeExport:
         self.failed: list[tuple[str, str]] = []
         self.exported: dict[str, ClipAttributes] = {}
 
-    def write(self, videos: Sequence[Labelled], source: ClipSource, tell: Callable[[int, int], None]) -> None:
+    def write(self, videos: Sequence[Labelled], source: ClipSource, bar: ProgressBar) -> None:
         """Write every video that is not there yet."""
         try:
-            for k, video in enumerate(videos, start=1):
+            for video in videos:
                 self._write_if_missing(video, source)
-                tell(k, len(videos))
+                bar.advance()
         finally:  # on a full disk too, where every byte counts
             shutil.rmtree(self.output / _PART_FOLDER, ignore_errors=True)
 

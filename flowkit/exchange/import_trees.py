@@ -14,6 +14,7 @@ import numpy as np
 
 from flowkit.dataset.list_files import ListEntry, read_lists, split_numbers
 from flowkit.dataset.paths import clip_path
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import check_apart, open_root
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
 from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
@@ -28,7 +29,8 @@ from flowkit.video.ids import comparable_name
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    import os
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -127,35 +129,35 @@ class ImportJob:
 
 
 def import_tree(
-    tree: Path,
-    root: Path,
+    tree: str | os.PathLike[str],
+    root: str | os.PathLike[str],
     *,
     settings: ImportSettings,
-    frames: Path | None = None,
-    lists: Path | None = None,
+    frames: str | os.PathLike[str] | None = None,
+    lists: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     stop: StopRequest | None = None,
-    on_progress: Callable[[int, int, int], None] | None = None,
+    progress: bool | None = None,
 ) -> ImportReport:
     """Import every video of a tree that is not in the data root yet.
 
     Parameters
     ----------
-    tree : Path
+    tree : path
         See `flowkit.exchange.foreign_trees.find_videos`; or a folder that `flowkit.exchange.export_trees.export` wrote.
-    root : Path
+    root : path
         The data root, made if need be. All its clips must come from the same tool with the same bound.
     settings : ImportSettings
-    frames : Path, optional
+    frames : path, optional
         Where the frames are, if not where they are searched.
-    lists : Path, optional
+    lists : path, optional
         Split lists that give videos their class, and flat trees their ids: a folder or a CSV file, as `pack` reads them.
     jobs : int, optional
         Processes; 1 works in this one. By default one per core.
     stop : StopRequest, optional
         Ends the run in good order once requested.
-    on_progress : callable, optional
-        Told (videos done, videos in all, failed).
+    progress : bool, optional
+        Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
@@ -171,13 +173,14 @@ def import_tree(
     from flowkit.dataset.packing import packed_video_ids
 
     started = time.monotonic()
+    tree, root = Path(tree), Path(root)
     record = read_record(tree)
     tool = _tool(settings, record, tree)
-    videos = find_videos(tree, tool, frames=frames, record=record)
+    videos = find_videos(tree, tool, frames=None if frames is None else Path(frames), record=record)
     if record is not None:
         videos = _recorded(videos, record)
     elif lists is not None:
-        videos = _listed(videos, lists)
+        videos = _listed(videos, Path(lists))
     _check_different(videos)
     check_apart(root, (video.video_id for video in videos if not video.fault))
     root_has = _root_settings(videos, tool, settings, record)
@@ -200,17 +203,17 @@ def import_tree(
     num_todo, num_settled = len(todo), 0
     index = IndexWriter(root)
     try:
-        for outcome in _outcomes(todo, min(jobs or num_cores(), max(num_todo, 1)), stop):
-            result = outcome.result
-            if outcome.crash is not None:
-                result = VideoResult(outcome.task.video.video_id, "failed", 0, 0, error=outcome.crash)
-            if result is None:
-                continue
-            index.append(result)
-            num_settled += 1
-            (done if result.status == "ok" else failed).append(result)
-            if on_progress is not None:
-                on_progress(num_settled, num_todo, len(failed))
+        with ProgressBar("import", total=num_todo, unit="videos", progress=progress) as bar:
+            for outcome in _outcomes(todo, min(jobs or num_cores(), max(num_todo, 1)), stop):
+                result = outcome.result
+                if outcome.crash is not None:
+                    result = VideoResult(outcome.task.video.video_id, "failed", 0, 0, error=outcome.crash)
+                if result is None:
+                    continue
+                index.append(result)
+                num_settled += 1
+                (done if result.status == "ok" else failed).append(result)
+                bar.update(num_settled, note=f"{len(failed)} failed" if failed else "")
     finally:
         index.close()
         report = ImportReport(

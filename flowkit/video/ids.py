@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from flowkit.errors import ManifestError
@@ -11,6 +12,7 @@ MAX_PART_BYTES = 240
 MAX_ID_BYTES = 1024
 OWN_FOLDERS = (".index", ".segments")  # folders of flowkit's own files in `clips/`
 
+_GROUP = re.compile(r"_g(\d+)_")
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10)}
 
 
@@ -67,3 +69,9 @@ def comparable_name(name: str) -> str:
 def printable_name(name: str) -> str:
     """Return the name of a file as text that can be written as UTF-8: bytes that are not UTF-8 become hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def group_of(video_id: str) -> int | None:
+    """Return the number in the last ``_gNN_`` of a video's name, which UCF101 gives to videos of one actor or scene; None without one."""
+    groups = _GROUP.findall(video_id.rpartition("/")[2])
+    return int(groups[-1]) if groups else None

@@ -11,12 +11,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.dataset.manifest import MIN_FRAMES
 from flowkit.errors import ParameterError
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.training import PHASES, Phase
 
 REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its centre
-MIN_FRAMES = 2 * REACH + 1
 NUM_TEST_CENTRES = 25
 
 _FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU = 1, 2, 3, 4, 5  # keeps the streams of random numbers apart

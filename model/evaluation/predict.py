@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.dataset.manifest import Split
+from flowkit.dataset.manifest import MIN_FRAMES, Split
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import RECORD_NAME
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.sample import count_frames, read_sample
 from flowkit.model.compute.execution import Execution
-from flowkit.model.data.sampling import MIN_FRAMES, protocol_centres, stack_fields
+from flowkit.model.data.sampling import protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.rows import ROWS

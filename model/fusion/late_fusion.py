@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from flowkit.dataset.root import Dataset
-from flowkit.describe.statistics import group_of
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.files import write_atomically
 from flowkit.model.evaluation.published import published_for
@@ -24,6 +23,7 @@ from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import first_names, match_classes, match_videos
 from flowkit.model.scoring.metrics import combine_scores
 from flowkit.versions import __version__
+from flowkit.video.ids import group_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -201,7 +201,7 @@ def folds_of(video_ids: Sequence[str], labels: NDArray[np.int64], *, num_folds: 
     members: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, (video_id, label) in enumerate(zip(video_ids, labels.tolist(), strict=True)):
         group = group_of(video_id)
-        members[label][video_id if group is None else f"g{int(group)}"].append(index)
+        members[label][video_id if group is None else f"g{group}"].append(index)
     folds, num_groups = np.zeros(len(video_ids), np.int64), 0
     for _, groups in sorted(members.items()):
         names = sorted(groups)

@@ -289,14 +289,11 @@ def test_unknown_motions_and_appearances_are_refused() -> None:
 # --- the data set on disk --------------------------------------------------------------------------------------------------------
 
 
-def test_a_data_set_is_videos_in_class_folders_and_a_list(tmp_path: Path) -> None:
-    told: list[str] = []
+def test_a_data_set_is_videos_in_class_folders_and_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = replace(SMALL, num_frames=11)
-    written = scenes.write_scenes(
-        tmp_path, seed=4, train_per_class=2, test_per_class=1, settings=settings, on_video=lambda video: told.append(video.video_id)
-    )
+    written = scenes.write_scenes(str(tmp_path), seed=4, train_per_class=2, test_per_class=1, settings=settings, progress=True)
     assert len(written) == 27
-    assert told == [video.video_id for video in written]
+    assert "generate: 27/27 videos" in capsys.readouterr().err
     assert {video.class_name for video in written} == {a + m for a in APPEARANCES for m in MOTIONS}
     with (tmp_path / "split.csv").open(newline="", encoding="utf-8") as stored:
         rows = list(csv.DictReader(stored))

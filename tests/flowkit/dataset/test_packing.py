@@ -20,6 +20,7 @@ import flowkit.dataset.shard_update as shard_set
 from flowkit.cli.main import flowkit as command
 from flowkit.dataset.packing import pack, packed_video_ids
 from flowkit.dataset.paths import clip_path, split_folder
+from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.split_choice import SeveralListsError
 from flowkit.dataset.verify import verify
@@ -513,15 +514,25 @@ def test_names_of_any_kind_are_packed(tmp_path: Path) -> None:
     assert {record.video_id for record in (*split.train, *split.test)} == set(videos)
 
 
-def test_a_second_process_does_not_pack_the_same_root(tmp_path: Path) -> None:
+def test_a_second_process_does_not_pack_the_same_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_root(tmp_path, VIDEOS)
+    stages = []
 
-    def pack_too(stage: str, done: float, total: float) -> None:
+    def pack_too(progress: StageProgress, stage: str, *counts: float, unit: str) -> None:
+        stages.append(stage)
         with pytest.raises(BusyError, match="packs"):
             pack(root, move=True)
 
-    pack(root, move=True, on_progress=pack_too)
+    monkeypatch.setattr(StageProgress, "update", pack_too)
+    pack(str(root), move=True)
+    assert set(stages) == {"pack: reading clips", "pack: writing shards"}
     assert_whole(root, VIDEOS)
+
+
+def test_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    for numbers in ({"split": 0}, {"shard_bytes": 0}):
+        with pytest.raises(ParameterError, match="at least 1"):
+            pack(tmp_path, **numbers)
 
 
 def test_a_shard_that_holds_videos_of_another_root_is_found_out(tmp_path: Path) -> None:

@@ -15,12 +15,15 @@ from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.describe.statistics import ALL, Sample, group_of, measure
+from flowkit.describe.statistics import FlowSample, stats
 from flowkit.errors import ManifestError
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
+from flowkit.video.ids import group_of
+
+ALL = {"videos_per_class": 0, "fields_per_video": 0}
 
 run = partial(run_flowkit, "stats")
 
@@ -55,7 +58,7 @@ def loose_root(tmp_path: Path) -> Path:
 
 def test_counts_of_every_class_and_subset_are_those_of_the_manifest(packed_root: Path) -> None:
     split = Dataset.open(packed_root).split(1)
-    measured = measure(packed_root)
+    measured = stats(packed_root)
     assert measured.split == 1
     for row in measured.classes:
         records = [r for r in (split.train if row.subset == "train" else split.test) if r.class_name == row.class_name]
@@ -67,7 +70,7 @@ def test_counts_of_every_class_and_subset_are_those_of_the_manifest(packed_root:
 
 
 def test_speeds_of_all_fields_are_those_computed_directly(packed_root: Path) -> None:
-    measured = measure(packed_root, sample=ALL)
+    measured = stats(packed_root, **ALL)
     train = {r.video_id for r in Dataset.open(packed_root).split(1).train}
     speeds, at_bound, num_fields = [], [], 0
     with ClipSource(stored := find_clips(packed_root)) as source:
@@ -99,15 +102,14 @@ def test_clipped_means_at_the_bound_of_the_mapping(
     q[0, 0, 0, : len(clipped)] = clipped
     q[0, 1, 1, : len(not_clipped)] = not_clipped
     write_clip(loose_root, "a/b", q, Quantiser(10.0, mapping))  # type: ignore[arg-type]
-    (row,) = measure(loose_root, sample=ALL).subsets
+    (row,) = stats(loose_root, **ALL).subsets
     assert row.flow is not None
     assert row.flow.clipped_share == len(clipped) / 40
     assert row.flow.median_px == 0, "byte 128 is no motion in both mappings"
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_another_for_another(packed_root: Path) -> None:
-    sample = Sample(videos_per_class=1, fields_per_video=2, seed=3)
-    first, again, other = (measure(packed_root, sample=s) for s in (sample, sample, Sample(1, 2, seed=4)))
+    first, again, other = (stats(packed_root, videos_per_class=1, fields_per_video=2, seed=seed) for seed in (3, 3, 4))
     assert first == again
     assert first.classes != other.classes
     assert all(row.flow is not None and row.flow.num_fields == 2 for row in first.classes)
@@ -115,17 +117,17 @@ def test_a_sample_is_the_same_for_the_same_seed_and_another_for_another(packed_r
 
 
 def test_samples_are_drawn_from_all_over_a_video_without_repeats() -> None:
-    drawn = [k for number in range(200) for k in Sample(fields_per_video=4).fields(f"v{number}", 10)]
+    drawn = [k for number in range(200) for k in FlowSample(20, 4, 0).fields(f"v{number}", 10)]
     assert set(drawn) == set(range(10))
-    assert all(len(set(Sample(fields_per_video=4).fields(f"v{number}", 10))) == 4 for number in range(20))
-    assert Sample(fields_per_video=4).fields("short", 3) == [0, 1, 2]
+    assert all(len(set(FlowSample(20, 4, 0).fields(f"v{number}", 10))) == 4 for number in range(20))
+    assert FlowSample(20, 4, 0).fields("short", 3) == [0, 1, 2]
 
 
 def test_without_a_split_classes_are_folders(loose_root: Path) -> None:
     q = np.full((4, 2, 6, 8), 140, np.uint8)
     for video_id in ("run/a", "run/b", "walk/c", "flat"):
         write_clip(loose_root, video_id, q, Quantiser())
-    measured = measure(loose_root)
+    measured = stats(loose_root)
     assert [(row.class_name, row.subset, row.num_videos) for row in measured.classes] == [("", "", 1), ("run", "", 2), ("walk", "", 1)]
     code, out, _ = run("--data", loose_root)
     assert code == 0
@@ -166,7 +168,7 @@ def test_groups_and_files_in_both_halves_are_leaks_and_others_are_not(loose_root
     for video_id in (*places, "A/v_A_g02_c09"):
         write_clip(loose_root, video_id, q, Quantiser(), source_sha256="ab" * 32 if video_id in ("A/w", "A/x") else "")
     split_of(loose_root, places)
-    measured = measure(loose_root)
+    measured = stats(loose_root)
     assert [(leak.what, leak.name, leak.train, leak.test) for leak in measured.leaks] == [
         ("group", "A, group 1", ("A/v_A_g01_c01",), ("A/v_A_g1_c02",)),
         ("same file", "ab" * 32, ("A/w",), ("A/x",)),
@@ -180,7 +182,7 @@ def test_groups_and_files_in_both_halves_are_leaks_and_others_are_not(loose_root
 
 
 def test_group_marks_are_read_from_the_last_part_of_the_id_alone() -> None:
-    assert group_of("x_g09_y/v_Archery_g07_c01") == "07"
+    assert group_of("x_g09_y/v_Archery_g07_c01") == 7
     assert group_of("x_g09_y/clip") is None
 
 
@@ -202,7 +204,7 @@ def test_a_damaged_clip_is_named_and_the_others_are_measured(packed_root: Path, 
 def test_json_is_the_declared_model_and_an_unknown_split_is_an_error(packed_root: Path) -> None:
     code, out, _ = run("--data", packed_root, "--json")
     assert code == 0
-    assert json.loads(out) == json.loads(json.dumps(measure(packed_root).to_dict()))
+    assert json.loads(out) == json.loads(json.dumps(stats(packed_root).to_dict()))
     with pytest.raises(ManifestError, match="no split 7"):
-        measure(packed_root, split=7)
+        stats(packed_root, split=7)
     assert run("--data", packed_root, "--split", "7")[0] == 1

@@ -16,6 +16,7 @@ import pytest
 from command_lines import run_flowkit
 
 from flowkit.dataset.clips import ClipSource, find_clips
+from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
@@ -232,19 +233,24 @@ def test_another_export_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["rawframes", "gpu_flow"])
-def test_an_export_that_was_stopped_is_finished_and_equals_one_in_one_go(tmp_path: Path, layout: str) -> None:
+def test_an_export_that_was_stopped_is_finished_and_equals_one_in_one_go(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = make_root(tmp_path / "root", ["run/a", "run/b", "run/b/c", "walk/d"], num_frames=3)
     export(root, tmp_path / "whole", layout=layout)
 
     class Stop(Exception):
         pass
 
-    def stop(done: int, total: int) -> None:
+    def stop(bar: ProgressBar, done: float) -> None:
+        bar.done = done
         if done == 2:
             raise Stop
 
-    with pytest.raises(Stop):
-        export(root, tmp_path / "out", layout=layout, on_progress=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(ProgressBar, "advance", lambda bar: stop(bar, bar.done + 1))
+        with pytest.raises(Stop):
+            export(root, tmp_path / "out", layout=layout)
     assert not json.loads((tmp_path / "out" / "flowkit-export.json").read_text())["complete"]
     report = export(root, tmp_path / "out", layout=layout)
     assert (report.num_done, report.num_skipped) == (2, 2)
