@@ -1,4 +1,4 @@
-"""The loader's batches on their way to the device: on CUDA they are copied while it still computes, on a CPU they are passed through."""
+"""The loader's batches on the device: on CUDA they are copied while it still computes, on a CPU they are passed through."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ class DeviceBatches(Generic[Batch]):
     Parameters
     ----------
     batches : iterable of (nested) tuples of tensors
-        On CUDA: in pinned memory, else a copy stops the host.
+        For CUDA they should be in pinned memory, or a copy stops the host.
     device : torch.device
+        Where the batches go.
 
     Attributes
     ----------
     seconds_waited : float
-        Time in which the loader had no batch ready and the device had nothing left to do.
+        The time in which the loader had no batch ready and the device had nothing left to do.
 
     Notes
     -----
-    On CUDA, copies have a stream of their own. The host launches a sub-batch's computation and is back here long before the device
-    is done with it, so the next batch's copy overlaps it; `look_ahead` starts a copy before the host itself waits for the device.
+    On CUDA, copies have their own stream. The host launches a sub-batch's computation and returns here long before the device has
+    finished, so that the copy of the next batch overlaps it. `look_ahead` starts a copy before the host itself waits for the device.
     """
 
     def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
@@ -51,34 +52,34 @@ class DeviceBatches(Generic[Batch]):
             computation = torch.cuda.current_stream(self._device)
             computation.wait_stream(self._copies)
             for tensor in tensors_of(batch):
-                tensor.record_stream(computation)  # its memory is not for other copies before it is computed with
+                tensor.record_stream(computation)  # other copies must not reuse its memory before the computation is done
         return batch
 
     def look_ahead(self) -> None:
-        """Start the copy of the next batch, if there is one; on a CPU there is nothing to gain and nothing happens."""
+        """Start the copy of the next batch, if there is one; on a CPU, do nothing."""
         if self._copies is not None and self._ahead is None:
             self._ahead = self._fetch()
 
     def _fetch(self) -> Batch | None:
-        """Take the loader's next batch and begin its copy; None after the last."""
+        """Take the loader's next batch and begin its copy; return None after the last."""
         began = time.monotonic()
         launched = None if self._copies is None else torch.cuda.current_stream(self._device).record_event()
         batch = next(self._batches, None)
-        if launched is None or launched.query():  # else the device was at work all the while
+        if launched is None or launched.query():  # else the device was busy all the time
             self.seconds_waited += time.monotonic() - began
         if self._copies is None or batch is None:
             return batch
         with torch.cuda.stream(self._copies):
-            copied: Batch = moved(batch, self._device)
+            copied: Batch = to_device(batch, self._device)
         return copied
 
 
-def moved(batch: Any, device: torch.device) -> Any:
-    """Return a nested tuple with its tensors on the device; copies from pinned memory do not stop the host."""
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return a nested tuple with its tensors on the device; a copy from pinned memory does not stop the host."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, (tuple, list)):
-        parts = [moved(part, device) for part in batch]
+        parts = [to_device(part, device) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
     return batch
 

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 
 from flowkit.errors import DeviceError, ParameterError
+from flowkit.model.settings.checks import check, check_choices
 from flowkit.versions import __version__
 from flowkit.workers.processes import num_cores
 
@@ -89,17 +90,11 @@ class Execution:
     world: int = 1
 
     def __post_init__(self) -> None:
-        for name, kind in (("amp", Precision), ("crop_on", CropOn)):
-            if getattr(self, name) not in get_args(kind):
-                raise ParameterError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise ParameterError(f"num_workers must be at least 0, got {self.num_workers!r}")
-        for name in ("checkpoint_steps", "videos_per_pass"):
+        check_choices(self)
+        for name, least in (("num_workers", 0), ("checkpoint_steps", 1), ("videos_per_pass", 1)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParameterError(f"{name} must be at least 1, got {value!r}")
-        if not 0 <= self.rank < self.world:
-            raise ParameterError(f"rank must be in [0, {self.world}), got {self.rank!r}")
+            check(value is None or value >= least, name, f"at least {least}", value)
+        check(0 <= self.rank < self.world, "rank", f"in [0, {self.world})", self.rank)
 
     def __repr__(self) -> str:
         given = [item.name for item in fields(self) if getattr(self, item.name) != item.default]

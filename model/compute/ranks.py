@@ -1,6 +1,6 @@
-"""What several processes of one run tell each other; with one process, nothing. They must have initialised `torch.distributed`.
+"""What the processes (ranks) of one run exchange; a single process exchanges nothing.
 
-All raise `RankError` when another process has ended, whose own message then says why.
+Several processes must have initialised `torch.distributed`. Every function raises `RankError` when another process has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 
 def sum_gradients(network: nn.Module, world: int) -> None:
-    """Add up the ranks' gradients, in one message: they are shares of a sum over the whole batch, so nothing is divided."""
+    """Add up the ranks' gradients in one message. They are parts of a sum over the whole batch, so nothing is divided."""
     if world == 1:
         return
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
@@ -26,7 +26,7 @@ def sum_gradients(network: nn.Module, world: int) -> None:
 
 
 def average_moments(network: nn.Module, world: int) -> None:
-    """Average the ranks' running moments, in one message."""
+    """Average the ranks' running moments in one message."""
     if world > 1:
         _exchange([buffer for buffer in network.buffers() if buffer.is_floating_point()], 1 / world)
 
@@ -40,7 +40,7 @@ def summed(values: Tensor, world: int) -> Tensor:
 
 
 def any_rank(flag: bool, device: torch.device, world: int) -> bool:
-    """Return whether the flag is set in any rank."""
+    """Return whether the flag is set in at least one rank."""
     return bool(summed(torch.tensor(float(flag), device=device), world) > 0) if world > 1 else flag
 
 
@@ -55,7 +55,7 @@ def gathered(item: Item, world: int) -> list[Item]:
 
 
 def wait(world: int) -> None:
-    """Return when all ranks have come here."""
+    """Return when all ranks have called this."""
     if world > 1:
         with _others_needed():
             distributed.barrier()
@@ -74,12 +74,12 @@ def _exchange(tensors: Iterable[Tensor], factor: float) -> None:
 
 @contextmanager
 def _others_needed() -> Iterator[None]:
-    """Say what it means when an exchange fails: gloo and NCCL tell of closed connections and timeouts."""
+    """Turn the errors of gloo and NCCL (closed connections, timeouts) into what they mean."""
     try:
         yield
     except RuntimeError as cause:
         reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else repr(cause)
         raise RankError(
-            f"another process of this run has ended, and its own message says why ({reason}). Started again, all go on from the last "
-            "checkpoint"
+            f"another process of this run has ended, and its own message says why ({reason}). Start the processes again to continue "
+            "from the last checkpoint"
         ) from cause

@@ -20,7 +20,7 @@ from flowkit.shards.reader import Clip, ShardReader
 
 
 class ManifestClips:
-    """The clips of manifest rows; picklable, and each process opens the shards for itself."""
+    """The clips of manifest rows. It can be pickled; each process opens the shards itself."""
 
     def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: Quantiser) -> None:
         self.records = tuple(records)
@@ -28,13 +28,7 @@ class ManifestClips:
         self._shards = {record.shard: ShardReader(dataset.shard_path(record)) for record in self.records}
 
     def clip(self, row: int) -> Clip:
-        """Return the clip of a row.
-
-        Raises
-        ------
-        ManifestError
-            If it is not the clip that the manifest tells of.
-        """
+        """Return the clip of a row; `ManifestError` if it is not the clip that the manifest describes."""
         record = self.records[row]
         shard = self._shards[record.shard]
         clip = shard.clip(record.video_id)
@@ -51,13 +45,13 @@ class ManifestClips:
 
 
 def read_fields(clip: Clip, fields: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Read flow fields by increasing index, neighbours together: uint8 (n, 2, H, W)."""
+    """Read flow fields, uint8 (n, 2, H, W), by increasing index; neighbours are read together."""
     runs = np.split(fields, np.flatnonzero(np.diff(fields) > 1) + 1)
     return np.concatenate([clip.flow(int(run[0]), int(run[-1]) + 1) for run in runs])
 
 
 def stacks(fields: NDArray[np.uint8], where: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Put fields (n, 2, H, W) together as stacks (T, 20, H, W): channel 2k is u, 2k+1 is v of a stack's field k."""
+    """Join fields (n, 2, H, W) to stacks (T, 20, H, W): channel 2k is u and channel 2k+1 is v of a stack's field k."""
     return fields[where].reshape(len(where), 2 * where.shape[1], *fields.shape[2:])
 
 
@@ -66,14 +60,14 @@ def clip_loader(clips: TorchDataset[Any], num_workers: int, **settings: Any) -> 
     if num_workers:
         import cv2
 
-        # Before the fork: a worker that is forked while OpenCV has threads waits for ever when it touches them.
+        # Before the fork: a worker that is forked while OpenCV has threads waits forever when it uses them.
         cv2.setNumThreads(1)
-    # The loader draws a seed for its workers; a generator of its own leaves the caller's random numbers alone.
+    # The loader draws a seed for its workers; with its own generator it does not change the caller's random numbers.
     return DataLoader(
         clips, num_workers=num_workers, generator=torch.Generator(), worker_init_fn=_start_worker if num_workers else None, **settings
     )
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which finishes its step first."""
+    """Leave Ctrl-C to the main process, which first finishes its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

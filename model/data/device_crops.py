@@ -1,8 +1,8 @@
-"""Training crops on the device: stored frames and fields are cut, resized, mirrored and normalised there, by two matrix products.
+"""Training crops on the device: stored frames and flow are cropped, resized, mirrored and normalised there, by two matrix products.
 
-Resizing is linear in the pixels of a row and in those of a column, so with one matrix for each, out = R X C^T; the crop's box and
-its mirroring are in the matrices. OpenCV's rules for the weights are followed (`crop_rgb` and `crop_flow` are the reference), but
-nothing is rounded to bytes, so that a value differs from the reference's by that rounding: at most one level of 255.
+Resizing is linear in the pixels of a row and in those of a column, so out = R X C^T with one matrix for each. The crop's box and
+its mirroring are part of the matrices. The weights follow OpenCV's rules (`crop_rgb` and `crop_flow` are the reference), but nothing
+is rounded to bytes. A value therefore differs from the reference by that rounding: at most one level of 255.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _CUBIC = -0.75  # OpenCV's
 
 
 class UncroppedClips(NamedTuple):
-    """Clips of one frame size as they are stored, with the crops that were drawn for them; b clips of T samples.
+    """Clips with one frame size as they are stored, and the crops that were drawn for them; b clips of T samples.
 
     Parameters
     ----------
     frames : uint8 tensor, shape (b*T, H, W, 3), or None
-        Clip after clip. None where the phase has no appearance stream.
+        The frames, clip after clip; None if the phase has no appearance stream.
     fields : uint8 tensor, shape (n, 2, H, W), or None
-        Every flow field that a clip needs, once. None where the phase has no motion stream.
+        Every flow field that a clip needs, once; None if the phase has no motion stream.
     where : int64 tensor, shape (b*T, 10), or None
-        Which fields make up each stack.
+        The indices into `fields` of each stack.
     owners : int64 tensor, shape (n,), or None
-        Which clip each field is of.
+        The clip that each field belongs to.
     boxes : int64 tensor, shape (b, 4), px
         Top, left, height and width of each clip's crop.
     flips : bool tensor, shape (b,)
-        Whether it is mirrored.
+        Whether each clip is mirrored.
     """
 
     frames: Tensor | None
@@ -47,16 +47,16 @@ class UncroppedClips(NamedTuple):
 
 
 def crop_clips(clips: UncroppedClips, *, size: int, quantiser: Quantiser) -> tuple[Tensor | None, Tensor | None]:
-    """Cut, resize, mirror and normalise clips where they are.
+    """Crop, resize, mirror and normalise clips on the device on which they lie.
 
     Parameters
     ----------
     clips : UncroppedClips
-        On the device.
+        The stored clips.
     size : int, px
-        Side S of the result.
+        S, the side of the result.
     quantiser : Quantiser
-        The one the bytes of the flow were made with.
+        The quantiser that the flow was stored with.
 
     Returns
     -------
@@ -80,18 +80,20 @@ def crop_clips(clips: UncroppedClips, *, size: int, quantiser: Quantiser) -> tup
 
 
 def resize_weights(start: Tensor, length: Tensor, mirrored: Tensor, shrinks: Tensor, *, frame: int, size: int, enlarge: Enlarge) -> Tensor:
-    """Return the matrices that cut, resize and mirror one axis, as `cv2.resize` does.
+    """Return the matrices that crop, resize and mirror along one axis, as `cv2.resize` does.
 
     Parameters
     ----------
     start, length : int64 tensor, shape (b,), px
-        Of each crop's side along this axis.
+        Each crop's side along this axis.
     mirrored : bool tensor, shape (b,)
+        Whether this axis is mirrored.
     shrinks : bool tensor, shape (b,)
-        Where both sides of a crop shrink, or stay: area averages; elsewhere `enlarge`.
+        Whether neither side of a crop grows: then area averages are taken, else `enlarge`.
     frame, size : int, px
-        Length of the axis before, and after.
+        The length of the axis before and after.
     enlarge : {"linear", "cubic"}
+        The interpolation of crops that grow.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def resize_weights(start: Tensor, length: Tensor, mirrored: Tensor, shrinks: Ten
     """
     place = torch.arange(size, device=start.device, dtype=torch.float32)
     place = torch.where(mirrored[:, None], size - 1 - place, place)[:, :, None]  # (b, size, 1)
-    pixel = (torch.arange(frame, device=start.device) - start[:, None])[:, None]  # (b, 1, frame), counted from the crop's border
+    pixel = (torch.arange(frame, device=start.device) - start[:, None])[:, None]  # (b, 1, frame), from the crop's border
     last = (length - 1)[:, None, None]
     scale = (length / size)[:, None, None]
     # Each new pixel covers `scale` old ones.
@@ -111,14 +113,14 @@ def resize_weights(start: Tensor, length: Tensor, mirrored: Tensor, shrinks: Ten
     enlarged = torch.zeros_like(area)
     for tap in (0, 1) if enlarge == "linear" else (-1, 0, 1, 2):
         index = first + tap
-        # Beyond the crop's border its outermost pixel is repeated.
+        # Beyond the crop's border, its outermost pixel is repeated.
         enlarged += _kernel((centre - index).abs(), enlarge) * (pixel == index.clamp(min=0).minimum(last))
-    inside = (pixel >= 0) & (pixel <= last)  # rounding of the scale must not reach over the border
+    inside = (pixel >= 0) & (pixel <= last)  # rounding of the scale must not reach beyond the border
     return torch.where(shrinks[:, None, None], area, enlarged) * inside
 
 
 def _kernel(distance: Tensor, enlarge: Enlarge) -> Tensor:
-    """Return the weight of a pixel at this distance."""
+    """Return the weight of a pixel at a distance in px."""
     if enlarge == "linear":
         return 1 - distance
     near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
@@ -127,20 +129,20 @@ def _kernel(distance: Tensor, enlarge: Enlarge) -> Tensor:
 
 
 def _resized(planes: Tensor, owners: Tensor, clips: UncroppedClips, size: int, enlarge: Enlarge) -> Tensor:
-    """Return uint8 planes (n, channels, H, W) as their clips' crops: float32 (n, channels, S, S), in 0..255."""
+    """Return the crops of uint8 planes (n, channels, H, W): float32 (n, channels, S, S), in [0, 255]."""
     top, left, height, width = clips.boxes.unbind(1)
     shrinks = (height >= size) & (width >= size)
     never = torch.zeros_like(clips.flips)
     rows = resize_weights(top, height, never, shrinks, frame=planes.shape[2], size=size, enlarge=enlarge)
     columns = resize_weights(left, width, clips.flips, shrinks, frame=planes.shape[3], size=size, enlarge=enlarge)
     # A GPU multiplies float16 many times as fast as float32. Bytes are exact in it; the weights and the rows in between are off by
-    # 2^-11 of their value at most: less than half a level of 255, where rounding to bytes may cost the reference one.
+    # at most 2^-11 of their value. That is less than half a level of 255; rounding to bytes costs the reference up to one.
     dtype = torch.float16 if planes.is_cuda else torch.float32
     rows, columns = (weights.to(dtype)[owners][:, None] for weights in (rows, columns))
     return (rows @ planes.to(dtype) @ columns.mT).float().clamp_(0, 255)
 
 
 def _minus_u(levels: Tensor, quantiser: Quantiser) -> Tensor:
-    """Return the quantiser's `flip_u` between its bytes as well: ``top - q``, at most 255."""
+    """Return the quantiser's `flip_u`, also between its bytes: ``top - q``, at most 255."""
     top = 2 * ZERO if quantiser.mapping == "symmetric" else 255
     return (top - levels).clamp_(max=255)

@@ -1,6 +1,6 @@
-"""Which frames a clip takes, and which videos a step takes: pure integer arithmetic, with every draw keyed by where it is used.
+"""Which frames make up a clip, and which videos make up a batch: integer arithmetic, with every random draw keyed by its place in the run.
 
-Frames and fields are 0-based: field k is the motion from frame k to frame k+1, the stack of centre c is fields c-5 .. c+4.
+Indices are 0-based: flow field k is the motion from frame k to frame k+1; the stack with centre frame c is fields c-5 to c+4.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from flowkit.model.settings.training import PHASES, Phase
 REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its centre
 NUM_TEST_CENTRES = 25
 
-_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU = 1, 2, 3, 4, 5  # keeps the streams of random numbers apart
+_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU = 1, 2, 3, 4, 5  # keep the streams of random numbers apart
 
 
 def valid_centres(num_frames: int) -> range:
-    """Return the frames that may be the centre of a flow stack: 5 .. N-6.
+    """Return the frames that can be the centre of a flow stack: 5 to N-6.
 
     Raises
     ------
@@ -36,12 +36,12 @@ def valid_centres(num_frames: int) -> range:
 
 
 def evenly_spaced_centres(num_frames: int, num_centres: int) -> NDArray[np.int64]:
-    """Return centres spread over all valid ones, first and last included; halves round up, short videos repeat centres.
+    """Return centres spread evenly over all valid ones, including the first and the last; a short video repeats some.
 
     Notes
     -----
-    The test protocol's rule for 25 (specs 5.1: halves away from zero, which here are never negative), in integers: NumPy's
-    ``rint`` would round halves to even and miss one frame in some videos.
+    The official code rounds the centres with MATLAB's ``round``, halves away from zero. This is the same in integers; NumPy's
+    ``rint`` rounds halves to even, which differs by one frame in some videos.
     """
     span = len(valid_centres(num_frames)) - 1
     if num_centres == 1:
@@ -51,7 +51,7 @@ def evenly_spaced_centres(num_frames: int, num_centres: int) -> NDArray[np.int64
 
 
 def protocol_centres(num_frames: int) -> NDArray[np.int64]:
-    """Return the 25 centre frames on which a video is tested."""
+    """Return the centre frames of the 25 samples on which a video is tested."""
     return evenly_spaced_centres(num_frames, NUM_TEST_CENTRES)
 
 
@@ -61,17 +61,18 @@ def training_centres(generator: np.random.Generator, num_frames: int, *, num_sam
     Parameters
     ----------
     generator : numpy.random.Generator
+        The clip's random numbers.
     num_frames : int
-        Frames N of the video, at least 11.
+        N, the frames of the video, at least 11.
     num_samples : int
-        T.
+        T, the number of centres.
     tau_min, tau_max : int, frames
-        The distance between neighbouring centres is drawn evenly from ``tau_min .. tau_max`` for each clip.
+        The distance between neighbouring centres is drawn uniformly from ``tau_min`` to ``tau_max``, both included.
 
     Returns
     -------
     int64 array, shape (T,), non-decreasing, in [5, N-6]
-        With the drawn distance where T centres fit; evenly spaced over the whole video where they do not.
+        With the drawn distance if T centres fit; else spread evenly over the video.
     """
     centres = valid_centres(num_frames)
     tau = int(generator.integers(tau_min, tau_max, endpoint=True))
@@ -87,14 +88,14 @@ def sub_batch_tau(seed: int, phase: Phase, step: int, sub_batch: int, tau_min: i
 
 
 def stack_fields(centres: Sequence[int] | NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return which flow fields the stacks of these centres need, each once, and where each stack finds its own.
+    """Return which flow fields the stacks of these centres need, each once, and which of them each stack consists of.
 
     Returns
     -------
     fields : int64 array, shape (n,)
-        Increasing.
+        Indices of flow fields, increasing.
     where : int64 array, shape (T, 10)
-        ``fields[where[t]]`` is ``centres[t]-5 .. centres[t]+4``.
+        ``fields[where[t]]`` are the indices ``centres[t] - 5`` to ``centres[t] + 4``.
     """
     wanted = np.asarray(centres)[:, None] + np.arange(-REACH, REACH)
     fields, where = np.unique(wanted, return_inverse=True)
@@ -102,7 +103,7 @@ def stack_fields(centres: Sequence[int] | NDArray[np.int64]) -> tuple[NDArray[np
 
 
 def sample_generator(seed: int, phase: Phase, step: int, position: int) -> np.random.Generator:
-    """Return the generator of one sample's draws: a function of its place in the run, never of who reads it."""
+    """Return the generator of one sample's draws: a function of its place in the run, not of the process that reads it."""
     return _generator(_FOR_SAMPLE, phase, step, position, seed)
 
 
@@ -117,7 +118,7 @@ def initial_seed(seed: int, phase: Phase) -> int:
 
 
 def batch_videos(step: int, *, num_videos: int, batch: int, seed: int, phase: Phase) -> list[int]:
-    """Return which videos make up a step's batch: the videos in a new random order each time all have been taken."""
+    """Return the videos of a step's batch: all videos in random order, in a new order each time all have been used."""
     first = step * batch
     return [int(_order(seed, phase, place // num_videos, num_videos)[place % num_videos]) for place in range(first, first + batch)]
 
@@ -129,5 +130,5 @@ def _order(seed: int, phase: Phase, epoch: int, num_videos: int) -> NDArray[np.i
 
 
 def _generator(purpose: int, phase: Phase, first: int, second: int, seed: int) -> np.random.Generator:
-    """Return a generator for one key. The seed comes last: it alone may need more than one 32-bit word."""
+    """Return a generator for one key. The seed comes last, since only it may need more than one 32-bit word."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((purpose, PHASES.index(phase), first, second, seed))))

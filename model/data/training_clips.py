@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from flowkit.dataset.manifest import Split
@@ -187,16 +186,6 @@ class _Samples(TorchDataset["TrainingSample | UncroppedSample | Exception"]):
             return error
 
 
-class TrainingBatches:
-    """Every sub-batch of a phase that one rank takes, in order; raises the error of a sample that could not be read."""
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self._loader = loader
-
-    def __iter__(self) -> Iterator[Batch | UncroppedBatch]:
-        return map(_batch_or_error, iter(self._loader))
-
-
 def _batch_or_error(batch: Batch | UncroppedBatch | Exception) -> Batch | UncroppedBatch:
     if isinstance(batch, Exception):
         raise batch
@@ -241,20 +230,13 @@ def _uncropped_clips(samples: Sequence[UncroppedSample]) -> UncroppedClips:
     )
 
 
-class _SubBatches:
-    """The keys of each sub-batch that one rank takes, in order, from a step to the end of the phase."""
-
-    def __init__(self, config: TrainConfig, num_videos: int, *, first_step: int, rank: int, world: int) -> None:
-        self.config, self.num_videos = config, num_videos
-        self.first_step, self.rank, self.world = first_step, rank, world
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        config = self.config
-        for step in range(self.first_step, config.num_steps):
-            videos = batch_videos(step, num_videos=self.num_videos, batch=config.batch, seed=config.seed, phase=config.phase)
-            for sub_batch in range(self.rank, config.num_sub_batches, self.world):
-                first = sub_batch * config.bn_group
-                yield [SampleKey(videos[place], step, place) for place in range(first, first + config.bn_group)]
+def _sub_batches(config: TrainConfig, num_videos: int, *, first_step: int, rank: int, world: int) -> Iterator[list[SampleKey]]:
+    """Yield the keys of each sub-batch that one rank takes, in order, from a step to the end of the phase."""
+    for step in range(first_step, config.num_steps):
+        videos = batch_videos(step, num_videos=num_videos, batch=config.batch, seed=config.seed, phase=config.phase)
+        for sub_batch in range(rank, config.num_sub_batches, world):
+            first = sub_batch * config.bn_group
+            yield [SampleKey(videos[position], step, position) for position in range(first, first + config.bn_group)]
 
 
 def training_loader(
@@ -266,12 +248,13 @@ def training_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     cropped: bool = True,
-) -> TrainingBatches:
+) -> Iterator[Batch | UncroppedBatch]:
     """Return every sub-batch of the phase from `first_step` on, in order: `Batch`, or `UncroppedBatch` unless `cropped`."""
-    batches = _SubBatches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
+    batches = _sub_batches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
     collate_fn = partial(_collated, join=collate if cropped else collate_uncropped)
     samples = _Samples(clips, cropped=cropped)
-    return TrainingBatches(clip_loader(samples, num_workers, batch_sampler=batches, collate_fn=collate_fn, pin_memory=pin_memory))
+    loader = clip_loader(samples, num_workers, batch_sampler=batches, collate_fn=collate_fn, pin_memory=pin_memory)
+    return map(_batch_or_error, loader)
 
 
 def _collated(samples: Sequence[Any], join: Callable[[Sequence[Any]], Batch | UncroppedBatch]) -> Batch | UncroppedBatch | Exception:

@@ -1,6 +1,6 @@
-"""From stored frames and flow to the network's input: one crop and flip for both streams, and the test's whole frame.
+"""From stored frames and flow to the network's input: one crop and flip for both streams in training, whole frames in the test.
 
-Everything stays uint8 until it is on the device; `normalise_rgb` and `normalise_flow` turn it into floats there.
+Everything stays uint8 until it is on the device, where `normalise_rgb` and `normalise_flow` turn it into floats.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from flowkit.model.settings.training import Corners
 from flowkit.model.settings.training import Crop as CropKind
 from flowkit.quantise import Quantiser
 
-# The paper's crops are of frames with a short side of 256 px; ours keep the share of the frame at any size.
+# The paper crops frames with a short side of 256 px. At other sizes, crops keep the same share of the frame.
 _REFERENCE_SIDE = 256
 _BORDERS25_SIDES = (168, 280)
 _REGULAR_SIDES = (256, 224, 192, 168)
 _MEAN_SIDE = 224
 
-_RGB_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in [0, 1]: torchvision's convention
+_RGB_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, for RGB in [0, 1], as in torchvision
 _RGB_STD = (0.229, 0.224, 0.225)
 _FLOW_ZERO = 128.0
-_FLOW_STD = 255 * 0.226  # the dynamic range that filters trained on such RGB expect
+_FLOW_STD = 255 * 0.226  # the range of values that filters trained on such RGB expect
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A box in the stored frame, px, and whether it is mirrored; the same for all frames and fields of a clip."""
+    """A box in the stored frame, in px, and whether it is mirrored; the same for all frames and flow fields of a clip."""
 
     top: int
     left: int
@@ -51,15 +51,16 @@ def draw_crop(
     Parameters
     ----------
     generator : numpy.random.Generator
+        The clip's random numbers.
     height, width : int, px
-        Of the stored frame.
+        The size of the stored frame.
     kind : {"borders25", "regular", "none"}
-        ``borders25``: sides drawn independently from 168..280 (of 256), placed within a quarter of the free room from a corner.
-        ``regular``: sides drawn independently from {256, 224, 192, 168}, at a corner or the centre. ``none``: the whole frame.
+        ``borders25``: each side is drawn from 168 to 280 (of 256), and the box lies within a quarter of the free room from a corner.
+        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``none``: the whole frame.
     corners : {"four", "diagonal"}
-        For ``borders25``: any corner, or only top left and bottom right (the official code).
+        For ``borders25``: any corner, or only top left and bottom right (as the official code).
     flip : bool
-        Mirror with probability one half; else never.
+        Whether to mirror the clip with probability 1/2.
 
     Returns
     -------
@@ -87,14 +88,16 @@ def draw_crop(
 
 
 def crop_rgb(frames: NDArray[np.uint8], crop: Crop, *, size: int) -> NDArray[np.uint8]:
-    """Cut, resize and mirror RGB frames.
+    """Crop, resize and mirror RGB frames.
 
     Parameters
     ----------
     frames : uint8 array, shape (T, H, W, 3)
+        The stored frames.
     crop : Crop
+        The box, and whether to mirror it.
     size : int, px
-        Side S of the result.
+        S, the side of the result.
 
     Returns
     -------
@@ -106,16 +109,18 @@ def crop_rgb(frames: NDArray[np.uint8], crop: Crop, *, size: int) -> NDArray[np.
 
 
 def crop_flow(fields: NDArray[np.uint8], crop: Crop, *, size: int, quantiser: Quantiser) -> NDArray[np.uint8]:
-    """Cut, resize and mirror quantised flow; mirroring also negates u.
+    """Crop, resize and mirror quantised flow; mirroring also negates u.
 
     Parameters
     ----------
     fields : uint8 array, shape (n, 2, H, W)
+        The stored flow.
     crop : Crop
+        The box, and whether to mirror it.
     size : int, px
-        Side S of the result.
+        S, the side of the result.
     quantiser : Quantiser
-        The one the bytes were made with.
+        The quantiser that the flow was stored with.
 
     Returns
     -------
@@ -127,24 +132,19 @@ def crop_flow(fields: NDArray[np.uint8], crop: Crop, *, size: int, quantiser: Qu
 
 
 def mirror_flow(fields: NDArray[np.uint8], quantiser: Quantiser) -> NDArray[np.uint8]:
-    """Return what the flow of the mirrored video would be: columns reversed, u negated by the quantiser's own rule.
-
-    Parameters
-    ----------
-    fields : uint8 array, shape (n, 2, H, W)
-    """
+    """Return the quantised flow, uint8 (n, 2, H, W), of the mirrored video: columns reversed, u negated by the quantiser's rule."""
     mirrored = np.ascontiguousarray(fields[..., ::-1])
     mirrored[:, 0] = quantiser.flip_u(mirrored[:, 0])
     return mirrored
 
 
 def whole_size(height: int, width: int, *, input_size: int) -> tuple[int, int]:
-    """Return the height and width, px, at which a stored frame is tested: whole, each side in [S, 2S].
+    """Return the height and width, in px, at which a whole stored frame is tested; each is in [S, 2S].
 
     Notes
     -----
-    The paper tests 256-px frames as they are with a 224-px network, whose training crops have the same scale on average. Where
-    the stored short side and S have another ratio, the frame is first brought to the scale of the training crops.
+    The paper tests 256-px frames at their own size with a 224-px network, whose training crops have the same scale on average. If
+    the stored short side and S have another ratio, the frame is resized to the scale of the training crops.
     """
     short = min(height, width)
 
@@ -167,7 +167,7 @@ def whole_flow(fields: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint
 
 
 def normalise_rgb(rgb: Tensor) -> Tensor:
-    """Turn uint8 (..., H, W, 3) into float32 (..., 3, H, W): RGB/255 less ImageNet's mean, by its deviation."""
+    """Turn uint8 (..., H, W, 3) into float32 (..., 3, H, W): ``(RGB / 255 - mean) / std`` with ImageNet's moments."""
     mean = torch.tensor(_RGB_MEAN, device=rgb.device) * 255
     scale = 1 / (torch.tensor(_RGB_STD, device=rgb.device) * 255)
     return rgb.float().sub_(mean).mul_(scale).movedim(-1, -3).contiguous()
@@ -192,18 +192,18 @@ def input_normalisation() -> dict[str, Any]:
 
 
 def _scaled(side: int, short: int) -> int:
-    """Return a side given for 256-px frames at this short side, at least 1 px."""
+    """Scale a side from 256-px frames to frames with this short side; at least 1 px."""
     return max((side * short + _REFERENCE_SIDE // 2) // _REFERENCE_SIDE, 1)
 
 
 def _near_border(generator: np.random.Generator, room: int, far: bool) -> int:
-    """Draw an offset within a quarter of the free room from its near or far end."""
+    """Draw an offset within the first or the last quarter of the free room."""
     offset = int(generator.integers(room // 4, endpoint=True))
     return room - offset if far else offset
 
 
 def _resized(planes: NDArray[np.uint8], size: tuple[int, int], enlarge: int) -> NDArray[np.uint8]:
-    """Resize images (n, H, W[, 3]) to (height, width): area averages where both sides shrink, `enlarge` elsewhere."""
+    """Resize images (n, H, W[, 3]) to (height, width): area averages if both sides shrink, else `enlarge`."""
     height, width = planes.shape[1:3]
     if (height, width) == size:
         return np.ascontiguousarray(planes)

@@ -26,14 +26,17 @@ class WholeClip:
     Parameters
     ----------
     rgb : uint8 array, shape (25, H, W, 3)
+        The frames.
     fields : uint8 array, shape (n, 2, H, W)
         Every flow field that is needed, once.
     where : int64 array, shape (25, 10)
-        The fields of each of the 25 stacks.
+        The indices into `fields` of each of the 25 stacks.
     label : int
+        The class, from 0; -1 if it is unknown.
     video_id : str
+        The video's name.
     num_frames : int
-        Of the whole video.
+        The length of the video.
     """
 
     rgb: NDArray[np.uint8]
@@ -46,23 +49,25 @@ class WholeClip:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A video that could not be read, or not be scored, and why."""
+    """A video that could not be read or scored, and why."""
 
     video_id: str
     reason: str
 
 
 class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
-    """The test videos of one split, each with its 25 samples at full frame.
+    """The test videos of one split, each with its 25 samples of whole frames.
 
     Parameters
     ----------
     dataset : flowkit.Dataset
+        The data root.
     records : sequence of ClipRecord
+        The manifest rows of the videos.
     quantiser : Quantiser
-        The split's.
+        The quantiser of the split.
     input_size : int, px
-        S of the networks that are tested.
+        S, the side of the training crops of the networks that are tested.
     """
 
     def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: Quantiser, *, input_size: int) -> None:
@@ -75,7 +80,7 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
     def __getitem__(self, index: int) -> WholeClip | Unreadable:
         try:
             return self._read(index)
-        except (FlowkitError, OSError) as error:  # one bad video does not stop the others; it is counted and named
+        except (FlowkitError, OSError) as error:  # one bad video does not stop the others, but is reported
             return Unreadable(self._clips.records[index].video_id, str(error))
 
     def _read(self, index: int) -> WholeClip:
@@ -94,7 +99,7 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
 
 
 def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> DataLoader[WholeClip | Unreadable]:
-    """Return a loader that gives these videos, in order, one by one."""
+    """Return a loader that yields these videos one by one, in order."""
     return clip_loader(clips, num_workers, sampler=indices, batch_size=None, collate_fn=_unchanged)
 
 

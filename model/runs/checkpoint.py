@@ -1,6 +1,6 @@
-"""What training leaves behind: checkpoints to resume from and final weights, written whole or not at all, read as foreign data.
+"""What training leaves behind: checkpoints to resume from, and final weights; written completely or not at all, read as foreign data.
 
-A checkpoint holds only tensors and built-in types and is read with ``weights_only=True``, so opening one runs no code.
+A checkpoint holds only tensors and built-in types and is read with ``weights_only=True``, so reading one runs no code.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ _FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with their provenance; while training lasts, also all that resuming needs.
+    """Weights with their provenance; during training, also everything that resuming needs.
 
     Parameters
     ----------
     provenance : Provenance
+        What the weights were trained on, and how.
     step : int
-        Steps done.
+        The number of steps done.
     network : dict from parameter name to tensor
+        The network's state.
     momentum : dict from parameter name to tensor
-        The optimiser's; empty in final weights.
+        The optimiser's state; empty in final weights.
     environment : dict
-        Versions, device, precision, threads and ranks: on others, resuming is not bit-equal.
+        Versions, device, precision, threads and ranks. If they change, resuming is not bit-equal.
     scaler : dict
-        State of fp16's loss scaling.
+        The state of fp16's loss scaling.
     """
 
     provenance: Provenance
@@ -61,13 +63,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to resume from; a reader sees the one before or this one whole.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Write a checkpoint to resume from. A reader sees either the one before or all of this one."""
     values = {
         "format": _CHECKPOINT_FORMAT,
         "format_version": _FORMAT_VERSION,
@@ -82,12 +78,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     with replacing(path) as part:
         try:
             torch.save(values, part)
-        except RuntimeError as cause:  # all that torch makes of a write that failed
-            raise OSError(f"{path} could not be written, for want of room perhaps ({cause})") from cause
+        except RuntimeError as cause:  # what torch raises when a write fails
+            raise OSError(f"{path} could not be written; perhaps the disk is full ({cause})") from cause
 
 
 def save_weights(path: Path, checkpoint: Checkpoint, *, description: Mapping[str, str] | None = None) -> None:
-    """Write final weights as safetensors, with their provenance, and more that may describe them, in its header."""
+    """Write final weights as safetensors. The header holds their provenance and a further `description`."""
     from safetensors.torch import save
 
     metadata = {
@@ -150,13 +146,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _load_checkpoint(path: Path) -> Checkpoint:
-    if not zipfile.is_zipfile(path):  # all that `save_checkpoint` writes; a bare pickle is not even looked into
-        raise CheckpointError("cannot be read as a checkpoint: it is cut off, or foreign")
+    if not zipfile.is_zipfile(path):  # as `save_checkpoint` writes it; a bare pickle is not opened
+        raise CheckpointError("cannot be read as a checkpoint: it is truncated or foreign")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
         raise CheckpointError(
-            "refused: it is damaged, or holds Python objects, which could run code when read; a flowkit checkpoint never does"
+            "refused: it is damaged, or it holds Python objects, which could run code when read; a flowkit checkpoint never holds any"
         ) from cause
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, io.UnsupportedOperation) as cause:
         raise CheckpointError(f"cannot be read as a checkpoint: {str(cause).splitlines()[0] if str(cause) else cause!r}") from cause
@@ -187,7 +183,7 @@ def _load_weights(path: Path) -> Checkpoint:
     try:
         provenance, step = json.loads(metadata["provenance"]), int(metadata["step"])
     except (KeyError, ValueError) as cause:
-        raise CheckpointError(f"its header lacks what the weights were trained on: {cause}") from cause
+        raise CheckpointError(f"its header does not say what the weights were trained on: {cause}") from cause
     return Checkpoint(Provenance.from_dict(provenance), step, network)
 
 
@@ -199,7 +195,7 @@ def _check_format(values: Mapping[str, object], name: str, version: object) -> N
 
 
 def _in_order(data: bytes) -> bytes:
-    """Return a safetensors file with the keys of its header sorted: the library lets chance order the metadata."""
+    """Return a safetensors file with the keys of its header sorted; the library writes the metadata in random order."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8 bytes

@@ -1,4 +1,4 @@
-"""What training and evaluation tell their caller while they work: plain records, handed to a callback."""
+"""Events of training, evaluation and ablation: plain records, which a callback receives while the work proceeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowkit.model.settings.training import Phase
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Training begins: the recipe that was chosen, and where."""
+    """Training begins: which recipe was chosen, and on which device."""
 
     recipe: RecipeName
     device: str
@@ -24,7 +24,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class PhaseSkipped:
-    """A phase was already done, with the same settings."""
+    """A phase was done already, with the same settings."""
 
     phase: Phase
     folder: Path
@@ -32,7 +32,7 @@ class PhaseSkipped:
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """A phase begins, or goes on at `first_step`; `changes` says in what this machine differs from the one before."""
+    """A phase begins, or continues at `first_step`; `changes` says how the environment differs from that of the checkpoint."""
 
     phase: Phase
     first_step: int
@@ -42,9 +42,9 @@ class PhaseStarted:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One step was taken. `step` counts from 0; `seconds` include `data_seconds`, the wait for data.
+    """A step was done. `step` counts from 0; `seconds` includes `data_seconds`, the wait for data.
 
-    `measured` holds each stream's loss and share of right videos in the batch, as metrics.jsonl names them: ``loss_motion``.
+    `measured` holds each stream's loss and training accuracy on the batch under their names in metrics.jsonl, such as ``loss_motion``.
     """
 
     phase: Phase
@@ -59,7 +59,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class PhaseDone:
-    """A phase ended and its weights are written."""
+    """A phase is done and its weights are written."""
 
     phase: Phase
     folder: Path
@@ -68,7 +68,7 @@ class PhaseDone:
 
 @dataclass(frozen=True)
 class RunStopped:
-    """The run was asked to stop and wrote a checkpoint."""
+    """The run stopped on request and wrote a checkpoint."""
 
     phase: Phase
     step: int
@@ -80,7 +80,7 @@ TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | PhaseDone | R
 
 @dataclass(frozen=True)
 class SplitStarted:
-    """The evaluation of a split begins; `num_videos` are this process's share."""
+    """The evaluation of a split begins; `num_videos` is this process's share."""
 
     split: int
     num_videos: int
@@ -88,7 +88,7 @@ class SplitStarted:
 
 @dataclass(frozen=True)
 class VideosScored:
-    """Some more videos were scored; `done` of them so far."""
+    """More videos were scored: `done` so far, including `num_failed` that failed."""
 
     split: int
     done: int
@@ -101,7 +101,7 @@ EvaluateEvent = SplitStarted | VideosScored
 
 @dataclass(frozen=True)
 class VariantStarted:
-    """Training and test of a variant begin, the `number`-th of `num_variants` from 0; `settings` in words."""
+    """Training and evaluation of a variant begin: number `number` of `num_variants`, from 0; `settings` in words."""
 
     name: str
     settings: str
@@ -113,7 +113,7 @@ class VariantStarted:
 
 @dataclass(frozen=True)
 class VariantFailed:
-    """A phase of a variant could not be trained, or the variant could not be tested; the others go on."""
+    """A phase of a variant could not be trained, or the variant could not be evaluated; the others continue."""
 
     name: str
     reason: str
@@ -121,7 +121,7 @@ class VariantFailed:
 
 @dataclass(frozen=True)
 class VariantTested:
-    """A variant's scores are there, from this call or an earlier one."""
+    """A variant's scores are available, from this call or an earlier one."""
 
     name: str
 
@@ -141,9 +141,9 @@ def to_all(*listeners: Callable[[Any], None] | None) -> Callable[[Any], None]:
 
 
 def ignore(*_: object) -> None:
-    """Do nothing: what receives events where nobody is interested."""
+    """Do nothing; the default of callbacks that receive events."""
 
 
 def never() -> bool:
-    """Return False: what requests a stop where nobody does."""
+    """Return False; the default of callbacks that request a stop."""
     return False

@@ -19,20 +19,22 @@ class Provenance:
     Parameters
     ----------
     config : TrainConfig
+        The settings of the phase.
     classes : tuple of str
-        Class names by label.
+        The class names by label.
     split : int
+        The number of the split.
     protocol : str
         Where the split's lists come from.
     digest : str
-        Of the split's manifest and shards.
+        SHA-256 of the split's manifest and shards.
     quantiser : dict
-        Settings of the flow's quantiser.
+        The settings of the flow's quantiser.
     started_from : dict
-        SHA-256 of the weights files of the phases before.
+        SHA-256 of the weights files of earlier phases.
     extraction : dict
-        How the videos became frames and flow: `short_side` in px, `tvl1` parameters, `solver`, `codec`; what a new video needs to be
-        treated alike. Empty in weights from before it was recorded, which is no difference: `digest` covers it.
+        How the videos became frames and flow: `short_side` in px, `tvl1` parameters, `solver`, `codec`. New videos must be treated in
+        the same way. Weights from before it was recorded have none, which is not a difference, because `digest` covers it.
     """
 
     config: TrainConfig
@@ -46,29 +48,14 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as built-in types."""
-        return {
-            "config": self.config.to_dict(),
-            "classes": list(self.classes),
-            "split": self.split,
-            "protocol": self.protocol,
-            "digest": self.digest,
-            "quantiser": dict(self.quantiser),
-            "started_from": dict(self.started_from),
-            "extraction": dict(self.extraction),
-        }
+        return {**vars(self), "config": self.config.to_dict(), "classes": list(self.classes)}
 
     @classmethod
     def from_dict(cls, values: object) -> Provenance:
-        """Read what `to_dict` returned.
-
-        Raises
-        ------
-        CheckpointError
-            If it is not that.
-        """
+        """Read what `to_dict` returned; `CheckpointError` if it is anything else."""
         try:
             if not isinstance(values, dict):
-                raise TypeError("it is no table")
+                raise TypeError("it is not a table")
             classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
             texts = [protocol, digest, *classes, *values["started_from"].keys(), *values["started_from"].values()]
             if not isinstance(classes, list) or not isinstance(split, int) or not all(isinstance(text, str) for text in texts):
@@ -82,7 +69,7 @@ class Provenance:
         return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction)
 
     def differences(self, other: Provenance) -> list[str]:
-        """Return ``name is ..., now ...`` for every setting in which `other` differs."""
+        """Return ``<name> is ..., now ...`` for every setting in which `other` differs."""
         mine, theirs = self.to_dict(), other.to_dict()
         if not (self.extraction and other.extraction):
             del mine["extraction"], theirs["extraction"]
@@ -107,7 +94,7 @@ def differences_from_training_data(split: Split, provenance: Provenance) -> list
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as one, with dotted names: ``network.depth``."""
+    """Return nested tables as one table with dotted names: ``network.depth``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

@@ -1,4 +1,4 @@
-"""The files of one phase: config.json first, metrics.jsonl and checkpoint.pt while it lasts, weights.safetensors when it is done."""
+"""The files of one phase: config.json, then metrics.jsonl and checkpoint.pt during training, and weights.safetensors at its end."""
 
 from __future__ import annotations
 
@@ -26,51 +26,37 @@ def check_run_name(run: str) -> None:
 
 
 def phase_folder(root: Path, run: str, split: int, phase: Phase) -> Path:
-    """Return where a phase of a run is kept in a data root."""
+    """Return the folder of a phase of a run in a data root."""
     return root / "runs" / run / f"split{split}" / phase
 
 
 def report_folder(root: Path, run: str, split: int) -> Path:
-    """Return where the results of a run are kept in a data root."""
+    """Return the folder of the results of a run in a data root."""
     return root / "reports" / run / f"split{split}"
 
 
 class PhaseFolder:
-    """Where a phase keeps its files.
-
-    Parameters
-    ----------
-    path : Path
-    """
+    """The folder of one phase and its files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def done(self) -> bool:
-        """Whether the phase's final weights are there."""
+        """Whether the phase has its final weights."""
         return (self.path / WEIGHTS_NAME).is_file()
 
     def claim(self, provenance: Provenance, command: dict[str, Any]) -> None:
-        """Begin the phase, or make sure that what was begun here is the same.
+        """Write config.json, with what else `command` says, which is not compared.
 
-        Parameters
-        ----------
-        provenance : Provenance
-        command : dict
-            More to keep in config.json, for people; not compared.
-
-        Raises
-        ------
-        CheckpointError
-            If there are weights or a checkpoint of other settings or data; names all that differs.
+        If the folder has weights or a checkpoint of other settings or data, a `CheckpointError` names all differences.
         """
         if self.done or (self.path / CHECKPOINT_NAME).is_file():
             differences = load_checkpoint(self.path).provenance.differences(provenance)
             if differences:
                 raise CheckpointError(
-                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or `--run NAME` for a run of its "
-                    "own, or `--restart` to discard this one"
+                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or `--run NAME` for another run, "
+                    "or `--restart` to discard this one"
                 )
         text = json.dumps({**provenance.to_dict(), "created_by": f"flowkit {__version__}", **command}, indent=1, ensure_ascii=False)
         path = self.path / CONFIG_NAME
@@ -78,7 +64,7 @@ class PhaseFolder:
             write_atomically(path, text + "\n")
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return the checkpoint to go on from, if there is one."""
+        """Return the checkpoint to continue from, if there is one."""
         path = self.path / CHECKPOINT_NAME
         return load_checkpoint(path) if path.is_file() else None
 
@@ -90,8 +76,8 @@ class PhaseFolder:
         """Write the final weights: the phase is done."""
         save_weights(self.path / WEIGHTS_NAME, checkpoint)
 
-    def cut_metrics(self, num_steps: int) -> None:
-        """Drop the lines of steps that the checkpoint does not hold, and a line that was cut off."""
+    def drop_later_metrics(self, num_steps: int) -> None:
+        """Drop the lines of metrics.jsonl for steps that the checkpoint does not include, and a truncated line."""
         path = self.path / METRICS_NAME
         kept = []
         for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
@@ -104,37 +90,25 @@ class PhaseFolder:
         write_atomically(path, b"".join(kept))
 
     def metrics_path(self) -> Path:
-        """Return the file with one JSON object a step."""
+        """Return the file that has one JSON object per step."""
         return self.path / METRICS_NAME
 
     def discard(self) -> None:
-        """Remove the phase, unless another process trains it (`BusyError`)."""
+        """Delete the folder; `BusyError` if another process trains the phase."""
         if self.path.is_dir():
             with self.alone():
                 shutil.rmtree(self.path)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep other processes from writing the phase while a block runs; `BusyError` if one does already."""
+        """Lock the phase while a block runs; `BusyError` if another process trains it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
 
 
 def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:
-    """Return the final weights of a run's phase.
+    """Return the final weights of a phase, by default of the last that is trained.
 
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    run : str
-    split : int
-    phase : str, optional
-        Default: the last that is trained.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not trained; names the phases that are.
+    If there are none, a `CheckpointError` names the phases that are trained.
     """
     check_run_name(run)
     done = [name for name in PHASES if PhaseFolder(phase_folder(root, run, split, name)).done]

@@ -14,16 +14,13 @@ from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 
 
 def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STResNet:
-    """Return the network of a checkpoint with its weights, in eval mode, on the CPU.
+    """Return a checkpoint's network with its weights, in eval mode, on the CPU.
 
-    Raises
-    ------
-    CheckpointError
-        If the weights do not fit the network; names `source`.
+    If the weights do not fit the network, a `CheckpointError` names `source`.
     """
     config, given = checkpoint.provenance.config, {name: tensor.shape for name, tensor in checkpoint.network.items()}
     differing = ["its size"]
-    if sum(config.network.units) <= len(given):  # a network is made only of the size that the weights have
+    if sum(config.network.units) <= len(given):  # build only a network of the size that the weights have
         with suppress(RuntimeError), torch.device("meta"):  # sizes beyond 2^63
             wanted = {name: tensor.shape for name, tensor in build_network(config).state_dict().items()}
             differing = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))

@@ -1,16 +1,27 @@
-"""Checks of settings, which raise `ParameterError` with the name of what is wrong."""
+"""Checks of settings. Each raises `ParameterError` with the name and the value of what is wrong."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flowkit.errors import ParameterError
 
 
 def check(good: bool, name: str, must_be: str, got: object) -> None:
-    """Raise `ParameterError` with the setting's name and value unless it is good."""
+    """Raise `ParameterError` unless a setting is good."""
     if not good:
         raise ParameterError(f"{name} must be {must_be}, got {got!r}")
+
+
+def check_choices(settings: Any) -> None:
+    """Check the fields of a data class whose type lists their values: a `Literal` or a bool."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if kind is bool:
+            check(isinstance(value, bool), name, "true or false", value)
+        elif get_origin(kind) is Literal:
+            check(value in get_args(kind), name, f"one of {', '.join(get_args(kind))}", value)
 
 
 def is_int(value: object) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from flowkit.errors import ParameterError
+from flowkit.model.settings.checks import check, check_choices, is_int, is_number
 
 Injection = Literal["none", "residual", "direct"]
 InjectionDirection = Literal["motion_to_appearance", "appearance_to_motion", "both"]
@@ -109,39 +110,29 @@ class STResNetConfig:
     motion_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        choices = {
-            "injection": Injection,
-            "injection_direction": InjectionDirection,
-            "injection_kind": InjectionKind,
-            "temporal_init": TemporalInit,
-            "temporal_padding": TemporalPadding,
-            "temporal_pool_position": TemporalPoolPosition,
-            "head_pool": HeadPool,
-        }
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ParameterError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
-        for name in ("stride_in_1x1", "temporal_convolution", "temporal_pool"):
-            if not isinstance(getattr(self, name), bool):
-                raise ParameterError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        check_choices(self)
         for name in ("num_classes", "base_width"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ParameterError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not isinstance(self.input_size, int) or not INPUT_SIZES[0] <= self.input_size <= INPUT_SIZES[1]:
-            raise ParameterError(f"input_size must be a whole number of {INPUT_SIZES[0]} to {INPUT_SIZES[1]}, got {self.input_size!r}")
-        if self.stage_units is None and not (isinstance(self.depth, int) and self.depth in STAGE_UNITS):
-            raise ParameterError(f"depth must be one of {', '.join(map(str, STAGE_UNITS))} (or give stage_units), got {self.depth!r}")
-        if self.stage_units is not None:
+            check(is_int(value) and value >= 1, name, "a whole number of at least 1", value)
+        smallest, largest = INPUT_SIZES
+        good = is_int(self.input_size) and smallest <= self.input_size <= largest
+        check(good, "input_size", f"a whole number of {smallest} to {largest}", self.input_size)
+        if self.stage_units is None:
+            good = is_int(self.depth) and self.depth in STAGE_UNITS
+            check(good, "depth", f"one of {', '.join(map(str, STAGE_UNITS))} (or give stage_units)", self.depth)
+        else:
             units = tuple(self.stage_units) if isinstance(self.stage_units, (tuple, list)) else ()
-            if len(units) != 4 or not all(isinstance(n, int) and n >= 2 for n in units):
-                raise ParameterError(f"stage_units must be four whole numbers of at least 2, got {self.stage_units!r}")
+            check(
+                len(units) == 4 and all(is_int(n) and n >= 2 for n in units),
+                "stage_units",
+                "four whole numbers of at least 2",
+                self.stage_units,
+            )
             object.__setattr__(self, "stage_units", units)
         for name, otherwise in (("injection_stages", "injection none"), ("temporal_stages", "temporal_convolution false")):
             object.__setattr__(self, name, _stages(name, getattr(self, name), otherwise))
-        dropout: object = self.motion_dropout
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ParameterError(f"motion_dropout must be in [0, 1), got {self.motion_dropout!r}")
+        good = is_number(self.motion_dropout) and 0 <= self.motion_dropout < 1
+        check(good, "motion_dropout", "in [0, 1)", self.motion_dropout)
 
     def __repr__(self) -> str:
         given = [item for item in fields(self) if item.name == "num_classes" or getattr(self, item.name) != item.default]
@@ -175,6 +166,6 @@ class STResNetConfig:
 def _stages(name: str, value: object, otherwise: str) -> tuple[int, ...]:
     """Return the stages in order, each once."""
     given = tuple(value) if isinstance(value, (tuple, list)) else ()
-    if not given or any(isinstance(stage, bool) or stage not in STAGES for stage in given):
-        raise ParameterError(f"{name} must be a list of some of {', '.join(map(str, STAGES))} (for none: {otherwise}), got {value!r}")
+    good = given and all(is_int(stage) and stage in STAGES for stage in given)
+    check(bool(good), name, f"a list of some of {', '.join(map(str, STAGES))} (for none: {otherwise})", value)
     return tuple(stage for stage in STAGES if stage in given)

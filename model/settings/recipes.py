@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.checks import check, is_int, is_number
+from flowkit.model.settings.checks import check, check_choices, is_int, is_number
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, Schedule, TrainConfig
 
@@ -20,18 +20,18 @@ Weights = Literal["imagenet", "none"] | Path
 
 @dataclass(frozen=True)
 class PhaseRecipe:
-    """One phase in one recipe: what `TrainConfig` needs, with a schedule that fits lists of any length.
+    """One phase of a recipe: values for `TrainConfig`, and a schedule that fits lists of any length.
 
     Parameters
     ----------
     settings : dict
         Fields of `TrainConfig`.
     passes : int
-        Passes over the training videos that make one epoch.
+        Passes over the training videos in one epoch.
     epochs : tuple of (int, float)
-        Epochs and the learning rate they have. An epoch is ``ceil(videos * passes / batch)`` steps.
+        Numbers of epochs and their learning rates. An epoch has ``ceil(videos * passes / batch)`` steps.
     steps : tuple of (int, float)
-        The same as fixed numbers of steps: the paper's counts; used instead of `epochs` where those are empty.
+        The same as fixed numbers of steps: the paper's counts. They are used if `epochs` is empty.
     network : dict
         Fields of `STResNetConfig`.
     """
@@ -43,7 +43,7 @@ class PhaseRecipe:
     network: dict[str, Any] = field(default_factory=dict)
 
 
-# specs/stresnet.md, section 11. `epochs` are the official code's, `steps` the paper's iteration counts.
+# The schedules of Feichtenhofer, Pinz and Wildes (NIPS 2016): `epochs` are the official code's, `steps` the paper's iteration counts.
 PAPER: dict[Phase, PhaseRecipe] = {
     "appearance": PhaseRecipe(
         {"batch": 256, "bn_group": 32},
@@ -72,12 +72,12 @@ PAPER: dict[Phase, PhaseRecipe] = {
     ),
 }
 
-# A narrow, shallow network from scratch, in minutes on a laptop's CPU.
+# A narrow, shallow network, trained from scratch in minutes on a laptop's CPU.
 _SMALL = {"decay": "cosine", "bn_momentum": 0.1, "bn_average_first": True}
 SMALL: dict[Phase, PhaseRecipe] = {
     "appearance": PhaseRecipe(_SMALL | {"batch": 32, "bn_group": 32, "warmup_steps": 20}, steps=((200, 0.05),)),
     "motion": PhaseRecipe(_SMALL | {"batch": 32, "bn_group": 32, "warmup_steps": 20, "crop": "regular"}, steps=((250, 0.03),)),
-    # The loss is a sum over time and streams, so these rates are to be read times 2T.
+    # The loss is a sum over T time steps and two streams, so these rates act like rates 2T times as high.
     "st-resnet": PhaseRecipe(
         _SMALL | {"batch": 16, "bn_group": 16, "warmup_steps": 5, "num_samples": 5, "tau_min": 1, "tau_max": 15}, steps=((100, 0.004),)
     ),
@@ -87,19 +87,19 @@ SMALL: dict[Phase, PhaseRecipe] = {
 }
 RECIPES: dict[RecipeName, dict[Phase, PhaseRecipe]] = {"paper": PAPER, "small": SMALL}
 
-_PAPER_CROP = 224 / 256  # side of a mean crop as a share of the frame's short side
+_PAPER_CROP = 224 / 256  # side of the mean crop, as a share of the frame's short side
 _SMALL_INPUT_SIZE_LIMIT = 112
 
 
 def small_network(short_side: int) -> dict[str, Any]:
-    """Return the small recipe's network for frames of this short side, px: it sees 7/8 of it, at most 112 px, in eights."""
+    """Return the small recipe's network for frames of this short side, px: it sees 7/8 of it, at most 112 px, a multiple of 8."""
     input_size = min(round(short_side * _PAPER_CROP / 8) * 8, _SMALL_INPUT_SIZE_LIMIT)
     return {"base_width": 16, "stage_units": (2, 2, 2, 2), "input_size": max(input_size, 32)}
 
 
 _NETWORK_KEYS = {item.name for item in fields(STResNetConfig)} - {"num_classes"}
 _STREAM_KEYS = {"depth", "stage_units", "base_width", "input_size", "stride_in_1x1", "head_pool", "motion_dropout"}
-TWO_STREAM_KEYS = _NETWORK_KEYS - _STREAM_KEYS  # which base streams do not have: injection and time
+TWO_STREAM_KEYS = _NETWORK_KEYS - _STREAM_KEYS  # injection and time, which base streams do not have
 _SAME_IN_ALL_PHASES = ("depth", "stage_units", "base_width", "stride_in_1x1")
 _PHASE_KEYS = {item.name for item in fields(TrainConfig)} - {"phase", "network", "recipe", "weights"}
 OVERRIDES = sorted(_NETWORK_KEYS | _PHASE_KEYS | {"steps", "lr"})
@@ -120,25 +120,25 @@ def make_configs(
     Parameters
     ----------
     recipe : {"paper", "small"}
+        The recipe's name.
     num_classes, num_videos : int
-        Of the training list.
+        The size of the training list.
     short_side : int, px
-        Of the stored frames.
+        The short side of the stored frames.
     weights : str
-        As `TrainConfig.weights`.
+        What the base streams start from, as `TrainConfig` stores it.
     paper_steps : bool
-        Take the paper's iteration counts where the recipe has both those and the official code's epochs.
+        Take the paper's iteration counts, if the recipe has both those and the official code's epochs.
     overrides : dict
-        Values to use instead of the recipe's: any field of `TrainConfig` or `STResNetConfig`, ``steps`` (of the whole phase; the
-        schedule is scaled) and ``lr`` (the first; the later ones keep their ratio), neither beside a ``schedule`` that says both. A key
-        ``motion.batch`` is for that phase alone.
-        A `batch` without a `bn_group` takes the largest group up to the recipe's that divides it; a `depth` without `stage_units` is
-        that of a ResNet.
+        Values to use instead of the recipe's: any field of `TrainConfig` or `STResNetConfig`, ``steps`` (of the phase; the schedule
+        is scaled) and ``lr`` (the first learning rate; later ones keep their ratio to it). ``schedule`` excludes ``steps`` and ``lr``.
+        A key such as ``motion.batch`` is for one phase only. A `batch` without a `bn_group` takes the largest divisor of the batch
+        that is not above the recipe's `bn_group`; a `depth` without `stage_units` means a ResNet of that depth.
 
     Returns
     -------
     dict from phase to TrainConfig
-        Base streams leave the settings that only two streams have at their defaults, so that these do not tell runs apart.
+        In base streams, the settings that only two streams have keep their defaults, so that runs do not differ by them.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def make_configs(
         own = chosen[phase]
         network = (small_network(short_side) if recipe == "small" else {}) | entry.network
         network |= {"temporal_pool": phase == "st-resnet-star"}
-        if "depth" in own:  # which the units of the small recipe would overrule
+        if "depth" in own:  # the small recipe's stage_units would overrule it
             network.pop("stage_units", None)
         network |= {key: value for key, value in own.items() if key in _NETWORK_KEYS}
         if phase in BASE_PHASES:
@@ -161,7 +161,7 @@ def make_configs(
         settings = entry.settings | {key: value for key, value in own.items() if key in _PHASE_KEYS}
         batch = settings["batch"]
         check(is_int(batch) and batch >= 1, "batch", "a whole number of at least 1", batch)
-        if "batch" in own and "bn_group" not in own:  # the recipe's groups as nearly as the batch allows
+        if "batch" in own and "bn_group" not in own:  # the recipe's BN groups as nearly as the batch allows
             settings["bn_group"] = next(size for size in range(entry.settings["bn_group"], 0, -1) if batch % size == 0)
         if "schedule" not in own:
             settings["schedule"] = _schedule(entry, batch, num_videos, paper_steps, own)
@@ -198,7 +198,7 @@ class TrainSettings:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(self.recipe in get_args(Recipe), "recipe", f"one of {', '.join(get_args(Recipe))}", self.recipe)
+        check_choices(self)
         if isinstance(self.weights, str) and self.weights not in ("imagenet", "none"):
             object.__setattr__(self, "weights", Path(self.weights))
         object.__setattr__(self, "overrides", dict(self.overrides))
@@ -218,7 +218,7 @@ class TrainSettings:
 
 
 def scaled(schedule: Schedule, num_steps: int) -> Schedule:
-    """Return the schedule with its parts shortened or stretched alike, so that it has `num_steps` steps."""
+    """Return a schedule shortened or stretched to `num_steps` steps, in proportion."""
     total, done, parts, seen = sum(steps for steps, _ in schedule), 0, [], 0
     for steps, rate in schedule:
         seen += steps
@@ -230,7 +230,7 @@ def scaled(schedule: Schedule, num_steps: int) -> Schedule:
 
 
 def _schedule(entry: PhaseRecipe, batch: int, num_videos: int, paper_steps: bool, own: Mapping[str, Any]) -> Schedule:
-    """Return a phase's steps and learning rates for a list of this length, with the user's ``steps`` and ``lr``."""
+    """Return a phase's steps and learning rates for a list of `num_videos`, with the user's ``steps`` and ``lr``."""
     epoch = math.ceil(num_videos * entry.passes / batch)
     schedule = entry.steps if paper_steps or not entry.epochs else tuple((count * epoch, rate) for count, rate in entry.epochs)
     if "steps" in own:
@@ -244,19 +244,19 @@ def _schedule(entry: PhaseRecipe, batch: int, num_videos: int, paper_steps: bool
 
 
 def _by_phase(overrides: Mapping[str, Any]) -> dict[Phase, dict[str, Any]]:
-    """Sort ``key`` and ``phase.key`` into one dict a phase; the phase's own wins."""
+    """Sort ``key`` and ``phase.key`` into one dictionary per phase; ``phase.key`` wins."""
     chosen: dict[Phase, dict[str, Any]] = {phase: {} for phase in PHASES}
-    for whole in (True, False):
+    for for_all in (True, False):
         for name, value in overrides.items():
             phase, _, key = name.rpartition(".")
             if key not in OVERRIDES or (phase and phase not in PHASES):
                 raise ParameterError(f"no setting {name!r}; there are {', '.join(OVERRIDES)}, each also as PHASE.NAME")
-            if (not phase) == whole:
-                for one in [p for p in PHASES if phase in ("", p)]:
-                    chosen[one][key] = value
-    for one in [p for p in PHASES if "schedule" in chosen[p]]:
+            if (not phase) == for_all:
+                for name_of_phase in [p for p in PHASES if phase in ("", p)]:
+                    chosen[name_of_phase][key] = value
+    for phase in [p for p in PHASES if "schedule" in chosen[p]]:
         for key in ("steps", "lr"):
-            if f"{one}.{key}" in overrides or (key in overrides and f"{one}.schedule" not in overrides):
-                raise ParameterError(f"schedule says steps and learning rates already; leave out {key}")
-            chosen[one].pop(key, None)  # said for all phases, of which this one has a schedule of its own
+            if f"{phase}.{key}" in overrides or (key in overrides and f"{phase}.schedule" not in overrides):
+                raise ParameterError(f"schedule already sets steps and learning rates; leave out {key}")
+            chosen[phase].pop(key, None)  # given for all phases, but this one has its own schedule
     return chosen

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.checks import check, is_int, is_number
+from flowkit.model.settings.checks import check, check_choices, is_int, is_number
 from flowkit.model.settings.network import STResNetConfig
 
 Phase = Literal["appearance", "motion", "st-resnet", "st-resnet-star"]
@@ -108,8 +108,7 @@ class TrainConfig:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        for name, kind in {"phase": Phase, "decay": Decay, "tau_drawn": TauDrawn, "crop": Crop, "corners": Corners}.items():
-            check(getattr(self, name) in get_args(kind), name, f"one of {', '.join(get_args(kind))}", getattr(self, name))
+        check_choices(self)
         for name, least in {"batch": 1, "bn_group": 1, "num_samples": 1, "tau_min": 1, "tau_max": 1, "warmup_steps": 0, "seed": 0}.items():
             value = getattr(self, name)
             check(is_int(value) and value >= least, name, f"a whole number of at least {least}", value)
@@ -119,8 +118,6 @@ class TrainConfig:
         for name in ("momentum", "bn_momentum", "weight_decay"):
             value = getattr(self, name)
             check(is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value)
-        for name in ("flip", "bn_average_first"):
-            check(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
         try:
             schedule = tuple((steps, float(rate)) for steps, rate in self.schedule)
         except (TypeError, ValueError):

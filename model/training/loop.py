@@ -107,7 +107,7 @@ class PhaseRun:
         config, execution, started = self.config, self.execution, time.monotonic()
         on_event(PhaseStarted(config.phase, self.step, config.num_steps, self.changes))
         if execution.rank == 0:
-            self.folder.cut_metrics(self.step)
+            self.folder.drop_later_metrics(self.step)
         wait(execution.world)
         loader = training_loader(
             self.clips,

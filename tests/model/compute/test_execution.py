@@ -226,7 +226,7 @@ def test_a_cpu_has_no_tf32():
 
 def test_compiling_without_a_compiler_is_refused_with_its_name(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(DeviceError, match=r"--compile needs a C\+\+ compiler \(no-such-compiler\); install one, or leave --compile out"):
+    with pytest.raises(DeviceError, match=r"--compile needs a C\+\+ compiler \(no-such-compiler\); install one, or do without --compile"):
         Execution(device="cpu", compile=True).torch_device()
     Execution(device="cpu").torch_device()
 

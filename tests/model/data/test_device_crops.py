@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowkit.dataset.root import Dataset
-from flowkit.model.compute.device_batches import DeviceBatches, moved, tensors_of
+from flowkit.model.compute.device_batches import DeviceBatches, tensors_of, to_device
 from flowkit.model.data.clips import stacks
 from flowkit.model.data.device_crops import crop_clips, resize_weights
 from flowkit.model.data.sampling import stack_fields
@@ -156,7 +156,7 @@ def test_on_a_cpu_batches_pass_through_and_the_wait_for_them_is_counted(monkeypa
 
 def test_a_batch_is_moved_whole_with_its_kind():
     batch = UncroppedBatch(({"a": 1}, (torch.zeros(2), None, [torch.ones(3)])), torch.arange(4))
-    there = moved(batch, torch.device("meta"))
+    there = to_device(batch, torch.device("meta"))
     assert isinstance(there, UncroppedBatch)
     assert [tensor.shape for tensor in tensors_of(there)] == [(2,), (3,), (4,)]
     assert all(tensor.is_meta for tensor in tensors_of(there))
@@ -184,6 +184,6 @@ def test_on_cuda_crops_are_the_workers_within_one_level():
     draw = np.random.default_rng(6)
     samples = [stored_sample(draw, 256, 340, draw_crop(draw, 256, 340), [5, 15, 25]) for _ in range(2)]
     host, _ = both_ways(samples, 224, Quantiser())
-    parts = [moved(part, torch.device("cuda")) for part in collate_uncropped(samples).parts]
+    parts = [to_device(part, torch.device("cuda")) for part in collate_uncropped(samples).parts]
     device = [crop_clips(part, size=224, quantiser=Quantiser()) for part in parts]
     assert_within_a_level(host, tuple(torch.cat([part[stream] for part in device]).cpu() for stream in (0, 1)))
