@@ -1,4 +1,4 @@
-"""Pretrained ResNets in files of PyTorch and safetensors, or torchvision's: their state, and what must be known of it."""
+"""The states of pretrained ResNets, from files of PyTorch and safetensors or from torchvision."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ALTERNATIVES = "give a file with --weights FILE, or --weights none to start from
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """A ResNet's state and what must be known of it.
+    """A ResNet's state, and what its tensors do not show.
 
     Parameters
     ----------
     state : dict of str to Tensor
-        Under torchvision's names; floating-point tensors in float32 at least.
+        The tensors under torchvision's names; floating-point tensors have at least float32.
     stride_in_1x1 : bool
-        Where the stages' stride sits; see `STResNetConfig`.
+        Which convolution has a stage's stride; see `STResNetConfig`.
     source : str
         The file, or torchvision's name of the weights.
     """
@@ -42,21 +42,17 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
     Parameters
     ----------
     source : "imagenet" or Path
-        torchvision's ImageNet weights (IMAGENET1K_V1), downloaded once; or a ``.safetensors``, ``.pt`` or ``.pth`` file of a
-        ResNet's state under torchvision's names, float16 to float64.
+        torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded once; or a ``.safetensors``, ``.pt`` or ``.pth`` file
+        with a ResNet's state under torchvision's names, float16 to float64.
     depth : {50, 101, 152}
-        Of torchvision's network; a file says its depth by its names.
+        The depth of torchvision's network. The depth of a file follows from its names.
     stride_in_1x1 : bool, optional
-        What the caller expects. Default: what the weights say; without a word in the file, torchvision's (False).
-
-    Returns
-    -------
-    PretrainedWeights
+        What the caller expects. By default what the file says, or if it says nothing, False as in torchvision.
 
     Raises
     ------
     CheckpointError
-        If the weights cannot be fetched, or the file is damaged, foreign or holds more than tensors.
+        If the weights cannot be downloaded, or the file is damaged, foreign or holds more than tensors.
     ParameterError
         If `stride_in_1x1` contradicts the weights, or torchvision has no such depth.
     """
@@ -70,7 +66,7 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
         stride = False
     if stride is not None and stride_in_1x1 is not None and stride != stride_in_1x1:
         raise ParameterError(
-            f"stride_in_1x1={stride_in_1x1} contradicts {name}, which was trained with stride_in_1x1={stride}; leave the option out"
+            f"stride_in_1x1={stride_in_1x1} contradicts {name}, which was trained with stride_in_1x1={stride}; do without the option"
         )
     if stride is None:
         stride = bool(stride_in_1x1)
@@ -86,7 +82,7 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _download(depth: int) -> tuple[dict[str, Tensor], str]:
-    """Return torchvision's ImageNet state and its name, from its cache or the network."""
+    """Return torchvision's ImageNet state, from its cache or the internet, and its name."""
     if depth not in STAGE_UNITS:
         raise ParameterError(f"torchvision has ImageNet weights for depths {', '.join(map(str, STAGE_UNITS))}, not {depth!r}")
     from torchvision.models import get_model_weights
@@ -94,20 +90,20 @@ def _download(depth: int) -> tuple[dict[str, Tensor], str]:
     weights = get_model_weights(f"resnet{depth}").IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except Exception as error:  # no network, no disk, a damaged cache: whatever torch makes of them
+    except Exception as error:  # no internet, no disk space, a damaged cache: whatever torch raises then
         raise CheckpointError(f"could not get {weights} from {weights.url} ({_first_line(error)}); {ALTERNATIVES}") from error
     return state, f"torchvision's {weights}"
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    """Return the state in a file and its word on `stride_in_1x1`, None where it has none."""
+    """Return the state in a file and its `stride_in_1x1`, None if the file does not say."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file; {ALTERNATIVES}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in (".pt", ".pth"):
         return _read_pickle(path), None
-    raise CheckpointError(f"{path}: weights are read from .safetensors, .pt and .pth files")
+    raise CheckpointError(f"{path}: weights must be a .safetensors, .pt or .pth file")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], bool | None]:
@@ -118,25 +114,27 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], bool | None]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error}); fetch it again") from error
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error}); download it again") from error
     stride = metadata.get("stride_in_1x1")
     if stride not in (None, "true", "false"):
-        raise CheckpointError(f"{path}: its metadata says stride_in_1x1={stride!r}, which must be 'true' or 'false'")
+        raise CheckpointError(f"{path}: its metadata has stride_in_1x1={stride!r}, which must be 'true' or 'false'")
     return state, None if stride is None else stride == "true"
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
+            warnings.simplefilter("ignore")  # about odd pickles, which are refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused, for it is damaged or holds more than tensors and built-in types; nothing in it was run. "
+            f"{path}: refused, because it is damaged or holds more than tensors and built-in types; nothing in it was run. "
             "Use a .safetensors file"
         ) from error
     except Exception as error:  # a damaged file can make the unpickler raise anything
-        raise CheckpointError(f"{path}: damaged, or no file of weights ({_first_line(error)}); fetch it again") from error
+        raise CheckpointError(f"{path}: damaged, or not a file of weights ({_first_line(error)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise CheckpointError(f"{path}: holds no plain state dict of names and tensors; save one with torch.save(model.state_dict(), FILE)")
+        raise CheckpointError(
+            f"{path}: does not hold a plain state dict of names and tensors; save one with torch.save(model.state_dict(), FILE)"
+        )
     return dict(state)

@@ -1,4 +1,4 @@
-"""Which network a phase trains, and how a batch goes through it."""
+"""Which network a phase trains, and how a batch passes through it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 
 
 def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> SingleStream | STResNet:
-    """Return a phase's network, on the CPU and without the weights it is to have; torch's random numbers are left alone."""
+    """Return a phase's network, on the CPU and not yet with its first weights. Torch's random numbers are not changed."""
     with torch.random.fork_rng(devices=[]):
         if config.phase in BASE_PHASES:
             return SingleStream(config.network, cast("StreamName", config.phase), checkpoint_activations=checkpoint_activations)
@@ -20,13 +20,14 @@ def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) 
 
 
 def stream_logits(network: SingleStream | STResNet, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
-    """Return the logits of each stream that a network has.
+    """Return the logits of each stream of a network.
 
     Parameters
     ----------
     network : SingleStream or STResNet
-    rgb : float tensor, shape (B, T, 3, H, W), normalised, where there is an appearance stream
-    flow : float tensor, shape (B, T, 20, H, W), normalised, where there is a motion stream
+        The network of a phase.
+    rgb, flow : float tensor, shape (B, T, 3, H, W) and (B, T, 20, H, W), normalised, or None
+        The inputs of the appearance and of the motion stream, for the streams that the network has.
 
     Returns
     -------

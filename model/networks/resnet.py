@@ -1,8 +1,8 @@
 """One residual stream: a bottleneck ResNet over the frames of clips, under torchvision's parameter names.
 
-Frames travel as (B*T, C, H, W), clip after clip. The stream is cut where ST-ResNet needs it: a stage is its unit a, which
-returns the sum before the ReLU, and the rest, which takes the input of unit b's identity path and of its residual branch
-separately.
+Frames are passed as (B*T, C, H, W), clip after clip. The stream is divided as ST-ResNet needs it: the first part of a stage is its
+unit a, which returns the sum before the ReLU; the second part takes separate inputs for the identity path and the residual branch of
+unit b.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from torch.utils.checkpoint import checkpoint
 from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import STAGES, STResNetConfig, TemporalPadding
 
-EXPANSION = 4  # channels of a unit's output over those of its 3x3 convolution
+EXPANSION = 4  # output channels of a unit per channel of its 3x3 convolution
 BATCH_NORM_EPS = 1e-5
-BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as the official code
+BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as in the official code
 CLASSIFIER_STD = 0.01
 TEMPORAL_POOL_SIZE = 5
 TEMPORAL_POOL_STRIDE = 2
 
 
 class GroupedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation with the statistics, in training, of each of `num_groups` equal parts of the batch by itself.
+    """Batch normalisation that in training uses separate statistics for each of `num_groups` equal parts of the batch.
 
-    The same as the parts one after another, running moments included, where all else in the network runs once for all of them.
+    The result, including the running moments, is that of the parts one after another, while everything else in the network runs once.
     """
 
     num_groups = 1
@@ -42,7 +42,7 @@ class GroupedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        # What the groups share is done once for all of them: a GPU's time with small groups is that of launching.
+        # What the groups share is done once: with small groups, a GPU spends most of its time launching kernels.
         weights, biases = (shared.expand(self.num_groups, -1).unbind() for shared in (self.weight, self.bias))
         self.num_batches_tracked.add_(self.num_groups)
         parts = [
@@ -58,13 +58,15 @@ class Bottleneck(nn.Module):
     Parameters
     ----------
     in_channels : int
+        Channels of the input.
     width : int
         Channels of the 3x3 convolution; the unit returns four times as many.
     stride : int
+        The stride in space.
     stride_in_1x1 : bool
         Put the stride on the first 1x1 convolution instead of the 3x3.
     temporal_padding : {"zeros", "replicate"}, optional
-        Where given, both 1x1 convolutions extend over three frames.
+        If given, both 1x1 convolutions extend over three frames.
     """
 
     def __init__(
@@ -95,12 +97,12 @@ class Bottleneck(nn.Module):
         Parameters
         ----------
         identity, branch : Tensor, shape (B*T, C, H, W)
-            Inputs of the shortcut and of the residual branch; in a plain ResNet the same tensor.
+            The inputs of the shortcut and of the residual branch; in a plain ResNet, the same tensor.
         num_frames : int
-            T, frames a clip.
+            T, the frames of a clip.
         """
         time = (num_frames,) if self.is_temporal else ()
-        # In place where the output of a batch normalisation is overwritten: its backward pass reads its input only.
+        # In place where this overwrites the output of a batch normalisation, whose backward pass reads only its input.
         x = functional.relu(self.bn1(self.conv1(branch, *time)), inplace=True)
         x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
         s: Tensor = self.bn3(self.conv3(x, *time))
@@ -109,23 +111,24 @@ class Bottleneck(nn.Module):
 
 
 class ResidualStream(nn.Module):
-    """A bottleneck ResNet over frames, in the pieces that two streams in lock-step need.
+    """A bottleneck ResNet over frames, in the parts that two streams in lock-step need.
 
     Parameters
     ----------
     config : STResNetConfig
+        The architecture.
     in_channels : int
         3 for RGB, 2L for a stack of L flow fields.
     temporal : bool
         Whether the stream has the configuration's temporal convolutions and temporal pooling; a base stream has none.
     dropout : float
-        Between pooling and classifier, in [0, 1).
+        Dropout between pooling and classifier, in [0, 1).
     checkpoint_activations : bool
         Keep only every unit's input for the backward pass and compute the rest again: less memory, about a third more work.
 
     Notes
     -----
-    Weights are drawn as torchvision's: He et al., normal, fan-out; see `reset_parameters`.
+    The first weights are random as in torchvision; see `reset_parameters`.
     """
 
     def __init__(
@@ -161,11 +164,11 @@ class ResidualStream(nn.Module):
 
     @property
     def num_stages(self) -> int:
-        """Stages of residual units: 4."""
+        """Number of stages of residual units: 4."""
         return len(self.config.units)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw new weights: He et al. (normal, fan-out) for convolutions, N(0, .01^2) for the classifier, biases zero."""
+        """Draw new weights: as He et al. (normal, fan-out) for convolutions, N(0, 0.01^2) for the classifier, and zero biases."""
         for module in self.modules():
             if isinstance(module, TemporalConv):
                 flat = torch.empty_like(module.weight[:, :, 0])
@@ -179,29 +182,23 @@ class ResidualStream(nn.Module):
         self.reset_classifier(generator)
 
     def reset_classifier(self, generator: torch.Generator | None = None) -> None:
-        """Draw a new classifier: weights N(0, .01^2), bias zero."""
+        """Draw a new classifier: weights from N(0, 0.01^2), zero biases."""
         nn.init.normal_(self.fc.weight, std=CLASSIFIER_STD, generator=generator)
         nn.init.zeros_(self.fc.bias)
 
     def stem(self, frames: Tensor) -> Tensor:
-        """Everything before the first residual unit: (B*T, C, H, W) to (B*T, width, H/4, W/4)."""
+        """Apply everything before the first residual unit: (B*T, C, H, W) to (B*T, width, H/4, W/4)."""
         x = functional.relu(self.bn1(self.conv1(frames)), inplace=True)
         return functional.max_pool2d(x, 3, stride=2, padding=1)
 
     def unit_a(self, stage: int, x: Tensor, num_frames: int) -> Tensor:
-        """Return the sum before the ReLU of unit a of stage 0..3: the ``s`` of eq. 2."""
+        """Return the sum before the ReLU of unit a of stage 0 to 3: ``s`` in eq. 2."""
         return self._run(self._units(stage)[0], x, x, num_frames)
 
     def units_from_b(self, stage: int, identity: Tensor, branch: Tensor, num_frames: int) -> Tensor:
-        """Run the units after unit a and return the stage's output, after the ReLU.
+        """Run the units after unit a of stage 0 to 3 and return the stage's output, after the ReLU.
 
-        Parameters
-        ----------
-        stage : int
-            0..3
-        identity, branch : Tensor, shape (B*T, C, H, W)
-            Inputs of unit b's shortcut and of its residual branch.
-        num_frames : int
+        `identity` and `branch`, of shape (B*T, C, H, W), are the inputs of unit b's shortcut and of its residual branch.
         """
         unit_b, *later = list(self._units(stage))[1:]
         x = functional.relu(self._run(unit_b, identity, branch, num_frames), inplace=True)
@@ -210,12 +207,7 @@ class ResidualStream(nn.Module):
         return x
 
     def head(self, x: Tensor, num_frames: int) -> Tensor:
-        """Pool the last maps over windows and, where configured, time; classify; average the logits over windows.
-
-        Parameters
-        ----------
-        x : Tensor, shape (B*T, C, H, W)
-        num_frames : int
+        """Pool the last maps (B*T, C, H, W) over windows and possibly time, classify, and average the logits over windows.
 
         Returns
         -------
@@ -224,8 +216,8 @@ class ResidualStream(nn.Module):
 
         Notes
         -----
-        The mean over windows is taken before the classifier: the same logits, since the classifier is linear, for less work.
-        Temporal pooling comes before that mean, at every window separately.
+        The mean over windows is taken before the classifier, which is linear: the logits are the same, for less work. Time is pooled
+        before that mean, separately in every window.
         """
         pools_time = self.temporal and self.config.temporal_pool
         if pools_time and self.config.temporal_pool_position == "before_pool5":
@@ -241,7 +233,7 @@ class ResidualStream(nn.Module):
         return by_clip(self.fc(x.mean((2, 3))), pooled_length(num_frames) if pools_time else num_frames)
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
-        """Classify frames (B*T, C, H, W) by this stream alone: logits (B, T', num_classes)."""
+        """Classify frames (B*T, C, H, W) by this stream only: logits (B, T', num_classes)."""
         x = self.stem(frames)
         for stage in range(self.num_stages):
             x = functional.relu(self.unit_a(stage, x, num_frames))
@@ -249,8 +241,8 @@ class ResidualStream(nn.Module):
         return self.head(x, num_frames)
 
     def _dropped(self, x: Tensor) -> Tensor:
-        """Apply dropout, drawn for each group from its own seed where there are several."""
-        if not (self.training and self.dropout and self.group_seeds):  # in this order: a network that is compiled holds seeds fixed
+        """Apply dropout; if there are several groups, each is drawn from its own seed."""
+        if not (self.training and self.dropout and self.group_seeds):  # in this order, since a compiled network treats seeds as constants
             return functional.dropout(x, self.dropout, self.training)
         parts = []
         for seed, part in zip(self.group_seeds, x.chunk(len(self.group_seeds)), strict=True):
@@ -264,9 +256,9 @@ class ResidualStream(nn.Module):
         return units
 
     def _run(self, unit: nn.Module, identity: Tensor, branch: Tensor, num_frames: int) -> Tensor:
-        """Run one unit, keeping its activations or only its input."""
+        """Run one unit, and keep its activations or only its input."""
         if self.checkpoint_activations and torch.is_grad_enabled():
-            # In eager mode the recomputation must not update running moments again; a compiler sees to that itself.
+            # In eager mode the recomputation must not update the running moments again; the compiler takes care of that itself.
             own: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": partial(_recomputation_contexts, unit)}
             s: Tensor = checkpoint(unit, identity, branch, num_frames, use_reentrant=False, preserve_rng_state=False, **own)
         else:
@@ -275,26 +267,26 @@ class ResidualStream(nn.Module):
 
 
 def pooled_length(num_frames: int) -> int:
-    """Time steps left of `num_frames` by `temporal_max_pool`: 5 -> 1, 11 -> 4, 25 -> 11."""
+    """Return the time steps that `temporal_max_pool` leaves of `num_frames`: 5 -> 1, 11 -> 4, 25 -> 11."""
     return (num_frames - min(TEMPORAL_POOL_SIZE, num_frames)) // TEMPORAL_POOL_STRIDE + 1
 
 
 def temporal_max_pool(x: Tensor, num_frames: int) -> Tensor:
-    """Take the maximum over 5 frames at a stride of 2, at every position: (B*T, C, H, W) to (B*T', C, H, W)."""
+    """Take the maximum over 5 frames with stride 2, at every position: (B*T, C, H, W) to (B*T', C, H, W)."""
     clips = by_clip(x, num_frames).transpose(1, 2)  # (B, C, T, H, W)
     pooled = functional.max_pool3d(clips, (min(TEMPORAL_POOL_SIZE, num_frames), 1, 1), stride=(TEMPORAL_POOL_STRIDE, 1, 1))
     return pooled.transpose(1, 2).flatten(0, 1)
 
 
 def set_groups(network: nn.Module, seeds: Sequence[int]) -> None:
-    """Let the next forward pass in training take several equal groups of clips, each with batch statistics and dropout of its own.
+    """Divide the next training batches into equal BN groups, each with its own batch statistics and dropout.
 
     Parameters
     ----------
     network : Module
-        With `ResidualStream` in it.
+        A network of `ResidualStream` modules.
     seeds : sequence of int
-        Of each group's dropout. With one group, what is drawn is the caller's to seed.
+        The seed of each group's dropout. If there is only one group, the caller seeds torch.
     """
     for module in network.modules():
         if isinstance(module, GroupedBatchNorm):
@@ -308,7 +300,7 @@ def _batch_norm(num_channels: int) -> GroupedBatchNorm:
 
 
 def _recomputation_contexts(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of a unit's first pass and of its recomputation, which must not update the running moments again."""
+    """Return contexts for a unit's first pass and for its recomputation, which must not update the running moments again."""
     return nullcontext(), _running_moments_kept(unit)
 
 

@@ -44,17 +44,18 @@ class StreamLogits(NamedTuple):
 
 
 class SingleStream(nn.Module):
-    """A base stream: one ResNet that classifies every frame, or flow stack, by itself.
+    """A base stream: one ResNet that classifies each frame, or each flow stack, separately.
 
     Its parameters are named as in `STResNet`: ``appearance.conv1.weight`` and so on.
 
     Parameters
     ----------
     config : STResNetConfig
-        What concerns time and injection is not used; ``motion_dropout`` is used by the motion stream.
+        The architecture. Settings of time and injection are not used; ``motion_dropout`` is used by the motion stream.
     stream : {"appearance", "motion"}
+        Whether the network classifies frames or stacks of flow.
     checkpoint_activations : bool
-        Trade computation for memory: see `ResidualStream`.
+        Trade computation for memory; see `ResidualStream`.
     """
 
     def __init__(self, config: STResNetConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> None:
@@ -67,19 +68,13 @@ class SingleStream(nn.Module):
 
     @property
     def stream(self) -> ResidualStream:
-        """The stream itself."""
+        """The residual network."""
         stream = getattr(self, self.stream_name)
         assert isinstance(stream, ResidualStream)
         return stream
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Classify every frame or stack of (B, T, C, H, W): logits (B, T, num_classes).
-
-        Raises
-        ------
-        ParameterError
-            If the shape is not (B, T, 3 or 2L, H, W).
-        """
+        """Classify every frame or stack of clips (B, T, 3 or 2L, H, W): logits (B, T, num_classes)."""
         _check_clips(clips, self.stream_name)
         logits: Tensor = self.stream(clips.flatten(0, 1), num_frames=clips.shape[1])
         return logits
@@ -93,17 +88,17 @@ class STResNet(nn.Module):
     config : STResNetConfig
         The architecture.
     checkpoint_activations : bool
-        Trade computation for memory: see `ResidualStream`.
+        Trade computation for memory; see `ResidualStream`.
 
     Notes
     -----
-    With s_a, s_m the sums before the ReLU of unit a of a stage and f the ReLU, unit b of the appearance stream returns
-    (eq. 2, before its ReLU)
+    Let s_a and s_m be the sums before the ReLU of unit a of a stage, and f the ReLU. Then unit b of the appearance stream returns,
+    before its ReLU (eq. 2),
 
         f(s_a) + F(s_a + f(s_m)).
 
-    So the motion enters the residual branch only, on top of the sum *before* the ReLU, and there is no ReLU after the
-    addition; the gradient flows into the motion stream undiminished (eq. 4). See `inject` for the other variants.
+    The motion enters only the residual branch; it is added to the sum *before* the ReLU, and no ReLU follows the addition. The
+    gradient flows into the motion stream undiminished (eq. 4). See `inject` for the other variants.
 
     References
     ----------
@@ -135,14 +130,15 @@ class STResNet(nn.Module):
 
         Parameters
         ----------
-        rgb : float tensor, shape (B, T, 3, H, W), normalised
-        flow : float tensor, shape (B, T, 2L, H, W), normalised
-            u and v of L = 10 fields, interleaved.
+        rgb : float tensor, shape (B, T, 3, H, W)
+            Normalised frames.
+        flow : float tensor, shape (B, T, 2L, H, W)
+            Normalised stacks of L = 10 flow fields, u and v interleaved.
 
         Returns
         -------
         StreamLogits
-            Each (B, T', num_classes); T' = T without temporal pooling.
+            Two tensors of shape (B, T', num_classes); T' = T without temporal pooling.
 
         Raises
         ------
@@ -159,8 +155,8 @@ class STResNet(nn.Module):
         for stage in range(self.appearance.num_stages):
             s_a = self.appearance.unit_a(stage, x_a, num_frames)
             s_m = self.motion.unit_a(stage, x_m, num_frames)
-            # Not in place: s_a and s_m are used again. Both are taken before either injection, so the order of the streams is
-            # of no consequence when both inject.
+            # Not in place, since s_a and s_m are used again. Both are computed before either injection, so the order of the streams
+            # does not matter when both inject.
             x_a, x_m = functional.relu(s_a), functional.relu(s_m)
             identity_a, branch_a = self._unit_b_inputs(s_a, x_a, x_m, injected=self.injects("motion_to_appearance", stage))
             identity_m, branch_m = self._unit_b_inputs(s_m, x_m, x_a, injected=self.injects("appearance_to_motion", stage))
@@ -182,14 +178,14 @@ class STResNet(nn.Module):
 
 
 def inject(s: Tensor, other: Tensor, kind: InjectionKind) -> Tensor:
-    """Join the other stream to a unit's sum before the ReLU.
+    """Combine the other stream with a unit's sum before the ReLU.
 
     Parameters
     ----------
     s : Tensor
-        Unit a's sum, before the ReLU, of the receiving stream.
+        The sum of unit a before the ReLU, in the receiving stream.
     other : Tensor
-        Unit a's output, after the ReLU, of the other stream.
+        The output of unit a after the ReLU, in the other stream.
     kind : {"additive", "multiplicative"}
         ``s + other`` (eq. 2), or the gating ``s * other`` of the CVPR 2017 follow-up, whose code also multiplies the sum
         before the ReLU.
@@ -197,7 +193,7 @@ def inject(s: Tensor, other: Tensor, kind: InjectionKind) -> Tensor:
     Returns
     -------
     Tensor
-        ``residual`` injection gives it to unit b's residual branch only; ``direct`` to the identity path as well.
+        The input of unit b's residual branch, and with ``direct`` injection also of its identity path.
     """
     return s + other if kind == "additive" else s * other
 

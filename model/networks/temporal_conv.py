@@ -1,6 +1,6 @@
-"""Temporal convolutions: 1x1 (space) x 3 (time) over the frames of clips, and how a 1x1 convolution becomes one.
+"""Temporal convolutions: 1x1 (space) x 3 (time) over the frames of clips, and how a 1x1 convolution is inflated to one.
 
-Frames travel as (B*T, C, H, W), clip after clip.
+Frames are passed as (B*T, C, H, W), clip after clip.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ class TemporalConv(nn.Conv3d):
     Parameters
     ----------
     in_channels, out_channels : int
+        Channels of the input and of the output.
     padding : {"zeros", "replicate"}
-        What lies before the first and after the last frame of a clip: nothing, or that frame again.
+        What lies before the first and after the last frame of a clip: zeros, or that frame again.
 
     Notes
     -----
-    The fastest, summed over the network's layers, of the ways in ``benchmarks/bench_temporal_conv.py``. With channels_last
-    frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C). Where a CPU has no good kernel, matrix products take its
-    place: see `_ByProducts`.
+    Of the implementations in ``benchmarks/bench_temporal_conv.py``, this is the fastest, summed over the network's layers. With
+    channels_last frames it copies nothing: (B*T, H, W, C) in memory is (B, T, H, W, C). Where a CPU has no good kernel, matrix products
+    replace it; see `_ByProducts`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: TemporalPadding) -> None:
@@ -49,18 +50,18 @@ class TemporalConv(nn.Conv3d):
         return out.transpose(1, 2).flatten(0, 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalConv:
-        # Module.to(memory_format=torch.channels_last) takes four dimensions only: it is shown the weight as a (3, 1) kernel. The
-        # dimension left out is the fourth, so that the strides that come out are those of channels_last_3d.
+        # Module.to(memory_format=torch.channels_last) accepts only four dimensions, so it sees the weight as a (3, 1) kernel. The
+        # fourth dimension is the one left out, so that the resulting strides are those of channels_last_3d.
         super()._apply(lambda tensor: fn(tensor.squeeze(3)).unsqueeze(3), recurse)  # type: ignore[no-untyped-call]
         return self
 
 
 class _ByProducts(torch.autograd.Function):
-    """The convolution of `TemporalConv` with zeros outside the clip, as matrix products where a CPU has nothing better.
+    """The convolution of `TemporalConv` with zeros outside the clip, by matrix products where a CPU has nothing better.
 
-    For one thread, torch has no kernel for channels_last clips: it writes out every pixel three times (im2col), multiplies, and returns
-    channels first. For several, oneDNN has fast kernels for the convolution and for the gradient of its input; without AVX-512 it too
-    computes the weights' gradient by im2col.
+    For one thread, torch has no kernel for channels_last clips: it copies every pixel three times (im2col), multiplies, and returns
+    channels first. For several threads, oneDNN has fast kernels for the convolution and for the gradient of its input, but without
+    AVX-512 it also computes the gradient of the weights by im2col.
     """
 
     @staticmethod
@@ -89,13 +90,14 @@ def temporal_products(clips: Tensor, taps: Tensor) -> Tensor:
     Parameters
     ----------
     clips : Tensor, shape (B, C_in, T, H, W)
+        The input.
     taps : Tensor, shape (3, C_in, C_out)
-        For the frame before, the frame itself and the frame after.
+        The weights of the frame before, the frame itself and the frame after.
 
     Returns
     -------
     Tensor, shape (B, C_out, T, H, W)
-        Channels last in memory. Frame t is the sum over k of ``clips[t + k - 1]`` times ``taps[k]``.
+        With channels last in memory. Frame t is the sum over k of ``clips[t + k - 1]`` times ``taps[k]``.
     """
     before, now, after = taps
     pixels = clips.shape[3] * clips.shape[4]
@@ -113,9 +115,9 @@ def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
     Parameters
     ----------
     clips : Tensor, shape (B, C_in, T, H, W)
-        The convolution's input.
+        The input of the convolution.
     gradient : Tensor, shape (B, C_out, T, H, W)
-        Of its output.
+        The gradient of its output.
 
     Returns
     -------
@@ -134,7 +136,7 @@ def temporal_weight_gradient(clips: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _pixel_rows(clips: Tensor) -> Tensor:
-    """Return (B, C, T, H, W) as (B, T*H*W, C): no copy where channels are last in memory."""
+    """Return (B, C, T, H, W) as (B, T*H*W, C), without a copy if channels are last in memory."""
     return clips.permute(0, 2, 3, 4, 1).flatten(1, 3)
 
 
@@ -143,7 +145,7 @@ def _one_thread() -> bool:
 
 
 def _products_are_faster(frames: Tensor, weight: Tensor) -> bool:
-    """Return whether to compute by products: on a CPU, in float32, channels last, where `_ByProducts` has some to compute."""
+    """Return whether products are faster: on a CPU, in float32, channels last, where `_ByProducts` would use them."""
     return (
         frames.device.type == "cpu"
         and frames.dtype == weight.dtype == torch.float32
@@ -155,12 +157,7 @@ def _products_are_faster(frames: Tensor, weight: Tensor) -> bool:
 
 
 def inflate(weight: Tensor, temporal_init: TemporalInit) -> Tensor:
-    """Give a 1x1 convolution its temporal taps: w/3 each (eq. 5) or (0, w, 0).
-
-    Parameters
-    ----------
-    weight : float32 or float64 tensor, shape (C_out, C_in, 1, 1)
-    temporal_init : {"average", "center"}
+    """Inflate the weights (C_out, C_in, 1, 1) of a 1x1 convolution in time: to w/3 each (eq. 5) or to (0, w, 0).
 
     Returns
     -------

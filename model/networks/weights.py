@@ -1,8 +1,8 @@
-"""Where weights come from: ImageNet through torchvision, a file, the base streams, or chance.
+"""The first weights of networks: from a pretrained ResNet, from trained base streams, or random.
 
-Everything is mapped strictly. Between a ResNet's state and a stream's, only this may change: the stream's prefix, temporal
-taps (`inflate`, eq. 5), a motion stream's first convolution, and a classifier for another number of classes; each is
-reported in an `Initialisation` and logged.
+Names and shapes must match. Between a ResNet's state and a stream's, only this may differ: the stream's prefix, temporal taps
+(`inflate`, eq. 5), a motion stream's first convolution, and a classifier for another number of classes. Each is recorded in an
+`Initialisation` and logged.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ NUM_NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Initialisation:
-    """What became of one stream: its source and everything that was not a plain copy.
+    """Where one stream's weights came from, and everything that was not a plain copy.
 
     Parameters
     ----------
     source : str
+        The weights' origin, in words.
     num_copied : int
-        Tensors copied unchanged.
+        The number of tensors that were copied unchanged.
     inflated : tuple of str
-        1x1 convolutions that got temporal taps.
+        The 1x1 convolutions that received temporal taps.
     cross_modality : bool
-        Whether conv1's RGB filters were averaged for flow channels.
+        Whether the RGB filters of conv1 were averaged for flow channels.
     new_classifier : bool
-        Whether `fc` was drawn anew, for another number of classes.
+        Whether the weights of `fc` are random, for another number of classes.
     """
 
     source: str
@@ -65,19 +66,16 @@ def initialise_single_stream(
     Parameters
     ----------
     model : SingleStream
+        The base stream.
     weights : PretrainedWeights or None
-        None draws He et al.'s weights. A state saved from a `SingleStream` of the same stream is accepted as well.
+        A ResNet's weights, or those of a `SingleStream` of the same stream. None draws random ones as He et al. do.
     generator : torch.Generator, optional
-        Of everything that is drawn, on the model's device; default: torch's own.
-
-    Returns
-    -------
-    Initialisation
+        The source of random numbers, on the model's device; by default torch's own.
 
     Raises
     ------
     CheckpointError
-        If a name is missing or unexpected, or a shape differs in another way than the classifier's number of classes.
+        If a name is missing or unexpected, or a shape differs by more than the classifier's number of classes.
     ParameterError
         If the network's `stride_in_1x1` is not that of the weights.
 
@@ -105,18 +103,14 @@ def initialise_from_streams(
     Parameters
     ----------
     model : STResNet
+        The two-stream network.
     appearance_state, motion_state : mapping of str to Tensor
         ``SingleStream.state_dict()`` of the streams.
-
-    Returns
-    -------
-    tuple of Initialisation
-        Of the appearance and of the motion stream.
 
     Raises
     ------
     CheckpointError
-        If a name is missing or unexpected or a shape differs, the temporal taps of eq. 5 aside.
+        If a name is missing or unexpected, or a shape differs by more than the temporal taps of eq. 5.
     """
     appearance = _load(model.appearance, _without_prefix(appearance_state, "appearance"), "the appearance stream")
     motion = _load(model.motion, _without_prefix(motion_state, "motion"), "the motion stream")
@@ -126,7 +120,7 @@ def initialise_from_streams(
 def _load(
     stream: ResidualStream, state: Mapping[str, Tensor], source: str, *, pretrained: bool = False, generator: torch.Generator | None = None
 ) -> Initialisation:
-    """Copy a state into a stream, or raise and leave the stream as it was; only `pretrained` weights fit another conv1 or fc."""
+    """Copy a state into a stream, or raise an error and leave it unchanged; only `pretrained` weights may have another conv1 or fc."""
     own = stream.state_dict()
     missing = [name for name in own if name not in state]
     if missing and all(map(_is_counter, missing)) and not any(map(_is_counter, state)):
@@ -184,7 +178,7 @@ def _names(what: str, names: list[str]) -> str:
 
 
 def _without_prefix(state: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
-    """Drop the stream's prefix if every name has it."""
+    """Remove the stream's prefix if every name has it."""
     prefix = stream + "."
     if all(name.startswith(prefix) for name in state):
         return {name.removeprefix(prefix): tensor for name, tensor in state.items()}

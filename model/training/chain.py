@@ -1,10 +1,11 @@
-"""Train the chain of phases: appearance and motion, ST-ResNet from both, ST-ResNet* from that; each only where it is not done."""
+"""The chain of phases: appearance and motion, ST-ResNet from both, and ST-ResNet* from ST-ResNet; each only if it is not done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def train_phases(
     on_event: Callable[[TrainEvent], None] = ignore,
     should_stop: Callable[[], bool] = never,
 ) -> TrainReport:
-    """Do the work of `train`, whose parameters these are."""
+    """Train phases as `train` does, which explains the parameters."""
     device = execution.torch_device()
     for name in {run, base_run or run}:
         check_run_name(name)
@@ -190,12 +191,12 @@ def train_phases(
             )
     for phase in wanted:
         for name in (name for name in BEFORE[phase] if name not in wanted):
-            _check_made_of(listed, phase, name, _weights_before(root, run, base_run, split, name))
+            _check_start(listed, phase, name, _weights_before(root, run, base_run, split, name))
     on_event(RunStarted(chosen, str(device), str(start.source), len(listed.train), len(listed.classes)))
     if restart:
         if start.source != "none" and set(wanted) & set(BASE_PHASES):
-            start.read()  # weights that cannot be had are found before anything is lost
-        if execution.rank == 0:  # all at once: a run that is stopped goes on without what was there before
+            start.read()  # if the weights are unavailable, fail before anything is deleted
+        if execution.rank == 0:  # all at once, so that a stopped run does not continue with old phases
             for phase in wanted:
                 PhaseFolder(phase_folder(root, run, split, phase)).discard()
         wait(execution.world)
@@ -219,7 +220,7 @@ def train_phases(
                 provenance,
                 ClipDataset(dataset, listed, configs[phase]),
                 execution=execution,
-                start=lambda network, config=configs[phase], earlier=earlier: start.give(network, config, earlier),  # type: ignore[misc]
+                start=partial(start.initialise, config=configs[phase], earlier=earlier),
             )
             if not work.train(on_event=on_event, should_stop=should_stop):
                 return TrainReport(tuple(trained), tuple(skipped), stopped=True)
@@ -228,27 +229,27 @@ def train_phases(
 
 
 class _Start:
-    """What the base streams start from, read when first needed."""
+    """What the base streams start from; it is read when it is first needed."""
 
     def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
         self.source = source
         self._depth = overrides.get("depth", 50)
         self._stride = overrides.get("stride_in_1x1")
         self._pretrained: PretrainedWeights | None = None
-        # A file is known by its contents, so that it may be moved.
+        # A file is identified by its contents, so that it may be renamed.
         self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
-        # A file says where its network's stride is; torchvision's is on the 3x3.
+        # A file says which convolutions have the stride; in torchvision's network it is the 3x3.
         self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
 
     def read(self) -> PretrainedWeights:
-        """Return the weights, fetched or read once."""
+        """Return the weights, which are downloaded or read only once."""
         if self._pretrained is None:
             assert self.source != "none"
             self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
         return self._pretrained
 
-    def give(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
-        """Give a phase's network its first weights."""
+    def initialise(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
+        """Set the first weights of a phase's network."""
         weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
         before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
         try:
@@ -256,30 +257,32 @@ class _Start:
         except CheckpointError as cause:
             if weights is None or config.recipe != "small":
                 raise
-            raise CheckpointError(f"{cause} (The small recipe's network is narrow; a ResNet's weights need --recipe paper.)") from cause
+            raise CheckpointError(
+                f"{cause} (The small recipe's network is narrow; the weights of a ResNet need --recipe paper.)"
+            ) from cause
 
     @staticmethod
     def _digest(source: Path) -> str:
         if not source.is_file():
-            raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or --weights none")
+            raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or use --weights none")
         return file_sha256(source)
 
 
 def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:
-    """Return the final weights of an earlier phase, of the run itself or else of its base; whether they are there or not."""
+    """Return the path of an earlier phase's final weights, in the run or else in its base run, whether they exist or not."""
     own = phase_folder(root, run, split, phase) / WEIGHTS_NAME
     return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase) / WEIGHTS_NAME
 
 
-def _check_made_of(split: Split, phase: Phase, name: Phase, path: Path) -> None:
-    """Raise `CheckpointError` unless the weights that a phase starts from are there, and were trained on this split's data."""
+def _check_start(split: Split, phase: Phase, name: Phase, path: Path) -> None:
+    """Raise `CheckpointError` unless the weights that a phase starts from exist and were trained on this split's data."""
     if not path.is_file():
-        raise CheckpointError(f"{phase} starts from {name}, and {path} is not there; train it first with `--phase {name}`")
+        raise CheckpointError(f"{phase} starts from {name}, and {path} does not exist; train it first with `--phase {name}`")
     differences = differences_from_training_data(split, load_checkpoint(path).provenance)
     if differences:
         raise CheckpointError(
-            f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on these, in another "
-            f"run (`--run NAME`) or anew (`--phase {name} --restart`)"
+            f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on this split, in "
+            f"another run (`--run NAME`) or again (`--phase {name} --restart`)"
         )
 
 
@@ -297,7 +300,7 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
 
 
 def _extraction(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Return how the frames and flow were made, as `Provenance` keeps it; all clips of a data root share it."""
+    """Return how frames and flow were made, as `Provenance` stores it; it is the same for all clips of a data root."""
     record = split.train[0]
     with ShardReader(dataset.shard_path(record)) as shard:
         clip = shard.clip(record.video_id)

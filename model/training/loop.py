@@ -1,4 +1,4 @@
-"""The training loop of one phase: sub-batches, update, metrics, checkpoints; stops and resumes at any step."""
+"""The training loop of one phase: sub-batches, updates, metrics, checkpoints. It stops and resumes at any step."""
 
 from __future__ import annotations
 
@@ -36,28 +36,31 @@ from flowkit.model.training.optimiser import (
     stream_losses,
 )
 
-FRAME_BYTES = 0.094 * 2**30  # of activations, for a frame of 224 px through one ResNet-50
-FULL_FRAMES = 160  # of each stream: many enough that a large GPU is busy
-MEMORY_SHARE = 0.6  # of what is free, for activations by that estimate
+FRAME_BYTES = 0.094 * 2**30  # measured: activations in float32 of a 224-px frame in one ResNet-50
+FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
+MEMORY_SHARE = 0.6  # share of the free memory that these activations may fill
 
 
 class PhaseRun:
-    """One phase in training: its network, its optimiser and the step it has come to.
+    """The training of one phase: its network, its optimiser, and how many steps are done.
 
     Parameters
     ----------
     folder : PhaseFolder
+        Where the phase is kept.
     provenance : Provenance
-        Of the weights that are to be made.
+        What will be stored with the weights.
     clips : ClipDataset
+        The training data.
     execution : Execution
+        Where and how fast to compute.
     start : callable
-        Gives a new network its first weights; called only where there is no checkpoint to go on from.
+        Sets the first weights of a network; called if there is no checkpoint to continue from.
 
     Notes
     -----
-    Each random draw is a function of seed, phase, step and place in the batch. So weights, momentum and the number of steps done
-    are all that there is to resume.
+    Each random draw is a function of seed, phase, step and position in the batch. Weights, momentum and the number of steps are
+    therefore all that resuming needs.
     """
 
     def __init__(
@@ -90,17 +93,17 @@ class PhaseRun:
             self._load_progress(checkpoint)
 
     def train(self, *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]) -> bool:
-        """Take the steps that are left.
+        """Do the remaining steps.
 
         Returns
         -------
         bool
-            True when the phase is done and its weights are written; False when it was asked to stop and wrote a checkpoint.
+            True if the phase is done and its weights are written; False if it stopped on request, with a checkpoint.
 
         Raises
         ------
         ParameterError
-            If the loss is no longer a number.
+            If the loss is not a finite number.
         DeviceError
             If the GPU has too little memory.
         """
@@ -125,14 +128,16 @@ class PhaseRun:
             torch.random.fork_rng([self.device] if self.device.type == "cuda" else []),
             execution.arithmetic(self.device, fixed_shapes=True),
             explain_out_of_memory(
-                f"{self.groups_per_pass * config.bn_group} videos go through the network together: fewer with `--videos-per-pass` or "
-                "`--bn-group`; `--checkpoint-activations` and `--amp bf16` take less for each"
+                f"{self.groups_per_pass * config.bn_group} videos go through the network together; choose fewer with `--videos-per-pass` "
+                "or `--bn-group`, or less memory per video with `--checkpoint-activations` or `--amp bf16`"
             ),
-            _Metrics(self.folder, execution.rank) as metrics,
+            # Line by line, so that every step of a checkpoint has its line.
+            self.folder.metrics_path().open("a", encoding="utf-8", buffering=1) if execution.rank == 0 else nullcontext() as metrics,
         ):
             while self.step < config.num_steps:
                 values = self._take_step(batches)
-                metrics.write(values)
+                if metrics is not None:
+                    metrics.write(json.dumps(values) + "\n")
                 on_event(
                     StepDone(
                         config.phase,
@@ -160,7 +165,7 @@ class PhaseRun:
         return True
 
     def _take_step(self, batches: DeviceBatches[Batch | UncroppedBatch]) -> dict[str, Any]:
-        """Sum the gradients of the sub-batches, update, and return the step's line of metrics."""
+        """Sum the gradients of the sub-batches, update the weights, and return the step's line of metrics."""
         config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
         mine = range(self.execution.rank, config.num_sub_batches, world)
         rate = config.learning_rate(self.step)
@@ -171,7 +176,7 @@ class PhaseRun:
         for start in range(0, len(mine), self.groups_per_pass):
             for name, value in self._pass(batches, mine[start : start + self.groups_per_pass]).items():
                 totals[name] = totals[name] + value if name in totals else value
-        batches.look_ahead()  # below, the host waits for the device
+        batches.look_ahead()  # before the host waits for the device below
         sum_gradients(self.network, world)
         average_moments(self.network, world)
         self.scaler.step(self.optimiser)
@@ -188,7 +193,7 @@ class PhaseRun:
         return line
 
     def _pass(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range) -> dict[str, Tensor]:
-        """Add the gradients of the next sub-batches; return their share of losses and training accuracies."""
+        """Add the gradients of the next sub-batches, and return their part of losses and training accuracies."""
         config = self.config
         given = [next(batches) for _ in sub_batches]
         labels = torch.cat([batch.labels for batch in given])
@@ -215,7 +220,7 @@ class PhaseRun:
         return None if batch.rgb is None else normalise_rgb(batch.rgb), None if batch.flow is None else normalise_flow(batch.flow)
 
     def _compiled_or_not(self) -> AbstractContextManager[object]:
-        """Return a context in which the network runs as it is while its running moments' share changes: a compiled one holds it fixed."""
+        """Return a context that runs the network uncompiled while batch normalisation's momentum changes, which compiling fixes."""
         if self.execution.compile and not running_moment_share_settled(self.config, self.step):
             eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
             return eager
@@ -233,7 +238,7 @@ class PhaseRun:
             self.folder.write_checkpoint(Checkpoint(self.provenance, self.step, self._network_state(), momentum, environment, scaler))
 
     def _environment(self) -> dict[str, str | int | bool]:
-        """Return all that may change the last digits."""
+        """Return everything that may change the last digits."""
         return {**self.execution.environment(self.device), "videos_per_pass": self.groups_per_pass * self.config.bn_group}
 
     def _network_state(self) -> dict[str, Tensor]:
@@ -242,7 +247,7 @@ class PhaseRun:
     def _load_network(self, checkpoint: Checkpoint) -> None:
         differences = checkpoint.provenance.differences(self.provenance)
         if differences:
-            raise CheckpointError(f"the checkpoint in {self.folder.path} is not of this run: {'; '.join(differences)}")
+            raise CheckpointError(f"the checkpoint in {self.folder.path} belongs to another run: {'; '.join(differences)}")
         try:
             self.network.load_state_dict(checkpoint.network)
         except RuntimeError as cause:
@@ -272,11 +277,11 @@ def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execu
 
     Notes
     -----
-    Batch statistics and dropout stay those of each sub-batch, so it is a matter of speed and memory, and of the last digits. What a frame
-    takes was measured at full width: .094 GiB in float32 (specs 8.3), half of that in half precision.
+    Each sub-batch keeps its own batch statistics and dropout, so this changes only speed, memory and the last digits. The memory of a
+    frame was measured at full width: 0.094 GiB in float32, half of that in half precision.
     """
     if execution.compile and config.phase == "motion" and config.network.motion_dropout:
-        return 1  # each group's dropout has a seed of its own, which a compiled network cannot set
+        return 1  # a compiled network cannot set the seed of each group's dropout
     if execution.videos_per_pass is not None:
         return max(1, execution.videos_per_pass // config.bn_group)
     if device.type != "cuda":
@@ -286,34 +291,17 @@ def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execu
     frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
     frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
     gradients_and_momentum = 8 * sum(parameter.numel() for parameter in network.parameters())
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well: an earlier phase had it
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well, left from an earlier phase
     room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached - gradients_and_momentum)
-    frames_a_group = config.bn_group * config.num_samples * num_streams
-    most = int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_a_group))
+    frames_per_group = config.bn_group * config.num_samples * num_streams
+    most = int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_per_group))
     num_groups = config.num_sub_batches // execution.world
-    return next(size for size in range(most, 0, -1) if num_groups % size == 0)  # passes of one size: what is compiled is for one
+    return next(
+        size for size in range(most, 0, -1) if num_groups % size == 0
+    )  # passes of one size, since a network is compiled for one size
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    """Return the parts of a batch as one; None where the phase has no such stream."""
+    """Join the parts of a batch; None if the phase does not have this stream."""
     given = [part for part in parts if part is not None]
     return (torch.cat(given) if len(given) > 1 else given[0]) if given else None
-
-
-class _Metrics:
-    """metrics.jsonl, open for appending in the first rank."""
-
-    def __init__(self, folder: PhaseFolder, rank: int) -> None:
-        # Line by line, so that no step that a checkpoint holds lacks its line.
-        self._file = folder.metrics_path().open("a", encoding="utf-8", buffering=1) if rank == 0 else None
-
-    def __enter__(self) -> _Metrics:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, values: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")

@@ -1,4 +1,4 @@
-"""The rules of an update, as the official code has them: loss, parameter groups, learning rate, running moments."""
+"""The rules of an update, as in the official code: loss, parameter groups, learning rate, running moments."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: int) -> dict[str, Tensor]:
-    """Return each stream's share of the loss; their sum is what is minimised (specs 2.3).
+    """Return each stream's part of the loss; training minimises the sum of the two streams.
 
     Parameters
     ----------
     logits : dict from stream to float tensor, shape (b, T', num_classes)
-        Of the b videos of a sub-batch.
+        The logits of the b videos of a sub-batch.
     labels : int64 tensor, shape (b,)
+        Their classes.
     num_videos : int
-        Videos of the whole batch.
+        The number of videos in the batch.
 
     Returns
     -------
     dict from stream to scalar tensor
-        Cross entropy summed over videos and time steps, divided by `num_videos` alone.
+        The cross entropy, summed over videos and time steps and divided only by `num_videos`.
     """
     losses = {}
     for stream, values in logits.items():
@@ -37,13 +38,13 @@ def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: i
 
 
 def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, object]]:
-    """Sort the parameters by what their update is multiplied with (specs 1.5).
+    """Sort the parameters by the multiples of learning rate and weight decay that the official code gives them.
 
     Returns
     -------
     list of dict
-        For `torch.optim.SGD`, with ``lr_multiplier`` besides: weights of convolutions and classifiers x1 and decayed; their biases
-        x2, batch norm's gammas x2 and betas x1, none of them decayed.
+        Groups for `torch.optim.SGD`, each with an ``lr_multiplier``. Weights of convolutions and classifiers have the learning rate
+        times 1, with decay; their biases times 2, and batch normalisation's gammas times 2 and betas times 1, without decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in network.modules():
@@ -64,25 +65,25 @@ def make_optimiser(network: nn.Module, config: TrainConfig, *, scaled_loss: bool
 
     Notes
     -----
-    torch's fused SGD is not for fp16's scaled loss: when the first step is one that the scaler leaves out, its momentum starts from
-    memory that nothing was written to.
+    PyTorch's fused SGD does not suit fp16's scaled loss: if the scaler skips the first step, the momentum starts from uninitialised
+    memory.
     """
     return torch.optim.SGD(parameter_groups(network, config), lr=0.0, momentum=config.momentum, fused=not scaled_loss)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its multiple of the step's learning rate."""
+    """Set the learning rate of each parameter group to its multiple of `rate`."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["lr_multiplier"]
 
 
 def running_moment_share(config: TrainConfig, step: int, num_forwards: int) -> float:
-    """Return batch norm's momentum for each of the forwards of one step.
+    """Return batch normalisation's momentum for each of the `num_forwards` forward passes of one step.
 
     Notes
     -----
-    The official code updates the running moments once a step; here each of the step's `num_forwards` sub-batches does, with the
-    share that lets the old moments fade as fast (specs 1.1).
+    The official code updates the running moments once per step. Here each sub-batch updates them, with the momentum that lets the old
+    moments fade equally fast.
     """
     share = config.bn_momentum if running_moment_share_settled(config, step) else 1 / (step + 1)
     kept: float = (1 - share) ** (1 / num_forwards)
@@ -90,12 +91,12 @@ def running_moment_share(config: TrainConfig, step: int, num_forwards: int) -> f
 
 
 def running_moment_share_settled(config: TrainConfig, step: int) -> bool:
-    """Return whether the running moments have the share that they keep; before, they are a plain average of all steps."""
+    """Return whether the momentum has its final value; before, the running moments are a plain average of all steps."""
     return not config.bn_average_first or 1 / (step + 1) <= config.bn_momentum
 
 
 def set_running_moment_share(network: nn.Module, share: float) -> None:
-    """Set the momentum of every batch norm layer."""
+    """Set the momentum of every batch normalisation."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = share

@@ -1,4 +1,4 @@
-"""The four phases: which network each trains, what it starts from, and how a batch goes through it."""
+"""What each of the four phases starts from."""
 
 from __future__ import annotations
 
@@ -24,22 +24,18 @@ BEFORE: dict[Phase, tuple[Phase, ...]] = {
 def start_network(
     network: SingleStream | STResNet, config: TrainConfig, weights: PretrainedWeights | None, before: Mapping[Phase, dict[str, Tensor]]
 ) -> None:
-    """Give a phase's network the weights it starts from.
+    """Set the first weights of a phase's network, which is on the CPU.
 
     Parameters
     ----------
     network : SingleStream or STResNet
-        On the CPU.
+        The network of the phase.
     config : TrainConfig
+        The settings of the phase.
     weights : PretrainedWeights, optional
-        For the base streams; None draws random ones.
+        What a base stream starts from; None draws random weights.
     before : dict from phase to state
-        Final weights of the phases named in `BEFORE`.
-
-    Raises
-    ------
-    CheckpointError
-        If they do not fit.
+        The final weights of the phases named in `BEFORE`.
     """
     if isinstance(network, SingleStream):
         generator = torch.Generator().manual_seed(initial_seed(config.seed, config.phase))
