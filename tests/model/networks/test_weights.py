@@ -284,7 +284,7 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path):
     for number, value in enumerate(([torch.zeros(1)], {"epoch": 3}, {1: torch.zeros(1)})):
         path = tmp_path / f"{number}.pt"
         torch.save(value, path)
-        with pytest.raises(CheckpointError, match="no plain state dict"):
+        with pytest.raises(CheckpointError, match="does not hold a plain state dict"):
             pretrained_state(path)
 
 
