@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
@@ -15,18 +17,11 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered, wait
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
-from flowkit.model.runs.events import VariantFailed, VariantStarted, VariantTested, ignore, never
+from flowkit.model.runs.events import AblationEvent, VariantFailed, VariantStarted, VariantTested, ignore, never
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings, make_configs
-from flowkit.model.settings.training import BASE_PHASES, PHASES
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.chain import train_phases
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from flowkit.model.runs.events import AblationEvent
-    from flowkit.model.settings.training import Phase, TrainConfig
 
 _ANY_SHORT_SIDE = 256  # px; what it decides (the small recipe's input size) is the same for all variants
 

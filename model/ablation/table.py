@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from flowkit.files import write_atomically
-from flowkit.model.ablation.variants import ST_PHASES
-from flowkit.model.evaluation.results import markdown, results_table, write_results
+from flowkit.model.ablation.variants import ST_PHASES, Variant
+from flowkit.model.evaluation.results import Evaluation, markdown, results_table, write_results
 from flowkit.model.evaluation.rows import ROW_OF_PHASE
 from flowkit.model.evaluation.scores import read_own_ranks
 from flowkit.model.networks.resnet import pooled_length
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.scoring.metrics import percent, percent_interval, wilson_interval
+from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.versions import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from flowkit.model.ablation.variants import Variant
-    from flowkit.model.evaluation.results import Evaluation
-    from flowkit.model.settings.training import Phase, TrainConfig
 
 NOTES = (
     "difference: top-1 minus that of the paper's variant, in percentage points. gained, lost: test videos that this variant classifies "

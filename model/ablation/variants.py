@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.recipes import OVERRIDES
-from flowkit.model.settings.training import BASE_PHASES, PHASES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
 
 ST_PHASES: tuple[Phase, ...] = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
 REFERENCE = "paper"  # the variant that all others are compared with: the network without any changed setting

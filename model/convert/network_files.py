@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,16 +14,10 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.networks.phase_networks import stream_logits
-from flowkit.model.networks.stresnet import NUM_CHANNELS
-from flowkit.model.runs.checkpoint import save_weights
+from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, STResNet
+from flowkit.model.runs.checkpoint import Checkpoint, save_weights
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.versions import __version__
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from flowkit.model.networks.stresnet import SingleStream, STResNet
-    from flowkit.model.runs.checkpoint import Checkpoint
 
 ONNX_TOLERANCE = 1e-4  # of the largest logit, where that is above 1; what differs by rounding is about 1e-6 of it
 _VERIFIED_SIDES = ((0, 0), (13, 40))  # px that the compared frames are higher and wider than the network's input

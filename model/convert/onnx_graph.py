@@ -7,22 +7,17 @@ What is written is compared with the network itself by `flowkit.model.convert.ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from flowkit.errors import ParameterError
 from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, TEMPORAL_POOL_STRIDE, Bottleneck, ResidualStream
-from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, STResNet
+from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, StreamName, STResNet
 from flowkit.model.networks.temporal_conv import TemporalConv
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-    from torch import nn
-
-    from flowkit.model.networks.stresnet import StreamName
 
 OPSET, IR_VERSION = 20, 9  # of ONNX 1.15: read by every runtime of the last years, and by newer ones
 INPUT_NAMES: dict[StreamName, str] = {"appearance": "rgb", "motion": "flow"}

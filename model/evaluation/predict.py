@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.dataset.manifest import MIN_FRAMES, Split
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import RECORD_NAME
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
+from flowkit.extraction.results import Status
 from flowkit.extraction.sample import count_frames, read_sample
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.sampling import protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.rows import ROWS
-from flowkit.model.evaluation.trained_row import TrainedRow, extraction_of, find_row, row_of, with_solver
+from flowkit.model.evaluation.trained_row import Solver, TrainedRow, extraction_of, find_row, row_of, with_solver
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.quantise import Quantiser
 from flowkit.workers.processes import num_cores
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.dataset.settings import ExtractSettings
-    from flowkit.extraction.results import Status
-    from flowkit.model.evaluation.trained_row import Solver
-    from flowkit.model.runs.provenance import Provenance
 
 FUSED = "fused"
 _NAMES_SHOWN = 3

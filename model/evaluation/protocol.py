@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, ManifestError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
-from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_clip_loader
-from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
+from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
+from flowkit.model.evaluation.results import Evaluation, RowResult, Scores, SplitEvaluation
 from flowkit.model.evaluation.rows import ROWS, rows_of
-from flowkit.model.runs.checkpoint import load_checkpoint
-from flowkit.model.runs.events import SplitStarted, VideosScored, to_all
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
+from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.scoring.metrics import combine_scores
+from flowkit.model.scoring.metrics import Fusion, combine_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-from flowkit.model.settings.training import PHASES, STREAMS_OF
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from flowkit.dataset.manifest import Split
-    from flowkit.model.data.whole_videos import WholeClip
-    from flowkit.model.evaluation.results import Scores
-    from flowkit.model.runs.checkpoint import Checkpoint
-    from flowkit.model.runs.events import EvaluateEvent
-    from flowkit.model.scoring.metrics import Fusion
-    from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import PHASES, STREAMS_OF, Phase
 
 VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
 PROTOCOL = (

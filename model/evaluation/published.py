@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flowkit.dataset.manifest import Split
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.runs.provenance import flattened
 from flowkit.model.settings.recipes import make_configs
-
-if TYPE_CHECKING:
-    from flowkit.dataset.manifest import Split
-    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
-    from flowkit.model.settings.training import TrainConfig
+from flowkit.model.settings.training import TrainConfig
 
 
 @dataclass(frozen=True)

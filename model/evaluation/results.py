@@ -13,29 +13,24 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import write_atomically
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.rows import ROWS
-from flowkit.model.evaluation.scores import MAX_BYTES, read_own_scores, write_own_scores
+from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, write_own_scores
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import Fusion, confusion_matrix, percent, percent_interval, ranks_of_labels, wilson_interval
+from flowkit.model.settings.training import Phase
 from flowkit.records import RecordFormat
 from flowkit.versions import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from flowkit.model.evaluation.scores import ScoreTable
-    from flowkit.model.settings.training import Phase
 
 RESULTS = RecordFormat("flowkit-results", 1, ManifestError, "test again with `flowkit evaluate`", MAX_BYTES)
 Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Container
 
-from flowkit.model.settings.training import PHASES
-
-if TYPE_CHECKING:
-    from collections.abc import Container
-
-    from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import PHASES, Phase
 
 ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
     "appearance": (("appearance", "appearance"),),

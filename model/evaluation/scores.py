@@ -12,24 +12,20 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ScoresError
 from flowkit.files import replacing
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import Phase
 
 MAX_BYTES = 1 << 30  # of a file, and of each array in it
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings, ForeignTool
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.evaluation.rows import ROW_OF_PHASE, ROWS, rows_of
-from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
-from flowkit.model.settings.training import PHASES
+from flowkit.model.settings.training import PHASES, Phase
 from flowkit.quantise import Quantiser
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from flowkit.model.runs.checkpoint import Checkpoint
-    from flowkit.model.runs.provenance import Provenance
-    from flowkit.model.settings.training import Phase
 
 Solver = Literal["auto", "strict", "fast", "cuda"]
 # The preset whose parameters are nearest to a tool's own, for networks whose training flow was imported from it.

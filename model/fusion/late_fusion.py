@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import warnings
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError, ScoresError
@@ -24,12 +27,6 @@ from flowkit.model.fusion.matching import first_names, match_classes, match_vide
 from flowkit.model.scoring.metrics import combine_scores
 from flowkit.versions import __version__
 from flowkit.video.ids import group_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 Normalise = Literal["l2", "none"]
 Method = Literal["mean", "svm"]

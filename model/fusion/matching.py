@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from flowkit.errors import ScoresError
+from flowkit.model.evaluation.scores import ScoreTable
 from flowkit.video.decode import VIDEO_SUFFIXES
 from flowkit.video.ids import comparable_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from flowkit.model.evaluation.scores import ScoreTable
 
 _NAMES_SHOWN = 5
 _VIDEO_SUFFIX = re.compile("(" + "|".join(map(re.escape, sorted(VIDEO_SUFFIXES))) + ")$")

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.dataset.manifest import ClipRecord
+from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_colour import flow_to_colour, round_scale
 from flowkit.describe.flow_histogram import component_px
 from flowkit.errors import FlowkitError
-from flowkit.model.scoring.metrics import softmax
+from flowkit.model.evaluation.results import RowResult
+from flowkit.model.scoring.metrics import Fusion, softmax
 from flowkit.shards.reader import ShardReader
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.dataset.manifest import ClipRecord
-    from flowkit.dataset.root import Dataset
-    from flowkit.model.evaluation.results import RowResult
-    from flowkit.model.scoring.metrics import Fusion
 
 _CELL_PX = 160  # sides at most
 _GAP_PX = 4

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.model.report.encoding import drawn
+from flowkit.model.settings.training import Phase
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    from flowkit.model.settings.training import Phase
 
 Panel = Literal["loss", "accuracy", "learning rate"]
 PANELS: tuple[Panel, ...] = ("loss", "accuracy", "learning rate")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
 
 def drawn(draw: Callable[[Figure], None], *, inches: tuple[float, float], dpi: int) -> NDArray[np.uint8]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from flowkit.errors import ParameterError
-from flowkit.model.runs.events import PhaseStarted, StepDone
+from flowkit.model.runs.events import PhaseStarted, StepDone, TrainEvent
 from flowkit.model.runs.run_folder import phase_folder
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-
-    from flowkit.model.runs.events import TrainEvent
 
 FOLDER_NAME = "tensorboard"
 

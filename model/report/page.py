@@ -6,26 +6,22 @@ video ids and paths may be anyone's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
 from flowkit.files import write_atomically
 from flowkit.model.evaluation.published import compare_with_paper
-from flowkit.model.evaluation.results import results_table
+from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, results_table
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
 from flowkit.model.report.settings import data_facts, network_settings, software_facts
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from flowkit.dataset.manifest import Split
-    from flowkit.dataset.root import Dataset
-    from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
 
 CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_colour import wheel_picture
-from flowkit.model.report.confused_videos import Thumbnails, most_confused
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
+from flowkit.model.report.confused_videos import ConfusedPair, Mistake, Thumbnails, most_confused
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
-from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothing_window
+from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, panel_picture, read_curves, smoothing_window
 from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.settings.training import PHASES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flowkit.dataset.manifest import Split
-    from flowkit.dataset.root import Dataset
-    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
-    from flowkit.model.report.confused_videos import ConfusedPair, Mistake
-    from flowkit.model.report.curves import TrainingCurves
 
 _PLOT_COLOURS = 128
 _ALL_MATRICES = 25  # classes up to which every row's matrix is drawn

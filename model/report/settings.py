@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flowkit.dataset.manifest import ClipRecord, Split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
-from flowkit.model.runs.provenance import flattened
-from flowkit.model.settings.training import BASE_PHASES
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
+from flowkit.model.runs.provenance import Provenance, flattened
+from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from flowkit.dataset.manifest import ClipRecord, Split
-    from flowkit.dataset.root import Dataset
-    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
-    from flowkit.model.runs.provenance import Provenance
-    from flowkit.model.settings.training import TrainConfig
 
 _SOFTWARE = ("numpy", "torch", "torchvision", "h5py", "opencv-contrib-python-headless", "matplotlib")
 _MOST_SHARDS = 50  # looked into for what the videos are

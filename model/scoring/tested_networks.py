@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from flowkit.dataset.manifest import Split
 from flowkit.errors import CheckpointError, DeviceError
-from flowkit.model.compute.execution import explain_out_of_memory
+from flowkit.model.compute.execution import Execution, explain_out_of_memory
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
+from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.phase_networks import stream_logits
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.provenance import differences_from_training_data
 from flowkit.model.runs.trained_network import trained_network
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from flowkit.dataset.manifest import Split
-    from flowkit.model.compute.execution import Execution
-    from flowkit.model.data.whole_videos import WholeClip
-    from flowkit.model.networks.stresnet import SingleStream, STResNet
-    from flowkit.model.runs.checkpoint import Checkpoint
-    from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import Phase
 
 
 class TestedNetworks:
