@@ -13,27 +13,30 @@ import click
 
 from flowkit.cli.shared.console import show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
+from flowkit.cli.shared.old_options import OldOption, add_old_options
 from flowkit.cli.shared.settings_file import read_settings_file, setting_name
-from flowkit.cli.shared.stopping import Terminated, tell_stopped
+from flowkit.cli.shared.stopping import Terminated, print_resume_command
 from flowkit.errors import FlowkitError
 from flowkit.versions import __version__
 
-# name -> its help line. The module is flowkit.cli.commands.<name with _> (import_ for a keyword), imported only when the command runs.
+# Name of the command -> its line in the help. The command is in flowkit.cli.commands.<name with _> (import_ for a keyword); that
+# module is imported only when the command runs.
 COMMANDS = {
-    "extract": "Decode videos, compute TV-L1 flow, write one clip file a video.",
+    "extract": "Decode videos, compute TV-L1 flow and write one clip file per video.",
     "pack": "Gather clips into HDF5 shards and write a split's manifests.",
-    "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each from the one before.",
+    "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each starting from the phases before it.",
     "evaluate": "Run the paper's test protocol and print its table.",
     "ablate": "Train and test variants of ST-ResNet from the same base streams, in one table.",
-    "fuse": "Join a run's scores with other systems' (IDT and others).",
+    "fuse": "Combine a run's scores with those of other systems (IDT and others).",
     "predict": "Classify any video with a trained network.",
     "verify": "Test every checksum, and manifests against shards.",
-    "info": "Say what is in a shard, a clip file or a data root.",
+    "info": "Show what a shard, a clip file or a data root holds.",
     "stats": "Count videos, hours and bytes, measure the flow, find leaks between train and test.",
-    "inspect": "Draw a video's frames and flow, as pictures people look at.",
-    "import": "Take in JPEG flow trees of gpu_flow, denseflow or dense_flow.",
-    "export": "Write frames and flow as images or WebDataset tars, or a trained network as safetensors or ONNX.",
-    "doctor": "Show versions and devices, what is missing and what to do.",
+    "inspect": "Draw a video's frames and flow as pictures.",
+    "import": "Import JPEG flow trees of gpu_flow, denseflow or dense_flow.",
+    "export": "Write frames and flow as images or WebDataset tars.",
+    "convert": "Write a trained network as a safetensors or ONNX file.",
+    "doctor": "Show versions and devices, what is missing and how to fix it.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
 }
 
@@ -49,10 +52,13 @@ class LazyGroup(click.Group):
             return None
         module = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
         command: click.Command = getattr(import_module("flowkit.cli.commands." + module), module)
+        add_old_options(cmd_name, command)
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 name = setting_name(parameter)
                 parameter.envvar = [f"FLOWKIT_{cmd_name}_{name}".upper(), f"FLOWKIT_{name}".upper()]
+                if isinstance(parameter, OldOption) and parameter.old.only_here:
+                    del parameter.envvar[1]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -86,8 +92,8 @@ def flowkit(ctx: click.Context, debug: bool) -> None:
 
 def _all_setting_names(ctx: click.Context) -> set[str]:
     """Return the names of all commands' settings."""
-    found = [flowkit.get_command(ctx, name) for name in COMMANDS]
-    return {setting_name(parameter) for command in found if command for parameter in command.params}
+    commands = [flowkit.get_command(ctx, name) for name in COMMANDS]
+    return {setting_name(parameter) for command in commands if command for parameter in command.params}
 
 
 def _terminated(signum: int, frame: object) -> None:
@@ -95,17 +101,17 @@ def _terminated(signum: int, frame: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with DESIGN's codes: 0 good, 1 error, 2 usage, 3 some failed, 4 damage, 130/143 stopped."""
+    """Run the command line and exit with a code: 0 good, 1 error, 2 usage, 3 some failed, 4 damage, 130 or 143 stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or os.environ.get("FLOWKIT_DEBUG", "") not in ("", "0")
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        tell_stopped(arguments)
+        print_resume_command(arguments)
         code = EXIT_SIGINT
     except Terminated:
-        tell_stopped(arguments)
+        print_resume_command(arguments)
         code = EXIT_SIGTERM
     except click.ClickException as error:
         error.show()
@@ -118,15 +124,15 @@ def main(arguments: list[str] | None = None) -> None:
     except ImportError as error:
         if debug:
             raise
-        warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` says what is missing and what to do")
+        warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` shows what is missing and how to fix it")
         code = EXIT_ERROR
     except Exception as error:
         if debug:
             raise
         warn(f"flowkit: internal error: {type(error).__name__}: {show(str(error))}")
-        warn("This is a fault of flowkit: run it again with `flowkit --debug ...` and report what it prints.")
+        warn("This is a bug in flowkit: please run the command again with `flowkit --debug ...` and report what it prints.")
         code = EXIT_ERROR
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's own clean-up is not interrupted by an exception
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception must not interrupt Python's own clean-up
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,42 +1,34 @@
-"""``flowkit ablate``: variants of ST-ResNet from the same base streams, trained, tested and set beside the paper's in one table."""
+"""``flowkit ablate``: variants of ST-ResNet that start from the same base streams, compared in one table."""
 
 from __future__ import annotations
 
 import json
 import re
-import signal
-import sys
 import textwrap
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowkit.cli.commands.evaluate import EvaluationDisplay
-from flowkit.cli.commands.train import (
-    TrainingDisplay,
-    execution_options,
-    read_setting,
-    recipe_options,
-    train_settings,
-)
+from flowkit.cli.commands.train import TrainingDisplay
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.console import say, show_name, table, warn
+from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
-from flowkit.cli.shared.stopping import resume_command, stop_signals
+from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
+from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 from flowkit.model.settings.recipes import OVERRIDES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
-
     from flowkit.model.ablation.run import PlannedVariant
     from flowkit.model.runs.events import AblationEvent
 
 _SETS = "\n\n".join(
-    f"\b\n{name}: {', '.join(variant.name for variant in one.variants)}\n{textwrap.indent(textwrap.fill(one.question, 74), '  ')}"
-    for name, one in VARIANT_SETS.items()
+    f"\b\n{name}: {', '.join(variant.name for variant in variants.variants)}\n{textwrap.indent(textwrap.fill(variants.question, 74), '  ')}"
+    for name, variants in VARIANT_SETS.items()
 )
 
 
@@ -49,26 +41,26 @@ _SETS = "\n\n".join(
     "own",
     multiple=True,
     metavar="NAME=SETTING=VALUE[,SETTING=VALUE]...",
-    help="A variant of one's own, as --variants early=injection_stages=[2,3],temporal_init=center.",
+    help="Your own variant, such as --variants early=injection_stages=[2,3],temporal_init=center.",
 )
 @click.option(
     "--run",
     default="default",
     show_default=True,
     metavar="NAME",
-    help="The run whose base streams all variants start from; it is trained where it is not. A variant's run is NAME+VARIANT.",
+    help="The run whose base streams all variants start from; they are trained if necessary. A variant's run is NAME+VARIANT.",
 )
 @click.option(
     "--phase",
     type=click.Choice(["all", "st-resnet"]),
     default="all",
     show_default=True,
-    help="Compare ST-ResNet and ST-ResNet*, or ST-ResNet alone.",
+    help="Compare ST-ResNet and ST-ResNet*, or only ST-ResNet.",
 )
 @recipe_options
 @execution_options
-@click.option("--restart", is_flag=True, help="Discard what the variants' runs have and train them anew; the base run is left alone.")
-@click.option("--dry-run", is_flag=True, help="Say which variants there are, and how many steps each takes; do nothing.")
+@click.option("--restart", is_flag=True, help="Discard the variants' runs and train them again; the base run is kept.")
+@click.option("--dry-run", is_flag=True, help="Print the variants and the steps that each takes, and do nothing.")
 @json_option
 def ablate(
     sets: tuple[str, ...],
@@ -88,10 +80,10 @@ def ablate(
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """Train and test variants of ST-ResNet, all from the same base streams, beside the paper's network.
+    """Train and test variants of ST-ResNet and the paper's network, all from the same base streams.
 
-    What is trained and tested already is left alone, and what was stopped goes on, when the same line is run again. A variant that
-    cannot be trained (its loss is no number any more, say) is told in the table and does not stop the others.
+    When the same line is run again, variants that are trained and tested already are skipped, and one that was stopped resumes. A
+    variant that cannot be trained (for example because its loss is not a number) is named in the table and does not stop the others.
     """
     if "list" in others:
         say("\n".join(OVERRIDES))
@@ -99,7 +91,7 @@ def ablate(
     names = list(VARIANT_SETS) if "all" in sets else list(sets)
     variants = chosen_variants(names, map(_own_variant, own))
     if not variants:
-        raise click.UsageError(f"name sets of variants ({', '.join(VARIANT_SETS)}, all), or give variants of your own with --variants")
+        raise click.UsageError(f"name sets of variants ({', '.join(VARIANT_SETS)}, all), or give your own variants with --variants")
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
     from flowkit.model.ablation.run import ablate as run_ablation
     from flowkit.model.ablation.run import plan_ablation
@@ -111,9 +103,9 @@ def ablate(
         training = train_settings(recipe, schedule, weights, settings, others)
         planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
         if rank == 0 and same:
-            warn(f"No different from the paper in {', '.join(phases)}, so left out: {', '.join(variant.name for variant in same)}.")
+            warn(f"left out because they equal the paper's network in {', '.join(phases)}: {', '.join(variant.name for variant in same)}.")
         if dry_run:
-            say(json.dumps(_plan_dict(planned), indent=1) if as_json else _plan_table(planned))
+            say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
             return 0
         with AblationDisplay(quiet=rank > 0) as display:
             report = run_ablation(
@@ -129,7 +121,7 @@ def ablate(
                 should_stop=stop.asked,
             )
     if rank:
-        return 128 + (stop.signal_number or signal.SIGTERM) if report.stopped else 0
+        return report_stopped(stop) if report.stopped else 0
     if report.results:
         if as_json:
             say(json.dumps(ablation_dict(report.results, split=split, base_run=run, complete=not report.stopped)))
@@ -143,10 +135,9 @@ def ablate(
         if result.num_failed_videos:
             warn(f"{result.variant.name}: {result.num_failed_videos} test videos could not be scored; `flowkit evaluate` names them.")
     if report.stopped:
-        warn(f"Stopped with a checkpoint. The same line goes on from there:\n  {resume_command(sys.argv[1:])}")
-        return 128 + (stop.signal_number or signal.SIGTERM)
-    bad = any(result.failure is not None or result.num_failed_videos for result in report.results)
-    return EXIT_SOME_FAILED if bad else 0
+        return report_stopped(stop, "stopped with a checkpoint")
+    failed = any(result.failure is not None or result.num_failed_videos for result in report.results)
+    return EXIT_SOME_FAILED if failed else 0
 
 
 class AblationDisplay:
@@ -170,8 +161,8 @@ class AblationDisplay:
         if self._quiet:
             return
         if isinstance(event, events.VariantStarted):
-            place = f"[{event.number + 1}/{event.num_variants}]"
-            warn(f"{place} {event.name} ({event.settings}): {' and '.join(event.phases)} in run {event.run}")
+            number = f"[{event.number + 1}/{event.num_variants}]"
+            warn(f"{number} {event.name} ({event.settings}): {' and '.join(event.phases)} in run {event.run}")
         elif isinstance(event, events.VariantFailed):
             self._training.__exit__(None, None, None)
             self._evaluation.close()
@@ -182,7 +173,7 @@ class AblationDisplay:
             self._evaluation.tell(event)
         elif isinstance(event, events.RunStarted):
             self._runs += 1
-            if self._runs == 1:  # the others say the same
+            if self._runs == 1:  # the others would print the same
                 self._training.tell(event)
         else:
             self._training.tell(event)
@@ -191,27 +182,27 @@ class AblationDisplay:
 def _plan_table(planned: list[PlannedVariant]) -> str:
     phases = planned[0].phases
     rows = []
-    for one in planned:
-        steps = [str(one.configs[phase].num_steps) if phase in one.configs else "-" for phase in phases]
-        rows.append([one.variant.name, one.run, str(one.variant), *steps])
+    for plan in planned:
+        steps = [str(plan.configs[phase].num_steps) if phase in plan.configs else "-" for phase in phases]
+        rows.append([plan.variant.name, plan.run, str(plan.variant), *steps])
     return table(["variant", "run", "settings", *(f"{phase} steps" for phase in phases)], rows)
 
 
 def _plan_dict(planned: list[PlannedVariant]) -> dict[str, Any]:
     variants = [
         {
-            "name": one.variant.name,
-            "run": one.run,
-            "settings": one.variant.settings,
-            "steps": {p: c.num_steps for p, c in one.configs.items()},
+            "name": plan.variant.name,
+            "run": plan.run,
+            "settings": plan.variant.settings,
+            "steps": {phase: config.num_steps for phase, config in plan.configs.items()},
         }
-        for one in planned
+        for plan in planned
     ]
-    return {"format": "flowkit-ablation-plan", "format_version": 1, "variants": variants}
+    return {"variants": variants}
 
 
 def _own_variant(text: str) -> Variant:
-    """Read NAME=SETTING=VALUE[,SETTING=VALUE]...; a comma that no SETTING= follows belongs to the value."""
+    """Read NAME=SETTING=VALUE[,SETTING=VALUE]...; a comma that is not followed by SETTING= belongs to the value."""
     name, equals, settings = text.partition("=")
     if not equals or not settings:
         raise click.UsageError(f"--variants takes NAME=SETTING=VALUE[,SETTING=VALUE]..., got {text!r}")

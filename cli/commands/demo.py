@@ -1,4 +1,4 @@
-"""``flowkit demo``: generated videos through the four ordinary commands, and what their table then shows."""
+"""``flowkit demo``: runs the four ordinary commands on generated videos, and explains the resulting table."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flowkit.cli.shared.console import duration, say, show_name, table, warn
 from flowkit.versions import __version__
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-MARKER = ".flowkit-demo.json"  # what an earlier demo wrote, so that --overwrite removes that and nothing else
+MARKER = ".flowkit-demo.json"  # marks the folder of a demo, so that --overwrite removes nothing else
 VIDEOS, LISTS, DATA = "videos", "split.csv", "flowkit-data"
 VIDEO_NAME = re.compile(r"v_\w+_g\d+_c\d+\.avi(\.part)?")
 SHORT_SIDE = 64
-TOLERANCE = 0.15  # what a single stream may exceed its ceiling by through luck: about 2.3 standard deviations of 54 guesses
+TOLERANCE = 0.15  # by which luck may lift a single stream above its ceiling: about 2.3 standard deviations of 54 guesses
 
-# What differs from a run on videos of one's own: only these options.
+# Only these options differ from a run on your own videos.
 EXTRACT_OPTIONS = ("--short-side", str(SHORT_SIDE))
 TRAIN_OPTIONS = ("--recipe", "small")
 
@@ -40,19 +38,32 @@ TRAIN_OPTIONS = ("--recipe", "small")
     metavar="DIR",
     help="A new or empty folder for the videos and the data root.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the videos, list and data root of an earlier demo in DIR; nothing else there.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the scenes and of the training.")
 @click.option(
-    "--train-videos", type=click.IntRange(1, 500), default=12, show_default=True, metavar="N", help="Training videos of each class."
+    "--overwrite", is_flag=True, help="Replace the videos, the list and the data root of an earlier demo in DIR, and nothing else."
 )
-@click.option("--test-videos", type=click.IntRange(1, 500), default=6, show_default=True, metavar="N", help="Test videos of each class.")
-@click.option("--frames", type=click.IntRange(11, 10_000), default=12, show_default=True, metavar="N", help="Frames of each video.")
-@click.option("--steps-per-phase", type=click.IntRange(min=1), metavar="N", help="Train for so many steps only, to see that all works.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The seed of the scenes and of the training.")
+@click.option(
+    "--train-videos",
+    type=click.IntRange(1, 500),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="How many training videos each class has.",
+)
+@click.option(
+    "--test-videos", type=click.IntRange(1, 500), default=6, show_default=True, metavar="N", help="How many test videos each class has."
+)
+@click.option(
+    "--frames", type=click.IntRange(11, 10_000), default=12, show_default=True, metavar="N", help="How many frames each video has."
+)
+@click.option(
+    "--steps-per-phase", type=click.IntRange(min=1), metavar="N", help="Train each phase for only N steps, to see that everything works."
+)
 def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_videos: int, frames: int, steps_per_phase: int | None) -> int:
     """Run the whole pipeline on generated videos, in minutes.
 
-    Each class is a hue and a motion. Single frames do not tell the motion, and flow, which is computed on grey frames, does not
-    tell the hue; so each stream alone must guess the other half, and only both together can be right.
+    Each class is a hue and a motion. Single frames do not show the motion, and flow, which is computed on grey frames, does not
+    show the hue. So each stream must guess the other half, and only both together can classify a video correctly.
     """
     from flowkit.demo_videos import SceneSettings, class_names, write_scenes
 
@@ -85,32 +96,34 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
         code = run_command(stage, *options)
         seconds[stage] = time.monotonic() - began
         if code:
-            warn(f"demo: flowkit {stage} ended with exit code {code}; what is there stays in {show_name(output)}")
+            warn(f"demo: flowkit {stage} ended with exit code {code}; its files stay in {show_name(output)}")
             return code
-    tell_results(read_results(output / DATA), classes, seconds)
+    print_results(read_results(output / DATA), classes, seconds)
     for page in (output / DATA / "reports").glob("*/split1/report.html"):
-        say(f"\nThe report, for a browser: {show_name(page)}")
+        say(f"\nThe report, a page for the browser: {show_name(page)}")
     return 0
 
 
 def make_room(output: Path, *, overwrite: bool) -> None:
-    """Leave `output` without an earlier demo, and with a marker; refuse to touch what no demo wrote.
+    """Remove an earlier demo from `output` and leave a marker there; refuse to touch anything that no demo wrote.
 
     Raises
     ------
     click.UsageError
-        If there is something in the folder, and it is not an earlier demo that may be overwritten.
+        If the folder holds anything but an earlier demo that may be overwritten.
     """
     marker = output / MARKER
     if output.is_dir() and any(output.iterdir()):
         if not marker.is_file():
-            raise click.UsageError(f"{show_name(output)} is not empty and no demo's; choose another folder with --output")
+            raise click.UsageError(
+                f"{show_name(output)} is not empty, and its files are not from a demo; choose another folder with --output"
+            )
         if not overwrite:
             raise click.UsageError(f"{show_name(output)} holds an earlier demo; --overwrite replaces it, --output names another folder")
         foreign = [path for path in _all_within(output / VIDEOS, output / DATA) if path.is_symlink()]
         foreign += [path for path in _all_within(output / VIDEOS) if path.is_file() and not VIDEO_NAME.fullmatch(path.name)]
         if foreign:
-            raise click.UsageError(f"{show_name(foreign[0])} is none of the demo's; move it elsewhere, or choose another folder")
+            raise click.UsageError(f"{show_name(foreign[0])} is not a file of the demo; move it elsewhere, or choose another folder")
         for part in (output / VIDEOS, output / DATA):
             if part.is_dir():
                 shutil.rmtree(part)
@@ -120,7 +133,7 @@ def make_room(output: Path, *, overwrite: bool) -> None:
 
 
 def _all_within(*folders: Path) -> Iterator[Path]:
-    """Yield the folders that are there, and all they hold."""
+    """Yield the folders that exist, and everything in them."""
     for folder in folders:
         if folder.is_symlink() or folder.is_dir():
             yield folder
@@ -129,7 +142,7 @@ def _all_within(*folders: Path) -> Iterator[Path]:
 
 
 def run_command(name: str, *options: str) -> int:
-    """Run ``flowkit NAME OPTIONS`` as if it had been typed, after showing the line; return its exit code."""
+    """Print the line ``flowkit NAME OPTIONS``, run it as if it had been typed, and return its exit code."""
     say(f"\n$ {shlex.join(['flowkit', name, *options])}")
     with _arguments([name, *options]):
         code = click.get_current_context().find_root().command.main(args=[name, *options], prog_name="flowkit", standalone_mode=False)
@@ -138,7 +151,7 @@ def run_command(name: str, *options: str) -> int:
 
 @contextmanager
 def _arguments(arguments: Sequence[str]) -> Iterator[None]:
-    """Let the command see the line that it was given, which is what it names for resuming."""
+    """Set `sys.argv` to the command's own line, which it prints as the line that resumes."""
     before = sys.argv
     sys.argv = [before[0], *arguments]
     try:
@@ -148,33 +161,33 @@ def _arguments(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def read_results(data: Path) -> dict[str, Any]:
-    """Return what evaluate wrote."""
+    """Return the results that evaluate wrote."""
     (path,) = (data / "reports").glob("*/split1/results.json")
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return results
 
 
-def halves_right(confusion: Sequence[Sequence[int]], names: Sequence[str], classes: dict[str, tuple[str, str]]) -> tuple[float, float]:
-    """Return which share of the videos was given the right appearance, and the right motion, whatever the other half."""
-    right, total = [0, 0], 0
+def half_accuracies(confusion: Sequence[Sequence[int]], names: Sequence[str], classes: dict[str, tuple[str, str]]) -> tuple[float, float]:
+    """Return the share of videos whose appearance was recognised, and the share whose motion was, whatever the other half."""
+    correct, total = [0, 0], 0
     for name, row in zip(names, confusion, strict=True):
         for guess, count in zip(names, row, strict=True):
             total += count
             for half in range(2):
-                right[half] += count * (classes[name][half] == classes[guess][half])
-    return right[0] / total, right[1] / total
+                correct[half] += count * (classes[name][half] == classes[guess][half])
+    return correct[0] / total, correct[1] / total
 
 
-def tell_results(results: dict[str, Any], classes: dict[str, tuple[str, str]], seconds: dict[str, float]) -> None:
-    """Print each row beside its ceiling, what that shows, and the time of each stage."""
+def print_results(results: dict[str, Any], classes: dict[str, tuple[str, str]], seconds: dict[str, float]) -> None:
+    """Print each row beside its ceiling, what that shows, and how long each stage took."""
     num_appearances, num_motions = (len({pair[half] for pair in classes.values()}) for half in range(2))
     ceilings = {"appearance": 1 / num_motions, "motion": 1 / num_appearances}
     rows = []
     for name, row in results["rows"].items():
-        halves = halves_right(row["confusion"], results["classes"], classes)
+        halves = half_accuracies(row["confusion"], results["classes"], classes)
         rows.append((name, *(f"{100 * share:.1f}" for share in (row["top1"], *halves, ceilings.get(name, 1.0)))))
-    say(f"\nWhat the rows know: {num_appearances} hues x {num_motions} motions, {results['num_scored']} test videos")
-    say(table(("", "top-1 %", "hue right %", "motion right %", "ceiling %"), rows))
+    say(f"\nWhat each row recognises: {num_appearances} hues x {num_motions} motions, {results['num_scored']} test videos")
+    say(table(("", "top-1 %", "hue correct %", "motion correct %", "ceiling %"), rows))
     say(verdict({name: row["top1"] for name, row in results["rows"].items()}, ceilings))
     say("\nTime of each stage")
     times = [*seconds.items(), ("all", sum(seconds.values()))]
@@ -182,19 +195,19 @@ def tell_results(results: dict[str, Any], classes: dict[str, tuple[str, str]], s
 
 
 def verdict(top1: dict[str, float], ceilings: dict[str, float]) -> str:
-    """Return in a sentence what the accuracies show, whichever they are."""
+    """Return a sentence that says what the accuracies show."""
     over = [name for name, ceiling in ceilings.items() if top1[name] > ceiling + TOLERANCE]
     if over:
-        return f"Unexpected: {' and '.join(over)} alone did better than guessing the other half allows. Please report this, with the seed."
+        return f"Unexpected: {' and '.join(over)} did better than guessing the other half allows. Please report this, with the seed."
     alone = max(top1[name] for name in ceilings)
     joint = {name: share for name, share in top1.items() if name not in ceilings}
     text = (
-        f"A ceiling is what a stream can expect that knows its own half and guesses the other: "
+        f"A ceiling is the expected accuracy of a stream that recognises its own half and guesses the other: "
         f"{', '.join(f'{name} {100 * ceiling:.1f} %' for name, ceiling in ceilings.items())}. "
     )
     better = [f"{name} {100 * share:.1f} %" for name, share in joint.items() if share > alone + TOLERANCE]
     if len(better) == len(joint):
-        return text + f"Appearance and motion together go far beyond: {', '.join(better)}."
+        return text + f"Appearance and motion together go far beyond it: {', '.join(better)}."
     if better:
-        return text + f"Together some go far beyond ({', '.join(better)}), others not: more training would be needed."
-    return text + "Together they do not do much better here: more training would be needed."
+        return text + f"Together, some go far beyond it ({', '.join(better)}), others do not: they need more training."
+    return text + "Together they do not do much better here: they need more training."

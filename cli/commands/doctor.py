@@ -1,14 +1,14 @@
-"""``flowkit doctor``: versions, devices, what is missing and what to do about it."""
+"""``flowkit doctor``: versions, devices, what is missing and how to fix it."""
 
 from __future__ import annotations
 
-import json
 import platform
 from typing import Any
 
 import click
 
-from flowkit.cli.shared.console import say, show
+from flowkit.cli.shared.console import say, say_json, show
+from flowkit.cli.shared.exit_codes import EXIT_ERROR
 from flowkit.cli.shared.options import json_option
 from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, opencv_problem, package_problem
 from flowkit.versions import __version__, installed_version
@@ -17,15 +17,15 @@ from flowkit.versions import __version__, installed_version
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Show versions and devices, and say what is missing and what to do. Exits 1 if something must be mended."""
+    """Show versions and devices, what is missing and how to fix it. The exit code is 1 if there is a problem."""
     findings = examine()
     if as_json:
-        say(json.dumps({"format": "flowkit-doctor", "format_version": 1, **findings}, indent=1))
-        return 1 if findings["problems"] else 0
+        say_json("doctor", findings)
+        return EXIT_ERROR if findings["problems"] else 0
     say(f"flowkit {__version__}, Python {findings['python']}, {findings['machine']}, {findings['cores']} cores")
     for name, found in findings["packages"].items():
         say(f"  {name:32} {found or 'missing':16} {PACKAGES[name if name in PACKAGES else OPENCV].purpose}")
-    say("for some commands only:")
+    say("needed by some commands only:")
     for name, found in findings["extras"].items():
         package = PACKAGES[name]
         advice = "" if found else f"; pip install 'flowkit-video[{package.extra}]'"
@@ -35,8 +35,8 @@ def doctor(as_json: bool) -> int:
         say(f"  {name:32} {show(text)}")
     for problem in findings["problems"]:
         say(f"problem: {show(problem)}")
-    say("all is well" if not findings["problems"] else f"{len(findings['problems'])} to mend")
-    return 1 if findings["problems"] else 0
+    say(f"problems: {len(findings['problems'])}" if findings["problems"] else "no problems")
+    return EXIT_ERROR if findings["problems"] else 0
 
 
 def examine() -> dict[str, Any]:
@@ -45,7 +45,7 @@ def examine() -> dict[str, Any]:
 
     packages: dict[str, str | None] = {}
     for name in (name for name, package in PACKAGES.items() if not package.extra):
-        if name == OPENCV:  # another distribution of OpenCV stands for it, if that has the contrib modules
+        if name == OPENCV:  # another distribution of OpenCV will do, if it has the contrib modules
             packages |= {opencv: installed_version(opencv) for opencv in OPENCVS if installed_version(opencv)} or {OPENCV: None}
         else:
             packages[name] = installed_version(name)
@@ -72,7 +72,7 @@ def _training_devices() -> str:
 
 
 def _flow_devices() -> str:
-    """Describe the devices that `extract` can use, and why a GPU is none of them."""
+    """Describe the devices that `extract` can use, and why there is no GPU among them."""
     from flowkit.errors import DeviceError
 
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from flowkit.cli.shared.compute_options import device_option, precision_option
 from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option
+from flowkit.cli.shared.options import data_option, json_option, output_option, split_numbers, splits_option
 from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -26,28 +25,30 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 
 @click.command()
 @data_option
-@click.option("--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; of several, also the mean.")
-@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to test.")
+@splits_option
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to evaluate.")
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, path_type=Path),
-    help="Test this phase's folder, weights or checkpoint instead of the run; nothing is written but with --output.",
+    help="Evaluate this phase's folder, weights or checkpoint instead of a run; results are written only with --output.",
 )
-@click.option("--fusion", type=click.Choice(["logits_mean", "softmax_mean"]), default="logits_mean", show_default=True, help="Of streams.")
-@click.option("--fusion-weights", default="1,1", show_default=True, metavar="A,M", help="Of the appearance and the motion stream.")
 @click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="For results.  [default: reports/RUN/splitN in the data root]",
+    "--fusion",
+    type=click.Choice(["logits_mean", "softmax_mean"]),
+    default="logits_mean",
+    show_default=True,
+    help="How the two streams are combined.",
 )
-@click.option("--export-scores", is_flag=True, help="Name the file with every video's scores (scores.h5 is always written).")
+@click.option(
+    "--fusion-weights", default="1,1", show_default=True, metavar="A,M", help="The weights of the appearance and the motion stream."
+)
+@output_option
 @click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
-@click.option("--redraw", is_flag=True, help="Test nothing: draw the reports of stored results again.")
-@click.option("--force", is_flag=True, help="Test although the data are not those of the training.")
+@click.option("--redraw", is_flag=True, help="Draw the reports of stored results again, without an evaluation.")
+@click.option("--force", is_flag=True, help="Evaluate even if the weights were trained on other data.")
 @device_option
 @precision_option
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that read.  [default: 0 on a CPU, cores - 1 on CUDA]")
+@click.option("--workers", type=click.IntRange(min=0), help="How many processes read videos.  [default: 0 on a CPU, cores - 1 on CUDA]")
 @json_option
 def evaluate(
     data: Path,
@@ -57,7 +58,6 @@ def evaluate(
     fusion: str,
     fusion_weights: str,
     output: Path | None,
-    export_scores: bool,
     report: bool,
     redraw: bool,
     force: bool,
@@ -66,9 +66,10 @@ def evaluate(
     workers: int | None,
     as_json: bool,
 ) -> int:
-    """Test a run's networks by the paper's protocol and print its table.
+    """Evaluate a run's networks by the paper's test protocol and print its table.
 
-    25 frames of each video and their mirror images, whole frames, mean of logits; appearance, motion, two-streams, ST-ResNet, ST-ResNet*.
+    The networks see 25 complete frames of each video and their mirror images, and the logits are averaged. The rows are appearance,
+    motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained.
     """
     from flowkit.cli.shared.ranks import ranks_from_environment
     from flowkit.dataset.root import Dataset
@@ -103,14 +104,14 @@ def evaluate(
         if rank:
             return 0
         if folders is not None and len(evaluation.splits) > 1:
-            folders.keep(evaluation)  # once more, now with the table of all splits
-    _tell_warnings(evaluation)
+            folders.keep(evaluation)  # again, now with the table of all splits
+    _print_warnings(evaluation)
     drawn = folders is None or not report or folders.draw(evaluation, dataset)
     if folders is not None:
-        folders.tell(evaluation, export_scores=export_scores)
+        folders.print_names(evaluation)
     if as_json:
-        told = {"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}
-        say(json.dumps({"format": "flowkit-evaluation", "format_version": 1, **told}))
+        values = {"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}
+        say(json.dumps({"format": "flowkit-evaluation", "format_version": 1, **values}))
     else:
         say(table(*results_table(evaluation)))
         for split in evaluation.splits:
@@ -122,7 +123,7 @@ def evaluate(
 
 
 class _Folders:
-    """Where the results of each split go."""
+    """The folders to which the results of each split are written."""
 
     def __init__(self, data: Path, run: str, output: Path | None, *, several: bool) -> None:
         self._data, self._run, self._output, self._several = data, run, output, several
@@ -135,7 +136,7 @@ class _Folders:
         return self._output / f"split{split}" if self._several else self._output
 
     def keep(self, evaluation: Evaluation) -> None:
-        """Write the numbers, and remove an earlier test's report, which does not tell of them."""
+        """Write the numbers, and remove the report of an earlier evaluation."""
         from flowkit.model.evaluation.results import results_table, write_results
         from flowkit.model.report.page import discard_report
 
@@ -151,10 +152,10 @@ class _Folders:
         return join_results([read_results(self.of(split)) for split in splits])
 
     def draw(self, evaluation: Evaluation, dataset: Dataset) -> bool:
-        """Write the reports; return whether all of them could be. The numbers are safe already, whatever goes wrong here."""
+        """Write the reports, and return whether all of them could be written; the numbers are stored before."""
         from flowkit.model.report.page import write_report
 
-        good = True
+        complete = True
         for split in evaluation.splits:
             try:
                 write_report(self.of(split.split), split, evaluation, dataset, run=self._run)
@@ -162,18 +163,18 @@ class _Folders:
                 if click.get_current_context().find_root().params.get("debug"):
                     raise
                 warn(
-                    f"split {split.split}: the report could not be drawn: {type(error).__name__}: {show_name(error)}; all numbers are there"
+                    f"split {split.split}: the report could not be drawn, but all numbers are stored: "
+                    f"{type(error).__name__}: {show_name(error)}"
                 )
-                good = False
-        return good
+                complete = False
+        return complete
 
-    def tell(self, evaluation: Evaluation, *, export_scores: bool) -> None:
+    def print_names(self, evaluation: Evaluation) -> None:
+        """Print the names of the files to stderr."""
         for split in evaluation.splits:
             folder = self.of(split.split)
             names = [name for name in _FILES if (folder / name).is_file()]
             warn(f"Results in {show_name(folder)}: {', '.join(names)}.")
-            if export_scores:
-                warn(f"Scores of every video: {show_name(folder / 'scores.h5')}")
 
 
 class EvaluationDisplay:
@@ -204,7 +205,7 @@ class EvaluationDisplay:
             self._progress = None
 
 
-def _tell_warnings(evaluation: Evaluation) -> None:
+def _print_warnings(evaluation: Evaluation) -> None:
     for split in evaluation.splits:
         for text in split.warnings:
             warn(f"split {split.split}: {show_name(text)} (--force)")
@@ -214,7 +215,7 @@ def _tell_warnings(evaluation: Evaluation) -> None:
         if names:
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             warn(
-                f"split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be right: "
+                f"split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be classified: "
                 f"{', '.join(map(show_name, names[:_NAMES_SHOWN]))}{more}"
             )
 
@@ -223,17 +224,6 @@ def _means(evaluation: Evaluation) -> dict[str, Any]:
     from flowkit.model.evaluation.rows import ROWS
 
     return {row: evaluation.mean_top1(row) for row in ROWS}
-
-
-def split_numbers(text: str, there: list[int]) -> list[int]:
-    """Return the splits that ``--split`` names; ``all`` are those that are there."""
-    if text == "all":
-        if not there:
-            raise click.UsageError("no split is packed yet; run `flowkit pack --split 1`")
-        return there
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise click.UsageError(f"--split takes numbers joined by commas, or all, got {text!r}")
-    return list(dict.fromkeys(int(number) for number in text.split(",")))
 
 
 def _weights(text: str) -> tuple[float, float]:

@@ -1,21 +1,21 @@
-"""``flowkit extract``: videos to clip files of frames and quantised flow."""
+"""``flowkit extract``: turns videos into clip files of frames and quantised flow."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
+from flowkit.cli.shared.console import duration, long_table, say, say_json, show_name, size, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, usage_errors
-from flowkit.cli.shared.stopping import signals_to, tell_stopped
-from flowkit.dataset.progress import ProgressBar
+from flowkit.cli.shared.stopping import report_stopped, signals_to
+from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from flowkit.extraction.run import ExtractProgress
 
 _DEFAULT = ExtractSettings()
-_MOST_LISTED = 20  # names printed of a long list; the report file has them all
 
-# Where job schedulers say which of how many we are: (rank, count, the first rank if it is not 0, the step if it is not 1).
+# The variables in which job schedulers give a job's number and count, the first number if it is not 0, the step if it is not 1.
 _RANKS = (
     ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
     ("SLURM_PROCID", "SLURM_NTASKS", "", ""),
@@ -37,18 +36,18 @@ _RANKS = (
 )
 
 
-# TV-L1 parameter -> its help; every one is an option, --tvl1-<name>
+# A TV-L1 parameter -> its help. Each is an option, --tvl1-<name>.
 _TVL1_HELP = {
     "tau": "time step of the dual update",
     "lambda_": "weight of the data term",
-    "theta": "tightness of the coupling",
-    "num_scales": "pyramid levels at most",
-    "scale_step": "size ratio of neighbouring levels",
+    "theta": "tightness of the coupling between flow and data term",
+    "num_scales": "largest number of pyramid levels",
+    "scale_step": "ratio between the sizes of neighbouring levels",
     "num_warps": "warps per level",
     "epsilon": "stopping threshold",
     "inner_iterations": "iterations per outer loop",
     "outer_iterations": "outer loops per warp",
-    "median_size": "side of the median filter; 1 is none",
+    "median_size": "side of the median filter; 1 means no filter",
 }
 
 
@@ -78,7 +77,7 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 
 
 def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
-    """Return (i, n) of ranks first, first + step, ...: refuse others, whose videos nobody would extract, or two."""
+    """Return (i, n) for ranks first, first + step, ...; refuse other ranks, because videos would be extracted twice or never."""
     numbers = [int(text) if text.isdecimal() else -1 for text in (rank, count, first, step)]
     if min(numbers) >= 0 and numbers[3] >= 1:
         index, rest = divmod(numbers[0] - numbers[2], numbers[3])
@@ -93,17 +92,19 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
 @click.command()
 @click.argument("videos", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @data_option
-@click.option("--preset", type=click.Choice(PRESETS), default=_DEFAULT.preset, show_default=True, help="TV-L1 parameters.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i,j]", help="Where flow is computed.")
+@click.option("--preset", type=click.Choice(PRESETS), default=_DEFAULT.preset, show_default=True, help="The set of TV-L1 parameters.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i,j]", help="Where to compute flow.")
 @click.option(
     "--mode",
     type=click.Choice(["strict", "fast"]),
     default=None,
-    help="CPU solver: strict equals OpenCV's bit for bit, fast is about 1.4 times as fast. [default: strict]",
+    help="The CPU solver: strict equals OpenCV's bit for bit, fast is about 1.4 times as fast. [default: strict]",
 )
-@click.option("--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="Worker processes. [default: one per core]")
 @click.option(
-    "--short-side", type=int, default=_DEFAULT.short_side, show_default=True, metavar="PX", help="Short side of the stored frames."
+    "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many worker processes to use. [default: one per core]"
+)
+@click.option(
+    "--short-side", type=int, default=_DEFAULT.short_side, show_default=True, metavar="PX", help="The short side of the stored frames."
 )
 @click.option(
     "--bound",
@@ -111,7 +112,7 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     default=_DEFAULT.quantiser.bound,
     show_default=True,
     metavar="PX",
-    help="Flow beyond this many px/frame is clipped.",
+    help="Flow is clipped at this many px/frame.",
 )
 @click.option(
     "--mapping", type=click.Choice(get_args(Mapping)), default=_DEFAULT.quantiser.mapping, show_default=True, help="How flow becomes bytes."
@@ -123,17 +124,17 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     metavar="I/N|auto",
     default="1/1",
     show_default=True,
-    help="Extract only the I-th of N parts of the videos, on several machines.",
+    help="Extract only part I of N of the videos, so that several machines share the work.",
 )
 @click.option(
     "--cluster",
     metavar="ADDR",
     default=None,
-    help="Extract on the workers of the Dask scheduler at this address, on machines that share VIDEOS and the data root.",
+    help="Extract on the workers of the Dask scheduler at this address; all machines must share VIDEOS and the data root.",
 )
-@grace_option("videos in flight may go on")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, with a forecast of disk and time; write nothing.")
-@click.option("--strict", is_flag=True, help="Exit 3 for damaged videos too.")
+@grace_option("videos in progress may take")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, with a forecast of disk space and time, and write nothing.")
+@click.option("--fail-on-damaged", is_flag=True, help="Count damaged videos as failures: exit with code 3.")
 @json_option
 @_tvl1_options
 def extract(
@@ -151,14 +152,14 @@ def extract(
     cluster: str | None,
     grace: float,
     dry_run: bool,
-    strict: bool,
+    fail_on_damaged: bool,
     as_json: bool,
     **tvl1: float | None,
 ) -> int:
-    """Decode VIDEOS (<class>/<video>, or flat), compute TV-L1 flow, and write one clip file a video.
+    """Decode VIDEOS (a folder of <class>/<video>, or of videos), compute TV-L1 flow, and write one clip file per video.
 
-    A video that is done is skipped, so the same line resumes. One bad video never stops the rest: it is listed, and the exit
-    code is 3.
+    Videos that are done already are skipped, so the same line resumes. A bad video never stops the rest: it is listed, and the
+    exit code is 3.
     """
     from flowkit.cli.shared.software import check_opencv
     from flowkit.dataset.root import Dataset
@@ -168,7 +169,7 @@ def extract(
     from flowkit.workers.stopping import StopRequest
 
     if cluster and (jobs or dry_run):
-        raise click.UsageError("--cluster uses all its workers: leave --jobs out; for a forecast, --dry-run --jobs N without --cluster")
+        raise click.UsageError("--cluster uses all its workers: leave out --jobs; for a forecast, use --dry-run --jobs N without --cluster")
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
     existing = Dataset.open_if_present(data)
     solver = _solver("cpu" if cluster and device == "auto" else device, mode, existing.settings if existing else None)  # clusters have CPUs
@@ -183,10 +184,10 @@ def extract(
         )
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard)
-        _tell_plan(todo, settings)
+        _print_plan(todo, settings)
         outlook = forecast(todo, jobs=jobs)
         if as_json:
-            say(json.dumps(_forecast_dict(todo, outlook), indent=1))
+            say_json("extract-forecast", _forecast_dict(todo, outlook))
             return 0
         say(
             f"would extract {len(todo.jobs)} videos, about {outlook.num_pairs} flow fields: "
@@ -196,7 +197,7 @@ def extract(
 
     check_opencv()
     stop = StopRequest()
-    with signals_to(stop, grace), _Display() as display:
+    with signals_to(stop, grace), StageProgress() as bar:
         report = run(
             videos,
             data,
@@ -208,24 +209,23 @@ def extract(
             progress=False,
             stop=stop,
             grace_seconds=grace,
-            on_plan=lambda todo: display.begin(todo, settings),
-            on_progress=display.update,
+            on_plan=lambda todo: _print_plan(todo, settings),
+            on_progress=lambda progress: _show_progress(bar, progress),
         )
     if as_json:
         say(json.dumps(report.to_dict(), indent=1))
     else:
-        _tell_report(report, data)
+        _print_report(report, data)
     if stop.signal_number is not None:
-        tell_stopped(sys.argv[1:])
-        return 128 + stop.signal_number
-    return 3 if report.failed or (strict and report.damaged) else 0
+        return report_stopped(stop)
+    return EXIT_SOME_FAILED if report.failed or (fail_on_damaged and report.damaged) else 0
 
 
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?")
 
 
 def _devices(device: str) -> tuple[int, ...]:
-    """Return the GPUs of ``cuda:0,1``; the first where none is named."""
+    """Return the GPUs that ``cuda:0,1`` names; the first if none is named."""
     match = _DEVICE.fullmatch(device)
     if match is None:
         raise click.BadParameter(f"{device!r} is not one of auto, cpu, cuda, cuda:0, cuda:0,1", param_hint="--device")
@@ -233,13 +233,13 @@ def _devices(device: str) -> tuple[int, ...]:
 
 
 def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> Solver | ForeignTool:
-    """Resolve which solver to use: what was asked for, else the data root's, else the best at hand."""
+    """Return the solver to use: the requested one, else the data root's, else the best that is available."""
     _devices(device)
     if existing is not None and existing.is_imported:
-        raise click.UsageError(f"the data root holds flow imported from {existing.solver}; extract into another one with --data DIR")
+        raise click.UsageError(f"the data root holds flow imported from {existing.solver}; choose another data root with --data DIR")
     if device.partition(":")[0] == "cuda":
         if mode is not None:
-            raise click.UsageError("--mode is for the CPU: leave it out with --device cuda")
+            raise click.UsageError("--mode is an option of the CPU solver: leave it out with --device cuda")
         return "cuda"
     if mode is not None:
         return "fast" if mode == "fast" else "strict"
@@ -250,8 +250,8 @@ def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> 
     return "cuda" if device == "auto" and gpu.has_gpu() else "strict"
 
 
-def _tell_plan(todo: Plan, settings: ExtractSettings) -> None:
-    """Say what will be done, before it is."""
+def _print_plan(todo: Plan, settings: ExtractSettings) -> None:
+    """Print what will be done to stderr."""
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     ignored = f", {todo.ignored} other files ignored" if todo.ignored else ""
     if not todo.jobs:
@@ -264,10 +264,8 @@ def _tell_plan(todo: Plan, settings: ExtractSettings) -> None:
 
 
 def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
-    """Return what a run would do and take as built-in types."""
+    """Return what a run would do and need, as built-in types."""
     return {
-        "format": "flowkit-extract-forecast",
-        "format_version": 1,
         "counts": {"to_do": len(todo.jobs), "skipped": len(todo.skipped), "failed": len(todo.failed), "ignored": todo.ignored},
         "pairs": outlook.num_pairs,
         "bytes": outlook.num_bytes,
@@ -277,14 +275,12 @@ def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
     }
 
 
-def _tell_report(report: ExtractReport, data: Path) -> None:
-    """Print the summary to stdout, and what went wrong, with the reason, to stderr."""
+def _print_report(report: ExtractReport, data: Path) -> None:
+    """Print the summary to stdout, and the videos that failed, with the reasons, to stderr."""
     for title, results in (("failed", report.failed), ("damaged (clip written)", report.damaged)):
         if results:
-            rows = [(show_name(r.video_id), r.status, show_name(r.error)) for r in results[:_MOST_LISTED]]
-            warn(f"\n{title}:\n" + table(("video", "status", "why"), rows))
-            if len(results) > _MOST_LISTED:
-                warn(f"... and {len(results) - _MOST_LISTED} more")
+            rows = [(result.video_id, result.status, result.error) for result in results]
+            warn(f"\n{title}:\n" + long_table(("video", "status", "reason"), rows))
     rate = f", {report.num_pairs / report.seconds:.1f} flow fields/s" if report.num_pairs else ""
     pending = f", {report.pending} not finished" if report.pending else ""
     say(
@@ -294,29 +290,7 @@ def _tell_report(report: ExtractReport, data: Path) -> None:
     )
 
 
-class _Display:
-    """Shows the run's progress, from the moment its plan is known."""
-
-    def __init__(self) -> None:
-        self._bar: ProgressBar | None = None
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*error)
-
-    def begin(self, todo: Plan, settings: ExtractSettings) -> None:
-        """Say what will be done and start the bar if there is anything to do."""
-        _tell_plan(todo, settings)
-        if todo.jobs:
-            self._bar = ProgressBar("extract", total=0, unit="pairs")
-
-    def update(self, progress: ExtractProgress) -> None:
-        """Show how far the run is."""
-        if self._bar is not None:
-            failed = f", {progress.failed} failed" if progress.failed else ""
-            self._bar.update(
-                progress.pairs_done, fraction=progress.fraction, note=f"{progress.videos_done}/{progress.videos_total} videos{failed}"
-            )
+def _show_progress(bar: StageProgress, progress: ExtractProgress) -> None:
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    note = f"{progress.videos_done}/{progress.videos_total} videos{failed}"
+    bar.update("extract", progress.pairs_done, unit="pairs", fraction=progress.fraction, note=note)

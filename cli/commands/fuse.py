@@ -1,4 +1,4 @@
-"""``flowkit fuse``: a run's scores joined with those of other systems, as the paper joins its network with IDT."""
+"""``flowkit fuse``: a run's scores combined with those of other systems, as the paper combines its network with IDT."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.commands.evaluate import split_numbers
 from flowkit.cli.shared.console import say, show_name, table, warn
-from flowkit.cli.shared.options import data_option, json_option, usage_errors
+from flowkit.cli.shared.options import data_option, json_option, output_option, split_numbers, splits_option, usage_errors
 from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -22,29 +21,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("scores", nargs=-1, required=True, metavar="SCORES...", type=click.Path(path_type=Path))
 @data_option
-@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose scores are joined with them.")
-@click.option("--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; of several, also the mean.")
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose scores are combined with SCORES.")
+@splits_option
 @click.option("--row", metavar="ROW", help="Which row of the results table.  [default: the last that is trained, ST-ResNet* if it is]")
-@click.option("--method", type=click.Choice(["mean", "svm"]), default="mean", show_default=True, help="How scores are joined.")
+@click.option("--method", type=click.Choice(["mean", "svm"]), default="mean", show_default=True, help="How scores are combined.")
 @click.option(
     "--normalise",
     type=click.Choice(["l2", "none"]),
     default="l2",
     show_default=True,
-    help="Divide each video's scores by their length first, system by system.",
-)
-@click.option("--weights", metavar="W,W[,...]", help="Ours first, then SCORES in order.  [default: equal]")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the SVM's cross-validation.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds.")
-@click.option(
-    "--common", is_flag=True, help="Score only the videos that all systems have, and say how many; else a missing one is an error."
+    help="Whether each system's scores of a video are first divided by their length.",
 )
 @click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="For results.  [default: reports/RUN/splitN in the data root]",
+    "--weights", metavar="W,W[,...]", help="The weight of the run, then those of SCORES in their order.  [default: equal weights]"
 )
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="How many folds the SVM's cross-validation has.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The seed of the folds.")
+@click.option("--common", is_flag=True, help="Score only the videos that all systems have; otherwise a missing video is an error.")
+@output_option
 @json_option
 def fuse(
     scores: Sequence[Path],
@@ -61,19 +55,19 @@ def fuse(
     output: Path | None,
     as_json: bool,
 ) -> int:
-    """Join a run's scores with those of other systems (IDT and others) and print the accuracies alone and together.
+    """Combine a run's scores with those of other systems (IDT and others), and print the accuracy of each and of all together.
 
     \b
-    SCORES hold a score for each video and class:
-      .csv          header video_id,<class>,<class>,... and a row a video
+    SCORES are files with a score for each video and class:
+      .csv          a header video_id,<class>,<class>,... and one row per video
       .npz          arrays video_ids (n,), classes (C,), scores (n, C); no pickle
       .h5, .hdf5    data sets of the same names; or a scores.h5 of `flowkit evaluate`
 
     Videos are matched by id, with or without folders and suffix, and classes by name. With several splits, {split} in a file's
     name stands for the split's number.
 
-    The paper's "+ IDT" is the default: L2-normalised scores, equal weights. --method svm trains a linear SVM (C = 100) on all
-    systems' scores of the test videos of other folds: a cross-validated number, not the paper's protocol.
+    The default is the paper's "+ IDT": L2-normalised scores with equal weights. --method svm trains a linear SVM (C = 100) on all
+    systems' scores of the test videos of other folds; this gives a cross-validated number and is not the paper's protocol.
     """
     from flowkit.model.fusion.late_fusion import FusionSettings
 
@@ -88,15 +82,15 @@ def fuse(
     numbers = split_numbers(splits, _evaluated(data, run) if splits == "all" else [])
     if len(numbers) > 1 and (fixed := [path for path in scores if "{split}" not in str(path)]):
         raise click.UsageError(
-            f"scores are those of one split: write {{split}} for its number in {show_name(fixed[0])}, or choose one --split"
+            f"scores belong to one split: write {{split}} instead of its number in {show_name(fixed[0])}, or choose one --split"
         )
     results = {number: _fuse_split(scores, data, run, number, row, settings, common) for number in numbers}
-    told = []
+    reports = []
     for number, (result, sources, published) in results.items():
-        told.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
+        reports.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
     if as_json:
         means = _means([result for result, _, _ in results.values()])
-        say(json.dumps({"format": "flowkit-fusion-report", "format_version": 1, "splits": told, "mean": means}))
+        say(json.dumps({"format": "flowkit-fusion-report", "format_version": 1, "splits": reports, "mean": means}))
         return 0
     say(_table({number: result for number, (result, _, _) in results.items()}))
     for number, (result, _, published) in results.items():
@@ -104,7 +98,7 @@ def fuse(
         say(f"split {number}: {len(result.fused.video_ids)}{of} videos")
         if published:
             values = ", ".join(f"{name} {value:g} %" for name, value in published.items())
-            say(f"the paper's, means over three splits: {values}")
+            say(f"the paper's figures, means over three splits: {values}")
     say(f"* {_method_text(settings)}")
     return 0
 
@@ -112,7 +106,7 @@ def fuse(
 def _fuse_split(
     scores: Sequence[Path], data: Path, run: str, split: int, row: str | None, settings: FusionSettings, common: bool
 ) -> tuple[FusionResult, dict[str, str], dict[str, float] | None]:
-    """Return a split's fusion, the file of each system, and the published numbers where they may stand beside it."""
+    """Return a split's fusion, the file of each system, and the published figures if they can be compared."""
     from flowkit.errors import ScoresError
     from flowkit.model.evaluation.scores import read_own_scores, read_scores
     from flowkit.model.fusion.late_fusion import NamedScores, fuse_systems, published_with_idt
@@ -121,7 +115,7 @@ def _fuse_split(
     check_run_name(run)
     own_path = report_folder(data, run, split) / "scores.h5"
     if not own_path.is_file():
-        raise ScoresError(f"run {run!r} has no scores for split {split} ({own_path}); make them by `flowkit evaluate --split {split}`")
+        raise ScoresError(f"run {run!r} has no scores for split {split} ({own_path}); make them with `flowkit evaluate --split {split}`")
     own, own_row = read_own_scores(own_path, row=row)
     paths = [Path(str(path).replace("{split}", str(split))) for path in scores]
     names = [path.stem if sum(other.stem == path.stem for other in paths) == 1 and path.stem != own_row else str(path) for path in paths]
@@ -148,7 +142,7 @@ def _write(
     *,
     several: bool,
 ) -> dict[str, Any]:
-    """Write a split's results and return them as they are printed with --json."""
+    """Write a split's results, and return them as --json prints them."""
     from flowkit.model.fusion.late_fusion import fusion_dict, write_fusion
     from flowkit.model.runs.run_folder import report_folder
 
@@ -160,14 +154,14 @@ def _write(
 
 
 def _table(results: dict[int, FusionResult]) -> str:
-    """Return the table of one split, or of several with the mean. Systems are rows; their names may differ by split."""
+    """Return the table of one split, or of several with the mean. The rows are systems, whose names may differ between splits."""
     if len(results) == 1:
         ((split, result),) = results.items()
         rows = []
         for name, row in result.rows.items():
             least, most = row.interval
             rows.append((name, f"{100 * row.top1:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", f"{row.num_correct}/{len(row.ranks)}"))
-        return table((f"split {split}", "top-1 %", "95 % interval", "right"), rows)
+        return table((f"split {split}", "top-1 %", "95 % interval", "correct"), rows)
     header = ("top-1 %", *(f"split {split}" for split in results), "mean")
     lines = zip(*(result.rows.items() for result in results.values()), strict=True)
     means = _means(list(results.values()))
@@ -181,7 +175,7 @@ def _table(results: dict[int, FusionResult]) -> str:
 
 
 def _means(results: Sequence[FusionResult]) -> list[float]:
-    """Return each row's unweighted mean accuracy over the splits: ours, the others in order, the fusion."""
+    """Return each row's unweighted mean accuracy over the splits: the run, the other systems in order, the fusion."""
     return [sum(row.top1 for row in line) / len(results) for line in zip(*(result.rows.values() for result in results), strict=True)]
 
 

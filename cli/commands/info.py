@@ -1,4 +1,4 @@
-"""``flowkit info``: what is in a shard, a clip file or a data root."""
+"""``flowkit info``: what a shard, a clip file or a data root holds."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import duration, say, show_name, size, table, warn
+from flowkit.cli.shared.console import duration, long_table, say, show_name, size, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
 
 if TYPE_CHECKING:
     from flowkit.describe.contents import Contents, FileInfo, RootInfo
-
-_MOST_LISTED = 20
 
 
 @click.command()
@@ -22,9 +21,9 @@ _MOST_LISTED = 20
 @data_option
 @json_option
 def info(path: Path | None, data: Path, as_json: bool) -> int:
-    """Say what is in PATH, a shard, a clip file or a data root (by default the data root).
+    """Show what PATH holds: a shard, a clip file or a data root (the default).
 
-    Reads structure, not pixels. To test the data, use `flowkit verify`.
+    This reads the structure of the files, not their pixels. To test the data, use `flowkit verify`.
     """
     from flowkit.describe.contents import describe_file, describe_root
 
@@ -36,8 +35,8 @@ def info(path: Path | None, data: Path, as_json: bool) -> int:
     root = describe_root(path, progress=True)
     say(json.dumps(root.to_dict(), indent=1) if as_json else _root_text(root))
     if root.unreadable:
-        warn("\nnot readable:\n" + table(("file", "why"), root.unreadable))
-        return 3
+        warn("\nnot readable:\n" + table(("file", "reason"), root.unreadable))
+        return EXIT_SOME_FAILED
     return 0
 
 
@@ -45,9 +44,7 @@ def _file_text(info: FileInfo) -> str:
     lines = [f"{show_name(info.path)}: {size(info.num_bytes)}, format {info.shard_format_version}, written by {show_name(info.created_by)}"]
     lines += ["", _contents_text(info.contents), ""]
     rows = [(v.video_id, v.class_name, v.num_frames, f"{v.width}x{v.height}", v.frame_rate, size(v.stored_bytes)) for v in info.videos]
-    lines.append(table(("video", "class", "frames", "size", "frame rate", "bytes"), rows[:_MOST_LISTED]))
-    if len(rows) > _MOST_LISTED:
-        lines.append(f"... and {len(rows) - _MOST_LISTED} more (--json lists all)")
+    lines.append(long_table(("video", "class", "frames", "size", "frame rate", "bytes"), rows, rest=" (--json lists all)"))
     return "\n".join(lines)
 
 

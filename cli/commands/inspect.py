@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, warn
+from flowkit.cli.shared.console import say, say_json, show_name, warn
 from flowkit.cli.shared.options import data_option, json_option
 
 
@@ -19,17 +18,21 @@ from flowkit.cli.shared.options import data_option, json_option
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
     metavar="DIR",
-    help="Where the pictures go. [default: inspect/ in the data root]",
+    help="Where to write the pictures. [default: inspect/ in the data root]",
 )
 @click.option(
-    "--animation", type=click.Choice(["mp4", "gif", "none"]), default="mp4", show_default=True, help="Frames beside flow, moving."
+    "--animation",
+    type=click.Choice(["mp4", "gif", "none"]),
+    default="mp4",
+    show_default=True,
+    help="The format of an animation of frames beside flow.",
 )
 @json_option
 def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_json: bool) -> int:
     """Draw the video VIDEO_ID: a contact sheet of frames and flow, a histogram of the flow, an animation.
 
-    Flow has the Middlebury colours: hue is direction, saturation is speed, white is no motion; the sheet has the wheel and its
-    scale. Prints the paths. `flowkit info --json` on a shard lists the ids.
+    Flow is drawn in the Middlebury colours: hue is direction, saturation is speed, white is no motion; the sheet shows the colour
+    wheel and its scale. The command prints the paths of the pictures. `flowkit info --json` on a shard lists the video ids.
     """
     from flowkit.dataset.clips import ClipSource, find_clips
     from flowkit.dataset.root import Dataset
@@ -45,11 +48,7 @@ def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_j
     paths = {"sheet": drawn.sheet, "histogram": drawn.histogram, "animation": drawn.animation}
     if as_json:
         files = {name: None if path is None else str(path) for name, path in paths.items()}
-        say(
-            json.dumps(
-                {"format": "flowkit-inspect", "format_version": 1, "video_id": video_id, "scale_px": drawn.scale_px, **files}, indent=1
-            )
-        )
+        say_json("inspect", {"video_id": video_id, "scale_px": drawn.scale_px, **files})
         return 0
     for drawn_path in paths.values():
         if drawn_path is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,25 +10,12 @@ import click
 
 from flowkit.cli.shared.console import say, show_name, size, table, warn
 from flowkit.cli.shared.options import data_option, split_option
+from flowkit.cli.shared.sizes import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flowkit.dataset.packing import PackReport
 
 _MOST_LISTED = 5  # names printed of a long list
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
-def _parse_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """Turn a size as people write it (500MB, 1GiB, 1.5 GiB) into bytes."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(|[kmgt]i?)b?", value.strip().lower())
-    num_bytes = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if num_bytes < 1:
-        raise click.BadParameter(f"{value!r} is not a size such as 500MB or 1GiB")
-    return num_bytes
 
 
 def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | Literal["automatic"] | None:
@@ -48,21 +35,21 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     callback=_parse_lists,
     default=None,
     metavar="DIR|FILE.csv|automatic",
-    help="Official lists, or a CSV with video_id,class_name,subset. [default: searched around the videos, else automatic]",
+    help="Official lists, or a CSV file with video_id,class_name,subset. [default: lists found near the videos, else automatic]",
 )
 @click.option(
     "--shard-size",
-    callback=_parse_size,
+    callback=parse_size,
     default=None,
     metavar="SIZE",
-    help="A shard ends with the first video that brings it past this. [default: as before, else 1GiB]",
+    help="A shard ends with the first video that brings it past this size. [default: as before, else 1GiB]",
 )
-@click.option("--move", is_flag=True, help="Delete each clip file once its shard is written.")
+@click.option("--move", is_flag=True, help="Delete each clip file after its shard is written.")
 def pack(data: Path, split: int, lists: Path | Literal["automatic"] | None, shard_size: int | None, move: bool) -> None:
     """Gather all clips into HDF5 shards and write the manifests of split N.
 
     Shards are written once, whatever the number of splits. After more videos were extracted, the same line rewrites only the
-    shards that change, and renews all splits. Without split lists, videos are divided by class and group, which is said.
+    shards that change, and updates all splits. Without split lists, flowkit divides the videos by class and group, and says so.
 
     \b
     Examples:
@@ -77,44 +64,45 @@ def pack(data: Path, split: int, lists: Path | Literal["automatic"] | None, shar
         report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, progress=True)
     except SeveralListsError as error:
         raise click.UsageError(show_name(error)) from error
-    _tell_findings(report)
-    _tell_result(report, data)
+    _print_lists(report)
+    _print_result(report, data)
 
 
-def _tell_findings(report: PackReport) -> None:
-    """Say on stderr where the split comes from and what it lacks."""
+def _print_lists(report: PackReport) -> None:
+    """Print to stderr where the split comes from and what it lacks."""
     from flowkit.dataset.manifest import MIN_FRAMES
 
     matched, number = report.matched, report.split.number
     if report.lists is None:
         warn(
-            f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) kept together, seeded; "
-            "for lists of your own: --lists DIR|FILE.csv"
+            f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) kept together, fixed seed; "
+            "to use your own lists: --lists DIR|FILE.csv"
         )
     else:
         warn(f"pack: split {number} from the lists in {show_name(report.lists)}")
-    _tell_names(f"too short for a flow stack ({MIN_FRAMES} frames), left out", [f"{name} ({n} frames)" for name, n in report.too_short])
-    _tell_names("listed for training, but not there", [entry.video_id for entry in matched.missing_train])
-    _tell_names("listed for test, but not there", [entry.video_id for entry in matched.missing_test])
-    _tell_names("in neither list", matched.unlisted)
-    _tell_names("warning: test classes without a training video", matched.untrained_classes)
+    too_short = [f"{name} ({num_frames} frames)" for name, num_frames in report.too_short]
+    _print_names(f"left out because they are too short for a flow stack ({MIN_FRAMES} frames)", too_short)
+    _print_names("listed for training, but missing", [entry.video_id for entry in matched.missing_train])
+    _print_names("listed for test, but missing", [entry.video_id for entry in matched.missing_test])
+    _print_names("in neither list", matched.unlisted)
+    _print_names("warning: test classes without a training video", matched.untrained_classes)
     for other, why in report.splits_damaged:
-        warn(f"pack: split {other} could not be renewed: {show_name(why)}")
+        warn(f"pack: split {other} could not be updated: {show_name(why)}")
 
 
-def _tell_names(what: str, names: Sequence[str]) -> None:
+def _print_names(what: str, names: Sequence[str]) -> None:
     if names:
         more = f", and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
         warn(f"pack: {what}: {len(names)} ({', '.join(map(show_name, names[:_MOST_LISTED]))}{more})")
 
 
-def _tell_result(report: PackReport, data: Path) -> None:
-    """Print what the split holds to stdout, after what was done."""
+def _print_result(report: PackReport, data: Path) -> None:
+    """Print what was done to stderr, and what the split holds to stdout."""
     split = report.split
     if report.did_nothing:
-        warn(f"pack: nothing to do, {_shards(report)} and the manifests of split {split.number} are as they should be")
+        warn(f"pack: nothing to do, {_shards(report)} and the manifests of split {split.number} are up to date")
     elif not report.shards_written and not report.shards_removed:
-        warn(f"pack: {_shards(report)} as they should be; only manifests were written")
+        warn(f"pack: {_shards(report)} up to date; only manifests were written")
     else:
         removed = f", removed {len(report.shards_removed)}" if report.shards_removed else ""
         warn(f"pack: wrote {len(report.shards_written)} of {_shards(report)}{removed}")

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, table, warn
+from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, split_option
 from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flowkit.model.evaluation.predict import Prediction, Predictor
 
 
 @click.command()
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @data_option
-@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose networks classify.")
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose networks classify the videos.")
 @split_option
 @click.option(
     "--row",
     type=click.Choice(list(ROWS), case_sensitive=False),
-    help="Which row of the results table classifies.  [default: the last that is trained]",
+    help="Which row of the results table classifies the videos.  [default: the last that is trained]",
 )
 @click.option(
     "--checkpoint",
@@ -41,9 +39,9 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "strict", "fast", "cuda"]),
     default="auto",
     show_default=True,
-    help="What computes the flow. auto: the training data's solver; the GPU's if --device names a GPU.",
+    help="What computes the flow. auto is the solver of the training data, or the GPU's if --device names a GPU.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that compute flow on the CPU.  [default: one per core]")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many threads compute flow on the CPU.  [default: one per core]")
 @json_option
 def predict(
     videos: Sequence[Path],
@@ -58,45 +56,41 @@ def predict(
     jobs: int | None,
     as_json: bool,
 ) -> int:
-    """Classify VIDEOs, any video files, with a trained network.
+    """Classify each VIDEO, any video file, with a trained network.
 
-    Frames and flow are made as those of the training data, and tested as `flowkit evaluate` does: 25 frames with their stacks of
-    flow and their mirror images. Prints the classes with the highest scores and their probabilities, fused and by stream.
+    Frames and flow are made as those of the training data were, and classified as `flowkit evaluate` does: 25 frames with their
+    stacks of flow, and their mirror images. The command prints the classes with the highest scores and their probabilities, of both
+    streams together and of each.
     """
+    import cv2
+
     from flowkit.model.compute.execution import Execution
     from flowkit.model.evaluation.predict import Predictor
     from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
 
     if checkpoint is not None and row is not None:
-        raise click.UsageError("--row is for a run; a --checkpoint is one network and so one row")
+        raise click.UsageError("--row is for a run; a --checkpoint is one network and therefore one row")
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row)
     settings, assumed = extraction_of(trained.provenance, data)
     settings, note = with_solver(settings, solver, device)  # type: ignore[arg-type]
     notes = [text for text in (assumed, note) if text]
     predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes)
-    _tell_start(predictor)
-    _leave_threads_to_us()
+    _print_start(predictor)
+    cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow
     results: list[dict[str, Any]] = []
     for path in videos:
         prediction = predictor.predict(path, progress=True)
         results.append(_as_dict(prediction, top))
         if not as_json:
-            _tell(prediction, predictor, top)
+            _print_prediction(prediction, predictor, top)
     if as_json:
         weights = {phase: source for phase, (source, _) in trained.checkpoints.items()}
         about = {"row": trained.name, "weights": weights, "extraction": settings.to_dict(), "notes": notes}
-        say(json.dumps({"format": "flowkit-prediction", "format_version": 1, **about, "videos": results}, indent=1))
+        say_json("prediction", {**about, "videos": results})
     return EXIT_SOME_FAILED if any(not result["top"] for result in results) else 0
 
 
-def _leave_threads_to_us() -> None:
-    """Keep OpenCV from starting threads inside the threads that solve flow."""
-    import cv2
-
-    cv2.setNumThreads(1)
-
-
-def _tell_start(predictor: Predictor) -> None:
+def _print_start(predictor: Predictor) -> None:
     settings = predictor.settings
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     sources = " and ".join(show_name(source) for source, _ in predictor.row.checkpoints.values())
@@ -108,8 +102,8 @@ def _tell_start(predictor: Predictor) -> None:
         warn(f"note: {show_name(note)}")
 
 
-def _tell(prediction: Prediction, predictor: Predictor, top: int) -> None:
-    """Print one video's classes to stdout, or why there are none to stderr."""
+def _print_prediction(prediction: Prediction, predictor: Predictor, top: int) -> None:
+    """Print one video's classes to stdout, or to stderr why there are none."""
     name = show_name(prediction.path)
     if not prediction.scores:
         warn(f"{name}: {prediction.status}: {show_name(prediction.error)}")
@@ -123,7 +117,7 @@ def _tell(prediction: Prediction, predictor: Predictor, top: int) -> None:
 
 
 def _columns(prediction: Prediction) -> list[str]:
-    """Return which probabilities to show: the fused ones first, and each stream's if there are two."""
+    """Return which probabilities to show: the fused ones first, then those of each stream if there are two."""
     streams = [name for name in prediction.scores if name != "fused"]
     return ["fused", *streams] if len(streams) > 1 else streams
 

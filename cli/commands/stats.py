@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, size, table, warn
+from flowkit.cli.shared.console import long_table, say, show_name, size, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from flowkit.describe.statistics import ClassStats, DataStats
 
-_MOST_LISTED = 20
 _HEADER = ("class", "subset", "videos", "frames", "hours", "bytes", "mean px", "median", "p90", "p99", "max", "clipped %")
 
 
@@ -26,7 +26,7 @@ _HEADER = ("class", "subset", "videos", "frames", "hours", "bytes", "mean px", "
     type=click.IntRange(min=1),
     default=None,
     metavar="N",
-    help="Which split divides the data. [default: the first there is; none is fine]",
+    help="Which split divides the data. [default: the first one, if there is any]",
 )
 @click.option(
     "--sample-videos",
@@ -34,17 +34,24 @@ _HEADER = ("class", "subset", "videos", "frames", "hours", "bytes", "mean px", "
     default=20,
     show_default=True,
     metavar="N",
-    help="Videos of each class and subset whose flow is measured.",
+    help="How many videos of each class and subset to measure.",
 )
-@click.option("--sample-fields", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Flow fields of each of them.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws another sample.")
+@click.option(
+    "--sample-fields",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="How many flow fields of each of these videos to measure.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of the sample.")
 @click.option("--all", "everything", is_flag=True, help="Measure every flow field of every video.")
 @json_option
 def stats(data: Path, split: int | None, sample_videos: int, sample_fields: int, seed: int, everything: bool, as_json: bool) -> int:
     """Count videos, frames, hours and bytes of each class and subset, measure the flow, and find leaks.
 
-    Speeds (length of the flow, px/frame) and the share of pixels clipped at the quantiser's bound come from a sample that the
-    seed fixes, exactly; counts come from all videos. A leak is a group (_g07_ in the name) of a class, or the same file, that is
+    Speeds (the length of flow vectors, px/frame) and the share of pixels clipped at the quantiser's bound are measured on a random
+    sample, which the seed determines; counts cover all videos. A leak is a file, or a group of a class (_g07_ in the name), that is
     in both train and test.
     """
     from flowkit.describe.statistics import stats as run
@@ -54,8 +61,8 @@ def stats(data: Path, split: int | None, sample_videos: int, sample_fields: int,
     measured = run(data, split=split, videos_per_class=sample_videos, fields_per_video=sample_fields, seed=seed, progress=True)
     say(json.dumps(measured.to_dict(), indent=1) if as_json else _text(measured, everything=everything))
     if measured.unreadable:
-        warn("\nnot readable:\n" + table(("file", "why"), measured.unreadable))
-        return 3
+        warn("\nnot readable:\n" + table(("file", "reason"), measured.unreadable))
+        return EXIT_SOME_FAILED
     return 0
 
 
@@ -63,7 +70,9 @@ def _text(measured: DataStats, *, everything: bool) -> str:
     divided = f"split {measured.split}" if measured.split else "no split"
     s = measured.sample
     sampled = (
-        "of all flow fields" if everything else f"of {s.fields_per_video} fields in up to {s.videos_per_class} videos a row, seed {s.seed}"
+        "of all flow fields"
+        if everything
+        else f"of {s.fields_per_video} fields in up to {s.videos_per_class} videos per row, seed {s.seed}"
     )
     lines = [f"{show_name(measured.path)}, {divided}; speeds in px/frame {sampled}", ""]
     lines.append(table(_HEADER, [_row(row) for row in (*measured.subsets, *measured.classes)]))
@@ -71,15 +80,14 @@ def _text(measured: DataStats, *, everything: bool) -> str:
         lines += ["", f"classes without a video: {', '.join(map(show_name, measured.empty_classes))}"]
     lines.append("")
     if not measured.split:
-        lines.append("leaks: not known without a split")
+        lines.append("leaks: unknown without a split")
     elif not measured.leaks:
         lines.append("leaks: none; train and test share no group and no file")
     else:
         rows = [(leak.what, leak.name, len(leak.train), len(leak.test), leak.train[0], leak.test[0]) for leak in measured.leaks]
         lines.append(f"leaks: train and test share {len(rows)} groups or files")
-        lines.append(table(("what", "name", "in train", "in test", "such as", "and"), rows[:_MOST_LISTED]))
-        if len(rows) > _MOST_LISTED:
-            lines.append(f"... and {len(rows) - _MOST_LISTED} more (--json lists all)")
+        header = ("what", "name", "in train", "in test", "such as", "and")
+        lines.append(long_table(header, rows, rest=" (--json lists all)"))
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
-"""What the commands show: data on stdout, everything else on stderr, names escaped, progress live or in plain lines."""
+"""What the commands print: results on stdout, everything else on stderr, with names escaped."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 
@@ -10,12 +12,17 @@ from flowkit.dataset.progress import duration, print_line
 from flowkit.dataset.progress import printable as show
 from flowkit.dataset.progress import printable_name as show_name
 
-__all__ = ["duration", "say", "show", "show_name", "size", "table", "warn"]
+__all__ = ["duration", "long_table", "say", "say_json", "show", "show_name", "size", "table", "warn"]
 
 
 def say(text: str = "") -> None:
     """Print a result to stdout."""
     click.echo(text)
+
+
+def say_json(kind: str, values: dict[str, Any]) -> None:
+    """Print a result to stdout as JSON that names its format."""
+    say(json.dumps({"format": f"flowkit-{kind}", "format_version": 1, **values}, indent=1))
 
 
 def warn(text: str) -> None:
@@ -40,6 +47,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     rule = "|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + "|"
     return "\n".join([line(header), rule, *map(line, cells)])
+
+
+def long_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, most: int = 20, rest: str = "") -> str:
+    """Return a table of the first rows, and a line that says how many more there are (and `rest`, where to find them)."""
+    more = f"\n... and {len(rows) - most} more{rest}" if len(rows) > most else ""
+    return table(header, rows[:most]) + more
 
 
 def size(num_bytes: float) -> str:

@@ -1,15 +1,18 @@
 """Options that several commands share, each declared once.
 
-data_option   --data DIR           the data root
-split_option  --split N            a split's number
-json_option   --json               machine-readable output on stdout
-grace_option  --grace SECONDS      how long what is in flight may go on after Ctrl-C
-usage_errors                       while settings are made of options: one out of its range is a usage error
-with_options  several at once, in the order in which help shows them
+data_option     --data DIR           the data root
+split_option    --split N            a split's number
+splits_option   --split N[,N...]     several splits, read by `split_numbers`
+output_option   --output DIR         where reports are written
+json_option     --json               machine-readable output on stdout
+grace_option    --grace SECONDS      how long the work in progress may take after Ctrl-C
+usage_errors                         turns a setting that is out of its range into a usage error
+with_options                         adds several options, in the order in which help shows them
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +34,7 @@ def data_option(command: Command) -> Command:
         default=Path("flowkit-data"),
         show_default=True,
         metavar="DIR",
-        help="The data root, where everything is written and read.",
+        help="The data root, which holds everything that flowkit writes.",
     )(command)
 
 
@@ -39,6 +42,34 @@ def split_option(command: Command) -> Command:
     """Add ``--split N``."""
     return click.option(
         "--split", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Which split of the data set."
+    )(command)
+
+
+def splits_option(command: Command) -> Command:
+    """Add ``--split N[,N...]|all``, which `split_numbers` reads."""
+    return click.option(
+        "--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; several also give their mean."
+    )(command)
+
+
+def split_numbers(text: str, existing: Sequence[int]) -> list[int]:
+    """Return the splits that ``--split`` names; ``all`` names the existing ones."""
+    if text == "all":
+        if not existing:
+            raise click.UsageError("no split is packed yet; run `flowkit pack --split 1`")
+        return list(existing)
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise click.UsageError(f"--split takes numbers joined by commas, or all, got {text!r}")
+    return list(dict.fromkeys(int(number) for number in text.split(",")))
+
+
+def output_option(command: Command) -> Command:
+    """Add ``--output DIR`` of results."""
+    return click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Where to write the results.  [default: reports/RUN/splitN in the data root]",
     )(command)
 
 
@@ -55,20 +86,20 @@ def with_options(command: Command, options: Sequence[Callable[[Command], Command
 
 
 def grace_option(what: str) -> Callable[[Command], Command]:
-    """Return the option that says for how long what is in flight may go on after the first Ctrl-C or SIGTERM."""
+    """Return the option ``--grace``: the time after the first Ctrl-C or SIGTERM before the command stops at once."""
     return click.option(
         "--grace",
         type=click.FloatRange(min=0),
         default=GRACE_SECONDS,
         show_default=True,
         metavar="SECONDS",
-        help=f"After Ctrl-C, how long {what}.",
+        help=f"How long, after Ctrl-C, {what}.",
     )
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn a `ParameterError` of settings that are made of options into a usage error."""
+    """Turn a `ParameterError` of settings that were made from options into a usage error."""
     try:
         yield
     except ParameterError as error:

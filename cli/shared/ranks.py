@@ -1,9 +1,10 @@
-"""One of several processes that torchrun started, or the only one."""
+"""The ranks of a run that torchrun started in several processes."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,29 +13,27 @@ from uuid import uuid4
 from flowkit.errors import RankError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-_PATIENCE_SECONDS = 300.0  # until all have started
-_CPU_PATIENCE = timedelta(hours=6)  # a test takes CPUs hours, and a slower machine's share of it longer than the half hour that gloo waits
+_PATIENCE_SECONDS = 300.0  # until all processes have started
+_CPU_PATIENCE = timedelta(hours=6)  # on CPUs an evaluation takes hours, and ranks may differ by more than the half hour that gloo waits
 
 
 @contextmanager
 def ranks_from_environment(device: str) -> Iterator[tuple[int, int, str]]:
-    """Yield this process's rank, how many there are, and its device; join the others where torchrun started several.
+    """Yield this process's rank, the number of ranks and its device, after joining the other processes that torchrun started.
 
     Raises
     ------
     RankError
-        If they do not find each other.
+        If the processes do not find each other.
     DeviceError, ParameterError
         If there is no such device.
 
     Notes
     -----
-    ``torchrun --nproc-per-node N -m -- flowkit.cli train ...``: without the two dashes, torchrun takes ``--run`` for one of its own
-    options. On CUDA each local process takes the GPU of its local rank.
+    The command is ``torchrun --nproc-per-node N -m -- flowkit.cli train ...``; without the two dashes, torchrun treats ``--run`` as one
+    of its own options. On CUDA each local process uses the GPU of its local rank.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "RANK" not in os.environ:
@@ -49,7 +48,7 @@ def ranks_from_environment(device: str) -> Iterator[tuple[int, int, str]]:
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    Execution(device=device).torch_device()  # one that is not there is refused before anyone waits for the others
+    Execution(device=device).torch_device()  # a device that does not exist is refused before waiting for the others
     if cuda:
         torch.cuda.set_device(device)
     try:
@@ -67,18 +66,18 @@ def ranks_from_environment(device: str) -> Iterator[tuple[int, int, str]]:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RankError(f"process {rank} of {world} could not join the others at {where}: {str(cause).splitlines()[0]}") from cause
     yield rank, world, device
-    # Not after an error: leaving in good order waits for the others, who wait for this process; its end is what tells them.
+    # Not after an error: destroying the group waits for the other processes, which wait for this one until it ends.
     distributed.destroy_process_group()
 
 
 def meet(store: Store, rank: int, world: int) -> str:
-    """Return a name that all processes of this start have in common, and no process of an earlier start.
+    """Return a name that all processes of this start share, and no process of an earlier start.
 
     Notes
     -----
-    When torchrun starts all again, its store still holds what the processes before wrote, and one that reads an old address tries in
-    vain to connect (pytorch/pytorch#167288). So rank 0 chooses a name, and gives it only in answer to a question that somebody alive
-    has asked; what it answers to the questions of the dead, nobody reads.
+    When torchrun restarts all processes, its store still holds what the earlier ones wrote, and a process that reads an old address
+    cannot connect (pytorch/pytorch#167288). So rank 0 chooses a name, and answers with it each process's question, which has an id of
+    its own. Questions of earlier processes get answers that nobody reads.
     """
     if rank:
         question = uuid4().hex
@@ -99,5 +98,5 @@ def meet(store: Store, rank: int, world: int) -> str:
 
 
 def is_elastic_restart() -> bool:
-    """Return whether torchrun started this process again after one had failed: then what was begun goes on, whatever was asked for."""
+    """Return whether torchrun restarted this process after a failure; then the run resumes, even with ``--restart``."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

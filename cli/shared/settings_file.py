@@ -1,47 +1,50 @@
-"""Options from the environment and from flowkit.toml, under the names that they have on the command line."""
+"""Options from the environment and from flowkit.toml, under their names on the command line."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
+from flowkit.cli.shared.old_options import OldOption
 
 
 def setting_name(parameter: click.Parameter) -> str:
-    """Return the name of an option outside the command line: that of its longest flag, with underscores for dashes."""
+    """Return an option's name in the environment and in flowkit.toml: its longest flag, with underscores for dashes."""
     return max(parameter.opts, key=len).lstrip("-").replace("-", "_")
 
 
 def read_settings_file(
     path: Path, commands: Iterable[str], command: click.Command, name: str, all_names: Callable[[], set[str]]
 ) -> dict[str, Any]:
-    """Read what flowkit.toml says of one command: keys at the top are for every command that has them, a table ``[extract]`` for that one.
+    """Read the settings of one command from flowkit.toml.
+
+    Keys at the top are for every command that has such an option; a table such as ``[extract]`` is for that command.
 
     Parameters
     ----------
     path : Path
+        The file.
     commands : iterable of str
-        Names of all commands.
+        The names of all commands.
     command, name : click.Command, str
-        The one that is to run.
+        The command that will run.
     all_names : callable
-        Returns the settings' names of all commands. They take a moment to gather, and are asked for only when needed.
+        Returns the names of all commands' settings. Collecting them takes a moment, so it is called only when needed.
 
     Returns
     -------
     dict
-        By parameter name, as click's ``default_map`` wants it.
+        The values by parameter name, for click's ``default_map``.
 
     Raises
     ------
     click.UsageError
-        If the file is not TOML, or has a key that no command knows or a value that cannot be an option's.
+        If the file is not TOML, has a key that no command knows, or a value that no option can have.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -65,6 +68,8 @@ def read_settings_file(
         if key in tables:
             continue
         parameter = parameters.get(key.replace("-", "_"))
+        if isinstance(parameter, OldOption) and parameter.old.only_here:
+            continue
         if parameter is not None:
             settings[str(parameter.name)] = _checked(value, parameter, f"{path}: {key}")
         elif key.replace("-", "_") not in (names := all_names()):
@@ -72,13 +77,13 @@ def read_settings_file(
     for key, value in tables.get(name, {}).items():
         parameter = parameters.get(key.replace("-", "_"))
         if parameter is None:
-            raise click.UsageError(f"{path}, [{name}]: it has no option {key!r}{_meant(key, parameters)}")
+            raise click.UsageError(f"{path}, [{name}]: `flowkit {name}` has no option {key!r}{_meant(key, parameters)}")
         settings[str(parameter.name)] = _checked(value, parameter, f"{path}, [{name}]: {key}")
     return settings
 
 
 def _checked(value: Any, parameter: click.Parameter, where: str) -> Any:
-    """Return a value as if it had been typed, but for switches and lists, so that each option checks it as it always does."""
+    """Return a value as it would be typed (switches and lists as they are), so that the option checks it as usual."""
     takes_list = parameter.multiple or parameter.nargs != 1 or isinstance(parameter.type, click.types.FuncParamType)
     if isinstance(value, dict) or (isinstance(value, list) and not takes_list):
         raise click.UsageError(f"{where} must be one value, got {value!r}")
@@ -90,5 +95,6 @@ def _checked(value: Any, parameter: click.Parameter, where: str) -> Any:
 
 
 def _meant(key: str, names: Iterable[str]) -> str:
+    """Return a question about the option that was probably meant."""
     close = get_close_matches(key.replace("-", "_"), list(names), n=1)
     return f"; did you mean {close[0].replace('_', '-')}?" if close else ""

@@ -1,4 +1,4 @@
-"""What must be installed, and what may be: for ``doctor``, and for the commands whose worker processes would all fail without it."""
+"""The packages that flowkit needs or can use: for ``doctor``, and for commands whose workers would all fail without them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowkit.versions import installed_version
 PIP = f"{Path(sys.executable).name} -m pip"
 
 OPENCV = "opencv-contrib-python-headless"
-OPENCVS = (OPENCV, "opencv-contrib-python", "opencv-python-headless", "opencv-python")  # all of them own the folder cv2/
+OPENCVS = (OPENCV, "opencv-contrib-python", "opencv-python-headless", "opencv-python")  # all of them install the folder cv2/
 
 
 class SoftwareError(FlowkitError, ImportError):
@@ -24,12 +24,12 @@ class SoftwareError(FlowkitError, ImportError):
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution that flowkit uses: the module to import, the oldest version that will do, and its purpose."""
+    """A distribution that flowkit uses: the module to import, the oldest version that works, and its purpose."""
 
     module: str
     oldest: str
     purpose: str
-    extra: str = ""  # the extra of flowkit's that brings it; none: flowkit cannot do without
+    extra: str = ""  # the extra of flowkit that installs it; empty: flowkit always needs it
 
 
 # As in pyproject.toml; a test compares them.
@@ -38,7 +38,7 @@ PACKAGES = {
     "av": Package("av", "17", "decoding"),
     OPENCV: Package("cv2", "4.10", "resizing, JPEG"),
     "numba": Package("numba", "0.61", "TV-L1 on the CPU"),
-    "h5py": Package("h5py", "3.16", "shards"),  # older ones carry an HDF5 with known holes in reading foreign files
+    "h5py": Package("h5py", "3.16", "shards"),  # older versions contain an HDF5 with known security holes in reading untrusted files
     "hdf5plugin": Package("hdf5plugin", "5", "the zstd codec"),
     "joblib": Package("joblib", "1.4", "worker processes"),
     "torch": Package("torch", "2.9", "the network"),
@@ -51,20 +51,20 @@ PACKAGES = {
     "rich": Package("rich", "13", "progress"),
     "cuda-core": Package("cuda.core", "0.5", "flow on an NVIDIA GPU", "cuda"),
     "dask": Package("distributed", "2025.1", "extract --cluster", "cluster"),
-    "onnx": Package("onnx", "1.17", "export --model onnx", "onnx"),
-    "onnxruntime": Package("onnxruntime", "1.20", "export --model onnx", "onnx"),
+    "onnx": Package("onnx", "1.17", "convert --output FILE.onnx", "onnx"),
+    "onnxruntime": Package("onnxruntime", "1.20", "convert --output FILE.onnx", "onnx"),
     "tensorboard": Package("tensorboard", "2.16", "train --tensorboard", "tensorboard"),
     "scikit-learn": Package("sklearn", "1.5", "fuse --method svm", "svm"),
 }
 
 
 def check_opencv() -> None:
-    """Before worker processes start: warn of an OpenCV that is about to break, refuse one that is broken.
+    """Warn of an OpenCV that may break, and refuse one that is broken, before worker processes start.
 
     Raises
     ------
     SoftwareError
-        If OpenCV cannot be used; with the line that mends it.
+        If OpenCV cannot be used; the message has the command that fixes it.
     """
     problem = opencv_problem()
     if not problem:
@@ -72,43 +72,43 @@ def check_opencv() -> None:
     try:
         import cv2
 
-        cv2.resize  # noqa: B018 - what is left of two distributions when one is removed can be imported, and is empty
+        cv2.resize  # noqa: B018 - if one of two distributions was removed, an empty module may remain
     except (ImportError, AttributeError) as error:
         raise SoftwareError(problem) from error
     warn(f"warning: {show(problem)}")
 
 
 def opencv_problem() -> str:
-    """Tell what is wrong with OpenCV, and the line that mends it.
+    """Return what is wrong with OpenCV and the command that fixes it, or an empty text.
 
     Its distributions share one folder: the last one installed wins, and removing one breaks the others.
     """
     installed = [name for name in OPENCVS if installed_version(name)]
-    mend = f"{PIP} uninstall -y {' '.join(OPENCVS)} && {PIP} install {OPENCV}"
+    fix = f"{PIP} uninstall -y {' '.join(OPENCVS)} && {PIP} install {OPENCV}"
     if len(installed) > 1:
-        return f"{len(installed)} OpenCV distributions share one folder ({', '.join(installed)}): {mend}"
+        return f"{len(installed)} OpenCV distributions share one folder ({', '.join(installed)}): {fix}"
     try:
         import cv2
     except ImportError as error:
-        return f"OpenCV cannot be imported ({error}): {mend}"
+        return f"OpenCV cannot be imported ({error}): {fix}"
     if not hasattr(cv2, "optflow"):
-        return f"this OpenCV lacks the contrib modules (cv2.optflow), or is there in part only: {mend}"
-    if installed and _numbers(found := installed_version(installed[0]) or "") < _numbers(PACKAGES[OPENCV].oldest):
-        return f"{installed[0]} {found} is too old: {mend}"
+        return f"this OpenCV lacks the contrib modules (cv2.optflow), or is incomplete: {fix}"
+    if installed and _numbers(version := installed_version(installed[0]) or "") < _numbers(PACKAGES[OPENCV].oldest):
+        return f"{installed[0]} {version} is too old: {fix}"
     return ""
 
 
 def package_problem(name: str) -> str:
-    """Tell what is wrong with a package: missing, too old or broken; an extra that is missing is no problem."""
-    package, found = PACKAGES[name], installed_version(name)
-    mend = f"{PIP} install '{name}>={package.oldest}'"
-    if found is None:
-        return "" if package.extra else f"{name} is missing ({package.purpose}): {mend}"
-    if _numbers(found) < _numbers(package.oldest):
-        return f"{name} {found} is too old ({package.purpose}): {mend}"
+    """Return what is wrong with a package (missing, too old, broken), or an empty text; a missing extra is not a problem."""
+    package, version = PACKAGES[name], installed_version(name)
+    fix = f"{PIP} install '{name}>={package.oldest}'"
+    if version is None:
+        return "" if package.extra else f"{name} is missing ({package.purpose}): {fix}"
+    if _numbers(version) < _numbers(package.oldest):
+        return f"{name} {version} is too old ({package.purpose}): {fix}"
     try:
         import_module(package.module)
-    except Exception as error:  # whatever a broken installation raises; torchvision RuntimeError, beside a torch that is not its own
+    except Exception as error:  # a broken installation may raise anything; torchvision raises RuntimeError if torch does not match it
         pair = "torch torchvision, or the CPU builds of both" if name in ("torch", "torchvision") else f"'{name}>={package.oldest}'"
         return f"{name} cannot be imported ({type(error).__name__}: {error}): {PIP} install --force-reinstall {pair}"
     return ""

@@ -1,76 +1,68 @@
-"""Ctrl-C and SIGTERM: the first ends a run in good order, the second at once; and the line that goes on."""
+"""Ctrl-C and SIGTERM: the first finishes the work in progress, the second stops at once; and the command that resumes."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import signal
+import sys
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from flowkit.cli.shared.console import warn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from flowkit.workers.stopping import StopRequest
+from flowkit.workers.stopping import StopRequest
 
 
 class Terminated(SystemExit):
-    """SIGTERM came; an exit for all who ask."""
+    """A SIGTERM arrived that stops the command at once."""
 
 
-class TrainingStop:
-    """Which signal asked training to stop, None while none did; and the time that is left until it is stopped at once."""
+class TrainingStop(StopRequest):
+    """A request to stop after the current training step; if the step outlasts the grace period, the signal is sent a second time."""
 
     def __init__(self, grace: float) -> None:
-        self.signal_number: int | None = None
+        super().__init__()
         self._grace = grace
         self._timer: threading.Timer | None = None
 
-    def requested(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self.signal_number is not None
-
-    def asked(self) -> bool:
-        """Whether to stop, asked at the end of a step: there is then time to write the checkpoint."""
-        self.stop_counting()
-        return self.requested()
-
-    def request(self, signal_number: int) -> None:
-        """Ask to stop; when the grace is over, the signal comes once more."""
-        self.signal_number = signal_number
+    def request(self, signal_number: int = signal.SIGINT) -> None:
+        super().request(signal_number)
         self._timer = threading.Timer(self._grace, os.kill, (os.getpid(), signal_number))
         self._timer.daemon = True
         self._timer.start()
 
-    def stop_counting(self) -> None:
-        """Let the signal not come again."""
+    def asked(self) -> bool:
+        """Whether a stop was requested. Training asks at the end of a step; the grace period is then over, so a checkpoint has time."""
+        self.end_grace()
+        return self.requested()
+
+    def end_grace(self) -> None:
+        """Do not send the signal a second time."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 @contextmanager
 def stop_signals(grace: float) -> Iterator[TrainingStop]:
-    """Let the first SIGINT or SIGTERM ask for a stop after the step in hand; the second, or the end of `grace` seconds, stop at once."""
+    """Yield a request that the first SIGINT or SIGTERM makes; the second, or the end of `grace` seconds, stops training at once."""
     stop = TrainingStop(grace)
-    with signals_to(stop, grace, what="the step in hand"):
+    with signals_to(stop, grace, what="the current step"):
         try:
             yield stop
         finally:
-            stop.stop_counting()
+            stop.end_grace()
 
 
 @contextmanager
-def signals_to(stop: StopRequest | TrainingStop, grace: float, *, what: str = "what is in flight") -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask for a stop in good order, and the second stop at once."""
+def signals_to(stop: StopRequest, grace: float, *, what: str = "the work in progress") -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM make the request, and the second stop the command at once."""
 
     def ask(signum: int, frame: object) -> None:
         if stop.requested():
             raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(128 + signum)
         stop.request(signum)
-        warn(f"\nstopping: {what} may finish within {grace:g} s; once more to stop at once")
+        warn(f"\nstopping: {what} may take {grace:g} s more; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -80,13 +72,19 @@ def signals_to(stop: StopRequest | TrainingStop, grace: float, *, what: str = "w
             signal.signal(number, handler)
 
 
-def tell_stopped(arguments: Sequence[str]) -> None:
-    """Say on stderr, once however many ranks there are, which line goes on where this one was stopped."""
+def report_stopped(stop: StopRequest, what: str = "stopped") -> int:
+    """Print the command that resumes, and return the exit code of a command that was stopped."""
+    print_resume_command(sys.argv[1:], what)
+    return 128 + (stop.signal_number or signal.SIGTERM)
+
+
+def print_resume_command(arguments: Sequence[str], what: str = "stopped") -> None:
+    """Print to stderr, once for all ranks, the command that resumes where this one was stopped."""
     if os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ:
-        warn(f"stopped; to go on: {resume_command(arguments)}")
+        warn(f"{what}; to resume: {resume_command(arguments)}")
 
 
 def resume_command(arguments: Sequence[str]) -> str:
-    """Return the command line that was given, less ``--restart``, which would begin anew; of torchrun's own options nothing is known."""
+    """Return the command line that was given, without ``--restart``; torchrun's own options are not known here."""
     start = "flowkit" if os.environ.get("WORLD_SIZE", "1") == "1" else "torchrun ... -m -- flowkit.cli"
     return f"{start} {shlex.join(argument for argument in arguments if argument != '--restart')}"

@@ -9,18 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import torch
 from torch import nn
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.model.settings.checks import check, check_choices
+from flowkit.model.settings.execution import CropOn, Precision
 from flowkit.versions import __version__
 from flowkit.workers.processes import num_cores
 
-Precision = Literal["float32", "tf32", "bf16", "fp16"]
-CropOn = Literal["auto", "host", "device"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _MAX_WORKERS = 16
 

@@ -60,7 +60,7 @@ def test_a_miniature_runs_the_four_ordinary_commands_and_ends_with_tables(tmp_pa
     assert results["num_scored"] == results["num_listed"] == 9
     assert list(results["rows"]) == ROWS
     assert sorted(results["classes"]) == sorted(CLASSES)
-    knows = result.stdout.split("What the rows know: 3 hues x 3 motions, 9 test videos\n")[1]
+    knows = result.stdout.split("What each row recognises: 3 hues x 3 motions, 9 test videos\n")[1]
     shown = re.findall(r"^\| (\S+) +\| +([\d.]+) \| +([\d.]+) \| +([\d.]+) \| +([\d.]+) \|$", knows, re.MULTILINE)
     assert [row[0] for row in shown] == ROWS
     assert [float(row[1]) for row in shown] == [round(100 * row["top1"], 1) for row in results["rows"].values()]
@@ -68,7 +68,7 @@ def test_a_miniature_runs_the_four_ordinary_commands_and_ends_with_tables(tmp_pa
     assert re.findall(r"^\| (\w+) +\| +\d", knows, re.MULTILINE)[-6:] == ["generate", "extract", "pack", "train", "evaluate", "all"]
 
     page = output / "flowkit-data/reports/default/split1/report.html"
-    assert result.stdout.endswith(f"The report, for a browser: {page}\n")
+    assert result.stdout.endswith(f"The report, a page for the browser: {page}\n")
     assert page.is_file()
 
     # The very lines it showed find all done when they are typed again.
@@ -114,7 +114,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, no_stages: 
     for more in ([], ["--overwrite"]):
         result = run("--output", str(tmp_path), *MINIATURE, *more)
         assert result.exit_code == 2
-        assert "not empty and no demo's" in result.output
+        assert "is not empty, and its files are not from a demo; choose another folder with --output" in result.output
     assert (tmp_path / "videos" / "mine.avi").read_text() == "precious"
     assert not no_stages
 
@@ -150,7 +150,7 @@ def test_videos_of_ones_own_among_the_demos_keep_it_from_being_replaced(tmp_path
     mine.write_text("precious")
     result = run("--output", str(tmp_path / "demo"), "--overwrite", *MINIATURE)
     assert result.exit_code == 2
-    assert "none of the demo's" in result.output
+    assert "is not a file of the demo" in result.output
     assert mine.read_text() == "precious"
     assert len(list((tmp_path / "demo" / "videos").rglob("v_*_g0?_c01.avi"))) >= 18  # nor is anything else gone
 
@@ -178,7 +178,7 @@ def test_halves_are_counted_apart() -> None:
     confusion[names.index("CoralSliding")][names.index("CoralPulsing")] = 3  # the hue is right
     confusion[names.index("FernPulsing")][names.index("AzurePulsing")] = 2  # the motion is right
     confusion[names.index("FernBobbing")][names.index("FernBobbing")] = 5
-    assert demo.halves_right(confusion, names, CLASSES) == (0.8, 0.7)
+    assert demo.half_accuracies(confusion, names, CLASSES) == (0.8, 0.7)
 
 
 CEILINGS = {"appearance": 1 / 3, "motion": 1 / 3}
@@ -189,11 +189,14 @@ CEILINGS = {"appearance": 1 / 3, "motion": 1 / 3}
     [
         (
             (0.35, 0.30, 0.98, 1.0, 0.96),
-            "Appearance and motion together go far beyond: two-streams 98.0 %, ST-ResNet 100.0 %, ST-ResNet* 96.0 %.",
+            "Appearance and motion together go far beyond it: two-streams 98.0 %, ST-ResNet 100.0 %, ST-ResNet* 96.0 %.",
         ),
-        ((0.35, 0.30, 0.98, 0.40, 0.30), "Together some go far beyond (two-streams 98.0 %), others not: more training would be needed."),
-        ((0.30, 0.30, 0.33, 0.31, 0.30), "Together they do not do much better here: more training would be needed."),
-        ((0.35, 0.60, 0.98, 1.0, 0.96), "Unexpected: motion alone did better than guessing the other half allows."),
+        (
+            (0.35, 0.30, 0.98, 0.40, 0.30),
+            "Together, some go far beyond it (two-streams 98.0 %), others do not: they need more training.",
+        ),
+        ((0.30, 0.30, 0.33, 0.31, 0.30), "Together they do not do much better here: they need more training."),
+        ((0.35, 0.60, 0.98, 1.0, 0.96), "Unexpected: motion did better than guessing the other half allows."),
     ],
 )
 def test_the_verdict_follows_the_numbers(accuracies: tuple[float, ...], expected: str) -> None:

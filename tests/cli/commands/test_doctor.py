@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from flowkit import versions as flowkit_versions
 from flowkit.cli.commands import doctor
 from flowkit.cli.main import flowkit as command
 from flowkit.cli.shared import software
@@ -81,15 +81,15 @@ def test_packages_that_cannot_be_imported_are_problems(monkeypatch: pytest.Monke
 def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
     """Let distributions have other versions, or be missing (``_`` for ``-``); import none."""
     monkeypatch.setattr(software, "import_module", lambda name: None)
-    real = flowkit_versions.version
+    real = importlib.metadata.version
 
     def version(name: str) -> str:
         found = versions.get(name.replace("-", "_"), "") or (real(name) if name.replace("-", "_") not in versions else None)
         if found is None:
-            raise flowkit_versions.PackageNotFoundError(name)
+            raise importlib.metadata.PackageNotFoundError(name)
         return found
 
-    monkeypatch.setattr(flowkit_versions, "version", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
 
 
 def test_missing_and_old_packages_are_problems_and_missing_extras_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_missing_and_old_packages_are_problems_and_missing_extras_are_not(monkey
     assert all(re.search(r"-m pip install '\w+>=[\d.]+'$", problem) for problem in findings["problems"])
     assert findings["extras"]["onnx"] is None
     text = CliRunner().invoke(command, ["doctor"], standalone_mode=False).stdout
-    assert re.search(r"onnx +missing +export --model onnx; pip install 'flowkit-video\[onnx\]'", text)
+    assert re.search(r"onnx +missing +convert --output FILE\.onnx; pip install 'flowkit-video\[onnx\]'", text)
 
 
 def test_two_opencvs_are_a_problem_and_extract_warns_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_broken_opencv_is_told_once_with_the_line_that_mends_it_before_anythin
 
 def test_any_other_package_that_cannot_be_imported_points_to_the_doctor(packed_root: Path, tmp_path: Path) -> None:
     done = run("info", packed_root / "shards/shard-00000.h5", broken=break_module(tmp_path, "h5py", "raise ImportError('libhdf5.so')"))
-    expected = "flowkit: error: a package cannot be imported (libhdf5.so); `flowkit doctor` says what is missing and what to do\n"
+    expected = "flowkit: error: a package cannot be imported (libhdf5.so); `flowkit doctor` shows what is missing and how to fix it\n"
     assert (done.returncode, done.stderr) == (1, expected)
 
 

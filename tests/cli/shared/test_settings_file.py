@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from flowkit.cli.main import COMMANDS, flowkit
+from flowkit.cli.shared.old_options import OldOption
 from flowkit.cli.shared.settings_file import setting_name
 
 
@@ -34,7 +35,8 @@ def test_every_option_has_the_two_names_of_its_flag_in_the_environment() -> None
         for option in command.params:
             if isinstance(option, click.Option):
                 flag = max(option.opts, key=len).removeprefix("--").replace("-", "_").upper()
-                assert option.envvar == [f"FLOWKIT_{name.upper()}_{flag}", f"FLOWKIT_{flag}"]
+                shared = [] if isinstance(option, OldOption) and option.old.only_here else [f"FLOWKIT_{flag}"]
+                assert option.envvar == [f"FLOWKIT_{name.upper()}_{flag}", *shared]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_command_that_is_stopped_names_the_line_that_goes_on(
     assert run("pack", "--data", root, "--lists", "automatic") == code
     out, err = capfd.readouterr()
     assert out == ""
-    assert err.strip() == f"stopped; to go on: flowkit pack --data {root} --lists automatic"
+    assert err.strip() == f"stopped; to resume: flowkit pack --data {root} --lists automatic"
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -61,7 +61,7 @@ def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
     arguments = ["import", str(tmp_path / "tree"), "--data", str(tmp_path / "data"), "--jobs", "1"]
     monkeypatch.setattr("sys.argv", ["flowkit", *arguments])
     assert run(*arguments) == code
-    assert "stopped; to go on: flowkit import" in capfd.readouterr().err
+    assert "stopped; to resume: flowkit import" in capfd.readouterr().err
     counts = json.loads((tmp_path / "data" / "import-report.json").read_text())["counts"]
     assert counts == {"done": 2, "skipped": 0, "failed": 0, "pending": 16}
     assert len(list((tmp_path / "data" / "clips").rglob("*.h5"))) == 2
@@ -75,7 +75,7 @@ def test_training_that_does_not_come_to_the_end_of_its_step_is_stopped_when_the_
     with stop_signals(0.2) as stop, pytest.raises(KeyboardInterrupt):
         step()
     assert stop.signal_number == signal.SIGINT
-    assert "the step in hand may finish within 0.2 s" in capfd.readouterr().err
+    assert "the current step may take 0.2 s more; press Ctrl-C again to stop at once" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -444,7 +444,7 @@ def test_videos_too_short_for_a_stack_are_left_out_and_named(tmp_path: Path) -> 
     csv = tmp_path / "own.csv"
     csv.write_text("video_id,class_name,subset\nRun/short,Run,train\nRun/just,Run,test\n")
     result = run("--data", root, "--lists", csv)
-    assert "too short for a flow stack (11 frames), left out: 1 (Run/short (10 frames))" in result.err
+    assert "left out because they are too short for a flow stack (11 frames): 1 (Run/short (10 frames))" in result.err
     split = Dataset.open(root).split(1)
     assert (split.train, [record.video_id for record in split.test]) == ((), ["Run/just"])
     assert_whole(root, videos)

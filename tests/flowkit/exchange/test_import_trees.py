@@ -191,7 +191,7 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
     code, out, _ = run(tree, "--data", root, "--tool", "gpu_flow", "--bound", 20, "--jobs", 1)
     assert code == 0
     assert "imported 1 videos" in out
-    assert "1 there already" in out
+    assert "1 imported before" in out
     assert (root / "clips" / "a.h5").stat().st_mtime_ns == before
 
 
@@ -204,7 +204,7 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
         (["--tool", "gpu_flow", "--bound", "wide"], 2, "neither a number"),
         (["--tool", "gpu_flow", "--bound", "-3"], 2, "bound must be"),
         (["--tool", "denseflow", "--bound", "32"], 1, "no flow of denseflow found"),
-        (["--tool", "gpu_flow", "--bound", "20", "--frame-rate", "fast"], 2, "no number such as 25"),
+        (["--tool", "gpu_flow", "--bound", "20", "--frame-rate", "fast"], 2, "is not a frame rate such as 25"),
     ],
 )
 def test_what_must_be_said_is_asked_for(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:

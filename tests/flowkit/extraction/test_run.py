@@ -254,7 +254,7 @@ def test_a_truncated_video_is_damaged_its_clip_is_written_and_strict_makes_it_a_
     assert [r["video_id"] for r in damaged] == ["run/cut"]
     assert 2 <= damaged[0]["num_frames"] < 20
     assert (tmp_path / "data" / "clips" / "run" / "cut.h5").is_file()
-    assert CliRunner().invoke(command, [*arguments, "--strict"], standalone_mode=False).return_value == 3
+    assert CliRunner().invoke(command, [*arguments, "--fail-on-damaged"], standalone_mode=False).return_value == 3
 
 
 def test_no_video_is_an_error_that_says_which_suffixes_count(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
-    assert "to go on: flowkit extract" in errors
+    assert "to resume: flowkit extract" in errors
     assert "Traceback" not in errors
     kept = list(root.glob("clips/.segments/*/*.flow"))
     assert kept

@@ -397,7 +397,7 @@ def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root, monkeypatch):
     code, out, err = command_line("kinds", "--data", root, *OPTIONS)
     assert code == 130
     assert out == ""
-    assert "goes on from there:\n  flowkit ablate kinds\n" in err
+    assert "stopped with a checkpoint; to resume: flowkit ablate kinds\n" in err
     assert load_checkpoint(phase_folder(root, "default", 1, "appearance")).step == 1
 
 

@@ -170,7 +170,7 @@ def test_when_one_rank_is_asked_to_stop_all_stop_after_the_same_step_with_a_chec
     assert ended["one is asked to stop"]["codes"] == [143, 143]
     assert load_checkpoint(phase_folder(root, "stops", 1, "motion") / "checkpoint.pt").step == 2
     assert len(metrics(root, "motion", "stops")) == 2
-    assert "The same line goes on from there" in ended["one is asked to stop"]["said"][0]
+    assert "stopped with a checkpoint; to resume: torchrun ... -m -- flowkit.cli train " in ended["one is asked to stop"]["said"][0]
     assert "torchrun ... -m -- flowkit.cli " in ended["one is asked to stop"]["said"][0]
 
 

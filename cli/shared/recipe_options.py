@@ -1,0 +1,161 @@
+"""Options of how to train, which `flowkit train` and `flowkit ablate` share, and the settings they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import click
+
+from flowkit.cli.shared.compute_options import training_options
+from flowkit.cli.shared.options import Command, grace_option, with_options
+from flowkit.model.settings.network import (
+    INPUT_SIZES,
+    STAGES,
+    HeadPool,
+    Injection,
+    InjectionDirection,
+    InjectionKind,
+    TemporalInit,
+    TemporalPadding,
+    TemporalPoolPosition,
+)
+from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
+from flowkit.model.settings.training import PHASES, Corners
+
+
+def stages(value: Any) -> tuple[int, ...]:
+    """Read stages of the network: numbers from 2 to 5, joined by commas (or a list in flowkit.toml)."""
+    parts = [str(part).strip() for part in (value.split(",") if isinstance(value, str) else value)]
+    if not parts or set(parts) - set(map(str, STAGES)):
+        raise click.BadParameter(f"{value!r} is not a list of stages; give some of {','.join(map(str, STAGES))}, joined by commas.")
+    return tuple(map(int, parts))
+
+
+# Options that set one value of the recipe, in all phases: (option, setting, type, help).
+Settings = list[tuple[str, str, Any, str]]
+RECIPE_SETTINGS: Settings = [
+    ("--batch", "batch", click.IntRange(min=1), "How many videos a step takes."),
+    ("--bn-group", "bn_group", click.IntRange(min=1), "How many videos share batch statistics; must divide --batch."),
+    ("--steps-per-phase", "steps", click.IntRange(min=1), "How many steps each phase takes; the recipe's schedule is scaled to it."),
+    ("--lr", "lr", click.FloatRange(min=0), "The first learning rate of each phase; later ones keep their ratio to it."),
+    ("--seed", "seed", click.IntRange(min=0), "The seed of every random draw."),
+    ("--depth", "depth", click.Choice(["50", "101", "152"]), "The depth of the networks."),
+    ("--base-width", "base_width", click.IntRange(min=1), "How many channels the first convolution has; 64 in ResNet."),
+    ("--input-size", "input_size", click.IntRange(*INPUT_SIZES), "The side of a training crop, px."),
+    ("--corners", "corners", click.Choice(get_args(Corners)), "Where crops are taken; the official code uses diagonal."),
+    ("--head-pool", "head_pool", click.Choice(get_args(HeadPool)), "The average pooling before the classifier."),
+]
+# Settings that change the network; `flowkit ablate` varies them.
+NETWORK_SETTINGS: Settings = [
+    ("--injection", "injection", click.Choice(get_args(Injection)), "How motion enters the appearance stream."),
+    (
+        "--injection-direction",
+        "injection_direction",
+        click.Choice(get_args(InjectionDirection)),
+        "The direction in which one stream enters the other.",
+    ),
+    (
+        "--injection-kind",
+        "injection_kind",
+        click.Choice(get_args(InjectionKind)),
+        "How the streams are combined; multiplicative gating is from the authors' follow-up paper (CVPR 2017).",
+    ),
+    ("--injection-stages", "injection_stages", stages, "The stages at which the streams are combined, some of 2,3,4,5."),
+    (
+        "--temporal-convolution/--no-temporal-convolution",
+        "temporal_convolution",
+        None,
+        "Whether the 1x1 convolutions of each stage's second unit extend over three frames.",
+    ),
+    ("--temporal-stages", "temporal_stages", stages, "The stages that have temporal convolutions, some of 2,3,4,5."),
+    (
+        "--temporal-init",
+        "temporal_init",
+        click.Choice(get_args(TemporalInit)),
+        "How the temporal convolutions are initialised; center is from the authors' follow-up paper (CVPR 2017).",
+    ),
+    (
+        "--temporal-padding",
+        "temporal_padding",
+        click.Choice(get_args(TemporalPadding)),
+        "What temporal convolutions see before and after a clip.",
+    ),
+    (
+        "--temporal-pool-position",
+        "temporal_pool_position",
+        click.Choice(get_args(TemporalPoolPosition)),
+        "Where ST-ResNet* pools over time.",
+    ),
+]
+
+
+def settings_options(settings: Settings) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option for each of these settings."""
+    options: list[Callable[[Command], Command]] = [
+        click.option(option, name, type=kind, default=None, help=f"{text}  [default: the recipe's]")
+        for option, name, kind, text in settings
+    ]
+    return lambda command: with_options(command, options)
+
+
+def recipe_options(command: Command) -> Command:
+    """Add the options of how to train, without those that change the network."""
+    options: tuple[Callable[[Command], Command], ...] = (
+        click.option(
+            "--recipe",
+            type=click.Choice(get_args(Recipe)),
+            default="auto",
+            show_default=True,
+            help="paper has full width and the official code's schedule, small suits a CPU, auto is paper if there is a CUDA device.",
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(["code", "paper"]),
+            default="code",
+            show_default=True,
+            help="The step counts of --recipe paper: the official code's epochs (code) or the paper's iterations (paper).",
+        ),
+        click.option(
+            "--weights",
+            metavar="imagenet|none|FILE",
+            help="What the base streams start from.  [default: imagenet for paper, none for small]",
+        ),
+        settings_options(RECIPE_SETTINGS),
+    )
+    return with_options(command, options)
+
+
+def execution_options(command: Command) -> Command:
+    """Add ``--set``, and the options of where and how fast to compute."""
+    options: tuple[Callable[[Command], Command], ...] = (
+        click.option(
+            "--set",
+            "others",
+            multiple=True,
+            metavar="[PHASE.]NAME=VALUE",
+            help="Any other value of the recipe, for all phases or one, such as motion.motion_dropout=0.5. `--set list` lists all names.",
+        ),
+        training_options,
+        grace_option("the current step may take; if it takes longer, the work since the last checkpoint is lost"),
+    )
+    return with_options(command, options)
+
+
+def train_settings(recipe: str, schedule: str, weights: str | None, settings: Mapping[str, Any], others: Sequence[str]) -> TrainSettings:
+    """Return the settings that `recipe_options`, `settings_options` and ``--set`` give."""
+    overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
+    overrides |= dict(read_setting(text, option="--set") for text in others)
+    return TrainSettings(recipe, weights, schedule == "paper", overrides)  # type: ignore[arg-type]
+
+
+def read_setting(text: str, *, option: str) -> tuple[str, Any]:
+    """Read [PHASE.]NAME=VALUE; a value that is not JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals or name.rpartition(".")[2] not in OVERRIDES or name.rpartition(".")[0] not in ("", *PHASES):
+        raise click.UsageError(f"{option} takes [PHASE.]NAME=VALUE with one of the names that `--set list` lists, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
