@@ -1,13 +1,13 @@
-"""TV-L1 in NumPy, one function per equation: the definition that the compiled solvers are tested against.
+"""TV-L1 in NumPy, one function per equation: the definition against which the compiled solvers are tested.
 
-Minimise over the flow u = (u1, u2), and an auxiliary v close to it,
+The flow u = (u1, u2) and an auxiliary field v close to it minimise
 
     sum |grad u1| + |grad u2| + |u - v|**2 / (2 theta) + lambda |rho(v)|,
 
-where rho is the brightness difference linearised around the warp. For fixed u the minimum over v is a threshold of rho; for
-fixed v the minimum over u is a projection, found by a dual ascent in p. [2]_ alternates one step of each, from coarse to
-fine. Letters and equation numbers are those of [2]_; the order of float operations, the borders and the stopping rule are
-those of OpenCV's ``DualTVL1OpticalFlow``, so that in float32 the two differ by rounding only.
+where rho is the brightness difference, linearised around the warp [1]_. For fixed u, the minimum over v is a threshold of rho;
+for fixed v, the minimum over u is a projection, found by dual ascent in p. The method of [2]_ alternates one step of each, from
+coarse to fine. Letters and equation numbers are those of [2]_. The order of float operations, the borders and the stopping rule
+are those of OpenCV's ``DualTVL1OpticalFlow``, so in float32 the two differ only by rounding.
 
 References
 ----------
@@ -35,7 +35,7 @@ DEFAULTS = TVL1Params()
 
 @dataclass
 class Linearisation:
-    """The warped image's gradient and the parts of rho that do not depend on u: ``rho(u) = constant + ix u1 + iy u2``."""
+    """The gradient of the warped image, and the part of rho that does not depend on u: ``rho(u) = constant + ix u1 + iy u2``."""
 
     ix: Field
     iy: Field
@@ -54,18 +54,21 @@ def solve(first: NDArray[Any], second: NDArray[Any], params: TVL1Params = DEFAUL
     Parameters
     ----------
     first, second : array, shape (H, W)
-        Grey frames of range 0..255, at least 16 px a side.
+        Grey frames with values from 0 to 255; each side has at least 16 px.
     params : TVL1Params, optional
+        Parameters of the method; by default the preset ``opencv``.
     dtype : {np.float64, np.float32}
-        In which everything is computed.
+        The type in which everything is computed.
 
     Returns
     -------
     flow : array of `dtype`, shape (2, H, W), px
-        u1 to the right, u2 downwards.
+        u1 (to the right) and u2 (down).
     """
     if first.shape != second.shape or first.ndim != 2 or min(first.shape) < SMALLEST_SIDE_PX:
-        raise ParameterError(f"two grey frames of one size, at least {SMALLEST_SIDE_PX} px a side, not {first.shape} and {second.shape}")
+        raise ParameterError(
+            f"the frames must be grey, of one size and at least {SMALLEST_SIDE_PX} px per side, got {first.shape} and {second.shape}"
+        )
     first_scales, second_scales = (pyramid(frame.astype(dtype), params) for frame in (first, second))
     u = np.zeros((2, *first_scales[-1].shape), dtype)
     for image_0, image_1 in zip(reversed(first_scales), reversed(second_scales), strict=True):
@@ -76,7 +79,7 @@ def solve(first: NDArray[Any], second: NDArray[Any], params: TVL1Params = DEFAUL
 
 
 def solve_scale(image_0: Field, image_1: Field, u: Field, params: TVL1Params) -> Field:
-    """Warp and iterate at one scale (Procedure "TV-L1 optical flow"); p starts at 0 once, not per warp."""
+    """Warp and iterate at one scale (Procedure "TV-L1 optical flow"); p is set to 0 once, not for every warp."""
     p = np.zeros((2, *u.shape), u.dtype)  # (component of u, direction, H, W)
     threshold = params.epsilon**2 * image_0.size
     for _ in range(params.num_warps):
@@ -97,7 +100,7 @@ def solve_scale(image_0: Field, image_1: Field, u: Field, params: TVL1Params) ->
 
 
 def threshold_step(at: Linearisation, u: Field, params: TVL1Params) -> Field:
-    """Return v = u + TH(u) (eq. 15): along the gradient, to where rho vanishes or as far as lambda theta allows."""
+    """Return v = u + TH(u) (eq. 15): a step along the gradient to where rho vanishes, of a length of at most lambda theta |grad|."""
     rho = at.constant + (at.ix * u[0] + at.iy * u[1])
     squared = at.squared_gradient
     l_t = u.dtype.type(params.lambda_ * params.theta)
@@ -124,7 +127,7 @@ def dual_step(u: Field, p: Field, params: TVL1Params) -> Field:
 
 
 def gradient(u: Field) -> Field:
-    """Return the forward differences (2, H, W) of an image: d/dx is 0 in the last column, d/dy in the last row."""
+    """Return the forward differences (2, H, W) of an image; d/dx is 0 in the last column and d/dy in the last row."""
     slope = np.zeros((2, *u.shape), u.dtype)
     slope[0, :, :-1] = u[:, 1:] - u[:, :-1]
     slope[1, :-1] = u[1:] - u[:-1]
@@ -132,10 +135,10 @@ def gradient(u: Field) -> Field:
 
 
 def divergence(p: Field) -> Field:
-    """Return the backward differences of p (2, H, W), summed; p before the first column and row is 0.
+    """Return the sum of the backward differences of p (2, H, W), where p is 0 before the first column and row.
 
-    OpenCV's divergence: the negative adjoint of `gradient` for every p that is 0 in the last column (x) and row (y), which
-    `dual_step` keeps it.
+    This is the divergence of OpenCV. It is the negative adjoint of `gradient` for every p that is 0 in the last column (x) and
+    the last row (y), as `dual_step` keeps it.
     """
     along_x, along_y = p[0].copy(), p[1].copy()
     along_x[:, 1:] -= p[0][:, :-1]
@@ -166,7 +169,7 @@ def warp(image: Field, u: Field) -> Field:
     y = np.arange(height, dtype=u.dtype)[:, None] + u[1]
     left, top = np.floor(x), np.floor(y)
     weights_x, weights_y = cubic_weights(x - left), cubic_weights(y - top)
-    margin = 4  # zeros around the image; where the window lies outside, it lies in them
+    margin = 4  # zeros around the image, for windows that lie outside
     padded = np.pad(image, margin)
     columns = np.clip(left, -3, width + 1).astype(np.intp) + margin - 1
     rows = np.clip(top, -3, height + 1).astype(np.intp) + margin - 1
@@ -186,7 +189,7 @@ def cubic_weights(t: Field) -> list[Field]:
 
 
 def median(image: Field, size: int) -> Field:
-    """Return the median over windows of `size` x `size`; beyond a border the border pixel stands in."""
+    """Return the median over windows of `size` x `size` px; border pixels are repeated outside the image."""
     if size == 1:
         return image
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, size // 2, mode="edge"), (size, size))
@@ -195,7 +198,7 @@ def median(image: Field, size: int) -> Field:
 
 
 def pyramid(image: Field, params: TVL1Params) -> list[Field]:
-    """Return the image at every scale, finest first; scales with a side below 16 px are not made."""
+    """Return the image at every scale, finest first; there is no scale with a side below 16 px."""
     scales = [image]
     while len(scales) < params.num_scales:
         shape = tuple(round(side * params.scale_step) for side in scales[-1].shape)
@@ -206,7 +209,7 @@ def pyramid(image: Field, params: TVL1Params) -> list[Field]:
 
 
 def enlarge(u: Field, shape: tuple[int, ...], scale_step: float) -> Field:
-    """Return a flow at the next finer scale: resampled, and its vectors longer."""
+    """Return the flow at the next finer scale: resampled, with longer vectors."""
     ratio = u.shape[1] / shape[0], u.shape[2] / shape[1]
     finer = np.stack([resample(component, shape, ratio) for component in u])
     longer: Field = finer * u.dtype.type(1 / scale_step)
@@ -214,7 +217,7 @@ def enlarge(u: Field, shape: tuple[int, ...], scale_step: float) -> Field:
 
 
 def resample(image: Field, shape: tuple[int, ...], sampling_step: tuple[float, float]) -> Field:
-    """Return the image at ``(i + 1/2) step - 1/2`` along both axes, by linear interpolation; the border pixel goes on outside."""
+    """Return the image at ``(i + 1/2) step - 1/2`` along both axes, by linear interpolation; border pixels are repeated outside."""
     for axis in range(2):
         at = (np.arange(shape[axis]) + 0.5) * sampling_step[axis] - 0.5
         low = np.floor(at)

@@ -1,1 +1,1 @@
-"""TV-L1 on the CPU: numba kernels, and the solver that runs them."""
+"""TV-L1 on the CPU: kernels that numba compiles, and the solver that runs them."""

@@ -1,8 +1,8 @@
-"""The fields of TV-L1 at one scale, as planes of one flat array: the layout that the compiled kernels share.
+"""The fields of TV-L1 at one scale, as planes of one flat array: the layout that all compiled kernels share.
 
-A plane has a row of zeros above the image; a row has `PAD` zeros before its first pixel, and its length is a multiple of
-16. So every neighbour can be loaded without a test, and ``p[-1]`` is the 0 that the divergence asks for. Beyond the last
-column, up to the next multiple of 16, there may be anything.
+A plane has a row of zeros above the image. A row has `PAD` zeros before its first pixel, and its length is a multiple of 16.
+So every neighbour can be loaded without a test, and ``p[-1]`` is the 0 that the divergence needs. The values after the last
+column, up to the next multiple of 16, are undefined.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 Vector = Any  # sixteen float32; exists in compiled code only
 
-# The state (u, v and the dual field p) is there twice: a block of iterations reads one copy and writes the other.
+# The state (u, v and the dual field p) exists twice: a block of iterations reads one copy and writes the other.
 IX, IY, RHO, GRAD, SQUARES = range(5)
 STATES = (5, 11)
 U, V, P11, P12, P21, P22 = range(6)  # within a state
@@ -35,12 +35,12 @@ def row_stride(width: int) -> int:
 
 @compile_also
 def plane_size(height: int, width: int) -> int:
-    """Return the length of a plane; the odd rest keeps the planes' rows out of one another's cache sets."""
+    """Return the length of a plane; the odd remainder keeps the rows of different planes out of the same cache sets."""
     return (height + 2) * row_stride(width) + 5 * LANES
 
 
 def make_fields(height: int, width: int) -> FloatArray:
-    """Return all planes of an image, zero; from a multiple of 64 bytes on, so that a vector lies in one cache line."""
+    """Return all planes of an image, filled with 0. They begin at a multiple of 64 bytes, so that a vector lies in one cache line."""
     size = NUM_PLANES * plane_size(height, width) + LANES
     flat = np.zeros(size + LANES, np.float32)
     start = -flat.ctypes.data % 64 // 4
@@ -48,13 +48,13 @@ def make_fields(height: int, width: int) -> FloatArray:
 
 
 def clear_states(fields: FloatArray, height: int, width: int) -> None:
-    """Set u, v and p to 0, and with them what is around them in their planes."""
+    """Set u, v and p to 0, together with the padding around them."""
     plane = plane_size(height, width)
     fields[STATES[0] * plane : NUM_PLANES * plane] = 0
 
 
 def images(fields: FloatArray, height: int, width: int) -> FloatArray:
-    """Return the planes as images (`NUM_PLANES`, H, W), views into `fields`, which may be made for a larger size."""
+    """Return the planes as images (`NUM_PLANES`, H, W): views of `fields`, which may have been made for a larger size."""
     plane, stride = plane_size(height, width), row_stride(width)
     rows = fields[: NUM_PLANES * plane].reshape(NUM_PLANES, plane)[:, : (height + 2) * stride]
     return rows.reshape(NUM_PLANES, height + 2, stride)[:, 1:-1, PAD : PAD + width]

@@ -1,13 +1,13 @@
 # mypy: disable-error-code="attr-defined, unused-ignore"
-"""Compile kernels once per machine: numba's disk cache, in a folder of its own that is always safe to share.
+"""Compile kernels once per machine: numba's disk cache, in a separate folder that processes and machines can share.
 
-numba's default cache beside the source file has three gaps that matter here: it does not notice when a module that the
-kernel imports has changed, it mixes the code of different processors in one index (a home folder shared by a cluster), and
-it raises where no folder can be written. So the kernels are cached under a folder named after the processor, numba's
-version and the content of the kernel sources; without a writable folder they are compiled in every process.
+numba's default cache beside the source file has three shortcomings here: it does not notice changes in modules that the kernel
+imports, it keeps the code for different processors in one index (in a home folder that a cluster shares), and it fails where no
+folder is writable. So the kernels are cached in a folder named after the processor, numba's version and the content of the
+kernel sources. Without a writable folder they are compiled in every process.
 
-Every kernel has exactly one signature. Processes that start at once then write the same bytes under the same name, and a
-process never finds another kernel's code under its own.
+Every kernel has exactly one signature. Processes that start at the same time then write the same bytes under the same name, and
+no process finds the code of another kernel.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "simd.py", "warp.p
 
 
 def _candidate_folders() -> list[Path]:
-    """Return where compiled kernels may be kept, best first; NUMBA_CACHE_DIR, where set, is the user's wish and stands first."""
+    """Return the folders that may hold compiled kernels, best first; NUMBA_CACHE_DIR comes first if the user has set it."""
     folders = []
     if numba_config.CACHE_DIR:
         folders.append(Path(numba_config.CACHE_DIR))
@@ -67,7 +67,7 @@ def _cache_folder() -> Path | None:
             logger.debug("no kernel cache in %s: %s", folder, error)
             continue
         return folder
-    logger.info("no folder to keep compiled kernels in: they are compiled anew by each process (set NUMBA_CACHE_DIR)")
+    logger.info("there is no writable folder for compiled kernels, so each process compiles them (set NUMBA_CACHE_DIR)")
     return None
 
 
@@ -75,12 +75,12 @@ CACHE_FOLDER = _cache_folder()
 
 
 def compile_kernel(function: Function) -> Function:
-    """Compile `function` when it is first called, and keep the machine code on disk. For functions called from Python."""
+    """Compile a function that Python calls, when it is first called, and keep the machine code on disk."""
     uncached = numba.njit(nogil=True, error_model="numpy")(function)
     if CACHE_FOLDER is None:
         return cast("Function", uncached)
     before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = str(CACHE_FOLDER)  # read when the dispatcher is made, which is now
+    numba_config.CACHE_DIR = str(CACHE_FOLDER)  # numba reads it when it makes the dispatcher, which is now
     try:
         cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
@@ -92,8 +92,8 @@ def compile_kernel(function: Function) -> Function:
         nonlocal kernel
         try:
             return kernel(*arguments)
-        except _CACHE_FAULTS as error:  # kernels raise nothing themselves
-            logger.info("%s is compiled, but not kept on disk: %r", function.__name__, error)
+        except _CACHE_FAULTS as error:  # the kernels themselves raise nothing
+            logger.info("%s is compiled but cannot be kept on disk: %r", function.__name__, error)
             kernel = uncached
             return kernel(*arguments)
 
@@ -102,11 +102,11 @@ def compile_kernel(function: Function) -> Function:
 
 
 def compile_part(function: Function) -> Function:
-    """Compile `function` as a part of the kernels that call it; it has no file of its own in the cache."""
+    """Compile a function into the kernels that call it; it has no separate file in the cache."""
     return cast("Function", numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 
 def compile_also(function: Function) -> Function:
-    """Leave `function` as it is for Python, and let kernels call it too."""
+    """Leave a function as it is for Python, and let kernels call it too."""
     compiled_too: Function = register_jitable(function)
     return compiled_too

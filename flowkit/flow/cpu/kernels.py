@@ -1,7 +1,7 @@
 """The inner loop of TV-L1, compiled: primal and dual updates fused into one pass over the rows of `fields`.
 
 Equation numbers are those of Sanchez, Meinhardt-Llopis, Facciolo, "TV-L1 optical flow estimation", IPOL 2013,
-doi:10.5201/ipol.2013.26; with `exact`, the order of the float operations is that of OpenCV's DualTVL1OpticalFlow.
+doi:10.5201/ipol.2013.26; if `exact` is true, the order of the float operations is that of OpenCV's DualTVL1OpticalFlow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from flowkit.flow.cpu.simd import (
 )
 
 MAX_DEPTH = 6  # iterations in one pass over the level
-SMALL_LEVEL_PX = 30_000  # below, a level stays in the cache and one iteration a pass is best
+SMALL_LEVEL_PX = 30_000  # a smaller level stays in the cache, and one iteration per pass is fastest
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _FLT_EPSILON = np.float32(np.finfo(np.float32).eps)
@@ -63,11 +63,11 @@ _DOUBT = np.float32(2.0**-36)
 
 @compile_part
 def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
-    """Return ``float32(sqrt(float64(a)**2 + float64(b)**2))``; where that is below 2**-36, something below 2**-35.
+    """Return ``float32(sqrt(float64(a)**2 + float64(b)**2))``; where that is below 2**-36, a value below 2**-35.
 
     Squares and their rounding errors are kept as pairs of float32, so the sum is known to 2**-47. One Newton step from an
     estimate y of 1/sqrt(sum) gives h within 2**-23, and a second one the correction that decides the last bit, known to
-    2**-36 h. Where that is too little to decide (one pixel in three thousand), the sixteen are done in float64.
+    2**-36 h. Where this is not accurate enough to decide (one pixel in three thousand), all sixteen are computed in float64.
     """
     if not FUSED:
         return hypot_in_float64(a, b)
@@ -91,7 +91,7 @@ def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
 def _primal_row(
     S: FloatArray, at: int, old: int, new: int, stride: int, plane: int, width: int, l_t: np.float32, theta: np.float32, exact: bool
 ) -> float:
-    """Thresholding (eq. 15) and u = v + theta div p (eq. 12) of one row; return the sum of the squared updates."""
+    """Compute the threshold step (eq. 15) and u = v + theta div p (eq. 12) of one row; return the sum of the squared updates."""
     many_l_t, many_theta, zero, epsilon = splat(l_t), splat(theta), splat(_ZERO), splat(_FLT_EPSILON)
     error = zero
     for x in range(0, width, LANES):
@@ -103,7 +103,7 @@ def _primal_row(
         div_1 = (p11 - load(S, before + P11 * plane - 1)) + (p12 - p12_above)
         div_2 = (p21 - load(S, before + P21 * plane - 1)) + (p22 - p22_above)
         if exact:
-            if x == 0:  # the order of OpenCV
+            if x == 0:  # the order in OpenCV
                 div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
                 div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
             grad = load(S, field + GRAD * plane)
@@ -116,7 +116,7 @@ def _primal_row(
             new_v = (v + step * iy) + many_theta * div_2
             change_u, change_v = new_u - u, new_v - v
             squares = change_u * change_u + change_v * change_v
-        else:  # the same threshold as a clamp
+        else:  # the same threshold, as a clamp
             grad = multiply_add(ix, ix, multiply_add(iy, iy, epsilon))
             rho = multiply_add(ix, u, multiply_add(iy, v, load(S, field + RHO * plane)))
             step = larger(smaller(rho * rough_reciprocal(grad), many_l_t), zero - many_l_t)
@@ -138,9 +138,9 @@ def _primal_row(
 
 @compile_part
 def _dual_row(S: FloatArray, old: int, new: int, below: int, plane: int, width: int, taut: np.float32, exact: bool) -> None:
-    """One row of p = (p + taut grad u) / (1 + taut |grad u|) (eq. 14); `below` is the offset of the next row of u."""
+    """Compute one row of p = (p + taut grad u) / (1 + taut |grad u|) (eq. 14); `below` is the offset of the next row of u."""
     many_taut, one, tiny = splat(taut), splat(_ONE), splat(_TINY)
-    # A tiny |grad u| is not exact, which a sane tau / theta hides behind the 1. With any other, take every root in float64.
+    # A tiny |grad u| is not exact, which does not matter beside the 1 unless tau / theta is huge; then every root is in float64.
     doubt = splat(_DOUBT if taut < 1024 else _ONE)
     for x in range(0, width, LANES):
         for component in range(2):
@@ -174,10 +174,10 @@ def _sweep(
     taut: np.float32,
     exact: bool,
 ) -> None:
-    """Do `depth` iterations in one pass over the rows, from state `source` to state `target`; set their `errors`.
+    """Do `depth` iterations in one pass over the rows, from state `source` to state `target`, and set their `errors`.
 
-    Row y's u needs the old p of rows y and y - 1, row y's p the new u of rows y and y + 1. So p follows u by one row, and
-    each iteration follows the one before by one row, while the rows between are still in the cache.
+    u in row y needs the old p in rows y and y - 1, and p in row y needs the new u in rows y and y + 1. So p follows u by one
+    row, and each iteration follows the previous one by one row, while the rows between are still in the cache.
     """
     stride, plane = row_stride(width), plane_size(height, width)
     for iteration in range(depth):
@@ -222,11 +222,11 @@ def _iterate(
 ) -> tuple[int, float, int]:
     """Iterate until the summed squared update is at most `threshold`; see `iterate_strict`.
 
-    Several iterations are done per pass where the error is not expected to reach the threshold before the last of them.
-    Where it does, the pass is done again up to there, so the number of iterations is that of a test after each.
+    A pass does several iterations if the error is not expected to reach the threshold before the last of them. If it does, the
+    pass is repeated up to that iteration, so the number of iterations is that of a test after each one.
     """
     errors = np.zeros(MAX_DEPTH)
-    # A float32 sum of n terms in any order is within n * 2**-24 of the true one, so the cheap sum decides outside this band.
+    # A float32 sum of n terms in any order is within n * 2**-24 of the true sum, so the cheap sum decides outside this band.
     doubt = threshold * (height + 1) * width * 2.0**-24 * 1.01 if exact else 0.0
     max_depth = 1 if height * width < SMALL_LEVEL_PX else MAX_DEPTH
     done, error = 0, 1e300
@@ -285,5 +285,5 @@ def iterate_fast(
     threshold: float,
     max_iterations: int,
 ) -> tuple[int, float, int]:
-    """Do as `iterate_strict`, with estimates of quotients and roots."""
+    """Iterate as `iterate_strict` does, but with estimates of quotients and roots."""
     return _iterate(S, state, height, width, l_t, theta, taut, threshold, max_iterations, False)

@@ -1,7 +1,7 @@
 """The 5 x 5 median of an image, compiled: a sorting network that shares its columns between neighbouring pixels.
 
-Equal to ``cv2.medianBlur(image, 5)`` for every input without NaN (minima and maxima round nothing), at about half its time:
-TV-L1 takes sixty of them a pair.
+The result equals ``cv2.medianBlur(image, 5)`` for every input without NaN, because minima and maxima round nothing, and takes
+about half the time. TV-L1 needs sixty medians per pair of frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCRATCH_ROWS = 8
 
 @compile_part
 def _sort_5(a: Vector, b: Vector, c: Vector, d: Vector, e: Vector) -> tuple[Vector, Vector, Vector, Vector, Vector]:
-    """Sort five values, per lane, by nine exchanges; the compiler drops those whose result is not used."""
+    """Sort five values per lane by nine exchanges; the compiler drops those whose result is not used."""
     a, b = smaller(a, b), larger(a, b)
     d, e = smaller(d, e), larger(d, e)
     c, e = smaller(c, e), larger(c, e)
@@ -40,15 +40,15 @@ def _sorted_row(scratch: FloatArray, at: int) -> tuple[Vector, Vector, Vector, V
 
 @compile_kernel
 def median_5x5(image: FloatArray, start: int, stride: int, scratch: FloatArray, height: int, width: int) -> None:
-    """Replace an image by its median over 5 x 5 windows, in place; beyond a border the border pixel stands in.
+    """Replace an image by its median over 5 x 5 windows, in place; border pixels are repeated outside the image.
 
-    The image begins at `start` of a flat array, its rows are `stride` apart and may be read, and written, up to the next
-    multiple of 16 pixels. `scratch` has room for `SCRATCH_ROWS` rows of `stride` + 32.
+    The image begins at `start` of a flat array. Its rows are `stride` apart, and may be read and written up to the next
+    multiple of 16 pixels. `scratch` has room for `SCRATCH_ROWS` rows of `stride` + 32 values.
 
-    Of a window with sorted columns the rows are sorted; that leaves the columns sorted. Twelve elements are then known to
-    be on one side of the median for their place alone, and the other thirteen lie in three falling diagonals. Of the upper
-    one only the largest can be the median, of the lower one only the smallest (checked over all windows of zeros and ones,
-    which for a network of minima and maxima is a proof).
+    The rows of a window whose columns are sorted are sorted, which leaves the columns sorted. Twelve elements are then on a
+    known side of the median by their position alone, and the other thirteen lie on three falling diagonals. Only the largest
+    element of the upper diagonal, and only the smallest of the lower one, can be the median. (This was checked for all windows
+    of zeros and ones, which proves it for a network of minima and maxima.)
     """
     length = stride + 2 * LANES
     for y in range(height + 2):
@@ -85,6 +85,6 @@ def median_5x5(image: FloatArray, start: int, stride: int, scratch: FloatArray, 
                 _, b_2, b_3, b_4, _ = _sort_5(b1, b2, b3, b4, b5)
                 first, second = smaller(upper, lower), larger(upper, lower)
                 store(scratch, (5 + y % 3) * length + at, smaller(b_4, smaller(larger(first, b_3), larger(second, b_2))))
-        if y >= 2:  # the row two above is not read any more
+        if y >= 2:  # the row two above is no longer read
             for x in range(0, width, LANES):
                 store(image, start + (y - 2) * stride + x, load(scratch, (5 + (y - 2) % 3) * length + LANES + x))

@@ -1,12 +1,12 @@
 # mypy: disable-error-code="import-untyped, misc, no-untyped-call, unused-ignore"
-"""Sixteen float32 at once, as a type that numba compiles: the few vector instructions the TV-L1 kernels are written in.
+"""Sixteen float32 values as one type that numba compiles: the few vector instructions of which the TV-L1 kernels consist.
 
-LLVM will not vectorise loops over ten arrays by itself (it cannot rule out that they overlap), and where it does, it picks
-narrower registers than the machine has. Spelt out, the kernels keep one source and one compiled version for every image
-size, and LLVM splits the vectors into what the machine offers (AVX-512, AVX2, SSE, NEON).
+LLVM does not vectorise loops over ten arrays, because it cannot rule out that they overlap, and where it does, it chooses
+narrower registers than the machine has. With explicit vectors, one source and one compiled version serve every image size, and
+LLVM splits the vectors into those of the machine (AVX-512, AVX2, SSE, NEON).
 
-The functions below exist only inside compiled code. A vector supports ``+ - * /``; every other operation is a function.
-All are IEEE-exact and in the order written, except the two ``rough_`` ones.
+The functions below exist only inside compiled code. A vector supports ``+ - * /``; every other operation is a function. All are
+IEEE-exact and computed in the order in which they are written, except the two ``rough_`` functions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Float32x16(types.Type):
 
 
 class _Float32x16Model(models.PrimitiveModel):
-    """Held as one LLVM vector value; it never leaves compiled code, so it needs no boxing."""
+    """One LLVM vector value; it never leaves compiled code and so needs no boxing."""
 
     def __init__(self, manager: Any, vector_type: Any) -> None:
         super().__init__(manager, vector_type, _FLOATS)
@@ -54,7 +54,7 @@ register_model(_Float32x16)(_Float32x16Model)
 
 
 def _machine_has(feature: str) -> bool:
-    """Whether this is an x86 processor with the feature, and numba compiles for it, not for another that the user named."""
+    """Return whether this is an x86 processor with the feature, and numba compiles for it and not for one that the user named."""
     if os.environ.get("NUMBA_CPU_NAME") or os.environ.get("NUMBA_CPU_FEATURES"):
         return False
     return platform.machine().lower() in ("x86_64", "amd64") and bool(binding.get_host_cpu_features().get(feature, False))
@@ -84,7 +84,7 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
 
 
 def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) -> Any:
-    """Make a function of compiled code from `emit`, which writes its LLVM instructions: ``emit(builder, *values)``."""
+    """Return a function for compiled code whose LLVM instructions ``emit(builder, *values)`` writes."""
 
     def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
         with_pointers = (
@@ -94,7 +94,7 @@ def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) ->
         return emit(builder, *with_pointers)
 
     made = result(*operands), generate
-    by_arity = {  # numba reads the number of arguments off the signature
+    by_arity = {  # numba takes the number of arguments from the signature
         1: lambda context, a: made,
         2: lambda context, a, b: made,
         3: lambda context, a, b, c: made,
@@ -128,7 +128,7 @@ def _spread(builder: Any, value: Any) -> Any:
 
 
 def _joined(builder: Any, parts: list[Any]) -> Any:
-    """Put vectors end to end, a power of two of them."""
+    """Put vectors end to end; their number is a power of two."""
     while len(parts) > 1:
         lanes = list(range(2 * parts[0].type.count))
         parts = [_shuffle(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
@@ -154,7 +154,7 @@ def _emit_store_interleaved(builder: Any, data: Any, index: Any, *vectors: Any) 
 
 
 def _emit_interpolate(builder: Any, image: Any, first: Any, stride: Any, scratch: Any, weights_x: Any, weights_y: Any, result: Any) -> Any:
-    """Write bicubic interpolation of one pixel of four channels: along the rows, then of their results, each a chain."""
+    """Interpolate one pixel of four channels bicubically: along each row, then across their results, each as a chain of products."""
     quad = ir.VectorType(_FLOAT, 4)
     nothing = ir.Constant(quad, ir.Undefined)
 
@@ -199,7 +199,7 @@ def _emit_any_differ(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _emit_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    if not FUSED:  # LLVM would call a function of the C library per lane
+    if not FUSED:  # LLVM would call a function of the C library for every lane
         return builder.fadd(builder.fmul(a, b), c)
     return _call(builder, f"llvm.fma.v{a.type.count}f32", a.type, a, b, c)
 
@@ -276,25 +276,25 @@ nearest = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.ne
 """nearest(a): rounded to the nearest whole number, halves to even."""
 
 multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), _emit_multiply_add)
-"""multiply_add(a, b, c): a * b + c, rounded once where the machine is `FUSED`."""
+"""multiply_add(a, b, c): a * b + c, rounded once if the machine is `FUSED`."""
 
 multiply_subtract = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, a, b, builder.fneg(c)))
-"""multiply_subtract(a, b, c): a * b - c, likewise."""
+"""multiply_subtract(a, b, c): a * b - c, rounded likewise."""
 
 subtract_product = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, builder.fneg(a), b, c))
-"""subtract_product(a, b, c): c - a * b, likewise."""
+"""subtract_product(a, b, c): c - a * b, rounded likewise."""
 
 hypot_in_float64 = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
-"""hypot_in_float64(a, b): the root of the float64 sum of squares, rounded to float32, as the C library's hypotf."""
+"""hypot_in_float64(a, b): the root of the float64 sum of squares, rounded to float32, like hypotf of the C library."""
 
 reciprocal = _define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(_constant(1.0), a, flags=("fast",)))
-"""reciprocal(a): 1 / a to 22 bits at least."""
+"""reciprocal(a): 1 / a to at least 22 bits."""
 
 rough_reciprocal = _define(VECTOR, (VECTOR,), _emit_rough("rcp", lambda builder, a: a))
-"""rough_reciprocal(a): 1 / a to 14 bits at least."""
+"""rough_reciprocal(a): 1 / a to at least 14 bits."""
 
 rough_reciprocal_root = _define(VECTOR, (VECTOR,), _emit_rough("rsqrt", lambda builder, a: _emit_root(builder, a, ("fast",))))
-"""rough_reciprocal_root(a): 1 / sqrt(a) to 14 bits at least."""
+"""rough_reciprocal_root(a): 1 / sqrt(a) to at least 14 bits."""
 
 total = _define(
     types.float32,

@@ -1,12 +1,12 @@
 """TV-L1 on one CPU core: the pyramid, the warps and the outer loop around the compiled inner loop of `kernels`.
 
-The algorithm is that of OpenCV's ``DualTVL1OpticalFlow`` [1]_. In mode ``strict`` the result equals that of the installed
-OpenCV bit for bit: the inner loop keeps its order of float operations, resizing is OpenCV's own, the median rounds nothing,
-and the warp is OpenCV's or has been found equal to it. Mode ``fast`` does the same steps with estimates instead of exact
-divisions and roots; it differs by less than two versions of OpenCV do.
+The algorithm is that of OpenCV's ``DualTVL1OpticalFlow`` [1]_. In mode ``strict``, the result has the same bits as that of the
+installed OpenCV: the inner loop keeps the order of float operations, OpenCV resizes the images, the median rounds nothing, and
+the warp is OpenCV's or has been found equal to it. Mode ``fast`` takes the same steps with estimates instead of exact divisions
+and roots; it differs by less than two versions of OpenCV differ from each other.
 
-A solver works on one core. OpenCV's own threads help little here and fight with one another when there is a process per
-core; how many they are is a setting of the process and so its owner's choice: call ``cv2.setNumThreads(1)`` in workers.
+A solver uses one core. The threads of OpenCV help little here, and compete when there is one process per core. Their number is
+a setting of the process, which its owner chooses: call ``cv2.setNumThreads(1)`` in worker processes.
 
 References
 ----------
@@ -33,30 +33,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SMALLEST_SIDE_PX = 16
-LARGEST_STRICT_SIDE_PX = 32_766  # of what OpenCV warps
+LARGEST_STRICT_SIDE_PX = 32_766  # OpenCV cannot warp larger images
 
 FloatImage = NDArray[np.float32]
 Grey = NDArray[np.uint8] | NDArray[np.float32]
-Pyramid = list[NDArray[np.float32]]  # flat, finest first, with 16 values more than pixels (kernels read them)
+Pyramid = list[NDArray[np.float32]]  # flat, finest first, each with 16 values after the last pixel, which kernels read
 
 
 class CpuSolver:
-    """Flow between frames of one size; owns its buffers and keeps the last frame's pyramid for the next pair.
+    """Computes the flow between frames of one size; it owns its buffers and keeps the pyramid of the last frame for the next pair.
 
     Parameters
     ----------
     height, width : int
-        Size of the frames, at least 16 px a side; in mode ``strict`` at most 32,766.
+        Size of the frames. Each side has at least 16 px, and at most 32,766 px in mode ``strict``.
     params : TVL1Params, optional
+        Parameters of the method; by default the preset ``opencv``.
     mode : {"strict", "fast"}
-        ``strict``: bit-equal to the installed OpenCV. ``fast``: exact operations replaced by estimates.
+        ``strict`` gives the same bits as the installed OpenCV; ``fast`` replaces exact operations by estimates.
 
     Attributes
     ----------
     iterations : int
-        Inner iterations of the last pair, over all levels and warps.
+        Number of inner iterations for the last pair, over all levels and warps.
     pixel_iterations : int
-        The same, each times the pixels of its level: what the time goes with.
+        The sum of these iterations times the pixels of their level, to which the time is proportional.
 
     Raises
     ------
@@ -68,10 +69,10 @@ class CpuSolver:
         if mode not in MODES:
             raise ParameterError(f"unknown TV-L1 mode {mode!r}; choose one of {', '.join(MODES)}")
         if min(height, width) < SMALLEST_SIDE_PX:
-            raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px a side, got {width}x{height}")
+            raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px per side, got {width}x{height}")
         if mode == "strict" and max(height, width) > LARGEST_STRICT_SIDE_PX:
             raise ParameterError(
-                f"mode strict needs OpenCV, which warps {LARGEST_STRICT_SIDE_PX} px a side at most, got {width}x{height}; use mode fast"
+                f"mode strict needs OpenCV, which warps at most {LARGEST_STRICT_SIDE_PX} px per side, got {width}x{height}; use mode fast"
             )
         self.params = params or TVL1Params()
         self.mode = mode
@@ -83,40 +84,40 @@ class CpuSolver:
             [np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2)
         )
         self._frames_seen = 0
-        # One level is solved at a time, so the levels share their buffers, made for the largest.
+        # Only one level is solved at a time, so all levels share buffers of the size of the largest.
         self._fields = make_fields(height, width)
         self._median_scratch = np.zeros(SCRATCH_ROWS * (row_stride(width) + 2 * PAD), np.float32)
         own_warp = mode == "fast" or all(own_warp_is_exact(*size) for size in self._sizes)
         self._warp: Warp = OwnWarp(height, width) if own_warp else OpenCVWarp(height, width)
 
     def solve(self, first: Grey, second: Grey) -> FloatImage:
-        """Return the flow from `first` to `second`, float32 (2, H, W) in px: u to the right, v downwards.
+        """Return the flow from `first` to `second`, float32 (2, H, W) in px: u (to the right) and v (down).
 
-        Frames are (H, W), uint8, or float32 of range 0..1. The solver forgets the frames it saw before.
+        Frames are (H, W), uint8 or float32 with values from 0 to 1. The solver forgets the frames of earlier calls.
         """
         self.forget()
         flow: FloatImage = self.flows((first, second))[0]
         return flow
 
     def flows(self, frames: Iterable[Grey]) -> FloatImage:
-        """Return the flows between consecutive frames, going on from the last frame of the call before.
+        """Return the flow between consecutive frames, beginning with the last frame of the previous call.
 
         Parameters
         ----------
         frames : uint8 or float32 array, shape (T, H, W)
-            Grey frames; float32 of range 0..1.
+            Grey frames; the values of float32 frames are from 0 to 1.
 
         Returns
         -------
         flow : float32 array, px/frame
-            Of shape (T - 1, 2, H, W) in the first call or after `forget`, then (T, 2, H, W). However the frames of a
-            video are divided into calls, the flows are the same bytes.
+            The shape is (T - 1, 2, H, W) in the first call and after `forget`, and (T, 2, H, W) otherwise. The flow does not
+            depend on how the frames of a video are divided into calls.
         """
         flows = [flow for frame in frames if (flow := self._next(frame)) is not None]
         return np.stack(flows) if flows else np.empty((0, 2, *self._sizes[0]), np.float32)
 
     def forget(self) -> None:
-        """Start anew: the next frame is the first of a video."""
+        """Forget the last frame: the next one is the first frame of a video."""
         self._frames_seen = 0
 
     def _next(self, frame: Grey) -> FloatImage | None:
@@ -128,22 +129,22 @@ class CpuSolver:
 
     def _check(self, frame: Grey) -> None:
         if frame.shape != self._sizes[0]:
-            raise ParameterError(f"this solver is for grey frames of shape {self._sizes[0]}, got {frame.shape}")
+            raise ParameterError(f"this solver needs grey frames of shape {self._sizes[0]}, got {frame.shape}")
         if frame.dtype == np.float32:
             if not np.isfinite(frame).all():
-                raise ParameterError("a float32 frame holds NaN or infinity")
+                raise ParameterError("a float32 frame contains NaN or infinity")
         elif frame.dtype != np.uint8:
-            raise ParameterError(f"frames must be uint8, or float32 of range 0..1, got {frame.dtype}")
+            raise ParameterError(f"frames must be uint8, or float32 with values from 0 to 1, got {frame.dtype}")
 
     def _fill(self, pyramid: Pyramid, frame: Grey) -> None:
-        """Set the frame at every scale, range 0..255."""
+        """Fill a pyramid with the frame at every scale, with values from 0 to 255."""
         images = [self._image(flat, scale) for scale, flat in enumerate(pyramid)]
         if frame.dtype == np.uint8:
             images[0][:] = frame
         else:
             np.multiply(frame, np.float32(255), out=images[0])
         step = self.params.scale_step
-        for finer, coarser in pairwise(images):  # by factor, not by size: the sampling step is then exactly 1 / step
+        for finer, coarser in pairwise(images):  # by factor and not by size, so that the sampling step is exactly 1 / step
             cv2.resize(finer, None, dst=coarser, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
 
     def _image(self, flat: NDArray[np.float32], scale: int) -> FloatImage:
@@ -151,7 +152,7 @@ class CpuSolver:
         return flat[: height * width].reshape(height, width)
 
     def _solve(self, first: Pyramid, second: Pyramid) -> FloatImage:
-        """Coarse to fine; the flow of a level, enlarged, is where the next one starts."""
+        """Solve from coarse to fine; each level starts from the enlarged flow of the coarser one."""
         self.iterations = self.pixel_iterations = 0
         coarsest = len(self._sizes) - 1
         flow = np.zeros((2, *self._sizes[coarsest]), np.float32)
@@ -211,7 +212,7 @@ class CpuSolver:
 
 
 def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[int, int]]:
-    """Return (height, width) of every scale, finest first; levels with a side below 16 px are not made."""
+    """Return (height, width) of every scale, finest first; there is no level with a side below 16 px."""
     sizes = [(height, width)]
     while len(sizes) < params.num_scales:
         coarser = (round(sizes[-1][0] * params.scale_step), round(sizes[-1][1] * params.scale_step))

@@ -1,8 +1,8 @@
-"""Warp an image and its gradient by the flow, and linearise the brightness difference there: by OpenCV's remap or our own.
+"""Warp an image and its gradient by the flow, and linearise the brightness difference there, with OpenCV's remap or our own.
 
-Strict results need OpenCV's bits. Ours takes a third of the time of OpenCV's remap and repeats the arithmetic of OpenCV 5.0
-on processors with fused multiply-add. Whether the installed OpenCV computes the same is not assumed but tried, for every
-image size, with `own_warp_is_exact`; where it does not (OpenCV 4, other processors), strict calls OpenCV.
+Strict results need the bits of OpenCV. Our warp takes a third of the time of OpenCV's remap and repeats the arithmetic of
+OpenCV 5.0 on processors with fused multiply-add. `own_warp_is_exact` tests, for every image size, whether the installed OpenCV
+computes the same; where it does not (OpenCV 4, other processors), mode ``strict`` calls OpenCV.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from flowkit.flow.cpu.simd import (
     store_interleaved,
 )
 
-# OpenCV 4 rounds coordinates to 1/32 px. OpenCV 5 remaps three channels at once faster than three images, with equal result.
+# OpenCV 4 rounds coordinates to 1/32 px. OpenCV 5 remaps three channels at once faster than three images, with the same result.
 _OPENCV_4 = int(cv2.__version__.split(".")[0]) < 5
 
-_FRAME = 4  # pixels of zeros around an image that is warped
+_FRAME = 4  # width in px of the zeros around an image that is warped
 _SCRATCH_ROWS = 14
 _ZERO, _HALF, _ONE, _TWO, _THREE = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2), np.float32(3)
 _CUBIC_A = np.float32(-0.75)  # of the bicubic kernel
@@ -61,10 +61,10 @@ _FIRST_OF_4, _SECOND_OF_4, _THIRD_OF_4, _ = load_every_fourth
 
 
 class Warp(Protocol):
-    """Sets the linearisation in `fields`, for images up to the size it was made for."""
+    """Sets the linearisation in `fields`, for images up to the size for which it was made."""
 
     def set_image(self, image_1: FloatArray, height: int, width: int) -> None:
-        """Take the image to warp, flat, and its gradient."""
+        """Set the image to warp, which is flat, and its gradient."""
 
     def linearise(self, fields: FloatArray, state: int, image_0: FloatArray, height: int, width: int) -> None:
         """Sample image and gradient at x + u by bicubic interpolation, 0 outside, and linearise rho there."""
@@ -100,7 +100,7 @@ class OpenCVWarp:
 
 
 class OwnWarp:
-    """The warp compiled here; coordinates are rounded as the installed OpenCV does."""
+    """The warp compiled here; coordinates are rounded as in the installed OpenCV."""
 
     def __init__(self, height: int, width: int) -> None:
         frame = 2 * _FRAME
@@ -120,10 +120,10 @@ class OwnWarp:
 
 @lru_cache(maxsize=256)
 def own_warp_is_exact(height: int, width: int) -> bool:
-    """Whether both warps give the same bytes at this size, on a random image with motions of every magnitude."""
+    """Return whether both warps give the same bytes at this size, for a random image and motions of every magnitude."""
     rng = np.random.default_rng(height * 65_536 + width)
     image_0, image_1 = (255 * rng.random(height * width + PAD, dtype=np.float32) for _ in range(2))
-    # in some rows nearly all windows lie inside, in some across the border, in some far outside
+    # nearly all windows lie inside the image in some rows, across its border in others, and far outside in the rest
     magnitudes_px = np.resize([0.4, 4, 0.1, 40, 1, 1e4], (height, 1))
     flow = (rng.normal(size=(2, height, width)) * magnitudes_px).astype(np.float32)
     results = []
@@ -140,10 +140,10 @@ def own_warp_is_exact(height: int, width: int) -> bool:
 
 @compile_kernel
 def _set_coordinates(S: FloatArray, state: int, ramp: FloatArray, map_x: FloatArray, map_y: FloatArray, height: int, width: int) -> None:
-    """Set x + u and y + v, images without padding that have room for 16 values more; `ramp` is 0, 1, 2, ..."""
+    """Set the images x + u and y + v, which have no padding but room for 16 more values; `ramp` is 0, 1, 2, ..."""
     stride, plane = row_stride(width), plane_size(height, width)
     for y in range(height):
-        for x in range(0, width, LANES):  # what is written beyond the end of a row, the next one overwrites
+        for x in range(0, width, LANES):  # the next row overwrites what is written beyond the end of this one
             at = (y + 1) * stride + PAD + x
             store(map_x, y * width + x, load(ramp, x) + load(S, at + (state + U) * plane))
             store(map_y, y * width + x, splat(np.float32(y)) + load(S, at + (state + V) * plane))
@@ -153,7 +153,7 @@ def _set_coordinates(S: FloatArray, state: int, ramp: FloatArray, map_x: FloatAr
 def _set_linearisation(
     S: FloatArray, at: int, plane: int, i1: Vector, ix: Vector, iy: Vector, u: Vector, v: Vector, i0: Vector, count: int
 ) -> None:
-    """Set the coefficients of rho(u) (eq. 9) of sixteen pixels, of which the first `count` are in the image."""
+    """Set the coefficients of rho(u) (eq. 9) for sixteen pixels, of which the first `count` lie in the image."""
     store(S, at + IX * plane, keep_first(ix, count))
     store(S, at + IY * plane, keep_first(iy, count))
     store(S, at + RHO * plane, keep_first(((i1 - ix * u) - iy * v) - i0, count))
@@ -164,8 +164,8 @@ def _set_linearisation(
 def _linearise(S: FloatArray, state: int, warped: FloatArray, interleaved: bool, image_0: FloatArray, height: int, width: int) -> None:
     """Set the coefficients of rho(u) (eq. 9) from the warped image and gradient.
 
-    `warped` holds I1, dI1/dx and dI1/dy at x + u, as three channels if `interleaved`, else as three images. Both it and
-    `image_0` have 16 values per channel more than the image, which are read and not used.
+    `warped` holds I1, dI1/dx and dI1/dy at x + u, as three channels if `interleaved`, else as three images. It and
+    `image_0` have 16 more values per channel than the image, which are read but not used.
     """
     stride, plane = row_stride(width), plane_size(height, width)
     pixels = height * width
@@ -184,9 +184,9 @@ def _linearise(S: FloatArray, state: int, warped: FloatArray, interleaved: bool,
 def _differentiate(
     image: FloatArray, result: FloatArray, height: int, width: int, start: int, to_row: int, to_pixel: int, to_channel: int
 ) -> None:
-    """Set I, dI/dx and dI/dy by central differences; beyond a border the border pixel itself stands in.
+    """Set I, dI/dx and dI/dy by central differences; border pixels are repeated outside the image.
 
-    `result` begins at `start` and has the given distances between its rows, pixels and channels.
+    `result` begins at `start`, with the given distances between its rows, pixels and channels.
     """
     for y in range(height):
         above, below = max(y - 1, 0) * width, min(y + 1, height - 1) * width

@@ -1,7 +1,7 @@
 """One batch of frame pairs on a device: its memory, and its schedule of copies and launches.
 
-The schedule is a generator. It gives the device work ahead, yields where it would have to wait, and never blocks: the driver
-(cuda.py) lets several batches take turns on streams of their own, so that the last few pairs of one do not leave the GPU idle.
+The schedule is a generator. It launches work ahead, yields where it would have to wait, and never blocks. So device_thread.py can
+let several batches take turns, each on its own stream, and the last few pairs of one batch do not leave the GPU idle.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from flowkit.flow.cuda.device import ComputeDevice, Grid
 
-MAX_LAUNCHES_AHEAD = 8  # of the launch that the device is known to have begun
-BLOCKS_PER_PLACE = 4  # blocks of `iterate` for each that the GPU holds at once: one that began late has less to do than all
-PIXEL_BLOCK = (32, 8)  # threads of the kernels with a pixel each
+MAX_LAUNCHES_AHEAD = 8  # beyond the launch that the device is known to have begun
+BLOCKS_PER_PLACE = 4  # blocks of `iterate` for each one that the GPU runs at once, so that a block that begins late has less to do
+PIXEL_BLOCK = (32, 8)  # threads per block of the kernels with one thread per pixel
 
 
 class BatchLane:
@@ -34,7 +34,7 @@ class BatchLane:
     device : ComputeDevice
         Where the kernels run.
     plan : BatchPlan
-        What a batch holds at most.
+        The limits of a batch.
     """
 
     def __init__(self, device: ComputeDevice, plan: BatchPlan) -> None:
@@ -49,26 +49,26 @@ class BatchLane:
         self._zeros = device.allocate_pinned(plan.max_pairs * 4)
         self._zeros.bytes[:] = 0
         self._output = device.allocate_pinned(plan.max_pairs * plan.output_bytes_per_pair)
-        # Written by the device while it works: [0] launch number << 32 | pairs listed for it, [1] whether a flow is not finite.
+        # The device writes here while it works: [0] launch number << 32 | number of its pairs, [1] whether some flow is not finite.
         self._host = device.allocate_pinned(16)
         self._host_words = self._host.bytes.view(np.uint64)
 
     def load(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int32]) -> None:
-        """Copy a batch's frames (H, W) and pairs (m, 2), positions among them, to where the device takes them from.
+        """Copy the frames (H, W) of a batch, and its pairs (m, 2) of indices of frames, to memory that the device reads.
 
-        From any thread, while no batch of the lane is on the device.
+        Any thread may call this while no batch of the lane is on the device.
         """
         for staged, frame in zip(self._frames.bytes.reshape(-1, *self._frame_shape), frames, strict=False):
             staged[...] = frame
         self._pairs.bytes[: pairs.nbytes] = pairs.view(np.uint8).reshape(-1)
 
     def unload(self, target: NDArray[np.generic] | Sequence[NDArray[np.generic]]) -> None:
-        """Copy the flow of a batch that has left the device to arrays (2, H, W), uint8 or float32, one a pair. From any thread."""
+        """Copy the flow of a batch that has left the device to an array (2, H, W), uint8 or float32, per pair. Any thread may call this."""
         for field, computed in zip(target, self._output.bytes.reshape(self._plan.max_pairs, -1), strict=False):
             field[...] = computed.view(field.dtype).reshape(field.shape)
 
     def run(self, num_frames: int, num_pairs: int) -> Iterator[None]:
-        """Solve the batch that was loaded, yielding wherever the device has enough to do; when the generator ends, it can be unloaded.
+        """Solve the batch that was loaded, and yield whenever the device has enough to do; when the generator ends, it can be unloaded.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class BatchLane:
         self._stream.launch(kernel, grid, block, arguments)
 
     def _level_arguments(self, level: Level) -> Mapping[str, int]:
-        """Return what every kernel on padded planes takes."""
+        """Return the arguments that every kernel on padded planes takes."""
         return {"width": level.width, "height": level.height, "capacity": self._plan.max_pairs, "stride": self._plan.stride}
 
     def _make_pyramid(self, num_frames: int) -> None:
@@ -156,7 +156,7 @@ class BatchLane:
         )
 
     def _warp(self, number: int, num_pairs: int, first: int, *, level_begins: bool) -> Generator[None, None, int]:
-        """Warp, then iterate until no pair goes on; return the number of the launch after the last."""
+        """Warp, then iterate until all pairs have converged; return the number of the launch after the last one."""
         plan, at, level = self._plan, self._addresses, self._plan.levels[number]
         params = plan.params
         settings = self._level_arguments(level)
@@ -184,7 +184,7 @@ class BatchLane:
             state=at["state"],
             data=at["data"],
         )
-        sequence, listed = first, num_pairs  # `listed`: pairs that go on, at most
+        sequence, listed = first, num_pairs  # `listed`: upper bound of the number of pairs that still iterate
         for _ in range(params.outer_iterations):
             has_median = params.median_size > 1
             for done in range(0, params.inner_iterations, plan.num_fused_iterations):
@@ -196,7 +196,7 @@ class BatchLane:
                         return sequence
                     if sequence - max(begun, first - 1) <= MAX_LAUNCHES_AHEAD:
                         break
-                    self._stream.is_finished()  # raises if the device has failed: it would never begin another launch
+                    self._stream.is_finished()  # raises if the device has failed and will never begin another launch
                     yield
                 if has_median and done == 0:
                     self._launch_median(level, listed, sequence)
@@ -212,7 +212,7 @@ class BatchLane:
 
     def _launch_median(self, level: Level, listed: int, sequence: int) -> None:
         at, size = self._addresses, self._plan.params.median_size
-        pixels = 2 if size == 5 else 1  # a side of what a thread makes
+        pixels = 2 if size == 5 else 1  # px per side that one thread computes
         self._launch(
             f"median_{size}",
             _pixel_grid(Level(-(-level.width // pixels), -(-level.height // pixels)), 2 * listed),

@@ -1,4 +1,4 @@
-"""The kernels of tvl1.cu: their parameters, read from the source itself, and their compilation by NVRTC, kept in a cache."""
+"""The kernels of tvl1.cu: their parameters, which are read from the source, and their compilation by NVRTC, which is cached."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SOURCE_PATH = Path(__file__).with_name("tvl1.cu")
-MIN_ARCH = 75  # compute capability 7.5: the oldest that today's NVRTC compiles for
-INSTALL_HINT = 'install it with: pip install "flowkit-video[cuda]" (beside a torch without CUDA also "cuda-core[cu13]")'
+MIN_ARCH = 75  # compute capability 7.5: the oldest for which NVRTC 13 compiles
+INSTALL_HINT = 'install it with: pip install "flowkit-video[cuda]" (with a build of torch without CUDA also "cuda-core[cu13]")'
 
 ParameterKind = Literal["pointer", "int", "float", "double"]
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """The block of `iterate`: threads, each with 4 columns and 4 or 2 rows of pixels in registers; how many blocks an SM is to hold."""
+    """The block of `iterate`: threads, each with 4 columns and 4 or 2 rows of pixels in registers, and blocks per multiprocessor."""
 
     threads_x: int = 16
     threads_y: int = 8
@@ -39,16 +39,16 @@ class TileShape:
 
     @property
     def width(self) -> int:
-        """Columns of pixels of a tile."""
+        """The width of a tile, px."""
         return 4 * self.threads_x
 
     @property
     def height(self) -> int:
-        """Rows of pixels of a tile."""
+        """The height of a tile, px."""
         return self.rows * self.threads_y
 
     def macros(self) -> list[tuple[str, str]]:
-        """Return the macros that the source reads it from."""
+        """Return the macros that define the shape in the source."""
         values = {"THREADS_X": self.threads_x, "THREADS_Y": self.threads_y, "ROWS": self.rows, "BLOCKS_PER_SM": self.blocks_per_sm}
         return [(name, str(value)) for name, value in values.items()]
 
@@ -95,7 +95,7 @@ def ordered_arguments(kernel: str, arguments: Mapping[str, float]) -> list[tuple
     Raises
     ------
     TypeError
-        If a parameter has no argument or an argument no parameter, so that no launch goes out with a shifted list.
+        If a parameter has no argument or an argument has no parameter, so that arguments are never shifted.
     """
     parameters = kernel_parameters()[kernel]
     if len(arguments) != len(parameters) or any(parameter.name not in arguments for parameter in parameters):
@@ -106,7 +106,7 @@ def ordered_arguments(kernel: str, arguments: Mapping[str, float]) -> list[tuple
 
 @dataclass(frozen=True)
 class KernelResources:
-    """What a compiled kernel takes of a multiprocessor, as the assembler reports it."""
+    """The resources of a multiprocessor that a compiled kernel uses, as the assembler reports them."""
 
     registers: int
     shared_bytes: int
@@ -116,7 +116,7 @@ class KernelResources:
 
 @dataclass(frozen=True)
 class CompiledKernels:
-    """Machine code (`cubin`), or `ptx` for the driver to compile where the GPU is newer than NVRTC."""
+    """Machine code (`cubin`), or, for a GPU that is newer than NVRTC, `ptx`, which the driver compiles."""
 
     code: bytes
     code_type: Literal["cubin", "ptx"]
@@ -124,7 +124,7 @@ class CompiledKernels:
 
 
 def nvrtc_version() -> tuple[int, int]:
-    """Return the version of the NVRTC at hand.
+    """Return the version of the installed NVRTC.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def nvrtc_version() -> tuple[int, int]:
 
 
 def supported_archs() -> tuple[int, ...]:
-    """Return the compute capabilities, times ten, that the NVRTC at hand compiles for; raises as `nvrtc_version`."""
+    """Return ten times the compute capabilities for which the installed NVRTC compiles; raise as `nvrtc_version` does."""
     return _query_nvrtc()[1]
 
 
@@ -144,14 +144,14 @@ def _query_nvrtc() -> tuple[tuple[int, int], tuple[int, ...]]:
     try:
         from cuda.bindings import nvrtc
         from cuda.core import Program  # noqa: F401
-    except (ImportError, AttributeError) as error:  # the latter from a cuda-bindings that is there in part
+    except (ImportError, AttributeError) as error:  # AttributeError: cuda-bindings is installed incompletely
         raise DeviceError(f"the GPU solver needs the Python package cuda-core ({error}); {INSTALL_HINT}") from error
     try:
         error_code, major, minor = nvrtc.nvrtcVersion()
         error_code_archs, archs = nvrtc.nvrtcGetSupportedArchs()
-    except Exception as error:  # cuda.pathfinder's own error where the library is not found
+    except Exception as error:  # cuda.pathfinder raises its own error if it does not find the library
         raise DeviceError(
-            f"NVRTC, NVIDIA's run-time compiler, cannot be loaded ({error}); it comes with CUDA builds of torch, or: "
+            f"NVRTC, NVIDIA's run-time compiler, cannot be loaded ({error}); install a CUDA build of torch, which contains it, or run: "
             "pip install nvidia-cuda-nvrtc"
         ) from error
     if int(error_code) or int(error_code_archs):
@@ -160,12 +160,12 @@ def _query_nvrtc() -> tuple[tuple[int, int], tuple[int, ...]]:
 
 
 def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernels:
-    """Compile all kernels for a compute capability (times ten: 90 is 9.0). About a second.
+    """Compile all kernels for a compute capability (times ten: 90 is 9.0), which takes about a second.
 
     Raises
     ------
     DeviceError
-        If NVRTC is missing, does not know GPUs that old, or refuses the source.
+        If NVRTC is missing, does not support such old GPUs, or refuses the source.
     """
     version, known = nvrtc_version(), supported_archs()
     if arch < max(MIN_ARCH, known[0]):
@@ -190,13 +190,13 @@ def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernel
     try:
         compiled = Program(kernel_source(), "c++", options).compile(code_type, logs=log)
     except Exception as error:
-        raise DeviceError(f"NVRTC {version[0]}.{version[1]} does not compile the TV-L1 kernels for {target}: {error}") from error
+        raise DeviceError(f"NVRTC {version[0]}.{version[1]} cannot compile the TV-L1 kernels for {target}: {error}") from error
     code = compiled.code
     return CompiledKernels(code.encode() if isinstance(code, str) else bytes(code), code_type, parse_resources(log.getvalue()))
 
 
 def parse_resources(log: str) -> dict[str, KernelResources]:
-    """Return what the assembler's verbose log says of each kernel."""
+    """Return the resources of each kernel from the verbose log of the assembler."""
     found = {}
     for section in re.split(r"Compiling entry function ", log)[1:]:
         name = re.match(r"'(\w+)'", section)
@@ -204,22 +204,22 @@ def parse_resources(log: str) -> dict[str, KernelResources]:
         used = re.search(r"Used (\d+) registers", section)
         shared = re.search(r"(\d+) bytes smem", section)
         if not (name and frame and used):
-            raise DeviceError(f"the assembler's report has an unknown form: {section[:400]}")
+            raise DeviceError(f"the report of the assembler has an unknown form: {section[:400]}")
         found[name[1]] = KernelResources(int(used[1]), int(shared[1]) if shared else 0, int(frame[1]), int(frame[2]) + int(frame[3]))
     return found
 
 
 def cache_folder() -> Path:
-    """Return the user's folder for compiled GPU kernels. It need not exist."""
+    """Return the user's folder for compiled GPU kernels, which may not exist yet."""
     if sys.platform == "win32":
         parent = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
     else:
         parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(parent)) / "flowkit" / "cuda"  # Path.expanduser raises where there is no home
+    return Path(os.path.expanduser(parent)) / "flowkit" / "cuda"  # Path.expanduser raises if there is no home folder
 
 
 def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | None = None) -> tuple[bytes, str]:
-    """Return (code, code type) for a compute capability, from the cache if it holds them, compiled and kept there otherwise.
+    """Return (code, code type) for a compute capability: from the cache, or compiled and then put into the cache.
 
     Parameters
     ----------
@@ -228,12 +228,13 @@ def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | 
     tile : TileShape
         The block of `iterate`.
     folder : Path, optional
-        The cache; `cache_folder` if not given. A folder that cannot be read or written only costs the compilation.
+        The cache; by default `cache_folder`. If it cannot be read or written, the kernels are compiled every time.
 
     Notes
     -----
-    The name is a hash of the source, the options, and NVRTC's version. A file is its own SHA-256 and the code, written under
-    another name and renamed: processes that start at once do not meet, and a damaged file is compiled anew.
+    The name of a file is a hash of the source, the options and the version of NVRTC. A file contains its SHA-256 and the code,
+    and is written under another name and renamed. So processes that start at the same time do not disturb each other, and a
+    damaged file is compiled again.
     """
     folder = cache_folder() if folder is None else folder
     version = nvrtc_version()
@@ -260,5 +261,5 @@ def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | 
             Path(part).unlink(missing_ok=True)
             raise
     except OSError as error:
-        logger.info("compiled kernels are not kept: %s cannot be written (%s)", folder, error)
+        logger.info("compiled kernels are not cached: %s cannot be written (%s)", folder, error)
     return compiled.code, compiled.code_type

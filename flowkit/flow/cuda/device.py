@@ -1,6 +1,6 @@
-"""A CUDA device as the solver sees it: memory, pinned memory, and streams that copy and launch. Made of NVIDIA's cuda-core.
+"""A CUDA device as the solver sees it: memory, pinned memory, and streams that copy and launch, through NVIDIA's cuda-core.
 
-The solver itself (cuda.py) knows only the two protocols here, so that its tests run it on kernels emulated by the CPU.
+The solver uses only the two protocols here, so that its tests can run it on kernels that the CPU emulates.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ Block = tuple[int, int]
 
 @dataclass(frozen=True)
 class PinnedMemory:
-    """Host memory that the device reads and writes: its bytes for the host, its address for the device."""
+    """Host memory that the device reads and writes, with its bytes for the host and its address for the device."""
 
     bytes: NDArray[np.uint8]
     address: int
 
 
 class DeviceStream(Protocol):
-    """Work in order: copies between pinned and device memory, and launches."""
+    """A sequence of work: copies between pinned and device memory, and launches."""
 
     def upload(self, address: int, source: PinnedMemory, num_bytes: int) -> None:
         """Copy the first bytes of pinned memory to the device, without waiting."""
@@ -61,17 +61,17 @@ class DeviceStream(Protocol):
 
 
 class ComputeDevice(Protocol):
-    """Where the kernels run."""
+    """The device on which the kernels run."""
 
     name: str
     tile: TileShape
     num_multiprocessors: int
 
     def free_bytes(self) -> int:
-        """Return how much device memory is free."""
+        """Return the number of free bytes of device memory."""
 
     def allocate(self, num_bytes: int) -> int:
-        """Return the address of new device memory (at a multiple of 256), its content undefined."""
+        """Return the address of new device memory (a multiple of 256), whose content is undefined."""
 
     def allocate_pinned(self, num_bytes: int) -> PinnedMemory:
         """Return new pinned host memory."""
@@ -80,7 +80,7 @@ class ComputeDevice(Protocol):
         """Return a new stream."""
 
     def close(self) -> None:
-        """Free what was allocated, once the device has finished."""
+        """Free all memory when the device has finished."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class DeviceInfo:
 
 
 class CudaDevice:
-    """A CUDA device with the kernels loaded. All calls must come from the thread that made it.
+    """A CUDA device on which the kernels are loaded. Only the thread that made it may call it.
 
     Parameters
     ----------
     index : int
-        The device's number, as CUDA counts them (``CUDA_VISIBLE_DEVICES`` is honoured).
+        Index of the device, as CUDA counts them (``CUDA_VISIBLE_DEVICES`` is honoured).
     tile : TileShape
         The block of `iterate`.
 
@@ -156,7 +156,7 @@ class CudaDevice:
         return _CudaStream(self, self._device.create_stream())
 
     def close(self) -> None:
-        """Wait for the device and free what was allocated. A device that has failed is left to the process's end."""
+        """Wait for the device and free all memory. The memory of a device that has failed is freed when the process ends."""
         try:
             _checked(self._driver.cuCtxSynchronize(), "cuCtxSynchronize")
             while self._allocated:
@@ -164,11 +164,11 @@ class CudaDevice:
             while self._pinned:
                 _checked(self._driver.cuMemFreeHost(self._pinned.pop()), "cuMemFreeHost")
         except DeviceError as error:
-            logger.warning("memory of the CUDA device is not freed: %s", error)
+            logger.warning("the memory of the CUDA device is not freed: %s", error)
 
 
 class _CudaStream:
-    """A stream of cuda-core; copies through the driver API, which takes plain addresses."""
+    """A stream of cuda-core, which copies through the driver API, because that takes plain addresses."""
 
     def __init__(self, device: CudaDevice, stream: Any) -> None:
         from cuda.core import launch
@@ -190,7 +190,7 @@ class _CudaStream:
         try:
             self._launch(self._stream, _launch_config(grid, block), self._kernels[kernel], *values)
         except Exception as error:
-            raise DeviceError(f"the GPU does not take kernel {kernel} with grid {grid}, block {block}: {error}") from error
+            raise DeviceError(f"the GPU refuses kernel {kernel} with grid {grid}, block {block}: {error}") from error
 
     def is_finished(self) -> bool:
         result = self._driver.cuStreamQuery(self._handle)
@@ -201,7 +201,7 @@ class _CudaStream:
 
 
 def packed_arguments(kernel: str, arguments: Mapping[str, float]) -> list[Any]:
-    """Return the arguments in order, each of the width that the kernel declares: cuda-core takes a plain int as a pointer.
+    """Return the arguments in order, each with the width that the kernel declares; cuda-core treats a plain int as a pointer.
 
     Raises
     ------
@@ -210,13 +210,13 @@ def packed_arguments(kernel: str, arguments: Mapping[str, float]) -> list[Any]:
     """
     packers = _packers(kernel)
     if len(arguments) != len(packers) or any(name not in arguments for name, _ in packers):
-        ordered_arguments(kernel, arguments)  # raises, saying which
+        ordered_arguments(kernel, arguments)  # raises an error that names them
     return [pack(arguments[name]) for name, pack in packers]
 
 
 @cache
 def _packers(kernel: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    """Return the name and conversion of each parameter. A launch costs microseconds, so this is not worked out anew."""
+    """Return the name and the conversion of each parameter; cached because a launch takes only microseconds."""
     scalars: dict[str, Callable[[Any], Any]] = {"int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double, "pointer": int}
     return tuple((parameter.name, scalars[parameter.kind]) for parameter in kernel_parameters()[kernel])
 
@@ -229,13 +229,13 @@ def _launch_config(grid: Grid, block: Block) -> Any:
 
 
 def check_index(index: int, count: int) -> None:
-    """Raise `DeviceError` unless there is a device of this number among `count`."""
+    """Raise `DeviceError` unless there is a device with this index among `count`."""
     if not 0 <= index < count:
         raise DeviceError(f"there is no CUDA device {index}: this machine has {count} (CUDA_VISIBLE_DEVICES is honoured)")
 
 
 def list_devices() -> tuple[DeviceInfo, ...]:
-    """Return the CUDA devices of this machine; none at all is an empty tuple.
+    """Return the CUDA devices of this machine, which may be none.
 
     Raises
     ------
@@ -245,14 +245,14 @@ def list_devices() -> tuple[DeviceInfo, ...]:
     driver = _loaded_driver()
     from cuda.core import Device
 
-    found = []
+    devices = []
     for index in range(_checked(driver.cuDeviceGetCount(), "cuDeviceGetCount")):
         handle = _checked(driver.cuDeviceGet(index), "cuDeviceGet")
         total = _checked(driver.cuDeviceTotalMem(handle), "cuDeviceTotalMem")
         device = Device(index)
         major, minor = device.compute_capability
-        found.append(DeviceInfo(index, device.name, (major, minor), int(total), device.properties.multiprocessor_count))
-    return tuple(found)
+        devices.append(DeviceInfo(index, device.name, (major, minor), int(total), device.properties.multiprocessor_count))
+    return tuple(devices)
 
 
 def has_gpu() -> bool:
@@ -265,7 +265,7 @@ def has_gpu() -> bool:
 
 
 def _loaded_driver() -> Any:
-    """Return the driver API, initialised, once the driver is known to run what NVRTC makes."""
+    """Return the initialised driver API, after checking that the driver can run the code that NVRTC generates."""
     try:
         from cuda.bindings import driver
         from cuda.core import Device  # noqa: F401
@@ -273,7 +273,7 @@ def _loaded_driver() -> Any:
         raise DeviceError(f"the GPU solver needs the Python package cuda-core ({error}); {INSTALL_HINT}") from error
     try:
         result = driver.cuInit(0)
-    except Exception as error:  # the bindings' own error where libcuda is not found
+    except Exception as error:  # the bindings raise their own error if they do not find libcuda
         raise DeviceError(f"there is no NVIDIA driver on this machine ({error}); use --device cpu") from error
     if result[0] == driver.CUresult.CUDA_ERROR_NO_DEVICE:
         raise DeviceError("the NVIDIA driver sees no CUDA device (CUDA_VISIBLE_DEVICES is honoured); use --device cpu")
@@ -282,14 +282,14 @@ def _loaded_driver() -> Any:
     major, minor = nvrtc_version()
     if version // 1000 < major:
         raise DeviceError(
-            f"the NVIDIA driver is too old: it runs CUDA {version // 1000}.{version % 1000 // 10}, and the compiler at hand (NVRTC "
-            f"{major}.{minor}) makes code for CUDA {major}; update the driver, or install a CUDA {version // 1000} build of torch"
+            f"the NVIDIA driver is too old: it runs CUDA {version // 1000}.{version % 1000 // 10}, but the installed compiler (NVRTC "
+            f"{major}.{minor}) generates code for CUDA {major}; update the driver, or install a CUDA {version // 1000} build of torch"
         )
     return driver
 
 
 def _checked(result: tuple[Any, ...], call: str) -> Any:
-    """Return what a driver call gave, raising DeviceError if it failed."""
+    """Return the values of a driver call; raise `DeviceError` if it failed."""
     code, *values = result
     if int(code):
         name = getattr(code, "name", str(code))

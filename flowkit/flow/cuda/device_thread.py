@@ -42,11 +42,11 @@ class DeviceThread:
     device : callable
         Opens the device; called in the thread.
     plan_for : callable
-        Returns the plan of batches of at most so many pairs.
+        Returns the plan for batches of at most the given number of pairs.
     max_pairs : int
-        Pairs of a batch, where the memory suffices.
+        Number of pairs per batch, if the memory suffices.
     num_lanes : int
-        Batches in flight.
+        Number of batches in flight.
     on_batch : callable, optional
         Called in the thread whenever a batch has left the device.
 
@@ -81,13 +81,13 @@ class DeviceThread:
             raise failure
 
     def put(self, batch: Batch) -> None:
-        """Hand in a batch whose lane is loaded."""
+        """Start a batch whose lane has been loaded."""
         if self._stopped:
             raise DeviceError("the GPU solver is closed")
         self._batches.put(batch)
 
     def stop(self) -> None:
-        """Finish what was handed in, and end the thread."""
+        """Finish the batches that were put, and end the thread."""
         if not self._stopped:
             self._stopped = True
             if self._thread.is_alive():
@@ -102,7 +102,7 @@ class DeviceThread:
         except BaseException as error:
             if device is not None:
                 device.close()
-            self._started.put(error)  # raised where the solver was asked for
+            self._started.put(error)  # raised by __init__
             return
         self._started.put(None)
         try:
@@ -123,7 +123,7 @@ class DeviceThread:
             raise DeviceError(
                 f"{device.name} has too little free memory: {self._num_lanes} x {fitting} pairs at {level.width}x{level.height} px "
                 f"take {self._num_lanes * needed / 2**20:.0f} MiB, but {self._num_lanes * budget / 2**20:.0f} MiB are available; "
-                "free memory on it, use a smaller frame size, or --device cpu"
+                "free memory on the device, or use a smaller frame size or --device cpu"
             )
         lanes = [BatchLane(device, plan) for _ in range(self._num_lanes)]
         logger.info("batches of %d pairs, %d in flight, %.0f MiB each", fitting, self._num_lanes, needed / 2**20)
@@ -131,10 +131,10 @@ class DeviceThread:
         return lanes
 
     def _serve(self) -> None:
-        """Let the batches in flight take turns until the end is handed in and all is done."""
+        """Let the batches in flight take turns until `stop` is called and all of them are finished."""
         working: list[tuple[Batch, Iterator[None]]] = []
         is_open = True
-        fault: DeviceError | None = None  # a device that has failed once gives the same error for ever, or worse, none
+        fault: DeviceError | None = None  # after a failure, a device always returns the same error or, worse, none
         while is_open or working:
             while is_open:
                 try:
@@ -156,11 +156,11 @@ class DeviceThread:
                 except StopIteration:
                     error = None
                 except FloatingPointError as overflow:
-                    error = ParameterError(f"{overflow}: TV-L1 diverges with these parameters; try those of a preset")
+                    error = ParameterError(f"{overflow}: TV-L1 diverges with these parameters; use those of a preset")
                 except DeviceError as failure:
                     error = fault = failure
                 except Exception as failure:
-                    error = failure  # raised where the flow is asked for
+                    error = failure  # raised by `SubmittedFlow.result`
                 working.remove(entry)
                 self._finish(batch, error)
             if working:

@@ -1,4 +1,4 @@
-"""What a batch of frame pairs needs: pyramid levels, tiles, device memory, and how pairs are cut into batches. Plain arithmetic."""
+"""The arithmetic of batches of frame pairs: pyramid levels, tiles, device memory, and how pairs are divided into batches."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from flowkit.flow.cuda.compile import TileShape
     from flowkit.flow.params import TVL1Params
 
-MIN_SIDE_PX = 16  # of a pyramid level, as OpenCV
-NUM_FUSED_ITERATIONS = 5  # per launch; the error is checked once per launch (costs 0.021 px, specs: OpenCV's own noise is 0.019)
-MAX_FUSED_ITERATIONS = 6  # the smallest tile in use has 16 rows
+MIN_SIDE_PX = 16  # of a pyramid level, as in OpenCV
+NUM_FUSED_ITERATIONS = 5  # per launch; the error is tested once per launch (this costs 0.021 px; versions of OpenCV differ by 0.019 px)
+MAX_FUSED_ITERATIONS = 6  # the smallest tile has 16 rows
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Level:
 
     @property
     def pitch(self) -> int:
-        """Floats in a padded row."""
+        """The number of floats in a padded row."""
         return (self.width + 3) & ~3
 
 
 def pyramid_levels(height: int, width: int, params: TVL1Params) -> list[Level]:
-    """Return the levels, finest first: each side is the finer one's times `scale_step`, rounded half to even, and at least 16 px."""
+    """Return the levels, finest first: each side is that of the finer level times `scale_step`, rounded half to even; at least 16 px."""
     levels = [Level(width, height)]
     while len(levels) < params.num_scales:
         coarser = Level(round(params.scale_step * levels[-1].width), round(params.scale_step * levels[-1].height))
@@ -44,9 +44,9 @@ def pyramid_levels(height: int, width: int, params: TVL1Params) -> list[Level]:
 
 
 def halo_px(num_iterations: int) -> tuple[int, int]:
-    """Return by how much tiles overlap their neighbours on each side, in x and y, for so many iterations in one launch.
+    """Return by how many pixels tiles overlap their neighbours on each side, in x and y, for this number of iterations per launch.
 
-    A pixel at the rim of a tile is spoiled per iteration. In x the overlap is even, so that tiles begin at multiples of four
+    Each iteration spoils one pixel at the rim of a tile. In x the overlap is even, so that tiles begin at multiples of four
     padded columns, where 16-byte loads may begin.
     """
     return (num_iterations + 1) & ~1, num_iterations
@@ -59,7 +59,7 @@ def num_tiles(size: int, tile_size: int, halo: int) -> int:
 
 @dataclass(frozen=True)
 class Quantisation:
-    """``clip(round((value + offset) * scale), low, high) + zero``: what `quantise_flow` computes, half to even, in float64."""
+    """The numbers of ``clip(round((value + offset) * scale), low, high) + zero``, which `quantise_flow` computes in float64."""
 
     offset: float
     scale: float
@@ -78,7 +78,7 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What a batch may hold at most, and what the solver does with it."""
+    """The limits of a batch, and the settings of the solver."""
 
     levels: tuple[Level, ...]
     params: TVL1Params
@@ -89,21 +89,21 @@ class BatchPlan:
 
     @property
     def stride(self) -> int:
-        """Floats from one padded plane to the next: a plane of the finest level."""
+        """The number of floats from one padded plane to the next: a plane of the finest level."""
         return self.levels[0].pitch * self.levels[0].height
 
     @property
     def output_bytes_per_pair(self) -> int:
-        """Bytes of a pair's flow as it comes down."""
+        """The number of bytes of the flow of a pair that are downloaded."""
         return 2 * self.levels[0].width * self.levels[0].height * (4 if self.quantisation is None else 1)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of a frame as it goes up."""
+        """The number of bytes of a frame that are uploaded."""
         return self.levels[0].width * self.levels[0].height
 
     def max_tiles(self, tile: TileShape) -> int:
-        """Return the greatest number of tiles of a level."""
+        """Return the largest number of tiles of a level."""
         halo_x, halo_y = halo_px(self.num_fused_iterations)
         return max(num_tiles(level.pitch, tile.width, halo_x) * num_tiles(level.height, tile.height, halo_y) for level in self.levels)
 
@@ -129,19 +129,19 @@ class BatchPlan:
         return sizes
 
     def device_bytes(self, tile: TileShape) -> int:
-        """Return the device memory of one batch in flight: about 87 bytes a pixel and pair."""
+        """Return the device memory of one batch in flight, about 87 bytes per pixel and pair."""
         return sum(self.arrays(tile).values())
 
 
 def plan_batches(pairs: NDArray[np.integer], max_pairs: int, max_frames: int) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """Cut pairs, in order, into batches of about equal length, each frame once per batch.
+    """Divide pairs, in order, into batches of about equal length, each of which contains a frame only once.
 
     Parameters
     ----------
     pairs : int array, shape (m, 2)
         Indices of the first and second frame of each pair.
     max_pairs, max_frames : int
-        What a batch holds; `max_frames` at least 2.
+        The largest numbers of pairs and frames of a batch; `max_frames` is at least 2.
 
     Returns
     -------

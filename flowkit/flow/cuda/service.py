@@ -1,11 +1,11 @@
-"""One process a GPU that solves flow for many decoding processes, in batches across their videos.
+"""One process per GPU that computes flow for many decoding processes, in batches across their videos.
 
-A GPU is only busy when it solves many pairs at once, and one video's next frames are never many. So each device has one
-process of its own; the workers that decode and encode send it their grey frames through shared memory and wait for the
-quantised flow. It takes whatever requests lie there, joins those of one frame size into a batch, and answers. There are
-more workers than cores, so that others decode while one waits; a worker has one request at a time, which bounds memory.
+A GPU is busy only if it solves many pairs at once, and the next frames of one video are never many. So each device has its own
+process. The workers, which decode and encode, send it their grey frames through shared memory and wait for the quantised flow.
+It takes all requests that are waiting, joins those of one frame size into a batch, and answers. There are more workers than
+cores, so that others decode while one waits; a worker has one request at a time, which bounds the memory.
 
-While a few batches are on the device, requests wait and gather: the slower the device, the larger the next batch.
+While a few batches are on the device, new requests gather: the slower the device, the larger the next batch.
 """
 
 from __future__ import annotations
@@ -35,50 +35,50 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_IN_FLIGHT = 3  # batches: while one converges or is copied, the others keep the device busy
-MAX_SOLVERS = 8  # frame sizes whose solvers are kept while memory suffices: making one takes as long as hundreds of pairs
-START_SECONDS = 120.0  # for a device's process to start and compile
-MAX_SOCKET_PATH_BYTES = 103  # the shortest limit of today's systems (macOS; Linux has 107)
-_ENDED = "the GPU's process ended; the same line resumes (with a smaller --jobs if memory was short)"
+MAX_IN_FLIGHT = 3  # batches: while one converges or is being copied, the others keep the device busy
+MAX_SOLVERS = 8  # frame sizes whose solvers are kept if the memory suffices; making one takes as long as hundreds of pairs
+START_SECONDS = 120.0  # time limit for the process of a device to start and compile
+MAX_SOCKET_PATH_BYTES = 103  # the limit on macOS; Linux has 107
+_ENDED = "the process of the GPU ended; run the same command to resume (with a smaller --jobs if the memory was exhausted)"
 
 
 class PendingFlow(Protocol):
     """Flow that is being computed."""
 
     def is_finished(self) -> bool:
-        """Return whether `result` would not wait."""
+        """Return whether `result` would return without waiting."""
 
     def result(self) -> Any:
-        """Wait until the flow is where it was asked for; raises what went wrong."""
+        """Wait until the flow has been written where it was requested; raise the error if there was one."""
 
 
 class Solver(Protocol):
-    """What solves batches: flow for pairs of frames of one size, quantised; several batches may be in flight."""
+    """Solves batches: quantised flow for pairs of frames of one size; several batches may be in flight."""
 
     @property
     def max_pairs(self) -> int:
-        """Pairs that it solves at once."""
+        """The number of pairs that it solves at once."""
 
     @property
     def is_cramped(self) -> bool:
-        """Whether that is less than it would be with more free memory."""
+        """Whether this number would be larger with more free memory."""
 
     def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.integer], out: Sequence[NDArray[np.uint8]]) -> PendingFlow:
-        """Begin a batch: grey frames (H, W), pairs of their indices (m, 2), and where the flow goes, (2, H, W) a pair."""
+        """Begin a batch of grey frames (H, W) and pairs (m, 2) of their indices; the flow goes to one array (2, H, W) per pair."""
 
     def close(self) -> None:
-        """Free the device's memory."""
+        """Free the memory of the device."""
 
 
 class MakeSolver(Protocol):
-    """Makes the solver of a frame size, which calls `on_batch` from any thread when something may have finished."""
+    """Makes the solver for a frame size, which calls `on_batch` from any thread when a batch may have finished."""
 
     def __call__(self, height: int, width: int, *, on_batch: Callable[[], None]) -> Solver: ...
 
 
 @dataclass(frozen=True)
 class ServiceAddress:
-    """Where a service listens, and the key that a client must know."""
+    """The path of the socket of a service, and the key that a client must know."""
 
     path: str
     key: bytes
@@ -86,7 +86,7 @@ class ServiceAddress:
 
 @dataclass(frozen=True)
 class _Request:
-    """Grey frames (n, H, W) at the start of a shared file; the answer (n - 1, 2, H, W) goes to its start too."""
+    """Grey frames (n, H, W) at the start of a shared file, where the flow (n - 1, 2, H, W) goes as well."""
 
     path: str
     num_frames: int
@@ -95,18 +95,18 @@ class _Request:
 
 
 class FlowService:
-    """The processes of all devices; a context manager of the parent.
+    """The processes of all devices, as a context manager of the parent process.
 
     Parameters
     ----------
     make_solvers : sequence of callable
-        One a device, importable by name (with `functools.partial` at most): makes the solver of a frame size, in the
-        device's own process.
+        One for each device: it makes the solver for a frame size, in the process of the device. It must be importable by name,
+        or a `functools.partial` of such a function.
 
     Raises
     ------
     DeviceError
-        If a process cannot start, or the folder for temporary files has too long a name.
+        If a process cannot start, or the path of the folder for temporary files is too long.
     """
 
     def __init__(self, make_solvers: Sequence[MakeSolver]) -> None:
@@ -122,13 +122,13 @@ class FlowService:
                 address = ServiceAddress(os.path.join(self._folder.name, f"{index}.sock"), secrets.token_bytes(16))
                 if len(os.fsencode(address.path)) > MAX_SOCKET_PATH_BYTES:
                     raise DeviceError(
-                        f"a socket cannot be called {address.path!r}: more than {MAX_SOCKET_PATH_BYTES} bytes; "
-                        "let TMPDIR name a folder with a shorter path"
+                        f"the path of a socket, {address.path!r}, has more than {MAX_SOCKET_PATH_BYTES} bytes; "
+                        "set TMPDIR to a folder with a shorter path"
                     )
-                ready, told = context.Pipe(duplex=False)
-                process = context.Process(target=_serve, args=(address, make_solver, told), daemon=True)
+                ready, announce_start = context.Pipe(duplex=False)
+                process = context.Process(target=_serve, args=(address, make_solver, announce_start), daemon=True)
                 process.start()
-                told.close()
+                announce_start.close()
                 self._processes.append(process)
                 try:
                     if not ready.poll(START_SECONDS) or not ready.recv():
@@ -155,12 +155,12 @@ class FlowService:
 
 
 class FlowClient:
-    """A worker's end of the service: one connection and one piece of shared memory, kept between requests.
+    """The connection of a worker to the service, with shared memory that is kept between requests.
 
     Raises
     ------
     DeviceError
-        If nobody listens at the address.
+        If no process listens at the address.
     """
 
     def __init__(self, address: ServiceAddress) -> None:
@@ -177,6 +177,7 @@ class FlowClient:
         Parameters
         ----------
         grey : uint8 array, shape (n, H, W)
+            The frames.
 
         Returns
         -------
@@ -185,7 +186,7 @@ class FlowClient:
         Raises
         ------
         DeviceError
-            If the device failed, or there is no room for the shared memory.
+            If the device failed, or there is not enough space for the shared memory.
         """
         import numpy as np
 
@@ -197,17 +198,17 @@ class FlowClient:
             except OSError as cause:
                 folder = os.path.dirname(self._path)
                 raise DeviceError(
-                    f"{needed / 2**20:.0f} MiB of shared memory cannot be had in {folder} ({cause.strerror}); "
-                    "make room there, or let TMPDIR name another folder"
+                    f"{folder} has no space for {needed / 2**20:.0f} MiB of shared memory ({cause.strerror}); "
+                    "free space there, or set TMPDIR to another folder"
                 ) from cause
         np.ndarray(grey.shape, np.uint8, self._memory)[...] = grey
         try:
             self._connection.send(_Request(self._path, num_frames, height, width))
-            trouble = self._connection.recv()
+            failure = self._connection.recv()
         except (EOFError, OSError) as cause:
             raise DeviceError(_ENDED) from cause
-        if trouble is not None:
-            raise DeviceError(trouble)
+        if failure is not None:
+            raise DeviceError(failure)
         return np.ndarray((num_frames - 1, 2, height, width), np.uint8, self._memory).copy()
 
     def close(self) -> None:
@@ -217,24 +218,24 @@ class FlowClient:
 
 
 def _map(path: str, size: int = 0) -> mmap.mmap:
-    """Map a shared file, made or enlarged to `size` bytes if that is given; raises OSError where there is no room for them."""
+    """Map a shared file, which is made or enlarged if `size` is given; raise OSError if there is no space for so many bytes."""
     with open(path, "a+b") as file:
-        if size and hasattr(os, "posix_fallocate"):  # a page that the disk has no room for would kill whoever writes to it
+        if size and hasattr(os, "posix_fallocate"):  # writing to a page for which the disk has no space would kill the process
             os.posix_fallocate(file.fileno(), 0, size)
         elif size:
             file.truncate(size)
         return mmap.mmap(file.fileno(), size)
 
 
-def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
-    """Answer requests until the parent ends this process, or ends itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C, and often SIGTERM, go to all processes: the workers finish what they began
+def _serve(address: ServiceAddress, make_solver: MakeSolver, announce_start: Any) -> None:
+    """Answer requests until the parent process ends this one, or ends itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C, and often SIGTERM, go to all processes, but the workers finish their work
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     arrivals, announce_arrival = multiprocessing.Pipe(duplex=False)
     finished, announce_batch = multiprocessing.Pipe(duplex=False)
-    lock = threading.Lock()  # a pipe's end is for one thread at a time, and each solver has its own
+    lock = threading.Lock()  # only one thread at a time may use the end of a pipe, and each solver has its own thread
 
     def on_batch() -> None:
         with lock:
@@ -243,15 +244,15 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
     with connection.Listener(address.path, authkey=address.key) as listener:
         newcomers: list[Any] = []
         threading.Thread(target=_accept, args=(listener, newcomers, announce_arrival), daemon=True).start()
-        told.send(True)
-        told.close()
-        memories: dict[Any, mmap.mmap | None] = {}  # of each client
+        announce_start.send(True)
+        announce_start.close()
+        memories: dict[Any, mmap.mmap | None] = {}  # by client
         queue = _BatchQueue(partial(make_solver, on_batch=on_batch))
         while True:
             for ready in connection.wait([parent.sentinel, arrivals, finished, *memories]):
                 if ready == parent.sentinel:
-                    shutil.rmtree(os.path.dirname(address.path), ignore_errors=True)  # killed, it could not
-                    os._exit(1)  # whatever is on the device: nobody waits for it
+                    shutil.rmtree(os.path.dirname(address.path), ignore_errors=True)  # the parent could not, because it was killed
+                    os._exit(1)  # without waiting for the device
                 if ready is arrivals:
                     arrivals.recv()
                     memories[newcomers.pop(0)] = None
@@ -263,12 +264,12 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, told: Any) -> None:
 
 
 def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQueue) -> None:
-    """Take a client's request, or its farewell."""
+    """Receive the request of a client, or the end of its connection."""
     import numpy as np
 
     try:
         request = client.recv()
-    except (EOFError, OSError):  # the worker is done, or was killed
+    except (EOFError, OSError):  # the worker has finished, or was killed
         del memories[client]
         client.close()
         return
@@ -282,7 +283,7 @@ def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQu
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """A client's request: its frames, and where its flow goes, which may be the same memory."""
+    """The request of a client: its frames, and the array for its flow, which may be the same memory."""
 
     client: Any
     size: tuple[int, int]
@@ -291,7 +292,7 @@ class _Task:
 
 
 class _BatchQueue:
-    """Requests that wait, batches in flight on one device, and its solvers."""
+    """The waiting requests and the batches in flight of one device, and its solvers."""
 
     def __init__(self, make_solver: Callable[[int, int], Solver]) -> None:
         self._make_solver = make_solver
@@ -300,7 +301,7 @@ class _BatchQueue:
         self.waiting: deque[_Task] = deque()
 
     def work(self) -> None:
-        """Answer what is finished, and begin batches of what waits; never waits for the device unless memory is short."""
+        """Answer finished requests and begin batches of waiting ones, without waiting for the device unless memory is short."""
         while True:
             for entry in [entry for entry in self._in_flight if entry[0].is_finished()]:
                 self._answer(entry)
@@ -309,7 +310,7 @@ class _BatchQueue:
             self._begin(self.waiting[0].size)
 
     def _begin(self, size: tuple[int, int]) -> None:
-        """Join waiting requests of one frame size, as many as the solver takes at once, into a batch and begin it."""
+        """Join waiting requests of one frame size into a batch, as many as the solver takes at once, and begin it."""
         import numpy as np
 
         tasks = [self.waiting.popleft()]
@@ -327,8 +328,8 @@ class _BatchQueue:
             frames = [frame for task in tasks for frame in task.frames]
             fields = [field for task in tasks for field in task.flow]
             pending = solver.submit(frames, np.stack([first, first + 1], axis=1), fields)
-        except Exception as error:  # told to the workers, which end the run with it
-            _tell(tasks, error)
+        except Exception as error:  # the workers receive it, and end the run with it
+            _reply(tasks, error)
             return
         self._in_flight.append((pending, tasks))
 
@@ -340,7 +341,7 @@ class _BatchQueue:
         return self._solvers[size]
 
     def _new_solver(self, size: tuple[int, int]) -> Solver:
-        """Make a solver, in the place of all others if memory does not suffice for it beside them."""
+        """Make a solver; close all others first if the memory does not suffice for all."""
         try:
             solver = self._make_solver(*size)
         except DeviceError:
@@ -361,29 +362,29 @@ class _BatchQueue:
         self._solvers.clear()
 
     def _answer(self, entry: tuple[PendingFlow, list[_Task]]) -> None:
-        """Wait for a batch and answer its requests."""
+        """Wait for a batch and reply to its requests."""
         self._in_flight.remove(entry)
         pending, tasks = entry
         try:
             pending.result()
         except Exception as error:
-            _tell(tasks, error)
+            _reply(tasks, error)
         else:
-            _tell(tasks, None)
+            _reply(tasks, None)
 
 
-def _tell(tasks: list[_Task], error: Exception | None) -> None:
-    """Tell workers that their flow is there, or why it is not."""
-    trouble = None if error is None else str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
+def _reply(tasks: list[_Task], error: Exception | None) -> None:
+    """Send workers None if their flow has been computed, else the reason why it has not."""
+    failure = None if error is None else str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
     for task in tasks:
         try:
-            task.client.send(trouble)
-        except OSError:  # the worker was killed meanwhile
+            task.client.send(failure)
+        except OSError:  # the worker has been killed
             continue
 
 
 def _accept(listener: connection.Listener, newcomers: list[Any], announce: Any) -> None:
-    """Let workers in, one after another."""
+    """Accept workers, one after another."""
     while True:
         try:
             newcomers.append(listener.accept())

@@ -1,8 +1,8 @@
-"""TV-L1 flow on an NVIDIA GPU: many pairs of one frame size at a time, also of different videos.
+"""TV-L1 flow on an NVIDIA GPU: many pairs of frames of one size at a time, also from different videos.
 
-Frames go up once as bytes, quantised flow comes down once as bytes; everything between stays on the device. The kernels are in
-tvl1.cu, compiled at first use for the GPU that is there (compile.py); the memory and the launches of a batch are in batch.py, the
-thread that drives the device in device_thread.py. Importing this module loads nothing of CUDA.
+Frames are uploaded once as bytes, and quantised flow is downloaded once as bytes; everything between stays on the device. The kernels
+are in tvl1.cu, and are compiled at first use for the GPU of the machine (compile.py). The memory and the launches of a batch are
+in batch.py, the thread that drives the device is in device_thread.py. Importing this module loads nothing of CUDA.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CudaSolver", "DeviceInfo", "SubmittedFlow", "compute_flow", "list_devices"]
 
-MAX_PAIRS = 128  # per batch where memory allows; with three batches in flight a large GPU is full
+MAX_PAIRS = 128  # per batch if the memory suffices; three batches in flight then fill a large GPU
 NUM_LANES = 3  # batches in flight
 
 
 class SubmittedFlow:
-    """Flow that is being computed: what `CudaSolver.submit` returns. For the thread that submitted it."""
+    """Flow that is being computed, as `CudaSolver.submit` returns it. Only the thread that submitted it may use it."""
 
     def __init__(self, solver: CudaSolver, flow: NDArray[Any] | Sequence[NDArray[Any]], num_batches: int) -> None:
         self._solver, self._flow = solver, flow
@@ -49,22 +49,22 @@ class SubmittedFlow:
         self._error: Exception | None = None
 
     def is_finished(self) -> bool:
-        """Return whether `result` would not wait."""
-        self._solver._take_finished()
+        """Return whether `result` would return without waiting."""
+        self._solver._receive_finished()
         return self._num_batches == 0
 
     def result(self) -> Any:
-        """Wait for the flow: a new array, or what the caller gave for it.
+        """Wait for the flow and return it: a new array, or the arrays that the caller provided.
 
         Raises
         ------
         ParameterError
-            If the parameters make the flow overflow.
+            If the flow overflows with these parameters.
         DeviceError
             If the device failed.
         """
         while self._num_batches:
-            self._solver._take_next()
+            self._solver._receive_next()
         if self._error is not None:
             raise self._error
         return self._flow
@@ -77,39 +77,40 @@ class SubmittedFlow:
 class CudaSolver:
     """Solve pairs of frames of one size on one GPU.
 
-    Several batches are in flight at a time, driven by a thread of the solver's own: while the last pairs of one converge, or its
-    frames and flow are copied, the others keep the GPU busy. So submit the next frames before asking for the last flow. Host
-    memory is copied by the caller's thread alone, that is in `submit` and in the submissions' methods, so that launches never wait
-    for it. A solver is for one thread.
+    A thread of the solver drives several batches at a time: while the last pairs of one batch converge, or its frames and flow
+    are copied, the others keep the GPU busy. So submit the next frames before asking for the last flow. Only the caller's thread
+    copies host memory, in `submit` and in the methods of `SubmittedFlow`, so that launches never wait for it. Use a solver in one
+    thread only.
 
     Parameters
     ----------
     height, width : int
         Size of every frame, px.
     params : TVL1Params
-        The parameters of TV-L1. A preset of float flow and quantised flow alike.
+        The parameters of TV-L1.
     device_index : int
-        Which GPU, as CUDA counts them. One process per GPU is the fastest way to use several.
+        Index of the GPU, as CUDA counts them. One process per GPU is the fastest way to use several.
     bound : float, px/frame, optional
-        Quantise on the device as `flowkit.Quantiser(bound, mapping)` does, bit for bit. None: float flow.
+        Quantise on the device, with the same bits as ``flowkit.Quantiser(bound, mapping)``. None: the flow is float32.
     mapping : {"symmetric", "paper"}
-        The quantiser's mapping.
+        The mapping of the quantiser.
     max_pairs : int, optional
-        Pairs per batch at most, 128 if not given; fewer where free device memory holds fewer (about 8 MB a pair at 340x256).
+        Largest number of pairs per batch, by default 128; smaller if the free device memory requires it (about 8 MB per pair at
+        340x256).
     num_lanes : int
-        Batches in flight.
+        Number of batches in flight.
     num_fused_iterations : int
-        Iterations per launch; whether a pair has converged is looked at once per launch. At most 6: a tile loses so many pixels of
-        its rim on every side.
+        Iterations per launch; convergence of a pair is tested once per launch. At most 6, because each iteration spoils one pixel
+        on every side of a tile.
     on_batch : callable, optional
-        Called by the solver's own thread whenever a batch has left the device, so that a caller need not poll.
-    device : ComputeDevice, optional
-        Where to run instead of a CUDA device: the tests' emulated one.
+        Called by the thread of the solver whenever a batch has left the device, so that the caller need not poll.
+    device : callable, optional
+        Opens the device to use instead of a CUDA device; the tests pass an emulated one.
 
     Raises
     ------
     DeviceError
-        If the GPU, its driver, its memory or the software is missing or does not suffice.
+        If the GPU, its driver, its memory or the software is missing or insufficient.
     ParameterError
         If a side is below 16 px, or another setting is out of its range.
     """
@@ -130,7 +131,7 @@ class CudaSolver:
         device: Callable[[], ComputeDevice] | None = None,
     ) -> None:
         if min(height, width) < MIN_SIDE_PX:
-            raise ParameterError(f"TV-L1 needs frames of at least {MIN_SIDE_PX} px a side, got {width}x{height}")
+            raise ParameterError(f"TV-L1 needs frames of at least {MIN_SIDE_PX} px per side, got {width}x{height}")
         if not 1 <= num_fused_iterations <= MAX_FUSED_ITERATIONS:
             raise ParameterError(f"1 to {MAX_FUSED_ITERATIONS} iterations fit into a launch, got {num_fused_iterations}")
         if num_lanes < 1 or (max_pairs is not None and max_pairs < 1):
@@ -143,7 +144,7 @@ class CudaSolver:
 
         def plan_for(max_pairs: int) -> BatchPlan:
             levels = tuple(pyramid_levels(height, width, params))
-            # Room for the first frames of some videos, besides one frame a pair; at least the two of a single pair.
+            # Room for one frame per pair and the first frames of some videos; at least for the two frames of a single pair.
             return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4), num_fused_iterations)
 
         self._wanted_pairs = max_pairs or MAX_PAIRS
@@ -155,17 +156,17 @@ class CudaSolver:
 
     @property
     def max_pairs(self) -> int:
-        """Pairs per batch: submissions of this many (or a multiple) use the device best."""
+        """The number of pairs per batch; submissions of this number of pairs, or a multiple, use the device best."""
         return self._plan.max_pairs
 
     @property
     def is_cramped(self) -> bool:
-        """Whether a batch is smaller than asked for, because the device had too little free memory when the solver was made."""
+        """Whether batches are smaller than requested because the device had too little free memory when the solver was made."""
         return self._plan.max_pairs < self._wanted_pairs
 
     @property
     def device_name(self) -> str:
-        """What the device calls itself."""
+        """The name of the device."""
         return self._thread.device_name
 
     def solve(self, frames: NDArray[np.uint8], pairs: NDArray[np.integer] | None = None) -> NDArray[Any]:
@@ -176,17 +177,17 @@ class CudaSolver:
         frames : uint8 array, shape (n, H, W)
             Grey frames.
         pairs : int array, shape (m, 2), optional
-            First and second frame of each pair. If not given, each frame with the next.
+            Indices of the first and second frame of each pair; by default each frame and the next one.
 
         Returns
         -------
         uint8 array, shape (m, 2, H, W), or float32 if no bound was given
-            Channel 0 is u (right), channel 1 is v (down).
+            Channel 0 is u (to the right), channel 1 is v (down).
 
         Raises
         ------
         ParameterError
-            If an array has another shape, type or range, or the parameters make the flow overflow.
+            If an array has another shape, type or range, or the flow overflows with these parameters.
         DeviceError
             If the device fails.
         """
@@ -199,9 +200,10 @@ class CudaSolver:
         pairs: NDArray[np.integer] | None = None,
         out: Sequence[NDArray[Any]] | None = None,
     ) -> SubmittedFlow:
-        """Hand in frames and pairs, as for `solve`, and return while the device works.
+        """Submit frames and pairs, as for `solve`, and return while the device computes.
 
-        The frames may change when this returns. Waits where all lanes are taken until one is free, so that memory stays bounded.
+        The frames may be changed when this returns. If all lanes are in use, the method waits until one is free, so that memory
+        stays bounded.
 
         Parameters
         ----------
@@ -210,7 +212,7 @@ class CudaSolver:
         pairs : int array, shape (m, 2), optional
             As for `solve`.
         out : m arrays of shape (2, H, W), optional
-            Where the flow goes, uint8, or float32 if no bound was given. If not given, the submission's result is a new array.
+            The arrays to fill, uint8, or float32 if no bound was given; by default the result is a new array.
 
         Raises
         ------
@@ -236,7 +238,7 @@ class CudaSolver:
         start = 0
         for indices, local in batches:
             while not self._idle_lanes:
-                self._take_next()
+                self._receive_next()
             lane = self._idle_lanes.pop()
             self._in_flight[lane] = submission, flow[start : start + len(local)]
             try:
@@ -260,8 +262,8 @@ class CudaSolver:
         if wrong:
             raise ParameterError(f"frames must be uint8 (n, {self.height}, {self.width}), got {wrong}")
 
-    def _take_next(self) -> None:
-        """Wait for a batch that has left the device, copy its flow out, and free its lane."""
+    def _receive_next(self) -> None:
+        """Wait until a batch has left the device, copy its flow, and free its lane."""
         batch = self._thread.finished.get()
         submission, target = self._in_flight.pop(batch.lane)
         try:
@@ -271,15 +273,15 @@ class CudaSolver:
             self._idle_lanes.append(batch.lane)
             submission._note(batch.error)
 
-    def _take_finished(self) -> None:
-        """Do as much for all batches that have left the device."""
+    def _receive_finished(self) -> None:
+        """Do the same for all batches that have left the device already."""
         while not self._thread.finished.empty():
-            self._take_next()
+            self._receive_next()
 
     def close(self) -> None:
-        """Finish what was handed in, whose flow may still be asked for, and free the device."""
+        """Finish what was submitted, whose flow can still be requested, and free the device."""
         while self._finalizer.alive and len(self._idle_lanes) < len(self._thread.lanes):
-            self._take_next()  # before the memory that the flow lies in is freed
+            self._receive_next()  # before the memory that contains the flow is freed
         self._finalizer()
 
     def __enter__(self) -> CudaSolver:
@@ -299,12 +301,12 @@ def compute_flow(grey: NDArray[np.uint8], params: TVL1Params, device_index: int 
     params : TVL1Params
         The parameters of TV-L1.
     device_index : int
-        Which GPU.
+        Index of the GPU.
 
     Returns
     -------
     float32 array, shape (T-1, 2, H, W), px/frame
-        Channel 0 is u (right), channel 1 is v (down).
+        Channel 0 is u (to the right), channel 1 is v (down).
 
     Raises
     ------

@@ -1,25 +1,27 @@
-// TV-L1 optical flow of a batch of frame pairs: every step of the solver as a kernel. The driver is cuda.py.
+// TV-L1 optical flow of a batch of frame pairs: every step of the solver as a kernel. batch.py launches them.
 //
-// C. Zach, T. Pock, H. Bischof, "A duality based approach for realtime TV-L1 optical flow", DAGM 2007; letters as in
+// C. Zach, T. Pock, H. Bischof, "A duality based approach for realtime TV-L1 optical flow", DAGM 2007; the letters are those of
 // J. Sanchez, E. Meinhardt-Llopis, G. Facciolo, "TV-L1 optical flow estimation", IPOL 2013, doi:10.5201/ipol.2013.26.
-// Order of operations and borders as OpenCV's CPU DualTVL1OpticalFlow; arithmetic is float32 with fused multiply-adds.
+// The order of operations and the borders are those of OpenCV's CPU class DualTVL1OpticalFlow; the arithmetic is float32 with
+// fused multiply-adds.
 //
-// Compiled by NVRTC without any header, and by a host compiler with tests/emulation/host_emulation.h.
+// NVRTC compiles this file without any header; a host compiler compiles it with the tests' host_emulation.h.
 //
-// Where things lie. N pairs at most (`capacity`), level of w x h pixels:
+// Memory, for at most N pairs (`capacity`) and a level of w x h pixels:
 //   images     float   [frame][h][w]          one array per pyramid level
 //   gradients  float4  [frame][h][w]          (I, Ix, Iy, 0), so that a tap of the warp is one 16-byte load
 //   flow       float   [2 halves][N][2][stride]   u, v
 //   data       float   [N][3][stride]             I1wx, I1wy, rho_c
 //   dual       float   [2 halves][N][4][stride]   theta * (p11, p12, p21, p22)
-// A plane of `flow`, `data` and `dual` is padded: its rows are `pitch` = w rounded up to 4 floats long, and the image stands
-// at their right end, so that the right border lies on a 16-byte boundary. X counts padded columns: X = x + pitch - w.
-// `stride` is a plane of the finest level, whatever the level, so that pairs never overlap while a level replaces a coarser one.
+// The planes of `flow`, `data` and `dual` are padded: their rows have `pitch` floats, which is w rounded up to a multiple of 4, and
+// the image is at the right end, so that its right border lies on a 16-byte boundary. X counts padded columns: X = x + pitch - w.
+// `stride` is the size of a plane of the finest level, for every level, so that pairs never overlap while a level replaces a
+// coarser one.
 //
-// Which pairs still iterate. Launch number s of `iterate` (`sequence`) works on the pairs in list s % 3 and appends those that
-// go on to list (s + 1) % 3, while the counter of list (s + 2) % 3 is cleared for the launch after. No list is read and written
-// in one launch, and the host need not know a count: it launches ahead, and blocks take what the list holds. Most launches
-// find few pairs left or none, so `iterate` has about as many blocks as the GPU holds at once, and each takes tile after tile.
+// Pairs that still iterate. Launch number s of `iterate` (`sequence`) works on the pairs in list s % 3 and appends those that have
+// not converged to list (s + 1) % 3, while the counter of list (s + 2) % 3 is cleared for the next launch. No list is both read and
+// written in one launch, and the host need not know the counts: it launches ahead, and the blocks take the pairs in the list. Most
+// launches find few pairs left or none, so `iterate` has about as many blocks as the GPU runs at once, and each takes many tiles.
 
 #ifndef THREADS_X  // a block of `iterate`: THREADS_X x THREADS_Y threads, each with a patch of 4 columns and ROWS rows in registers
 #define THREADS_X 16
@@ -32,7 +34,7 @@
 #define TILE_HEIGHT (ROWS * THREADS_Y)
 #define UNROLL _Pragma("unroll")
 
-// Bits of a pair's state: which half of `flow` and `dual` is the newest, and whether dual is still zero everywhere.
+// Bits of the state of a pair: which half of `flow` and of `dual` is the newest, and whether dual is still zero everywhere.
 #define FLOW_HALF 1
 #define DUAL_HALF 2
 #define DUAL_IS_ZERO 4
@@ -51,7 +53,7 @@ __device__ __forceinline__ int clamped(int i, int size) { return min(max(i, 0), 
 
 // ---- Pyramid -------------------------------------------------------------------------------------------------------------
 
-// Level 0 of the pyramid. Reads 1, writes 4 bytes a pixel, once per frame.
+// Level 0 of the pyramid. Reads 1 byte per pixel and writes 4, once per frame.
 extern "C" __global__ void load_frames(int width, int height, const unsigned char* frames, float* image) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
@@ -61,7 +63,7 @@ extern "C" __global__ void load_frames(int width, int height, const unsigned cha
 
 struct Between { int low, high; float weight; };  // sample = (1 - weight) * at[low] + weight * at[high]
 
-// Bilinear sampling position of pixel `i`, with half-pixel centres, clamped at the borders.
+// The bilinear sampling position of pixel `i`, with half-pixel centres, clamped at the borders.
 __device__ __forceinline__ Between sample_at(int i, float step, int size) {
   const float position = fminf(fmaxf((i + .5f) * step - .5f, 0.f), size - 1.f);
   const int low = (int)position;
@@ -76,8 +78,8 @@ __device__ __forceinline__ float bilinear(const float* image, int pitch, Between
   return mix(top, bottom, y.weight);
 }
 
-// A level of the pyramid from the finer one: cv2.resize(fx = fy = 1 / step, INTER_LINEAR).
-// Reads 4 * step^2, writes 4 bytes a pixel, once per frame.
+// A level of the pyramid from the finer one, as cv2.resize(fx = fy = 1 / step, INTER_LINEAR) computes it.
+// Reads 4 * step^2 bytes per pixel and writes 4, once per frame.
 extern "C" __global__ void shrink(int width, int height, int source_width, int source_height, float step, const float* source,
                                   float* image) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
@@ -87,8 +89,8 @@ extern "C" __global__ void shrink(int width, int height, int source_width, int s
       bilinear(source, source_width, sample_at(x, step, source_width), sample_at(y, step, source_height));
 }
 
-// A level's image with its centred differences, halved at the borders as OpenCV does. Reads 4, writes 16 bytes a pixel, once
-// per frame and level.
+// The image of a level with its centred differences, which are halved at the borders as in OpenCV. Reads 4 bytes per pixel and
+// writes 16, once per frame and level.
 extern "C" __global__ void differentiate(int width, int height, const float* image, float4* gradients) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= width || y >= height) return;
@@ -100,8 +102,8 @@ extern "C" __global__ void differentiate(int width, int height, const float* ima
                   .5f * (column[clamped(y + 1, height) * width] - column[clamped(y - 1, height) * width]), 0.f);
 }
 
-// The flow a level starts from, in the other half of `flow`: the coarser level's, resized and times `gain`, or zero where there
-// is none (source_width 0). Reads 8 / scale^2, writes 8 bytes a pixel, once per pair and level.
+// The initial flow of a level, in the other half of `flow`: that of the coarser level, resized and multiplied by `gain`, or zero if
+// there is none (source_width 0). Reads 8 / scale^2 bytes per pixel and writes 8, once per pair and level.
 extern "C" __global__ void expand_flow(int width, int height, int source_width, int source_height, int capacity, int stride,
                                        float step_x, float step_y, float gain, float* flow, const int* state) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y, pair = blockIdx.z;
@@ -119,7 +121,7 @@ extern "C" __global__ void expand_flow(int width, int height, int source_width, 
 
 // ---- Warp ----------------------------------------------------------------------------------------------------------------
 
-// One thread per pair: all pairs iterate again. Where a level begins, its flow is what expand_flow wrote, and dual is zero.
+// One thread per pair: all pairs iterate again. At the beginning of a level, expand_flow has written its flow, and dual is zero.
 extern "C" __global__ void start_warp(int num_pairs, int capacity, int sequence, int level_begins, int* state, int* lists,
                                       int* counts) {
   const int pair = blockIdx.x * blockDim.x + threadIdx.x, now = sequence % 3, next = (sequence + 1) % 3;
@@ -129,7 +131,7 @@ extern "C" __global__ void start_warp(int num_pairs, int capacity, int sequence,
   if (pair == 0) counts[now] = num_pairs, counts[next] = 0;
 }
 
-// Cubic convolution weights with a = -0.75, as cv2.INTER_CUBIC, for the fraction t in [0, 1).
+// The weights of cubic convolution with a = -0.75, as in cv2.INTER_CUBIC, for the fraction t in [0, 1).
 __device__ __forceinline__ void cubic_weights(float t, float* weights) {
   const float a = -.75f, s = 1 - t, q = t + 1;
   weights[0] = ((a * q - 5 * a) * q + 8 * a) * q - 4 * a;
@@ -138,9 +140,9 @@ __device__ __forceinline__ void cubic_weights(float t, float* weights) {
   weights[3] = 1 - weights[0] - weights[1] - weights[2];
 }
 
-// I1 and its gradient at x + u(x), zero outside the image, and from them the constants of the data term:
-// rho_c = I1w - I1wx * u1 - I1wy * u2 - I0. Reads 12 bytes a pixel and 16 taps of 16 bytes (through the caches about 16 to 32
-// bytes of memory traffic), writes 12; once per pair and warp.
+// I1 and its gradient at x + u(x), which are zero outside the image, and from them the constants of the data term:
+// rho_c = I1w - I1wx * u1 - I1wy * u2 - I0. Reads 12 bytes per pixel and 16 taps of 16 bytes (about 16 to 32 bytes of memory traffic
+// behind the caches) and writes 12, once per pair and warp.
 extern "C" __global__ void warp(int width, int height, int capacity, int stride, const float* image, const float4* gradients,
                                 const int2* pairs, float* flow, const int* state, float* data) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y, pair = blockIdx.z;
@@ -179,7 +181,7 @@ __device__ __forceinline__ void sort_four(float& a, float& b, float& c, float& d
   sort_two(a, b), sort_two(c, d), sort_two(a, c), sort_two(b, d), sort_two(b, c);
 }
 
-// Sixty exchanges in ten layers (the best known); tests check all 65536 inputs of zeros and ones.
+// Sixty exchanges in ten layers, the fewest known; the tests check all 65536 inputs of zeros and ones.
 __device__ __forceinline__ void sort_sixteen(float* s) {
 #define SORT(a, b) sort_two(s[a], s[b]);
   SORT(0, 13) SORT(1, 12) SORT(2, 15) SORT(3, 14) SORT(4, 8) SORT(5, 6) SORT(7, 11) SORT(9, 10)
@@ -195,7 +197,7 @@ __device__ __forceinline__ void sort_sixteen(float* s) {
 #undef SORT
 }
 
-// Element k (from 0, at least 4) of sorted a[0..k] merged with sorted b[0..3]: j of the k + 1 smallest come from b.
+// Element k (from 0; at least 4) of the merged lists a[0..k] and b[0..3], both sorted: j of the k + 1 smallest come from b.
 __device__ __forceinline__ float merged(int k, const float* a, const float* b) {
   float result = a[k];
   UNROLL for (int j = 1; j <= 4; j++) result = fminf(result, fmaxf(a[k - j], b[j - 1]));
@@ -204,7 +206,7 @@ __device__ __forceinline__ float merged(int k, const float* a, const float* b) {
 
 struct Halves { const float* newest; float* other; };
 
-// Where a median reads and writes: `z` counts u and v of every listed pair. Iterate knows that it then reads the other half.
+// The planes that a median reads and writes: `z` counts u and v of every listed pair. `iterate` then reads the other half.
 __device__ __forceinline__ bool listed(int z, int sequence, int capacity, int stride, float* flow, const int* state,
                                        const int* lists, const int* counts, Halves& halves) {
   const int now = sequence % 3, channel = z & 1;
@@ -215,11 +217,11 @@ __device__ __forceinline__ bool listed(int z, int sequence, int capacity, int st
   return true;
 }
 
-// 5x5 median of u and v, borders repeated; each thread makes 2 x 2 pixels from 6 x 6.
-// The four windows share the 4 x 4 core. Of its 16 values only ranks 4 to 13 can be a median of 25. Adding the row of four above
-// (or below), shared by two windows, leaves six candidates, adding the column of four beside leaves two, and the corner decides.
-// About 80 minima and maxima a pixel, where a selection network per pixel takes 250. Reads 9 words a pixel (8 bytes of memory
-// traffic for u and v), writes 8 bytes; once per pair and outer loop.
+// 5x5 median of u and v with repeated borders; each thread computes 2 x 2 pixels from 6 x 6.
+// The four windows share a core of 4 x 4 values, of which only those of rank 4 to 13 can be a median of 25. The row of four above (or
+// below), which two windows share, leaves six candidates; the column of four beside leaves two, and the corner decides.
+// This takes about 80 minima and maxima per pixel, and a selection network per pixel 250. Reads 9 words per pixel (8 bytes of memory
+// traffic for u and v) and writes 8 bytes, once per pair and outer loop.
 extern "C" __global__ void __launch_bounds__(256) median_5(int width, int height, int capacity, int stride, int sequence,
                                                           float* flow, const int* state, const int* lists, const int* counts) {
   Halves halves;
@@ -250,7 +252,8 @@ extern "C" __global__ void __launch_bounds__(256) median_5(int width, int height
   }
 }
 
-// 3x3 median of u and v, borders repeated: columns sorted, then the median of (greatest low, median of middles, least high).
+// 3x3 median of u and v with repeated borders: the columns are sorted, then follows the median of (largest low, median of the middles,
+// smallest high).
 extern "C" __global__ void __launch_bounds__(256) median_3(int width, int height, int capacity, int stride, int sequence,
                                                           float* flow, const int* state, const int* lists, const int* counts) {
   Halves halves;
@@ -280,10 +283,10 @@ typedef float4 Column;
 typedef float2 Column;
 #endif
 
-// What neighbouring threads exchange: one side of a patch is one vector. There is one slot more than threads, so that no thread
-// tests for the border of the tile: slot 0 of p (left of and above the tile) stays zero, the last slot of u and v repeats the
-// tile's own last column or row, which makes the forward difference zero. At the image's border both are the right value;
-// elsewhere they spoil one more pixel per iteration, which is what the overlap of the tiles is for.
+// The values that neighbouring threads exchange; one side of a patch is one vector. There is one slot more than threads, so that no
+// thread has to test for the border of the tile: slot 0 of p (left of and above the tile) stays zero, and the last slot of u and v
+// repeats the last column or row of the tile, which makes the forward difference zero. At the border of the image both values are
+// correct; elsewhere they spoil one more pixel per iteration, for which the tiles overlap.
 struct Edges {
   Column p11[THREADS_Y][THREADS_X + 1], p21[THREADS_Y][THREADS_X + 1], u_left[THREADS_Y][THREADS_X + 1], v_left[THREADS_Y][THREADS_X + 1];
   float4 p12[THREADS_Y + 1][THREADS_X], p22[THREADS_Y + 1][THREADS_X], u_top[THREADS_Y + 1][THREADS_X], v_top[THREADS_Y + 1][THREADS_X];
@@ -304,20 +307,20 @@ __device__ __forceinline__ void share_dual(const Patch& p, Edges& edges, int tx,
   edges.p12[ty + 1][tx] = row_of(p.p12, ROWS - 1), edges.p22[ty + 1][tx] = row_of(p.p22, ROWS - 1);
 }
 
-// The pixels of a patch that the solution has: not left of the image and not above it. There p stays zero, as OpenCV takes it.
+// Keeps p zero at the pixels of a patch that lie left of the image or above it, where OpenCV treats p as zero.
 __device__ __forceinline__ void clear_dual_outside(Patch& p, int first_column, int first_row) {
   UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
     if (i < first_column || j < first_row) p.p11[j][i] = p.p12[j][i] = p.p21[j][i] = p.p22[j][i] = 0;
 }
 
-// One iteration (IPOL article, algorithm 1): v = u + TH(u), u = v + theta div p, p = (p + tau/theta grad u) / (1 + tau/theta |grad u|).
-// Returns the sum of squared updates over the pixels in `counted` (bit 4j + i). Two barriers: a side of p is read between the
-// first and the second, a side of u after the second, and each is written where the other is read.
+// One iteration (algorithm 1 of the IPOL article): v = u + TH(u), u = v + theta div p, p = (p + tau/theta grad u) / (1 + tau/theta |grad u|).
+// Returns the sum of the squared updates over the pixels in `counted` (bit 4j + i). There are two barriers: the sides of p are read
+// between them, the sides of u after the second one, and each is written while the other is read.
 template <bool WITH_ERROR>
 __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int ty, float lambda_theta, float tau, float tau_over_theta,
                                            int first_column, int first_row, unsigned counted) {
   float error = 0;
-  __syncthreads();  // sides of p are there
+  __syncthreads();  // the sides of p have been written
   {
     float left_11[ROWS], left_21[ROWS], above_12[4], above_22[4];
     spread(left_11, edges.p11[ty][tx]), spread(left_21, edges.p21[ty][tx]);
@@ -336,7 +339,7 @@ __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int t
   edges.u_top[ty][tx] = row_of(p.u, 0), edges.v_top[ty][tx] = row_of(p.v, 0);
   if (tx == THREADS_X - 1) edges.u_left[ty][THREADS_X] = column_of(p.u, 3), edges.v_left[ty][THREADS_X] = column_of(p.v, 3);
   if (ty == THREADS_Y - 1) edges.u_top[THREADS_Y][tx] = row_of(p.u, ROWS - 1), edges.v_top[THREADS_Y][tx] = row_of(p.v, ROWS - 1);
-  __syncthreads();  // sides of u are there
+  __syncthreads();  // the sides of u have been written
   {
     float right_u[ROWS], right_v[ROWS], below_u[4], below_v[4];
     spread(right_u, edges.u_left[ty][tx + 1]), spread(right_v, edges.v_left[ty][tx + 1]);
@@ -355,9 +358,9 @@ __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int t
   return error;
 }
 
-struct Span { int origin, low, high; };  // a tile's first pixel, and the pixels [low, high) that it owns
+struct Span { int origin, low, high; };  // the first pixel of a tile, and the pixels [low, high) that it owns
 
-// Tiles overlap by `halo` on each inner side. The last one ends at the image's border, and so begins before the image where that
+// Tiles overlap by `halo` on each inner side. The last one ends at the border of the image, and begins before the image if the image
 // is smaller than a tile.
 __device__ __forceinline__ Span tile_span(int tile, int num_tiles, int size, int tile_size, int halo) {
   const int step = tile_size - 2 * halo;
@@ -365,7 +368,7 @@ __device__ __forceinline__ Span tile_span(int tile, int num_tiles, int size, int
   return {last ? size - tile_size : tile * step, tile ? tile * step + halo : 0, last ? size : (tile + 1) * step + halo};
 }
 
-// Sum over the block, in the same order always, so that the same frames give the same bytes. Any number of threads.
+// The sum over the block, always in the same order, so that the same frames give the same bytes. Any number of threads.
 __device__ __forceinline__ float block_sum(float value, float* scratch, int thread) {
   __syncthreads();
   scratch[thread] = value;
@@ -382,8 +385,8 @@ __device__ __forceinline__ float4 load_row(const float* plane, bool inside) {
   return inside ? *(const float4*)plane : make_float4(0, 0, 0, 0);
 }
 
-// Columns 0-1 and 2-3 of a row are owned together: tiles begin and end at even padded columns. By __stcg, because the compiler
-// splits plain vector stores here; and no other block reads these values before the next launch.
+// Columns 0-1 and columns 2-3 of a row have the same owner, because tiles begin and end at even padded columns. The compiler would split
+// plain vector stores here, so they are __stcg; no other block reads these values before the next launch.
 __device__ __forceinline__ void store_row(float* plane, float4 q, bool left, bool right) {
   if (left && right) __stcg((float4*)plane, q);
   else if (left) __stcg((float2*)plane, make_float2(q.x, q.y));
@@ -391,9 +394,9 @@ __device__ __forceinline__ void store_row(float* plane, float4 q, bool left, boo
 }
 
 // `num_iterations` iterations of every listed pair, tile by tile: the blocks, in one dimension, share the tiles of all pairs. After a
-// median the newest flow is in the other half. Per pixel and launch 36 bytes read and 24 written, and the overlap read twice; about
-// 40 instructions a pixel and iteration, two barriers an iteration.
-// The last block of a pair to finish settles it: newest halves, and whether the pair goes on.
+// median the newest flow is in the other half. Per pixel and launch, 36 bytes are read and 24 written, and the overlap is read twice;
+// about 40 instructions per pixel and iteration, and two barriers per iteration.
+// The block of a pair that finishes last decides its newest halves, and whether the pair iterates further.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
 iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_y, int num_iterations, int halo_x, int halo_y,
         int after_median, int sequence, float lambda_theta, float tau, float tau_over_theta, float threshold, const float* data,
@@ -415,8 +418,8 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
     const int flow_half = (pair_state & FLOW_HALF ? 1 : 0) ^ (after_median ? 1 : 0), dual_half = pair_state & DUAL_HALF ? 1 : 0;
     const bool dual_is_zero = pair_state & DUAL_IS_ZERO;
     const Span across = tile_span(tile_x, tiles_x, pitch, TILE_WIDTH, halo_x), down = tile_span(tile_y, tiles_y, height, TILE_HEIGHT, halo_y);
-    const int X = across.origin + 4 * tx, y = down.origin + ROWS * ty;  // of this thread's patch
-    const int first_column = shift - X, first_row = -y;              // of the patch, that lie in the image
+    const int X = across.origin + 4 * tx, y = down.origin + ROWS * ty;  // the first pixel of the patch of this thread
+    const int first_column = shift - X, first_row = -y;              // the first ones of the patch that lie in the image
     Patch p;
     {
       const float* p_old = dual_of(dual, dual_half, capacity, pair, stride);
@@ -433,15 +436,15 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
         set_row(p.p21, j, load_row(p_old + 2 * stride + at, with_dual)), set_row(p.p22, j, load_row(p_old + 3 * stride + at, with_dual));
       }
     }
-    if (first_column > 0) {  // nobody writes the padding left of the image; nothing may come from there
+    if (first_column > 0) {  // the padding left of the image is never written, so nothing may be read from it
       UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 3; i++)
         if (i < first_column) p.u[j][i] = p.v[j][i] = p.gx[j][i] = p.gy[j][i] = p.rho[j][i] = 0;
       clear_dual_outside(p, first_column, 0);
     }
-    // A vanishing gradient makes this huge; the clipped step then moves by lambda * theta * gradient: nothing.
+    // If the gradient vanishes, this is huge, and the clipped step moves by lambda * theta * gradient, which is zero.
     UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
       p.inverse[j][i] = 1.f / fmaxf(fmaf(p.gx[j][i], p.gx[j][i], p.gy[j][i] * p.gy[j][i]), 1e-30f);
-    __syncthreads();  // the sums of the last tile, which lie where edges do, have been read
+    __syncthreads();  // the sums of the last tile, which share memory with the edges, have been read
     if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = Column();
     if (ty == 0) edges.p12[0][tx] = edges.p22[0][tx] = float4();
     share_dual(p, edges, tx, ty);
@@ -470,14 +473,14 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
     float* partial = partial_errors + (long long)pair * num_tiles;
     if (thread == 0) {
       partial[tile] = block_error;
-      __threadfence();  // the sum is there before this tile counts as arrived
+      __threadfence();  // the sum has been written before this tile counts as arrived
       is_last = atomicAdd(arrivals + pair, 1) == num_tiles - 1;
       __threadfence();
     }
     __syncthreads();
     if (!is_last) continue;
     float total = 0;
-    for (int i = thread; i < num_tiles; i += THREADS) total += __ldcg(partial + i);  // past L1, which other blocks do not update
+    for (int i = thread; i < num_tiles; i += THREADS) total += __ldcg(partial + i);  // bypasses L1, which other blocks do not update
     total = block_sum(total, scratch, thread);
     if (thread == 0) {
       arrivals[pair] = 0;
@@ -489,16 +492,16 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
 
 // ---- Results -------------------------------------------------------------------------------------------------------------
 
-// Not isfinite(), which fast math may take for always true.
+// Not isfinite(), which fast math may treat as always true.
 __device__ __forceinline__ bool is_finite(float value) { return (__float_as_uint(value) & 0x7f800000u) != 0x7f800000u; }
 
-// round((value + offset) * scale), half to even, clipped, plus zero: in float64, as flowkit.quantise does, so that equal flows give
-// equal bytes.
+// round((value + offset) * scale), half to even, clipped, plus zero, in float64 as in flowkit.quantise, so that equal flows give equal
+// bytes.
 __device__ __forceinline__ unsigned char quantised(float value, double offset, double scale, double low, double high, double zero) {
   return (unsigned char)(int)(fmin(fmax(rint((value + offset) * scale), low), high) + zero);
 }
 
-// The flow as bytes, u plane then v plane. Reads 8, writes 2 bytes a pixel, once per pair.
+// The flow as bytes, plane u and then plane v. Reads 8 bytes per pixel and writes 2, once per pair.
 extern "C" __global__ void quantise_flow(int width, int height, int capacity, int stride, double offset, double scale, double low, double high,
                                          double zero, float* flow, const int* state, unsigned char* bytes, unsigned long long* not_finite) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y, pair = blockIdx.z;
@@ -512,7 +515,7 @@ extern "C" __global__ void quantise_flow(int width, int height, int capacity, in
   if (!is_finite(u) || !is_finite(v)) *(volatile unsigned long long*)not_finite = 1;
 }
 
-// The flow as floats, u plane then v plane, without padding. Reads 8, writes 8 bytes a pixel, once per pair.
+// The flow as floats, plane u and then plane v, without padding. Reads 8 bytes per pixel and writes 8, once per pair.
 extern "C" __global__ void export_flow(int width, int height, int capacity, int stride, float* flow, const int* state, float* planes,
                                        unsigned long long* not_finite) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y, pair = blockIdx.z;

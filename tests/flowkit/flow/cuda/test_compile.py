@@ -81,7 +81,7 @@ class TestCompilation:
     @needs_nvrtc
     def test_an_error_of_the_compiler_is_shown(self, monkeypatch):
         monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: "no such thing;")
-        with pytest.raises(DeviceError, match=r"(?s)does not compile the TV-L1 kernels for sm_90: .*error"):
+        with pytest.raises(DeviceError, match=r"(?s)cannot compile the TV-L1 kernels for sm_90: .*error"):
             compile_kernels(90)
 
     def test_assembler_report_is_read(self):
