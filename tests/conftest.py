@@ -34,14 +34,10 @@ def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A data root in which all four phases were trained in one go, on one thread, and what was told meanwhile. Treat it as read-only."""
-    import torch
     from training_runs import run, share_root
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     path = share_root(packed_root, tmp_path_factory.mktemp("undisturbed"))
     _, told = run(path)
-    torch.set_num_threads(before)
     return path, told
 
 
@@ -54,14 +50,22 @@ def root(packed_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread of torch's: results are the same bit for bit, and tiny networks are too small for more."""
+def seeded() -> None:
+    """Networks whose weights are drawn from one seed."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64(seeded: None) -> Iterator[None]:
+    """Networks in double precision, drawn from one seed. A test may let torch use more threads."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
     yield
-    torch.set_num_threads(before)
+    torch.set_default_dtype(torch.float32)
+    torch.set_num_threads(1)
 
 
 def pytest_configure() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
+from training_runs import share_root
 
 from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError, ShardFormatError
@@ -133,10 +132,7 @@ def test_f7_other_numbers_of_frames_and_fields_are_refused_with_the_files_name(t
 def test_e1_the_order_of_the_frames_is_nothing_to_base_streams_and_something_to_a_trained_st_resnet(
     packed_root: Path, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(1)
-    for name in ("shards", "splits"):
-        shutil.copytree(packed_root / name, tmp_path / name, copy_function=os.link)
-    shutil.copy(packed_root / "dataset.json", tmp_path)
+    share_root(packed_root, tmp_path)
     settings = {"base_width": 4, "input_size": 35, "batch": 6, "bn_group": 6, "steps": 4, "warmup_steps": 0}
     execution = Execution(device="cpu")
     train(tmp_path, overrides=settings, execution=execution)

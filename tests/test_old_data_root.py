@@ -36,7 +36,7 @@ RUNS = Path("flowkit-data/runs")
 
 
 @pytest.fixture(autouse=True)
-def old_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+def old_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unpack the archive and work there."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")

@@ -39,7 +39,7 @@ NUM_VIDEOS = 14
 FAILED = 'bad<b>/"video"'
 
 
-def make_root(root: Path) -> Dataset:
+def make_hostile_root(root: Path) -> Dataset:
     """Write a data root with two test videos of each class in one shard, and metrics of all four phases."""
     records, paths, quantiser = [], [], Quantiser()
     for number in range(NUM_VIDEOS):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.dataset.paths import clip_path
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 
@@ -18,7 +21,7 @@ HEIGHT, WIDTH = 32, 44
 SETTINGS = ExtractSettings(short_side=HEIGHT)
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 Array = NDArray[np.uint8]
 
@@ -70,4 +73,23 @@ def make_root(folder: Path, videos: dict[str, int], *, source: Path | None = Non
     open_root(root, source or folder / "videos", SETTINGS)
     for seed, video_id in enumerate(sorted(videos)):
         write_clip(clip_path(root, video_id), video_id, num_frames=videos[video_id], seed=seed)
+    return root
+
+
+def make_smooth_root(
+    root: Path, video_ids: Sequence[str], *, codec: Any = "zstd", mapping: Any = "symmetric", num_frames: int = 5, deviation_px: float = 5
+) -> Path:
+    """Make a data root of clips of 40x56 px with smooth flow, whose header promised one frame more and which had two decode errors."""
+    settings = ExtractSettings(quantiser=Quantiser(20.0, mapping), short_side=40, codec=codec)
+    open_root(root, Path("videos"), settings)
+    for number, video_id in enumerate(video_ids):
+        draw = np.random.default_rng(number)
+        coarse = draw.normal(0, deviation_px, (num_frames - 1, 2, 4, 5)).astype(np.float32)
+        flow = np.array([[cv2.resize(plane, (56, 40)) for plane in pair] for pair in coarse])
+        with ClipWriter(clip_path(root, video_id), codec=codec, height=40, width=56) as writer:
+            writer.append_frames(draw.integers(0, 255, (num_frames, 40, 56, 3), dtype=np.uint8))
+            writer.append_flow(settings.quantiser.encode(flow))
+            stored = {"codec": codec, "quantiser": settings.quantiser.to_dict(), "tvl1": settings.stored_tvl1()}
+            changes = {"source_name": "x.avi", "frame_rate": "30000/1001", "header_frames": num_frames + 1, "decode_errors": 2}
+            writer.finish(attributes(video_id, num_frames, **stored, **changes))
     return root

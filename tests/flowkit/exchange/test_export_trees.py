@@ -14,51 +14,18 @@ import cv2
 import numpy as np
 import pytest
 from command_lines import run_flowkit
+from shard_files import make_smooth_root
 
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.progress import ProgressBar
-from flowkit.dataset.root import Dataset, open_root
-from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError
 from flowkit.exchange.export_trees import ExportReport, export
 from flowkit.exchange.flow_images import convert
 from flowkit.exchange.layouts import folder_name, gaps
 from flowkit.quantise import Quantiser
-from flowkit.shards.schema import ClipAttributes
-from flowkit.shards.writer import ClipWriter
 
 run = partial(run_flowkit, "export")
-
-
-def make_root(root: Path, video_ids: list[str], *, codec: str = "zstd", mapping: str = "symmetric", num_frames: int = 5) -> Path:
-    """A data root with clips of smooth flow, 40x56 px."""
-    quantiser = Quantiser(20.0, mapping)  # type: ignore[arg-type]
-    settings = ExtractSettings(quantiser=quantiser, short_side=40, codec=codec)  # type: ignore[arg-type]
-    open_root(root, Path("videos"), settings)
-    for number, video_id in enumerate(video_ids):
-        draw = np.random.default_rng(number)
-        coarse = draw.normal(0, 5, (num_frames - 1, 2, 4, 5)).astype(np.float32)
-        flow = np.array([[cv2.resize(plane, (56, 40)) for plane in pair] for pair in coarse])
-        with ClipWriter(root / "clips" / f"{video_id}.h5", codec=codec, height=40, width=56) as writer:
-            writer.append_frames(draw.integers(0, 255, (num_frames, 40, 56, 3), dtype=np.uint8))
-            writer.append_flow(quantiser.encode(flow))
-            writer.finish(
-                ClipAttributes(
-                    video_id=video_id,
-                    class_name=video_id.rpartition("/")[0],
-                    source_name="x.avi",
-                    source_sha256="ab" * 32,
-                    frame_rate="30000/1001",
-                    num_frames=num_frames,
-                    header_frames=num_frames + 1,
-                    decode_errors=2,
-                    codec=codec,
-                    quantiser=quantiser.to_dict(),
-                    tvl1=settings.tvl1.to_dict(),
-                    solver="strict",
-                )
-            )
-    return root
 
 
 @dataclass
@@ -120,7 +87,7 @@ def test_an_mmaction2_reader_finds_the_frames_flow_and_labels_of_a_split(packed_
 
 
 def test_gpu_flow_and_denseflow_trees_have_their_names_and_first_numbers(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"], num_frames=3)
+    root = make_smooth_root(tmp_path / "root", ["run/a"], num_frames=3)
     export(root, tmp_path / "gpu", layout="gpu_flow")
     export(root, tmp_path / "dense", layout="denseflow")
     images = {folder: sorted(p.relative_to(tmp_path).as_posix() for p in (tmp_path / folder).rglob("*.jpg")) for folder in ("gpu", "dense")}
@@ -136,7 +103,7 @@ def test_gpu_flow_and_denseflow_trees_have_their_names_and_first_numbers(tmp_pat
 
 
 def test_flow_stored_as_jpeg_is_exported_as_the_same_jpegs(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"], codec="jpeg")
+    root = make_smooth_root(tmp_path / "root", ["run/a"], codec="jpeg")
     report = export(root, tmp_path / "out", layout="rawframes")
     with ClipSource(find_clips(root)) as source:
         stored = source.clip("run/a").encoded_flow(0, 4)
@@ -146,7 +113,7 @@ def test_flow_stored_as_jpeg_is_exported_as_the_same_jpegs(tmp_path: Path) -> No
 
 
 def test_the_stated_error_is_that_of_the_images(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"], num_frames=2)
+    root = make_smooth_root(tmp_path / "root", ["run/a"], num_frames=2)
     report = export(root, tmp_path / "out", layout="rawframes")
     folder = tmp_path / "out" / "rawframes" / "run" / "a"
     q = np.stack([cv2.imread(str(folder / f"flow_{axis}_00001.jpg"), cv2.IMREAD_GRAYSCALE) for axis in "xy"])
@@ -168,7 +135,7 @@ def test_converting_the_mapping_costs_at_most_half_a_step_and_no_motion_stays_no
 
 
 def test_paper_mapping_is_written_on_request_and_recorded(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"])
     export(root, tmp_path / "out", layout="gpu_flow", flow="png", mapping="paper")
     with ClipSource(find_clips(root)) as source:
         q = source.clip("run/a").flow(0, 1)
@@ -193,7 +160,7 @@ HOSTILE = [
 
 
 def test_hostile_ids_stay_inside_and_come_apart_again_in_the_lists(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", HOSTILE, num_frames=2)
+    root = make_smooth_root(tmp_path / "root", HOSTILE, num_frames=2)
     before = sorted(tmp_path.rglob("*"))
     code, _, err = run("--data", root, "--layout", "rawframes", "--output", tmp_path / "out")
     assert code == 0, err
@@ -215,7 +182,7 @@ def test_folders_of_different_ids_differ_and_have_no_white_space() -> None:
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     code, _, err = run("--data", root, "--layout", "rawframes", "--output", tmp_path / "mine")
@@ -225,7 +192,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: 
 
 
 def test_another_export_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"])
     export(root, tmp_path / "out", layout="rawframes")
     for changed in ({"layout": "gpu_flow"}, {"layout": "rawframes", "flow": "png"}, {"layout": "rawframes", "mapping": "paper"}):
         with pytest.raises(ParameterError, match="other options"):
@@ -236,7 +203,7 @@ def test_another_export_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 def test_an_export_that_was_stopped_is_finished_and_equals_one_in_one_go(
     tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = make_root(tmp_path / "root", ["run/a", "run/b", "run/b/c", "walk/d"], num_frames=3)
+    root = make_smooth_root(tmp_path / "root", ["run/a", "run/b", "run/b/c", "walk/d"], num_frames=3)
     export(root, tmp_path / "whole", layout=layout)
 
     class Stop(Exception):
@@ -273,7 +240,7 @@ def damage(root: Path, video_id: str) -> bytes:
 
 @pytest.mark.parametrize("layout", ["rawframes", "webdataset"])
 def test_a_damaged_clip_is_reported_the_others_are_written_and_it_follows_once_mended(tmp_path: Path, layout: str) -> None:
-    root = make_root(tmp_path / "root", ["run/a", "run/b", "run/c"])
+    root = make_smooth_root(tmp_path / "root", ["run/a", "run/b", "run/c"])
     export(root, tmp_path / "whole", layout=layout)
     whole = damage(root, "run/b")
     code, out, err = run("--data", root, "--layout", layout, "--output", tmp_path / "out")
@@ -297,11 +264,11 @@ def test_an_export_run_again_after_the_clips_changed_equals_a_new_one(tmp_path: 
         assert contents(tmp_path / "out") == contents(tmp_path / "new")
         return report
 
-    root = make_root(tmp_path / "root", ["run/b"], num_frames=5)
+    root = make_smooth_root(tmp_path / "root", ["run/b"], num_frames=5)
     assert same().num_done == 1
-    make_root(root, ["run/a", "run/c"])
+    make_smooth_root(root, ["run/a", "run/c"])
     assert same().num_done == (3 if layout == "webdataset" else 2)  # tars are numbered
-    make_root(root, ["run/b"], num_frames=4)
+    make_smooth_root(root, ["run/b"], num_frames=4)
     report = same()
     assert (report.num_done, report.num_skipped) == (1, 2)
     if layout == "webdataset":
@@ -312,13 +279,13 @@ def test_an_export_run_again_after_the_clips_changed_equals_a_new_one(tmp_path: 
 
 
 def test_an_export_that_was_stopped_notices_what_changed_meanwhile(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"], num_frames=5)
+    root = make_smooth_root(tmp_path / "root", ["run/a"], num_frames=5)
     export(root, tmp_path / "out", layout="rawframes")
     (tmp_path / "out" / "flowkit-export.json").write_text(
         json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}})
     )
     assert export(root, tmp_path / "out", layout="rawframes").num_skipped == 1
-    make_root(root, ["run/a"], num_frames=3)
+    make_smooth_root(root, ["run/a"], num_frames=3)
     (tmp_path / "out" / "flowkit-export.json").write_text(
         json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}})
     )
@@ -364,7 +331,7 @@ def test_webdataset_tars_hold_a_sample_a_video_with_its_label(packed_root: Path,
 
 
 def test_webdataset_tars_are_the_same_bytes_every_time(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a", "run/b c", "walk/d"])
+    root = make_smooth_root(tmp_path / "root", ["run/a", "run/b c", "walk/d"])
     for name in ("one", "two"):
         export(root, tmp_path / name, layout="webdataset")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -374,9 +341,9 @@ def test_webdataset_tars_are_the_same_bytes_every_time(tmp_path: Path) -> None:
 
 
 def test_a_root_without_clips_or_split_says_what_to_do(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", [])
+    root = make_smooth_root(tmp_path / "root", [])
     assert "flowkit extract" in run("--data", root, "--layout", "rawframes", "--output", tmp_path / "out")[2]
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"])
     code, _, err = run("--data", root, "--layout", "rawframes", "--output", tmp_path / "out", "--split", 1)
     assert code == 1
     assert "no split 1" in err

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from command_lines import run_flowkit
+from shard_files import make_smooth_root
 
 from flowkit.cli.main import main
 from flowkit.dataset.packing import pack
@@ -26,8 +27,6 @@ from flowkit.exchange.export_trees import export
 from flowkit.exchange.import_trees import ImportReport, ImportSettings, import_tree
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import Clip, ShardReader
-from flowkit.shards.schema import ClipAttributes
-from flowkit.shards.writer import ClipWriter
 
 GPU_FLOW = ImportSettings("gpu_flow", 20.0)
 DENSEFLOW = ImportSettings("denseflow", 32.0)
@@ -352,42 +351,13 @@ def clip_bytes(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "clips").rglob("*.h5")}
 
 
-def make_root(root: Path, video_ids: list[str], *, codec: Any = "zstd", mapping: Any = "symmetric") -> Path:
-    """A data root of clips with smooth flow, all attributes set."""
-    settings = ExtractSettings(quantiser=Quantiser(20.0, mapping), short_side=40, codec=codec)
-    open_root(root, Path("videos"), settings)
-    for number, video_id in enumerate(video_ids):
-        draw = np.random.default_rng(number)
-        coarse = draw.normal(0, 8, (4, 2, 4, 5)).astype(np.float32)
-        with ClipWriter(root / "clips" / f"{video_id}.h5", codec=codec, height=40, width=56) as writer:
-            writer.append_frames(draw.integers(0, 255, (5, 40, 56, 3), dtype=np.uint8))
-            writer.append_flow(settings.quantiser.encode(np.array([[cv2.resize(p, (56, 40)) for p in pair] for pair in coarse])))
-            writer.finish(
-                ClipAttributes(
-                    video_id=video_id,
-                    class_name=video_id.rpartition("/")[0],
-                    source_name="x.avi",
-                    source_sha256="ab" * 32,
-                    frame_rate="30000/1001",
-                    num_frames=5,
-                    header_frames=6,
-                    decode_errors=2,
-                    codec=codec,
-                    quantiser=settings.quantiser.to_dict(),
-                    tvl1=settings.stored_tvl1(),
-                    solver="strict",
-                )
-            )
-    return root
-
-
 IDS = ["run/a", "run/b c", "run/b", "walk/d\n\x1b[31m", "flat", "%41/é🎬", "x/" + "\t" * 90]
 
 
 @pytest.mark.parametrize("layout", ["rawframes", "gpu_flow", "denseflow"])
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "none"])
 def test_export_and_import_with_png_give_back_every_byte(tmp_path: Path, layout: str, codec: str) -> None:
-    root = make_root(tmp_path / "root", IDS, codec=codec)
+    root = make_smooth_root(tmp_path / "root", IDS, codec=codec, deviation_px=8)
     export(root, tmp_path / "tree", layout=layout, flow="png")
     report = import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
     assert report.failed == ()
@@ -397,14 +367,14 @@ def test_export_and_import_with_png_give_back_every_byte(tmp_path: Path, layout:
 
 @pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 def test_export_and_import_of_flow_stored_as_jpeg_give_back_every_byte(tmp_path: Path, mapping: str) -> None:
-    root = make_root(tmp_path / "root", IDS[:3], codec="jpeg", mapping=mapping)
+    root = make_smooth_root(tmp_path / "root", IDS[:3], codec="jpeg", mapping=mapping, deviation_px=8)
     export(root, tmp_path / "tree", layout="rawframes")
     import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
     assert clip_bytes(tmp_path / "back") == clip_bytes(root)
 
 
 def test_export_and_import_through_jpeg_stay_within_the_stated_error(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"], deviation_px=8)
     report = export(root, tmp_path / "tree", layout="rawframes", mapping="paper")
     import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
     own, back = clip_of(root, "run/a"), clip_of(tmp_path / "back", "run/a")
@@ -415,7 +385,7 @@ def test_export_and_import_through_jpeg_stay_within_the_stated_error(tmp_path: P
 
 
 def test_an_unfinished_export_and_contradicting_options_are_refused(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"], deviation_px=8)
     export(root, tmp_path / "tree", layout="gpu_flow")
     for settings, words in ((ImportSettings("denseflow"), "leave out --tool"), (ImportSettings(bound_px=15.0), "exported with bound 20")):
         with pytest.raises(ParameterError, match=words):
@@ -427,7 +397,7 @@ def test_an_unfinished_export_and_contradicting_options_are_refused(tmp_path: Pa
 
 
 def test_what_an_export_lost_since_is_named(tmp_path: Path) -> None:
-    root = make_root(tmp_path / "root", ["run/a", "run/b", "run/c"])
+    root = make_smooth_root(tmp_path / "root", ["run/a", "run/b", "run/c"], deviation_px=8)
     export(root, tmp_path / "tree", layout="rawframes")
     shutil.rmtree(tmp_path / "tree" / "rawframes" / "run" / "a")
     (tmp_path / "tree" / "rawframes" / "run" / "b" / "img_00003.jpg").unlink()
@@ -453,7 +423,7 @@ def test_what_an_export_lost_since_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_hostile_record_is_refused_and_nothing_is_written(tmp_path: Path, changed: tuple[str, str]) -> None:
-    root = make_root(tmp_path / "root", ["run/a"])
+    root = make_smooth_root(tmp_path / "root", ["run/a"], deviation_px=8)
     export(root, tmp_path / "tree", layout="rawframes")
     path = tmp_path / "tree" / "flowkit-export.json"
     text = path.read_text()

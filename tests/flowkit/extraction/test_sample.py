@@ -2,10 +2,12 @@
 
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import textures
 
 from flowkit import flow as flow_package
 from flowkit.dataset.settings import ExtractSettings
@@ -22,17 +24,13 @@ from flowkit.video.decode import FrameBatch
 
 SETTINGS = ExtractSettings(short_side=32, tvl1=TVL1Params(num_warps=1, inner_iterations=5, outer_iterations=2))
 NUM_FRAMES = 40
-
-
-def moving_texture(num_frames, seed=0, height=36, width=48):
-    texture = np.random.default_rng(seed).integers(0, 256, (height // 4 + 20, width // 4 + 20, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-    return np.stack([texture[k % 60 : k % 60 + height, 2 * k % 70 : 2 * k % 70 + width] for k in range(num_frames)])
+moving_blocks = partial(textures.moving_blocks, height=36, width=48)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("videos") / "a.avi"
-    write_video(path, moving_texture(NUM_FRAMES), frame_rate=25)
+    write_video(path, moving_blocks(NUM_FRAMES), frame_rate=25)
     return path
 
 
@@ -110,8 +108,8 @@ def test_counts_and_statuses_are_those_of_extract(path, tmp_path):
     files = {"whole.avi": whole, "cut.avi": whole[: len(whole) // 2], "noise.avi": b"no video" * 99, "empty.avi": b""}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    write_video(tmp_path / "one.avi", moving_texture(1), frame_rate=25)
-    write_video(tmp_path / "two.avi", moving_texture(2), frame_rate=25)
+    write_video(tmp_path / "one.avi", moving_blocks(1), frame_rate=25)
+    write_video(tmp_path / "two.avi", moving_blocks(2), frame_rate=25)
     statuses = {}
     for file in sorted(tmp_path.glob("*.avi")):
         mine = count_frames(file, short_side=32)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from small_videos import SETTINGS, files_of, write_video
+from worker_tasks import raise_on_2, square, wait_for_stop
 
 from flowkit.cli.main import flowkit as command
 from flowkit.errors import DeviceError, FlowkitError, ParameterError
@@ -29,30 +30,10 @@ pytest.importorskip("distributed", reason="needs the extra `cluster`")
 from flowkit.workers.cluster import Cluster
 
 
-def square(task: int, progress: TaskProgress) -> int:
-    progress.note(1, 1)
-    return task * task
-
-
 def die_on_3(task: int, progress: TaskProgress) -> int:
     if task == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return task
-
-
-def raise_on_2(task: int, progress: TaskProgress) -> int:
-    if task == 2:
-        raise ValueError("two")
-    return task
-
-
-def wait_for_stop(task: int, progress: TaskProgress) -> str:
-    for k in range(2000):
-        progress.note(k, 2000)
-        if progress.stopping:
-            return "stopped"
-        time.sleep(0.02)
-    return "finished"
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,11 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from worker_tasks import raise_on_2, square, wait_for_stop
 
 from flowkit.workers.processes import run_tasks
 from flowkit.workers.progress import LocalProgress, ProgressFile, TaskProgress
 from flowkit.workers.stopping import StopRequest
-
-
-def square(task: int, progress: TaskProgress) -> int:
-    progress.note(1, 1)
-    return task * task
 
 
 def die_on_7(task: int, progress: TaskProgress) -> int:
@@ -37,24 +33,9 @@ def die_once(task: str, progress: TaskProgress) -> str:
     return task
 
 
-def raise_on_2(task: int, progress: TaskProgress) -> int:
-    if task == 2:
-        raise ValueError("two")
-    return task
-
-
 def terminate_itself(task: int, progress: TaskProgress) -> int:
     os.kill(os.getpid(), signal.SIGTERM)
     return task
-
-
-def wait_for_stop(task: int, progress: TaskProgress) -> str:
-    for k in range(2000):
-        progress.note(k, 2000)
-        if progress.stopping:
-            return "stopped"
-        time.sleep(0.01)
-    return "finished"
 
 
 def test_every_task_has_an_outcome() -> None:
@@ -107,7 +88,7 @@ def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace() -> None:
 PARENT = """
 import sys
 from collections import deque
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from flowkit.workers.processes import run_tasks
 from test_processes import wait_with_pid
 if __name__ == "__main__":
@@ -124,7 +105,7 @@ def wait_with_pid(task: str, progress: TaskProgress) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's parents")
 def test_processes_end_when_their_parent_was_killed(tmp_path: Path) -> None:
     marker, script = tmp_path / "pid", tmp_path / "parent.py"
-    script.write_text(PARENT.format(tests=str(Path(__file__).parent), marker=str(marker)))
+    script.write_text(PARENT.format(folders=[str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")], marker=str(marker)))
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as parent:
         while not marker.exists():
             assert parent.poll() is None

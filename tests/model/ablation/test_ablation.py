@@ -38,9 +38,6 @@ NO_POOL = Variant("no-pool", {"st-resnet-star.temporal_pool": False})
 DIVERGING = Variant("diverging", {"st-resnet-star.lr": 1e30})
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def run(root, variants, **settings):
     told = []
     training = TrainSettings(overrides=settings.pop("overrides", TINY))
@@ -50,7 +47,6 @@ def run(root, variants, **settings):
 @pytest.fixture(scope="module")
 def finished(packed_root, tmp_path_factory):
     """An ablation of three variants, one of which cannot be trained to the end."""
-    torch.set_num_threads(1)
     root = share_root(packed_root, tmp_path_factory.mktemp("ablation"))
     return root, *run(root, [DIRECT, NO_POOL, DIVERGING])
 

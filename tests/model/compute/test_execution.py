@@ -20,9 +20,6 @@ from flowkit.model.training.loop import groups_per_pass
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def environment(root, phase):
     return load_checkpoint(phase_folder(root, "default", 1, phase) / "checkpoint.pt").environment
 

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from command_lines import call_flowkit
 from random_networks import random_checkpoints
+from textures import moving_blocks
 
 from flowkit.cli.main import flowkit
 from flowkit.dataset.packing import pack
@@ -46,23 +47,16 @@ SETTINGS = ExtractSettings(
 LENGTHS = {"walk/a": 34, "walk/b": 11, "run/a": 90, "run/b": 13}
 
 
-def moving_texture(num_frames, seed, height=46, width=60):
-    texture = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
-    speed = 1 + seed % 3
-    return np.stack([texture[k % 60 : k % 60 + height, speed * k % 90 : speed * k % 90 + width] for k in range(num_frames)])
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with videos/ and a packed data root, all videos in the test list but one, and random networks of all phases."""
-    torch.set_num_threads(1)
     home = tmp_path_factory.mktemp("home")
     root = home / "data"
     open_root(root, home / "videos", SETTINGS)
     for seed, (video_id, num_frames) in enumerate(LENGTHS.items()):
         path = home / "videos" / f"{video_id}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, moving_texture(num_frames, seed), frame_rate=25)
+        write_video(path, moving_blocks(num_frames, seed), frame_rate=25)
         job = VideoJob(video_id, path, video_id.split("/")[0], root, SETTINGS, path.stat().st_size, 0)
         progress = SimpleNamespace(stopping=False, note=lambda *_: None)
         assert extract_task(job, progress).video.status == "ok"
@@ -251,8 +245,8 @@ def test_the_command_s_json_has_everything(home, evaluation):
 
 
 def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home, tmp_path):
-    write_video(tmp_path / "ten.avi", moving_texture(10, 1), frame_rate=25)
-    write_video(tmp_path / "one.avi", moving_texture(1, 1), frame_rate=25)
+    write_video(tmp_path / "ten.avi", moving_blocks(10, 1), frame_rate=25)
+    write_video(tmp_path / "one.avi", moving_blocks(1, 1), frame_rate=25)
     (tmp_path / "noise\x1b[31m.avi").write_bytes(b"no video" * 9)
     whole = (home / "videos/run/a.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_lines import call_flowkit
+from training_runs import share_root
 
 from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset
@@ -37,11 +37,7 @@ CPU = Execution(device="cpu")
 @pytest.fixture(scope="module")
 def root(packed_root, tmp_path_factory):
     """The packed root with random networks of all four phases, running moments random too."""
-    torch.set_num_threads(1)
-    path = tmp_path_factory.mktemp("evaluate")
-    for name in ("shards", "splits"):
-        shutil.copytree(packed_root / name, path / name, copy_function=os.link)
-    shutil.copy(packed_root / "dataset.json", path)
+    path = share_root(packed_root, tmp_path_factory.mktemp("evaluate"))
     save_networks(path, 1)
     return path
 

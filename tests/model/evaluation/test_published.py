@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from hostile_results import make_evaluation, make_result, make_root
+from hostile_results import make_evaluation, make_hostile_root, make_result
 
 from flowkit.dataset.list_files import read_lists
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
@@ -18,7 +18,7 @@ NUM_TRAIN = 3
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return make_root(tmp_path_factory.mktemp("published"))
+    return make_hostile_root(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture

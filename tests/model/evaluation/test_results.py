@@ -7,7 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from hostile_results import make_evaluation, make_result, make_root
+from hostile_results import make_evaluation, make_hostile_root, make_result
 
 from flowkit.errors import ManifestError
 from flowkit.model.evaluation.results import join_results, read_results, results_dict, write_results
@@ -15,7 +15,7 @@ from flowkit.model.evaluation.results import join_results, read_results, results
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    return make_result(make_root(tmp_path_factory.mktemp("stored")))
+    return make_result(make_hostile_root(tmp_path_factory.mktemp("stored")))
 
 
 @pytest.fixture

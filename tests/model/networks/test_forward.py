@@ -18,16 +18,7 @@ from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.temporal_conv import TemporalConv, inflate
 from flowkit.model.settings.network import STResNetConfig
 
-
-@pytest.fixture(autouse=True)
-def _float64():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are too small for more
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(num_threads)
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def static_clips(num_frames: int):

@@ -13,16 +13,7 @@ from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.stresnet import STResNet
 from flowkit.model.networks.temporal_conv import TemporalConv, _ByProducts, by_clip
 
-
-@pytest.fixture(autouse=True)
-def _float64():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are too small for more
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def loss(logits: torch.Tensor) -> torch.Tensor:

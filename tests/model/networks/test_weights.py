@@ -27,13 +27,7 @@ WEIGHT_LIFTING = [422, 543]  # ImageNet's barbell and dumbbell
 INFLATED = tuple(f"layer{k}.1.conv{i}.weight" for k in range(1, 5) for i in (1, 3))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(num_threads)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture(scope="module")

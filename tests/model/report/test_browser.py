@@ -11,7 +11,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hostile_results import CLASSES, make_evaluation, make_result, make_root
+from hostile_results import CLASSES, make_evaluation, make_hostile_root, make_result
 
 from flowkit.model.report.page import visible, write_report
 
@@ -93,7 +93,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dataset = make_root(tmp_path_factory.mktemp("browser"))
+    dataset = make_hostile_root(tmp_path_factory.mktemp("browser"))
     folder = tmp_path_factory.mktemp("report")
     one, two = make_result(dataset), make_result(dataset, 2, seed=1)
     write_report(folder, one, make_evaluation(one, two), dataset, run="default")

@@ -1,13 +1,10 @@
 """Curves for TensorBoard: each step once, also after a kill; a clear error where TensorBoard is missing."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from flowkit.cli.main import flowkit
@@ -18,18 +15,9 @@ from flowkit.model.runs import events
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.training.chain import train
 
+pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+
 TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 6, "warmup_steps": 0}
-
-
-@pytest.fixture
-def root(packed_root, tmp_path):
-    """A data root of this test's own, with the shards shared."""
-    pytest.importorskip("tensorboard")
-    torch.set_num_threads(1)
-    for name in ("shards", "splits"):
-        shutil.copytree(packed_root / name, tmp_path / name, copy_function=os.link)
-    shutil.copy(packed_root / "dataset.json", tmp_path)
-    return tmp_path
 
 
 def curves(root, phase="motion"):

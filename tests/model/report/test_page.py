@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hostile_results import CLASSES, FAILED, make_evaluation, make_result, make_root, make_row
+from hostile_results import CLASSES, FAILED, make_evaluation, make_hostile_root, make_result, make_row
 from PIL import Image
 
 from flowkit.model.evaluation.results import write_results
@@ -83,7 +83,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_root(tmp_path_factory.mktemp("hostile") / "root <&'")
+    return make_hostile_root(tmp_path_factory.mktemp("hostile") / "root <&'")
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: D
 
 
 def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path) -> None:
-    dataset = make_root(tmp_path / "root")
+    dataset = make_hostile_root(tmp_path / "root")
     result = lean(make_result(dataset), "ST-ResNet*")
     shard = tmp_path / "root" / "shards" / "shard-00000.h5"
     whole = shard.read_bytes()
@@ -281,7 +281,7 @@ def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path) -> None:
 
 
 def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path) -> None:
-    dataset = make_root(tmp_path / "root")
+    dataset = make_hostile_root(tmp_path / "root")
     result = make_result(dataset)
     kept = replace(lean(result, "ST-ResNet*"), provenances=result.provenances, checkpoints=result.checkpoints, warnings=())
     old = tuple(f"gone/{number}" for number in range(len(result.video_ids)))

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hostile_results import CLASSES, make_result, make_root, write_metrics
+from hostile_results import CLASSES, make_hostile_root, make_result, write_metrics
 from PIL import Image
 
 from flowkit.dataset.manifest import ClipRecord
@@ -85,7 +85,7 @@ def test_an_outlier_of_a_long_run_is_not_lost(tmp_path):
 
 
 def test_curves_png_has_a_row_a_phase_and_only_of_those_that_have_metrics(tmp_path):
-    dataset = make_root(tmp_path / "root")
+    dataset = make_hostile_root(tmp_path / "root")
     for phase in ("motion", "st-resnet-star"):
         (tmp_path / "root" / "runs" / "default" / "split1" / phase / "metrics.jsonl").unlink()
     pictures = training_pictures(make_result(dataset))
@@ -164,7 +164,7 @@ def test_nothing_wrong_makes_no_pairs():
 
 
 def test_thumbnails_are_the_frames_and_the_flow_of_the_shard_in_one_scale(tmp_path):
-    dataset = make_root(tmp_path)
+    dataset = make_hostile_root(tmp_path)
     records = dataset.split(1).test[:2]
     thumbnails = Thumbnails(dataset, [*records, ClipRecord("absent", 0, CLASSES[0], 12, "shard-00000.h5")], num_moments=3)
     assert list(thumbnails.failures) == ["absent"]

@@ -74,7 +74,7 @@ def test_a_phase_that_fails_leaves_no_line_of_its_end(capsys):
     assert "the first took" in line
 
 
-def test_training_shows_progress_when_asked_and_reports_events_all_the_same(root, capsys, one_thread):
+def test_training_shows_progress_when_asked_and_reports_events_all_the_same(root, capsys):
     received = []
     overrides = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 2}
     train(str(root), phases=["motion"], overrides=overrides, progress=True, on_event=received.append)

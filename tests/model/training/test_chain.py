@@ -33,9 +33,6 @@ from flowkit.model.training.chain import TrainReport, train
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
     root, told = undisturbed
     assert [event.phase for event in told if isinstance(event, events.PhaseDone)] == list(PHASES)

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+import textures
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow import compute_flow
@@ -31,17 +32,7 @@ SMALL_TILE = TileShape(8, 4, 1)
 BRIEF = TVL1Params(num_scales=2, num_warps=2, outer_iterations=2, inner_iterations=12)
 
 
-def moving_texture(num_frames, height, width, *, step=(0.9, -0.6), seed=0):
-    """Frames of a smooth texture that moves by `step` px a frame, as uint8 (n, height, width)."""
-    noise = np.random.default_rng(seed).uniform(0, 1, (height + 40, width + 40)).astype(np.float32)
-    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.5), None, 0, 255, cv2.NORM_MINMAX)
-    shifts = [np.array([[1, 0, step[0] * k - 20], [0, 1, step[1] * k - 20]], np.float32) for k in range(num_frames)]
-    return (
-        np.stack([cv2.warpAffine(texture, shift, (width, height), flags=cv2.INTER_CUBIC) for shift in shifts])
-        .round()
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
+moving_texture = partial(textures.moving_texture, step=(0.9, -0.6), noise=0)
 
 
 class Emulated:
