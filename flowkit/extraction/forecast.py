@@ -55,10 +55,6 @@ def forecast(plan: Plan, *, jobs: int | None = None, sample_videos: int = 3, sam
     samples = [sample for job in plan.jobs[::step][:sample_videos] if (sample := sample_video(job, sample_frames)) is not None]
     if not samples:
         return Forecast(num_pairs, 0, 0.0, jobs)
-    pairs = sum(s.num_pairs for s in samples)
-    return Forecast(
-        num_pairs,
-        round(num_pairs * sum(s.num_bytes for s in samples) / pairs),
-        num_pairs * sum(s.seconds for s in samples) / pairs / jobs,
-        jobs,
-    )
+    pairs = sum(sample.num_pairs for sample in samples)
+    num_bytes = round(num_pairs * sum(sample.num_bytes for sample in samples) / pairs)
+    return Forecast(num_pairs, num_bytes, num_pairs * sum(sample.seconds for sample in samples) / pairs / jobs, jobs)

@@ -94,15 +94,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
     jobs, skipped = [], []
     for video in scan.videos[part[0] :: part[1]]:
         status = video.path.stat()
-        job = VideoJob(
-            video.video_id,
-            video.path,
-            video.class_name,
-            root,
-            settings,
-            status.st_size,
-            status.st_mtime_ns,
-        )
+        job = VideoJob(video.video_id, video.path, video.class_name, root, settings, status.st_size, status.st_mtime_ns)
         done = _done_before(job, index.get(video.video_id), packed)
         if done is None:
             jobs.append(job)
@@ -152,14 +144,6 @@ def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, P
         raise
     if attributes.source_sha256 != file_sha256(job.path):
         return None
-    result = VideoResult(
-        job.video_id,
-        "ok",
-        job.source_bytes,
-        job.source_mtime_ns,
-        attributes.num_frames,
-        attributes.header_frames,
-        attributes.decode_errors,
-        clip_bytes=stored.stat().st_size if stored == path else 0,
-    )
-    return with_status(result)
+    counts = (attributes.num_frames, attributes.header_frames, attributes.decode_errors)
+    clip_bytes = stored.stat().st_size if stored == path else 0
+    return with_status(VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes))

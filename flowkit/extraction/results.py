@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -174,14 +174,9 @@ def read_index(root: Path) -> dict[str, VideoResult]:
 
 def _is_sound(result: VideoResult) -> bool:
     """Whether each field has its declared type: an index may come from elsewhere."""
-    texts = (result.video_id, result.status, result.error)
-    counts = (result.source_bytes, result.source_mtime_ns, result.num_frames, result.header_frames, result.decode_errors, result.clip_bytes)
-    return (
-        all(isinstance(text, str) for text in texts)
-        and result.status in get_args(Status)
-        and all(type(count) is int for count in counts)
-        and type(result.seconds) in (int, float)
-    )
+    kinds = {"str": (str,), "Status": (str,), "int": (int,), "float": (int, float)}
+    have_types = all(type(getattr(result, field.name)) in kinds[str(field.type)] for field in fields(VideoResult))
+    return have_types and result.status in get_args(Status)
 
 
 class IndexWriter:
