@@ -137,8 +137,9 @@ def _solved_on_gpu(greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings:
     """Return the quantised flow of pairs (m, 2) of grey frames (n, H, W): uint8 (m, 2, H, W)."""
     from flowkit.flow.cuda.solver import MAX_PAIRS, CudaSolver
 
+    height, width = greys.shape[1:]
     bound, mapping, at_once = settings.quantiser.bound, settings.quantiser.mapping, min(len(pairs), MAX_PAIRS)
-    with CudaSolver(*greys.shape[1:], settings.tvl1, device_index=device_index, bound=bound, mapping=mapping, max_pairs=at_once) as solver:
+    with CudaSolver(height, width, settings.tvl1, device_index=device_index, bound=bound, mapping=mapping, max_pairs=at_once) as solver:
         return solver.solve(greys, pairs)
 
 

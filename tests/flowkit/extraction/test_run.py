@@ -1,4 +1,4 @@
-"""The extract pipeline on small real video files: what is written, skipped, refused, survived and reported."""
+"""Extraction of small video files: what is written, skipped, refused and reported, and what it survives."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def test_a_damaged_clip_is_extracted_again_and_stops_nothing(videos: Path, tmp_p
     extract(videos, root, settings=SETTINGS, jobs=1)
     before = files_of(root)
     clips = root / "clips" / "run"
-    (clips / "a.h5").write_bytes((clips / "a.h5").read_bytes()[:-100])  # cut short: its size tells
+    (clips / "a.h5").write_bytes((clips / "a.h5").read_bytes()[:-100])  # truncated: its size shows it
     (clips / "b.h5").write_bytes(b"not a clip" + (clips / "b.h5").read_bytes()[10:])
-    os.utime(videos / "run" / "b.avi", (1, 1))  # so that the clip is asked
+    os.utime(videos / "run" / "b.avi", (1, 1))  # so that the clip is opened
     again = extract(videos, root, settings=SETTINGS, jobs=1)
     assert [r.video_id for r in again.done] == ["run/a", "run/b"]
     assert files_of(root) == before
@@ -153,7 +153,9 @@ def test_the_data_root_s_own_videos_are_not_extracted(videos: Path) -> None:
     write_video(root / "inspect" / "a-flow.mkv", 3)  # as `inspect` draws them
     found = make_plan(videos, root, settings=SETTINGS)
     assert (sorted(job.video_id for job in found.jobs), found.ignored) == (["run/a", "run/b", "walk/a"], 1)
-    assert [job.video_id for job in make_plan(root / "inspect", root, settings=SETTINGS).jobs] == ["a-flow"]  # unless they are asked for
+    assert [job.video_id for job in make_plan(root / "inspect", root, settings=SETTINGS).jobs] == [
+        "a-flow"
+    ]  # unless the user asks for them
 
 
 def test_bytes_do_not_depend_on_processes_order_or_pieces(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,15 +172,15 @@ def test_bytes_do_not_depend_on_processes_order_or_pieces(videos: Path, tmp_path
 @pytest.mark.parametrize(
     ("sizes", "num_processes", "num_cut"),
     [
-        ([1000], 1, 0),  # nobody waits
+        ([1000], 1, 0),  # no process waits
         ([1000], 8, 1),
-        ([600] * 4, 2, 0),  # comes out even
-        ([600] * 5, 2, 1),  # the fifth would have one process at work and one idle
+        ([600] * 4, 2, 0),  # divides evenly
+        ([600] * 5, 2, 1),  # during the fifth, one process would be idle
         ([600] * 130, 64, 2),
         ([600] * 64, 64, 0),
         ([5000, *[100] * 10], 4, 1),
         ([600, 590, 10, 5], 2, 0),
-        ([10] * 3, 2, 0),  # too short to cut
+        ([10] * 3, 2, 0),  # too short to divide
     ],
 )
 def test_videos_that_would_end_late_are_divided_so_that_all_processes_end_together(
@@ -278,7 +280,7 @@ def test_the_report_of_several_machines_is_of_all_their_videos(videos: Path, tmp
 
     def counts(part: int) -> tuple[dict[str, int], set[str]]:
         own = extract(videos, root, settings=SETTINGS, jobs=1, part=(part, 2))
-        assert len(own.done) + len(own.skipped) + len(own.failed) - (part == 0) == 2  # what the exit code rests on
+        assert len(own.done) + len(own.skipped) + len(own.failed) - (part == 0) == 2  # the exit code depends on these
         report = json.loads((root / "extract-report.json").read_text())
         assert all(report["counts"][key] == len(report[key]) for key in ("done", "skipped", "failed"))
         return {key: report["counts"][key] for key in ("done", "skipped", "failed", "pending")}, {r["video_id"] for r in report["failed"]}
@@ -383,7 +385,7 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
 
 
 def assert_kept_flow_is_used(videos: Path, root: Path, whole: Path) -> None:
-    """Overwrite the kept flow of c/long by what no solver gives, and extract: the clip holds it where it was kept, and only there."""
+    """Overwrite the kept flow of c/long with values that no solver gives, and extract: the clip holds these where flow was kept."""
     (folder,) = root.glob("clips/.segments/*")
     kept = find_pieces(folder)
     for piece in kept:
@@ -434,7 +436,7 @@ def test_dry_run_writes_nothing_and_forecasts(videos: Path, tmp_path: Path) -> N
 def test_without_the_gpu_that_was_asked_for_no_root_is_made(
     devices: tuple[int, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the root would have the solver `cuda`, and refuse to go on without a GPU."""
+    """Otherwise the root would record the solver `cuda`, and could not be continued without a GPU."""
 
     def list_devices() -> list[int]:
         if devices is None:
@@ -462,7 +464,7 @@ def test_usage_errors_exit_2() -> None:
 
 @pytest.mark.slow
 def test_the_odd_formats_get_the_statuses_their_readme_says(shared_data: Path, tmp_path: Path) -> None:
-    """Of the real files only the statuses: their flow is computed at a small size."""
+    """Only the statuses of real files are tested: their flow is computed at a small size."""
     settings = ExtractSettings(short_side=32, solver="fast")
     report = extract(shared_data / "videos" / "misc", tmp_path / "data", settings=settings, jobs=2)
     results = {r.video_id: r for r in (*report.done, *report.failed)}

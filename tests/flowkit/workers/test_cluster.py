@@ -1,4 +1,4 @@
-"""Tasks on a Dask cluster: the contract of run_tasks on several machines, here several processes that Dask starts."""
+"""Tasks on a Dask cluster: run_tasks on several machines, which are several processes of Dask here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def die_on_3(task: int, progress: TaskProgress) -> int:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a scheduler with two workers of one thread each, all in processes of their own."""
+    """Return the address of a scheduler with two workers of one thread each; each has its own process."""
     folder = tmp_path_factory.mktemp("cluster")
     ready = folder / "address"
     script = (
@@ -56,13 +56,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "PYTHONPATH": os.pathsep.join(
             [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")]
         ),
-        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; those that wait on a killed worker count too
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; tasks that wait on a killed worker count too
         "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
     }
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, str(path), str(ready)], stdin=subprocess.PIPE, stderr=log, env=environment)
     try:
-        end = time.monotonic() + 300  # it takes seconds; on a busy machine, more than a minute
+        end = time.monotonic() + 300  # usually seconds, but more than a minute on a busy machine
         while not ready.exists():
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < end, (folder / "log").read_text()
@@ -92,14 +92,14 @@ def test_every_task_has_an_outcome_and_the_killer_is_set_aside(address: str, tmp
 def test_a_task_that_the_scheduler_has_forgotten_is_handed_out_again_and_not_for_ever(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As happens to a result that was not fetched yet when its worker dies."""
+    """This happens to a result that was not fetched before its worker died."""
     from distributed import Client
 
     submit, to_forget = Client.submit, [2]
 
     def forgetful(client: Client, function: object, work: object, task: int, *rest: object, **options: object) -> object:
         future = submit(client, function, work, task, *rest, **options)
-        if task in to_forget:  # 2 once, 1 each time
+        if task in to_forget:  # 2 the first time, 1 every time
             to_forget[:] = [other for other in to_forget if other != 2]
             future.cancel()
         return future
@@ -142,7 +142,7 @@ def test_a_stop_begins_nothing_new_and_ends_what_runs_after_the_grace(address: s
 
 
 def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where this machine has a GPU, which a cluster does not use."""
+    """This holds also if this machine has a GPU, which a cluster does not use."""
     monkeypatch.setattr("flowkit.flow.cuda.device.has_gpu", lambda: True)
     videos = tmp_path / "videos"
     for k in range(3):

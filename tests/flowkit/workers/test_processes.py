@@ -111,7 +111,7 @@ def test_processes_end_when_their_parent_was_killed(tmp_path: Path) -> None:
             assert parent.poll() is None
             time.sleep(0.05)
         parent.kill()
-        parent.communicate(timeout=20)  # comes back when nobody has the pipe any more
+        parent.communicate(timeout=20)  # returns when no process holds the pipe any more
 
 
 def test_a_progress_file_is_shared_and_deleted() -> None:
