@@ -58,7 +58,7 @@ def pack(data: Path, split: int, lists: Path | Literal["automatic"] | None, shar
       flowkit pack --lists my-split.csv --move
     """
     from flowkit.dataset.packing import pack as run
-    from flowkit.dataset.split_choice import SeveralListsError
+    from flowkit.dataset.split_lists import SeveralListsError
 
     try:
         report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, progress=True)

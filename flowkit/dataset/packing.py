@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.list_files import split_numbers
+from flowkit.dataset.list_files import read_lists, split_numbers
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
@@ -21,8 +21,7 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
-from flowkit.dataset.split_choice import AUTOMATIC, ChosenLists, choose_lists
-from flowkit.dataset.split_lists import Matched, match_lists, read_lists
+from flowkit.dataset.split_lists import AUTOMATIC, ChosenLists, Matched, choose_lists, match_lists
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import exclusive_lock, file_sha256
 

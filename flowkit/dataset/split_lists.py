@@ -1,4 +1,4 @@
-"""Split lists against the videos that are there: finding the lists, matching names, and a seeded split where there are none."""
+"""The lists of a split: those that the user names, those that lie around the videos, or a seeded division; and which videos they match."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from flowkit.video.ids import comparable_name, group_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["FoundLists", "ListEntry", "Matched", "SplitLists", "automatic_split", "find_lists", "match_lists", "read_lists"]
+    from flowkit.dataset.root import Dataset
 
+
+AUTOMATIC = "automatic"  # in place of lists: divide the videos
 TEST_FRACTION = 0.3  # of each class's videos, in the automatic split; as in UCF101's and HMDB51's lists
 
 
@@ -51,6 +53,75 @@ class Matched:
     missing_test: tuple[ListEntry, ...]
     unlisted: tuple[str, ...]
     untrained_classes: tuple[str, ...]
+
+
+class SeveralListsError(ManifestError):
+    """More than one folder of split lists fits the videos."""
+
+
+@dataclass(frozen=True)
+class ChosenLists:
+    """Lists of a split, where they are from, and how they fit the videos."""
+
+    path: Path | None
+    lists: SplitLists
+    matched: Matched
+
+
+def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_of: Mapping[str, str]) -> ChosenLists:
+    """Find the lists that a split is made from.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data root.
+    split : int
+        The split's number.
+    given : Path or "automatic", optional
+        What the user named. Otherwise lists are searched around the videos, and without any the split is automatic.
+    class_of : mapping of str to str
+        The clips that are there: video id to the folder's name.
+
+    Raises
+    ------
+    SeveralListsError
+        If lists in several folders fit the clips.
+    ManifestError
+        If the lists match no clip, or cannot be read.
+    """
+    root, path = dataset.root, None
+    if isinstance(given, Path):
+        path = given
+    elif given is None:
+        path = _lists_around_videos(dataset, class_of)
+    if path is not None:
+        lists = read_lists(path, split)
+        matched = match_lists(lists, class_of)
+        if not matched.train and not matched.test:
+            names = [entry.video_id for entry in (*lists.train, *lists.test)][:1]
+            raise ManifestError(
+                f"the split lists in {str(path)!r} match no clip of {str(root)!r}: the first list names {names}, "
+                f"the first clip is {min(class_of)!r}; name other lists by --lists DIR|FILE.csv, or use --lists automatic"
+            )
+        return ChosenLists(path, lists, matched)
+    lists = automatic_split(class_of, seed=split - 1)
+    return ChosenLists(None, lists, match_lists(lists, class_of))
+
+
+def _lists_around_videos(dataset: Dataset, class_of: Mapping[str, str]) -> Path | None:
+    if not dataset.source:
+        return None
+    around = find_lists(Path(dataset.source), class_of)
+    if len(around.matching) > 1:
+        folders = " and ".join(repr(str(folder)) for folder in around.matching)
+        raise SeveralListsError(f"several folders hold split lists of these videos: {folders}; choose one by --lists DIR")
+    if around.others and not around.matching:
+        folders = " and ".join(repr(str(folder)) for folder in around.others)
+        raise ManifestError(
+            f"the split lists in {folders} match no clip of {str(dataset.root)!r} (the first clip is {min(class_of)!r}); "
+            "name other lists by --lists DIR|FILE.csv, or use --lists automatic"
+        )
+    return around.matching[0] if around.matching else None
 
 
 def find_lists(videos: Path, video_ids: Iterable[str]) -> FoundLists:

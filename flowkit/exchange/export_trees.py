@@ -18,7 +18,8 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
 from flowkit.exchange.export_tars import TarExport
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
-from flowkit.exchange.layouts import LAYOUTS, RECORD_NAME, SUFFIX, ExportRecord, FlowImages, TreeLayout, folder_name, read_record
+from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages, TreeLayout, folder_name
+from flowkit.exchange.record import RECORD_NAME, ExportRecord, read_record
 from flowkit.files import with_file_name, write_atomically
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError, ShardFormatError
-from flowkit.exchange.layouts import LAYOUTS, ExportRecord, gaps
+from flowkit.exchange.layouts import LAYOUTS
 from flowkit.files import read_file
 from flowkit.shards.jpeg import jpeg_size
 from flowkit.shards.schema import MAX_JPEG_BYTES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flowkit.dataset.settings import ForeignTool
+    from flowkit.exchange.record import ExportRecord
 
 # compute_flow.cpp of gpu_flow: flow k (from 1) leads from frame k to frame k + 1, both named frame%06d.jpg.
 # dense_flow and denseflow: img_, flow_x_, flow_y_ with %05d, from 1 in dense_flow, from 0 in denseflow.
@@ -36,6 +38,7 @@ _FRAMES = re.compile(r"(?:frame|img|image)_?(\d+)" + _SUFFIX, re.I)
 _FRAME_FOLDERS = ("rgb", "jpegs_256", "frames", "jpegs", "images", "rawframes")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
+_MOST_GAPS = 8  # named in an error
 
 
 @dataclass(frozen=True)
@@ -187,12 +190,20 @@ def _image_run(folder: Path, pattern: re.Pattern[str], what: str) -> ImageRun:
     numbers = sorted(numbered)
     if numbers[0] > 1:
         raise ShardFormatError(f"{what} begin with number {numbers[0]}; those before it are missing")
-    if missing := gaps(numbers):
+    if missing := missing_numbers(numbers):
         raise ShardFormatError(f"{what} lack number {missing}")
     paths = tuple(folder / numbered[number] for number in numbers)
     if len({path.suffix.lower() == ".png" for path in paths}) > 1:
         raise ShardFormatError(f"{what} are partly JPEG, partly PNG")
     return ImageRun(paths, numbers[0])
+
+
+def missing_numbers(numbers: list[int]) -> str:
+    """Return the numbers that are missing between the first and the last, as ``7, 9-12``; empty if there are none."""
+    missing = [(before + 1, after - 1) for before, after in pairwise(numbers) if after > before + 1]
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in missing[:_MOST_GAPS]]
+    more = [f"and {len(missing) - _MOST_GAPS} more"] if len(missing) > _MOST_GAPS else []
+    return ", ".join(texts + more)
 
 
 def align(frames: ImageRun, u: ImageRun, v: ImageRun, tool: ForeignTool, *, trim: str) -> tuple[ImageRun, ImageRun, ImageRun, str]:

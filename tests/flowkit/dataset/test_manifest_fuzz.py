@@ -17,7 +17,7 @@ from flowkit.dataset.shard_update import read_state
 from flowkit.describe.contents import describe_root
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.exchange.export_trees import export
-from flowkit.exchange.layouts import read_record
+from flowkit.exchange.record import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path

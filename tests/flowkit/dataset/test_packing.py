@@ -22,7 +22,7 @@ from flowkit.dataset.packing import pack, packed_video_ids
 from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.split_choice import SeveralListsError
+from flowkit.dataset.split_lists import SeveralListsError
 from flowkit.dataset.verify import verify
 from flowkit.describe.contents import describe_root
 from flowkit.errors import BusyError, ManifestError, ParameterError, ShardFormatError

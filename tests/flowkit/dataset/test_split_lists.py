@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.dataset.split_lists import ListEntry, SplitLists, automatic_split, find_lists, match_lists, read_lists
+from flowkit.dataset.list_files import ListEntry, SplitLists, read_lists
+from flowkit.dataset.split_lists import automatic_split, find_lists, match_lists
 from flowkit.errors import ManifestError
 
 UCF101_COUNTS = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}

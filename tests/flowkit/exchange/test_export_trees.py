@@ -22,7 +22,8 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError
 from flowkit.exchange.export_trees import ExportReport, export
 from flowkit.exchange.flow_images import convert
-from flowkit.exchange.layouts import folder_name, gaps
+from flowkit.exchange.foreign_trees import missing_numbers
+from flowkit.exchange.layouts import folder_name
 from flowkit.quantise import Quantiser
 
 run = partial(run_flowkit, "export")
@@ -350,6 +351,6 @@ def test_a_root_without_clips_or_split_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_gaps_are_named() -> None:
-    assert gaps([1, 2, 3]) == ""
-    assert gaps([1, 3, 4, 9]) == "2, 5-8"
-    assert gaps(list(range(0, 40, 2))).endswith("and 11 more")
+    assert missing_numbers([1, 2, 3]) == ""
+    assert missing_numbers([1, 3, 4, 9]) == "2, 5-8"
+    assert missing_numbers(list(range(0, 40, 2))).endswith("and 11 more")

@@ -1,0 +1,101 @@
+"""The record that an exported tree carries, ``flowkit-export.json``: what an export wrote, and how far it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages
+from flowkit.files import write_atomically
+from flowkit.records import RecordFormat
+from flowkit.shards.schema import ClipAttributes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD_NAME = "flowkit-export.json"
+_RECORD = RecordFormat("flowkit-export", 1, ManifestError, "delete it to treat the tree as another tool's", max_bytes=1 << 30)
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """What an exported tree says of itself, in ``flowkit-export.json``.
+
+    Parameters
+    ----------
+    layout : str
+        A tree's, or ``webdataset``.
+    flow : {"jpeg", "png"}
+        What the flow images are; PNG is lossless.
+    settings : ExtractSettings
+        Of the data root it came from, with the quantiser that the images have.
+    split : int or None
+        The split that it holds; None if it holds all videos.
+    complete : bool
+        False while it is being written.
+    videos : dict of str to ClipAttributes
+        By folder.
+    failed : dict of str to str
+        Videos that could not be exported, and why.
+    """
+
+    layout: str
+    flow: FlowImages
+    settings: ExtractSettings
+    split: int | None = None
+    complete: bool = False
+    videos: dict[str, ClipAttributes] | None = None
+    failed: dict[str, str] | None = None
+
+    def same_export(self, other: ExportRecord) -> bool:
+        """Whether both are of one export, however far it is."""
+        bare = [replace(record, complete=False, videos=None, failed=None) for record in (self, other)]
+        return bare[0] == bare[1]
+
+    def write(self, folder: Path) -> None:
+        """Write the record into an exported tree."""
+        record = {
+            **_RECORD.header,
+            "layout": self.layout,
+            "flow": self.flow,
+            "settings": self.settings.to_dict(),
+            "split": self.split,
+            "complete": self.complete,
+            "videos": {name: attributes.to_stored() for name, attributes in sorted((self.videos or {}).items())},
+            "failed": dict(sorted((self.failed or {}).items())),
+        }
+        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> ExportRecord | None:
+    """Read the record of an exported tree; None if the folder has none.
+
+    Raises
+    ------
+    ManifestError
+        If it is not as `ExportRecord.write` writes it.
+    """
+    path = folder / RECORD_NAME
+    values = _RECORD.read_if_present(path)
+    if values is None:
+        return None
+    try:
+        return _parse_record(values)
+    except (FlowkitError, KeyError, TypeError, ValueError, AttributeError) as cause:
+        raise ManifestError(f"{path} is not as flowkit writes it ({cause}); {_RECORD.remedy}") from cause
+
+
+def _parse_record(values: dict[str, Any]) -> ExportRecord:
+    layout, flow, split, complete, failed = (values[key] for key in ("layout", "flow", "split", "complete", "failed"))
+    if layout not in (*LAYOUTS, "webdataset") or flow not in SUFFIX:
+        raise ManifestError(f"layout {layout!r}, flow {flow!r}")
+    if not isinstance(complete, bool) or not (split is None or type(split) is int):
+        raise ManifestError(f"complete {complete!r}, split {split!r}")
+    if not isinstance(failed, dict) or not all(isinstance(text, str) for text in failed.values()):
+        raise ManifestError("failed must give a reason for each video")
+    settings = ExtractSettings.from_dict(values["settings"])
+    videos = {name: ClipAttributes.from_stored(stored) for name, stored in values["videos"].items()}
+    return ExportRecord(layout, flow, settings, split, complete, videos, failed)
