@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,18 @@ def test_the_index_of_the_pages_lists_all_of_them() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     there = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == there
+
+
+def test_the_api_page_lists_every_public_name() -> None:
+    import flowkit
+    import flowkit.model as model
+
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)", text, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {*flowkit.__all__, *model.__all__} - {"__version__"}
+    for name, built_in in re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, re.MULTILINE):
+        assert issubclass(getattr(flowkit, name), getattr(builtins, built_in))
 
 
 def test_all_versions_are_the_same() -> None:
