@@ -7,16 +7,13 @@ and that object names the format and the version that are expected.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from flowkit.errors import FlowkitError
 from flowkit.files import read_file
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from flowkit.errors import FlowkitError
 
 MAX_RECORD_BYTES = 1 << 28
 

@@ -88,10 +88,9 @@ def compute_flow(
 
         return CpuSolver(grey.shape[1], grey.shape[2], params, mode).flows(grey)
 
-    from flowkit.flow.cuda import solver as cuda  # type: ignore[attr-defined, unused-ignore]
+    from flowkit.flow.cuda.solver import compute_flow as compute_flow_on_gpu
 
-    flow: NDArray[np.float32] = cuda.compute_flow(grey, params, int(match.group(1) or 0))
-    return flow
+    return compute_flow_on_gpu(grey, params, int(match.group(1) or 0))
 
 
 def to_grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,8 +10,9 @@ import hashlib
 import json
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,6 @@ from flowkit.shards.chunks import check_chunk, decode_chunks
 from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
 from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_MEMORY_BYTES = 4 << 30
 _MAX_FAULTS = 20  # per video; a truncated file need not be listed frame by frame

@@ -11,19 +11,16 @@ import itertools
 import os
 import threading
 import zlib
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ShardFormatError
 from flowkit.shards.native import fletcher32, native_fletcher32, zstd_decompressor
 from flowkit.shards.schema import FILTERS, FLETCHER32_FILTER, GZIP_FILTER, GZIP_LEVEL, ZSTD_FILTER, ZSTD_LEVEL
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
 
 CHECKSUM_BYTES = 4
 NOT_COMPRESSED = 1  # bit of HDF5's filter mask: the first filter was skipped because the chunk would have grown

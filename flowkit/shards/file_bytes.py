@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from flowkit.errors import ShardFormatError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class ShardBytes:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ShardFormatError
 from flowkit.shards.schema import JPEG_QUALITY
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # Start-of-frame markers of baseline, extended and progressive JPEG, which common decoders read.
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)
@@ -80,7 +77,6 @@ def decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> None:
         If the JPEG is damaged or has another size.
     """
     import cv2
-    import numpy as np
 
     height, width = jpeg_size(data)
     if (height, width) != out.shape[:2]:

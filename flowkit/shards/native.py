@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flowkit.errors import ShardFormatError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _BLOCK_WORDS = 1 << 16  # small enough that the sums below stay exact in float64
 _WORD = np.dtype("<u2")

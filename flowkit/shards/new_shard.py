@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.shards.chunks import flow_creation_list
 from flowkit.shards.schema import (
@@ -20,13 +24,6 @@ from flowkit.shards.schema import (
     ClipAttributes,
     group_name,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-    from types import TracebackType
-
-    from numpy.typing import NDArray
 
 _BLOCK_BYTES = 1 << 20
 _Piece = TypeVar("_Piece")

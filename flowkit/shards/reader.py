@@ -7,29 +7,25 @@ HDF5 is used once per clip, to check its structure and to learn where its bytes 
 from __future__ import annotations
 
 import operator
+import os
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.quantise import Quantiser
 from flowkit.shards.chunks import decode_chunks
 from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import decode_jpeg, jpeg_size
+from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator, Sequence
-    from types import TracebackType
-
-    from numpy.typing import NDArray
-
-    from flowkit.shards.schema import ClipAttributes
 
 _CLIPS_KEPT = 1024  # structures of clips that a reader keeps; each takes about 30 bytes per frame
 _GAP_BYTES = 1 << 14  # chunks that are at most so far apart are read at once

@@ -6,11 +6,14 @@ types, shapes, filters and storage that differ from the format. The result is pl
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ShardFormatError
 from flowkit.shards.chunks import CHECKSUM_BYTES, NOT_COMPRESSED
@@ -34,12 +37,6 @@ from flowkit.shards.schema import (
     data_sets,
     group_name,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCK_BYTES = 48

@@ -8,13 +8,11 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from typing import Any
 
 _SLOWEST_BYTES_PER_SECOND = 1 << 20  # a check that is slower than this is treated as stuck
 _PATIENCE_SECONDS = 120.0

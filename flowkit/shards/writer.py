@@ -6,13 +6,17 @@ those of a shard from the files that it gathers, as raw bytes whose checksums ar
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.files import replacing
@@ -22,13 +26,6 @@ from flowkit.shards.jpeg import encode_jpeg, jpeg_size
 from flowkit.shards.new_shard import Chunks, Images, NewShard
 from flowkit.shards.schema import CODECS, MAX_PIXELS, MAX_SIDE_PX, MAX_VIDEOS, ClipAttributes
 from flowkit.shards.structure import ChunkRun, JpegRun, ShardStructure, VideoLayout
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
-
-    from numpy.typing import NDArray
 
 
 class _Spool:

@@ -158,6 +158,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
+    >>> from flowkit import probe
     >>> from flowkit.demo_videos import write_video
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = Path(folder.name, "video.avi")
@@ -229,6 +230,7 @@ def read_frames(
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
+    >>> from flowkit import read_frames
     >>> from flowkit.demo_videos import write_video
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = Path(folder.name, "video.avi")

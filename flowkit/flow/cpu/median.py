@@ -6,13 +6,9 @@ about half the time. TV-L1 needs sixty medians per pair of frames.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from flowkit.flow.cpu.fields import FloatArray, Vector
 from flowkit.flow.cpu.jit import compile_kernel, compile_part
 from flowkit.flow.cpu.simd import LANES, larger, load, smaller, store
-
-if TYPE_CHECKING:
-    from flowkit.flow.cpu.fields import FloatArray, Vector
 
 SCRATCH_ROWS = 8
 

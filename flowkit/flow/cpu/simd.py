@@ -14,16 +14,14 @@ from __future__ import annotations
 import operator
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LANES = 16
 

@@ -15,8 +15,8 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -28,9 +28,6 @@ from flowkit.flow.cpu.kernels import iterate_fast, iterate_strict
 from flowkit.flow.cpu.median import SCRATCH_ROWS, median_5x5
 from flowkit.flow.cpu.warp import OpenCVWarp, OwnWarp, Warp, own_warp_is_exact
 from flowkit.flow.params import MODES, TVL1Params
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SMALLEST_SIDE_PX = 16
 LARGEST_STRICT_SIDE_PX = 32_766  # OpenCV cannot warp larger images

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.flow.cuda.device import ComputeDevice, Grid
 from flowkit.flow.cuda.plan import BatchPlan, Level, halo_px, num_tiles
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.flow.cuda.device import ComputeDevice, Grid
 
 MAX_LAUNCHES_AHEAD = 8  # beyond the launch that the device is known to have begun
 BLOCKS_PER_PLACE = 4  # blocks of `iterate` for each one that the GPU runs at once, so that a block that begins late has less to do

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda.compile import (
@@ -23,12 +27,6 @@ from flowkit.flow.cuda.compile import (
     ordered_arguments,
     supported_archs,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +142,6 @@ class CudaDevice:
         return address
 
     def allocate_pinned(self, num_bytes: int) -> PinnedMemory:
-        import numpy as np
-
         call = f"cuMemHostAlloc of {num_bytes / 2**20:.0f} MiB of page-locked host memory"
         address = int(_checked(self._driver.cuMemHostAlloc(num_bytes, 0), call))
         self._pinned.append(address)

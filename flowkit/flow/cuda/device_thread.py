@@ -6,17 +6,13 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow.cuda.batch import BatchLane
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from flowkit.flow.cuda.device import ComputeDevice
-    from flowkit.flow.cuda.plan import BatchPlan
+from flowkit.flow.cuda.device import ComputeDevice
+from flowkit.flow.cuda.plan import BatchPlan
 
 logger = logging.getLogger(__name__)
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flowkit.flow.cuda.compile import TileShape
-    from flowkit.flow.params import TVL1Params
+from flowkit.flow.cuda.compile import TileShape
+from flowkit.flow.params import TVL1Params
 
 MIN_SIDE_PX = 16  # of a pyramid level, as in OpenCV
 NUM_FUSED_ITERATIONS = 5  # per launch; the error is tested once per launch (this costs 0.021 px; versions of OpenCV differ by 0.019 px)

@@ -20,20 +20,18 @@ import signal
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 MAX_IN_FLIGHT = 3  # batches: while one converges or is being copied, the others keep the device busy
 MAX_SOLVERS = 8  # frame sizes whose solvers are kept if the memory suffices; making one takes as long as hundreds of pairs
@@ -188,8 +186,6 @@ class FlowClient:
         DeviceError
             If the device failed, or there is not enough space for the shared memory.
         """
-        import numpy as np
-
         num_frames, height, width = grey.shape
         needed = max(grey.nbytes, 2 * (num_frames - 1) * height * width)
         if self._memory is None or len(self._memory) < needed:
@@ -265,8 +261,6 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, announce_start: Any
 
 def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQueue) -> None:
     """Receive the request of a client, or the end of its connection."""
-    import numpy as np
-
     try:
         request = client.recv()
     except (EOFError, OSError):  # the worker has finished, or was killed
@@ -311,8 +305,6 @@ class _BatchQueue:
 
     def _begin(self, size: tuple[int, int]) -> None:
         """Join waiting requests of one frame size into a batch, as many as the solver takes at once, and begin it."""
-        import numpy as np
-
         tasks = [self.waiting.popleft()]
         try:
             solver = self._solver_of(size)

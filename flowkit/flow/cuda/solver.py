@@ -8,12 +8,15 @@ in batch.py, the thread that drives the device is in device_thread.py. Importing
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-from flowkit.flow.cuda.device import CudaDevice, DeviceInfo, list_devices
+from flowkit.flow.cuda.batch import BatchLane
+from flowkit.flow.cuda.device import ComputeDevice, CudaDevice, DeviceInfo, list_devices
 from flowkit.flow.cuda.device_thread import Batch, DeviceThread
 from flowkit.flow.cuda.plan import (
     MAX_FUSED_ITERATIONS,
@@ -24,15 +27,7 @@ from flowkit.flow.cuda.plan import (
     plan_batches,
     pyramid_levels,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.flow.cuda.batch import BatchLane
-    from flowkit.flow.cuda.device import ComputeDevice
-    from flowkit.flow.params import TVL1Params
+from flowkit.flow.params import TVL1Params
 
 __all__ = ["CudaSolver", "DeviceInfo", "SubmittedFlow", "compute_flow", "list_devices"]
 
