@@ -15,7 +15,6 @@ from flowkit.cli.shared.console import duration, long_table, say, say_json, show
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, usage_errors
 from flowkit.cli.shared.stopping import report_stopped, signals_to
-from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from flowkit.extraction.forecast import Forecast
     from flowkit.extraction.plan import Plan
     from flowkit.extraction.results import ExtractReport
-    from flowkit.extraction.run import ExtractProgress
 
 _DEFAULT = ExtractSettings()
 
@@ -184,7 +182,7 @@ def extract(
         )
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard)
-        _print_plan(todo, settings)
+        _print_plan(todo)
         outlook = forecast(todo, jobs=jobs)
         if as_json:
             say_json("extract-forecast", _forecast_dict(todo, outlook))
@@ -197,7 +195,7 @@ def extract(
 
     check_opencv()
     stop = StopRequest()
-    with signals_to(stop, grace), StageProgress() as bar:
+    with signals_to(stop, grace):
         report = run(
             videos,
             data,
@@ -206,11 +204,10 @@ def extract(
             devices=_devices(device),
             cluster=cluster,
             part=shard,
-            progress=False,
+            progress=True,
             stop=stop,
             grace_seconds=grace,
-            on_plan=lambda todo: _print_plan(todo, settings),
-            on_progress=lambda progress: _show_progress(bar, progress),
+            on_plan=_print_plan,
         )
     if as_json:
         say(json.dumps(report.to_dict(), indent=1))
@@ -250,8 +247,9 @@ def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> 
     return "cuda" if device == "auto" and gpu.has_gpu() else "strict"
 
 
-def _print_plan(todo: Plan, settings: ExtractSettings) -> None:
+def _print_plan(todo: Plan) -> None:
     """Print what will be done to stderr."""
+    settings = todo.settings
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     ignored = f", {todo.ignored} other files ignored" if todo.ignored else ""
     if not todo.jobs:
@@ -288,9 +286,3 @@ def _print_report(report: ExtractReport, data: Path) -> None:
         f"{len(report.damaged)} damaged{pending}; "
         f"{report.num_pairs} flow fields in {duration(report.seconds)}{rate}; report: {show_name(data / 'extract-report.json')}"
     )
-
-
-def _show_progress(bar: StageProgress, progress: ExtractProgress) -> None:
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    note = f"{progress.videos_done}/{progress.videos_total} videos{failed}"
-    bar.update("extract", progress.pairs_done, unit="pairs", fraction=progress.fraction, note=note)
