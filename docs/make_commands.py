@@ -12,15 +12,16 @@ PAGE = Path(__file__).with_name("commands.md")
 
 INTRODUCTION = """# Commands
 
-Made from the commands' help by `python docs/make_commands.py`.
+This page is made from the commands' help by `python docs/make_commands.py`.
 
-* **Results** go to stdout (`--json` where offered), progress, warnings and errors to stderr.
-* **Exit codes**: 0 good, 1 error, 2 usage, 3 finished but some videos failed (the report says which and why), 4 `verify` found
-  damage, 130 stopped by Ctrl-C, 143 by SIGTERM.
-* **Settings**: an option beats `FLOWKIT_<COMMAND>_<OPTION>`, which beats `FLOWKIT_<OPTION>`, which beats `./flowkit.toml` (keys at the
-  top for every command, a table such as `[extract]` for one), which beats the default. The data root is `--data`, `FLOWKIT_DATA`, or
-  `./flowkit-data`.
-* **Ctrl-C** once finishes what is in flight and prints the command that resumes; twice stops at once. Nothing finished is lost.
+* **Results** go to stdout (as JSON with `--json`, where it is offered). Progress, warnings and errors go to stderr.
+* **Exit codes**: 0 success, 1 error, 2 wrong usage, 3 finished but some videos failed (the report says which and why),
+  4 `verify` found damage, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+* **Settings**: an option on the command line takes precedence over `FLOWKIT_<COMMAND>_<OPTION>`, then
+  `FLOWKIT_<OPTION>`, then `./flowkit.toml` (keys at the top for every command, a table such as `[extract]` for one), then
+  the default. The data root is `--data`, `FLOWKIT_DATA`, or `./flowkit-data`.
+* **Ctrl-C**, pressed once, lets the work in progress finish and prints the command that resumes. Pressed twice, it stops
+  at once. Nothing that is finished is lost.
 """
 
 
