@@ -60,6 +60,21 @@ def find_clips(root: Path) -> StoredClips:
     return StoredClips(dict(sorted(paths.items())), len(packed), tuple(unreadable))
 
 
+def packed_video_ids(root: Path) -> dict[str, Path]:
+    """Return the videos that are in shards, with the shard that holds each.
+
+    Raises
+    ------
+    ShardFormatError
+        If a shard cannot be read.
+    """
+    packed: dict[str, Path] = {}
+    for path in shard_paths(root):
+        with ShardReader(path) as reader:
+            packed.update(dict.fromkeys(reader.video_ids, path))
+    return packed
+
+
 class ClipSource:
     """Opens clips of a data root by id, keeping the last few files open. A context manager.
 

@@ -1,13 +1,11 @@
-"""The pack pipeline: every clip of a data root into shards, then the manifests of its splits."""
+"""The pack pipeline: it gathers every clip of a data root into shards, then writes the manifests of its splits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.list_files import read_lists, split_numbers
-from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
@@ -21,7 +19,8 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
-from flowkit.dataset.split_lists import AUTOMATIC, ChosenLists, Matched, choose_lists, match_lists
+from flowkit.dataset.split_lists import AUTOMATIC, Matched, choose_lists
+from flowkit.dataset.split_update import ManifestWriter, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import exclusive_lock, file_sha256
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from flowkit.dataset.manifest import Split
     from flowkit.dataset.settings import ExtractSettings
 
 
@@ -53,9 +53,9 @@ class PackReport:
     splits_written : tuple of int
         Splits whose manifest was written; others were up to date.
     splits_damaged : tuple of (int, str)
-        Other splits that could not be renewed because their manifest cannot be read, and why.
+        Other splits that could not be brought up to date because their manifest cannot be read, and why.
     num_moved : int
-        Clip files that were deleted, being in a shard.
+        Clip files that were deleted because a shard holds the clip.
 
     Examples
     --------
@@ -83,25 +83,8 @@ class PackReport:
 
     @property
     def did_nothing(self) -> bool:
-        """Whether everything was as it should be already."""
+        """Whether everything was up to date already."""
         return not (self.shards_written or self.shards_removed or self.splits_written or self.num_moved)
-
-
-def packed_video_ids(root: Path) -> dict[str, Path]:
-    """Return the videos that are in shards, with the shard that holds each.
-
-    Raises
-    ------
-    ShardFormatError
-        If a shard cannot be read.
-    """
-    from flowkit.shards.reader import ShardReader
-
-    packed: dict[str, Path] = {}
-    for path in shard_paths(root):
-        with ShardReader(path) as reader:
-            packed.update(dict.fromkeys(reader.video_ids, path))
-    return packed
 
 
 def pack(
@@ -180,14 +163,14 @@ def _pack(
     move: bool,
     stages: StageProgress,
 ) -> PackReport:
-    """Pack, as the only process that does."""
+    """Pack, while this process holds the lock."""
     root, settings = dataset.root, dataset.settings
     state = recover(root)
     clips, shards = _read_all(root, settings, stages)
     videos = {video.video_id: video for members in shards.values() for video in members} | clips
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
-    found = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()})
+    chosen = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()})
 
     if shard_bytes is not None and shard_bytes != state.shard_bytes:
         state = replace(state, shard_bytes=shard_bytes)
@@ -196,9 +179,10 @@ def _pack(
     shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
     written: list[str] = []
     deleted: list[Path] = []
-    if move:  # what is done already goes first: the disk may be full of it
+    if move:  # clips that are packed already are deleted first, since the disk may be full of them
         changed = changed_shards(planned, shards)
-        deleted.extend(_delete_clips(root, _in_sound_shards(root, clips, {v: name for v, name in shard_of.items() if name not in changed})))
+        unchanged = {video_id: name for video_id, name in shard_of.items() if name not in changed}
+        deleted.extend(_delete_clips(root, _clips_of_intact_shards(root, clips, unchanged)))
 
     def shard_is_final(name: str, members: Sequence[StoredVideo]) -> None:
         written.append(name)
@@ -210,20 +194,20 @@ def _pack(
 
     state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=bytes_are_copied)
     digests = _digests(dataset, [shard_name(index) for index in range(len(planned))], state.unsettled)
-    books = _Books(dataset, videos, shard_of, digests)
-    splits_written, splits_damaged = books.renew_others(split, found)
-    current, was_written = books.write(split, found)
+    manifests = ManifestWriter(dataset, videos, shard_of, digests)
+    splits_written, splits_damaged = manifests.update_others(split, chosen)
+    current, was_written = manifests.write(split, chosen)
     if was_written:
         splits_written.append(split)
     if state.unsettled:
         state = replace(state, unsettled=())
         write_state(root, state)
-    matched = replace(found.matched, untrained_classes=_untrained(current))
+    matched = replace(chosen.matched, untrained_classes=untrained_classes(current))
     return PackReport(
         split=current,
-        lists=found.path,
+        lists=chosen.path,
         matched=matched,
-        too_short=tuple(books.too_short(found.matched)),
+        too_short=tuple(manifests.too_short(chosen.matched)),
         shards_written=tuple(written),
         shards_removed=tuple(name for name in shards if name not in digests),
         num_shards=len(planned),
@@ -265,8 +249,8 @@ def _delete_clips(root: Path, paths: Sequence[Path]) -> Sequence[Path]:
     return paths
 
 
-def _in_sound_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
-    """Return the clip files of videos that lie in these shards, once each such shard is known to be sound."""
+def _clips_of_intact_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
+    """Return the clip files of videos that are in these shards, after each such shard was checked."""
     from flowkit.shards.check import check_file
 
     for name in sorted({shard_of[video_id] for video_id in clips if video_id in shard_of}):
@@ -278,7 +262,7 @@ def _in_sound_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[s
 
 
 def _digests(dataset: Dataset, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:
-    """Return each shard's SHA-256, from the manifests where they can be believed, else from its bytes."""
+    """Return the SHA-256 of each shard, from the manifests if they are up to date, or else from its bytes."""
     known: dict[str, str] = {}
     for number in dataset.splits:
         try:
@@ -286,108 +270,3 @@ def _digests(dataset: Dataset, names: Sequence[str], unsettled: Sequence[str]) -
         except ManifestError:
             continue
     return {name: known[name] if name in known and name not in unsettled else file_sha256(dataset.root / "shards" / name) for name in names}
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """What a split's manifest is to say, but for where its videos lie: (video_id, label) of each."""
-
-    protocol: str
-    classes: tuple[str, ...]
-    train: tuple[tuple[str, int], ...]
-    test: tuple[tuple[str, int], ...]
-    num_listed_train: int
-    num_listed_test: int
-
-
-def _draft(found: ChosenLists) -> _Draft:
-    """Draft a split from its lists."""
-    labels = {name: label for label, name in enumerate(found.lists.classes)}
-    train, test = (
-        tuple((entry.video_id, labels[entry.class_name]) for entry in entries) for entries in (found.matched.train, found.matched.test)
-    )
-    return _Draft(found.lists.protocol, found.lists.classes, train, test, len(found.lists.train), len(found.lists.test))
-
-
-class _Books:
-    """Writes the manifests of splits, given which shard holds which video."""
-
-    def __init__(self, dataset: Dataset, videos: dict[str, StoredVideo], shard_of: dict[str, str], digests: dict[str, str]) -> None:
-        self._dataset, self._videos, self._shard_of, self._digests = dataset, videos, shard_of, digests
-
-    def write(self, number: int, found: ChosenLists) -> tuple[Split, bool]:
-        """Write a split from its lists, unless it is there already; return it, and whether it was written."""
-        return self._write(number, _draft(found))
-
-    def renew_others(self, but: int, found: ChosenLists) -> tuple[list[int], list[tuple[int, str]]]:
-        """Bring the other splits up to date; return those that were written, and those that cannot be read, with the reason."""
-        written, damaged = [], []
-        for number in self._dataset.splits:
-            if number == but:
-                continue
-            try:
-                _, was_written = self._write(number, self._renewed(self._dataset.split(number), found))
-            except ManifestError as error:
-                damaged.append((number, str(error)))
-                continue
-            if was_written:
-                written.append(number)
-        return written, damaged
-
-    def _renewed(self, old: Split, found: ChosenLists) -> _Draft:
-        """Draft a split anew from the folder of lists at hand, if it was made from these; else from its own rows."""
-        train, test = (tuple((r.video_id, r.label) for r in records if r.video_id in self._videos) for records in (old.train, old.test))
-        kept = _Draft(old.protocol, old.classes, train, test, old.num_listed_train, old.num_listed_test)
-        if found.path is None or old.protocol != found.lists.protocol or old.number not in split_numbers(found.path):
-            return kept
-        lists = read_lists(found.path, old.number)
-        draft = _draft(ChosenLists(found.path, lists, match_lists(lists, self._videos)))
-        if replace(draft, train=(), test=()) != replace(kept, train=(), test=()):
-            return kept
-        return draft if {*train} <= {*draft.train} and {*test} <= {*draft.test} else kept
-
-    def too_short(self, matched: Matched) -> list[tuple[str, int]]:
-        """Return the listed videos that have no flow stack, with their numbers of frames."""
-        listed = [self._videos[entry.video_id] for entry in (*matched.train, *matched.test)]
-        return sorted((video.video_id, video.num_frames) for video in listed if video.num_frames < MIN_FRAMES)
-
-    def _write(self, number: int, draft: _Draft) -> tuple[Split, bool]:
-        train, test = (
-            tuple(
-                ClipRecord(video_id, label, draft.classes[label], self._videos[video_id].num_frames, self._shard_of[video_id])
-                for video_id, label in half
-                if self._videos[video_id].num_frames >= MIN_FRAMES
-            )
-            for half in (draft.train, draft.test)
-        )
-        if not train and not test:
-            raise ManifestError(f"no video of split {number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
-        due = Split(
-            number=number,
-            protocol=draft.protocol,
-            classes=draft.classes,
-            train=train,
-            test=test,
-            num_listed_train=draft.num_listed_train,
-            num_listed_test=draft.num_listed_test,
-            quantiser=self._dataset.settings.quantiser,
-            shards=self._digests,
-            digest="",
-        )
-        there = self._existing(number)
-        if there is not None and replace(there, digest="") == due:
-            return there, False
-        contents = {field.name: getattr(due, field.name) for field in fields(due) if field.name not in ("number", "digest")}
-        return write_split(self._dataset.root, number, **contents), True
-
-    def _existing(self, number: int) -> Split | None:
-        try:
-            return self._dataset.split(number)
-        except ManifestError:
-            return None
-
-
-def _untrained(split: Split) -> tuple[str, ...]:
-    """Return the classes with a test video but no training video, once those too short are left out."""
-    labels = {record.label for record in split.test} - {record.label for record in split.train}
-    return tuple(split.classes[label] for label in sorted(labels))

@@ -150,7 +150,7 @@ def import_tree(
     ManifestError
         If no video is found, or two would have the same id.
     """
-    from flowkit.dataset.packing import packed_video_ids
+    from flowkit.dataset.clips import packed_video_ids
 
     started = time.monotonic()
     tree, root = Path(tree), Path(root)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowkit.dataset.packing import packed_video_ids
+from flowkit.dataset.clips import packed_video_ids
 from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError

@@ -18,7 +18,8 @@ from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit.dataset.shard_update as shard_set
 from flowkit.cli.main import flowkit as command
-from flowkit.dataset.packing import pack, packed_video_ids
+from flowkit.dataset.clips import packed_video_ids
+from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
