@@ -22,7 +22,7 @@ import statistics
 import time
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -162,7 +162,7 @@ def difference(flow: NDArray[np.float32], exact: NDArray[np.float32]) -> tuple[f
     return float(error_px.mean()), float(np.percentile(error_px, 99)), float(np.mean(np.abs(levels[0] - levels[1]) > 1))
 
 
-def solve_alone(pairs: Pairs, mode: str, params: TVL1Params, barrier) -> float:
+def solve_alone(pairs: Pairs, mode: str, params: TVL1Params, barrier: Any) -> float:
     """Solve all pairs in this process once all processes are ready; return pairs per second."""
     cv2.setNumThreads(1)
     solver = CpuSolver(*pairs.shape[2:], params, mode)
@@ -174,7 +174,7 @@ def solve_alone(pairs: Pairs, mode: str, params: TVL1Params, barrier) -> float:
     return len(pairs) / (time.perf_counter() - start)
 
 
-def _worker(pairs: Pairs, mode: str, params: TVL1Params, barrier, results) -> None:
+def _worker(pairs: Pairs, mode: str, params: TVL1Params, barrier: Any, results: Any) -> None:
     results.put(solve_alone(pairs, mode, params, barrier))
 
 

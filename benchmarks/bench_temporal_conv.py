@@ -16,6 +16,7 @@ import os
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +114,7 @@ IMPLEMENTATIONS = [
 ]
 
 
-def seconds_of(implementation, x: Tensor, w: Tensor, gradient: Tensor, num_frames: int) -> float:
+def seconds_of(implementation: Any, x: Tensor, w: Tensor, gradient: Tensor, num_frames: int) -> float:
     if not x.is_cuda:
         began = time.process_time()
         torch.autograd.grad(implementation(x, w, num_frames), [x, w], gradient)

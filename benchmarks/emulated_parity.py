@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
@@ -45,7 +47,7 @@ def real_pairs(data: Path, count: int) -> list[Pair]:
     return pairs[:count]
 
 
-def _first_batches(batches, num_frames):  # type: ignore[no-untyped-def]
+def _first_batches(batches: Any, num_frames: int) -> Iterator[Any]:  # type: ignore[no-untyped-def]
     for batch in batches:
         yield batch
         if batch.start + len(batch.frames) >= num_frames:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,12 @@ from flow_gates import GPU_GATES, FlowDistance
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run_suite(*arguments, **environment):
+def run_suite(*arguments: object, **environment: Any) -> Any:
     command = [sys.executable, str(BENCHMARKS / "gpu_suite.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=300, check=False)
 
 
-def has_nvrtc():
+def has_nvrtc() -> Any:
     try:
         return bool(supported_archs())
     except DeviceError:
@@ -37,7 +38,7 @@ def has_nvrtc():
 
 @pytest.mark.skipif(not (has_compiler() and has_nvrtc() and sys.platform == "linux"), reason="needs Linux, g++, cuda-core and NVRTC")
 @pytest.mark.slow
-def test_every_section_runs_on_a_driver_without_a_gpu(tmp_path):
+def test_every_section_runs_on_a_driver_without_a_gpu(tmp_path: Path) -> None:
     sections = ["device", "parity", "throughput", "kernels", "end_to_end", "sweep", "memcheck", "racecheck"]
     done = run_suite("--dry-run", "--json", str(tmp_path / "report.json"), "--sections", *sections)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,7 +51,7 @@ def test_every_section_runs_on_a_driver_without_a_gpu(tmp_path):
     assert {row["kernel"] for row in report["sections"]["kernels"]["rows"]} >= {"iterate", "median_5", "warp", "quantise_flow"}
 
 
-def test_the_training_section_measures_what_bench_train_measures(monkeypatch):
+def test_the_training_section_measures_what_bench_train_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     bench_train = pytest.importorskip("bench_train")
     import gpu_sections
     from torch import nn
@@ -58,11 +59,11 @@ def test_the_training_section_measures_what_bench_train_measures(monkeypatch):
     class Small(nn.Module):
         """In place of both networks, which take half a minute to build and step here."""
 
-        def __init__(self, *_config):
+        def __init__(self, *_config: Any) -> None:
             super().__init__()
             self.appearance, self.motion = nn.Conv2d(3, bench_train.NUM_CLASSES, 1), nn.Conv2d(20, bench_train.NUM_CLASSES, 1)
 
-        def forward(self, rgb, flow):
+        def forward(self, rgb: Any, flow: Any) -> Any:
             both = ((self.appearance, rgb), (self.motion, flow))
             return tuple(net(x.flatten(0, 1)).mean((2, 3)).view(*x.shape[:2], -1) for net, x in both)
 
@@ -78,7 +79,7 @@ def test_the_training_section_measures_what_bench_train_measures(monkeypatch):
     assert all(0 < row["data wait"] < 1 and row["clips/s"] > 0 for row in waits)
 
 
-def test_without_a_gpu_nothing_is_measured_and_the_exit_code_says_so(tmp_path):
+def test_without_a_gpu_nothing_is_measured_and_the_exit_code_says_so(tmp_path: Path) -> None:
     np.savez(tmp_path / "frames.npz", clips_340x256=np.zeros((1, 2, 32, 32), np.uint8))
     done = run_suite("--frames", str(tmp_path / "frames.npz"), CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 3
@@ -86,7 +87,7 @@ def test_without_a_gpu_nothing_is_measured_and_the_exit_code_says_so(tmp_path):
     assert not done.stdout
 
 
-def test_a_section_that_breaks_is_told_and_does_not_stop_the_others(tmp_path):
+def test_a_section_that_breaks_is_told_and_does_not_stop_the_others(tmp_path: Path) -> None:
     import gpu_suite
 
     options = argparse.Namespace(device=0, dry_run=True)
@@ -98,7 +99,7 @@ def test_a_section_that_breaks_is_told_and_does_not_stop_the_others(tmp_path):
     assert "stopped after" in report["trouble"]
 
 
-def test_gates_take_equal_flows_and_refuse_bad_ones():
+def test_gates_take_equal_flows_and_refuse_bad_ones() -> None:
     flow = np.random.default_rng(0).normal(0, 3, (2, 2, 32, 40)).astype(np.float32)
     assert FlowDistance.between(flow, flow).within(GPU_GATES)
     assert FlowDistance.between(flow, flow) == FlowDistance(0, 0, 0)

@@ -15,10 +15,13 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 
-def main():
+def main() -> None:
     plan = json.loads(Path(sys.argv[1]).read_text())
     import torch
 
@@ -39,7 +42,7 @@ def main():
     print(json.dumps(answer))
 
 
-def run_job(arguments, world=1, faults=(), seconds=100):
+def run_job(arguments: Any, world: int = 1, faults: Sequence[Any] = (), seconds: int = 100) -> dict[Any, Any]:
     """Run a command in `world` processes; return their exit codes (-9: killed), what they said, the time, and part files left behind."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -53,17 +56,16 @@ def run_job(arguments, world=1, faults=(), seconds=100):
         own = [fault for fault in faults if fault.get("rank", rank) == rank]
         ranks.append(start(arguments, said[rank], environment if world > 1 else {}, own))
     codes = [ended(child, max(began + seconds - time.monotonic(), 0.1)) for child in ranks]
-    seconds = time.monotonic() - began
-    return {"codes": codes, "said": [path.read_text() for path in said], "seconds": seconds, "parts": parts_of(arguments)}
+    return {"codes": codes, "said": [path.read_text() for path in said], "seconds": time.monotonic() - began, "parts": parts_of(arguments)}
 
 
-def parts_of(arguments):
+def parts_of(arguments: Any) -> Any:
     """Names of the part files in the run that a command is for."""
     root, run = (arguments[arguments.index(option) + 1] for option in ("--data", "--run"))
     return sorted(path.name for path in (Path(root) / "runs" / run).rglob("*.part"))
 
 
-def kill_at_random_moments(arguments, num_kills, seed):
+def kill_at_random_moments(arguments: Any, num_kills: int, seed: int) -> dict[Any, Any]:
     """Run a command undisturbed; then kill it `num_kills` times, each time after a random part of that time, and run it again.
 
     A run that comes to its end before it is killed is left as it is, and the next one begins. The runs are named undisturbed, killed0,
@@ -75,7 +77,8 @@ def kill_at_random_moments(arguments, num_kills, seed):
     assert ended(child, 200) == 0, (folder / "undisturbed").read_text()
     whole = time.monotonic() - began
     draw = random.Random(seed)
-    runs, kills = ["killed0"], []
+    runs = ["killed0"]
+    kills: list[Any] = []
     while len(kills) < num_kills:
         line = [*arguments, "--run", runs[-1]]
         moment = draw.uniform(0, 0.6 * whole)
@@ -90,7 +93,9 @@ def kill_at_random_moments(arguments, num_kills, seed):
     return {"runs": runs, "kills": kills, "seconds": whole}
 
 
-def start(arguments, said, environment=(), faults=()):
+def start(
+    arguments: Sequence[str], said: Path, environment: Mapping[str, object] = MappingProxyType({}), faults: Sequence[Any] = ()
+) -> int:
     """Fork a child that runs a command; return its process id."""
     child = os.fork()
     if child:
@@ -100,13 +105,13 @@ def start(arguments, said, environment=(), faults=()):
         with said.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        os.environ.update({name: str(value) for name, value in dict(environment).items()})
+        os.environ.update({name: str(value) for name, value in environment.items()})
         for fault in faults:
             FAULTS[fault["kind"]](fault)
         from flowkit.cli.main import main as run_command
 
         sys.argv = ["flowkit", *arguments]
-        run_command(arguments)
+        run_command([*arguments])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
     finally:
@@ -115,7 +120,7 @@ def start(arguments, said, environment=(), faults=()):
         os._exit(code)  # without the parent's clean-up
 
 
-def ended(child, seconds):
+def ended(child: Any, seconds: Any) -> Any:
     """Wait so long for a child and return its exit code; then kill it, and return -9."""
     end = time.monotonic() + seconds
     while True:
@@ -128,50 +133,50 @@ def ended(child, seconds):
         time.sleep(0.005)
 
 
-def at_step(fault, act):
+def at_step(fault: Any, act: Any) -> None:
     """Act before a training step (counted over all phases) is taken in this process."""
     from flowkit.model.training.loop import PhaseRun
 
     take, taken = PhaseRun._take_step, 0
 
-    def take_step(self, batches):
+    def take_step(self: Any, batches: Any) -> Any:
         nonlocal taken
         if taken == fault["step"]:
             act()
         taken += 1
         return take(self, batches)
 
-    PhaseRun._take_step = take_step
+    PhaseRun._take_step = take_step  # type: ignore[method-assign]
 
 
-def fail(fault):
+def fail(fault: Any) -> None:
     from flowkit.errors import ManifestError
 
-    def act():
+    def act() -> None:
         raise ManifestError("this clip is bad")
 
     at_step(fault, act)
 
 
-def stop(fault):
+def stop(fault: Any) -> None:
     at_step(fault, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def die(fault):
+def die(fault: Any) -> None:
     at_step(fault, kill_myself)
 
 
-def kill_myself():
+def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_in_half_a_checkpoint(fault):
+def die_in_half_a_checkpoint(fault: Any) -> None:
     """Be killed when half of the n-th checkpoint's bytes are in its part file."""
-    from flowkit.model.runs import checkpoint
+    import torch
 
-    save, written = checkpoint.torch.save, 0
+    save, written = torch.save, 0
 
-    def save_half(values, part):
+    def save_half(values: Any, part: Any) -> None:
         nonlocal written
         save(values, part)
         written += 1
@@ -179,15 +184,15 @@ def die_in_half_a_checkpoint(fault):
             os.truncate(part, part.stat().st_size // 2)
             kill_myself()
 
-    checkpoint.torch.save = save_half
+    torch.save = save_half  # type: ignore[assignment]
 
 
-def die_before(fault):
+def die_before(fault: Any) -> None:
     """Be killed before the n-th call of a function of os or Path: fsync or replace, with a whole part file beside the last checkpoint."""
     owner, name = {"fsync": (os, "fsync"), "replace": (Path, "replace")}[fault["call"]]
     call, called = getattr(owner, name), 0
 
-    def counted(*arguments):
+    def counted(*arguments: object) -> Any:
         nonlocal called
         called += 1
         if called == fault["write"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,13 +19,15 @@ SMALL = STResNetConfig(num_classes=5, stage_units=(2, 3, 2, 3), base_width=4, in
 def randomise_batch_norm(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
 
 
-def network(config: STResNetConfig = SMALL, **settings) -> STResNet:
+def network(config: STResNetConfig = SMALL, **settings: Any) -> STResNet:
     model = STResNet(replace(config, **settings)).eval()
     randomise_batch_norm(model)
     for stream in STREAMS:
@@ -32,26 +35,26 @@ def network(config: STResNetConfig = SMALL, **settings) -> STResNet:
     return model
 
 
-def clips(num_clips: int = 2, num_frames: int = 5, size: int = 64):
+def clips(num_clips: int = 2, num_frames: int = 5, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(num_clips, num_frames, 3, size, size), torch.randn(num_clips, num_frames, 20, size, size)
 
 
 def difference(x: torch.Tensor, y: torch.Tensor) -> float:
-    return ((x - y).norm() / y.norm()).item()
+    return float((x - y).norm() / y.norm())
 
 
-def oracle_bn(state, name, x):
+def oracle_bn(state: Any, name: str, x: Any) -> Any:
     weight, bias, mean, var = (state[f"{name}.{key}"].view(-1, 1, 1) for key in ("weight", "bias", "running_mean", "running_var"))
     return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
 
-def oracle_conv(state, name, x, padding, stride=1):
+def oracle_conv(state: Any, name: str, x: Any, padding: Any, stride: int = 1) -> Any:
     weight = state[f"{name}.weight"]
     if weight.ndim == 4:
         return F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
     frames = []
     for t in range(len(x)):
-        total = 0
+        total = torch.zeros(())
         for tap, source in enumerate((t - 1, t, t + 1)):
             if padding == "replicate":
                 source = min(max(source, 0), len(x) - 1)
@@ -61,7 +64,7 @@ def oracle_conv(state, name, x, padding, stride=1):
     return torch.stack(frames)
 
 
-def oracle_unit(state, name, identity, branch, config, stride):
+def oracle_unit(state: Any, name: str, identity: Any, branch: Any, config: Any, stride: Any) -> Any:
     first, second = (stride, 1) if config.stride_in_1x1 else (1, stride)
     x = F.relu(oracle_bn(state, f"{name}.bn1", oracle_conv(state, f"{name}.conv1", branch, config.temporal_padding, first)))
     x = F.relu(oracle_bn(state, f"{name}.bn2", oracle_conv(state, f"{name}.conv2", x, None, second)))
@@ -71,8 +74,8 @@ def oracle_unit(state, name, identity, branch, config, stride):
     return identity + x
 
 
-def oracle_head(state, stream, x, config):
-    def pool_time(maps):
+def oracle_head(state: Any, stream: str, x: Any, config: Any) -> Any:
+    def pool_time(maps: Any) -> Any:
         size = min(5, len(maps))
         return torch.stack([maps[t : t + size].amax(0) for t in range(0, len(maps) - size + 1, 2)])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from flowkit.model.networks.phase_networks import build_network
@@ -10,7 +12,17 @@ from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.recipes import make_configs
 
 
-def random_checkpoints(classes, *, seed=0, quantiser=None, split=1, protocol="automatic", digest="ab" * 32, extraction=None, **settings):
+def random_checkpoints(
+    classes: Any,
+    *,
+    seed: int = 0,
+    quantiser: Any = None,
+    split: int = 1,
+    protocol: str = "automatic",
+    digest: Any = "ab" * 32,
+    extraction: Any = None,
+    **settings: Any,
+) -> Any:
     """Phase to Checkpoint, with running moments that are random too; 35 px is 7/8 of 40, so frames of that side are tested as they are."""
     settings = {"base_width": 4, "input_size": 35} | settings
     configs = make_configs("small", num_classes=len(classes), num_videos=12, short_side=40, overrides=settings)

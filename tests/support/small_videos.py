@@ -21,14 +21,14 @@ def write_video(path: Path, num_frames: int, *, width: int = 48, height: int = 3
     import cv2
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    texture = np.random.default_rng(seed).integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
-    texture = cv2.GaussianBlur(texture, (0, 0), 2)
-    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    noise = np.random.default_rng(seed).integers(0, 256, (height + 80, width + 80, 3), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    texture = cv2.normalize(smooth, np.empty_like(smooth), 0, 255, cv2.NORM_MINMAX)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
         for k in range(num_frames):
-            window = np.ascontiguousarray(texture[k % 80 : k % 80 + height, k % 40 : k % 40 + width])
+            window = np.ascontiguousarray(texture[k % 80 : k % 80 + height, k % 40 : k % 40 + width], np.uint8)
             frame = av.VideoFrame.from_ndarray(window, format="rgb24")
             frame.pts, frame.time_base = k, Fraction(1, 25)
             container.mux(stream.encode(frame))

@@ -1,8 +1,12 @@
 """Tiny training runs, for the test files that make some."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +19,7 @@ from flowkit.model.training.chain import train
 TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4, "warmup_steps": 0, "motion.motion_dropout": 0.5}
 
 
-def share_root(packed_root, path):
+def share_root(packed_root: Path, path: Path) -> Path:
     """Make a data root of one's own there, with the shards shared."""
     for name in ("shards", "splits"):
         shutil.copytree(packed_root / name, path / name, copy_function=os.link)
@@ -23,9 +27,9 @@ def share_root(packed_root, path):
     return path
 
 
-def run(root, **settings):
+def run(root: Path, **settings: Any) -> tuple[Any, list[Any]]:
     """Train; return the report and all events. `stop_after` asks for a stop after so many steps."""
-    told = []
+    told: list[Any] = []
     overrides = {**TINY, **settings.pop("overrides", {})}
     execution = settings.pop("execution", Execution(device="cpu", checkpoint_steps=2))
     stop_after = settings.pop("stop_after", None)
@@ -40,16 +44,16 @@ def run(root, **settings):
     return report, told
 
 
-def weights(root, phase, name="default"):
+def weights(root: Path, phase: Any, name: str = "default") -> Any:
     return load_checkpoint(phase_folder(root, name, 1, phase) / "weights.safetensors").network
 
 
-def metrics(root, phase, name="default"):
+def metrics(root: Path, phase: Any, name: str = "default") -> list[dict[str, Any]]:
     """Lines of metrics.jsonl, less what the clock says."""
     lines = [json.loads(line) for line in (phase_folder(root, name, 1, phase) / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
 
 
-def same(one, other):
+def same(one: Any, other: Any) -> bool:
     """Whether two states are equal, bit for bit."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return bool(one.keys() == other.keys()) and all(torch.equal(one[name], other[name]) for name in one)

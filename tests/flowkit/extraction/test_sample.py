@@ -1,9 +1,14 @@
 """Chosen frames and flow of a video file: the bytes of its clip file, solved once, in memory that does not grow with the video."""
 
+from __future__ import annotations
+
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,13 +33,13 @@ moving_blocks = partial(textures.moving_blocks, height=36, width=48)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("videos") / "a.avi"
     write_video(path, moving_blocks(NUM_FRAMES), frame_rate=25)
     return path
 
 
-def extracted(path, root, settings):
+def extracted(path: Path, root: Path, settings: Any) -> Any:
     """What extract makes of a video, as ``clips/a.h5``, in this process."""
     job = VideoJob("a", path, "", root, settings, path.stat().st_size, 0)
     return extract_task(job, SimpleNamespace(stopping=False, note=lambda *_: None)).video
@@ -49,7 +54,7 @@ def extracted(path, root, settings):
         {"short_side": 48},
     ],
 )
-def test_frames_and_fields_are_the_bytes_of_the_clip(path, tmp_path, changes):
+def test_frames_and_fields_are_the_bytes_of_the_clip(path: Any, tmp_path: Path, changes: dict[str, Any]) -> None:
     settings = replace(SETTINGS, **changes)
     assert extracted(path, tmp_path, settings).status == "ok"
     frames, fields = [0, 7, 8, 30, 39], [0, 1, 2, 4, 6, 7, *range(12, 31), 38]
@@ -60,10 +65,10 @@ def test_frames_and_fields_are_the_bytes_of_the_clip(path, tmp_path, changes):
         assert np.array_equal(q, clip.flow(0, NUM_FRAMES - 1)[fields])
 
 
-def test_only_the_fields_that_are_asked_for_are_solved_each_once(path, monkeypatch):
+def test_only_the_fields_that_are_asked_for_are_solved_each_once(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     solved, solve = [], flow_package.compute_flow
 
-    def counted(frames, **settings):
+    def counted(frames: Any, **settings: Any) -> Any:
         solved.append(len(frames) - 1)
         return solve(frames, **settings)
 
@@ -79,20 +84,20 @@ def test_only_the_fields_that_are_asked_for_are_solved_each_once(path, monkeypat
     assert told[-1] == len(fields)
 
 
-def test_the_gpu_solver_is_given_the_pairs_of_neighbours_and_the_quantiser(path, monkeypatch):
+def test_the_gpu_solver_is_given_the_pairs_of_neighbours_and_the_quantiser(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from flowkit.flow.cuda import solver as cuda
 
     class Recorder:
-        def __init__(self, height, width, params, *, device_index, bound, mapping, max_pairs):
+        def __init__(self, height: int, width: int, params: Any, *, device_index: Any, bound: Any, mapping: Any, max_pairs: Any) -> None:
             assert (height, width, params, device_index, bound, mapping, max_pairs) == (32, 42, SETTINGS.tvl1, 1, 5.0, "paper", 5)
 
-        def __enter__(self):
+        def __enter__(self) -> Any:
             return self
 
-        def __exit__(self, *error):
+        def __exit__(self, *error: Any) -> None:
             pass
 
-        def solve(self, greys, pairs):
+        def solve(self, greys: Any, pairs: Any) -> Any:
             flow = [flow_package.compute_flow(greys[[first, second]], params=SETTINGS.tvl1)[0] for first, second in pairs]
             return Quantiser(5.0, "paper").encode(np.stack(flow))
 
@@ -103,7 +108,7 @@ def test_the_gpu_solver_is_given_the_pairs_of_neighbours_and_the_quantiser(path,
     assert np.array_equal(q, read_sample(path, frames=[5], fields=fields, settings=settings)[1])
 
 
-def test_counts_and_statuses_are_those_of_extract(path, tmp_path):
+def test_counts_and_statuses_are_those_of_extract(path: Any, tmp_path: Path) -> None:
     whole = path.read_bytes()
     files = {"whole.avi": whole, "cut.avi": whole[: len(whole) // 2], "noise.avi": b"no video" * 99, "empty.avi": b""}
     for name, data in files.items():
@@ -127,15 +132,15 @@ def test_counts_and_statuses_are_those_of_extract(path, tmp_path):
     }
 
 
-def test_a_video_that_has_become_shorter_is_an_error(path):
+def test_a_video_that_has_become_shorter_is_an_error(path: Any) -> None:
     with pytest.raises(VideoDecodeError, match="fewer than 41 frames"):
         read_sample(path, frames=[40], fields=[3], settings=SETTINGS)
 
 
-def test_memory_does_not_grow_with_the_video_and_decoding_ends_with_the_last_frame_needed(monkeypatch):
+def test_memory_does_not_grow_with_the_video_and_decoding_ends_with_the_last_frame_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     handed_out = 0
 
-    def endless(path, *, short_side):
+    def endless(path: Path, *, short_side: Any) -> Iterator[Any]:
         nonlocal handed_out
         for start in range(0, 1_000_000, 16):
             handed_out = start + 16

@@ -1,10 +1,15 @@
 """Ablations: what the variants are, that all start from the same base streams, what the table says, stopping and going on, failures."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import click
 import h5py
@@ -38,27 +43,27 @@ NO_POOL = Variant("no-pool", {"st-resnet-star.temporal_pool": False})
 DIVERGING = Variant("diverging", {"st-resnet-star.lr": 1e30})
 
 
-def run(root, variants, **settings):
+def run(root: Path, variants: Any, **settings: Any) -> tuple[Any, ...]:
     told = []
     training = TrainSettings(overrides=settings.pop("overrides", TINY))
     return ablate(root, variants, training, on_event=told.append, **{"execution": CPU, **settings}), told
 
 
 @pytest.fixture(scope="module")
-def finished(packed_root, tmp_path_factory):
+def finished(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     """An ablation of three variants, one of which cannot be trained to the end."""
     root = share_root(packed_root, tmp_path_factory.mktemp("ablation"))
     return root, *run(root, [DIRECT, NO_POOL, DIVERGING])
 
 
-def weights(root, name, phase):
+def weights(root: Path, name: str, phase: str) -> Path:
     return phase_folder(root, name, 1, phase) / "weights.safetensors"
 
 
 # -- what is compared --------------------------------------------------------------------------------------------------------------
 
 
-def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_paper_s(packed_root):
+def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_paper_s(packed_root: Path) -> None:
     variants = chosen_variants(VARIANT_SETS)
     planned, same = plan_ablation(packed_root, variants, TrainSettings("paper"), execution=CPU)
     assert not same
@@ -69,7 +74,7 @@ def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_paper
     assert star_only == {variant.name for variant in VARIANT_SETS["pooling"].variants}
 
 
-def test_without_any_setting_the_network_is_the_paper_s(packed_root):
+def test_without_any_setting_the_network_is_the_paper_s(packed_root: Path) -> None:
     (paper, _), _ = plan_ablation(packed_root, [DIRECT], TrainSettings("paper"), execution=CPU)
     expected = make_configs("paper", num_classes=6, num_videos=12, short_side=256)
     assert paper.configs == {phase: expected[phase] for phase in ST_PHASES}
@@ -78,7 +83,7 @@ def test_without_any_setting_the_network_is_the_paper_s(packed_root):
     assert (network.temporal_init, network.temporal_padding, network.temporal_pool_position) == ("average", "zeros", "after_pool5")
 
 
-def test_a_setting_without_a_phase_is_for_both_st_phases_and_what_is_said_for_one_wins():
+def test_a_setting_without_a_phase_is_for_both_st_phases_and_what_is_said_for_one_wins() -> None:
     variant = Variant("x", {"lr": 0.5, "st-resnet-star.lr": 2, "head_pool": "global"})
     assert variant.overrides == {
         "st-resnet.lr": 0.5,
@@ -92,7 +97,7 @@ def test_a_setting_without_a_phase_is_for_both_st_phases_and_what_is_said_for_on
     )
 
 
-def test_variants_that_are_no_others_than_the_paper_s_are_left_out(packed_root):
+def test_variants_that_are_no_others_than_the_paper_s_are_left_out(packed_root: Path) -> None:
     planned, same = plan_ablation(
         packed_root, [NO_POOL, DIRECT, Variant("residual", {"injection": "residual"})], TrainSettings(), phases=["st-resnet"]
     )
@@ -115,13 +120,13 @@ def test_variants_that_are_no_others_than_the_paper_s_are_left_out(packed_root):
         ({"run": "../x"}, "a run's name"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(root, settings, message):
+def test_what_cannot_be_is_refused_before_anything_is_written(root: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         run(root, **{"variants": [DIRECT], **settings})
     assert not (root / "runs").exists()
 
 
-def test_names_and_settings_that_are_none_are_refused():
+def test_names_and_settings_that_are_none_are_refused() -> None:
     for name in ("", "a/b", "..", "a+b", "a b"):
         with pytest.raises(ParameterError, match="a variant's name"):
             Variant(name)
@@ -139,7 +144,7 @@ def test_names_and_settings_that_are_none_are_refused():
 # -- training and test -------------------------------------------------------------------------------------------------------------
 
 
-def test_base_streams_are_trained_once_and_every_variant_starts_from_them(finished):
+def test_base_streams_are_trained_once_and_every_variant_starts_from_them(finished: tuple[Any, ...]) -> None:
     root, report, told = finished
     trained = [(event.phase, event.folder.parent.parent.name) for event in told if isinstance(event, events.PhaseDone)]
     assert trained == [
@@ -163,7 +168,7 @@ def test_base_streams_are_trained_once_and_every_variant_starts_from_them(finish
     assert [result.variant.name for result in report.results] == ["paper", "direct", "no-pool", "diverging"]
 
 
-def test_scores_are_those_of_evaluate(finished):
+def test_scores_are_those_of_evaluate(finished: tuple[Any, ...]) -> None:
     root, report, _ = finished
     for result in report.results[:3]:
         (split,) = evaluate(root, run=result.run, execution=CPU).splits
@@ -175,7 +180,7 @@ def test_scores_are_those_of_evaluate(finished):
     assert list(report.results[2].scores) == ["st-resnet-star"]
 
 
-def test_the_loss_is_that_of_one_output_at_the_end(tmp_path):
+def test_the_loss_is_that_of_one_output_at_the_end(tmp_path: Path) -> None:
     configs = make_configs("small", num_classes=6, num_videos=12, short_side=64)
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step, "loss": float(step)}) + "\n" for step in range(25)))
@@ -183,7 +188,7 @@ def test_the_loss_is_that_of_one_output_at_the_end(tmp_path):
     assert final_loss(path, configs["st-resnet-star"]) == pytest.approx((22 + 23 + 24) / 3 / (2 * 4))  # 11 frames pooled to 4
 
 
-def test_a_variant_that_diverges_is_a_row_that_says_so_and_stops_nothing(finished):
+def test_a_variant_that_diverges_is_a_row_that_says_so_and_stops_nothing(finished: tuple[Any, ...]) -> None:
     root, report, told = finished
     failed = report.results[-1]
     assert "the loss of st-resnet-star is" in failed.failure
@@ -195,8 +200,8 @@ def test_a_variant_that_diverges_is_a_row_that_says_so_and_stops_nothing(finishe
     assert "diverging failed: the loss of st-resnet-star is" in text
 
 
-def test_another_process_s_end_is_no_variant_s_failure(root, monkeypatch):
-    def ended(*_, run="default", **settings):
+def test_another_process_s_end_is_no_variant_s_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*_: Any, run: str = "default", **settings: Any) -> Any:
         if run != "default":
             raise RankError("another process of this run has ended")
         return train_phases(*_, run=run, **settings)
@@ -206,7 +211,7 @@ def test_another_process_s_end_is_no_variant_s_failure(root, monkeypatch):
         run(root, [DIRECT], phases=["st-resnet"])
 
 
-def test_of_a_variant_that_fails_later_the_phases_before_are_still_told(finished, tmp_path):
+def test_of_a_variant_that_fails_later_the_phases_before_are_still_told(finished: tuple[Any, ...], tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(finished[0], root)
     later = Variant("later", {"injection": "direct", "st-resnet-star.lr": 1e30})
@@ -216,11 +221,11 @@ def test_of_a_variant_that_fails_later_the_phases_before_are_still_told(finished
     assert "st-resnet-star" in report.results[1].failure
 
 
-def test_a_second_call_trains_and_tests_nothing(finished, monkeypatch):
+def test_a_second_call_trains_and_tests_nothing(finished: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     root, report, _ = finished
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file() and "diverging" not in str(path)}
 
-    def never(*_, **__):
+    def never(*_: Any, **__: Any) -> None:
         raise AssertionError("tested again")
 
     monkeypatch.setattr(ablation, "evaluate", never)
@@ -231,7 +236,7 @@ def test_a_second_call_trains_and_tests_nothing(finished, monkeypatch):
     assert changed <= {"ablation.md", "ablation.json"}
 
 
-def test_new_weights_are_tested_anew(finished, tmp_path):
+def test_new_weights_are_tested_anew(finished: tuple[Any, ...], tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(finished[0], root)
     with pytest.raises(CheckpointError, match=r"config\.seed is 0, now 1"):
@@ -247,7 +252,7 @@ def test_new_weights_are_tested_anew(finished, tmp_path):
 
 
 @pytest.mark.parametrize("stop_after", [6, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 9))])
-def test_stopped_anywhere_and_run_again_it_comes_to_the_same(finished, root, stop_after):
+def test_stopped_anywhere_and_run_again_it_comes_to_the_same(finished: tuple[Any, ...], root: Path, stop_after: int) -> None:
     told = []
     steps = lambda: sum(isinstance(event, events.StepDone) for event in told)  # noqa: E731
     settings = {"settings": TrainSettings(overrides=TINY), "execution": CPU, "on_event": told.append}
@@ -270,11 +275,11 @@ def test_stopped_anywhere_and_run_again_it_comes_to_the_same(finished, root, sto
 # -- the table ---------------------------------------------------------------------------------------------------------------------
 
 
-def score(right, scored="abcdefgh", loss=1.0):
+def score(right: Any, scored: str = "abcdefgh", loss: float = 1.0) -> Any:
     return NetworkScore(frozenset(right), frozenset(scored), loss)
 
 
-def test_the_table_sets_every_variant_against_the_paper_s(tmp_path):
+def test_the_table_sets_every_variant_against_the_paper_s(tmp_path: Path) -> None:
     results = [
         VariantResult(Variant("paper"), "r", ST_PHASES, {"st-resnet": score("abcd"), "st-resnet-star": score("abcdef")}),
         VariantResult(DIRECT, "r+direct", ST_PHASES, {"st-resnet": score("cdeg", loss=float("nan"))}, failure="x\ny"),
@@ -307,7 +312,7 @@ def test_the_table_sets_every_variant_against_the_paper_s(tmp_path):
     assert "* direct: injection direct (run r+direct)" in paths[0].read_text()
 
 
-def test_a_score_of_no_videos_is_none():
+def test_a_score_of_no_videos_is_none() -> None:
     _, rows = ablation_table([VariantResult(DIRECT, "r", ST_PHASES[:1], {"st-resnet": score("", "")})])
     assert rows[0][2:5] == ["-", "0.00 to 100.00", "0/0"]
 
@@ -324,7 +329,7 @@ OPTIONS = [
 ]
 
 
-def test_the_command_prints_the_table_writes_it_and_tells_failures_by_its_exit_code(finished):
+def test_the_command_prints_the_table_writes_it_and_tells_failures_by_its_exit_code(finished: tuple[Any, ...]) -> None:
     root = finished[0]
     more = ["--data", root, *OPTIONS]
     code, out, err = command_line(
@@ -346,7 +351,7 @@ def test_the_command_prints_the_table_writes_it_and_tells_failures_by_its_exit_c
     assert json.loads((root / "reports/default/split1/ablation.json").read_text()) == told
 
 
-def test_dry_run_lists_all_variants_with_their_steps_and_writes_nothing(root):
+def test_dry_run_lists_all_variants_with_their_steps_and_writes_nothing(root: Path) -> None:
     code, out, err = command_line("all", "--data", root, "--device", "cpu", "--dry-run", "--variants", "x=injection_stages=[2,3],lr=0.5")
     assert code == 0
     assert len(out.splitlines()) == 2 + 1 + len(chosen_variants(VARIANT_SETS)) + 1
@@ -374,16 +379,16 @@ def test_dry_run_lists_all_variants_with_their_steps_and_writes_nothing(root):
         (["kinds", "--set", "colour=1"], "--set takes"),
     ],
 )
-def test_what_is_no_variant_is_a_usage_error(root, arguments, message):
+def test_what_is_no_variant_is_a_usage_error(root: Path, arguments: list[Any], message: str) -> None:
     with pytest.raises(click.UsageError, match=message):
         command_line(*arguments, "--data", root)
 
 
-def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root, monkeypatch):
+def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flowkit.cli.commands import ablate as command
 
     @contextmanager
-    def at_once(grace):
+    def at_once(grace: Any) -> Iterator[Any]:
         stop = TrainingStop(grace)
         stop.signal_number = signal.SIGINT
         yield stop
@@ -397,7 +402,7 @@ def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root, monkeypatch):
     assert load_checkpoint(phase_folder(root, "default", 1, "appearance")).step == 1
 
 
-def test_the_paper_s_variant_is_the_run_that_train_makes(finished, root):
+def test_the_paper_s_variant_is_the_run_that_train_makes(finished: tuple[Any, ...], root: Path) -> None:
     arguments = ["train", "--data", str(root), *OPTIONS]
     result = CliRunner().invoke(flowkit, arguments, standalone_mode=False)
     assert result.return_value == 0, result.stderr

@@ -1,6 +1,10 @@
 """How a run computes changes nothing it should not: activation checkpointing, compilation, crops on the device, precision."""
 
+from __future__ import annotations
+
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,11 +24,13 @@ from flowkit.model.training.loop import groups_per_pass
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def environment(root, phase):
+def environment(root: Path, phase: str) -> Any:
     return load_checkpoint(phase_folder(root, "default", 1, phase) / "checkpoint.pt").environment
 
 
-def test_with_checkpointed_activations_all_weights_and_moments_are_the_same_bit_for_bit(undisturbed, root):
+def test_with_checkpointed_activations_all_weights_and_moments_are_the_same_bit_for_bit(
+    undisturbed: tuple[Path, list[Any]], root: Path
+) -> None:
     run(root, execution=Execution(device="cpu", checkpoint_activations=True))
     for phase in PHASES:
         assert same(weights(root, phase), weights(undisturbed[0], phase)), phase
@@ -33,8 +39,8 @@ def test_with_checkpointed_activations_all_weights_and_moments_are_the_same_bit_
     assert environment(undisturbed[0], "motion")["checkpoint_activations"] is False
 
 
-def test_a_gpu_without_memory_is_told_with_what_takes_less(root, monkeypatch):
-    def full(*_):
+def test_a_gpu_without_memory_is_told_with_what_takes_less(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 10 GiB")
 
     monkeypatch.setattr("flowkit.model.training.loop.stream_logits", full)
@@ -49,7 +55,9 @@ def test_a_gpu_without_memory_is_told_with_what_takes_less(root, monkeypatch):
     ("phase", "videos_per_pass"),
     [("motion", None), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("motion", 4), ("appearance", 4)))],
 )
-def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(root, monkeypatch, phase, videos_per_pass):
+def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, phase: str, videos_per_pass: int | None
+) -> None:
     """By the backend that compiles forward and backward pass into torch's own operations: the network's tracing without inductor."""
     counters = torch._dynamo.utils.counters
     monkeypatch.setattr("flowkit.model.training.loop.compile_in_place", lambda network: compile_in_place(network, backend="aot_eager"))
@@ -71,7 +79,7 @@ def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
 
 
 @pytest.mark.parametrize("crop_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
-def test_groups_that_share_a_pass_are_trained_as_one_after_another(root, crop_on):
+def test_groups_that_share_a_pass_are_trained_as_one_after_another(root: Path, crop_on: str) -> None:
     """Each with its own batch statistics, running moments and dropout; after a step all is the same but for rounding."""
     settings = {"overrides": {"batch": 12, "bn_group": 3, "steps": 1, "lr": 0.01, "input_size": 64, "motion.motion_dropout": 0.5}}
     run(root, **settings, run="alone", execution=Execution(device="cpu", crop_on=crop_on))
@@ -89,7 +97,7 @@ def test_groups_that_share_a_pass_are_trained_as_one_after_another(root, crop_on
 
 @pytest.mark.parametrize(("num_groups", "shape"), [(1, (3, 5, 4, 4)), (3, (9, 4, 5, 3)), (4, (4, 7, 2, 3)), (2, (10, 1, 1, 1))])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups, shape, memory_format):
+def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups: int, shape: tuple[Any, ...], memory_format: Any) -> None:
     torch.manual_seed(0)
     grouped, plain = (GroupedBatchNorm(shape[1], momentum=0.3).train() for _ in range(2))
     grouped.num_groups = num_groups
@@ -128,7 +136,9 @@ def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups, shape, memor
         ({"device": "cuda", "compile": True}, "motion", 140, 1),
     ],
 )
-def test_as_many_groups_share_a_pass_as_memory_holds(monkeypatch, execution, phase, free, expected):
+def test_as_many_groups_share_a_pass_as_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, execution: dict[str, Any], phase: str, free: int, expected: int
+) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (int(free * 2**30), 0))
     config = make_configs("paper", num_classes=101, num_videos=1000, short_side=256)[phase]
     network = build_network(config) if free in (2, 16) else torch.nn.Identity()
@@ -136,7 +146,7 @@ def test_as_many_groups_share_a_pass_as_memory_holds(monkeypatch, execution, pha
 
 
 @pytest.mark.parametrize("phase", ["appearance", "motion"])
-def test_cropped_on_the_device_a_run_is_nearly_the_same(root, phase):
+def test_cropped_on_the_device_a_run_is_nearly_the_same(root: Path, phase: str) -> None:
     settings = {"phases": [phase], "overrides": {"batch": 12, "bn_group": 12, "steps": 2, "lr": 0.001, "input_size": 64}}
     run(root, **settings, run="host", execution=Execution(device="cpu"))
     run(root, **settings, execution=Execution(device="cpu", crop_on="device", num_workers=1))
@@ -146,7 +156,7 @@ def test_cropped_on_the_device_a_run_is_nearly_the_same(root, phase):
     assert mine[0] != theirs[0]  # by the rounding to bytes
 
 
-def test_st_resnet_trains_with_crops_on_the_device(undisturbed, root):
+def test_st_resnet_trains_with_crops_on_the_device(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
     shutil.copytree(undisturbed[0] / "runs", root / "runs")
     report, _ = run(root, phases=["st-resnet"], run="cropped", base_run="default", execution=Execution(device="cpu", crop_on="device"))
     assert report.trained == ("st-resnet",)
@@ -154,7 +164,7 @@ def test_st_resnet_trains_with_crops_on_the_device(undisturbed, root):
     assert mine[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=0.1)  # batch norm over two tiny clips magnifies the rounding
 
 
-def test_resuming_with_crops_taken_elsewhere_is_told(root):
+def test_resuming_with_crops_taken_elsewhere_is_told(root: Path) -> None:
     run(root, stop_after=2)
     _, told = run(root, phases=["appearance"], execution=Execution(device="cpu", crop_on="device"))
     (started,) = [event for event in told if isinstance(event, events.PhaseStarted)]
@@ -162,22 +172,22 @@ def test_resuming_with_crops_taken_elsewhere_is_told(root):
 
 
 @pytest.mark.parametrize(("crop_on", "device", "expected"), [("auto", CPU, False), ("auto", CUDA, True), ("host", CUDA, False)])
-def test_crops_are_taken_on_the_device_where_that_is_cuda(crop_on, device, expected):
+def test_crops_are_taken_on_the_device_where_that_is_cuda(crop_on: str, device: Any, expected: bool) -> None:
     assert Execution(crop_on=crop_on).crops_on_device(device) == expected
 
 
-def scale_losses_by(monkeypatch, scale):
+def scale_losses_by(monkeypatch: pytest.MonkeyPatch, scale: Any) -> None:
     make = torch.amp.GradScaler.__init__
     monkeypatch.setattr(
         torch.amp.GradScaler, "__init__", lambda self, device, enabled: make(self, device, init_scale=scale, enabled=enabled)
     )
 
 
-def scaler_of(root):
+def scaler_of(root: Path) -> Any:
     return load_checkpoint(phase_folder(root, "default", 1, "appearance") / "checkpoint.pt").scaler
 
 
-def test_fp16_scales_the_loss_once_a_step_however_many_sub_batches(root, monkeypatch):
+def test_fp16_scales_the_loss_once_a_step_however_many_sub_batches(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale_losses_by(monkeypatch, 16.0)
     settings = {"phases": ["appearance"], "overrides": {"batch": 12, "bn_group": 6, "steps": 5, "lr": 0.001, "input_size": 64}}
     run(root, **settings, run="plain", execution=Execution(device="cpu"))
@@ -189,7 +199,9 @@ def test_fp16_scales_the_loss_once_a_step_however_many_sub_batches(root, monkeyp
     assert half[0]["loss"] != plain[0]["loss"]
 
 
-def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_leaves_nothing_in_the_momentum(root, monkeypatch):
+def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_leaves_nothing_in_the_momentum(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch's fused SGD starts its momentum from unwritten memory when the first step is left out."""
     scale_losses_by(monkeypatch, 2.0**120)
     settings = {"phases": ["appearance"], "run": "default"}
@@ -205,7 +217,7 @@ def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_leaves_nothing_in_
 
 
 @pytest.mark.parametrize("amp", ["float32", "tf32", "bf16"])
-def test_cuda_s_float32_is_tf32_only_where_that_was_asked_for_and_the_process_s_settings_are_put_back(amp):
+def test_cuda_s_float32_is_tf32_only_where_that_was_asked_for_and_the_process_s_settings_are_put_back(amp: str) -> None:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     with Execution(amp=amp).arithmetic(CUDA, fixed_shapes=True):
@@ -216,12 +228,12 @@ def test_cuda_s_float32_is_tf32_only_where_that_was_asked_for_and_the_process_s_
         assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
-def test_a_cpu_has_no_tf32():
+def test_a_cpu_has_no_tf32() -> None:
     with pytest.raises(ParameterError, match="a CPU has float32 and bf16"):
         Execution(device="cpu", amp="tf32").torch_device()
 
 
-def test_compiling_without_a_compiler_is_refused_with_its_name(monkeypatch):
+def test_compiling_without_a_compiler_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(DeviceError, match=r"--compile needs a C\+\+ compiler \(no-such-compiler\); install one, or do without --compile"):
         Execution(device="cpu", compile=True).torch_device()
@@ -229,12 +241,12 @@ def test_compiling_without_a_compiler_is_refused_with_its_name(monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{"amp": "int8"}, {"crop_on": "gpu"}, {"num_workers": -1}, {"checkpoint_steps": 0}, {"rank": 1}])
-def test_settings_that_cannot_be_are_refused(settings):
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=next(iter(settings))):
         Execution(**settings)
 
 
-def test_the_command_line_s_options_reach_the_checkpoint(root):
+def test_the_command_line_s_options_reach_the_checkpoint(root: Path) -> None:
     from click.testing import CliRunner
 
     from flowkit.cli.main import flowkit

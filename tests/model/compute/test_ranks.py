@@ -1,5 +1,7 @@
 """Several processes that share a run: the same losses and scores as one, no video twice, one's failure ends all, torchrun goes on."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -8,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,7 +48,7 @@ QUICK = [
 ]
 
 
-def run_jobs(folder, jobs):
+def run_jobs(folder: Path, jobs: Any) -> Any:
     """Run commands by forked_commands.py."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps({"do": "jobs", "jobs": jobs}))
@@ -56,12 +59,12 @@ def run_jobs(folder, jobs):
     return json.loads(done.stdout)
 
 
-def command(name, root, *options, run="default"):
+def command(name: str, root: Path, *options: object, run: str = "default") -> list[Any]:
     return [name, "--data", str(root), "--run", run, *options]
 
 
 @pytest.fixture(scope="module")
-def root(packed_root, tmp_path_factory):
+def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A data root with five test videos: an odd number for two ranks."""
     root = share_root(packed_root, tmp_path_factory.mktemp("ranks"))
     split = Dataset.open(root).split(1)
@@ -82,7 +85,7 @@ def root(packed_root, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ended(root, tmp_path_factory):
+def ended(root: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Training and evaluation by one process and by two, and runs in which one of the two fails or is asked to stop."""
     train = command("train", root, *RUN, "--steps-per-phase", "3")
     short = command("train", root, *QUICK, "--steps-per-phase", "4")
@@ -102,7 +105,7 @@ def ended(root, tmp_path_factory):
     return dict(zip(jobs, results, strict=True))
 
 
-def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root, ended):
+def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root: Any, ended: Any) -> None:
     assert ended["train by one"]["codes"] == [0], ended["train by one"]["said"]
     assert ended["train by two"]["codes"] == [0, 0], ended["train by two"]["said"]
     for phase in PHASES:
@@ -115,20 +118,20 @@ def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root, 
         assert load_checkpoint(phase_folder(root, "two", 1, phase) / "checkpoint.pt").environment["num_ranks"] == 2
 
 
-def test_only_the_first_rank_speaks(ended):
+def test_only_the_first_rank_speaks(ended: Any) -> None:
     first, second = ended["train by two"]["said"]
     assert "appearance: 3 steps" in first
     assert second == ""
 
 
-def stored_scores(folder):
+def stored_scores(folder: Path) -> Any:
     with h5py.File(folder / "scores.h5") as file:
         parts = {}
         file.visititems(lambda name, item: parts.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return parts
 
 
-def test_two_ranks_score_every_video_of_an_odd_number_once_as_one_does(root, ended):
+def test_two_ranks_score_every_video_of_an_odd_number_once_as_one_does(root: Any, ended: Any) -> None:
     assert ended["evaluate by one"]["codes"] == [0], ended["evaluate by one"]["said"]
     assert ended["evaluate by two"]["codes"] == [0, 0], ended["evaluate by two"]["said"]
     one, two = stored_scores(root / "by one"), stored_scores(root / "by two")
@@ -151,7 +154,7 @@ def test_two_ranks_score_every_video_of_an_odd_number_once_as_one_does(root, end
 
 
 @pytest.mark.parametrize(("job", "failing"), [("one fails", 1), ("the first fails", 0)])
-def test_one_rank_s_failure_ends_all_with_its_message(ended, job, failing):
+def test_one_rank_s_failure_ends_all_with_its_message(ended: Any, job: str, failing: int) -> None:
     result = ended[job]
     assert result["codes"] == [1, 1]
     assert result["seconds"] < 60
@@ -160,13 +163,13 @@ def test_one_rank_s_failure_ends_all_with_its_message(ended, job, failing):
     assert not any("internal error" in said or "Traceback" in said for said in result["said"])
 
 
-def test_one_rank_s_death_ends_the_others(ended):
+def test_one_rank_s_death_ends_the_others(ended: Any) -> None:
     assert ended["one is killed"]["codes"] == [1, -signal.SIGKILL]
     assert "another process of this run has ended" in ended["one is killed"]["said"][0]
     assert ended["one is killed"]["seconds"] < 60
 
 
-def test_when_one_rank_is_asked_to_stop_all_stop_after_the_same_step_with_a_checkpoint(root, ended):
+def test_when_one_rank_is_asked_to_stop_all_stop_after_the_same_step_with_a_checkpoint(root: Any, ended: Any) -> None:
     assert ended["one is asked to stop"]["codes"] == [143, 143]
     assert load_checkpoint(phase_folder(root, "stops", 1, "motion") / "checkpoint.pt").step == 2
     assert len(metrics(root, "motion", "stops")) == 2
@@ -174,17 +177,17 @@ def test_when_one_rank_is_asked_to_stop_all_stop_after_the_same_step_with_a_chec
     assert "torchrun ... -m -- flowkit.cli " in ended["one is asked to stop"]["said"][0]
 
 
-def test_a_refusal_by_the_first_rank_ends_all(ended):
+def test_a_refusal_by_the_first_rank_ends_all(ended: Any) -> None:
     assert ended["other settings"]["codes"] == [1, 1]
     assert "was begun with other settings" in ended["other settings"]["said"][0]
 
 
-def test_sub_batches_that_cannot_be_shared_evenly_are_refused_by_all(ended):
+def test_sub_batches_that_cannot_be_shared_evenly_are_refused_by_all(ended: Any) -> None:
     assert ended["uneven"]["codes"] == [1, 1, 1]
     assert all("cannot be shared evenly by 3 processes" in said for said in ended["uneven"]["said"])
 
 
-def test_processes_meet_although_the_store_holds_what_dead_ones_wrote():
+def test_processes_meet_although_the_store_holds_what_dead_ones_wrote() -> None:
     store = torch.distributed.HashStore()
     names = []
     for start in range(3):
@@ -197,7 +200,7 @@ def test_processes_meet_although_the_store_holds_what_dead_ones_wrote():
     assert len(set(names)) == 3
 
 
-def test_a_process_that_never_starts_is_named(monkeypatch):
+def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowkit.cli.shared.ranks._PATIENCE_SECONDS", 0.0)
     with pytest.raises(RankError, match=r"1 of 2 processes have not started in 0 s: \[1\]"):
         meet(torch.distributed.HashStore(), 0, 2)
@@ -208,7 +211,9 @@ def test_a_process_that_never_starts_is_named(monkeypatch):
     ("device", "error", "message"),
     [("cuda", DeviceError, "--device cpu"), ("tpu", ParameterError, "device must be"), ("cpu", RankError, "MASTER")],
 )
-def test_a_device_or_a_meeting_place_that_is_not_there_is_told(monkeypatch, device, error, message):
+def test_a_device_or_a_meeting_place_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, device: str, error: Any, message: str
+) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
@@ -217,7 +222,7 @@ def test_a_device_or_a_meeting_place_that_is_not_there_is_told(monkeypatch, devi
         pass
 
 
-def wait_for_lines(path, count, process):
+def wait_for_lines(path: Path, count: Any, process: Any) -> None:
     for _ in range(6000):
         if path.is_file() and len(path.read_text().splitlines()) >= count:
             return
@@ -226,7 +231,7 @@ def wait_for_lines(path, count, process):
     raise AssertionError(f"{path} did not grow")
 
 
-def children_of(process):
+def children_of(process: Any) -> list[Any]:
     """Process ids of a process's children that run flowkit (Linux)."""
     listed = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return [int(child) for child in listed if b"flowkit.cli" in Path(f"/proc/{child}/cmdline").read_bytes()]
@@ -234,7 +239,7 @@ def children_of(process):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc, to find torchrun's processes")
 @pytest.mark.slow
-def test_torchrun_starts_all_again_when_one_dies_and_ends_with_an_undisturbed_run_s_weights(packed_root, tmp_path):
+def test_torchrun_starts_all_again_when_one_dies_and_ends_with_an_undisturbed_run_s_weights(packed_root: Path, tmp_path: Path) -> None:
     """`--restart` in the line discards what an earlier run left, and not what this one has when torchrun starts it again."""
     root = share_root(packed_root, tmp_path / "root")
     line = ["train", "--data", str(root), *QUICK, "--steps-per-phase", "20", "--checkpoint-steps", "1"]

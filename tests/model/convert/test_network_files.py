@@ -1,11 +1,15 @@
 """Exported networks: ONNX computes what PyTorch does at any size, or is not written; safetensors load without flowkit's reader."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import sys
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,11 +38,11 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture(scope="module")
-def checkpoints():
+def checkpoints() -> Any:
     return random_checkpoints(CLASSES)
 
 
-def session_of(data):
+def session_of(data: Any) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -46,7 +50,7 @@ def session_of(data):
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
-def assert_same(session, model, num_clips, num_frames, height, width):
+def assert_same(session: Any, model: Any, num_clips: int, num_frames: int, height: int, width: int) -> None:
     rgb, flow = (torch.randn(num_clips, num_frames, channels, height, width) for channels in (3, 20))
     given = {"rgb": rgb.numpy(), "flow": flow.numpy()}
     with torch.no_grad():
@@ -79,7 +83,7 @@ VARIANTS = [
 
 @needs_onnx
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda s: "-".join(map(str, s.values())) or "default")
-def test_every_network_is_the_same_in_onnx_at_any_number_and_size_of_frames(settings):
+def test_every_network_is_the_same_in_onnx_at_any_number_and_size_of_frames(settings: Any) -> None:
     from flowkit.model.convert.onnx_graph import onnx_model
 
     model = network(**settings)
@@ -91,7 +95,7 @@ def test_every_network_is_the_same_in_onnx_at_any_number_and_size_of_frames(sett
 @needs_onnx
 @pytest.mark.parametrize("position", ["after_pool5", "before_pool5"])
 @pytest.mark.parametrize("size", [(1, 4, 64, 64), (2, 1, 32, 96), (1, 2, 20, 20), (1, 5, 96, 30)])
-def test_windows_shrink_to_few_frames_and_small_maps_as_in_the_network(position, size):
+def test_windows_shrink_to_few_frames_and_small_maps_as_in_the_network(position: str, size: tuple[Any, ...]) -> None:
     from flowkit.model.convert.onnx_graph import onnx_model
 
     model = network(temporal_pool=True, temporal_pool_position=position)
@@ -100,7 +104,7 @@ def test_windows_shrink_to_few_frames_and_small_maps_as_in_the_network(position,
 
 @needs_onnx
 @pytest.mark.parametrize("phase", PHASES)
-def test_each_phase_is_exported_verified_and_described(checkpoints, tmp_path, phase):
+def test_each_phase_is_exported_verified_and_described(checkpoints: Any, tmp_path: Path, phase: str) -> None:
     path = tmp_path / "out" / "network.onnx"
     check = export_onnx(path, checkpoints[phase])
     assert 0 <= check.max_difference < 1e-5 * max(check.largest_logit, 1)
@@ -119,7 +123,7 @@ def test_each_phase_is_exported_verified_and_described(checkpoints, tmp_path, ph
 
 
 @needs_onnx
-def test_the_described_input_is_what_the_network_is_given(checkpoints, tmp_path):
+def test_the_described_input_is_what_the_network_is_given(checkpoints: Any, tmp_path: Path) -> None:
     from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 
     export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
@@ -134,12 +138,14 @@ def test_the_described_input_is_what_the_network_is_given(checkpoints, tmp_path)
 
 @needs_onnx
 @pytest.mark.parametrize("fault", [1e-2, float("nan")])
-def test_an_onnx_model_that_differs_is_refused_and_nothing_is_written(checkpoints, tmp_path, monkeypatch, fault):
+def test_an_onnx_model_that_differs_is_refused_and_nothing_is_written(
+    checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
     from flowkit.model.convert import onnx_graph
 
     right = onnx_graph.onnx_model
 
-    def wrong(model, *, metadata):
+    def wrong(model: Any, *, metadata: Any) -> Any:
         with torch.no_grad():
             model.motion.fc.bias[1] += fault
         made = right(model, metadata=metadata)
@@ -155,13 +161,15 @@ def test_an_onnx_model_that_differs_is_refused_and_nothing_is_written(checkpoint
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
-def test_without_onnx_the_error_says_what_to_install(checkpoints, tmp_path, monkeypatch, missing):
+def test_without_onnx_the_error_says_what_to_install(
+    checkpoints: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ParameterError, match=r'pip install "flowkit-video\[onnx\]"'):
         export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
 
 
-def test_safetensors_load_as_documented_without_flowkit_s_reader(checkpoints, tmp_path):
+def test_safetensors_load_as_documented_without_flowkit_s_reader(checkpoints: Any, tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     export_safetensors(path, checkpoints["st-resnet-star"])
 
@@ -181,7 +189,7 @@ def test_safetensors_load_as_documented_without_flowkit_s_reader(checkpoints, tm
     assert load_checkpoint(path).provenance == checkpoints["st-resnet-star"].provenance
 
 
-def test_weights_of_another_network_are_refused_and_nothing_is_written(checkpoints, tmp_path):
+def test_weights_of_another_network_are_refused_and_nothing_is_written(checkpoints: Any, tmp_path: Path) -> None:
     mixed = Checkpoint(checkpoints["motion"].provenance, 4, checkpoints["appearance"].network)
     for export, name in ((export_safetensors, "n.safetensors"), (export_onnx, "n.onnx")):
         with pytest.raises(CheckpointError, match="do not fit the network"):
@@ -192,7 +200,9 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(checkpoin
 @pytest.mark.parametrize(
     "settings", [{"base_width": 10**7}, {"base_width": 10**15}, {"stage_units": (10**7, 2, 2, 2)}, {"num_classes": 10**12}]
 )
-def test_weights_that_claim_to_be_a_huge_network_are_refused_before_it_is_made(checkpoints, tmp_path, settings):
+def test_weights_that_claim_to_be_a_huge_network_are_refused_before_it_is_made(
+    checkpoints: Any, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     told = checkpoints["motion"].provenance
     claimed = replace(told, config=replace(told.config, network=replace(told.config.network, **settings)))
     with pytest.raises(CheckpointError, match="do not fit the network") as caught:
@@ -205,13 +215,13 @@ command_line = partial(call_flowkit, "convert")
 
 
 @pytest.fixture
-def root(checkpoints, tmp_path):
+def root(checkpoints: Any, tmp_path: Path) -> Path:
     for phase in ("appearance", "st-resnet"):
         save_weights(phase_folder(tmp_path, "default", 1, phase) / "weights.safetensors", checkpoints[phase])
     return tmp_path
 
 
-def test_the_command_converts_the_last_trained_phase_or_the_one_named(root):
+def test_the_command_converts_the_last_trained_phase_or_the_one_named(root: Any) -> None:
     for options, phase in (((), "st-resnet"), (("--phase", "appearance"), "appearance")):
         code, out, _ = command_line("--data", root, "--output", root / "n.safetensors", *options)
         assert code == 0
@@ -222,7 +232,7 @@ def test_the_command_converts_the_last_trained_phase_or_the_one_named(root):
 
 
 @needs_onnx
-def test_the_command_prints_how_exact_the_onnx_file_is(root):
+def test_the_command_prints_how_exact_the_onnx_file_is(root: Any) -> None:
     code, out, _ = command_line("--data", root, "--output", root / "n.onnx")
     assert code == 0
     assert "ONNX Runtime and PyTorch differ by at most " in out
@@ -238,7 +248,9 @@ def test_the_command_prints_how_exact_the_onnx_file_is(root):
         ((), "Missing option '--output'"),
     ],
 )
-def test_an_output_that_is_no_network_file_is_a_usage_error(root, options, message, monkeypatch):
+def test_an_output_that_is_no_network_file_is_a_usage_error(
+    root: Any, options: tuple[Any, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(root)
     result = CliRunner().invoke(flowkit, ["convert", "--data", str(root), *options])
     assert result.exit_code == 2
@@ -254,6 +266,6 @@ def test_an_output_that_is_no_network_file_is_a_usage_error(root, options, messa
         (("--split", "2"), "for split 2"),
     ],
 )
-def test_what_is_not_trained_is_named(root, options, message):
+def test_what_is_not_trained_is_named(root: Any, options: tuple[Any, ...], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         command_line("--data", root, "--output", root / "n.safetensors", *options)

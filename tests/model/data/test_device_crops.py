@@ -1,5 +1,10 @@
 """Crops on the device against the workers' crops: the same pixels but for rounding to bytes; batches on their way to the device."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +23,7 @@ RGB_LEVEL = 1 / (255 * 0.224)  # one level of 255 in the network's input, of the
 FLOW_LEVEL = 1 / 57.63
 
 
-def stored_sample(draw, height, width, crop, centres):
+def stored_sample(draw: Any, height: int, width: int, crop: Any, centres: Any) -> Any:
     fields, where = stack_fields(centres)
     # Smooth and rough places, and every byte.
     smooth = np.add.outer(np.linspace(0, 120, height), np.linspace(0, 135, width))
@@ -28,7 +33,7 @@ def stored_sample(draw, height, width, crop, centres):
     return UncroppedSample(frames, flow, where, crop, 0, "v")
 
 
-def both_ways(samples, size, quantiser):
+def both_ways(samples: Any, size: Any, quantiser: Any) -> tuple[Any, ...]:
     """Inputs of the network by the workers' crops, and by the device's: ((b, T, 3, S, S), (b, T, 20, S, S)) each."""
     rgb = [crop_rgb(sample.frames, sample.crop, size=size) for sample in samples]
     flow = [stacks(crop_flow(sample.fields, sample.crop, size=size, quantiser=quantiser), sample.where) for sample in samples]
@@ -37,7 +42,7 @@ def both_ways(samples, size, quantiser):
     return host, tuple(torch.cat([part[stream] for part in parts]) for stream in (0, 1))
 
 
-def assert_within_a_level(host, device):
+def assert_within_a_level(host: Any, device: Any) -> None:
     for stream, level in ((0, RGB_LEVEL), (1, FLOW_LEVEL)):
         assert device[stream].shape == host[stream].shape
         assert device[stream].dtype == torch.float32
@@ -49,7 +54,7 @@ def assert_within_a_level(host, device):
 @pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 @pytest.mark.parametrize("kind", ["borders25", "regular", "none"])
 @pytest.mark.parametrize("size", [23, 56, 80])  # all crops shrink, some shrink in one side only, all are enlarged
-def test_crops_on_the_device_are_the_workers_within_one_level(kind, size, mapping):
+def test_crops_on_the_device_are_the_workers_within_one_level(kind: str, size: int, mapping: str) -> None:
     draw = np.random.default_rng(size)
     for _ in range(3):
         height, width = (int(side) for side in draw.integers(51, 76, 2))
@@ -61,21 +66,21 @@ def test_crops_on_the_device_are_the_workers_within_one_level(kind, size, mappin
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("crop", [(0, 0, 40, 31), (3, 5, 20, 20), (11, 1, 9, 30), (39, 30, 1, 1), (2, 3, 30, 28)])
-def test_any_box_is_cut_shrunk_enlarged_and_mirrored_alike(crop, flip):
+def test_any_box_is_cut_shrunk_enlarged_and_mirrored_alike(crop: tuple[Any, ...], flip: bool) -> None:
     draw = np.random.default_rng(3)
     samples = [stored_sample(draw, 40, 31, Crop(*crop, flip), [9])]
     for size in (10, 20, 29, 61):
         assert_within_a_level(*both_ways(samples, size, Quantiser()))
 
 
-def test_frames_of_different_sizes_are_cropped_clip_by_clip_in_order():
+def test_frames_of_different_sizes_are_cropped_clip_by_clip_in_order() -> None:
     draw = np.random.default_rng(4)
     samples = [stored_sample(draw, *size, draw_crop(draw, *size), [5, 30]) for size in ((40, 56), (56, 40), (64, 86))]
     assert len(collate_uncropped(samples).parts) == 3
     assert_within_a_level(*both_ways(samples, 35, Quantiser()))
 
 
-def test_a_crop_of_the_network_s_size_is_taken_exactly_and_mirroring_negates_u_exactly():
+def test_a_crop_of_the_network_s_size_is_taken_exactly_and_mirroring_negates_u_exactly() -> None:
     draw = np.random.default_rng(5)
     for mapping in ("symmetric", "paper"):
         samples = [stored_sample(draw, 40, 31, Crop(2, 3, 24, 24, flip), [6, 8]) for flip in (False, True)]
@@ -84,7 +89,7 @@ def test_a_crop_of_the_network_s_size_is_taken_exactly_and_mirroring_negates_u_e
             torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
-def test_no_motion_stays_no_motion():
+def test_no_motion_stays_no_motion() -> None:
     fields, where = stack_fields([5])
     still = np.full((len(fields), 2, 40, 56), 128, np.uint8)
     samples = [UncroppedSample(None, still, where, Crop(1, 2, 33, 35, flip), 0, "v") for flip in (False, True)]
@@ -95,7 +100,7 @@ def test_no_motion_stays_no_motion():
 
 
 @pytest.mark.parametrize("enlarge", ["linear", "cubic"])
-def test_every_new_pixel_is_a_mean_of_old_ones_inside_the_box(enlarge):
+def test_every_new_pixel_is_a_mean_of_old_ones_inside_the_box(enlarge: str) -> None:
     start, length = torch.tensor([0, 4, 2]), torch.tensor([50, 21, 33])
     weights = resize_weights(
         start, length, torch.tensor([True, False, True]), torch.tensor([True, False, False]), frame=50, size=31, enlarge=enlarge
@@ -107,7 +112,7 @@ def test_every_new_pixel_is_a_mean_of_old_ones_inside_the_box(enlarge):
 
 
 @pytest.mark.parametrize("phase", ["appearance", "motion", "st-resnet"])
-def test_both_loaders_give_the_same_crops_of_the_same_samples(packed_root, phase):
+def test_both_loaders_give_the_same_crops_of_the_same_samples(packed_root: Path, phase: str) -> None:
     dataset = Dataset.open(packed_root)
     overrides = {"batch": 4, "bn_group": 2, "steps": 2}
     config = make_configs("small", num_classes=6, num_videos=12, short_side=40, overrides=overrides)[phase]
@@ -126,7 +131,7 @@ def test_both_loaders_give_the_same_crops_of_the_same_samples(packed_root, phase
                 assert (normalise(host) - device).abs().max() <= 1.02 * level
 
 
-def test_every_field_is_sent_once(packed_root):
+def test_every_field_is_sent_once(packed_root: Path) -> None:
     """Neighbouring stacks share fields: at a distance of 1, five stacks of ten need fourteen fields."""
     dataset = Dataset.open(packed_root)
     overrides = {"batch": 2, "bn_group": 2, "steps": 1, "tau_min": 1, "tau_max": 1}
@@ -141,7 +146,7 @@ def test_every_field_is_sent_once(packed_root):
     assert part.owners[part.where].tolist() == [[clip] * 10 for clip in range(2) for _ in range(5)]
 
 
-def test_on_a_cpu_batches_pass_through_and_the_wait_for_them_is_counted(monkeypatch):
+def test_on_a_cpu_batches_pass_through_and_the_wait_for_them_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.5, 2.0, 2.25, 3.0, 3.0])
     monkeypatch.setattr("flowkit.model.compute.device_batches.time.monotonic", lambda: next(clock))
     given = [Batch(torch.zeros(1), None, torch.ones(1)), Batch(torch.zeros(2), None, torch.ones(2))]
@@ -154,7 +159,7 @@ def test_on_a_cpu_batches_pass_through_and_the_wait_for_them_is_counted(monkeypa
     assert list(batches) == []
 
 
-def test_a_batch_is_moved_whole_with_its_kind():
+def test_a_batch_is_moved_whole_with_its_kind() -> None:
     batch = UncroppedBatch(({"a": 1}, (torch.zeros(2), None, [torch.ones(3)])), torch.arange(4))
     there = to_device(batch, torch.device("meta"))
     assert isinstance(there, UncroppedBatch)
@@ -165,7 +170,7 @@ def test_a_batch_is_moved_whole_with_its_kind():
 
 
 @pytest.mark.needs_cuda
-def test_on_cuda_batches_arrive_whole_and_in_order_while_the_device_computes():
+def test_on_cuda_batches_arrive_whole_and_in_order_while_the_device_computes() -> None:
     given = [(torch.full((1 << 20,), number, dtype=torch.uint8).pin_memory(),) for number in range(20)]
     batches = DeviceBatches(given, torch.device("cuda"))
     sums = []
@@ -180,7 +185,7 @@ def test_on_cuda_batches_arrive_whole_and_in_order_while_the_device_computes():
 
 
 @pytest.mark.needs_cuda
-def test_on_cuda_crops_are_the_workers_within_one_level():
+def test_on_cuda_crops_are_the_workers_within_one_level() -> None:
     draw = np.random.default_rng(6)
     samples = [stored_sample(draw, 256, 340, draw_crop(draw, 256, 340), [5, 15, 25]) for _ in range(2)]
     host, _ = both_ways(samples, 224, Quantiser())

@@ -1,8 +1,12 @@
 """Samples from shards: the right frames and stacks, the same whatever process reads them, damage named."""
 
+from __future__ import annotations
+
 import multiprocessing
 import pickle
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,21 +25,21 @@ from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 
 
-def config_of(phase, **overrides):
+def config_of(phase: str, **overrides: Any) -> Any:
     settings = {"batch": 4, "bn_group": 2, "steps": 3, **overrides}
     return make_configs("small", num_classes=6, num_videos=12, short_side=40, overrides=settings)[phase]
 
 
 @pytest.fixture
-def dataset(packed_root):
+def dataset(packed_root: Path) -> Any:
     return Dataset.open(packed_root)
 
 
-def equal(one, other):
+def equal(one: Any, other: Any) -> Any:
     return all((a is None and b is None) or torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_stack_channels_are_u_and_v_of_the_ten_fields_interleaved():
+def test_stack_channels_are_u_and_v_of_the_ten_fields_interleaved() -> None:
     fields = np.arange(40, dtype=np.uint8).reshape(20, 2, 1, 1)  # field k holds 2k, 2k+1
     wanted, where = stack_fields([7, 9])
     out = stacks(fields[wanted], where)
@@ -47,7 +51,7 @@ def test_stack_channels_are_u_and_v_of_the_ten_fields_interleaved():
 
 
 @pytest.mark.parametrize("phase", ["appearance", "motion", "st-resnet", "st-resnet-star"])
-def test_a_sample_is_its_clip_cut_by_its_own_draws(dataset, phase):
+def test_a_sample_is_its_clip_cut_by_its_own_draws(dataset: Any, phase: str) -> None:
     split, config = dataset.split(1), config_of(phase)
     sample = ClipDataset(dataset, split, config)[SampleKey(3, step=2, position=1)]
     record = split.train[3]
@@ -69,10 +73,12 @@ def test_a_sample_is_its_clip_cut_by_its_own_draws(dataset, phase):
     assert sample.flow is None or np.array_equal(sample.flow, flow)
 
 
-def test_the_distance_between_frames_is_drawn_for_each_clip_or_once_for_each_sub_batch(dataset, monkeypatch):
+def test_the_distance_between_frames_is_drawn_for_each_clip_or_once_for_each_sub_batch(
+    dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = []
 
-    def note(generator, num_frames, *, num_samples, tau_min, tau_max):
+    def note(generator: Any, num_frames: int, *, num_samples: int, tau_min: Any, tau_max: Any) -> Any:
         drawn.append((tau_min, tau_max))
         return training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max)
 
@@ -95,7 +101,7 @@ def test_the_distance_between_frames_is_drawn_for_each_clip_or_once_for_each_sub
             assert all(1 <= tau <= 9 for tau in taus)
 
 
-def test_samples_are_the_same_from_any_number_of_workers(dataset):
+def test_samples_are_the_same_from_any_number_of_workers(dataset: Any) -> None:
     clips = ClipDataset(dataset, dataset.split(1), config_of("st-resnet"))
     here = list(training_loader(clips))
     assert len(here) == 6  # 3 steps of 2 sub-batches
@@ -105,14 +111,14 @@ def test_samples_are_the_same_from_any_number_of_workers(dataset):
     assert not equal(here[0], here[1])
 
 
-def test_a_loader_that_starts_later_gives_the_same_from_there(dataset):
+def test_a_loader_that_starts_later_gives_the_same_from_there(dataset: Any) -> None:
     clips = ClipDataset(dataset, dataset.split(1), config_of("appearance"))
     whole, rest = list(training_loader(clips)), list(training_loader(clips, first_step=2))
     assert len(rest) == 2
     assert all(equal(a, b) for a, b in zip(whole[4:], rest, strict=True))
 
 
-def test_ranks_share_the_sub_batches_of_each_step(dataset):
+def test_ranks_share_the_sub_batches_of_each_step(dataset: Any) -> None:
     clips = ClipDataset(dataset, dataset.split(1), config_of("appearance"))
     whole = list(training_loader(clips))
     shares = [list(training_loader(clips, rank=rank, world=2)) for rank in (0, 1)]
@@ -120,7 +126,7 @@ def test_ranks_share_the_sub_batches_of_each_step(dataset):
     assert all(equal(a, b) for a, b in zip(whole, joined, strict=True))
 
 
-def test_the_loader_leaves_torch_s_random_numbers_alone(dataset):
+def test_the_loader_leaves_torch_s_random_numbers_alone(dataset: Any) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -128,14 +134,14 @@ def test_the_loader_leaves_torch_s_random_numbers_alone(dataset):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_dataset_that_was_read_from_can_be_pickled(dataset):
+def test_a_dataset_that_was_read_from_can_be_pickled(dataset: Any) -> None:
     clips = ClipDataset(dataset, dataset.split(1), config_of("motion"))
     sample = clips[5]
     assert np.array_equal(pickle.loads(pickle.dumps(clips))[5].flow, sample.flow)
     assert len(clips) == 12
 
 
-def test_a_batch_holds_its_samples_and_labels_in_order(dataset):
+def test_a_batch_holds_its_samples_and_labels_in_order(dataset: Any) -> None:
     clips = ClipDataset(dataset, dataset.split(1), config_of("st-resnet"))
     samples = [clips[k] for k in (4, 0, 7)]
     batch = collate(samples)
@@ -146,7 +152,7 @@ def test_a_batch_holds_its_samples_and_labels_in_order(dataset):
     assert np.array_equal(batch.flow[1], samples[1].flow)
 
 
-def test_a_whole_clip_has_the_25_frames_and_stacks_of_the_protocol(dataset):
+def test_a_whole_clip_has_the_25_frames_and_stacks_of_the_protocol(dataset: Any) -> None:
     split = dataset.split(1)
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
     for number, record in enumerate(split.test):
@@ -160,7 +166,7 @@ def test_a_whole_clip_has_the_25_frames_and_stacks_of_the_protocol(dataset):
         assert (whole.label, whole.video_id) == (record.label, record.video_id)
 
 
-def test_an_unreadable_test_video_is_named_and_does_not_stop_the_others(dataset):
+def test_an_unreadable_test_video_is_named_and_does_not_stop_the_others(dataset: Any) -> None:
     split = dataset.split(1)
     records = [split.test[0], replace(split.test[1], num_frames=99), replace(split.test[2], video_id="gone")]
     loaded = list(whole_clip_loader(WholeClipDataset(dataset, records, split.quantiser, input_size=35), range(3)))
@@ -171,7 +177,7 @@ def test_an_unreadable_test_video_is_named_and_does_not_stop_the_others(dataset)
     assert "'gone'" in loaded[2].reason
 
 
-def test_data_that_are_not_those_of_the_manifest_are_refused(dataset):
+def test_data_that_are_not_those_of_the_manifest_are_refused(dataset: Any) -> None:
     split = dataset.split(1)
     lying = replace(split, train=(replace(split.train[0], num_frames=50), *split.train[1:]))
     with pytest.raises(ManifestError, match=r"num_frames of .* is .*, the split's manifest says 50"):
@@ -181,20 +187,20 @@ def test_data_that_are_not_those_of_the_manifest_are_refused(dataset):
         ClipDataset(dataset, other, config_of("motion"))[0]
 
 
-def test_a_clip_of_eleven_frames_gives_its_one_stack_and_one_of_ten_is_refused():
+def test_a_clip_of_eleven_frames_gives_its_one_stack_and_one_of_ten_is_refused() -> None:
     assert training_centres(sample_generator(0, "motion", 0, 0), 11, num_samples=3, tau_min=1, tau_max=4).tolist() == [5, 5, 5]
     with pytest.raises(ParameterError):
         training_centres(sample_generator(0, "motion", 0, 0), 10, num_samples=1, tau_min=1, tau_max=1)
 
 
-def load_after_opencv_used_threads(clips):
+def load_after_opencv_used_threads(clips: Any) -> None:
     cv2.setNumThreads(2)
     cv2.GaussianBlur(np.zeros((1500, 1500, 3), np.uint8), (0, 0), 5)  # starts OpenCV's threads in this process
     assert len(list(whole_clip_loader(clips, range(len(clips)), num_workers=2))) == len(clips)
 
 
 @pytest.mark.slow
-def test_workers_forked_after_opencv_used_threads_do_not_wait_for_ever(dataset):
+def test_workers_forked_after_opencv_used_threads_do_not_wait_for_ever(dataset: Any) -> None:
     split = dataset.split(1)
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
     process = multiprocessing.get_context("spawn").Process(target=load_after_opencv_used_threads, args=(clips,))

@@ -1,5 +1,9 @@
 """Crops and flips: their distribution, that both streams share them, that a mirror image negates u, and the test's whole frame."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,12 +24,12 @@ from flowkit.model.data.transforms import (
 from flowkit.quantise import Quantiser
 
 
-def crops(height, width, count=600, **settings):
+def crops(height: int, width: int, count: int = 600, **settings: Any) -> list[Any]:
     generator = np.random.default_rng(0)
     return [draw_crop(generator, height, width, **settings) for _ in range(count)]
 
 
-def test_borders25_sides_are_independent_and_span_the_paper_s_range_clipped_to_the_frame():
+def test_borders25_sides_are_independent_and_span_the_paper_s_range_clipped_to_the_frame() -> None:
     drawn = crops(256, 340)
     heights, widths = ([getattr(crop, name) for crop in drawn] for name in ("height", "width"))
     assert min(heights) == 168
@@ -34,7 +38,7 @@ def test_borders25_sides_are_independent_and_span_the_paper_s_range_clipped_to_t
     assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.1
 
 
-def test_borders25_boxes_lie_within_a_quarter_of_the_room_from_a_corner():
+def test_borders25_boxes_lie_within_a_quarter_of_the_room_from_a_corner() -> None:
     corners = set()
     for crop in crops(256, 340):
         for offset, room in ((crop.top, 256 - crop.height), (crop.left, 340 - crop.width)):
@@ -45,7 +49,7 @@ def test_borders25_boxes_lie_within_a_quarter_of_the_room_from_a_corner():
     assert len(corners) == 4
 
 
-def test_diagonal_corners_are_top_left_and_bottom_right_only():
+def test_diagonal_corners_are_top_left_and_bottom_right_only() -> None:
     seen = {
         (crop.top > (256 - crop.height) / 2, crop.left > (340 - crop.width) / 2)
         for crop in crops(256, 340, corners="diagonal")
@@ -54,39 +58,39 @@ def test_diagonal_corners_are_top_left_and_bottom_right_only():
     assert seen == {(False, False), (True, True)}
 
 
-def test_regular_crops_have_four_sides_and_five_places():
+def test_regular_crops_have_four_sides_and_five_places() -> None:
     drawn = crops(256, 340, kind="regular")
     assert {crop.height for crop in drawn} == {crop.width for crop in drawn} == {256, 224, 192, 168}
     small = {(crop.top, crop.left) for crop in drawn if crop.height == crop.width == 168}
     assert small == {(0, 0), (0, 172), (88, 0), (88, 172), (44, 86)}
 
 
-def test_crops_keep_their_share_of_smaller_frames():
+def test_crops_keep_their_share_of_smaller_frames() -> None:
     drawn = crops(64, 86)
     assert (min(c.width for c in drawn), max(c.width for c in drawn)) == (42, 70)
     assert {crop.width for crop in crops(64, 86, kind="regular")} == {64, 56, 48, 42}
 
 
-def test_crops_fit_portrait_frames():
+def test_crops_fit_portrait_frames() -> None:
     for crop in crops(340, 256):
         assert crop.top + crop.height <= 340
         assert crop.left + crop.width <= 256
 
 
-def test_half_of_the_crops_are_flipped_and_none_where_flipping_is_off():
+def test_half_of_the_crops_are_flipped_and_none_where_flipping_is_off() -> None:
     assert 0.4 < np.mean([crop.flip for crop in crops(64, 86)]) < 0.6
     assert not any(crop.flip for crop in crops(64, 86, flip=False))
     assert crops(64, 86, count=1, kind="none", flip=False) == [Crop(0, 0, 64, 86)]
 
 
-def test_an_unknown_crop_is_refused():
+def test_an_unknown_crop_is_refused() -> None:
     with pytest.raises(ParameterError, match="crop must be"):
         draw_crop(np.random.default_rng(0), 64, 86, kind="centre")
 
 
 @pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_crop_without_resizing_takes_exactly_the_same_box_of_every_frame_and_field(mapping, flip):
+def test_a_crop_without_resizing_takes_exactly_the_same_box_of_every_frame_and_field(mapping: str, flip: bool) -> None:
     draw = np.random.default_rng(1)
     frames = draw.integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     fields = draw.integers(0, 256, (4, 2, 20, 30), dtype=np.uint8)
@@ -101,18 +105,18 @@ def test_a_crop_without_resizing_takes_exactly_the_same_box_of_every_frame_and_f
 
 
 @pytest.mark.parametrize(("mapping", "lowest"), [("symmetric", 1), ("paper", 0)])
-def test_mirroring_flow_twice_gives_it_back(mapping, lowest):
+def test_mirroring_flow_twice_gives_it_back(mapping: str, lowest: int) -> None:
     fields = np.random.default_rng(0).integers(lowest, 256, (5, 2, 6, 7), dtype=np.uint8)
     quantiser = Quantiser(mapping=mapping)
     assert np.array_equal(mirror_flow(mirror_flow(fields, quantiser), quantiser), fields)
 
 
-def test_no_motion_stays_no_motion_when_mirrored():
+def test_no_motion_stays_no_motion_when_mirrored() -> None:
     still = np.full((2, 2, 4, 4), 128, np.uint8)
     assert np.array_equal(mirror_flow(still, Quantiser(mapping="symmetric")), still)
 
 
-def test_flow_of_the_mirrored_video_decodes_to_minus_u():
+def test_flow_of_the_mirrored_video_decodes_to_minus_u() -> None:
     quantiser = Quantiser()
     flow = np.random.default_rng(0).uniform(-19, 19, (3, 2, 5, 8))
     expected = flow[..., ::-1] * np.array([-1, 1]).reshape(2, 1, 1)
@@ -120,7 +124,7 @@ def test_flow_of_the_mirrored_video_decodes_to_minus_u():
     assert np.abs(mirrored - expected).max() <= quantiser.max_error_px
 
 
-def test_resizing_keeps_constant_frames_and_fields_and_gradients_in_place():
+def test_resizing_keeps_constant_frames_and_fields_and_gradients_in_place() -> None:
     frames = np.full((2, 40, 40, 3), (10, 100, 200), np.uint8)
     assert np.array_equal(crop_rgb(frames, Crop(0, 0, 36, 30), size=56), np.full((2, 56, 56, 3), (10, 100, 200), np.uint8))
     ramp = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8), (1, 2, 60, 60))
@@ -142,18 +146,18 @@ def test_resizing_keeps_constant_frames_and_fields_and_gradients_in_place():
         ((36, 48), 32, (37, 49)),
     ],
 )
-def test_test_frames_are_whole_with_sides_between_s_and_2s(stored, input_size, tested):
+def test_test_frames_are_whole_with_sides_between_s_and_2s(stored: tuple[Any, ...], input_size: int, tested: tuple[Any, ...]) -> None:
     assert whole_size(*stored, input_size=input_size) == tested
     assert whole_rgb(np.zeros((2, *stored, 3), np.uint8), input_size=input_size).shape == (2, *tested, 3)
     assert whole_flow(np.zeros((3, 2, *stored), np.uint8), input_size=input_size).shape == (3, 2, *tested)
 
 
-def test_whole_frames_of_the_right_size_are_unchanged():
+def test_whole_frames_of_the_right_size_are_unchanged() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 86, 3), dtype=np.uint8)
     assert np.array_equal(whole_rgb(frames, input_size=56), frames)
 
 
-def test_normalisation_is_imagenet_s_for_rgb_and_128_over_57_63_for_flow():
+def test_normalisation_is_imagenet_s_for_rgb_and_128_over_57_63_for_flow() -> None:
     rgb = torch.randint(0, 256, (2, 3, 4, 5, 3), dtype=torch.uint8)
     expected = (rgb.double() / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     assert torch.allclose(normalise_rgb(rgb).double(), expected.permute(0, 1, 4, 2, 3), atol=1e-5)

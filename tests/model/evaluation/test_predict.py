@@ -1,10 +1,14 @@
 """Predicting: the scores of `evaluate` for the same video, with the extraction of the training, on any file; failures said."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +52,7 @@ LENGTHS = {"walk/a": 34, "walk/b": 11, "run/a": 90, "run/b": 13}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with videos/ and a packed data root, all videos in the test list but one, and random networks of all phases."""
     home = tmp_path_factory.mktemp("home")
     root = home / "data"
@@ -72,21 +76,21 @@ def home(tmp_path_factory):
     return home
 
 
-def stored(settings):
+def stored(settings: Any) -> dict[Any, Any]:
     return {"short_side": settings.short_side, "tvl1": settings.tvl1.to_dict(), "solver": settings.solver, "codec": settings.codec}
 
 
-def predictor(row, settings=SETTINGS):
+def predictor(row: Any, settings: Any = SETTINGS) -> Any:
     return Predictor(row, settings=settings, execution=CPU, num_threads=2)
 
 
 @pytest.fixture(scope="module")
-def evaluation(home):
+def evaluation(home: Any) -> Any:
     return evaluate(home / "data", execution=CPU).splits[0]
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_scores_are_exactly_those_of_evaluate(home, evaluation, row):
+def test_scores_are_exactly_those_of_evaluate(home: Any, evaluation: Any, row: Any) -> None:
     ours = predictor(find_row(home / "data", row=row))
     for place, video_id in enumerate(evaluation.video_ids):
         prediction = ours.predict(home / "videos" / f"{video_id}.avi")
@@ -96,7 +100,7 @@ def test_scores_are_exactly_those_of_evaluate(home, evaluation, row):
             assert np.array_equal(prediction.scores[stream], evaluation.stream_scores[phase, stream][place])
 
 
-def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home, evaluation, tmp_path):
+def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home: Any, evaluation: Any, tmp_path: Path) -> None:
     shutil.copy(phase_folder(home / "data", "default", 1, "st-resnet") / "weights.safetensors", tmp_path / "mine.safetensors")
     shutil.copy(home / "videos" / "run" / "a.avi", tmp_path)
     row = row_of(tmp_path / "mine.safetensors")
@@ -108,7 +112,7 @@ def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home, eva
     assert np.array_equal(prediction.scores["fused"], evaluation.rows["ST-ResNet"].scores[place])
 
 
-def test_top_classes_are_sorted_by_the_fused_probability(home):
+def test_top_classes_are_sorted_by_the_fused_probability(home: Any) -> None:
     ours = predictor(find_row(home / "data"))
     prediction = ours.predict(home / "videos" / "run" / "a.avi")
     classes = prediction.top_classes(9)
@@ -124,7 +128,7 @@ def test_top_classes_are_sorted_by_the_fused_probability(home):
     assert repr(prediction).endswith(f"run/a.avi': {first!r} {100 * one['fused']:.1f} %, {second!r} {100 * two['fused']:.1f} %>")
 
 
-def test_the_default_row_is_the_last_that_is_trained(home, tmp_path):
+def test_the_default_row_is_the_last_that_is_trained(home: Any, tmp_path: Path) -> None:
     assert find_row(home / "data").name == "ST-ResNet*"
     for phases, row in (
         (["appearance"], "appearance"),
@@ -143,7 +147,7 @@ def test_the_default_row_is_the_last_that_is_trained(home, tmp_path):
         find_row(home / "data", row="IDT")
 
 
-def test_networks_of_different_data_are_not_put_together(home, tmp_path):
+def test_networks_of_different_data_are_not_put_together(home: Any, tmp_path: Path) -> None:
     shutil.copytree(home / "data" / "runs", tmp_path / "runs")
     folder = phase_folder(tmp_path, "default", 1, "motion")
     checkpoint = load_checkpoint(folder)
@@ -153,12 +157,12 @@ def test_networks_of_different_data_are_not_put_together(home, tmp_path):
     assert find_row(tmp_path).name == "ST-ResNet*"
 
 
-def told(**changes):
+def told(**changes: Any) -> Any:
     (checkpoint,) = [c for phase, c in random_checkpoints(("a", "b"), extraction=stored(SETTINGS)).items() if phase == "motion"]
     return replace(checkpoint.provenance, **changes)
 
 
-def test_weights_from_before_it_was_recorded_take_the_data_root_s_settings_or_the_defaults_and_say_so(home):
+def test_weights_from_before_it_was_recorded_take_the_data_root_s_settings_or_the_defaults_and_say_so(home: Any) -> None:
     old = told(extraction={}, quantiser=SETTINGS.quantiser.to_dict())
     settings, note = extraction_of(old, home / "data")
     assert settings == SETTINGS
@@ -173,7 +177,7 @@ def test_weights_from_before_it_was_recorded_take_the_data_root_s_settings_or_th
 
 
 @pytest.mark.parametrize(("tool", "preset"), [("gpu_flow", "paper"), ("dense_flow", "denseflow"), ("denseflow", "denseflow")])
-def test_flow_of_another_tool_is_replaced_by_the_nearest_preset_and_that_is_said(tool, preset):
+def test_flow_of_another_tool_is_replaced_by_the_nearest_preset_and_that_is_said(tool: str, preset: str) -> None:
     settings, note = extraction_of(told(extraction={"short_side": 240, "tvl1": {}, "solver": tool, "codec": "jpeg"}), None)
     assert (settings.preset, settings.tvl1, settings.solver) == (preset, TVL1Params.preset(preset), "strict")
     assert (settings.short_side, settings.codec) == (240, "jpeg")
@@ -185,14 +189,14 @@ def test_flow_of_another_tool_is_replaced_by_the_nearest_preset_and_that_is_said
     "change",
     [{"short_side": 8}, {"short_side": "x"}, {"solver": "magic"}, {"codec": 3}, {"tvl1": {"tau": -1}}, {"tvl1": {"rho": 1}}, {"tvl1": 5}],
 )
-def test_an_extraction_that_cannot_be_is_refused(change):
+def test_an_extraction_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="the extraction that the weights record is impossible"):
         extraction_of(told(extraction=stored(SETTINGS) | change), None)
     with pytest.raises(CheckpointError, match="the extraction that the weights record is impossible"):
         extraction_of(told(extraction={"short_side": 64}), None)
 
 
-def test_training_records_the_extraction_and_old_runs_go_on(home, tmp_path):
+def test_training_records_the_extraction_and_old_runs_go_on(home: Any, tmp_path: Path) -> None:
     for name in ("shards", "splits"):
         shutil.copytree(home / "data" / name, tmp_path / name)
     shutil.copy(home / "data" / "dataset.json", tmp_path)
@@ -217,7 +221,7 @@ def test_training_records_the_extraction_and_old_runs_go_on(home, tmp_path):
 command_line = partial(call_flowkit, "predict", code=0)
 
 
-def test_the_command_prints_a_table_for_each_video(home, evaluation):
+def test_the_command_prints_a_table_for_each_video(home: Any, evaluation: Any) -> None:
     paths = [home / "videos" / f"{video_id}.avi" for video_id in evaluation.video_ids]
     _, out, err = command_line(*paths, "--data", home / "data")
     for path, scores in zip(paths, evaluation.rows["ST-ResNet*"].scores, strict=True):
@@ -229,7 +233,7 @@ def test_the_command_prints_a_table_for_each_video(home, evaluation):
     assert "note" not in err
 
 
-def test_the_command_s_json_has_everything(home, evaluation):
+def test_the_command_s_json_has_everything(home: Any, evaluation: Any) -> None:
     _, out, _ = command_line(home / "videos/run/a.avi", "--data", home / "data", "--row", "two-streams", "--top", 1, "--json")
     told = json.loads(out)
     assert (told["format"], told["format_version"]) == ("flowkit-prediction", 1)
@@ -244,7 +248,7 @@ def test_the_command_s_json_has_everything(home, evaluation):
     assert (video["status"], video["num_frames"], video["error"]) == ("ok", 90, "")
 
 
-def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home, tmp_path):
+def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home: Any, tmp_path: Path) -> None:
     write_video(tmp_path / "ten.avi", moving_blocks(10, 1), frame_rate=25)
     write_video(tmp_path / "one.avi", moving_blocks(1, 1), frame_rate=25)
     (tmp_path / "noise\x1b[31m.avi").write_bytes(b"no video" * 9)
@@ -269,7 +273,7 @@ def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home,
     command_line(tmp_path / "cut.avi", *arguments)  # damaged alone is no failure
 
 
-def test_scores_that_are_no_numbers_are_a_failure_and_not_an_answer(home, tmp_path):
+def test_scores_that_are_no_numbers_are_a_failure_and_not_an_answer(home: Any, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(phase_folder(home / "data", "default", 1, "motion"))
     checkpoint.network["motion.fc.bias"][0] = float("nan")
     save_weights(tmp_path / "broken.safetensors", checkpoint)
@@ -278,7 +282,7 @@ def test_scores_that_are_no_numbers_are_a_failure_and_not_an_answer(home, tmp_pa
     assert "b.avi: failed: its scores are not finite numbers" in err
 
 
-def test_another_solver_than_the_training_s_is_said(home, monkeypatch):
+def test_another_solver_than_the_training_s_is_said(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     video, data = home / "videos/walk/b.avi", ("--data", home / "data")
     _, _, err = command_line(video, *data, "--solver", "fast")
     assert "the flow is from the fast solver, that of the training data from the strict solver" in err
@@ -298,14 +302,14 @@ def test_another_solver_than_the_training_s_is_said(home, monkeypatch):
         assert bool(note) == (expected != trained)
 
 
-def test_a_gpu_solver_that_is_not_there_is_an_error(home):
+def test_a_gpu_solver_that_is_not_there_is_an_error(home: Any) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(DeviceError):
         command_line(home / "videos/walk/b.avi", "--data", home / "data", "--solver", "cuda")
 
 
-def test_a_row_of_a_lone_checkpoint_is_a_usage_error(home):
+def test_a_row_of_a_lone_checkpoint_is_a_usage_error(home: Any) -> None:
     result = CliRunner().invoke(
         flowkit, ["predict", str(home / "videos/walk/b.avi"), "--checkpoint", str(home / "data"), "--row", "motion"]
     )

@@ -1,10 +1,15 @@
 """The test protocol: equal to a naive loop, each row what it says, refusals with their reasons, and the files of a report."""
 
+from __future__ import annotations
+
 import csv
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import click
 import h5py
@@ -35,14 +40,14 @@ CPU = Execution(device="cpu")
 
 
 @pytest.fixture(scope="module")
-def root(packed_root, tmp_path_factory):
+def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The packed root with random networks of all four phases, running moments random too."""
     path = share_root(packed_root, tmp_path_factory.mktemp("evaluate"))
     save_networks(path, 1)
     return path
 
 
-def save_networks(root, number, run="default", classes=None, **changes):
+def save_networks(root: Path, number: int, run: str = "default", classes: Any = None, **changes: Any) -> None:
     split = Dataset.open(root).split(number)
     settings = {"base_width": 4, "input_size": 35}  # 7/8 of the stored short side: frames are tested as they are
     configs = make_configs("small", num_classes=len(split.classes), num_videos=12, short_side=40, overrides=settings)
@@ -63,7 +68,7 @@ def save_networks(root, number, run="default", classes=None, **changes):
         )
 
 
-def naive_scores(root, phase):
+def naive_scores(root: Path, phase: str) -> dict[Any, Any]:
     """Frame by frame, mirror image by mirror image, as docs/stresnet.md describes it; stream to (n, C)."""
     split, dataset = Dataset.open(root).split(1), Dataset.open(root)
     checkpoint = load_checkpoint(phase_folder(root, "default", 1, phase))
@@ -101,19 +106,19 @@ def naive_scores(root, phase):
 
 
 @pytest.fixture(scope="module")
-def evaluation(root):
+def evaluation(root: Any) -> Any:
     return evaluate(root, execution=CPU)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_scores_are_those_of_a_naive_loop(root, evaluation, phase):
+def test_scores_are_those_of_a_naive_loop(root: Any, evaluation: Any, phase: str) -> None:
     (split,) = evaluation.splits
     for stream, expected in naive_scores(root, phase).items():
         scores = split.stream_scores[phase, stream]
         assert np.abs(scores - expected).max() < 0.01 * expected.std(0).min()  # of what tells the videos apart
 
 
-def test_two_streams_and_both_heads_are_joined_by_the_mean(evaluation):
+def test_two_streams_and_both_heads_are_joined_by_the_mean(evaluation: Any) -> None:
     (split,) = evaluation.splits
     assert (evaluation.fusion, evaluation.weights) == ("logits_mean", (1.0, 1.0))  # the paper's, and the default
     assert evaluation.protocol[-1] == "streams joined by the mean of their logits, weights 1 : 1 (appearance : motion)"
@@ -128,7 +133,7 @@ def test_two_streams_and_both_heads_are_joined_by_the_mean(evaluation):
         assert np.allclose(split.rows[row].scores, np.mean([scores[part] for part in parts], axis=0))
 
 
-def test_accuracies_are_counted_from_the_scores(root, evaluation):
+def test_accuracies_are_counted_from_the_scores(root: Any, evaluation: Any) -> None:
     (split,) = evaluation.splits
     labels = [record.label for record in Dataset.open(root).split(1).test]
     assert split.labels.tolist() == labels
@@ -144,21 +149,21 @@ def test_accuracies_are_counted_from_the_scores(root, evaluation):
         assert row.top5 == pytest.approx(np.mean(hits))
 
 
-def test_a_weight_of_zero_gives_the_other_stream_s_row(root, evaluation):
+def test_a_weight_of_zero_gives_the_other_stream_s_row(root: Any, evaluation: Any) -> None:
     (plain,) = evaluation.splits
     for weights, alone in (((1, 0), "appearance"), ((0, 1), "motion")):
         (split,) = evaluate(root, execution=CPU, weights=weights).splits
         assert np.array_equal(split.rows["two-streams"].ranks, plain.rows[alone].ranks)
 
 
-def test_softmax_fusion_is_said_in_the_protocol_and_sums_to_one(root):
+def test_softmax_fusion_is_said_in_the_protocol_and_sums_to_one(root: Any) -> None:
     result = evaluate(root, execution=CPU, fusion="softmax_mean", weights=(1, 2))
     assert "softmax" in result.protocol[-1]
     assert "1 : 2" in result.protocol[-1]
     assert np.allclose(result.splits[0].rows["ST-ResNet"].scores.sum(1), 1)
 
 
-def test_batches_of_videos_workers_and_memory_format_change_nothing(root, evaluation, monkeypatch):
+def test_batches_of_videos_workers_and_memory_format_change_nothing(root: Any, evaluation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(VIDEOS_AT_ONCE, "cpu", 4)
     (split,) = evaluate(root, execution=Execution(device="cpu", num_workers=1, channels_last=False)).splits
     for key, scores in evaluation.splits[0].stream_scores.items():
@@ -166,10 +171,12 @@ def test_batches_of_videos_workers_and_memory_format_change_nothing(root, evalua
 
 
 @pytest.mark.parametrize("most", [2, 1, 0])
-def test_where_memory_is_too_small_for_several_videos_there_are_fewer_at_once(root, evaluation, monkeypatch, most):
+def test_where_memory_is_too_small_for_several_videos_there_are_fewer_at_once(
+    root: Any, evaluation: Any, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     sizes, whole = [], scoring.TestedNetworks._score
 
-    def limited(self, clips):
+    def limited(self: Any, clips: Any) -> Any:
         sizes.append(len(clips))
         if len(clips) > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -187,14 +194,14 @@ def test_where_memory_is_too_small_for_several_videos_there_are_fewer_at_once(ro
         assert np.allclose(split.stream_scores[key], scores, rtol=1e-4, atol=1e-5)
 
 
-def test_progress_is_told_up_to_the_last_video(root):
+def test_progress_is_told_up_to_the_last_video(root: Any) -> None:
     told = []
     evaluate(root, execution=CPU, on_event=told.append)
     assert told[0] == events.SplitStarted(1, 6)
     assert told[-1] == events.VideosScored(1, 6, 6, 0)
 
 
-def test_rows_of_phases_that_are_not_trained_are_left_out(root, tmp_path):
+def test_rows_of_phases_that_are_not_trained_are_left_out(root: Any, tmp_path: Path) -> None:
     shutil.copytree(root / "runs", tmp_path / "kept")
     try:
         shutil.rmtree(phase_folder(root, "default", 1, "motion"))
@@ -207,12 +214,12 @@ def test_rows_of_phases_that_are_not_trained_are_left_out(root, tmp_path):
     assert rows[1] == ["motion", "-", "-", "-", "-"]
 
 
-def test_one_checkpoint_can_be_tested_alone(root):
+def test_one_checkpoint_can_be_tested_alone(root: Any) -> None:
     result = evaluate(root, execution=CPU, checkpoint=phase_folder(root, "default", 1, "st-resnet"))
     assert list(result.splits[0].rows) == ["ST-ResNet"]
 
 
-def test_nothing_trained_says_how_to_train(root):
+def test_nothing_trained_says_how_to_train(root: Any) -> None:
     with pytest.raises(CheckpointError, match=r"flowkit train --split 1 --run other"):
         evaluate(root, run="other", execution=CPU)
 
@@ -226,7 +233,7 @@ def test_nothing_trained_says_how_to_train(root):
         ({"split": 2}, "split was 2, is 1"),
     ],
 )
-def test_weights_of_other_data_are_refused_and_forced(root, changes, message):
+def test_weights_of_other_data_are_refused_and_forced(root: Any, changes: dict[str, Any], message: str) -> None:
     save_networks(root, 1, run="foreign", **changes)
     with pytest.raises(CheckpointError, match=f"(?s){message}.*--force"):
         evaluate(root, run="foreign", execution=CPU)
@@ -235,7 +242,7 @@ def test_weights_of_other_data_are_refused_and_forced(root, changes, message):
     assert len(split.video_ids) == 6
 
 
-def test_classes_are_matched_by_name(root, evaluation):
+def test_classes_are_matched_by_name(root: Any, evaluation: Any) -> None:
     classes = Dataset.open(root).split(1).classes
     turned = tuple(reversed(classes))
     save_networks(root, 1, run="turned", classes=turned)
@@ -244,7 +251,7 @@ def test_classes_are_matched_by_name(root, evaluation):
         assert np.allclose(split.stream_scores[key], scores[:, ::-1])
 
 
-def test_a_class_that_the_network_does_not_know_is_an_error_even_when_forced(root):
+def test_a_class_that_the_network_does_not_know_is_an_error_even_when_forced(root: Any) -> None:
     classes = ("other", *Dataset.open(root).split(1).classes[1:])
     save_networks(root, 1, run="unknown", classes=classes)
     with pytest.raises(CheckpointError, match="does not know 1 classes of this split: colour0-motion0"):
@@ -252,13 +259,13 @@ def test_a_class_that_the_network_does_not_know_is_an_error_even_when_forced(roo
 
 
 @pytest.mark.parametrize("settings", [{"fusion": "max"}, {"weights": (0, 0)}, {"run": "a/b"}])
-def test_settings_that_cannot_be_are_refused(root, settings):
+def test_settings_that_cannot_be_are_refused(root: Any, settings: dict[str, Any]) -> None:
     with pytest.raises(ParameterError):
         evaluate(root, execution=CPU, **settings)
 
 
 @pytest.fixture
-def second_split(root):
+def second_split(root: Any) -> Iterator[None]:
     """A split 2 whose first test class has no training video, with its own networks."""
     split = Dataset.open(root).split(1)
     write_split(
@@ -279,7 +286,7 @@ def second_split(root):
 
 
 @pytest.mark.usefixtures("second_split")
-def test_several_splits_give_each_and_the_unweighted_mean(root):
+def test_several_splits_give_each_and_the_unweighted_mean(root: Any) -> None:
     result = evaluate(root, splits=[1, 2], execution=CPU)
     one, two = result.splits
     assert (len(one.video_ids), len(two.video_ids)) == (6, 3)
@@ -293,12 +300,12 @@ def test_several_splits_give_each_and_the_unweighted_mean(root):
 
 
 @pytest.mark.usefixtures("second_split")
-def test_test_classes_without_a_training_video_are_named(root):
+def test_test_classes_without_a_training_video_are_named(root: Any) -> None:
     (split,) = evaluate(root, splits=[2], execution=CPU).splits
     assert split.untrained_classes == ("colour0-motion0",)
 
 
-def result_of(top1s):
+def result_of(top1s: Any) -> Any:
     splits = []
     for number, (right, total) in enumerate(top1s, 1):
         row = RowResult(np.zeros((total, 2)), np.array([0] * right + [1] * (total - right)), np.zeros((2, 2), np.int64))
@@ -306,13 +313,15 @@ def result_of(top1s):
     return Evaluation(tuple(splits), ())
 
 
-def test_the_mean_over_splits_is_not_pooled():
+def test_the_mean_over_splits_is_not_pooled() -> None:
     result = result_of([(1, 1), (0, 9)])
     assert result.mean_top1("motion") == 0.5
     assert result.mean_top1("ST-ResNet") is None
 
 
-def test_a_split_of_which_nothing_could_be_scored_has_no_mean_and_the_json_no_nan(packed_root, root, tmp_path, capsys):
+def test_a_split_of_which_nothing_could_be_scored_has_no_mean_and_the_json_no_nan(
+    packed_root: Path, root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from flowkit.cli.main import main
 
     for name in ("splits", "runs"):
@@ -326,7 +335,7 @@ def test_a_split_of_which_nothing_could_be_scored_has_no_mean_and_the_json_no_na
     assert result_of([(1, 1), (0, 0)]).mean_top1("motion") is None
 
 
-def test_a_damaged_test_video_is_left_out_and_named(packed_root, root, tmp_path):
+def test_a_damaged_test_video_is_left_out_and_named(packed_root: Path, root: Any, tmp_path: Path) -> None:
     for name in ("splits", "runs"):
         shutil.copytree(root / name, tmp_path / name)
     shutil.copytree(packed_root / "shards", tmp_path / "shards")
@@ -348,10 +357,10 @@ def test_a_damaged_test_video_is_left_out_and_named(packed_root, root, tmp_path)
     assert len(split.video_ids) == len(split.rows["motion"].ranks) == 5
 
 
-def test_a_video_whose_scores_are_not_finite_is_left_out_and_named_not_counted_as_right(root, monkeypatch):
+def test_a_video_whose_scores_are_not_finite_is_left_out_and_named_not_counted_as_right(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from flowkit.model.scoring.tested_networks import TestedNetworks
 
-    def overflowing(self, clips):
+    def overflowing(self: Any, clips: Any) -> Any:
         results = plain(self, clips)
         for clip, scores in zip(clips, results, strict=True):
             if clip.video_id == spoilt:
@@ -367,7 +376,7 @@ def test_a_video_whose_scores_are_not_finite_is_left_out_and_named_not_counted_a
 
 
 @pytest.mark.usefixtures("second_split")
-def test_what_a_later_split_would_be_refused_for_is_found_before_the_first_is_tested(root):
+def test_what_a_later_split_would_be_refused_for_is_found_before_the_first_is_tested(root: Any) -> None:
     save_networks(root, 1, run="half")
     told = []
     with pytest.raises(CheckpointError, match=r"flowkit train --split 2 --run half"):
@@ -376,7 +385,7 @@ def test_what_a_later_split_would_be_refused_for_is_found_before_the_first_is_te
 
 
 @pytest.mark.usefixtures("second_split")
-def test_each_split_s_results_are_handed_out_as_soon_as_they_are_there(root):
+def test_each_split_s_results_are_handed_out_as_soon_as_they_are_there(root: Any) -> None:
     order = []
     result = evaluate(root, splits=[2, 1], execution=CPU, on_event=order.append, on_split=order.append)
     one, two = (item for item in order if isinstance(item, Evaluation))
@@ -385,7 +394,7 @@ def test_each_split_s_results_are_handed_out_as_soon_as_they_are_there(root):
     assert one.protocol == result.protocol
 
 
-def test_a_split_without_test_videos_is_an_error(root):
+def test_a_split_without_test_videos_is_an_error(root: Any) -> None:
     split = Dataset.open(root).split(1)
     arguments = {"classes": split.classes, "quantiser": split.quantiser, "shards": split.shards}
     write_split(root, 3, protocol="csv", train=split.train, test=[], num_listed_train=12, num_listed_test=0, **arguments)
@@ -394,7 +403,7 @@ def test_a_split_without_test_videos_is_an_error(root):
     shutil.rmtree(root / "splits" / "split3")
 
 
-def test_the_report_holds_the_numbers_the_scores_and_the_protocol(evaluation, tmp_path):
+def test_the_report_holds_the_numbers_the_scores_and_the_protocol(evaluation: Any, tmp_path: Path) -> None:
     (split,) = evaluation.splits
     paths = write_results(tmp_path / "out", split, evaluation, table="| a table |")
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "out").iterdir()}
@@ -418,7 +427,7 @@ def test_the_report_holds_the_numbers_the_scores_and_the_protocol(evaluation, tm
         assert np.array_equal(file["streams/st-resnet/motion"][:], split.stream_scores["st-resnet", "motion"])
 
 
-def test_classes_without_test_videos_have_no_accuracy(tmp_path):
+def test_classes_without_test_videos_have_no_accuracy(tmp_path: Path) -> None:
     result = result_of([(1, 1)])
     write_results(tmp_path, replace(result.splits[0], video_ids=("x",)), result, table="")
     assert (tmp_path / "per_class.csv").read_text() == "label,class_name,num_videos,motion\n0,a,1,1.0000\n1,b,0,\n"
@@ -427,7 +436,7 @@ def test_classes_without_test_videos_have_no_accuracy(tmp_path):
 command_line = partial(call_flowkit, "evaluate")
 
 
-def test_the_command_prints_the_table_and_the_protocol_and_writes_the_report(root):
+def test_the_command_prints_the_table_and_the_protocol_and_writes_the_report(root: Any) -> None:
     code, out, err = command_line("--data", root, "--no-report")
     assert code == 0
     assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")] == ["split 1", *ROWS]
@@ -438,7 +447,7 @@ def test_the_command_prints_the_table_and_the_protocol_and_writes_the_report(roo
 
 
 @pytest.mark.usefixtures("second_split")
-def test_the_command_takes_all_splits_and_prints_json(root):
+def test_the_command_takes_all_splits_and_prints_json(root: Any) -> None:
     code, out, err = command_line("--data", root, "--split", "all", "--json", "--no-report")
     assert code == 0
     told = json.loads(out)
@@ -448,7 +457,7 @@ def test_the_command_takes_all_splits_and_prints_json(root):
     assert "colour0-motion0" in err
 
 
-def test_a_checkpoint_of_one_s_own_writes_nothing_into_the_run(root, tmp_path):
+def test_a_checkpoint_of_one_s_own_writes_nothing_into_the_run(root: Any, tmp_path: Path) -> None:
     shutil.rmtree(root / "reports", ignore_errors=True)
     folder = phase_folder(root, "default", 1, "motion")
     command_line("--data", root, "--checkpoint", folder)
@@ -457,7 +466,7 @@ def test_a_checkpoint_of_one_s_own_writes_nothing_into_the_run(root, tmp_path):
     assert (tmp_path / "mine" / "table.md").is_file()
 
 
-def test_the_report_is_drawn_beside_the_numbers_and_again_from_them_alone(root):
+def test_the_report_is_drawn_beside_the_numbers_and_again_from_them_alone(root: Any) -> None:
     folder = root / "reports" / "default" / "split1"
     numbers, pictures = {"results.json", "table.md", "per_class.csv", "scores.h5"}, {"confusion.png", "report.html"}
     code, first, err = command_line("--data", root)
@@ -474,8 +483,8 @@ def test_the_report_is_drawn_beside_the_numbers_and_again_from_them_alone(root):
     assert {path.name for path in folder.iterdir()} == numbers
 
 
-def test_a_report_that_cannot_be_drawn_loses_no_number(root, monkeypatch):
-    def fail(*arguments, **settings):
+def test_a_report_that_cannot_be_drawn_loses_no_number(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **settings: Any) -> None:
         raise RuntimeError("no ink \x1b[31m")
 
     monkeypatch.setattr("flowkit.model.report.page.write_report", fail)
@@ -492,10 +501,10 @@ def test_a_report_that_cannot_be_drawn_loses_no_number(root, monkeypatch):
 
 
 @pytest.mark.usefixtures("second_split")
-def test_a_command_that_is_killed_keeps_the_splits_that_were_tested(root, monkeypatch):
+def test_a_command_that_is_killed_keeps_the_splits_that_were_tested(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from flowkit.model.scoring.tested_networks import TestedNetworks
 
-    def killed(self, clips):
+    def killed(self: Any, clips: Any) -> Any:
         if any(name.startswith(str(root / "runs" / "default" / "split2")) for name in self.sources.values()):
             raise KeyboardInterrupt
         return plain(self, clips)
@@ -509,7 +518,7 @@ def test_a_command_that_is_killed_keeps_the_splits_that_were_tested(root, monkey
     assert not (root / "reports" / "default" / "split2").exists()
 
 
-def test_redrawing_takes_stored_results_of_a_run_only(root, tmp_path):
+def test_redrawing_takes_stored_results_of_a_run_only(root: Any, tmp_path: Path) -> None:
     with pytest.raises(click.UsageError, match="--redraw"):
         command_line("--data", root, "--redraw", "--checkpoint", phase_folder(root, "default", 1, "motion"))
     with pytest.raises(ManifestError, match="holds no results; make them with `flowkit evaluate`"):

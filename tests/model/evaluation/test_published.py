@@ -1,7 +1,11 @@
 """The paper's numbers stand beside ours only where both measure the same thing, and with what was done differently."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile_results import make_evaluation, make_hostile_root, make_result
@@ -17,12 +21,12 @@ NUM_TRAIN = 3
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_hostile_root(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture
-def case(dataset, monkeypatch):
+def case(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
     """A split that is all of a published data set's, and a test of it by the paper's recipe."""
     split = replace(dataset.split(1), protocol="ucf101")
     split = replace(split, train=split.test[:NUM_TRAIN], test=split.test[:-1])  # the last one could not be read
@@ -34,14 +38,14 @@ def case(dataset, monkeypatch):
     return split, result, make_evaluation(result)
 
 
-def with_recipe(result, recipe, **overrides):
+def with_recipe(result: Any, recipe: Any, **overrides: Any) -> dict[Any, Any]:
     configs = make_configs(
         recipe, num_classes=len(result.classes), num_videos=NUM_TRAIN, short_side=256, weights="imagenet", overrides=overrides
     )
     return {phase: replace(result.provenances[phase], config=configs[phase]) for phase in PHASES}
 
 
-def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_scored(case):
+def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_scored(case: tuple[Any, ...]) -> None:
     comparison = compare_with_paper(*case)
     assert comparison.published.top1["two-streams"] == 89.47
     assert comparison.published.top1["ST-ResNet*"] == 93.46
@@ -61,14 +65,16 @@ def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_sco
         ({}, {"warnings": ("digest was 1, is 2",)}, "other data: digest was 1, is 2"),
     ],
 )
-def test_they_are_not_shown_where_they_do_not_compare(case, split_changes, result_changes, reason):
+def test_they_are_not_shown_where_they_do_not_compare(
+    case: tuple[Any, ...], split_changes: dict[str, Any], result_changes: dict[str, Any], reason: str
+) -> None:
     split, result, evaluation = case
     comparison = compare_with_paper(replace(split, **split_changes), replace(result, **result_changes), evaluation)
     assert comparison.published is None
     assert reason in " ".join(comparison.obstacles)
 
 
-def test_what_differs_from_the_paper_is_said_beside_them(case):
+def test_what_differs_from_the_paper_is_said_beside_them(case: tuple[Any, ...]) -> None:
     split, result, evaluation = case
     changed = replace(result, provenances=with_recipe(result, "paper", batch=64, **{"motion.motion_dropout": 0.5}, injection="direct"))
     told = compare_with_paper(split, changed, replace(evaluation, fusion="softmax_mean")).differences
@@ -83,7 +89,7 @@ def test_what_differs_from_the_paper_is_said_beside_them(case):
 
 
 @pytest.mark.parametrize("paper_steps", [False, True])
-def test_either_schedule_of_the_recipe_is_the_paper_s_way(case, paper_steps):
+def test_either_schedule_of_the_recipe_is_the_paper_s_way(case: tuple[Any, ...], paper_steps: bool) -> None:
     split, result, evaluation = case
     configs = make_configs(
         "paper",
@@ -98,7 +104,9 @@ def test_either_schedule_of_the_recipe_is_the_paper_s_way(case, paper_steps):
     assert compare_with_paper(split, replace(result, provenances=made), evaluation).differences == ()
 
 
-def test_the_page_has_the_column_and_its_reservation_only_then(case, dataset, tmp_path, monkeypatch):
+def test_the_page_has_the_column_and_its_reservation_only_then(
+    case: tuple[Any, ...], dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split, result, evaluation = case
     monkeypatch.setattr(type(dataset), "split", lambda self, number: replace(split, number=number))
     result = replace(result, checkpoints={}, provenances={}, rows={"ST-ResNet*": result.rows["ST-ResNet*"]})
@@ -111,7 +119,7 @@ def test_the_page_has_the_column_and_its_reservation_only_then(case, dataset, tm
         assert ("the two do not compare" in page) != shown
 
 
-def test_the_numbers_of_videos_and_the_classes_are_those_of_the_official_lists(shared_data):
+def test_the_numbers_of_videos_and_the_classes_are_those_of_the_official_lists(shared_data: Path) -> None:
     for name, published in PUBLISHED.items():
         for number, counts in enumerate(published.num_videos, 1):
             lists = read_lists(shared_data / "splits" / name, number)

@@ -1,8 +1,13 @@
 """Results are read back as they were written; damaged and foreign files are refused."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,17 +19,17 @@ from flowkit.model.evaluation.results import join_results, read_results, results
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def result(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_result(make_hostile_root(tmp_path_factory.mktemp("stored")))
 
 
 @pytest.fixture
-def folder(result, tmp_path):
+def folder(result: Any, tmp_path: Path) -> Path:
     write_results(tmp_path, result, make_evaluation(result), table="")
     return tmp_path
 
 
-def test_everything_but_the_streams_scores_comes_back(result, folder):
+def test_everything_but_the_streams_scores_comes_back(result: Any, folder: Any) -> None:
     evaluation = make_evaluation(result)
     read = read_results(folder)
     (split,) = read.splits
@@ -38,14 +43,14 @@ def test_everything_but_the_streams_scores_comes_back(result, folder):
         assert np.array_equal(split.rows[name].ranks, row.ranks)
 
 
-def test_results_of_splits_are_joined_only_if_made_in_the_same_way(result):
+def test_results_of_splits_are_joined_only_if_made_in_the_same_way(result: Any) -> None:
     one, two = make_evaluation(result), make_evaluation(replace(result, split=2))
     assert [split.split for split in join_results([one, two]).splits] == [1, 2]
     with pytest.raises(ManifestError, match="different protocols"):
         join_results([one, replace(two, weights=(1.0, 2.0))])
 
 
-def change_json(folder, change):
+def change_json(folder: Path, change: Any) -> None:
     told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     change(told)
     (folder / "results.json").write_text(json.dumps(told), encoding="utf-8")
@@ -71,38 +76,38 @@ def change_json(folder, change):
         lambda told: told.update(split="one"),
     ],
 )
-def test_a_results_json_that_was_changed_is_refused(folder, change):
+def test_a_results_json_that_was_changed_is_refused(folder: Any, change: Callable[..., Any]) -> None:
     change_json(folder, change)
     with pytest.raises(ManifestError, match="test again with `flowkit evaluate`"):
         read_results(folder)
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"\xff", b"[" * 100_000])
-def test_what_is_no_results_json_is_refused(folder, text):
+def test_what_is_no_results_json_is_refused(folder: Any, text: Any) -> None:
     (folder / "results.json").write_bytes(text)
     with pytest.raises(ManifestError):
         read_results(folder)
 
 
-def other(name, data):
-    def change(file):
+def other(name: str, data: Any) -> Any:
+    def change(file: Any) -> None:
         del file[name]
         file[name] = data
 
     return change
 
 
-def linked(file):
+def linked(file: Any) -> None:
     del file["rows/motion"]
     file["rows/motion"] = h5py.ExternalLink("elsewhere.h5", "/x")
 
 
-def soft(file):
+def soft(file: Any) -> None:
     del file["labels"]
     file["labels"] = h5py.SoftLink("/video_ids")
 
 
-def external(file):
+def external(file: Any) -> None:
     shape = file["rows/motion"].shape
     del file["rows/motion"]
     file.create_dataset("rows/motion", shape, "f8", external=[("elsewhere.h5", 0, 8 * shape[0] * shape[1])])
@@ -123,14 +128,14 @@ def external(file):
         lambda file: file.attrs.modify("format", np.bytes_("other")),
     ],
 )
-def test_a_score_file_that_was_changed_is_refused_and_nothing_else_is_opened(folder, change):
+def test_a_score_file_that_was_changed_is_refused_and_nothing_else_is_opened(folder: Any, change: Any) -> None:
     with h5py.File(folder / "scores.h5", "r+") as file:
         change(file)
     with pytest.raises(ManifestError, match="test again with `flowkit evaluate`"):
         read_results(folder)
 
 
-def test_missing_and_cut_off_files_are_refused(folder):
+def test_missing_and_cut_off_files_are_refused(folder: Any) -> None:
     path = folder / "scores.h5"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

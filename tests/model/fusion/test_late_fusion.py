@@ -1,13 +1,18 @@
 """Late fusion: scores of any system, read as foreign data, matched by name, averaged or weighed by an SVM that never saw them."""
 
+from __future__ import annotations
+
 import csv
 import hashlib
 import json
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -39,7 +44,7 @@ IDS = tuple(f"{name}/v_{name}_g{group:02d}_c{clip:02d}" for name in CLASSES for 
 LABELS = np.repeat(np.arange(3), 8)
 
 
-def some_scores(seed, strength=1.0, labels=LABELS, num_classes=3):
+def some_scores(seed: int, strength: float = 1.0, labels: Any = LABELS, num_classes: int = 3) -> Any:
     return np.random.default_rng(seed).normal(size=(len(labels), num_classes)) + strength * np.eye(num_classes)[labels]
 
 
@@ -47,7 +52,9 @@ OURS = ScoreTable("scores.h5", IDS, CLASSES, some_scores(1), LABELS)
 IDT = ScoreTable("idt.csv", IDS, CLASSES, some_scores(2))
 
 
-def shuffled(table, seed=3, ids=lambda name: name, classes=lambda name: name):
+def shuffled(
+    table: Any, seed: int = 3, ids: Callable[..., Any] = lambda name: name, classes: Callable[..., Any] = lambda name: name
+) -> Any:
     """The same scores with rows and columns in another order, under other spellings."""
     draw = np.random.default_rng(seed)
     rows, columns = draw.permutation(len(table.video_ids)), draw.permutation(len(table.classes))
@@ -59,7 +66,7 @@ def shuffled(table, seed=3, ids=lambda name: name, classes=lambda name: name):
     )
 
 
-def fused(*others, **settings):
+def fused(*others: Any, **settings: Any) -> Any:
     common = settings.pop("common", False)
     systems = [NamedScores(f"other{k}", other) for k, other in enumerate(others)]
     return fuse_systems(NamedScores("ST-ResNet*", OURS), systems, settings=FusionSettings(**settings), common=common)
@@ -68,18 +75,18 @@ def fused(*others, **settings):
 # Reading
 
 
-def write_csv(path, table):
+def write_csv(path: Path, table: Any) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video_id", *table.classes])
         writer.writerows([name, *map(repr, row)] for name, row in zip(table.video_ids, table.scores.tolist(), strict=True))
 
 
-def write_npz(path, table):
+def write_npz(path: Path, table: Any) -> None:
     np.savez_compressed(path, video_ids=np.array(table.video_ids), classes=np.array(table.classes), scores=table.scores)
 
 
-def write_foreign_hdf5(path, table):
+def write_foreign_hdf5(path: Path, table: Any) -> None:
     with h5py.File(path, "w") as file:  # as people do: texts of variable length, single precision, compressed
         file["video_ids"], file["classes"] = list(table.video_ids), list(table.classes)
         file.create_dataset("scores", data=table.scores, compression="gzip")
@@ -89,7 +96,7 @@ def write_foreign_hdf5(path, table):
     ("name", "write"),
     [("a.csv", write_csv), ("a.npz", write_npz), ("a.h5", write_foreign_hdf5), ("A.HDF5", write_foreign_hdf5), ("b.h5", write_scores)],
 )
-def test_every_format_gives_the_same_table(tmp_path, name, write):
+def test_every_format_gives_the_same_table(tmp_path: Path, name: str, write: Any) -> None:
     table = ScoreTable("x", ("β/v, 1", "c"), ('say "a"', "ü", "z"), np.array([[1.5, -2e-7, 0.1], [3, 4, 1e300]]))
     write(tmp_path / name, table)
     back = read_scores(tmp_path / name)
@@ -98,7 +105,7 @@ def test_every_format_gives_the_same_table(tmp_path, name, write):
     assert back.source == str(tmp_path / name)
 
 
-def write_own(path, rows, table=OURS):
+def write_own(path: Path, rows: int, table: Any = OURS) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file.attrs["format"], file.attrs["format_version"] = np.bytes_("flowkit-scores"), 1
@@ -109,7 +116,7 @@ def write_own(path, rows, table=OURS):
             file[f"rows/{name}"] = scores
 
 
-def test_our_own_scores_give_the_last_row_that_is_there_or_the_one_named(tmp_path):
+def test_our_own_scores_give_the_last_row_that_is_there_or_the_one_named(tmp_path: Path) -> None:
     path = tmp_path / "scores.h5"
     write_own(path, {"motion": OURS.scores, "ST-ResNet": OURS.scores + 1, "two-streams": OURS.scores + 2})
     table, row = read_own_scores(path)
@@ -125,7 +132,7 @@ def test_our_own_scores_give_the_last_row_that_is_there_or_the_one_named(tmp_pat
         read_own_scores(tmp_path / "other.h5")
 
 
-def test_scores_written_by_evaluate_are_read(tmp_path):
+def test_scores_written_by_evaluate_are_read(tmp_path: Path) -> None:
     from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, write_results
 
     rows = {"motion": RowResult(OURS.scores, LABELS * 0, np.zeros((3, 3), np.int64))}
@@ -155,7 +162,7 @@ def test_scores_written_by_evaluate_are_read(tmp_path):
         (b"video_id,a,b\n\xff,1,2\n", "not valid CSV in UTF-8"),
     ],
 )
-def test_a_csv_that_is_not_scores_is_an_error_that_names_file_and_line(tmp_path, text, message):
+def test_a_csv_that_is_not_scores_is_an_error_that_names_file_and_line(tmp_path: Path, text: bytes | str, message: str) -> None:
     path = tmp_path / "idt.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ScoresError, match=message) as caught:
@@ -163,21 +170,21 @@ def test_a_csv_that_is_not_scores_is_an_error_that_names_file_and_line(tmp_path,
     assert str(path) in str(caught.value)
 
 
-def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
+def test_a_csv_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfvideo_id, a, b\r\nx,1, 2\r\n\r\n")
     table = read_scores(tmp_path / "a.csv")
     assert (table.video_ids, table.classes, table.scores.tolist()) == (("x",), ("a", "b"), [[1, 2]])
 
 
 class Payload:
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (self.path,)
 
 
-def test_a_pickle_in_an_npz_runs_nothing(tmp_path):
+def test_a_pickle_in_an_npz_runs_nothing(tmp_path: Path) -> None:
     trap = str(tmp_path / "trap")
     np.savez(tmp_path / "a.npz", video_ids=np.array([Payload(trap)], dtype=object), classes=np.array(["a"]), scores=np.ones((1, 1)))
     (tmp_path / "b.npz").write_bytes(pickle.dumps(Payload(trap)))
@@ -205,7 +212,9 @@ GOOD = {"video_ids": np.array(["x", "y"]), "classes": np.array(["a", "b", "c"]),
     ],
 )
 @pytest.mark.parametrize("suffix", ["npz", "h5"])
-def test_arrays_that_do_not_fit_are_an_error_that_names_the_video(tmp_path, change, message, suffix):
+def test_arrays_that_do_not_fit_are_an_error_that_names_the_video(
+    tmp_path: Path, change: dict[str, Any], message: str, suffix: str
+) -> None:
     arrays = {name: array for name, array in {**GOOD, **change}.items() if array is not None}
     path = tmp_path / f"a.{suffix}"
     if suffix == "npz":
@@ -220,14 +229,14 @@ def test_arrays_that_do_not_fit_are_an_error_that_names_the_video(tmp_path, chan
     assert str(path) in str(caught.value)
 
 
-def test_hdf5_that_points_elsewhere_or_needs_a_plugin_is_refused(tmp_path):
+def test_hdf5_that_points_elsewhere_or_needs_a_plugin_is_refused(tmp_path: Path) -> None:
     hdf5plugin = pytest.importorskip("hdf5plugin")
     write_scores(tmp_path / "right.h5", OURS)
     (tmp_path / "raw").write_bytes(bytes(24 * 3 * 8))
     layout = h5py.VirtualLayout((24, 3), float)
     layout[:] = h5py.VirtualSource(tmp_path / "right.h5", "scores", (24, 3))
 
-    def spoil(kind):
+    def spoil(kind: Any) -> Any:
         path = tmp_path / f"{kind}.h5"
         write_scores(path, OURS)
         with h5py.File(path, "r+") as file:
@@ -256,7 +265,7 @@ def test_hdf5_that_points_elsewhere_or_needs_a_plugin_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_npz, write_foreign_hdf5], ids=["npz", "hdf5"])
-def test_truncated_files_are_errors(tmp_path, write):
+def test_truncated_files_are_errors(tmp_path: Path, write: Any) -> None:
     path = tmp_path / ("a.npz" if write is write_npz else "a.h5")
     write(path, OURS)
     whole = path.read_bytes()
@@ -266,14 +275,14 @@ def test_truncated_files_are_errors(tmp_path, write):
             read_scores(path)
 
 
-def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_does(tmp_path, monkeypatch):
+def test_an_npz_that_unpacks_to_too_much_is_refused_before_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowkit.model.evaluation.scores.MAX_BYTES", 4000)
     np.savez_compressed(tmp_path / "a.npz", **GOOD | {"more": np.zeros(10_000)})
     with pytest.raises(ScoresError, match="unpacks to more than 4000 bytes"):
         read_scores(tmp_path / "a.npz")
 
 
-def test_other_files_and_missing_ones_are_named(tmp_path):
+def test_other_files_and_missing_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(ScoresError, match=r"a\.txt: scores are read from \.csv, \.npz, \.h5, \.hdf5"):
         read_scores(tmp_path / "a.txt")
@@ -296,22 +305,22 @@ def test_other_files_and_missing_ones_are_named(tmp_path):
     ],
     ids=["same", "no folder", "file name", "more folders", "case of the official lists", "upper case"],
 )
-def test_videos_are_matched_by_name_in_any_order(spelling):
+def test_videos_are_matched_by_name_in_any_order(spelling: Callable[..., Any]) -> None:
     theirs = shuffled(IDT, ids=spelling)
     places = match_videos(OURS, theirs)
     assert [theirs.video_ids[place] for place in places] == [spelling(name) for name in IDS]
 
 
-def table_of(*ids, classes=("a",)):
+def table_of(*ids: Any, classes: tuple[Any, ...] = ("a",)) -> Any:
     return ScoreTable("t.csv", ids, classes, np.zeros((len(ids), len(classes))))
 
 
-def test_videos_of_different_folders_are_never_taken_for_each_other():
+def test_videos_of_different_folders_are_never_taken_for_each_other() -> None:
     assert match_videos(table_of("walk/1", "run/1"), table_of("run/1", "jump/1")) == [None, 0]
     assert match_videos(table_of("walk/1"), table_of("1.5/1", "walk/1.5")) == [None]
 
 
-def test_a_match_that_is_not_unique_is_an_error_that_names_both():
+def test_a_match_that_is_not_unique_is_an_error_that_names_both() -> None:
     with pytest.raises(ScoresError, match=r"our video '1' could be 'walk/1' and 'run/1'"):
         match_videos(table_of("1"), table_of("walk/1", "run/1"))
     with pytest.raises(ScoresError, match=r"'1' could be our videos 'walk/1' and 'run/1'"):
@@ -321,7 +330,7 @@ def test_a_match_that_is_not_unique_is_an_error_that_names_both():
     assert match_videos(table_of("a/1", "A/1"), table_of("A/1", "a/1")) == [1, 0]  # exact names are unique
 
 
-def test_classes_are_matched_by_name_in_any_order_and_case():
+def test_classes_are_matched_by_name_in_any_order_and_case() -> None:
     theirs = shuffled(IDT, classes=lambda name: name.replace("Handstand", "HandStand"))
     assert [theirs.classes[column].lower() for column in match_classes(OURS, theirs)] == [name.lower() for name in CLASSES]
 
@@ -335,7 +344,7 @@ def test_classes_are_matched_by_name_in_any_order_and_case():
         (("archery", "ARCHERY", "Bowling", "HandstandPushups"), r"our class 'Archery' could be 'archery' and 'ARCHERY'"),
     ],
 )
-def test_classes_that_do_not_match_are_named(classes, message):
+def test_classes_that_do_not_match_are_named(classes: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ScoresError, match=message):
         match_classes(OURS, table_of("x", classes=classes))
 
@@ -343,7 +352,7 @@ def test_classes_that_do_not_match_are_named(classes, message):
 # Joining
 
 
-def test_the_fused_scores_are_the_mean_of_normalised_scores_looked_up_by_name():
+def test_the_fused_scores_are_the_mean_of_normalised_scores_looked_up_by_name() -> None:
     others = shuffled(IDT, 5, ids=lambda name: name.rpartition("/")[2]), shuffled(replace(IDT, scores=some_scores(9)), 6)
     result = fused(*others, weights=(1.0, 2.0, 0.5))
     for place, name in enumerate(IDS):
@@ -360,7 +369,7 @@ def test_the_fused_scores_are_the_mean_of_normalised_scores_looked_up_by_name():
     assert result.rows["ST-ResNet*"].num_correct == (OURS.scores.argmax(1) == LABELS).sum()
 
 
-def test_normalised_scores_do_not_depend_on_the_scale_of_a_system_and_plain_ones_do():
+def test_normalised_scores_do_not_depend_on_the_scale_of_a_system_and_plain_ones_do() -> None:
     louder = replace(IDT, scores=IDT.scores * np.linspace(5, 500, len(IDS))[:, None])
     assert np.allclose(fused(louder).fused.scores, fused(IDT).fused.scores)
     assert not np.allclose(fused(louder, normalise="none").fused.scores, fused(IDT, normalise="none").fused.scores)
@@ -368,13 +377,13 @@ def test_normalised_scores_do_not_depend_on_the_scale_of_a_system_and_plain_ones
     assert np.array_equal(l2_normalised(np.array([[3.0, 4], [0, 0]])), [[0.6, 0.8], [0, 0]])
 
 
-def test_a_weight_of_zero_leaves_the_other_alone():
+def test_a_weight_of_zero_leaves_the_other_alone() -> None:
     for weights, name in (((1.0, 0.0), "ST-ResNet*"), ((0.0, 1.0), "other0")):
         result = fused(IDT, weights=weights)
         assert np.array_equal(result.rows["ST-ResNet* + other0"].ranks, result.rows[name].ranks)
 
 
-def test_a_missing_video_is_an_error_unless_only_common_ones_are_asked_for():
+def test_a_missing_video_is_an_error_unless_only_common_ones_are_asked_for() -> None:
     part = ScoreTable("idt.csv", IDS[:-3], CLASSES, IDT.scores[:-3])
     with pytest.raises(ScoresError, match=r"idt\.csv lacks 3 of our 24 videos \('HandstandPushups/v_HandstandPushups_g03_c02', .*--common"):
         fused(part)
@@ -387,7 +396,7 @@ def test_a_missing_video_is_an_error_unless_only_common_ones_are_asked_for():
         fused(table_of("x", classes=CLASSES), common=True)
 
 
-def test_rows_of_other_videos_are_counted_and_not_used():
+def test_rows_of_other_videos_are_counted_and_not_used() -> None:
     more = ScoreTable("idt.csv", ("x/train", *IDS), CLASSES, np.concatenate([np.full((1, 3), 9.0), IDT.scores]))
     result = fused(more)
     assert np.array_equal(result.fused.scores, fused(IDT).fused.scores)
@@ -397,7 +406,7 @@ def test_rows_of_other_videos_are_counted_and_not_used():
 @pytest.mark.parametrize(
     "settings", [{"weights": (1.0,)}, {"weights": (0.0, 0.0)}, {"weights": (1.0, -1.0)}, {"method": "max"}, {"num_folds": 1}]
 )
-def test_settings_that_cannot_be_are_refused(settings):
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ParameterError):
         fused(IDT, **settings)
 
@@ -405,7 +414,7 @@ def test_settings_that_cannot_be_are_refused(settings):
 # The SVM
 
 
-def test_folds_keep_groups_of_a_class_together_and_are_even():
+def test_folds_keep_groups_of_a_class_together_and_are_even() -> None:
     folds = folds_of(IDS, LABELS, num_folds=4, seed=0)
     groups = {}
     for name, fold in zip(IDS, folds, strict=True):
@@ -419,23 +428,23 @@ def test_folds_keep_groups_of_a_class_together_and_are_even():
     assert sorted(without) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_no_video_is_scored_by_an_svm_that_saw_its_group(monkeypatch):
+def test_no_video_is_scored_by_an_svm_that_saw_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     from sklearn.svm import LinearSVC
 
     fitted, fit, decide = [], LinearSVC.fit, LinearSVC.decision_function
     inputs = np.concatenate([some_scores(1), np.arange(len(IDS))[:, None] * 1e-9], axis=1)  # the last column tells who is who
 
-    def who(x):
+    def who(x: Any) -> Any:
         return {round(value * 1e9) for value in x[:, -1]}
 
-    def spied_fit(self, x, y):
+    def spied_fit(self: Any, x: Any, y: Any) -> Any:
         fitted.append(who(x))
         return fit(self, x, y)
 
     scored = []
 
-    def spied_decide(self, x):
+    def spied_decide(self: Any, x: Any) -> Any:
         assert not who(x) & fitted[-1]
         scored.append(who(x))
         return decide(self, x)
@@ -450,7 +459,7 @@ def test_no_video_is_scored_by_an_svm_that_saw_its_group(monkeypatch):
     assert sum(map(len, scored)) == len(IDS)
 
 
-def test_an_svm_learns_what_a_mean_cannot():
+def test_an_svm_learns_what_a_mean_cannot() -> None:
     pytest.importorskip("sklearn")
     mistaken = ScoreTable("idt.csv", IDS, CLASSES, some_scores(4, strength=6)[:, [1, 2, 0]])  # always the same wrong class
     assert fused(mistaken).rows["ST-ResNet* + other0"].top1 < 0.5
@@ -460,7 +469,7 @@ def test_an_svm_learns_what_a_mean_cannot():
     assert np.array_equal(result.fused.scores, fused(mistaken, method="svm").fused.scores)
 
 
-def test_classes_that_the_other_folds_lack_come_last_and_are_said():
+def test_classes_that_the_other_folds_lack_come_last_and_are_said() -> None:
     pytest.importorskip("sklearn")
     labels = np.array([0, 0, 0, 1, 1, 1, 2])
     folds = np.array([0, 1, 2, 0, 1, 2, 0])
@@ -472,7 +481,7 @@ def test_classes_that_the_other_folds_lack_come_last_and_are_said():
     assert np.array_equal(scores[:6].argmax(1), labels[:6])
 
 
-def test_two_classes_are_enough_and_one_is_not():
+def test_two_classes_are_enough_and_one_is_not() -> None:
     pytest.importorskip("sklearn")
     labels = np.array([0, 1] * 6)
     scores, _ = svm_scores(some_scores(0, 6, labels, 2), labels, np.arange(12) // 2 % 3, num_classes=2)
@@ -481,7 +490,7 @@ def test_two_classes_are_enough_and_one_is_not():
         svm_scores(np.ones((4, 2)), np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), num_classes=2)
 
 
-def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
     with pytest.raises(ParameterError, match=r'pip install "flowkit-video\[svm\]", or use --method mean'):
         fused(IDT, method="svm")
@@ -491,7 +500,7 @@ def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Path:
     write_own(tmp_path / "reports/default/split1/scores.h5", {"motion": some_scores(8), "ST-ResNet*": OURS.scores})
     write_csv(tmp_path / "idt.csv", shuffled(IDT))
     return tmp_path
@@ -500,7 +509,7 @@ def root(tmp_path):
 command_line = partial(call_flowkit, "fuse", code=0)
 
 
-def test_the_command_prints_each_alone_and_together_and_writes_the_report(root):
+def test_the_command_prints_each_alone_and_together_and_writes_the_report(root: Any) -> None:
     _, out, err = command_line(root / "idt.csv", "--data", root)
     result = fused(IDT)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
@@ -521,7 +530,7 @@ def test_the_command_prints_each_alone_and_together_and_writes_the_report(root):
     assert "motion + fusion" in out
 
 
-def test_the_command_says_that_the_svm_is_cross_validated(root):
+def test_the_command_says_that_the_svm_is_cross_validated(root: Any) -> None:
     pytest.importorskip("sklearn")
     _, out, err = command_line(root / "idt.csv", "--data", root, "--method", "svm", "--folds", 4)
     assert "cross-validated in 4 folds" in out
@@ -533,7 +542,7 @@ def test_the_command_says_that_the_svm_is_cross_validated(root):
     assert split["svm"] == {"C": 100.0, "cross_validated": True, "num_folds": 5, "seed": 0}
 
 
-def test_nothing_is_written_when_something_is_wrong(root):
+def test_nothing_is_written_when_something_is_wrong(root: Any) -> None:
     write_csv(root / "part.csv", ScoreTable("x", IDS[:-1], CLASSES, IDT.scores[:-1]))
     before = sorted(root.rglob("*"))
     for arguments in ((root / "part.csv",), (root / "idt.csv", root / "none.csv"), (root / "idt.csv", "--run", "other")):
@@ -547,7 +556,7 @@ def test_nothing_is_written_when_something_is_wrong(root):
     assert "part lacks 1 of our 24 videos" in err
 
 
-def test_several_splits_give_each_and_the_unweighted_mean(root):
+def test_several_splits_give_each_and_the_unweighted_mean(root: Any) -> None:
     write_own(root / "reports/default/split2/scores.h5", {"ST-ResNet*": some_scores(11)})
     for split, seed in ((1, 2), (2, 12)):
         write_csv(root / f"idt{split}.csv", ScoreTable("x", IDS, CLASSES, some_scores(seed)))
@@ -564,7 +573,7 @@ def test_several_splits_give_each_and_the_unweighted_mean(root):
     assert "write {split} for its number" in result.stderr
 
 
-def test_files_of_one_name_are_told_apart_by_their_paths(root):
+def test_files_of_one_name_are_told_apart_by_their_paths(root: Any) -> None:
     for folder in ("a", "b"):
         (root / folder).mkdir()
         write_csv(root / folder / "x.csv", IDT)
@@ -573,8 +582,8 @@ def test_files_of_one_name_are_told_apart_by_their_paths(root):
     assert f"| {root}/b/x.csv" in out
 
 
-def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root, monkeypatch):
-    def split(protocol, num_listed, classes=CLASSES):
+def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def split(protocol: Any, num_listed: int, classes: Any = CLASSES) -> None:
         records = [ClipRecord(name, int(label), classes[label], 20, "shard-00000.h5") for name, label in zip(IDS, LABELS, strict=True)]
         write_split(
             root,

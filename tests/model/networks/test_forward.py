@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from flowkit.model.settings.network import STResNetConfig
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def static_clips(num_frames: int):
+def static_clips(num_frames: int) -> tuple[Any, ...]:
     rgb, flow = clips(1, 1)
     return rgb.expand(1, num_frames, -1, -1, -1), flow.expand(1, num_frames, -1, -1, -1)
 
@@ -51,7 +52,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda s: "-".join(map(str, s.values())) or "default")
-def test_equals_the_equations_written_out(settings):
+def test_equals_the_equations_written_out(settings: Any) -> None:
     model = network(SMALL, **settings)
     randomise_taps(model)
     rgb, flow = clips(2, 7, 96)  # maps of 3x3 under a window of 2
@@ -66,7 +67,7 @@ def test_equals_the_equations_written_out(settings):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
-def test_m1_without_injection_and_time_the_streams_are_torchvisions_resnets(stride_in_1x1, dtype):
+def test_m1_without_injection_and_time_the_streams_are_torchvisions_resnets(stride_in_1x1: bool, dtype: Any) -> None:
     torch.set_default_dtype(dtype)
     config = STResNetConfig(num_classes=5, stage_units=(2, 2, 2, 2), stride_in_1x1=stride_in_1x1, input_size=64)
     model = network(config, injection="none", temporal_convolution=False)
@@ -88,7 +89,7 @@ def test_m1_without_injection_and_time_the_streams_are_torchvisions_resnets(stri
 
 
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
-def test_m2_centre_init_is_the_per_frame_network_with_skips(padding):
+def test_m2_centre_init_is_the_per_frame_network_with_skips(padding: str) -> None:
     model = network(temporal_init="center", temporal_padding=padding)
     per_frame = per_frame_network(model)
     rgb, flow = clips(1, 6)
@@ -104,14 +105,14 @@ def per_frame_network(model: STResNet) -> STResNet:
     return flat
 
 
-def test_m3_average_init_with_replicate_padding_is_per_frame_on_static_clips():
+def test_m3_average_init_with_replicate_padding_is_per_frame_on_static_clips() -> None:
     model = network(temporal_padding="replicate")
     rgb, flow = static_clips(7)
     for ours, expected in zip(model(rgb, flow), per_frame_network(model)(rgb[:, :1], flow[:, :1]), strict=True):
         assert all(difference(ours[:, t], expected[:, 0]) < 1e-12 for t in range(7))
 
 
-def test_m3_zero_padding_is_exact_only_for_inner_frames_of_static_clips():
+def test_m3_zero_padding_is_exact_only_for_inner_frames_of_static_clips() -> None:
     model = network()
     flat = per_frame_network(model)
     outputs: dict[tuple[bool, str, int], torch.Tensor] = {}
@@ -128,7 +129,7 @@ def test_m3_zero_padding_is_exact_only_for_inner_frames_of_static_clips():
         assert [t + 1 for t in range(19) if difference(ours[0, t], theirs[0, 0]) < 1e-12] == [9, 10, 11]
 
 
-def test_m3_static_clips_of_eleven_frames_differ_everywhere_with_zero_padding():
+def test_m3_static_clips_of_eleven_frames_differ_everywhere_with_zero_padding() -> None:
     model = network()
     rgb, flow = static_clips(11)
     for ours, expected in zip(model(rgb, flow), per_frame_network(model)(rgb[:, :1], flow[:, :1]), strict=True):
@@ -145,7 +146,7 @@ def average_conv(padding: str) -> tuple[TemporalConv, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("padding", "edge", "alone"), [("zeros", 2 / 3, 1 / 3), ("replicate", 1, 1)])
-def test_m4_edge_factor(padding, edge, alone):
+def test_m4_edge_factor(padding: str, edge: Any, alone: Any) -> None:
     conv, weight = average_conv(padding)
     frame = torch.randn(1, 6, 3, 4)
     inner = F.conv2d(frame, weight)
@@ -154,7 +155,7 @@ def test_m4_edge_factor(padding, edge, alone):
     torch.testing.assert_close(conv(frame, 1), alone * inner)
 
 
-def test_m5_average_init_is_a_moving_average_within_every_clip():
+def test_m5_average_init_is_a_moving_average_within_every_clip() -> None:
     conv, weight = average_conv("zeros")
     x = torch.randn(2, 4, 6, 3, 5)  # two clips of four frames
     out = conv(x.flatten(0, 1), 4).view(2, 4, 4, 3, 5)
@@ -163,7 +164,7 @@ def test_m5_average_init_is_a_moving_average_within_every_clip():
         assert (out[:, t] - (y[:, t] + y[:, t + 1] + y[:, t + 2]) / 3).abs().max() < 1e-13
 
 
-def test_m7_only_the_1x1_convolutions_of_unit_b_are_inflated():
+def test_m7_only_the_1x1_convolutions_of_unit_b_are_inflated() -> None:
     with torch.device("meta"):
         plain = {name: value.shape for name, value in resnet50().state_dict().items()}
         model = STResNet(STResNetConfig(num_classes=101))
@@ -177,7 +178,7 @@ def test_m7_only_the_1x1_convolutions_of_unit_b_are_inflated():
 
 
 @pytest.mark.parametrize("stages", [(2,), (3, 5), (2, 3, 4)])
-def test_m7_of_chosen_stages_only_those_are_inflated(stages):
+def test_m7_of_chosen_stages_only_those_are_inflated(stages: tuple[Any, ...]) -> None:
     with torch.device("meta"):
         whole, model = (STResNet(replace(SMALL, temporal_stages=chosen)).state_dict() for chosen in ((2, 3, 4, 5), stages))
     flat = {name for name in model if model[name].shape != whole[name].shape}
@@ -186,12 +187,12 @@ def test_m7_of_chosen_stages_only_those_are_inflated(stages):
     assert all(model[name].ndim == 4 for name in flat)
 
 
-def test_m8_a_frame_reaches_eight_frames_either_way():
+def test_m8_a_frame_reaches_eight_frames_either_way() -> None:
     model = network()
     rgb, flow = clips(1, 25)
     before = model(rgb, flow)
 
-    def changed(rgb, flow):
+    def changed(rgb: Any, flow: Any) -> list[Any]:
         return [
             [t + 1 for t in range(25) if not torch.equal(new[0, t], old[0, t])] for new, old in zip(model(rgb, flow), before, strict=True)
         ]
@@ -204,7 +205,7 @@ def test_m8_a_frame_reaches_eight_frames_either_way():
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_m9_motion_enters_the_branch_on_top_of_the_sum_before_the_relu(stage):
+def test_m9_motion_enters_the_branch_on_top_of_the_sum_before_the_relu(stage: int) -> None:
     model = network()
     seen = {}
     layers = {stream: getattr(getattr(model, stream), f"layer{stage + 1}") for stream in STREAMS}
@@ -228,7 +229,7 @@ def test_m9_motion_enters_the_branch_on_top_of_the_sum_before_the_relu(stage):
 # -- M14-M18, M21, M22 --------------------------------------------------------------------------------------------------------
 
 
-def test_m14_motion_informs_appearance_and_not_the_reverse():
+def test_m14_motion_informs_appearance_and_not_the_reverse() -> None:
     model = network()
     rgb, flow = clips(1, 4)
     before = model(rgb, flow)
@@ -236,7 +237,7 @@ def test_m14_motion_informs_appearance_and_not_the_reverse():
     assert difference(model(rgb, torch.randn_like(flow)).appearance, before.appearance) > 1e-3
 
 
-def test_m15_clips_of_a_batch_do_not_meet():
+def test_m15_clips_of_a_batch_do_not_meet() -> None:
     model = network()
     randomise_taps(model)
     rgb, flow = clips(3, 4)
@@ -249,11 +250,11 @@ def test_m15_clips_of_a_batch_do_not_meet():
 
 
 @pytest.mark.parametrize("temporal_pool", [False, True])
-def test_m16_reversed_clips_give_reversed_logits_until_the_taps_differ(temporal_pool):
+def test_m16_reversed_clips_give_reversed_logits_until_the_taps_differ(temporal_pool: bool) -> None:
     model = network(temporal_pool=temporal_pool)
     rgb, flow = clips(1, 11)
 
-    def reversal_error():
+    def reversal_error() -> Any:
         forward, backward = model(rgb, flow), model(rgb.flip(1), flow.flip(1))
         return max(difference(b.flip(1), f) for f, b in zip(forward, backward, strict=True))
 
@@ -263,7 +264,7 @@ def test_m16_reversed_clips_give_reversed_logits_until_the_taps_differ(temporal_
 
 
 @pytest.mark.parametrize(("num_frames", "pooled"), [(1, 1), (3, 1), (5, 1), (7, 2), (11, 4), (25, 11)])
-def test_m17_shapes(num_frames, pooled):
+def test_m17_shapes(num_frames: int, pooled: int) -> None:
     rgb, flow = clips(2, num_frames, 32)
     for config, length in ((SMALL, num_frames), (replace(SMALL, temporal_pool=True), pooled)):
         assert [tuple(x.shape) for x in network(config)(rgb, flow)] == [(2, length, 5)] * 2
@@ -272,7 +273,7 @@ def test_m17_shapes(num_frames, pooled):
     assert SingleStream(replace(SMALL, temporal_pool=True), "motion")(flow).shape == (2, num_frames, 5)
 
 
-def test_m18_the_place_of_the_temporal_pool_matters_unless_nothing_moves():
+def test_m18_the_place_of_the_temporal_pool_matters_unless_nothing_moves() -> None:
     after = network(temporal_pool=True, temporal_padding="replicate")
     before = STResNet(replace(after.config, temporal_pool_position="before_pool5")).eval()
     before.load_state_dict(after.state_dict())
@@ -281,7 +282,7 @@ def test_m18_the_place_of_the_temporal_pool_matters_unless_nothing_moves():
             assert (difference(x, y) < 1e-12) == equal
 
 
-def test_m21_heads_agree_on_crops_and_differ_on_whole_frames():
+def test_m21_heads_agree_on_crops_and_differ_on_whole_frames() -> None:
     windowed = network(base_width=2, stage_units=(2, 2, 2, 2), input_size=224)
     everything = STResNet(replace(windowed.config, head_pool="global")).eval()
     everything.load_state_dict(windowed.state_dict())
@@ -295,7 +296,7 @@ def test_m21_heads_agree_on_crops_and_differ_on_whole_frames():
     assert difference(stream.head(maps, 2)[0], windows.mean(0)) < 1e-13
 
 
-def test_m22_parameter_counts():
+def test_m22_parameter_counts() -> None:
     def count(model: nn.Module) -> int:
         return sum(parameter.numel() for parameter in model.parameters())
 
@@ -314,7 +315,7 @@ def test_m22_parameter_counts():
 
 
 @pytest.mark.parametrize(("depth", "plain"), [(50, resnet50), (101, resnet101), (152, resnet152)])
-def test_m22_every_depth_has_torchvisions_parameters_and_what_time_and_flow_add(depth, plain):
+def test_m22_every_depth_has_torchvisions_parameters_and_what_time_and_flow_add(depth: int, plain: Any) -> None:
     def count(model: nn.Module) -> int:
         return sum(parameter.numel() for parameter in model.parameters())
 
@@ -330,7 +331,7 @@ def test_m22_every_depth_has_torchvisions_parameters_and_what_time_and_flow_add(
 # -- formats, precisions, errors -----------------------------------------------------------------------------------------------
 
 
-def test_channels_last_computes_the_same():
+def test_channels_last_computes_the_same() -> None:
     model = network(temporal_pool=True)
     rgb, flow = clips(2, 6)
     expected = model(rgb, flow)
@@ -340,7 +341,7 @@ def test_channels_last_computes_the_same():
         assert difference(x, y) < 1e-12
 
 
-def test_bfloat16_autocast_stays_close():
+def test_bfloat16_autocast_stays_close() -> None:
     torch.set_default_dtype(torch.float32)
     model = network(temporal_pool=True)
     rgb, flow = clips(1, 6)
@@ -351,7 +352,7 @@ def test_bfloat16_autocast_stays_close():
 
 
 @pytest.mark.slow
-def test_compiles_without_a_graph_break():
+def test_compiles_without_a_graph_break() -> None:
     model = network(stage_units=(2, 2, 2, 2), temporal_pool=True)
     rgb, flow = clips(1, 6)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -359,7 +360,7 @@ def test_compiles_without_a_graph_break():
         assert difference(x, y) < 1e-12
 
 
-def test_motion_dropout_acts_in_training_on_the_motion_stream_only():
+def test_motion_dropout_acts_in_training_on_the_motion_stream_only() -> None:
     model = network(motion_dropout=0.8, injection="none", temporal_convolution=False)
     rgb, flow = clips(1, 2)
     expected = model(rgb, flow)
@@ -381,7 +382,7 @@ def test_motion_dropout_acts_in_training_on_the_motion_stream_only():
         ((2, 5, 3, 64, 64), (2, 5, 20, 64, 32)),
     ],
 )
-def test_clips_of_another_shape_are_refused(rgb, flow):
+def test_clips_of_another_shape_are_refused(rgb: tuple[Any, ...], flow: tuple[Any, ...]) -> None:
     with pytest.raises(ParameterError, match="got"):
         network()(torch.zeros(rgb), torch.zeros(flow))
     with pytest.raises(ParameterError, match="stream must be"):

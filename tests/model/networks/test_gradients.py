@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ class Watch:
 
 
 @pytest.mark.parametrize("stage", range(1, 5))
-def test_m10_gradient_of_the_appearance_sum_is_eq_3(stage):
+def test_m10_gradient_of_the_appearance_sum_is_eq_3(stage: int) -> None:
     model = network()
     watch = Watch(model, stage)
     loss(model(*clips()).appearance).backward()
@@ -51,7 +52,7 @@ def test_m10_gradient_of_the_appearance_sum_is_eq_3(stage):
 
 
 @pytest.mark.parametrize("kind", ["additive", "multiplicative"])
-def test_m11_gradient_into_the_motion_stream_is_eq_4_with_the_relus_gate(kind):
+def test_m11_gradient_into_the_motion_stream_is_eq_4_with_the_relus_gate(kind: str) -> None:
     model = network(injection_kind=kind)
     watch = Watch(model, 4)  # the last stage: nothing but the skip brings the appearance loss there
     loss(model(*clips()).appearance).backward()
@@ -63,7 +64,7 @@ def test_m11_gradient_into_the_motion_stream_is_eq_4_with_the_relus_gate(kind):
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_m11_the_skip_adds_to_the_motion_streams_own_gradient(stage):
+def test_m11_the_skip_adds_to_the_motion_streams_own_gradient(stage: int) -> None:
     model = network()
     watch = Watch(model, stage)
     loss(model(*clips()).appearance).backward()
@@ -78,7 +79,7 @@ def has_gradient(parameter: nn.Parameter) -> bool:
     return parameter.grad is not None and bool(parameter.grad.abs().max() > 0)
 
 
-def test_m12_which_parameters_each_loss_reaches():
+def test_m12_which_parameters_each_loss_reaches() -> None:
     model = network()
     inputs = clips()
     loss(model(*inputs).appearance).backward()
@@ -91,7 +92,7 @@ def test_m12_which_parameters_each_loss_reaches():
         assert has_gradient(parameter) == name.startswith("motion."), name
 
 
-def test_m13_gradients_of_the_two_losses_add_up():
+def test_m13_gradients_of_the_two_losses_add_up() -> None:
     model = network()
     inputs = clips()
     weight = model.motion.layer4[0].conv3.weight
@@ -103,7 +104,7 @@ def test_m13_gradients_of_the_two_losses_add_up():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(training):
+def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(training: bool) -> None:
     plain = network().train(training)
     checkpointed = STResNet(SMALL, checkpoint_activations=True).train(training)
     checkpointed.load_state_dict(plain.state_dict())
@@ -119,7 +120,7 @@ def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(train
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs_moments_and_dropout(checkpointed):
+def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs_moments_and_dropout(checkpointed: bool) -> None:
     settings = replace(SMALL, motion_dropout=0.5)
     apart, together = (STResNet(settings, checkpoint_activations=checkpointed).train() for _ in range(2))
     apart.motion.dropout = together.motion.dropout = 0.5
@@ -145,7 +146,9 @@ def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize(("num_clips", "num_frames", "height", "width"), [(1, 1, 3, 4), (3, 2, 1, 1), (2, 5, 7, 5)])
-def test_convolution_and_gradients_by_products_are_those_of_conv3d(num_threads, channels_last, num_clips, num_frames, height, width):
+def test_convolution_and_gradients_by_products_are_those_of_conv3d(
+    num_threads: int, channels_last: bool, num_clips: int, num_frames: int, height: int, width: int
+) -> None:
     """One thread computes all three by products; several the weights' gradient only."""
     torch.set_num_threads(num_threads)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -162,7 +165,7 @@ def test_convolution_and_gradients_by_products_are_those_of_conv3d(num_threads, 
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_a_temporal_convolution_keeps_channels_last_in_both_directions(num_threads):
+def test_a_temporal_convolution_keeps_channels_last_in_both_directions(num_threads: int) -> None:
     if num_threads > 1 and not torch.backends.mkldnn.is_available():
         pytest.skip("several threads need oneDNN")
     torch.set_num_threads(num_threads)
@@ -177,7 +180,7 @@ def test_a_temporal_convolution_keeps_channels_last_in_both_directions(num_threa
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
-def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(padding, num_threads):
+def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(padding: str, num_threads: int) -> None:
     """channels_last is where products may be used."""
     torch.set_num_threads(num_threads)
     convolution = TemporalConv(8, 4, padding).float()
@@ -191,7 +194,7 @@ def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(p
         torch.testing.assert_close(one, other)
 
 
-def test_running_moments_take_a_twentieth_of_the_new_ones():
+def test_running_moments_take_a_twentieth_of_the_new_ones() -> None:
     model = network().train()
     seen = {}
     model.motion.bn1.register_forward_hook(lambda _m, inputs, _o: seen.update(x=inputs[0].detach()))
@@ -200,13 +203,13 @@ def test_running_moments_take_a_twentieth_of_the_new_ones():
     torch.testing.assert_close(model.motion.bn1.running_mean, 0.95 * before + 0.05 * seen["x"].mean((0, 2, 3)))
 
 
-def test_m23_checkpointing_keeps_fewer_activations():
+def test_m23_checkpointing_keeps_fewer_activations() -> None:
     kept = {}
     for checkpointed in (False, True):
         model = STResNet(SMALL, checkpoint_activations=checkpointed).eval()
         sizes: dict[int, int] = {}
 
-        def pack(tensor, sizes=sizes):
+        def pack(tensor: Any, sizes: Any = sizes) -> Any:
             sizes[tensor.data_ptr()] = tensor.numel()
             return tensor
 
@@ -218,7 +221,7 @@ def test_m23_checkpointing_keeps_fewer_activations():
     assert kept[True] < 0.6 * kept[False]  # what is left is the stem's
 
 
-def test_m23_backward_works_twice():
+def test_m23_backward_works_twice() -> None:
     model = network()
     total = sum(map(loss, model(*clips())))
     total.backward(retain_graph=True)
@@ -230,7 +233,7 @@ def test_m23_backward_works_twice():
 
 
 @pytest.mark.parametrize("injection", ["none", "residual", "direct"])
-def test_m23_the_sums_before_the_relu_survive_the_forward_pass(injection):
+def test_m23_the_sums_before_the_relu_survive_the_forward_pass(injection: str) -> None:
     model = network(injection=injection)
     watches = [Watch(model, stage) for stage in range(1, 5)]
     model(*clips())
@@ -240,12 +243,12 @@ def test_m23_the_sums_before_the_relu_survive_the_forward_pass(injection):
             assert (watch.value[key] < 0).any()
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients_are_those_of_finite_differences() -> None:
     model = network(stage_units=(2, 2, 2, 2), base_width=2, temporal_pool=True, injection_direction="both")
     rgb, flow = torch.randn(1, 3, 3, 32, 32), torch.randn(1, 3, 20, 32, 32)
     parameters = dict(model.named_parameters())
 
-    def total(values):
+    def total(values: Any) -> Any:
         return sum(map(loss, torch.func.functional_call(model, values, (rgb, flow))))
 
     direction = {name: torch.randn_like(value) for name, value in parameters.items()}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pickle
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -31,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture(scope="module")
-def torchvision_state():
+def torchvision_state() -> Any:
     """Random weights under torchvision's 320 names."""
     with torch.device("meta"):
         model = resnet50()
@@ -41,7 +44,7 @@ def torchvision_state():
     return state
 
 
-def small_state(num_classes: int = 5, dtype: torch.dtype = torch.float32, **settings) -> dict[str, torch.Tensor]:
+def small_state(num_classes: int = 5, dtype: torch.dtype = torch.float32, **settings: Any) -> dict[str, torch.Tensor]:
     stream = SingleStream(replace(SMALL, num_classes=num_classes, **settings), "appearance").stream
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in stream.state_dict().items()}
 
@@ -50,7 +53,7 @@ def small_state(num_classes: int = 5, dtype: torch.dtype = torch.float32, **sett
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_m6_taps_are_equal_and_add_up(dtype):
+def test_m6_taps_are_equal_and_add_up(dtype: Any) -> None:
     weight = torch.randn(6, 4, 1, 1, dtype=dtype)
     taps = inflate(weight, "average")
     assert taps.shape == (6, 4, 3, 1, 1)
@@ -63,7 +66,7 @@ def test_m6_taps_are_equal_and_add_up(dtype):
 
 
 @pytest.mark.parametrize("stream", ["appearance", "motion"])
-def test_m19_torchvisions_resnet50_maps_onto_both_streams(torchvision_state, stream):
+def test_m19_torchvisions_resnet50_maps_onto_both_streams(torchvision_state: Any, stream: str) -> None:
     with torch.device("meta"):
         model = SingleStream(RESNET50, stream)
     model.to_empty(device="cpu")
@@ -79,7 +82,7 @@ def test_m19_torchvisions_resnet50_maps_onto_both_streams(torchvision_state, str
     assert not own["fc.bias"].any()
 
 
-def test_m19_a_classifier_of_the_right_size_is_kept():
+def test_m19_a_classifier_of_the_right_size_is_kept() -> None:
     state = small_state()
     model = SingleStream(SMALL, "appearance")
     done = initialise_single_stream(model, PretrainedWeights(state, False, "file"))
@@ -88,7 +91,7 @@ def test_m19_a_classifier_of_the_right_size_is_kept():
     assert done.num_copied == len(state)
 
 
-def test_m20_flow_filters_are_the_mean_over_rgb_without_rescaling():
+def test_m20_flow_filters_are_the_mean_over_rgb_without_rescaling() -> None:
     state = small_state()
     motion, appearance = SingleStream(SMALL, "motion"), SingleStream(SMALL, "appearance")
     for model in (motion, appearance):
@@ -104,7 +107,7 @@ def test_m20_flow_filters_are_the_mean_over_rgb_without_rescaling():
 
 
 @pytest.mark.parametrize("temporal_init", ["average", "center"])
-def test_m19_base_streams_load_with_their_classifiers(temporal_init):
+def test_m19_base_streams_load_with_their_classifiers(temporal_init: str) -> None:
     config = replace(SMALL, temporal_init=temporal_init)
     streams = [SingleStream(config, name) for name in ("appearance", "motion")]
     for stream in streams:
@@ -119,7 +122,7 @@ def test_m19_base_streams_load_with_their_classifiers(temporal_init):
             assert torch.equal(model.state_dict()[name], expected), name
 
 
-def test_m19_saved_and_loaded_networks_give_equal_logits(tmp_path):
+def test_m19_saved_and_loaded_networks_give_equal_logits(tmp_path: Path) -> None:
     model = STResNet(SMALL).eval()
     torch.save(model.state_dict(), tmp_path / "model.pt")
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -131,7 +134,7 @@ def test_m19_saved_and_loaded_networks_give_equal_logits(tmp_path):
             assert torch.equal(x, y)
 
 
-def without(state, name):
+def without(state: Any, name: str) -> dict[Any, Any]:
     return {key: value for key, value in state.items() if key != name}
 
 
@@ -152,7 +155,7 @@ def without(state, name):
         (lambda _: small_state(stage_units=(2, 3, 2, 2)), "unexpected .layer2.2"),
     ],
 )
-def test_m19_anything_else_is_refused_and_nothing_is_written(change, words):
+def test_m19_anything_else_is_refused_and_nothing_is_written(change: Callable[..., Any], words: str) -> None:
     model = SingleStream(SMALL, "appearance")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=words):
@@ -160,7 +163,7 @@ def test_m19_anything_else_is_refused_and_nothing_is_written(change, words):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_m19_base_streams_of_other_classes_or_the_wrong_stream_are_refused():
+def test_m19_base_streams_of_other_classes_or_the_wrong_stream_are_refused() -> None:
     appearance, motion = (SingleStream(SMALL, name).state_dict() for name in ("appearance", "motion"))
     with pytest.raises(CheckpointError, match=r"fc.weight has shape \(5, 128\)"):
         initialise_from_streams(STResNet(replace(SMALL, num_classes=6)), appearance, motion)
@@ -171,7 +174,7 @@ def test_m19_base_streams_of_other_classes_or_the_wrong_stream_are_refused():
         initialise_from_streams(STResNet(SMALL), appearance, rgb_in_motion)
 
 
-def test_files_older_than_the_batch_counters_load():
+def test_files_older_than_the_batch_counters_load() -> None:
     state = {name: value for name, value in small_state().items() if not name.endswith("num_batches_tracked")}
     model = SingleStream(SMALL, "appearance")
     initialise_single_stream(model, PretrainedWeights(state, False, "old.pth"))
@@ -181,7 +184,7 @@ def test_files_older_than_the_batch_counters_load():
 # -- chance --------------------------------------------------------------------------------------------------------------------
 
 
-def test_random_weights_are_he_initialised_and_repeatable():
+def test_random_weights_are_he_initialised_and_repeatable() -> None:
     config = replace(SMALL, base_width=16)
     states = []
     for seed in (3, 3, 4):
@@ -197,7 +200,7 @@ def test_random_weights_are_he_initialised_and_repeatable():
     assert bool((states[0]["motion.bn1.weight"] == 1).all())
 
 
-def test_a_new_network_starts_as_its_inflated_per_frame_network():
+def test_a_new_network_starts_as_its_inflated_per_frame_network() -> None:
     model = STResNet(replace(SMALL, base_width=16))
     taps = model.motion.layer4[1].conv1.weight
     assert torch.equal(taps[:, :, 0], taps[:, :, 2])
@@ -209,7 +212,7 @@ def test_a_new_network_starts_as_its_inflated_per_frame_network():
 
 @pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_files_are_read_in_full_precision(tmp_path, suffix, dtype):
+def test_files_are_read_in_full_precision(tmp_path: Path, suffix: str, dtype: Any) -> None:
     path = tmp_path / f"weights.{suffix}"
     state = small_state(dtype=dtype)
     torch.save(state, path) if suffix != "safetensors" else save_file(state, path)
@@ -221,7 +224,7 @@ def test_files_are_read_in_full_precision(tmp_path, suffix, dtype):
     assert torch.equal(weights.state["conv1.weight"], state["conv1.weight"].to(expected))
 
 
-def test_the_stride_is_read_from_the_file_and_contradictions_are_refused(tmp_path):
+def test_the_stride_is_read_from_the_file_and_contradictions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "caffe.safetensors"
     save_file(small_state(), path, metadata={"stride_in_1x1": "true"})
     assert pretrained_state(path).stride_in_1x1 is True
@@ -243,12 +246,12 @@ class Poison:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return open, (self.path, "w")
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))], ids=["torch.save", "pickle"])
-def test_a_poisoned_pickle_is_refused_in_one_line_and_not_run(tmp_path, save):
+def test_a_poisoned_pickle_is_refused_in_one_line_and_not_run(tmp_path: Path, save: Any) -> None:
     path, trace = tmp_path / "poisoned.pt", tmp_path / "trace"
     save({"conv1.weight": Poison(str(trace))}, path)
     with pytest.raises(CheckpointError, match=r"poisoned.pt: refused.*nothing in it was run") as caught:
@@ -258,7 +261,7 @@ def test_a_poisoned_pickle_is_refused_in_one_line_and_not_run(tmp_path, save):
 
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
-def test_damaged_files_are_refused_in_one_line(tmp_path, suffix):
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path, suffix: str) -> None:
     whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"damaged.{suffix}"
     torch.save(small_state(), whole) if suffix == "pt" else save_file(small_state(), whole)
     content = whole.read_bytes()
@@ -269,7 +272,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, suffix):
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_files_that_are_no_state_dict_are_refused(tmp_path):
+def test_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such weights file; .*--weights FILE.*--weights none"):
         pretrained_state(tmp_path / "absent.pt")
     (tmp_path / "weights.onnx").write_bytes(b"")
@@ -285,7 +288,7 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path):
 # -- ImageNet ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_imagenet_comes_from_torchvision(tmp_path, monkeypatch, torchvision_state):
+def test_imagenet_comes_from_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torchvision_state: Any) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"  # where torchvision keeps its download
     cached.parent.mkdir(parents=True)
@@ -301,10 +304,10 @@ def test_imagenet_comes_from_torchvision(tmp_path, monkeypatch, torchvision_stat
         pretrained_state("imagenet")
 
 
-def test_without_a_network_the_alternatives_are_named(tmp_path, monkeypatch):
+def test_without_a_network_the_alternatives_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def unreachable(request, *_args, **_kwargs):
+    def unreachable(request: pytest.FixtureRequest, *_args: Any, **_kwargs: Any) -> None:
         asked.append(request.full_url)
         raise URLError("no route to host")
 
@@ -321,7 +324,7 @@ def test_without_a_network_the_alternatives_are_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_genuine_imagenet_weights_are_those_of_a_resnet50_with_stride_in_the_first_1x1(shared_data):
+def test_genuine_imagenet_weights_are_those_of_a_resnet50_with_stride_in_the_first_1x1(shared_data: Path) -> None:
     path = shared_data / "weights" / "resnet50_imagenet_v1_fp16.safetensors"
     weights = pretrained_state(path, 50)
     assert weights.stride_in_1x1 is True
@@ -342,7 +345,7 @@ def test_genuine_imagenet_weights_are_those_of_a_resnet50_with_stride_in_the_fir
     assert wrong < 0.1
 
 
-def real_frames(shared_data) -> torch.Tensor:
+def real_frames(shared_data: Path) -> torch.Tensor:
     """First frames of the BenchPress clips, normalised as the weights ask: (5, 3, 224, 224)."""
     import av
 
@@ -355,6 +358,6 @@ def real_frames(shared_data) -> torch.Tensor:
     return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
-def test_bottlenecks_are_named_as_torchvisions():
+def test_bottlenecks_are_named_as_torchvisions() -> None:
     plain = ResNet(Bottleneck, [2, 2, 2, 2], num_classes=5)
     assert set(small_state()) == set(plain.state_dict())

@@ -1,8 +1,12 @@
 """Curves for TensorBoard: each step once, also after a kill; a clear error where TensorBoard is missing."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -20,7 +24,7 @@ pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
 TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 6, "warmup_steps": 0}
 
 
-def curves(root, phase="motion"):
+def curves(root: Path, phase: str = "motion") -> Any:
     """What TensorBoard shows: tag to (steps, values)."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,7 +37,7 @@ def curves(root, phase="motion"):
     return found
 
 
-def run(root, on_event, **settings):
+def run(root: Path, on_event: Any, **settings: Any) -> Any:
     with LiveCurves(root, run="default", split=1) as live:
         return train(
             root,
@@ -45,8 +49,8 @@ def run(root, on_event, **settings):
         )
 
 
-def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its_metrics(root):
-    def kill(event):
+def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its_metrics(root: Path) -> None:
+    def kill(event: object) -> None:
         if isinstance(event, events.StepDone) and event.step == 2:
             raise KeyboardInterrupt
 
@@ -68,13 +72,13 @@ def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its
     assert not shown
 
 
-def test_a_phase_begun_anew_shows_nothing_of_the_one_before(root):
+def test_a_phase_begun_anew_shows_nothing_of_the_one_before(root: Path) -> None:
     run(root, lambda event: None)
     run(root, lambda event: None, restart=True)
     assert curves(root)["loss/all"][0] == [*range(6)]
 
 
-def test_the_command_writes_curves_only_when_asked(root):
+def test_the_command_writes_curves_only_when_asked(root: Path) -> None:
     line = ["train", "--data", str(root), "--phase", "motion", "--base-width", "4", "--batch", "4", "--steps-per-phase", "1"]
     folder = phase_folder(root, "default", 1, "motion")
     assert CliRunner().invoke(flowkit, line).exit_code == 0
@@ -83,7 +87,7 @@ def test_the_command_writes_curves_only_when_asked(root):
     assert curves(root)["loss/motion"][0] == [0]
 
 
-def test_without_tensorboard_the_error_names_what_to_install(tmp_path, monkeypatch):
+def test_without_tensorboard_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
@@ -91,6 +95,6 @@ def test_without_tensorboard_the_error_names_what_to_install(tmp_path, monkeypat
         LiveCurves(tmp_path, run="default", split=1)
 
 
-def test_training_without_curves_does_not_load_tensorboard():
+def test_training_without_curves_does_not_load_tensorboard() -> None:
     code = "import sys, flowkit.model.training.chain, flowkit.cli.commands.train; assert not [m for m in sys.modules if 'tensorboard' in m]"
     subprocess.run([sys.executable, "-c", code], check=True)

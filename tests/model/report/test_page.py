@@ -10,7 +10,8 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory):
+def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The report of one split, beside its numbers."""
     path = tmp_path_factory.mktemp("report")
     result = make_result(dataset)
@@ -99,16 +100,16 @@ def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def page(folder) -> Page:
+def page(folder: Any) -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def lean(result, *rows: str):
+def lean(result: Any, *rows: str) -> Any:
     """The same results without curves and without rows that a test does not look at, which take time to draw."""
     return replace(result, rows={name: result.rows[name] for name in rows}, checkpoints={}, provenances={})
 
 
-def report_of(result, folder, dataset: Dataset, *others) -> Page:
+def report_of(result: Any, folder: Path, dataset: Dataset, *others: Any) -> Page:
     write_report(folder, result, make_evaluation(result, *others), dataset, run="default")
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
@@ -144,7 +145,7 @@ def test_every_picture_is_whole_has_its_size_and_says_what_it_shows(page: Page) 
         assert len(image["alt"]) > 10
 
 
-def test_hostile_names_are_text_and_nothing_else(folder, page: Page) -> None:
+def test_hostile_names_are_text_and_nothing_else(folder: Any, page: Page) -> None:
     source = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in source
     assert "onerror=alert(2)>" not in source
@@ -177,7 +178,7 @@ def test_what_cannot_be_seen_is_written_out(text: object, shown: object) -> None
 # --- the numbers --------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_says_what_results_json_says(folder, page: Page) -> None:
+def test_the_table_says_what_results_json_says(folder: Any, page: Page) -> None:
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     header, *rows = page.tables[0]
     assert header[:5] == ["row", "top-1", "95 % interval", "right", "top-5"]
@@ -190,7 +191,7 @@ def test_the_table_says_what_results_json_says(folder, page: Page) -> None:
     assert all(line in page.text for line in stored["protocol"])
 
 
-def test_classes_are_counted_from_the_confusion_matrix_worst_first(folder, page: Page) -> None:
+def test_classes_are_counted_from_the_confusion_matrix_worst_first(folder: Any, page: Page) -> None:
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     (table,) = [table for table in page.tables if table[0][:2] == ["class", "videos"]]
     assert table[0][2:] == ["ST-ResNet*", "appearance", "motion", "two-streams", "ST-ResNet"]
@@ -236,7 +237,7 @@ def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Da
 # --- confused videos ----------------------------------------------------------------------------------------------------------------
 
 
-def test_confused_videos_are_shown_with_what_was_predicted_and_its_scores(dataset: Dataset, tmp_path) -> None:
+def test_confused_videos_are_shown_with_what_was_predicted_and_its_scores(dataset: Dataset, tmp_path: Path) -> None:
     result = make_result(dataset)
     scores = np.eye(len(CLASSES))[result.labels] * 5
     scores[3] = [0, 0, 1, 0, 4, 3, 2]  # one video alone is wrong
@@ -255,7 +256,7 @@ def test_confused_videos_are_shown_with_what_was_predicted_and_its_scores(datase
     assert f"Taken for {CLASSES[4]}: 1 of" in page.text
 
 
-def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: Dataset, tmp_path) -> None:
+def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: Dataset, tmp_path: Path) -> None:
     result = lean(make_result(dataset), "ST-ResNet*")
     perfect = make_row(result, "ST-ResNet*", np.eye(len(CLASSES))[result.labels])
     page = report_of(perfect, tmp_path, dataset)
@@ -268,7 +269,7 @@ def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: D
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # nor is there what the earlier report had
 
 
-def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path) -> None:
+def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path: Path) -> None:
     dataset = make_hostile_root(tmp_path / "root")
     result = lean(make_result(dataset), "ST-ResNet*")
     shard = tmp_path / "root" / "shards" / "shard-00000.h5"
@@ -280,7 +281,7 @@ def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path) -> None:
         assert [row[0] for row in page.tables[0][1:]] == list(ROWS)
 
 
-def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path) -> None:
+def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path: Path) -> None:
     dataset = make_hostile_root(tmp_path / "root")
     result = make_result(dataset)
     kept = replace(lean(result, "ST-ResNet*"), provenances=result.provenances, checkpoints=result.checkpoints, warnings=())
@@ -295,7 +296,7 @@ def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path) -> Non
 # --- several splits -----------------------------------------------------------------------------------------------------------------
 
 
-def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, tmp_path) -> None:
+def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, tmp_path: Path) -> None:
     one, two = (lean(make_result(dataset, number, seed=number), "appearance", "motion") for number in (1, 2))
     for result, other in ((one, two), (two, one)):
         page = report_of(result, tmp_path / str(result.split), dataset, other)
@@ -307,7 +308,7 @@ def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, t
         assert page.tables[1][3] == ["two-streams", "-", "-", "-"]
 
 
-def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_path) -> None:
+def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_path: Path) -> None:
     result = lean(make_result(dataset), "appearance", "ST-ResNet")
     assert last_row(result.rows) == "ST-ResNet"
     page = report_of(result, tmp_path, dataset)
@@ -315,7 +316,7 @@ def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_p
     assert "the networks of that row were not tested" in page.text
 
 
-def test_the_report_of_an_earlier_test_can_be_taken_away(folder, tmp_path) -> None:
+def test_the_report_of_an_earlier_test_can_be_taken_away(folder: Any, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     discard_report(tmp_path)

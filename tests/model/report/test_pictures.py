@@ -1,7 +1,11 @@
 """Training curves, confusion matrices and thumbnails: drawn from what is there, for one step and for a long run, for any name."""
 
+from __future__ import annotations
+
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +25,7 @@ from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, sof
 # --- training curves -----------------------------------------------------------------------------------------------------------------
 
 
-def test_curves_are_the_lines_of_metrics_by_stream(tmp_path):
+def test_curves_are_the_lines_of_metrics_by_stream(tmp_path: Path) -> None:
     write_metrics(tmp_path / "metrics.jsonl", ("appearance", "motion"), num_steps=25)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     curves = read_curves(tmp_path / "metrics.jsonl", "st-resnet")
@@ -32,7 +36,7 @@ def test_curves_are_the_lines_of_metrics_by_stream(tmp_path):
         assert curves.accuracy[stream].tolist() == [line[f"accuracy_{stream}"] for line in lines]
 
 
-def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path):
+def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = ["", "[]", '{"step": "x"}', '{"step": -1}', "null", "[" * 100_000, '{"step": 1, "lr": 0.5, "loss_motion": 2.0}']
     lines += [f'{{"step": 0, "lr": "NaN", "loss_motion": 1{"0" * 400}, "accuracy_motion": Infinity}}', '{"step": 2, "lo']
@@ -51,7 +55,7 @@ def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 101])
-def test_smoothing_is_the_mean_over_the_steps_around(window):
+def test_smoothing_is_the_mean_over_the_steps_around(window: int) -> None:
     values = np.random.default_rng(0).normal(size=40)
     values[7] = np.nan
     reach = window // 2
@@ -59,13 +63,13 @@ def test_smoothing_is_the_mean_over_the_steps_around(window):
     assert np.allclose(smoothed(values, window), naive, equal_nan=True)
 
 
-def test_the_window_grows_with_the_run_and_stays_odd():
+def test_the_window_grows_with_the_run_and_stays_odd() -> None:
     windows = {num: smoothing_window(num) for num in (1, 10, 50, 200, 2000, 40_000)}
     assert windows == {1: 1, 10: 1, 50: 3, 200: 11, 2000: 101, 40_000: 501}
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5000])
-def test_a_run_of_any_length_is_drawn(tmp_path, num_steps):
+def test_a_run_of_any_length_is_drawn(tmp_path: Path, num_steps: int) -> None:
     write_metrics(tmp_path / "metrics.jsonl", ("appearance", "motion"), num_steps=num_steps)
     panels = [panel_picture(read_curves(tmp_path / "metrics.jsonl", "st-resnet"), panel) for panel in PANELS]
     height, width, _ = panels[0].shape
@@ -76,7 +80,7 @@ def test_a_run_of_any_length_is_drawn(tmp_path, num_steps):
     assert curves_picture([panels, panels]).shape == (2 * height, 3 * width, 3)
 
 
-def test_an_outlier_of_a_long_run_is_not_lost(tmp_path):
+def test_an_outlier_of_a_long_run_is_not_lost(tmp_path: Path) -> None:
     write_metrics(tmp_path / "metrics.jsonl", ("motion",), num_steps=5000)
     curves = read_curves(tmp_path / "metrics.jsonl", "motion")
     plain = panel_picture(curves, "loss")
@@ -84,7 +88,7 @@ def test_an_outlier_of_a_long_run_is_not_lost(tmp_path):
     assert not np.array_equal(panel_picture(curves, "loss"), plain)
 
 
-def test_curves_png_has_a_row_a_phase_and_only_of_those_that_have_metrics(tmp_path):
+def test_curves_png_has_a_row_a_phase_and_only_of_those_that_have_metrics(tmp_path: Path) -> None:
     dataset = make_hostile_root(tmp_path / "root")
     for phase in ("motion", "st-resnet-star"):
         (tmp_path / "root" / "runs" / "default" / "split1" / phase / "metrics.jsonl").unlink()
@@ -100,7 +104,7 @@ def test_curves_png_has_a_row_a_phase_and_only_of_those_that_have_metrics(tmp_pa
 
 
 @pytest.mark.parametrize("num", [1, 3, 14])
-def test_a_matrix_of_any_number_of_classes_is_drawn_with_its_diagonal_dark(num, monkeypatch):
+def test_a_matrix_of_any_number_of_classes_is_drawn_with_its_diagonal_dark(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowkit.model.report.confusion._MOST_NAMES", 10)
     names = [CLASSES[k % len(CLASSES)] for k in range(num)]
     picture = confusion_picture(np.eye(num, dtype=np.int64), names, title="a <title> $x_1$")
@@ -112,7 +116,7 @@ def test_a_matrix_of_any_number_of_classes_is_drawn_with_its_diagonal_dark(num, 
     assert max(picture.shape) < 3600
 
 
-def test_classes_that_do_not_occur_are_left_out():
+def test_classes_that_do_not_occur_are_left_out() -> None:
     confusion = np.zeros((5, 5), np.int64)
     confusion[1, 3] = 2
     assert occurring_classes(confusion).tolist() == [1, 3]
@@ -121,18 +125,18 @@ def test_classes_that_do_not_occur_are_left_out():
 @pytest.mark.parametrize(
     ("name", "can"), [("plain", True), ("Übung_7 $x$", True), ("跳ぶ", False), ("\U0001f98a", False), ("a\nb", False), ("\u202eb", False)]
 )
-def test_a_name_is_drawn_only_if_the_font_has_it(name, can):
+def test_a_name_is_drawn_only_if_the_font_has_it(name: str, can: bool) -> None:
     assert drawable(name) == can
 
 
 # --- confused videos ------------------------------------------------------------------------------------------------------------------
 
 
-def row_of(scores, labels):
+def row_of(scores: Any, labels: Any) -> Any:
     return RowResult(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))
 
 
-def test_pairs_are_those_of_a_naive_count_and_their_videos_the_surest():
+def test_pairs_are_those_of_a_naive_count_and_their_videos_the_surest() -> None:
     draw = np.random.default_rng(0)
     labels, scores = draw.integers(0, 5, 200), draw.normal(size=(200, 5))
     row = row_of(scores, labels)
@@ -153,17 +157,17 @@ def test_pairs_are_those_of_a_naive_count_and_their_videos_the_surest():
             assert mistake.best[0][2] == pytest.approx(sure[mistake.video])
 
 
-def test_scores_that_are_softmax_means_are_their_own_shares():
+def test_scores_that_are_softmax_means_are_their_own_shares() -> None:
     scores = np.array([[0.2, 0.5, 0.3]])
     (pair,) = most_confused(row_of(scores, np.array([0])), np.array([0]), num_pairs=1, num_videos=1, num_best=3, fusion="softmax_mean")
     assert [share for _, _, share in pair.mistakes[0].best] == [0.5, 0.3, 0.2]
 
 
-def test_nothing_wrong_makes_no_pairs():
+def test_nothing_wrong_makes_no_pairs() -> None:
     assert most_confused(row_of(np.eye(3), np.arange(3)), np.arange(3), num_pairs=3, num_videos=3, num_best=3) == []
 
 
-def test_thumbnails_are_the_frames_and_the_flow_of_the_shard_in_one_scale(tmp_path):
+def test_thumbnails_are_the_frames_and_the_flow_of_the_shard_in_one_scale(tmp_path: Path) -> None:
     dataset = make_hostile_root(tmp_path)
     records = dataset.split(1).test[:2]
     thumbnails = Thumbnails(dataset, [*records, ClipRecord("absent", 0, CLASSES[0], 12, "shard-00000.h5")], num_moments=3)
@@ -186,7 +190,7 @@ def test_thumbnails_are_the_frames_and_the_flow_of_the_shard_in_one_scale(tmp_pa
     assert thumbnails.scale_px >= max(speeds) > thumbnails.scale_px / 3
 
 
-def test_pictures_survive_their_encoding():
+def test_pictures_survive_their_encoding() -> None:
     pixels = np.zeros((20, 30, 3), np.uint8)
     pixels[:, 15:] = (200, 30, 90)
     for encoded, kind in ((png(pixels), "png"), (png(pixels, num_colours=16), "png"), (jpeg(pixels), "jpeg")):

@@ -1,10 +1,14 @@
 """Checkpoints: round trips, atomic, nothing but tensors and built-in types, and clear refusals of everything else."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +20,14 @@ from flowkit.model.settings.recipes import make_configs
 
 
 @pytest.fixture
-def checkpoint():
+def checkpoint() -> Any:
     config = make_configs("small", num_classes=2, num_videos=5, short_side=64)["motion"]
     provenance = Provenance(config, ("a", "β"), 1, "ucf101", "ab" * 32, {"bound": 20.0, "mapping": "paper"}, {"appearance": "cd"})
     network = {"motion.fc.weight": torch.randn(2, 3), "motion.bn1.num_batches_tracked": torch.tensor(7)}
     return Checkpoint(provenance, 12, network, {"motion.fc.weight": torch.randn(2, 3)}, {"torch": "2.9", "num_threads": 2}, {"scale": 2.0})
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path, checkpoint):
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, checkpoint: Any) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", checkpoint)
     back = load_checkpoint(tmp_path / "checkpoint.pt")
     assert back.provenance == checkpoint.provenance
@@ -34,7 +38,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path, checkpoint):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of a file's size")
-def test_a_disk_without_room_is_told_and_the_checkpoint_before_is_kept(tmp_path, checkpoint):
+def test_a_disk_without_room_is_told_and_the_checkpoint_before_is_kept(tmp_path: Path, checkpoint: Any) -> None:
     import resource
 
     path = tmp_path / "checkpoint.pt"
@@ -51,7 +55,7 @@ def test_a_disk_without_room_is_told_and_the_checkpoint_before_is_kept(tmp_path,
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_final_weights_come_back_with_what_they_were_trained_on(tmp_path, checkpoint):
+def test_final_weights_come_back_with_what_they_were_trained_on(tmp_path: Path, checkpoint: Any) -> None:
     save_weights(tmp_path / "weights.safetensors", checkpoint)
     back = load_checkpoint(tmp_path / "weights.safetensors")
     assert back.provenance == checkpoint.provenance
@@ -60,13 +64,13 @@ def test_final_weights_come_back_with_what_they_were_trained_on(tmp_path, checkp
     assert all(torch.equal(back.network[name], tensor) for name, tensor in checkpoint.network.items())
 
 
-def test_weights_in_another_memory_format_are_stored_as_they_are_meant(tmp_path, checkpoint):
+def test_weights_in_another_memory_format_are_stored_as_they_are_meant(tmp_path: Path, checkpoint: Any) -> None:
     weight = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     save_weights(tmp_path / "weights.safetensors", replace(checkpoint, network={"w": weight}))
     assert torch.equal(load_checkpoint(tmp_path / "weights.safetensors").network["w"], weight)
 
 
-def test_the_same_weights_are_the_same_bytes(tmp_path, checkpoint):
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path, checkpoint: Any) -> None:
     files = []
     for k in range(8):
         save_weights(tmp_path / f"{k}.safetensors", checkpoint, description={"classes": "β", "a": "b"})
@@ -74,28 +78,28 @@ def test_the_same_weights_are_the_same_bytes(tmp_path, checkpoint):
     assert len(set(files)) == 1
 
 
-def test_a_folder_stands_for_its_weights_and_else_for_its_checkpoint(tmp_path, checkpoint):
+def test_a_folder_stands_for_its_weights_and_else_for_its_checkpoint(tmp_path: Path, checkpoint: Any) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", checkpoint)
     assert load_checkpoint(tmp_path).momentum
     save_weights(tmp_path / "weights.safetensors", checkpoint)
     assert not load_checkpoint(tmp_path).momentum
 
 
-def test_a_missing_checkpoint_says_what_to_give(tmp_path):
+def test_a_missing_checkpoint_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*; train it first"):
         load_checkpoint(tmp_path)
 
 
 class Payload:
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize("plain_pickle", [False, True])
-def test_a_poisoned_checkpoint_runs_nothing_and_is_refused_in_one_line(tmp_path, plain_pickle):
+def test_a_poisoned_checkpoint_runs_nothing_and_is_refused_in_one_line(tmp_path: Path, plain_pickle: bool) -> None:
     trap = str(tmp_path / "trap")
     values = {"format": "flowkit-checkpoint", "format_version": 1, "network": Payload(trap)}
     path = tmp_path / "checkpoint.pt"
@@ -110,7 +114,7 @@ def test_a_poisoned_checkpoint_runs_nothing_and_is_refused_in_one_line(tmp_path,
     assert str(path) in str(caught.value)
 
 
-def test_every_truncation_is_refused(tmp_path, checkpoint):
+def test_every_truncation_is_refused(tmp_path: Path, checkpoint: Any) -> None:
     for name, save in (("checkpoint.pt", save_checkpoint), ("weights.safetensors", save_weights)):
         path = tmp_path / name
         save(path, checkpoint)
@@ -134,7 +138,7 @@ def test_every_truncation_is_refused(tmp_path, checkpoint):
         ({"step": "1"}, "wrong type"),
     ],
 )
-def test_foreign_contents_are_refused(tmp_path, checkpoint, change, message):
+def test_foreign_contents_are_refused(tmp_path: Path, checkpoint: Any, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, checkpoint)
     torch.save({**torch.load(path, weights_only=True), **change}, path)
@@ -142,13 +146,13 @@ def test_foreign_contents_are_refused(tmp_path, checkpoint, change, message):
         load_checkpoint(path)
 
 
-def test_other_people_s_weights_are_refused_with_the_option_that_takes_them(tmp_path):
+def test_other_people_s_weights_are_refused_with_the_option_that_takes_them(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pt")
     with pytest.raises(CheckpointError, match="--weights FILE"):
         load_checkpoint(tmp_path / "resnet.pt")
 
 
-def test_provenance_survives_json_and_names_what_differs(checkpoint):
+def test_provenance_survives_json_and_names_what_differs(checkpoint: Any) -> None:
     mine = checkpoint.provenance
     assert Provenance.from_dict(json.loads(json.dumps(mine.to_dict()))) == mine
     assert mine.differences(mine) == []

@@ -1,6 +1,9 @@
 """Progress: what the events of training, evaluation and ablation look like on stderr, and where they are shown."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,14 +24,14 @@ EVALUATION = [events.SplitStarted(2, 5), events.VideosScored(2, 4, 5, 1), events
 VARIANT = events.VariantStarted("direct", "injection direct", 1, 3, "default+direct", ("st-resnet", "st-resnet-star"))
 
 
-def shown(capsys, given, progress=True):
+def shown(capsys: pytest.CaptureFixture[str], given: Any, progress: bool = True) -> Any:
     with RunProgress(progress) as show:
         for event in given:
             show(event)
     return capsys.readouterr().err.splitlines()
 
 
-def test_training_is_described_phase_by_phase(capsys):
+def test_training_is_described_phase_by_phase(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, TRAINING)
     assert lines[:5] == [
         "Recipe small on cpu, from random weights: 12 training videos, 6 classes.",
@@ -42,13 +45,13 @@ def test_training_is_described_phase_by_phase(capsys):
     assert len(lines) == 6
 
 
-def test_evaluation_has_a_bar_of_videos(capsys):
+def test_evaluation_has_a_bar_of_videos(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = shown(capsys, EVALUATION)
     assert line.startswith("evaluate split 2: 5/5 videos in ")
     assert line.endswith(", 1 failed")
 
 
-def test_an_ablation_names_its_variants_and_describes_the_run_once(capsys):
+def test_an_ablation_names_its_variants_and_describes_the_run_once(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, [TRAINING[0], VARIANT, TRAINING[0], *EVALUATION, events.VariantFailed("direct", "loss\nnan")])
     assert lines[0].startswith("Recipe small")
     assert lines[1] == "[2/3] direct (injection direct): st-resnet and st-resnet-star in run default+direct"
@@ -57,13 +60,13 @@ def test_an_ablation_names_its_variants_and_describes_the_run_once(capsys):
     assert len(lines) == 4
 
 
-def test_nothing_is_shown_unless_it_is_wanted_or_somebody_looks(capsys):
+def test_nothing_is_shown_unless_it_is_wanted_or_somebody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     for progress in (False, None):  # stderr of a test is no terminal
         assert shown(capsys, [*TRAINING, VARIANT, *EVALUATION], progress) == []
 
 
-def test_a_phase_that_fails_leaves_no_line_of_its_end(capsys):
-    def diverge():
+def test_a_phase_that_fails_leaves_no_line_of_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    def diverge() -> None:
         with RunProgress(True) as show:
             show(TRAINING[3])
             raise ParameterError("the loss is nan")
@@ -74,7 +77,7 @@ def test_a_phase_that_fails_leaves_no_line_of_its_end(capsys):
     assert "the first took" in line
 
 
-def test_training_shows_progress_when_asked_and_reports_events_all_the_same(root, capsys):
+def test_training_shows_progress_when_asked_and_reports_events_all_the_same(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     received = []
     overrides = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 2}
     train(str(root), phases=["motion"], overrides=overrides, progress=True, on_event=received.append)

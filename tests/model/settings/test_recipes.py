@@ -1,8 +1,11 @@
 """Recipes: the paper's table as data, schedules that fit a list, overrides, learning rates by step."""
 
+from __future__ import annotations
+
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,11 +14,11 @@ from flowkit.model.settings.recipes import OVERRIDES, TrainSettings, make_config
 from flowkit.model.settings.training import PHASES, TrainConfig
 
 
-def paper(num_videos=9537, **settings):
+def paper(num_videos: int = 9537, **settings: Any) -> Any:
     return make_configs("paper", num_classes=101, num_videos=num_videos, short_side=256, **settings)
 
 
-def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table():
+def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table() -> None:
     configs = paper()
     assert {phase: config.schedule for phase, config in configs.items()} == {
         "appearance": ((746, 1e-2), (746, 1e-3), (746, 1e-4)),
@@ -36,7 +39,7 @@ def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table():
         assert config.network.temporal_pool == (phase == "st-resnet-star")
 
 
-def test_the_paper_s_iteration_counts_are_an_option():
+def test_the_paper_s_iteration_counts_are_an_option() -> None:
     for num_videos in (9537, 90):  # whatever the list's length
         assert {phase: config.schedule for phase, config in paper(num_videos, paper_steps=True).items()} == {
             "appearance": ((10_000, 1e-2), (10_000, 1e-3)),
@@ -47,19 +50,19 @@ def test_the_paper_s_iteration_counts_are_an_option():
     assert paper(paper_steps=True)["st-resnet"].num_steps == 80_000
 
 
-def test_the_schedule_follows_the_list_and_the_batch():
+def test_the_schedule_follows_the_list_and_the_batch() -> None:
     assert [steps for steps, _ in paper(3570)["st-resnet"].schedule] == [3 * 279, 3 * 279, 2 * 279]  # HMDB51
     assert paper(10, overrides={"batch": 8, "bn_group": 4})["appearance"].schedule[0] == (2 * 13, 1e-2)  # ceil(10 * 10 / 8)
 
 
-def test_learning_rate_by_step_follows_the_schedule():
+def test_learning_rate_by_step_follows_the_schedule() -> None:
     config = paper()["motion"]
     for step, rate in ((0, 1e-2), (7450, 1e-2), (7451, 1e-3), (14902, 1e-4), (22353, 1e-5), (29803, 1e-5)):
         assert config.learning_rate(step) == rate
     assert config.num_steps == 29804
 
 
-def test_cosine_rises_over_the_warm_up_and_falls_to_nothing():
+def test_cosine_rises_over_the_warm_up_and_falls_to_nothing() -> None:
     config = make_configs("small", num_classes=9, num_videos=90, short_side=64)["appearance"]
     rates = [config.learning_rate(step) for step in range(config.num_steps)]
     peak = config.schedule[0][1]
@@ -72,42 +75,42 @@ def test_cosine_rises_over_the_warm_up_and_falls_to_nothing():
 
 
 @pytest.mark.parametrize(("short_side", "input_size"), [(256, 112), (128, 112), (64, 56), (48, 40), (32, 32)])
-def test_the_small_recipe_sees_seven_eighths_of_the_frame_up_to_112_px(short_side, input_size):
+def test_the_small_recipe_sees_seven_eighths_of_the_frame_up_to_112_px(short_side: int, input_size: int) -> None:
     assert small_network(short_side)["input_size"] == input_size
 
 
-def test_steps_scale_the_schedule_and_lr_keeps_its_ratios():
+def test_steps_scale_the_schedule_and_lr_keeps_its_ratios() -> None:
     configs = paper(overrides={"steps": 20, "lr": 0.5})
     assert {phase: config.num_steps for phase, config in configs.items()} == dict.fromkeys(PHASES, 20)
     assert [rate for _, rate in configs["motion"].schedule] == pytest.approx([0.5, 0.05, 0.005, 0.0005])
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(8, [8, 8, 4, 4]), (48, [24, 24, 4, 4]), (9, [9, 9, 3, 3]), (7, [7, 7, 1, 1])])
-def test_a_batch_alone_takes_the_largest_group_that_divides_it(batch, groups):
+def test_a_batch_alone_takes_the_largest_group_that_divides_it(batch: int, groups: list[Any]) -> None:
     assert [config.bn_group for config in paper(overrides={"batch": batch}).values()] == groups
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 20, 1000])
-def test_a_scaled_schedule_has_exactly_the_steps(num_steps):
+def test_a_scaled_schedule_has_exactly_the_steps(num_steps: int) -> None:
     parts = scaled(((2238, 1e-3), (2238, 1e-4), (1492, 1e-5)), num_steps)
     assert sum(steps for steps, _ in parts) == num_steps
     assert all(steps > 0 for steps, _ in parts)
 
 
-def test_overrides_may_be_for_one_phase_and_the_phase_s_own_wins():
+def test_overrides_may_be_for_one_phase_and_the_phase_s_own_wins() -> None:
     configs = paper(overrides={"motion.batch": 64, "batch": 32, "bn_group": 16, "st-resnet.temporal_init": "center"})
     assert {phase: config.batch for phase, config in configs.items()} == dict.fromkeys(PHASES, 32) | {"motion": 64}
     assert configs["st-resnet"].network.temporal_init == "center"
     assert configs["st-resnet-star"].network.temporal_init == "average"
 
 
-def test_a_phase_s_own_schedule_wins_over_the_steps_and_rate_of_all():
+def test_a_phase_s_own_schedule_wins_over_the_steps_and_rate_of_all() -> None:
     configs = paper(overrides={"motion.schedule": [[9, 0.5]], "steps": 12, "lr": 0.125})
     assert configs["motion"].schedule == ((9, 0.5),)
     assert {config.num_steps for phase, config in configs.items() if phase != "motion"} == {12}
 
 
-def test_settings_of_two_streams_do_not_tell_base_streams_apart():
+def test_settings_of_two_streams_do_not_tell_base_streams_apart() -> None:
     plain, ablated = paper(), paper(overrides={"injection": "direct", "temporal_padding": "replicate"})
     assert plain["appearance"] == ablated["appearance"]
     assert plain["motion"] == ablated["motion"]
@@ -147,29 +150,29 @@ def test_settings_of_two_streams_do_not_tell_base_streams_apart():
         ({"temporal_stages": [True]}, "temporal_stages must be a list"),
     ],
 )
-def test_values_that_cannot_be_are_refused_by_name(overrides, message):
+def test_values_that_cannot_be_are_refused_by_name(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         paper(overrides=overrides)
 
 
-def test_a_config_survives_json():
+def test_a_config_survives_json() -> None:
     for config in (*paper().values(), *make_configs("small", num_classes=9, num_videos=90, short_side=64).values()):
         assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(("depth", "units"), [(50, (3, 4, 6, 3)), (101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))])
 @pytest.mark.parametrize("recipe", ["paper", "small"])
-def test_a_depth_that_is_asked_for_is_that_of_every_phase(recipe, depth, units):
+def test_a_depth_that_is_asked_for_is_that_of_every_phase(recipe: str, depth: int, units: tuple[Any, ...]) -> None:
     configs = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"depth": depth})
     assert {config.network.units for config in configs.values()} == {units}
 
 
-def test_stages_are_kept_in_order_each_once():
+def test_stages_are_kept_in_order_each_once() -> None:
     network = paper(overrides={"injection_stages": [5, 3, 5], "temporal_stages": (4,)})["st-resnet"].network
     assert (network.injection_stages, network.temporal_stages) == ((3, 5), (4,))
 
 
-def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them():
+def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them() -> None:
     config = paper()["st-resnet"]
     values = config.to_dict()
     for name in ("injection_stages", "temporal_stages"):
@@ -179,7 +182,7 @@ def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them():
 
 @pytest.mark.parametrize("recipe", ["paper", "small"])
 @pytest.mark.parametrize("phase", PHASES)
-def test_every_value_of_a_recipe_can_be_set(recipe, phase):
+def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
     """Each name that `--set list` gives reaches the config, for this phase."""
     other = {
         "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
@@ -207,7 +210,7 @@ ABOUT_TWO_STREAMS = {
 }
 
 
-def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused():
+def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused() -> None:
     values = paper()["motion"].to_dict()
     with pytest.raises(ParameterError, match="unknown training settings: speed"):
         TrainConfig.from_dict({**values, "speed": 1})
@@ -216,7 +219,7 @@ def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused():
         TrainConfig.from_dict(values)
 
 
-def test_what_a_recipe_leaves_open_depends_on_the_device():
+def test_what_a_recipe_leaves_open_depends_on_the_device() -> None:
     settings = TrainSettings()
     assert [settings.recipe_on(device) for device in ("cpu", "cuda")] == ["small", "paper"]
     assert [settings.weights_on(device) for device in ("cpu", "cuda")] == ["none", "imagenet"]
@@ -227,7 +230,7 @@ def test_what_a_recipe_leaves_open_depends_on_the_device():
         TrainSettings("tiny")
 
 
-def test_more_overrides_leave_the_settings_alone():
+def test_more_overrides_leave_the_settings_alone() -> None:
     settings = TrainSettings("paper", overrides={"lr": 1, "batch": 4})
     assert settings.but({"lr": 2}) == TrainSettings("paper", overrides={"lr": 2, "batch": 4})
     assert settings.overrides == {"lr": 1, "batch": 4}

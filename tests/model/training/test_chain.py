@@ -1,5 +1,7 @@
 """The chain of phases: what is done is left alone, what was killed goes on bit for bit, what does not fit is refused."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
@@ -10,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import h5py
@@ -33,7 +36,7 @@ from flowkit.model.training.chain import TrainReport, train
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
 
-def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
+def test_all_phases_are_trained_in_order_with_their_files(undisturbed: tuple[Path, list[Any]]) -> None:
     root, told = undisturbed
     assert [event.phase for event in told if isinstance(event, events.PhaseDone)] == list(PHASES)
     assert Counter(event.phase for event in told if isinstance(event, events.StepDone)) == dict.fromkeys(PHASES, 4)
@@ -50,19 +53,19 @@ def test_all_phases_are_trained_in_order_with_their_files(undisturbed):
         assert stored["classes"] == list(Dataset.open(root).split(1).classes)
 
 
-def test_an_empty_classifier_starts_at_the_loss_of_chance(undisturbed):
+def test_an_empty_classifier_starts_at_the_loss_of_chance(undisturbed: tuple[Path, list[Any]]) -> None:
     first = metrics(undisturbed[0], "appearance")[0]["loss"]
     assert first == pytest.approx(torch.log(torch.tensor(6.0)).item(), rel=0.1)
 
 
-def test_the_sub_batches_of_a_step_share_its_part_of_the_running_moments(root, monkeypatch):
+def test_the_sub_batches_of_a_step_share_its_part_of_the_running_moments(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = []
     monkeypatch.setattr("flowkit.model.training.loop.set_running_moment_share", lambda network, share: shares.append(share))
     run(root, phases=["appearance"], overrides={"bn_average_first": False, "bn_momentum": 0.05})
     assert [(1 - share) ** 2 for share in shares] == pytest.approx([0.95] * 4)  # batch 4 in groups of 2
 
 
-def test_a_second_run_does_nothing_and_says_so(undisturbed):
+def test_a_second_run_does_nothing_and_says_so(undisturbed: tuple[Path, list[Any]]) -> None:
     root, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     report, told = run(root)
@@ -71,7 +74,7 @@ def test_a_second_run_does_nothing_and_says_so(undisturbed):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_training_leaves_the_caller_s_random_numbers_alone(root):
+def test_training_leaves_the_caller_s_random_numbers_alone(root: Path) -> None:
     torch.manual_seed(9)
     expected = torch.rand(4)
     torch.manual_seed(9)
@@ -79,7 +82,7 @@ def test_training_leaves_the_caller_s_random_numbers_alone(root):
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_the_same_run_gives_the_same_weights_and_another_seed_others(undisturbed, root):
+def test_the_same_run_gives_the_same_weights_and_another_seed_others(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
     run(root, phases=["motion"], execution=Execution(device="cpu", num_workers=2))  # workers change nothing either
     assert same(weights(root, "motion"), weights(undisturbed[0], "motion"))
     run(root, phases=["motion"], run="other", overrides={"seed": 1})
@@ -91,10 +94,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kill_at", [1, 6, 16, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 4, 9, 13))])
-def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(undisturbed, root, kill_at):
+def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(
+    undisturbed: tuple[Path, list[Any]], root: Path, kill_at: int
+) -> None:
     steps = 0
 
-    def kill(event):
+    def kill(event: object) -> None:
         nonlocal steps
         steps += isinstance(event, events.StepDone)
         if steps == kill_at:
@@ -109,7 +114,9 @@ def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(
         assert metrics(root, phase) == metrics(undisturbed[0], phase)
 
 
-def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from_there(undisturbed, root):
+def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from_there(
+    undisturbed: tuple[Path, list[Any]], root: Path
+) -> None:
     report, told = run(root, stop_after=3, execution=Execution(device="cpu"))
     assert report.stopped
     assert isinstance(told[-1], events.RunStopped)
@@ -120,7 +127,7 @@ def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from
     assert same(weights(root, "appearance"), weights(undisturbed[0], "appearance"))
 
 
-def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed, root):
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
     run(root, stop_after=2)
     path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
     with path.open("a") as file:
@@ -129,14 +136,14 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed, root):
     assert metrics(root, "appearance") == metrics(undisturbed[0], "appearance")
 
 
-def test_resuming_elsewhere_is_told(root):
+def test_resuming_elsewhere_is_told(root: Path) -> None:
     run(root, stop_after=2)
     _, told = run(root, phases=["appearance"], execution=Execution(device="cpu", amp="bf16"))
     (started,) = [event for event in told if isinstance(event, events.PhaseStarted)]
     assert started.changes == ("amp was float32, now bf16",)
 
 
-def test_another_config_is_refused_with_all_that_differs(undisturbed):
+def test_another_config_is_refused_with_all_that_differs(undisturbed: tuple[Path, list[Any]]) -> None:
     root, _ = undisturbed
     with pytest.raises(CheckpointError) as caught:
         run(root, overrides={"batch": 6, "bn_group": 3})
@@ -146,14 +153,14 @@ def test_another_config_is_refused_with_all_that_differs(undisturbed):
     assert "--run NAME" in message
 
 
-def pack_anew(root, **changes):
+def pack_anew(root: Path, **changes: Any) -> None:
     """Write the split's manifest again, with other contents: by default without its first training video."""
     split = Dataset.open(root).split(1)
     values = {"protocol": split.protocol, "classes": split.classes, "train": split.train[1:], "test": split.test, **changes}
     write_split(root, 1, **values, num_listed_train=12, num_listed_test=7, quantiser=split.quantiser, shards=split.shards)
 
 
-def test_other_data_are_refused(root):
+def test_other_data_are_refused(root: Path) -> None:
     run(root, phases=["appearance"])
     pack_anew(root)
     with pytest.raises(CheckpointError, match=r"digest is .*--run NAME"):
@@ -161,7 +168,7 @@ def test_other_data_are_refused(root):
 
 
 @pytest.mark.parametrize("trained_before", ["appearance", "motion"])
-def test_a_phase_does_not_start_from_weights_of_other_data(root, trained_before):
+def test_a_phase_does_not_start_from_weights_of_other_data(root: Path, trained_before: str) -> None:
     split = Dataset.open(root).split(1)
     run(root, phases=[trained_before])
     pack_anew(root, train=split.test, test=split.train)  # tested would be what the base stream has learnt
@@ -173,10 +180,10 @@ def test_a_phase_does_not_start_from_weights_of_other_data(root, trained_before)
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_phase_is_trained_by_one_process_at_a_time_and_other_phases_meanwhile(root, num_workers):
+def test_a_phase_is_trained_by_one_process_at_a_time_and_other_phases_meanwhile(root: Path, num_workers: int) -> None:
     messages = []
 
-    def another(event):
+    def another(event: object) -> None:
         if isinstance(event, events.StepDone) and not messages:
             for restart in (False, True):
                 with pytest.raises(BusyError) as caught:
@@ -193,7 +200,7 @@ def test_a_phase_is_trained_by_one_process_at_a_time_and_other_phases_meanwhile(
 
 
 @pytest.mark.parametrize("momentum", [{"appearance.fc.bias": torch.zeros(2)}, {"other": torch.zeros(6)}])
-def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root, momentum):
+def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root: Path, momentum: dict[str, Any]) -> None:
     run(root, phases=["appearance"], stop_after=2)
     path = phase_folder(root, "default", 1, "appearance") / "checkpoint.pt"
     values = torch.load(path, weights_only=True)
@@ -202,14 +209,14 @@ def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root, momentum):
         run(root, phases=["appearance"])
 
 
-def test_restart_discards_and_begins_anew(root):
+def test_restart_discards_and_begins_anew(root: Path) -> None:
     run(root, phases=["motion"])
     report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
     assert report.trained == ("motion",)
     assert len(metrics(root, "motion")) == 4
 
 
-def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root):
+def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root: Path) -> None:
     run(root)
     report, _ = run(root, overrides={"lr": 0.001}, restart=True, stop_after=2)
     assert report.stopped
@@ -217,7 +224,7 @@ def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root):
     assert report.trained == PHASES
 
 
-def test_a_restart_that_cannot_begin_discards_nothing(root, monkeypatch):
+def test_a_restart_that_cannot_begin_discards_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(root, phases=["appearance", "motion"])
     monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
     with pytest.raises(CheckpointError, match="no network"):
@@ -228,7 +235,7 @@ def test_a_restart_that_cannot_begin_discards_nothing(root, monkeypatch):
     assert weights(root, "motion")
 
 
-def test_a_phase_without_what_it_starts_from_names_it(root):
+def test_a_phase_without_what_it_starts_from_names_it(root: Path) -> None:
     run(root, phases=["appearance"])
     with pytest.raises(CheckpointError, match=r"st-resnet starts from motion.*--phase motion"):
         run(root, phases=["st-resnet"])
@@ -236,14 +243,14 @@ def test_a_phase_without_what_it_starts_from_names_it(root):
         run(root, phases=["st-resnet-star"])
 
 
-def test_a_base_stream_that_was_trained_anew_makes_st_resnet_another(root):
+def test_a_base_stream_that_was_trained_anew_makes_st_resnet_another(root: Path) -> None:
     run(root, phases=["appearance", "motion", "st-resnet"])
     run(root, phases=["motion"], overrides={"seed": 5}, restart=True)
     with pytest.raises(CheckpointError, match=r"started_from\.motion is"):
         run(root, phases=["st-resnet"])
 
 
-def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbed, root):
+def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
     shutil.copytree(undisturbed[0] / "runs", root / "runs")
     shutil.rmtree(phase_folder(root, "default", 1, "st-resnet"))
     run(root, phases=["st-resnet"], overrides={"lr": 0.0})
@@ -257,7 +264,9 @@ def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbe
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_training_video_that_cannot_be_read_is_named_in_one_line_whoever_reads_it(packed_root, root, num_workers):
+def test_a_training_video_that_cannot_be_read_is_named_in_one_line_whoever_reads_it(
+    packed_root: Path, root: Path, num_workers: int
+) -> None:
     record = Dataset.open(root).split(1).train[5]
     path = root / "shards" / record.shard
     path.unlink()  # it is shared with other tests
@@ -274,13 +283,13 @@ def test_a_training_video_that_cannot_be_read_is_named_in_one_line_whoever_reads
     assert "\n" not in str(caught.value)
 
 
-def test_a_loss_that_is_no_number_stops_with_advice(root):
+def test_a_loss_that_is_no_number_stops_with_advice(root: Path) -> None:
     with pytest.raises(ParameterError, match=r"the loss of appearance is .* at step \d+; lower the learning rate with --lr"):
         run(root, phases=["appearance"], overrides={"lr": 1e30})
 
 
 @pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
-def test_every_depth_trains(root, depth):
+def test_every_depth_trains(root: Path, depth: int) -> None:
     """One step of a base stream and of ST-ResNet, at a small width: what they are built of is the paper recipe's."""
     settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
     report, told = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
@@ -291,7 +300,7 @@ def test_every_depth_trains(root, depth):
     assert all(0 < event.loss < 100 for event in told if isinstance(event, events.StepDone))
 
 
-def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed, root):
+def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
     shutil.copytree(undisturbed[0] / "runs", root / "runs")
     ablated = {"injection": "direct", "temporal_stages": [5]}
     report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
@@ -328,24 +337,26 @@ def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(und
         ({"execution": Execution(device="cpu", rank=0, world=3)}, ParameterError, "cannot be shared evenly by 3 processes"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_anything_is_written(root, settings, error, message):
+def test_settings_that_cannot_be_are_refused_before_anything_is_written(
+    root: Path, settings: dict[str, Any], error: Any, message: str
+) -> None:
     with pytest.raises(error, match=message):
         run(root, **settings)
     assert not (root / "runs").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_device_that_is_not_there_is_refused(root):
+def test_a_device_that_is_not_there_is_refused(root: Path) -> None:
     with pytest.raises(DeviceError, match="--device cpu"):
         run(root, execution=Execution(device="cuda"))
 
 
-def test_a_missing_weights_file_names_the_option(root):
+def test_a_missing_weights_file_names_the_option(root: Path) -> None:
     with pytest.raises(CheckpointError, match="--weights FILE"):
         run(root, weights=root / "gone.safetensors")
 
 
-def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_nothing_in_the_way(root):
+def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_nothing_in_the_way(root: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, root / "resnet.safetensors")
@@ -355,11 +366,11 @@ def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_not
 
 
 @pytest.fixture
-def environment():
+def environment() -> dict[Any, Any]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def wait_for(path, num_lines):
+def wait_for(path: Path, num_lines: int) -> None:
     end = time.monotonic() + 300
     while time.monotonic() < end:
         if path.is_file() and len(path.read_text().splitlines()) >= num_lines:
@@ -369,7 +380,9 @@ def wait_for(path, num_lines):
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
-def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code(root, environment, sent, code):
+def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code(
+    root: Path, environment: dict[Any, Any], sent: Any, code: int
+) -> None:
     path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
     command = [*COMMAND, "--data", str(root), "--steps-per-phase", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -385,7 +398,7 @@ def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code
 
 
 @pytest.mark.slow
-def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environment):
+def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root: Path, environment: dict[Any, Any]) -> None:
     arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "30", "--checkpoint-steps", "1"]
     assert call_flowkit(*arguments, "--run", "whole")[0] == 0
     path = phase_folder(root, "default", 1, "motion") / "metrics.jsonl"
@@ -402,7 +415,7 @@ def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root, environme
     assert metrics(root, "motion") == metrics(root, "motion", "whole")
 
 
-def test_the_command_says_what_it_does_and_that_it_is_done(root):
+def test_the_command_says_what_it_does_and_that_it_is_done(root: Path) -> None:
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "3", "--phase", "appearance"]
     code, _, said = call_flowkit(*arguments)
     assert code == 0
@@ -415,15 +428,15 @@ def test_the_command_says_what_it_does_and_that_it_is_done(root):
 
 
 @pytest.mark.parametrize("text", ["batch", "speed=3", "st.batch=3"])
-def test_a_setting_that_is_none_is_a_usage_error(root, text):
+def test_a_setting_that_is_none_is_a_usage_error(root: Path, text: str) -> None:
     with pytest.raises(click.UsageError, match=f"--set list.*got '{text}'"):
         call_flowkit("train", "--data", root, "--set", text)
 
 
-def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
+def test_recipe_schedule_and_weights_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     handed = []
 
-    def record(root, settings, **_):
+    def record(root: Path, settings: Any, **_: Any) -> Any:
         handed.append(settings)
         return TrainReport((), (), stopped=False)
 
@@ -440,7 +453,7 @@ def test_recipe_schedule_and_weights_are_handed_on(monkeypatch):
     ]
 
 
-def test_every_option_of_the_network_reaches_it(root):
+def test_every_option_of_the_network_reaches_it(root: Path) -> None:
     options = {
         "--injection": "direct",
         "--injection-direction": "both",
@@ -466,7 +479,7 @@ def test_every_option_of_the_network_reaches_it(root):
         call_flowkit(*COMMAND[3:], "--data", root, "--injection-stages", "2,6")
 
 
-def test_settings_are_read_as_json_or_text(root):
+def test_settings_are_read_as_json_or_text(root: Path) -> None:
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "2", "--phase", "motion"]
     call_flowkit(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
     config = load_checkpoint(phase_folder(root, "default", 1, "motion")).provenance.config
@@ -476,10 +489,10 @@ def test_settings_are_read_as_json_or_text(root):
 class Payload:
     """Makes a folder when it is unpickled as Python objects are."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = str(path)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (self.path,)
 
 
@@ -487,8 +500,8 @@ class Payload:
 @pytest.mark.parametrize("part", ["network", "environment"])
 @pytest.mark.parametrize("way_in", ["resume", "evaluate --checkpoint", "--weights"])
 def test_a_poisoned_file_runs_nothing_and_is_refused_in_one_clear_line_by_every_command_that_takes_it(
-    undisturbed, root, capsys, way_in, part, plain_pickle
-):
+    undisturbed: tuple[Path, list[Any]], root: Path, capsys: pytest.CaptureFixture[str], way_in: str, part: str, plain_pickle: bool
+) -> None:
     from flowkit.cli.main import main
 
     stored = torch.load(phase_folder(undisturbed[0], "default", 1, "appearance") / "checkpoint.pt", weights_only=True)

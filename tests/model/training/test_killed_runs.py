@@ -1,11 +1,14 @@
 """Kill -9 at any moment, run the same line again: the weights and metrics of the run that was never disturbed, bit for bit."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_runs import TINY, metrics, same, share_root, weights
@@ -26,12 +29,12 @@ INTERRUPTED_WRITES = {
 }
 
 
-def command(root):
+def command(root: Path) -> list[Any]:
     settings = [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
     return ["train", "--data", str(root), *settings, "--checkpoint-steps", "1", "--workers", "0", "--device", "cpu"]
 
 
-def answer(folder, plan):
+def answer(folder: Path, plan: Any) -> Any:
     path = folder / "plan.json"
     path.write_text(json.dumps(plan))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
@@ -41,22 +44,22 @@ def answer(folder, plan):
     return json.loads(done.stdout)
 
 
-def kill_often(root, folder, num_kills):
+def kill_often(root: Path, folder: Path, num_kills: int) -> Any:
     """Train undisturbed, and in runs that are killed so often; return the names of those runs and what happened."""
     return answer(folder, {"do": "kills", "arguments": command(root), "num_kills": num_kills, "seed": 5})
 
 
 @pytest.fixture(scope="module")
-def root(packed_root, tmp_path_factory):
+def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return share_root(packed_root, tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture(scope="module")
-def killed(root, tmp_path_factory):
+def killed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return kill_often(root, tmp_path_factory.mktemp("kills"), NUM_KILLS["a few"])
 
 
-def assert_as_undisturbed(root, name, phases=PHASES):
+def assert_as_undisturbed(root: Path, name: str, phases: Any = PHASES) -> None:
     for phase in phases:
         assert same(weights(root, phase, name), weights(root, phase, "undisturbed")), (name, phase)
         assert metrics(root, phase, name) == metrics(root, phase, "undisturbed"), (name, phase)
@@ -67,14 +70,16 @@ def assert_as_undisturbed(root, name, phases=PHASES):
         assert not list(phase_folder(root, name, 1, phase).glob("*.part"))
 
 
-def test_killed_at_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(root, killed):
+def test_killed_at_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(root: Path, killed: Any) -> None:
     assert len(killed["kills"]) == NUM_KILLS["a few"]
     for name in killed["runs"]:
         assert_as_undisturbed(root, name)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(packed_root, tmp_path):
+def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(
+    packed_root: Path, tmp_path: Path
+) -> None:
     root = share_root(packed_root, tmp_path / "root")
     killed = kill_often(root, tmp_path, NUM_KILLS["many"])
     moments = [moment for moment, _ in killed["kills"]]
@@ -86,7 +91,7 @@ def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and
 
 
 @pytest.fixture(scope="module")
-def interrupted(root, killed, tmp_path_factory):
+def interrupted(root: Path, killed: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Each interrupted write of the first phase, and then the same line again."""
     jobs = []
     for number, fault in enumerate(INTERRUPTED_WRITES.values()):
@@ -97,7 +102,7 @@ def interrupted(root, killed, tmp_path_factory):
 
 
 @pytest.mark.parametrize("moment", INTERRUPTED_WRITES)
-def test_killed_when_a_write_is_not_done_nothing_is_lost(root, interrupted, moment):
+def test_killed_when_a_write_is_not_done_nothing_is_lost(root: Path, interrupted: Any, moment: Any) -> None:
     first, again = interrupted[moment]
     assert first["codes"] == [-signal.SIGKILL]
     assert first["parts"] == ["weights.safetensors.part" if "weights" in moment else "checkpoint.pt.part"]

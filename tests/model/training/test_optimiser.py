@@ -1,5 +1,9 @@
 """Loss, parameter groups and running moments: the official code's rules (invariants L1, L2, L3, L5)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -20,12 +24,12 @@ from flowkit.model.training.optimiser import (
 from flowkit.model.training.phases import start_network
 
 
-def config_of(phase, **overrides):
+def config_of(phase: str, **overrides: Any) -> Any:
     settings = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, **overrides}
     return make_configs("small", num_classes=3, num_videos=12, short_side=40, overrides=settings)[phase]
 
 
-def network_of(config):
+def network_of(config: Any) -> Any:
     torch.manual_seed(0)
     network = build_network(config)
     if config.phase in ("appearance", "motion"):
@@ -33,14 +37,14 @@ def network_of(config):
     return network
 
 
-def clips(num_videos, num_samples, dtype=torch.float32):
+def clips(num_videos: int, num_samples: int, dtype: Any = torch.float32) -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(1)
     rgb = torch.randn(num_videos, num_samples, 3, 32, 32, generator=generator, dtype=dtype)
     flow = torch.randn(num_videos, num_samples, 20, 32, 32, generator=generator, dtype=dtype)
     return rgb, flow, torch.arange(num_videos) % 3
 
 
-def test_the_loss_is_the_sum_over_streams_and_times_divided_by_videos():
+def test_the_loss_is_the_sum_over_streams_and_times_divided_by_videos() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = {stream: torch.randn(4, 5, 3, generator=generator) for stream in ("appearance", "motion")}
     labels = torch.tensor([0, 2, 1, 1])
@@ -52,7 +56,7 @@ def test_the_loss_is_the_sum_over_streams_and_times_divided_by_videos():
     assert sum(losses.values()).item() == pytest.approx(naive.item(), rel=1e-6)
 
 
-def test_equal_outputs_at_all_times_count_each_time():
+def test_equal_outputs_at_all_times_count_each_time() -> None:
     one = torch.randn(4, 1, 3)
     labels = torch.tensor([0, 2, 1, 1])
     single = stream_losses({"motion": one}, labels, num_videos=4)["motion"]
@@ -60,14 +64,14 @@ def test_equal_outputs_at_all_times_count_each_time():
     assert five.item() == pytest.approx(5 * single.item(), rel=1e-6)
 
 
-def test_duplicating_the_batch_leaves_the_loss_unchanged():
+def test_duplicating_the_batch_leaves_the_loss_unchanged() -> None:
     logits, labels = torch.randn(4, 5, 3), torch.tensor([0, 2, 1, 1])
     once = stream_losses({"motion": logits}, labels, num_videos=4)["motion"]
     twice = stream_losses({"motion": logits.repeat(2, 1, 1)}, labels.repeat(2), num_videos=8)["motion"]
     assert twice.item() == pytest.approx(once.item(), rel=1e-6)
 
 
-def gradients(network, batch, groups):
+def gradients(network: Any, batch: Any, groups: Any) -> Any:
     rgb, flow, labels = batch
     network.zero_grad()
     for part in groups:
@@ -77,7 +81,7 @@ def gradients(network, batch, groups):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_sub_batches_add_up_to_the_batch_where_batch_norm_is_fixed_and_not_where_it_is_not(training):
+def test_sub_batches_add_up_to_the_batch_where_batch_norm_is_fixed_and_not_where_it_is_not(training: bool) -> None:
     network = network_of(config_of("st-resnet")).double().train(training)
     generator = torch.Generator().manual_seed(2)
     for module in network.modules():
@@ -92,7 +96,7 @@ def test_sub_batches_add_up_to_the_batch_where_batch_norm_is_fixed_and_not_where
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_every_parameter_is_in_the_group_of_its_kind_once(phase):
+def test_every_parameter_is_in_the_group_of_its_kind_once(phase: str) -> None:
     network, config = network_of(config_of(phase)), config_of(phase)
     kinds = {}
     for name, parameter in network.named_parameters():
@@ -110,7 +114,7 @@ def test_every_parameter_is_in_the_group_of_its_kind_once(phase):
     assert sum(p.numel() for p in seen) == sum(p.numel() for p in network.parameters())
 
 
-def test_one_update_is_the_rule_written_out():
+def test_one_update_is_the_rule_written_out() -> None:
     config = config_of("appearance")
     network = network_of(config)
     optimiser = make_optimiser(network, config)
@@ -121,7 +125,7 @@ def test_one_update_is_the_rule_written_out():
         set_learning_rate(optimiser, 0.1)
         optimiser.step()
 
-    def expected(value, multiplier, decay):
+    def expected(value: Any, multiplier: Any, decay: Any) -> Any:
         velocity = torch.zeros_like(value)
         for _ in range(2):
             velocity = 0.9 * velocity + 1 + decay * value
@@ -135,7 +139,7 @@ def test_one_update_is_the_rule_written_out():
 
 
 @pytest.mark.parametrize("num_forwards", [1, 4, 32])
-def test_running_moments_fade_as_fast_however_many_sub_batches_a_step_has(num_forwards):
+def test_running_moments_fade_as_fast_however_many_sub_batches_a_step_has(num_forwards: int) -> None:
     share = running_moment_share(config_of("motion", bn_momentum=0.05, bn_average_first=False), 7, num_forwards)
     assert (1 - share) ** num_forwards == pytest.approx(0.95)
     norm = nn.BatchNorm2d(1)
@@ -146,7 +150,7 @@ def test_running_moments_fade_as_fast_however_many_sub_batches_a_step_has(num_fo
     assert norm.running_mean.item() == pytest.approx(0.95)
 
 
-def test_averaging_first_makes_the_running_moments_a_plain_mean():
+def test_averaging_first_makes_the_running_moments_a_plain_mean() -> None:
     config = config_of("motion", bn_momentum=0.1, bn_average_first=True)
     norm = nn.BatchNorm2d(1)
     norm.running_mean.fill_(100)
@@ -157,7 +161,7 @@ def test_averaging_first_makes_the_running_moments_a_plain_mean():
     assert running_moment_share(config, 50, 1) == pytest.approx(0.1)
 
 
-def test_taps_are_equal_at_first_and_differ_after_one_step_on_a_moving_clip():
+def test_taps_are_equal_at_first_and_differ_after_one_step_on_a_moving_clip() -> None:
     config = config_of("st-resnet", base_width=4)
     states = {}
     for phase in ("appearance", "motion"):
@@ -174,7 +178,7 @@ def test_taps_are_equal_at_first_and_differ_after_one_step_on_a_moving_clip():
     assert all(not torch.equal(w[:, :, 0], w[:, :, 1]) for w in weights)
 
 
-def test_st_resnet_star_starts_from_st_resnet_bit_for_bit():
+def test_st_resnet_star_starts_from_st_resnet_bit_for_bit() -> None:
     torch.manual_seed(3)
     earlier = build_network(config_of("st-resnet"))
     star = build_network(config_of("st-resnet-star"))

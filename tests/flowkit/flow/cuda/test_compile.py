@@ -33,7 +33,7 @@ ARCHS = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
 REGISTERS_PER_SM, SHARED_BYTES_PER_SM = 65536, 64 << 10  # of the smallest: Turing
 
 
-def nvrtc_archs():
+def nvrtc_archs() -> Any:
     try:
         return supported_archs()
     except DeviceError:
@@ -46,7 +46,7 @@ needs_nvrtc = pytest.mark.skipif(not nvrtc_archs(), reason="needs cuda-core and 
 class TestCompilation:
     @needs_nvrtc
     @pytest.mark.parametrize("arch", [arch if arch in (75, 90) else pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS])
-    def test_no_kernel_spills_and_two_blocks_fit_a_multiprocessor(self, arch):
+    def test_no_kernel_spills_and_two_blocks_fit_a_multiprocessor(self, arch: Any) -> None:
         if arch not in nvrtc_archs():
             pytest.skip(f"this NVRTC compiles for {nvrtc_archs()}")
         compiled = compile_kernels(arch)
@@ -62,29 +62,29 @@ class TestCompilation:
         assert iterate.shared_bytes * DEFAULT_TILE.blocks_per_sm <= SHARED_BYTES_PER_SM
 
     @needs_nvrtc
-    def test_patches_of_two_rows_take_half_the_registers_and_spill_nothing(self):
+    def test_patches_of_two_rows_take_half_the_registers_and_spill_nothing(self) -> None:
         iterate = compile_kernels(90, TileShape(16, 16, 2, rows=2)).resources["iterate"]
         assert iterate.registers <= 128
         assert iterate.spill_bytes + iterate.stack_bytes == 0
 
     @needs_nvrtc
-    def test_this_check_sees_a_spill(self, monkeypatch):
+    def test_this_check_sees_a_spill(self, monkeypatch: pytest.MonkeyPatch) -> None:
         starved = cuda_kernels.kernel_source().replace("__launch_bounds__(THREADS, BLOCKS_PER_SM)", "__launch_bounds__(THREADS, 8)")
         monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: starved)
         assert compile_kernels(90).resources["iterate"].spill_bytes > 0
 
     @needs_nvrtc
-    def test_a_gpu_too_old_is_named(self):
+    def test_a_gpu_too_old_is_named(self) -> None:
         with pytest.raises(DeviceError, match=r"compute capability 6\.1; the GPU solver needs 7\.5 or newer"):
             compile_kernels(61)
 
     @needs_nvrtc
-    def test_an_error_of_the_compiler_is_shown(self, monkeypatch):
+    def test_an_error_of_the_compiler_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: "no such thing;")
         with pytest.raises(DeviceError, match=r"(?s)cannot compile the TV-L1 kernels for sm_90: .*error"):
             compile_kernels(90)
 
-    def test_assembler_report_is_read(self):
+    def test_assembler_report_is_read(self) -> None:
         log = (
             "ptxas info    : Compiling entry function 'warp' for 'sm_75'\nptxas info    : Function properties for warp\n"
             "ptxas         .     24 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads\n"
@@ -94,7 +94,7 @@ class TestCompilation:
 
 
 class TestParameters:
-    def test_every_kernel_of_the_source_is_found(self):
+    def test_every_kernel_of_the_source_is_found(self) -> None:
         assert len(kernel_parameters()) == cuda_kernels.kernel_source().count("__global__ void")
         assert [(p.name, p.kind) for p in kernel_parameters()["load_frames"]] == [
             ("width", "int"),
@@ -105,7 +105,7 @@ class TestParameters:
         assert {p.kind for p in kernel_parameters()["quantise_flow"]} == {"int", "double", "pointer"}
         assert {p.kind for p in kernel_parameters()["shrink"]} == {"int", "float", "pointer"}
 
-    def test_arguments_are_packed_in_order_and_width(self):
+    def test_arguments_are_packed_in_order_and_width(self) -> None:
         arguments = {"image": 1 << 40, "height": 3, "frames": 7, "width": 2}
         assert [value for _, value in ordered_arguments("load_frames", arguments)] == [2, 3, 7, 1 << 40]
         packed = packed_arguments("load_frames", arguments)
@@ -119,17 +119,17 @@ class TestParameters:
     @pytest.mark.parametrize(
         "arguments", [{"width": 1, "height": 1, "frames": 1}, {"width": 1, "height": 1, "frames": 1, "image": 1, "more": 1}]
     )
-    def test_a_missing_or_surplus_argument_is_an_error(self, arguments):
+    def test_a_missing_or_surplus_argument_is_an_error(self, arguments: dict[str, Any]) -> None:
         with pytest.raises(TypeError, match="load_frames: arguments and parameters differ in"):
             packed_arguments("load_frames", arguments)
 
 
 @pytest.fixture
-def compilations(monkeypatch):
+def compilations(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Replaces the compiler; holds what it was asked for."""
     asked = []
 
-    def compile_to_name(arch, tile):
+    def compile_to_name(arch: Any, tile: Any) -> Any:
         asked.append((arch, tile))
         return CompiledKernels(f"code {arch} {tile}".encode() * 50, "cubin", {})
 
@@ -139,14 +139,16 @@ def compilations(monkeypatch):
 
 
 class TestCache:
-    def test_a_second_use_does_not_compile(self, tmp_path, compilations):
+    def test_a_second_use_does_not_compile(self, tmp_path: Path, compilations: Any) -> None:
         first = cached_kernels(90, folder=tmp_path / "new")
         assert cached_kernels(90, folder=tmp_path / "new") == first
         assert len(compilations) == 1
         assert len(list((tmp_path / "new").iterdir())) == 1
 
     @pytest.mark.parametrize("change", ["arch", "tile", "source", "nvrtc"])
-    def test_another_gpu_tile_source_or_compiler_compiles_anew(self, tmp_path, compilations, monkeypatch, change):
+    def test_another_gpu_tile_source_or_compiler_compiles_anew(
+        self, tmp_path: Path, compilations: Any, monkeypatch: pytest.MonkeyPatch, change: str
+    ) -> None:
         cached_kernels(90, folder=tmp_path)
         if change == "source":
             monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: "another")
@@ -157,7 +159,7 @@ class TestCache:
         assert len(list(tmp_path.iterdir())) == 2
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-    def test_a_damaged_file_is_compiled_anew_and_replaced(self, tmp_path, compilations, damage):
+    def test_a_damaged_file_is_compiled_anew_and_replaced(self, tmp_path: Path, compilations: Any, damage: str) -> None:
         code = cached_kernels(90, folder=tmp_path)
         (path,) = tmp_path.iterdir()
         content = bytearray(path.read_bytes())
@@ -168,27 +170,27 @@ class TestCache:
         assert cached_kernels(90, folder=tmp_path) == code
         assert len(compilations) == 2
 
-    def test_a_folder_that_cannot_be_made_costs_only_the_compilation(self, tmp_path, compilations):
+    def test_a_folder_that_cannot_be_made_costs_only_the_compilation(self, tmp_path: Path, compilations: Any) -> None:
         (tmp_path / "file").write_text("not a folder")
         assert cached_kernels(90, folder=tmp_path / "file" / "cache")[1] == "cubin"
         assert len(compilations) == 1
 
-    def test_a_full_disk_leaves_no_part_file(self, tmp_path, compilations, monkeypatch):
-        def full(self, target):
+    def test_a_full_disk_leaves_no_part_file(self, tmp_path: Path, compilations: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(self: Any, target: Any) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "replace", full)
         assert cached_kernels(90, folder=tmp_path)[1] == "cubin"
         assert not list(tmp_path.iterdir())
 
-    def test_the_folder_follows_the_users_wish(self, monkeypatch, tmp_path):
+    def test_the_folder_follows_the_users_wish(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert cuda_kernels.cache_folder() == tmp_path / "flowkit" / "cuda"
 
 
 class TestMissingSoftware:
-    def test_without_cuda_core_the_extra_is_named(self):
+    def test_without_cuda_core_the_extra_is_named(self) -> None:
         code = """
 import sys
 sys.modules["cuda.core"] = None
@@ -205,7 +207,7 @@ for call in (list_devices, lambda: CudaSolver(32, 32, TVL1Params())):
         assert done.stdout.count('pip install "flowkit-video[cuda]"') == 2
 
     @needs_nvrtc
-    def test_without_a_driver_the_machine_is_told(self):
+    def test_without_a_driver_the_machine_is_told(self) -> None:
         from cuda.bindings import driver
 
         try:
@@ -216,7 +218,7 @@ for call in (list_devices, lambda: CudaSolver(32, 32, TVL1Params())):
         else:
             pytest.skip("there is a driver on this machine")
 
-    def test_importing_the_solver_loads_nothing_of_cuda(self):
+    def test_importing_the_solver_loads_nothing_of_cuda(self) -> None:
         code = """
 import sys
 import flowkit.flow.cuda.solver
@@ -226,7 +228,7 @@ print([name for name in sys.modules if name.split(".")[0] in ("cuda", "cv2", "nu
 
 
 @pytest.fixture(scope="module")
-def driver_folder():
+def driver_folder() -> Any:
     if not has_compiler() or not nvrtc_archs() or sys.platform != "linux":
         pytest.skip("needs Linux, g++, cuda-core and NVRTC")
     return build_driver()
@@ -244,7 +246,7 @@ frames = np.random.default_rng(0).integers(0, 256, (5, 33, 47), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def kernel_cache(tmp_path_factory):
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tmp_path_factory.mktemp("cache")
 
 
@@ -252,12 +254,12 @@ class TestThroughCudaCore:
     """The real path (NVRTC, cuda-core's loading, packing and launching, copies) down to a driver that runs kernels on the CPU."""
 
     @staticmethod
-    def run(driver_folder, cache, code, **settings):
+    def run(driver_folder: Any, cache: Any, code: Any, **settings: Any) -> Any:
         environment = {**os.environ, "LD_LIBRARY_PATH": str(driver_folder), "XDG_CACHE_HOME": str(cache), **settings}
         command = [sys.executable, "-c", PREAMBLE + code]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
-    def test_the_flow_is_that_of_the_emulated_kernels(self, driver_folder, kernel_cache, tmp_path):
+    def test_the_flow_is_that_of_the_emulated_kernels(self, driver_folder: Any, kernel_cache: Any, tmp_path: Path) -> None:
         names: dict[str, Any] = {}
         exec(PREAMBLE, names)
         with names["CudaSolver"](33, 47, names["params"], device=EmulatedDevice) as emulated:
@@ -280,14 +282,14 @@ assert np.array_equal(first, Quantiser(2.0).encode(expected))
         assert done.stdout == "[(0, 'fake GPU', (9, 0), 132)]\nfake GPU\n"
         assert [path.name[:9] for path in (kernel_cache / "flowkit" / "cuda").iterdir()] == ["tvl1-sm90"]
 
-    def test_a_gpu_newer_than_nvrtc_gets_ptx(self, driver_folder, tmp_path):
+    def test_a_gpu_newer_than_nvrtc_gets_ptx(self, driver_folder: Any, tmp_path: Path) -> None:
         done = self.run(driver_folder, tmp_path, "print(compute_flow(frames[:2], params).shape)", FAKE_CUDA_CAPABILITY="990")
         assert done.stdout == "(1, 2, 33, 47)\n", done.stderr
         (kept,) = (tmp_path / "flowkit" / "cuda").iterdir()
         assert kept.suffix == ".ptx"
         assert f".target sm_{max(nvrtc_archs())}".encode() in kept.read_bytes()
 
-    def test_what_is_wrong_with_the_machine_is_said(self, driver_folder, kernel_cache):
+    def test_what_is_wrong_with_the_machine_is_said(self, driver_folder: Any, kernel_cache: Any) -> None:
         cases = [
             ({"FAKE_CUDA_DEVICES": "0"}, 0, "the NVIDIA driver sees no CUDA device"),
             ({"FAKE_CUDA_VERSION": "11080"}, 0, "the NVIDIA driver is too old: it runs CUDA 11.8"),

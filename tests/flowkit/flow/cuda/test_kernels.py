@@ -6,6 +6,7 @@ import itertools
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,19 +28,19 @@ SIZES = [(16, 16), (17, 19), (33, 50), (61, 83)]  # height, width: square, odd, 
 FLOW_HALF, DUAL_HALF, DUAL_IS_ZERO = 1, 2, 4
 
 
-def addresses(arguments):
+def addresses(arguments: Any) -> dict[Any, Any]:
     """Arguments of a kernel, arrays as their addresses."""
     assert all(value.flags.c_contiguous for value in arguments.values() if isinstance(value, np.ndarray))
     return {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
 
 
-def run(device, kernel, rows, columns, depth, **arguments):
+def run(device: Any, kernel: Any, rows: int, columns: int, depth: int, **arguments: Any) -> None:
     """Run a kernel with a thread per pixel."""
     grid = (-(-columns // PIXEL_BLOCK[0]), -(-rows // PIXEL_BLOCK[1]), depth)
     device.run(kernel, grid, PIXEL_BLOCK, addresses(arguments))
 
 
-def aligned(shape, dtype=np.float32, fill=np.nan):
+def aligned(shape: Any, dtype: Any = np.float32, fill: Any = np.nan) -> Any:
     """An array at a multiple of 256, as device memory."""
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(count + 256, np.uint8)
@@ -49,7 +50,7 @@ def aligned(shape, dtype=np.float32, fill=np.nan):
     return array
 
 
-def padded(planes):
+def padded(planes: Any) -> Any:
     """Planes (..., h, w) with rows of a multiple of four floats, the image at their right; the padding is NaN."""
     *lead, height, width = planes.shape
     result = aligned((*lead, height, (width + 3) & ~3))
@@ -57,21 +58,21 @@ def padded(planes):
     return result
 
 
-def unpadded(planes, width):
+def unpadded(planes: Any, width: int) -> Any:
     return planes[..., planes.shape[-1] - width :]
 
 
 @pytest.fixture
-def device():
+def device() -> Any:
     return EmulatedDevice()
 
 
 @pytest.fixture
-def random():
+def random() -> Any:
     return np.random.default_rng(1)
 
 
-def lists_of(pairs, capacity, sequence):
+def lists_of(pairs: Any, capacity: Any, sequence: Any) -> tuple[Any, ...]:
     lists, counts = np.full((3, capacity), -1, np.int32), np.zeros(3, np.int32)
     lists[sequence % 3, : len(pairs)] = pairs
     counts[sequence % 3] = len(pairs)
@@ -79,7 +80,7 @@ def lists_of(pairs, capacity, sequence):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_frames_become_floats(device, random, height, width):
+def test_frames_become_floats(device: Any, random: Any, height: Any, width: Any) -> None:
     frames = random.integers(0, 256, (3, height, width), dtype=np.uint8)
     image = aligned(frames.shape)
     run(device, "load_frames", height, width, 3, width=width, height=height, frames=frames, image=image)
@@ -88,7 +89,7 @@ def test_frames_become_floats(device, random, height, width):
 
 @pytest.mark.parametrize("scale", [0.8, 0.5])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_shrinking_is_opencv_linear_resize(device, random, height, width, scale):
+def test_shrinking_is_opencv_linear_resize(device: Any, random: Any, height: Any, width: Any, scale: float) -> None:
     images = random.uniform(0, 255, (2, height, width)).astype(np.float32)
     expected = np.stack([cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) for image in images])
     small = aligned(expected.shape)
@@ -97,7 +98,7 @@ def test_shrinking_is_opencv_linear_resize(device, random, height, width, scale)
     assert np.abs(small - expected).max() < 1e-4
 
 
-def gradients_of(device, images):
+def gradients_of(device: Any, images: Any) -> Any:
     num_images, height, width = images.shape
     gradients = aligned((*images.shape, 4))
     run(device, "differentiate", height, width, num_images, width=width, height=height, image=images, gradients=gradients)
@@ -105,7 +106,7 @@ def gradients_of(device, images):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_gradient_is_centred_and_halved_at_borders(device, random, height, width):
+def test_gradient_is_centred_and_halved_at_borders(device: Any, random: Any, height: Any, width: Any) -> None:
     images = random.uniform(0, 255, (2, height, width)).astype(np.float32)
     gradients = gradients_of(device, images)
     around = np.pad(images, ((0, 0), (1, 1), (1, 1)), mode="edge")
@@ -117,7 +118,9 @@ def test_gradient_is_centred_and_halved_at_borders(device, random, height, width
 
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize(("size", "coarse_size"), [((33, 50), (26, 40)), ((61, 83), (49, 66)), ((17, 33), (17, 16))])
-def test_expanded_flow_is_opencv_linear_resize_times_gain(device, random, size, coarse_size, half):
+def test_expanded_flow_is_opencv_linear_resize_times_gain(
+    device: Any, random: Any, size: tuple[Any, ...], coarse_size: tuple[Any, ...], half: int
+) -> None:
     (height, width), (coarse_height, coarse_width) = size, coarse_size
     capacity, stride = 3, height * ((width + 3) & ~3)
     coarse = random.normal(0, 3, (2, 2, *coarse_size)).astype(np.float32)
@@ -133,7 +136,7 @@ def test_expanded_flow_is_opencv_linear_resize_times_gain(device, random, size, 
     assert np.abs(got - expected).max() < 1e-4  # a position rounds by 4e-6 px, between values that differ by up to 20
 
 
-def test_coarsest_level_starts_from_zero_flow(device):
+def test_coarsest_level_starts_from_zero_flow(device: Any) -> None:
     flow, state = aligned((2, 1, 2, 16 * 20)), np.zeros(1, np.int32)
     sizes = {"width": 17, "height": 16, "source_width": 0, "source_height": 0, "capacity": 1, "stride": 16 * 20}
     run(device, "expand_flow", 16, 17, 1, **sizes, step_x=0, step_y=0, gain=1.25, flow=flow, state=state)
@@ -141,7 +144,7 @@ def test_coarsest_level_starts_from_zero_flow(device):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_warp_is_cubic_remap_with_zeros_outside(device, random, height, width):
+def test_warp_is_cubic_remap_with_zeros_outside(device: Any, random: Any, height: Any, width: Any) -> None:
     noise = random.uniform(0, 255, (height, width, 3)).astype(np.float32)
     images = cv2.GaussianBlur(noise, (0, 0), 1.5).transpose(2, 0, 1).copy()
     gradients = gradients_of(device, images)
@@ -165,7 +168,7 @@ def test_warp_is_cubic_remap_with_zeros_outside(device, random, height, width):
         assert np.abs(constants[2] - (image - gx * u - gy * v - images[first]))[near].max() < 2e-2
 
 
-def test_sorting_network_sorts_every_input_of_zeros_and_ones():
+def test_sorting_network_sorts_every_input_of_zeros_and_ones() -> None:
     source = (Path(__file__).parents[4] / "flowkit/flow/cuda/tvl1.cu").read_text()
     body = source[source.index("void sort_sixteen") : source.index("#undef SORT")]
     exchanges = [(int(a), int(b)) for a, b in re.findall(r"SORT\((\d+), (\d+)\)", body)]
@@ -178,7 +181,7 @@ def test_sorting_network_sorts_every_input_of_zeros_and_ones():
 
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_median_is_opencv_median_exactly_for_listed_pairs_only(device, random, height, width, size):
+def test_median_is_opencv_median_exactly_for_listed_pairs_only(device: Any, random: Any, height: Any, width: Any, size: int) -> None:
     capacity, stride, sequence = 4, height * ((width + 3) & ~3), 7
     planes = random.normal(0, 1, (capacity, 2, height, width)).astype(np.float32)
     planes[1] = random.integers(-2, 3, planes[1].shape)  # many equal values
@@ -200,7 +203,20 @@ def test_median_is_opencv_median_exactly_for_listed_pairs_only(device, random, h
     assert np.array_equal(flow[:, 2], before[:, 2], equal_nan=True)
 
 
-def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, state, sequence=4, after_median=False, num_blocks=5):
+def iterate(
+    device: Any,
+    data: Any,
+    flow: Any,
+    dual: Any,
+    *,
+    num_iterations: int,
+    threshold: Any,
+    listed: Any,
+    state: Any,
+    sequence: int = 4,
+    after_median: bool = False,
+    num_blocks: int = 5,
+) -> tuple[Any, ...]:
     """Run `iterate` on padded arrays (2, n, planes, h, pitch); return (state, pairs that go on, progress)."""
     capacity, height, pitch, width = len(data), *data.shape[2:], device.width
     tile, (halo_x, halo_y) = device.tile, halo_px(num_iterations)
@@ -242,7 +258,9 @@ def iterate(device, data, flow, dual, *, num_iterations, threshold, listed, stat
     return state, sorted(goes_on.tolist()), divmod(int(progress[0]), 1 << 32)
 
 
-def iterations_by_numpy(data, u, p, count, tau=0.25, theta=0.3, lambda_theta=0.045):
+def iterations_by_numpy(
+    data: Any, u: Any, p: Any, count: Any, tau: float = 0.25, theta: float = 0.3, lambda_theta: float = 0.045
+) -> tuple[Any, ...]:
     """The iteration of the IPOL article in float64; returns (u, p, squared updates of the last iteration). p is not scaled here."""
     gx, gy, rho_c = data.astype(np.float64)
     u, p = u.astype(np.float64), p.astype(np.float64)
@@ -263,7 +281,7 @@ def iterations_by_numpy(data, u, p, count, tau=0.25, theta=0.3, lambda_theta=0.0
     return u, p, update
 
 
-def iterate_inputs(random, height, width, capacity):
+def iterate_inputs(random: Any, height: int, width: int, capacity: Any) -> tuple[Any, ...]:
     shape = (capacity, height, width)
     gx, gy, rho = random.normal(0, 8, shape), random.normal(0, 8, shape), random.normal(0, 20, shape)
     gx[0, : height // 2], gy[0, : height // 2] = 0, 0  # a flat region: no data term
@@ -282,7 +300,7 @@ def iterate_inputs(random, height, width, capacity):
     ("tile", "num_iterations"), [(DEFAULT_TILE, 5), (SMALL_TILE, 5), (SMALL_TILE, 3), (SMALL_TILE, 1), (OF_TWO_ROWS, 5), (OF_TWO_ROWS, 2)]
 )
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (72, 16), (16, 130)])
-def test_iterations_are_those_of_the_article(random, height, width, tile, num_iterations):
+def test_iterations_are_those_of_the_article(random: Any, height: int, width: int, tile: Any, num_iterations: int) -> None:
     device = EmulatedDevice(tile)
     device.width = width
     data, u, p = iterate_inputs(random, height, width, 3)
@@ -308,7 +326,7 @@ def test_iterations_are_those_of_the_article(random, height, width, tile, num_it
     assert np.array_equal(dual[:, 2], before[1][:, 2], equal_nan=True)
 
 
-def test_iterations_after_a_median_read_what_it_wrote(random):
+def test_iterations_after_a_median_read_what_it_wrote(random: Any) -> None:
     device = EmulatedDevice(SMALL_TILE)
     device.width = 21
     data, u, p = iterate_inputs(random, 18, 21, 1)
@@ -321,7 +339,7 @@ def test_iterations_after_a_median_read_what_it_wrote(random):
 
 @pytest.mark.parametrize("tile", [SMALL_TILE, OF_TWO_ROWS])
 @pytest.mark.parametrize(("order", "num_blocks"), [(BACKWARD, 5), (2, 1), (3, 7), (4, 1000)])
-def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_number(order, num_blocks, tile):
+def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_number(order: Any, num_blocks: int, tile: Any) -> None:
     results = []
     for turns, blocks in ((FORWARD, 5), (order, num_blocks)):
         device = EmulatedDevice(tile, order=turns)
@@ -338,7 +356,7 @@ def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_numb
 
 @pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 @pytest.mark.parametrize("bound", [20.0, 7.3])
-def test_quantised_flow_is_that_of_the_quantiser_exactly(device, random, mapping, bound):
+def test_quantised_flow_is_that_of_the_quantiser_exactly(device: Any, random: Any, mapping: str, bound: float) -> None:
     quantiser = Quantiser(bound, mapping)
     height, width = 31, 45
     values = random.normal(0, bound, (2, 2, height, width)).astype(np.float32)
@@ -359,7 +377,7 @@ def test_quantised_flow_is_that_of_the_quantiser_exactly(device, random, mapping
     assert flag[0] == 1
 
 
-def test_exported_flow_has_no_padding(device, random):
+def test_exported_flow_has_no_padding(device: Any, random: Any) -> None:
     values = random.normal(0, 5, (2, 2, 19, 22)).astype(np.float32)
     flow, state = aligned((2, 2, 2, 19 * 24)), np.zeros(2, np.int32)
     flow[0] = padded(values).reshape(2, 2, -1)

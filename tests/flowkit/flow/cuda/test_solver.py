@@ -9,6 +9,7 @@ import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,22 +39,22 @@ moving_texture = partial(textures.moving_texture, step=(0.9, -0.6), noise=0)
 class Emulated:
     """Makes an emulated device when the solver's thread asks, and keeps it for a look afterwards."""
 
-    def __init__(self, tile=SMALL_TILE, **settings):
+    def __init__(self, tile: Any = SMALL_TILE, **settings: Any) -> None:
         self.tile, self.settings = tile, settings
 
-    def __call__(self):
+    def __call__(self) -> Any:
         self.device = EmulatedDevice(self.tile, **self.settings)
         return self.device
 
-    def launched(self, kernel):
+    def launched(self, kernel: Any) -> list[Any]:
         return [(grid, arguments) for name, grid, arguments in self.device.launches if name == kernel]
 
-    def iterating(self):
+    def iterating(self) -> list[Any]:
         """Return for how many pairs each launch of `iterate` has blocks, on a device that holds them all."""
         return [grid[0] / (arguments["tiles_x"] * arguments["tiles_y"]) for grid, arguments in self.launched("iterate")]
 
 
-def solve(frames, params, pairs=None, *, emulated=None, **settings):
+def solve(frames: Any, params: Any, pairs: Any = None, *, emulated: Any = None, **settings: Any) -> Any:
     emulated = emulated or Emulated()
     with CudaSolver(*frames.shape[1:], params, device=emulated, **settings) as solver:
         flow = solver.solve(frames, pairs)
@@ -65,7 +66,7 @@ def solve(frames, params, pairs=None, *, emulated=None, **settings):
 @needs_compiler
 class TestResult:
     @pytest.mark.parametrize(("height", "width"), [(33, 50), (61, 83), (16, 16), (40, 131)])
-    def test_fixed_iterations_are_those_of_the_strict_solver_to_rounding(self, height, width):
+    def test_fixed_iterations_are_those_of_the_strict_solver_to_rounding(self, height: int, width: int) -> None:
         # Nothing stops early, so both do the same operations; what is left is round-off, seen through the warps.
         params = TVL1Params(num_scales=3, num_warps=2, epsilon=1e-9, inner_iterations=7, outer_iterations=2)
         frames = moving_texture(2, height, width)
@@ -74,7 +75,7 @@ class TestResult:
         assert np.quantile(difference, 0.99) < 1e-3
 
     @pytest.mark.parametrize("preset", ["opencv", "paper", "denseflow"])
-    def test_presets_are_within_the_gates_of_the_strict_solver(self, preset):
+    def test_presets_are_within_the_gates_of_the_strict_solver(self, preset: str) -> None:
         # Gates at 340x256: mean .03 px, p99 .2 px, q>1 .5 %. They hold here 8 px inside the border. The strip outside, where content
         # leaves the frame and a last digit decides, is a third of this frame and a tenth of that one: with it p99 and q>1 get three
         # times the room.
@@ -91,24 +92,24 @@ class TestResult:
         assert (steps > 1).mean() < 0.015
         assert np.abs(np.median(flow[inside], axis=(2, 3)) - [0.9, -0.6]).max() < 0.15  # the motion, as far as warpAffine made it
 
-    def test_the_strict_solver_itself_when_the_error_is_checked_every_iteration(self):
+    def test_the_strict_solver_itself_when_the_error_is_checked_every_iteration(self) -> None:
         params = TVL1Params.preset("paper")
         frames = moving_texture(3, 61, 83)
         difference = np.abs(solve(frames, params, num_fused_iterations=1) - compute_flow(frames, params=params))
         assert difference.mean() < 1e-3
 
     @pytest.mark.parametrize("size", [3, 5, 1])
-    def test_every_median_size(self, size):
+    def test_every_median_size(self, size: int) -> None:
         params = TVL1Params(num_scales=2, num_warps=1, epsilon=1e-9, inner_iterations=5, outer_iterations=3, median_size=size)
         frames = moving_texture(2, 31, 37)
         assert np.abs(solve(frames, params) - compute_flow(frames, params=params)).max() < 1e-3
 
-    def test_equal_frames_give_exactly_zero(self):
+    def test_equal_frames_give_exactly_zero(self) -> None:
         frames = np.repeat(moving_texture(1, 35, 41), 3, axis=0)
         assert not solve(frames, TVL1Params()).any()
         assert (solve(frames, TVL1Params(), bound=20.0) == 128).all()
 
-    def test_black_and_noise_frames_are_finite(self):
+    def test_black_and_noise_frames_are_finite(self) -> None:
         frames = np.random.default_rng(3).integers(0, 256, (3, 32, 45), dtype=np.uint8)
         frames[1] = 0
         flow = solve(frames, TVL1Params(num_warps=2))
@@ -116,13 +117,13 @@ class TestResult:
         assert np.abs(flow).max() < 100
 
     @pytest.mark.parametrize("mapping", ["symmetric", "paper"])
-    def test_quantised_flow_is_the_float_flow_encoded(self, mapping):
+    def test_quantised_flow_is_the_float_flow_encoded(self, mapping: str) -> None:
         frames = moving_texture(3, 33, 46, step=(3.1, -2.2))
         flow = solve(frames, BRIEF)
         assert np.array_equal(solve(frames, BRIEF, bound=2.5, mapping=mapping), Quantiser(2.5, mapping).encode(flow))
 
     @pytest.mark.parametrize("settings", [{"order": BACKWARD}, {"order": 7}, {"operations_per_poll": 1}, {"operations_per_poll": 13}])
-    def test_order_of_threads_and_delay_of_the_device_change_nothing(self, settings):
+    def test_order_of_threads_and_delay_of_the_device_change_nothing(self, settings: dict[str, Any]) -> None:
         frames = moving_texture(4, 40, 52)
         expected = solve(frames, BRIEF, max_pairs=2)
         assert np.array_equal(solve(frames, BRIEF, max_pairs=2, emulated=Emulated(**settings)), expected)
@@ -130,7 +131,7 @@ class TestResult:
 
 @needs_compiler
 class TestBatches:
-    def test_a_pair_does_not_depend_on_the_others_of_its_batch(self):
+    def test_a_pair_does_not_depend_on_the_others_of_its_batch(self) -> None:
         # Pairs that stop at once (equal frames), soon, and late share a batch; alone each gives the same bytes.
         still = np.repeat(moving_texture(1, 36, 50, seed=1), 2, axis=0)
         frames = np.concatenate([moving_texture(3, 36, 50, seed=2), still, moving_texture(2, 36, 50, step=(4, 3), seed=3)])
@@ -143,30 +144,30 @@ class TestBatches:
             assert np.array_equal(solve(frames[pair], params)[0], flow)
         assert not together[1].any()
 
-    def test_every_pair_of_a_long_sequence_in_order(self):
+    def test_every_pair_of_a_long_sequence_in_order(self) -> None:
         frames = moving_texture(8, 20, 24)
         whole = solve(frames, BRIEF, max_pairs=100)
         cut = solve(frames, BRIEF, max_pairs=3)
         assert whole.shape == (7, 2, 20, 24)
         assert np.array_equal(whole, cut)
 
-    def test_pairs_of_any_order_and_direction(self):
+    def test_pairs_of_any_order_and_direction(self) -> None:
         frames = moving_texture(3, 20, 24)
         pairs = np.array([[2, 0], [0, 0], [1, 2], [2, 0]])
         flow = solve(frames, BRIEF, pairs, max_pairs=2)
         for pair, one in zip(pairs, flow, strict=True):
             assert np.array_equal(solve(frames[pair], BRIEF)[0], one)
 
-    def test_frames_go_up_once_per_batch(self):
+    def test_frames_go_up_once_per_batch(self) -> None:
         emulated = Emulated()
         solve(moving_texture(5, 20, 24), BRIEF, emulated=emulated)
         assert [grid[2] for grid, _ in emulated.launched("load_frames")] == [5]
 
     @pytest.mark.parametrize("shape", [(0, 20, 24), (1, 20, 24)])
-    def test_less_than_two_frames_have_no_flow(self, shape):
+    def test_less_than_two_frames_have_no_flow(self, shape: tuple[Any, ...]) -> None:
         assert solve(np.zeros(shape, np.uint8), BRIEF).shape == (0, 2, 20, 24)
 
-    def test_submissions_keep_their_flow_while_others_are_in_flight(self):
+    def test_submissions_keep_their_flow_while_others_are_in_flight(self) -> None:
         clips = [moving_texture(3, 20, 24, seed=seed) for seed in range(6)]
         expected = [solve(clip, BRIEF) for clip in clips]
         emulated = Emulated(operations_per_poll=5)
@@ -178,7 +179,7 @@ class TestBatches:
             assert all(submission.is_finished() for submission in submissions)
         assert all(np.array_equal(*both) for both in zip(collected, expected, strict=True))
 
-    def test_flow_goes_where_the_caller_wants_it(self):
+    def test_flow_goes_where_the_caller_wants_it(self) -> None:
         clips = [moving_texture(length, 20, 24, seed=length) for length in (3, 2, 4)]
         expected = [solve(clip, BRIEF, bound=20.0) for clip in clips]
         flow = [np.zeros_like(one) for one in expected]
@@ -193,7 +194,7 @@ class TestBatches:
         assert all(np.array_equal(*both) for both in zip(flow, expected, strict=True))
         assert len(told) == 2
 
-    def test_as_many_batches_are_in_flight_as_there_are_lanes(self):
+    def test_as_many_batches_are_in_flight_as_there_are_lanes(self) -> None:
         emulated = Emulated(operations_per_poll=3, released=threading.Event())
         with CudaSolver(20, 24, BRIEF, device=emulated, max_pairs=2, num_lanes=2) as solver:
             submitted = []
@@ -214,7 +215,7 @@ class TestBatches:
 
 @needs_compiler
 class TestSchedule:
-    def test_the_host_runs_ahead_of_the_device_by_a_bounded_number_of_launches(self):
+    def test_the_host_runs_ahead_of_the_device_by_a_bounded_number_of_launches(self) -> None:
         emulated = Emulated(operations_per_poll=1)
         params = TVL1Params(num_scales=1, num_warps=3)
         solve(np.repeat(moving_texture(1, 20, 24), 2, axis=0), params, emulated=emulated)  # converged after one launch a warp
@@ -225,12 +226,12 @@ class TestSchedule:
         assert (per_warp > 1).all()  # it did not wait for the first to end
         assert (per_warp <= MAX_LAUNCHES_AHEAD + 2).all()
 
-    def test_a_device_that_answers_at_once_gets_one_launch_more_than_it_needs(self):
+    def test_a_device_that_answers_at_once_gets_one_launch_more_than_it_needs(self) -> None:
         emulated = Emulated(num_multiprocessors=1000)
         solve(np.repeat(moving_texture(1, 20, 24), 2, axis=0), TVL1Params(num_scales=1, num_warps=3), emulated=emulated)
         assert emulated.iterating() == [1] * 6
 
-    def test_a_median_before_each_outer_loop_and_remainders_of_iterations(self):
+    def test_a_median_before_each_outer_loop_and_remainders_of_iterations(self) -> None:
         emulated = Emulated()
         params = TVL1Params(num_scales=1, num_warps=1, epsilon=1e-9, inner_iterations=12, outer_iterations=2)
         solve(moving_texture(2, 20, 24), params, emulated=emulated)
@@ -240,14 +241,14 @@ class TestSchedule:
         assert [arguments["num_iterations"] for _, arguments in iterations] == [5, 5, 2] * 2
         assert [arguments["after_median"] for _, arguments in iterations] == [1, 0, 0] * 2
 
-    def test_no_launch_after_the_last_pair_has_stopped_asks_for_work(self):
+    def test_no_launch_after_the_last_pair_has_stopped_asks_for_work(self) -> None:
         emulated = Emulated(num_multiprocessors=1000)
         solve(moving_texture(4, 24, 30), TVL1Params(num_scales=1), emulated=emulated)
         warps = {arguments["sequence"] for _, arguments in emulated.launched("start_warp")}
         for (before, after), (_, arguments) in zip(pairwise(emulated.iterating()), emulated.launched("iterate")[1:], strict=True):
             assert after <= before or arguments["sequence"] in warps
 
-    def test_no_more_blocks_are_launched_than_the_device_is_to_have(self):
+    def test_no_more_blocks_are_launched_than_the_device_is_to_have(self) -> None:
         emulated = Emulated(num_multiprocessors=3)
         solve(moving_texture(6, 40, 52), BRIEF, emulated=emulated)
         assert max(grid[0] for grid, _ in emulated.launched("iterate")) == 4 * 3 * SMALL_TILE.blocks_per_sm
@@ -263,13 +264,13 @@ class TestPlan:
             ((16, 16), 0.8, [(16, 16)]),
         ],
     )
-    def test_levels_are_those_of_opencv(self, size, scale_step, expected):
+    def test_levels_are_those_of_opencv(self, size: tuple[Any, ...], scale_step: float, expected: list[Any]) -> None:
         levels = pyramid_levels(size[1], size[0], TVL1Params(scale_step=scale_step))
         assert levels == [Level(*level) for level in expected]
 
     @pytest.mark.parametrize("tile_size", [32, 64])
     @pytest.mark.parametrize("num_iterations", [1, 2, 3, 4, 5, 6, 7])
-    def test_tiles_cover_every_pixel_once_with_their_overlap_beside_it(self, tile_size, num_iterations):
+    def test_tiles_cover_every_pixel_once_with_their_overlap_beside_it(self, tile_size: int, num_iterations: int) -> None:
         halo, _ = halo_px(num_iterations)
         assert (tile_size - 2 * halo) % 4 == 0  # tiles begin on 16-byte boundaries
         for size in range(16, 400, 4):
@@ -285,7 +286,7 @@ class TestPlan:
                 owned += range(low, high)
             assert owned == list(range(size))
 
-    def test_batches_hold_each_frame_once_and_keep_the_order(self):
+    def test_batches_hold_each_frame_once_and_keep_the_order(self) -> None:
         random = np.random.default_rng(0)
         for _ in range(50):
             pairs = random.integers(0, 40, (int(random.integers(0, 60)), 2))
@@ -298,14 +299,14 @@ class TestPlan:
                 assert len(indices) <= max_frames
                 assert len(set(indices.tolist())) == len(indices)
 
-    def test_batches_are_of_about_equal_length(self):
+    def test_batches_are_of_about_equal_length(self) -> None:
         pairs = np.stack([np.arange(130), np.arange(1, 131)], axis=1)
         assert [len(local) for _, local in plan_batches(pairs, 128, 160)] == [65, 65]
 
 
 @needs_compiler
 class TestMemory:
-    def test_a_pair_takes_about_eight_megabytes_at_340x256(self):
+    def test_a_pair_takes_about_eight_megabytes_at_340x256(self) -> None:
         with CudaSolver(256, 340, TVL1Params(), device=Emulated(), max_pairs=1, num_lanes=1, bound=20.0) as solver:
             plan = solver._plan
         per_pair = (plan.levels, plan.stride)
@@ -315,7 +316,7 @@ class TestMemory:
         large = replace(plan, max_pairs=128, max_frames=129).device_bytes(SMALL_TILE)
         assert 7e6 < large / 128 < 8.5e6
 
-    def test_batches_shrink_to_what_fits(self):
+    def test_batches_shrink_to_what_fits(self) -> None:
         emulated = Emulated(free_bytes=2_000_000)
         frames = moving_texture(6, 20, 24)
         with CudaSolver(20, 24, BRIEF, device=emulated) as solver:
@@ -324,7 +325,7 @@ class TestMemory:
             flow = solver.solve(frames)
         assert np.array_equal(flow, solve(frames, BRIEF))
 
-    def test_too_little_memory_says_how_much_is_needed(self):
+    def test_too_little_memory_says_how_much_is_needed(self) -> None:
         with pytest.raises(DeviceError, match=r"emulated device has too little free memory: 3 x 1 pairs at 24x20 px take"):
             CudaSolver(20, 24, BRIEF, device=Emulated(free_bytes=50_000))
 
@@ -333,7 +334,7 @@ class TestMemory:
 class TestFailure:
     @pytest.mark.parametrize("kernel", ["load_frames", "warp", "iterate", "median_5", "export_flow"])
     @pytest.mark.parametrize("operations_per_poll", [0, 2])
-    def test_a_fault_of_the_device_reaches_the_caller_and_the_solver_ends(self, kernel, operations_per_poll):
+    def test_a_fault_of_the_device_reaches_the_caller_and_the_solver_ends(self, kernel: str, operations_per_poll: int) -> None:
         with CudaSolver(20, 24, BRIEF, device=Emulated(fail_at=kernel, operations_per_poll=operations_per_poll)) as solver:
             submission = solver.submit(moving_texture(3, 20, 24))
             with pytest.raises(DeviceError, match="ILLEGAL_ADDRESS"):
@@ -342,14 +343,14 @@ class TestFailure:
                 solver.solve(moving_texture(2, 20, 24))
         assert not any(thread.name == "flowkit-cuda" for thread in threading.enumerate())
 
-    def test_a_device_that_cannot_be_made_is_an_error_of_the_constructor(self):
-        def broken():
+    def test_a_device_that_cannot_be_made_is_an_error_of_the_constructor(self) -> None:
+        def broken() -> None:
             raise DeviceError("no such device")
 
         with pytest.raises(DeviceError, match="no such device"):
             CudaSolver(20, 24, BRIEF, device=broken)
 
-    def test_parameters_that_overflow_are_named(self):
+    def test_parameters_that_overflow_are_named(self) -> None:
         with pytest.raises(ParameterError, match="diverges with these parameters"):
             solve(moving_texture(2, 20, 24), TVL1Params(tau=1e38), bound=20.0)
 
@@ -365,36 +366,36 @@ class TestFailure:
             (np.zeros((2, 20, 24), np.uint8), np.array([[0.0, 1.0]]), "integers"),
         ],
     )
-    def test_arrays_of_another_shape_or_range_are_refused(self, frames, pairs, message):
+    def test_arrays_of_another_shape_or_range_are_refused(self, frames: Any, pairs: Any, message: str) -> None:
         with CudaSolver(20, 24, BRIEF, device=Emulated()) as solver, pytest.raises(ParameterError, match=message):
             solver.solve(frames, pairs)
 
-    def test_frames_below_16_px_are_refused(self):
+    def test_frames_below_16_px_are_refused(self) -> None:
         with pytest.raises(ParameterError, match="at least 16 px"):
             CudaSolver(15, 40, BRIEF, device=Emulated())
 
     @pytest.mark.parametrize(
         "settings", [{"mapping": "linear"}, {"bound": 0.0}, {"max_pairs": 0}, {"num_lanes": 0}, {"num_fused_iterations": 7}]
     )
-    def test_settings_out_of_range_are_refused(self, settings):
+    def test_settings_out_of_range_are_refused(self, settings: dict[str, Any]) -> None:
         with pytest.raises(ParameterError):
             CudaSolver(20, 24, BRIEF, device=Emulated(), **settings)
 
-    def test_a_closed_solver_says_so(self):
+    def test_a_closed_solver_says_so(self) -> None:
         solver = CudaSolver(20, 24, BRIEF, device=Emulated())
         solver.close()
         solver.close()
         with pytest.raises(DeviceError, match="closed"):
             solver.solve(moving_texture(2, 20, 24))
 
-    def test_flow_that_was_handed_in_before_the_end_can_be_asked_for_after_it(self):
+    def test_flow_that_was_handed_in_before_the_end_can_be_asked_for_after_it(self) -> None:
         frames = moving_texture(4, 20, 24)
         with CudaSolver(20, 24, BRIEF, device=Emulated(operations_per_poll=1), max_pairs=1, num_lanes=2) as solver:
             submission = solver.submit(frames)
         assert submission.is_finished()
         assert np.array_equal(submission.result(), solve(frames, BRIEF))
 
-    def test_a_solver_left_open_does_not_keep_the_process(self):
+    def test_a_solver_left_open_does_not_keep_the_process(self) -> None:
         code = """
 import numpy as np
 from flowkit.flow.cuda.solver import CudaSolver
