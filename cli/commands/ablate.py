@@ -6,13 +6,10 @@ import json
 import re
 import textwrap
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.commands.evaluate import EvaluationDisplay
-from flowkit.cli.commands.train import TrainingDisplay
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
@@ -24,7 +21,6 @@ from flowkit.model.settings.recipes import OVERRIDES
 
 if TYPE_CHECKING:
     from flowkit.model.ablation.run import PlannedVariant
-    from flowkit.model.runs.events import AblationEvent
 
 _SETS = "\n\n".join(
     f"\b\n{name}: {', '.join(variant.name for variant in variants.variants)}\n{textwrap.indent(textwrap.fill(variants.question, 74), '  ')}"
@@ -96,6 +92,7 @@ def ablate(
     from flowkit.model.ablation.run import ablate as run_ablation
     from flowkit.model.ablation.run import plan_ablation
     from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table, failure_lines
+    from flowkit.model.runs.progress import RunProgress
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
@@ -107,7 +104,7 @@ def ablate(
         if dry_run:
             say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
             return 0
-        with AblationDisplay(quiet=rank > 0) as display:
+        with RunProgress(rank == 0) as show:
             report = run_ablation(
                 data,
                 variants,
@@ -117,7 +114,7 @@ def ablate(
                 phases=phases,
                 execution=execution,
                 restart=restart and not is_elastic_restart(),
-                on_event=display.tell,
+                on_event=show,
                 should_stop=stop.asked,
             )
     if rank:
@@ -138,45 +135,6 @@ def ablate(
         return report_stopped(stop, "stopped with a checkpoint")
     failed = any(result.failure is not None or result.num_failed_videos for result in report.results)
     return EXIT_SOME_FAILED if failed else 0
-
-
-class AblationDisplay:
-    """Turns an ablation's events into progress on stderr."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._runs = quiet, 0
-        self._training, self._evaluation = TrainingDisplay(quiet=quiet), EvaluationDisplay(quiet=quiet)
-
-    def __enter__(self) -> AblationDisplay:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._training.__exit__(kind, error, trace)
-        self._evaluation.close()
-
-    def tell(self, event: AblationEvent) -> None:
-        """Show one event."""
-        from flowkit.model.runs import events
-
-        if self._quiet:
-            return
-        if isinstance(event, events.VariantStarted):
-            number = f"[{event.number + 1}/{event.num_variants}]"
-            warn(f"{number} {event.name} ({event.settings}): {' and '.join(event.phases)} in run {event.run}")
-        elif isinstance(event, events.VariantFailed):
-            self._training.__exit__(None, None, None)
-            self._evaluation.close()
-            warn(f"{event.name} failed: {show_name(event.reason)}")
-        elif isinstance(event, events.VariantTested):
-            self._evaluation.close()
-        elif isinstance(event, (events.SplitStarted, events.VideosScored)):
-            self._evaluation.tell(event)
-        elif isinstance(event, events.RunStarted):
-            self._runs += 1
-            if self._runs == 1:  # the others would print the same
-                self._training.tell(event)
-        else:
-            self._training.tell(event)
 
 
 def _plan_table(planned: list[PlannedVariant]) -> str:

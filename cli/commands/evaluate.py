@@ -12,12 +12,10 @@ from flowkit.cli.shared.compute_options import device_option, precision_option
 from flowkit.cli.shared.console import say, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, output_option, split_numbers, splits_option
-from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
     from flowkit.model.evaluation.results import Evaluation
-    from flowkit.model.runs.events import EvaluateEvent
 
 _NAMES_SHOWN = 10
 _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
@@ -86,7 +84,6 @@ def evaluate(
         evaluation = folders.stored(numbers)
     else:
         with ranks_from_environment(device) as (rank, world, own_device):
-            display = EvaluationDisplay(quiet=rank > 0)
             evaluation = run_evaluation(
                 data,
                 splits=numbers,
@@ -96,11 +93,9 @@ def evaluate(
                 weights=_weights(fusion_weights),
                 force=force,
                 execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
-                progress=False,
-                on_event=display.tell,
+                progress=True,
                 on_split=lambda one: folders.keep(one) if folders is not None and rank == 0 else None,
             )
-            display.close()
         if rank:
             return 0
         if folders is not None and len(evaluation.splits) > 1:
@@ -175,34 +170,6 @@ class _Folders:
             folder = self.of(split.split)
             names = [name for name in _FILES if (folder / name).is_file()]
             warn(f"Results in {show_name(folder)}: {', '.join(names)}.")
-
-
-class EvaluationDisplay:
-    """Turns evaluation's events into progress on stderr."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet, self._done = quiet, 0
-        self._progress: ProgressBar | None = None
-
-    def tell(self, event: EvaluateEvent) -> None:
-        """Show one event."""
-        from flowkit.model.runs.events import SplitStarted
-
-        if self._quiet:
-            return
-        if isinstance(event, SplitStarted):
-            self.close()
-            self._progress, self._done = ProgressBar(f"evaluate split {event.split}", total=event.num_videos, unit="videos"), 0
-            self._progress.__enter__()
-        elif self._progress is not None:
-            self._progress.advance(event.done - self._done, note=f"{event.num_failed} failed" if event.num_failed else "")
-            self._done = event.done
-
-    def close(self) -> None:
-        """End the progress."""
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
-            self._progress = None
 
 
 def _print_warnings(evaluation: Evaluation) -> None:

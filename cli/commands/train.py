@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.console import duration, say, show_name, warn
+from flowkit.cli.shared.console import say
 from flowkit.cli.shared.options import data_option, split_option
 from flowkit.cli.shared.recipe_options import (
     NETWORK_SETTINGS,
@@ -20,7 +20,6 @@ from flowkit.cli.shared.recipe_options import (
     train_settings,
 )
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
-from flowkit.dataset.progress import ProgressBar
 from flowkit.model.settings.recipes import OVERRIDES
 from flowkit.model.settings.training import PHASES
 
@@ -77,11 +76,13 @@ def train(
         say("\n".join(OVERRIDES))
         return 0
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
+    from flowkit.model.runs.events import to_all
+    from flowkit.model.runs.progress import RunProgress
     from flowkit.model.training.chain import train_phases
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
-        with TrainingDisplay(quiet=rank > 0) as display, _live_curves(tensorboard and rank == 0, data, run, split) as tell_curves:
+        with RunProgress(rank == 0) as show, _live_curves(tensorboard and rank == 0, data, run, split) as draw:
             report = train_phases(
                 data,
                 train_settings(recipe, schedule, weights, settings, others),
@@ -91,63 +92,12 @@ def train(
                 phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
                 execution=execution,
                 restart=not resume and not is_elastic_restart(),
-                on_event=_told_to(display.tell, tell_curves),
+                on_event=to_all(show, draw),
                 should_stop=stop.asked,
             )
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
     return 0
-
-
-class TrainingDisplay:
-    """Turns training's events into progress on stderr."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
-        self._progress: ProgressBar | None = None
-
-    def __enter__(self) -> TrainingDisplay:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self._close(kind, error, trace)
-
-    def tell(self, event: TrainEvent) -> None:
-        """Show one event."""
-        from flowkit.model.runs import events
-
-        if self._quiet:
-            return
-        if isinstance(event, events.RunStarted):
-            start = "random weights" if event.weights == "none" else f"weights {event.weights}"
-            warn(
-                f"Recipe {event.recipe} on {event.device}, from {show_name(start)}: {event.num_videos} training videos, "
-                f"{event.num_classes} classes."
-            )
-        elif isinstance(event, events.PhaseSkipped):
-            warn(f"{event.phase}: already trained ({show_name(event.folder)}); nothing to do.")
-        elif isinstance(event, events.PhaseStarted):
-            if event.first_step:
-                warn(f"{event.phase}: continues at step {event.first_step} of {event.num_steps}.")
-            if event.changes:
-                warn(f"{event.phase}: not bit-equal to an uninterrupted run, because {show_name('; '.join(event.changes))}.")
-        elif isinstance(event, events.StepDone):
-            if self._progress is None:
-                left = event.num_steps - event.step - 1
-                warn(
-                    f"{event.phase}: {left + 1} steps; the first took {event.seconds:.2g} s, so the rest takes "
-                    f"{duration(left * event.seconds)} or less."
-                )
-                self._progress = ProgressBar(event.phase, total=left + 1, unit="steps")
-                self._progress.__enter__()
-            self._progress.advance(note=f"loss {event.loss:.3f}")
-        else:
-            self._close()
-
-    def _close(self, *failure: Any) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(*(failure or (None, None, None)))
-            self._progress = None
 
 
 @contextmanager
@@ -160,11 +110,3 @@ def _live_curves(wanted: bool, data: Path, run: str, split: int) -> Iterator[Cal
 
     with LiveCurves(data, run=run, split=split) as curves:
         yield curves.tell
-
-
-def _told_to(*listeners: Callable[[TrainEvent], None]) -> Callable[[TrainEvent], None]:
-    def tell(event: TrainEvent) -> None:
-        for listener in listeners:
-            listener(event)
-
-    return tell
