@@ -365,7 +365,7 @@ def test_dry_run_lists_all_variants_with_their_steps_and_writes_nothing(root: Pa
     ]
     code, _, err = command_line("pooling", "kinds", "--phase", "st-resnet", "--data", root, "--device", "cpu", "--dry-run")
     assert code == 0
-    assert "left out: pool-before, no-pool" in err
+    assert "left out because they equal the paper's network in st-resnet: pool-before, no-pool." in err
     assert not (root / "runs").exists()
 
 
@@ -390,7 +390,7 @@ def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root: Path, monkeypa
     @contextmanager
     def at_once(grace: Any) -> Iterator[Any]:
         stop = TrainingStop(grace)
-        stop.signal_number = signal.SIGINT
+        StopRequest.request(stop, signal.SIGINT)  # without the timer of a TrainingStop
         yield stop
 
     monkeypatch.setattr(command, "stop_signals", at_once)

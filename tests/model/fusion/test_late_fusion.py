@@ -570,7 +570,7 @@ def test_several_splits_give_each_and_the_unweighted_mean(root: Any) -> None:
         assert line[1:] == [f"{100 * share:.2f}" for share in (*shares, sum(shares) / 2)]
     result = CliRunner().invoke(flowkit, ["fuse", str(root / "idt1.csv"), "--data", str(root), "--split", "1,2"])
     assert result.exit_code == 2
-    assert "write {split} for its number" in result.stderr
+    assert "scores belong to one split: write {split} instead of its number in" in result.stderr
 
 
 def test_files_of_one_name_are_told_apart_by_their_paths(root: Any) -> None:
@@ -609,7 +609,7 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root: Any
         monkeypatch.setitem(PUBLISHED, name, replace(published, classes_sha256=names))
     assert published_with_idt(root, 1, result) == {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6}
     _, out, _ = command_line(root / "idt.csv", "--data", root)
-    assert "the paper's, means over three splits: IDT 86.4 %, ST-ResNet* 93.46 %, ST-ResNet* + IDT 94.6 %" in out
+    assert "the paper's figures, means over three splits: IDT 86.4 %, ST-ResNet* 93.46 %, ST-ResNet* + IDT 94.6 %" in out
     assert published_with_idt(root, 1, fuse_systems(NamedScores("motion", OURS), [NamedScores("idt", IDT)])) is None
     split("hmdb51", 24)
     assert published_with_idt(root, 1, result)["ST-ResNet* + IDT"] == 70.3
