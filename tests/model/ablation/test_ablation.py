@@ -35,6 +35,7 @@ from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import TrainSettings, make_configs
 from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import train_phases
+from flowkit.workers.stopping import StopRequest
 
 TINY = {"base_width": 2, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 2, "warmup_steps": 0}
 CPU = Execution(device="cpu", checkpoint_steps=1)
