@@ -1,1 +1,1 @@
-"""Networks for other programs: safetensors and ONNX."""
+"""Trained networks in the formats of other programs: safetensors and ONNX."""

@@ -1,4 +1,4 @@
-"""A trained network outside flowkit: safetensors and ONNX files that say what they are and how their input is made."""
+"""Trained networks as safetensors and ONNX files, which describe the network and how its input is made."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from flowkit.model.runs.checkpoint import Checkpoint, save_weights
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.versions import __version__
 
-ONNX_TOLERANCE = 1e-4  # of the largest logit, where that is above 1; what differs by rounding is about 1e-6 of it
-_VERIFIED_SIDES = ((0, 0), (13, 40))  # px that the compared frames are higher and wider than the network's input
+ONNX_TOLERANCE = 1e-4  # of the largest logit, if that is above 1; rounding causes about 1e-6 of it
+_VERIFIED_SIDES = ((0, 0), (13, 40))  # px by which the compared frames are higher and wider than the network's input
 _MAX_PROTOBUF_BYTES = 2**31 - 1
 
 
@@ -44,35 +44,19 @@ class OnnxCheck:
 
 
 def export_safetensors(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a network's state as safetensors.
-
-    Parameters
-    ----------
-    path : Path
-    checkpoint : Checkpoint
-        Of a trained phase; checked to fit its network.
+    """Write the weights of a trained phase as safetensors, once they are known to fit their network.
 
     Notes
     -----
     The file's metadata has, as JSON, ``network`` (for `STResNetConfig.from_dict`), ``classes`` (names by label), ``input`` (how
-    pixels become the network's input) and ``provenance``; and ``phase``. `load_checkpoint` reads it too.
+    pixels become the network's input) and ``provenance``; and ``phase``. `load_checkpoint` can read the file.
     """
     trained_network(checkpoint, "the weights")
     save_weights(path, checkpoint, description=_description(checkpoint))
 
 
 def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
-    """Write a network as ONNX, after comparing what ONNX Runtime makes of it with the network itself.
-
-    Parameters
-    ----------
-    path : Path
-    checkpoint : Checkpoint
-        Of a trained phase.
-
-    Returns
-    -------
-    OnnxCheck
+    """Write the network of a trained phase as ONNX, after comparing what ONNX Runtime computes with the network itself.
 
     Raises
     ------
@@ -83,8 +67,8 @@ def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
 
     Notes
     -----
-    Inputs, outputs and their sizes: see `flowkit.model.convert.onnx_graph.onnx_model`. The properties are those of `export_safetensors`
-    but for ``provenance``.
+    For inputs, outputs and their sizes see `flowkit.model.convert.onnx_graph.onnx_model`. The properties are those of
+    `export_safetensors`, except ``provenance``.
     """
     try:
         import onnx  # noqa: F401 - onnx_model needs it
@@ -92,19 +76,19 @@ def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
 
         from flowkit.model.convert.onnx_graph import onnx_model
     except ImportError as cause:
-        raise ParameterError(f'ONNX export needs onnx and onnxruntime ({cause}): pip install "flowkit-video[onnx]"') from cause
+        raise ParameterError(f'writing ONNX needs onnx and onnxruntime ({cause}): pip install "flowkit-video[onnx]"') from cause
 
     network = trained_network(checkpoint, "the weights").float()
     num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     if num_bytes > 0.99 * _MAX_PROTOBUF_BYTES:
-        raise CheckpointError(f"the network has {num_bytes} bytes; an ONNX file holds 2 GiB at most. Use safetensors")
+        raise CheckpointError(f"the network has {num_bytes} bytes, but an ONNX file holds 2 GiB at most; use safetensors")
     metadata = {"format": "flowkit-onnx", "created_by": f"flowkit {__version__}", **_description(checkpoint)}
     data = onnx_model(network, metadata=metadata).SerializeToString()
     check = _compare(network, onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]))
     if not check.max_difference <= ONNX_TOLERANCE * max(check.largest_logit, 1):
         raise CheckpointError(
             f"the ONNX model differs from the network by {check.max_difference:.3g} where logits are up to {check.largest_logit:.3g}; "
-            "nothing was written. Please report this, with the versions of onnx and onnxruntime; safetensors has no such step"
+            "nothing was written. Please report this, with the versions of onnx and onnxruntime. safetensors needs no such comparison"
         )
     write_atomically(path, data)
     return check
@@ -128,17 +112,17 @@ def _compare(network: SingleStream | STResNet, session: Any) -> OnnxCheck:
     return OnnxCheck(difference, largest, shapes)
 
 
-def _larger(one: float, other: float) -> float:
-    """Return the larger; NaN if one is, which `max` may lose."""
-    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
+def _larger(first: float, second: float) -> float:
+    """Return the larger, or NaN if either is NaN, which `max` may drop."""
+    return math.nan if math.isnan(first) or math.isnan(second) else max(first, second)
 
 
 def _description(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return what a reader who knows nothing of flowkit needs, each part as JSON."""
-    told = checkpoint.provenance
+    """Return what a reader without flowkit needs to know, each part as JSON."""
+    provenance = checkpoint.provenance
     return {
-        "phase": told.config.phase,
-        "network": json.dumps(told.config.network.to_dict(), sort_keys=True),
-        "classes": json.dumps(list(told.classes), ensure_ascii=False),
-        "input": json.dumps({**input_normalisation(), "flow_quantiser": dict(told.quantiser)}, sort_keys=True),
+        "phase": provenance.config.phase,
+        "network": json.dumps(provenance.config.network.to_dict(), sort_keys=True),
+        "classes": json.dumps(list(provenance.classes), ensure_ascii=False),
+        "input": json.dumps({**input_normalisation(), "flow_quantiser": dict(provenance.quantiser)}, sort_keys=True),
     }

@@ -1,8 +1,8 @@
-"""A network as an ONNX graph, written node by node from its modules, so that clips, frames, height and width all stay free.
+"""A network as an ONNX graph, written node by node from its modules, so that clips, frames, height and width may have any size.
 
-torch's exporter traces one size: with every size free it took minutes for the smallest network and depends on the version of
-torch. The network has ten kinds of operation, so writing them down is simple, takes no time, and keeps every parameter's name.
-What is written is compared with the network itself by `flowkit.model.convert.network_files.export_onnx` whenever it is used.
+torch's exporter traces one size; with all sizes free it took minutes for the smallest network, and it depends on the version of
+torch. The network has ten kinds of operation, so writing them directly is simple and fast, and keeps every parameter's name.
+`flowkit.model.convert.network_files` compares each graph with the network itself before it writes a file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, TEMPORAL_POOL_STRI
 from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, StreamName, STResNet
 from flowkit.model.networks.temporal_conv import TemporalConv
 
-OPSET, IR_VERSION = 20, 9  # of ONNX 1.15: read by every runtime of the last years, and by newer ones
+OPSET, IR_VERSION = 20, 9  # those of ONNX 1.15 (2023), which all later runtimes read
 INPUT_NAMES: dict[StreamName, str] = {"appearance": "rgb", "motion": "flow"}
 _FLOAT = 1  # onnx.TensorProto.FLOAT
 _TO_TIME_INSIDE = (0, 2, 1, 3, 4)  # (B, T, C, H, W) to (B, C, T, H, W), and back
@@ -31,21 +31,21 @@ def onnx_model(network: SingleStream | STResNet, *, metadata: Mapping[str, str])
     Parameters
     ----------
     network : SingleStream or STResNet
-        On the CPU, in float32.
+        Its parameters are float32, on the CPU.
     metadata : dict of str to str
-        Kept in the model's properties.
+        Stored in the model's properties.
 
     Returns
     -------
     onnx.ModelProto
-        Inputs ``rgb`` (B, T, 3, H, W) and ``flow`` (B, T, 20, H, W), normalised float32, those that the network has; outputs
-        ``appearance_logits`` and ``motion_logits``, (B, T', C). B, T, H and W are free.
+        Inputs ``rgb`` (B, T, 3, H, W) and ``flow`` (B, T, 20, H, W), normalised float32, of which single streams have one; outputs
+        ``appearance_logits`` and ``motion_logits``, (B, T', C). B, T, H and W may have any size.
 
     Notes
     -----
-    Frames travel as (B*T, C, H, W) through two-dimensional layers, as in the network; clips are put together and taken apart
-    around every layer that extends over time. A window that is larger than what it pools is shrunk by the network; here the maps
-    are filled up instead, to the same result (ONNX Runtime 1.32 ends the whole process at a window without room).
+    As in the network, frames pass as (B*T, C, H, W) through two-dimensional layers, and are grouped into clips and separated again
+    around every layer that extends over time. The network shrinks a pooling window that is larger than its input; here the input is
+    padded instead, with the same result (ONNX Runtime 1.32 aborts the process if a window is larger than its input).
     """
     from onnx import TensorProto, checker, helper
 
@@ -75,7 +75,7 @@ def onnx_model(network: SingleStream | STResNet, *, metadata: Mapping[str, str])
 
 
 class _Graph:
-    """The nodes and tensors so far. Methods add nodes and return the name of the value they compute."""
+    """The nodes and tensors of a graph. Methods add nodes and return the name of the value that they compute."""
 
     def __init__(self, network: nn.Module) -> None:
         self.nodes: list[Any] = []
@@ -84,7 +84,7 @@ class _Graph:
         self._num_values = 0
 
     def two_streams(self, network: STResNet) -> tuple[str, str]:
-        """Both streams in lock-step, as `STResNet.forward`: logits of appearance and motion."""
+        """Return the logits of both streams, which are computed side by side as in `STResNet.forward`."""
         config = network.config
         frames_a, time = self.frames(INPUT_NAMES["appearance"])
         frames_m, _ = self.frames(INPUT_NAMES["motion"])
@@ -118,16 +118,16 @@ class _Graph:
         return self.head(stream, x, time)
 
     def frames(self, clips: str) -> tuple[str, str]:
-        """Take clips (B, T, C, H, W) apart; return the frames (B*T, C, H, W) and T, as a vector of one."""
+        """Return the frames (B*T, C, H, W) of clips (B, T, C, H, W), and T as a vector of length one."""
         return self.by_frame(clips), self.node("Shape", clips, start=1, end=2)
 
     def stem(self, stream: ResidualStream, frames: str) -> str:
-        """Everything before the first unit."""
+        """Compute everything before the first unit."""
         x = self.node("Relu", self.batch_norm(stream.bn1, self.convolution(stream.conv1, frames)))
         return self.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
     def unit(self, unit: Bottleneck, identity: str, branch: str, time: str) -> str:
-        """One residual unit, before its ReLU (eq. 2)."""
+        """Compute one residual unit, before its ReLU (eq. 2 of the paper)."""
         x = self.node("Relu", self.batch_norm(unit.bn1, self.convolution(unit.conv1, branch, time)))
         x = self.node("Relu", self.batch_norm(unit.bn2, self.convolution(unit.conv2, x)))
         s = self.batch_norm(unit.bn3, self.convolution(unit.conv3, x, time))
@@ -145,7 +145,7 @@ class _Graph:
         return x
 
     def head(self, stream: ResidualStream, x: str, time: str) -> str:
-        """Pool, classify, and put the clips together again: (B, T', C)."""
+        """Pool, classify, and group the frames into clips again: (B, T', C)."""
         config = stream.config
         pools_time = stream.temporal and config.temporal_pool
         if pools_time and config.temporal_pool_position == "before_pool5":
@@ -158,22 +158,22 @@ class _Graph:
         return self.by_clip(logits, time)
 
     def average_pool(self, x: str, window: int) -> str:
-        """Average over windows, at most as large as the maps."""
+        """Average over windows that are at most as large as the maps."""
         size, side = self.node("Shape", x, start=2), self.integers(window, window)
-        x = self.filled_up(x, size, side, axes=(2, 3), value=0)
+        x = self.padded(x, size, side, axes=(2, 3), value=0)
         shares = self.node("Div", *(self.node("Cast", length, to=_FLOAT) for length in (side, self.node("Min", size, side))))
         x = self.node("AveragePool", x, kernel_shape=[window, window], strides=[1, 1])
         return self.node("Mul", x, self.node("ReduceProd", shares, keepdims=1))
 
-    def filled_up(self, x: str, size: str, least: str, *, axes: tuple[int, ...], value: float) -> str:
-        """Put `value` after the end of axes that are shorter than `least`."""
+    def padded(self, x: str, size: str, least: str, *, axes: tuple[int, ...], value: float) -> str:
+        """Pad axes that are shorter than `least` with `value` at their end."""
         missing = self.node("Max", self.node("Sub", least, size), self.integers(0))
         pads = self.node("Concat", self.integers(*[0] * len(axes)), missing, axis=0)
         return self.node("Pad", x, pads, self._tensor(f"fill_{len(axes)}", np.array(value, np.float32)), self.integers(*axes))
 
     def temporal_max_pool(self, x: str, time: str) -> tuple[str, str]:
-        """Take the maximum over 5 frames, or all there are, at a stride of 2; return the frames that are left and T'."""
-        clips = self.filled_up(self.by_clip(x, time), time, self.integers(TEMPORAL_POOL_SIZE), axes=(1,), value=-np.inf)
+        """Take the maximum over 5 frames (or fewer, if there are no more) at a stride of 2; return the remaining frames and T'."""
+        clips = self.padded(self.by_clip(x, time), time, self.integers(TEMPORAL_POOL_SIZE), axes=(1,), value=-np.inf)
         clips = self.node("Transpose", clips, perm=_TO_TIME_INSIDE)
         pooled = self.node("MaxPool", clips, kernel_shape=[TEMPORAL_POOL_SIZE, 1, 1], strides=[TEMPORAL_POOL_STRIDE, 1, 1])
         return self.frames(self.node("Transpose", pooled, perm=_TO_TIME_INSIDE))
@@ -188,8 +188,8 @@ class _Graph:
         if module.replicate:
             clips = self.node("Pad", clips, self.integers(1, 1), "", self.integers(1), mode="edge")
         clips = self.node("Transpose", clips, perm=_TO_TIME_INSIDE)
-        outside = 0 if module.replicate else 1  # the zeros on either side
-        clips = self.node("Conv", clips, *weight, pads=[outside, 0, 0] * 2)
+        num_zeros = 0 if module.replicate else 1  # on either side
+        clips = self.node("Conv", clips, *weight, pads=[num_zeros, 0, 0] * 2)
         return self.by_frame(self.node("Transpose", clips, perm=_TO_TIME_INSIDE))
 
     def batch_norm(self, module: Any, x: str) -> str:
@@ -202,7 +202,7 @@ class _Graph:
         return self.node("Reshape", frames, self.node("Concat", self.integers(-1), time, self.node("Shape", frames, start=1), axis=0))
 
     def by_frame(self, clips: str) -> str:
-        """Take clips apart: (B, T, ...) to (B*T, ...)."""
+        """Separate clips into frames: (B, T, ...) to (B*T, ...)."""
         return self.node("Reshape", clips, self.node("Concat", self.integers(-1), self.node("Shape", clips, start=2), axis=0))
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -227,7 +227,7 @@ class _Graph:
 
         if name not in self.initializers:
             if values.dtype not in (np.float32, np.int64):
-                raise ParameterError(f"{name} is {values.dtype}; ONNX export takes float32 networks")
+                raise ParameterError(f"{name} is {values.dtype}; ONNX files are written for float32 networks")
             self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         return name
 

@@ -1,1 +1,1 @@
-"""The test protocol, its results, and prediction on any video."""
+"""The test protocol, its results, and predictions for any video."""

@@ -1,4 +1,4 @@
-"""The accuracies that the paper reports, and whether a table of ours may stand beside them."""
+"""The accuracies that the paper reports, and whether they may be shown beside ours."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from flowkit.model.settings.training import TrainConfig
 
 @dataclass(frozen=True)
 class PublishedResults:
-    """What the paper reports for one data set.
+    """The accuracies that the paper reports for one data set.
 
     Parameters
     ----------
     data_set : str
+        Its name.
     classes_sha256 : str
-        Of its class names, sorted, one a line.
+        SHA-256 of its class names, sorted, one per line.
     num_videos : tuple of (int, int)
-        Training and test videos of the official splits 1, 2, 3.
+        Numbers of training and test videos of the official splits 1, 2, 3.
     top1 : dict from row to float
-        Percent, mean over the three splits.
+        Accuracy in percent, mean over the three splits.
     top1_with_idt : dict from row to float
-        The same of improved dense trajectories, and of their late fusion with ST-ResNet*.
+        The same for improved dense trajectories, and for their late fusion with ST-ResNet*.
     """
 
     data_set: str
@@ -37,7 +38,7 @@ class PublishedResults:
     top1_with_idt: dict[str, float]
 
 
-# Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4; numbers of videos counted from the official lists.
+# Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4; the numbers of videos are counted from the official lists.
 PUBLISHED = {
     "ucf101": PublishedResults(
         "UCF101",
@@ -58,16 +59,16 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether results may be read beside the paper's.
+    """Whether results may be compared with the paper's.
 
     Parameters
     ----------
     published : PublishedResults or None
-        None where the two do not measure the same thing.
+        The paper's results; None if the two do not measure the same thing.
     obstacles : tuple of str
         Why they do not.
     differences : tuple of str
-        Where they do: what was done in another way than the paper's.
+        If they do: what was done differently from the paper.
     """
 
     published: PublishedResults | None
@@ -76,7 +77,7 @@ class Comparison:
 
 
 def published_for(split: Split) -> PublishedResults | None:
-    """Return what the paper reports for a split's data set; None unless it is an official split of one."""
+    """Return what the paper reports for a split's data set; None unless it is an official split of UCF101 or HMDB51."""
     published = PUBLISHED.get(split.protocol)
     names = hashlib.sha256("\n".join(sorted(split.classes)).encode("utf-8", "backslashreplace")).hexdigest()
     if published is None or published.classes_sha256 != names or not 1 <= split.number <= len(published.num_videos):
@@ -85,28 +86,17 @@ def published_for(split: Split) -> PublishedResults | None:
 
 
 def compare_with_paper(split: Split, result: SplitEvaluation, evaluation: Evaluation) -> Comparison:
-    """Decide whether the paper's numbers may stand beside a split's, and with which reservations.
+    """Return the paper's accuracies with what differs from the paper, or the reasons why they do not compare with a split's results.
 
-    Parameters
-    ----------
-    split : flowkit.Split
-    result : SplitEvaluation
-        Of that split.
-    evaluation : Evaluation
-        For how the streams were joined.
-
-    Returns
-    -------
-    Comparison
-        With the numbers only if every video of an official test list was scored by networks trained on the whole of its training list.
+    They compare only if networks that were trained on a complete official training list scored every video of its test list.
     """
     published = published_for(split)
     if published is None:
         return Comparison(
             None,
             (
-                "The paper's accuracies are those of the official splits of UCF101 and HMDB51. This is another split, of "
-                f"{len(split.classes)} classes, so they are neither a goal nor a ceiling here and are not shown.",
+                "The paper's accuracies are those of the official splits of UCF101 and HMDB51. This is another split, with "
+                f"{len(split.classes)} classes, so they are neither a goal nor an upper limit here and are not shown.",
             ),
         )
     num_train, num_test = published.num_videos[split.number - 1]
@@ -114,29 +104,29 @@ def compare_with_paper(split: Split, result: SplitEvaluation, evaluation: Evalua
         f"{what} {have:,} of the {must_be:,} videos of {published.data_set}'s official list."
         for what, have, must_be in (
             ("The networks could be trained on", len(split.train), num_train),
-            ("The accuracies are of", len(result.video_ids), num_test),
+            ("The accuracies are those of", len(result.video_ids), num_test),
         )
         if have != must_be
     ]
-    obstacles += [f"The weights are of other data: {warning}" for warning in result.warnings]
+    obstacles += [f"The weights were trained on other data: {warning}" for warning in result.warnings]
     if not result.warnings and any(made.digest != split.digest for made in result.provenances.values()):
-        obstacles.append("The split was packed anew since the test.")
+        obstacles.append("The split was packed again after the test.")
     if obstacles:
         return Comparison(
-            None, (f"The paper's accuracies for {published.data_set} are not shown, because the two do not compare:", *obstacles)
+            None, (f"The paper's accuracies for {published.data_set} are not shown, because the two cannot be compared:", *obstacles)
         )
     differences = [f"{phase}: {', '.join(_differences(made.config, split))}" for phase, made in result.provenances.items()]
     differences = [line for line in differences if not line.endswith(": ")]
     if evaluation.fusion != "logits_mean" or evaluation.weights[0] != evaluation.weights[1]:
-        differences.append("streams are not joined by the plain mean of their logits")
+        differences.append("streams are not combined by the plain mean of their logits")
     return Comparison(published, (), tuple(differences))
 
 
 def _differences(config: TrainConfig, split: Split) -> list[str]:
-    """Return the settings in which a phase differs from the recipe `paper`, with that recipe's value in brackets."""
+    """Return the settings in which a phase differs from the recipe `paper`, with the recipe's value in brackets."""
     own = _flat(config)
     recipes = []
-    for paper_steps in (False, True):  # the official code's schedule or the paper's
+    for paper_steps in (False, True):  # the schedule of the official code, or the paper's
         made = make_configs(
             "paper",
             num_classes=len(split.classes),
@@ -148,11 +138,11 @@ def _differences(config: TrainConfig, split: Split) -> list[str]:
         theirs = _flat(made[config.phase])
         names = [name for name in theirs if name.removeprefix("network.") not in _FREE and own[name] != theirs[name]]
         recipes.append([f"{name.removeprefix('network.')} {_brief(own[name])} (paper: {_brief(theirs[name])})" for name in names])
-    found = min(recipes, key=len)
-    return [*found, "random first weights (paper: ImageNet)"] if config.weights == "none" else found
+    differences = min(recipes, key=len)
+    return [*differences, "random first weights (paper: ImageNet)"] if config.weights == "none" else differences
 
 
-# Settings that no comparison hangs on: a seed, where a ResNet has its stride (the weights file's), and names.
+# Settings that no comparison depends on: the seed, where a ResNet has its stride (as the weights file has it), and names.
 _FREE = ("seed", "weights", "stride_in_1x1", "recipe", "phase", "stage_units", "num_classes")
 
 

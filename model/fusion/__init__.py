@@ -1,1 +1,1 @@
-"""Late fusion with other systems' scores."""
+"""Late fusion of our scores with those of other systems."""

@@ -1,1 +1,1 @@
-"""The report of an evaluation: a page for the browser and its pictures."""
+"""The report of an evaluation: a page for the browser, and its pictures."""

@@ -1,4 +1,4 @@
-"""The classes that are taken for each other most often, and what the videos look like for which that happened."""
+"""The pairs of classes that are confused most often, and pictures of the videos concerned."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ _GAP_PX = 4
 
 @dataclass(frozen=True)
 class Mistake:
-    """A video that was given the wrong class.
+    """A video that was classified wrongly.
 
     Parameters
     ----------
     video : int
-        Its place among the scored videos.
+        Its index among the scored videos.
     label, predicted : int
+        The correct class and the predicted one.
     best : tuple of (int, float, float)
-        The classes with the highest scores, the first of them `predicted`: label, score, and its share as a softmax over all classes
-        (for scores that are softmax means already: the score).
+        The classes with the highest scores, `predicted` first: label, score, and its share in a softmax over all classes (the score
+        itself, if scores are means of softmaxes).
     rank : int
-        Place of the right class, from 0.
+        Rank of the correct class, from 0.
     """
 
     video: int
@@ -47,16 +48,16 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes and the videos of either that were taken for the other.
+    """Two classes and the videos that were confused between them.
 
     Parameters
     ----------
     first, second : int
-        Labels; more videos of the first were taken for the second than the other way.
+        Labels; more videos of the first were predicted as the second than the reverse.
     num_first, num_second : int
-        Videos of the first taken for the second, and of the second taken for the first.
+        Number of videos of the first predicted as the second, and of the second predicted as the first.
     mistakes : tuple of Mistake
-        Some of them, the surest first.
+        Some of them, those with the highest scores first.
     """
 
     first: int
@@ -68,14 +69,14 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a video looks like at a few moments.
+    """A few frames of a video and the flow that follows them.
 
     Parameters
     ----------
     frames, flow : uint8 array, shape (H, W, 3), RGB
-        Side by side; the flow is in the colour code, from each frame to the next.
+        Pictures side by side: the frames, and the flow from each to the next in the colour code.
     indices : tuple of int
-        Of the frames.
+        The indices of the frames.
     """
 
     frames: NDArray[np.uint8]
@@ -86,62 +87,67 @@ class Moments:
 def most_confused(
     row: RowResult, labels: NDArray[np.int64], *, num_pairs: int, num_videos: int, num_best: int, fusion: Fusion = "logits_mean"
 ) -> list[ConfusedPair]:
-    """Return the pairs of classes with the most videos taken for each other.
+    """Return the pairs of classes between which most videos are confused.
 
     Parameters
     ----------
     row : RowResult
+        The scores and confusion matrix.
     labels : int64 array, shape (n,)
+        The correct classes.
     num_pairs, num_videos, num_best : int
-        Pairs, videos of a pair, and classes of a video at most.
+        The most pairs, videos per pair, and classes per video to return.
     fusion : {"logits_mean", "softmax_mean"}
         What the row's scores are.
 
     Returns
     -------
     list of ConfusedPair
-        Most first; of equal ones, those first that are the larger share of their classes' videos.
+        In descending order of the number of videos; among equals, of their share in the videos of both classes.
     """
     both = row.confusion + row.confusion.T
     first, second = np.nonzero(np.triu(both, 1))
     totals = row.confusion.sum(1)
     counts = both[first, second]
-    shares = counts / np.maximum(totals[first] + totals[second], 1)
-    order = np.lexsort((second, first, -shares, -counts))[:num_pairs]
+    confused_share = counts / np.maximum(totals[first] + totals[second], 1)
+    order = np.lexsort((second, first, -confused_share, -counts))[:num_pairs]
     predictions = row.scores.argmax(1)
-    sure = row.scores if fusion == "softmax_mean" else softmax(row.scores)
+    shares = row.scores if fusion == "softmax_mean" else softmax(row.scores)
     pairs = []
     for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
         if row.confusion[b, a] > row.confusion[a, b]:
             a, b = b, a  # noqa: PLW2901
         wrong = np.flatnonzero(((labels == a) & (predictions == b)) | ((labels == b) & (predictions == a)))
-        surest = wrong[np.argsort(-sure[wrong].max(1), kind="stable")][:num_videos]
-        mistakes = tuple(_mistake(row, sure, int(video), int(labels[video]), num_best) for video in surest)
+        surest = wrong[np.argsort(-shares[wrong].max(1), kind="stable")][:num_videos]
+        mistakes = tuple(_mistake(row, shares, int(video), int(labels[video]), num_best) for video in surest)
         pairs.append(ConfusedPair(a, b, int(row.confusion[a, b]), int(row.confusion[b, a]), mistakes))
     return pairs
 
 
-def _mistake(row: RowResult, sure: NDArray[np.float64], video: int, label: int, num_best: int) -> Mistake:
+def _mistake(row: RowResult, shares: NDArray[np.float64], video: int, label: int, num_best: int) -> Mistake:
     order = np.argsort(-row.scores[video], kind="stable")[:num_best].tolist()
-    best = tuple((k, float(row.scores[video, k]), float(sure[video, k])) for k in order)
+    best = tuple((k, float(row.scores[video, k]), float(shares[video, k])) for k in order)
     return Mistake(video, label, order[0], best, int(row.ranks[video]))
 
 
 class Thumbnails:
-    """Draws moments of videos, all flow in one scale, from the shards of a data root.
+    """Draws frames and flow of videos from the shards of a data root, all flow at the same scale.
 
     Parameters
     ----------
     dataset : flowkit.Dataset
+        The data root.
     records : sequence of ClipRecord
-        The videos that will be drawn; those that cannot be read are remembered with the reason.
+        The videos that will be drawn.
     num_moments : int
+        Number of frames per video.
 
     Attributes
     ----------
     scale_px : float, px/frame
-        The speed of full saturation: that of the 99th percentile of what is drawn, rounded.
+        The speed of full saturation: the 99th percentile of the speeds that are drawn, rounded.
     failures : dict from video id to str
+        Why videos could not be read.
     """
 
     def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], *, num_moments: int = 3) -> None:
@@ -158,13 +164,13 @@ class Thumbnails:
                     frames = np.stack([_shrunk(clip.frames([k])[0]) for k in indices])
                     flow = np.stack([_shrunk(decode[clip.flow(k, k + 1)[0]].transpose(1, 2, 0)).transpose(2, 0, 1) for k in indices])
                     self._read[record.video_id] = (frames, flow, indices)
-            except (FlowkitError, OSError) as error:  # the report is more than one video's pictures
+            except (FlowkitError, OSError) as error:  # one video's pictures must not cost the report
                 self.failures[record.video_id] = str(error)
         speeds = [np.percentile(np.hypot(flow[:, 0], flow[:, 1]), 99) for _, flow, _ in self._read.values()]
         self.scale_px = round_scale(float(np.max(speeds))) if speeds else 1.0
 
     def moments(self, video_id: str) -> Moments | None:
-        """Return a video's pictures; None where `failures` says why there are none."""
+        """Return a video's pictures, or None where `failures` says why there are none."""
         if video_id not in self._read:
             return None
         frames, flow, indices = self._read[video_id]
@@ -172,13 +178,13 @@ class Thumbnails:
 
 
 def _strip(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put pictures (n, H, W, 3) side by side, a pale line between them."""
+    """Put pictures (n, H, W, 3) side by side, with a pale line between them."""
     gap = np.full((pictures.shape[1], _GAP_PX, 3), (216, 222, 228), np.uint8)
     return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
 
 
 def _shrunk(picture: NDArray[Any]) -> NDArray[Any]:
-    """Return a picture or flow (H, W, channels) with sides of at most `_CELL_PX`; flow stays in px/frame of the stored size."""
+    """Shrink a picture or flow (H, W, channels) to sides of at most `_CELL_PX`; flow stays in px/frame of the stored size."""
     import cv2
 
     height, width = picture.shape[:2]

@@ -14,26 +14,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 144
-_MOST_COUNTS = 25  # classes up to which every cell says its number
+_MOST_COUNTS = 25  # classes up to which every cell shows its number
 _MOST_NAMES = 150  # classes up to which every row has its name
 _LONGEST_NAME = 26
 
 
 def occurring_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the labels that have a test video or were predicted: the others' rows and columns would be empty."""
+    """Return the labels that have a test video or were predicted; the rows and columns of others would be empty."""
     return np.flatnonzero(confusion.sum(0) + confusion.sum(1))
 
 
 def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, title: str) -> NDArray[np.uint8]:
-    """Draw the classes that occur: how many percent of each class's videos were given which class.
+    """Draw the predictions for the videos of each class that occurs, in percent.
 
     Parameters
     ----------
     confusion : int64 array, shape (C, C)
-        Videos by class and prediction; at least one video.
+        Number of videos by class and prediction; at least one video.
     classes : sequence of str
-        Names, from anywhere: long ones are cut, and one that the font cannot write is shown as ``class 12``, its label.
+        Any names: long ones are cut, and one that the font cannot write is shown by its label, as ``class 12``.
     title : str
+        The heading of the picture.
 
     Returns
     -------
@@ -44,7 +45,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
     shown = occurring_classes(confusion)
     counts = confusion[np.ix_(shown, shown)]
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    seen = np.ma.masked_equal(shares, 0)  # type: ignore[no-untyped-call, unused-ignore] # cells of no video stay white
+    seen = np.ma.masked_equal(shares, 0)  # type: ignore[no-untyped-call, unused-ignore] # cells without a video stay white
     num, font = len(shown), _font_size(len(shown))
     side = num * _cell_inches(num)
     labelled = np.arange(num) if num <= _MOST_NAMES else np.arange(0, num, -(-num // _MOST_NAMES))
@@ -52,7 +53,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        # By the square root: a few percent are what one looks for beside the diagonal.
+        # The scale is a square root, because the cells of interest beside the diagonal have a few percent.
         image = axes.imshow(seen, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
         bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 3.0 / side), pad=0.02)
         bar.set_label("% of the class's videos", fontsize=9)
@@ -76,11 +77,11 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
 
 
 def drawable(text: str) -> bool:
-    """Whether matplotlib's own font has every character of a text."""
+    """Return whether matplotlib's own font has every character of a text."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    there = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
-    return text.isprintable() and all(ord(character) in there for character in text)
+    characters = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    return text.isprintable() and all(ord(character) in characters for character in text)
 
 
 def _shown_name(name: str, label: int) -> str:

@@ -1,4 +1,4 @@
-"""Training curves of a run's phases, from their metrics.jsonl: loss, share of right videos in the batch, learning rate."""
+"""Training curves of a run's phases, from their metrics.jsonl: loss, accuracy on the training batches, learning rate."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 Panel = Literal["loss", "accuracy", "learning rate"]
 PANELS: tuple[Panel, ...] = ("loss", "accuracy", "learning rate")
 
-_WINDOW_SHARE, _MOST_STEPS = 1 / 20, 500  # of a phase, that the line is the mean of
-_LARGEST = 1e100  # what is larger cannot be drawn
+_WINDOW_SHARE, _MOST_STEPS = 1 / 20, 500  # the steps that a line is the mean of: this share of a phase, at most so many
+_LARGEST = 1e100  # larger values cannot be drawn
 _MOST_POINTS = 600  # of one line, so that long runs draw as fast as short ones
 _PANEL_INCHES, _DPI = (3.8, 2.5), 190
-# Blue and orange are told apart by colour-blind readers too; the line's style tells the streams apart without colour.
+# Colour-blind readers can distinguish blue and orange; line styles distinguish the streams without colour.
 _STYLES: dict[str, dict[str, Any]] = {
     "appearance": {"color": "#1f5fa8", "linestyle": "-"},
     "motion": {"color": "#b45309", "linestyle": (0, (4, 1.5))},
@@ -35,16 +35,18 @@ _GREY = "#57606a"
 
 @dataclass(frozen=True)
 class TrainingCurves:
-    """What was measured at each step of a phase.
+    """The measurements at each step of a phase.
 
     Parameters
     ----------
     phase : str
+        The phase.
     steps : int64 array, shape (n,)
-        From 0, ascending.
+        Numbers of the steps from 0, ascending.
     learning_rate : float64 array, shape (n,)
+        The learning rate.
     loss, accuracy : dict from stream to float64 array, shape (n,)
-        Loss of each stream (summed over time), and the share of the batch's videos that it had right. NaN where not measured.
+        Loss of each stream (summed over time), and the share of the batch's videos that it classified correctly. NaN where unknown.
     """
 
     phase: Phase
@@ -55,13 +57,7 @@ class TrainingCurves:
 
 
 def read_curves(path: Path, phase: Phase) -> TrainingCurves | None:
-    """Read a phase's metrics.jsonl.
-
-    Returns
-    -------
-    TrainingCurves or None
-        None if there is no such file, or no whole line in it. Lines that are cut off or foreign are left out.
-    """
+    """Read a phase's metrics.jsonl without the lines that are cut off or foreign; return None if there is no other."""
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
@@ -70,7 +66,7 @@ def read_curves(path: Path, phase: Phase) -> TrainingCurves | None:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(step, int) and 0 <= step < 1 << 53:
-            lines[step] = line  # of a step taken twice, the later line
+            lines[step] = line  # if a step was taken twice, its later line
     if not lines:
         return None
     steps = sorted(lines)
@@ -79,8 +75,8 @@ def read_curves(path: Path, phase: Phase) -> TrainingCurves | None:
         return np.array([_number(lines[step].get(name)) for step in steps], dtype=np.float64)
 
     def by_stream(what: str) -> dict[str, NDArray[np.float64]]:
-        found = {stream: column(f"{what}_{stream}") for stream in _STYLES}
-        return {stream: values for stream, values in found.items() if np.isfinite(values).any()}
+        columns = {stream: column(f"{what}_{stream}") for stream in _STYLES}
+        return {stream: values for stream, values in columns.items() if np.isfinite(values).any()}
 
     return TrainingCurves(phase, np.array(steps, dtype=np.int64), column("lr"), by_stream("loss"), by_stream("accuracy"))
 
@@ -90,26 +86,15 @@ def _number(value: object) -> float:
 
 
 def smoothing_window(num_steps: int) -> int:
-    """Return how many steps the line is the mean of: a twentieth of the phase, at most 501; an odd number."""
+    """Return how many steps the line is the mean of: a twentieth of the phase, at most 501, and an odd number."""
     return 2 * (int(min(num_steps * _WINDOW_SHARE, _MOST_STEPS)) // 2) + 1
 
 
 def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Return the mean over `window` steps around each; near the ends over those that are there; NaN are left out.
-
-    Parameters
-    ----------
-    values : float64 array, shape (n,)
-    window : int
-        Odd.
-
-    Returns
-    -------
-    float64 array, shape (n,)
-    """
-    there = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(there, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(there)])
+    """Return the mean of values (n,) over a `window` around each, an odd number of steps, of which NaN and missing ones are left out."""
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
     centre = np.arange(len(values))
     first, end = np.maximum(centre - window // 2, 0), np.minimum(centre + window // 2 + 1, len(values))
     num = counts[end] - counts[first]
@@ -117,13 +102,7 @@ def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
 
 
 def panel_picture(curves: TrainingCurves, panel: Panel) -> NDArray[np.uint8]:
-    """Draw one panel.
-
-    Returns
-    -------
-    uint8 array, shape (H, W, 3), RGB
-        Of the same shape for every panel.
-    """
+    """Draw one panel as an RGB picture, uint8 (H, W, 3), which has the same shape for every panel."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -143,7 +122,7 @@ def panel_picture(curves: TrainingCurves, panel: Panel) -> NDArray[np.uint8]:
 
 
 def curves_picture(panels: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Put the panels of several phases together: a row a phase."""
+    """Put the panels of several phases together, one row per phase."""
     return np.concatenate([np.concatenate(row, axis=1) for row in panels], axis=0)
 
 
@@ -157,7 +136,7 @@ def _draw_streams(axes: Axes, curves: TrainingCurves, panel: Panel) -> None:
         at = _places(len(values))
         mean = scale * smoothed(values, window)
         axes.plot(curves.steps[at], mean[at], label=stream, linewidth=1.8, marker="o" if len(at) == 1 else None, markersize=4, **style)
-    axes.set_ylabel("loss" if panel == "loss" else "right, % of the batch", fontsize=8)
+    axes.set_ylabel("loss" if panel == "loss" else "correct, % of the batch", fontsize=8)
     if panel == "accuracy":
         axes.set_ylim(-3, 103)
     else:
@@ -180,12 +159,12 @@ def _draw_learning_rate(axes: Axes, curves: TrainingCurves) -> None:
 
 
 def _places(num: int) -> NDArray[np.int64]:
-    """Return which of `num` points to draw: all, or evenly spread ones with both ends."""
+    """Return the indices of the points to draw out of `num`: all, or evenly spaced ones with both ends."""
     return np.unique(np.linspace(0, num - 1, min(num, _MOST_POINTS)).round().astype(np.int64))
 
 
 def _ranges(steps: NDArray[np.int64], values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the least and most of the values around each place that is drawn, so that no outlier is lost in a long run."""
+    """Return the range of the values around each point that is drawn, so that long runs show their outliers."""
     at = _places(len(steps))
     filled = np.where(np.isfinite(values), values, math.nan)
     edges = np.concatenate([[0], (at[1:] + at[:-1] + 1) // 2, [len(steps)]])

@@ -1,4 +1,4 @@
-"""From figures to pixels, and from pixels to files: what the pictures of a report share."""
+"""Figures as pixels, and pixels as files: what all pictures of a report need."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def drawn(draw: Callable[[Figure], None], *, inches: tuple[float, float], dpi: int) -> NDArray[np.uint8]:
-    """Draw a figure without a display, in matplotlib's own style and font whatever the user's settings are.
+    """Draw a figure without a display, in matplotlib's default style and font, whatever the user's settings are.
 
     Parameters
     ----------
     draw : callable
-        Fills the figure that it is given.
+        Fills the figure that it receives.
     inches : (float, float)
         Width and height.
     dpi : int
-        Pixels an inch.
+        Pixels per inch.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def drawn(draw: Callable[[Figure], None], *, inches: tuple[float, float], dpi: i
 
 
 def png(pixels: NDArray[np.uint8], *, num_colours: int | None = None) -> bytes:
-    """Encode an RGB picture (H, W, 3) as PNG; with `num_colours` (at most 256) from a palette, a third of the bytes for plots."""
+    """Encode an RGB picture (H, W, 3) as PNG; a palette of `num_colours` (at most 256) makes plots three times smaller."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
@@ -53,20 +53,20 @@ def png(pixels: NDArray[np.uint8], *, num_colours: int | None = None) -> bytes:
 
 
 def jpeg(pixels: NDArray[np.uint8], *, quality: int = 82) -> bytes:
-    """Encode an RGB picture (H, W, 3) as JPEG with full colour resolution, which flow's colours need."""
+    """Encode an RGB picture (H, W, 3) as JPEG with full colour resolution, which pictures of flow need."""
     from PIL import Image
 
     return _encoded(Image.fromarray(pixels), format="JPEG", quality=quality, subsampling=0, optimize=True)
 
 
 def data_uri(encoded: bytes) -> str:
-    """Return a PNG or JPEG as a ``data:`` address, for a page that needs no other file."""
+    """Return a PNG or JPEG as a ``data:`` URI, for a page that needs no other file."""
     kind = "png" if encoded.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"
 
 
 def size_of(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return a picture's width and height, px."""
+    """Return a picture's width and height in px."""
     return int(pixels.shape[1]), int(pixels.shape[0])
 
 

@@ -1,4 +1,4 @@
-"""Training's curves for TensorBoard, written while it trains: an observer of its events."""
+"""Curves for TensorBoard, written from the events of a training while it runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ FOLDER_NAME = "tensorboard"
 
 
 class LiveCurves:
-    """Writes what each step measured to ``runs/<run>/split<n>/<phase>/tensorboard``.
+    """Writes the measurements of each step to ``runs/<run>/split<n>/<phase>/tensorboard``.
 
     Parameters
     ----------
     root : Path
         The data root.
     run : str
+        The run's name.
     split : int
+        The number of the split.
 
     Raises
     ------
@@ -30,8 +32,8 @@ class LiveCurves:
 
     Notes
     -----
-    A phase that goes on from a checkpoint takes steps again that a killed process had already written. TensorBoard is told at which
-    step each process began, and drops what an earlier one wrote from there on.
+    A phase that continues from a checkpoint repeats steps that a killed process had already written. The file therefore says at which
+    step each process began, and TensorBoard drops what an earlier process wrote from that step on.
     """
 
     def __init__(self, root: Path, *, run: str, split: int) -> None:
@@ -53,7 +55,7 @@ class LiveCurves:
         self._close()
 
     def tell(self, event: TrainEvent) -> None:
-        """Write what an event brings; a phase's file is complete when its end, or the run's, has been told."""
+        """Write the values of an event; a phase's file is complete after the event of the phase's end, or the run's."""
         if isinstance(event, PhaseStarted):
             self._close()
             folder = phase_folder(self._root, self._run, self._split, event.phase) / FOLDER_NAME
@@ -67,7 +69,7 @@ class LiveCurves:
     def _write(self, event: StepDone) -> None:
         values: dict[str, Any] = {"loss/all": event.loss, "learning_rate": event.learning_rate, "seconds/step": event.seconds}
         values["seconds/data_wait"] = event.data_seconds
-        # loss_motion is drawn as loss/motion, in one group with the others
+        # loss_motion becomes loss/motion, in one group with the other losses
         values |= {name.replace("_", "/", 1): value for name, value in event.measured.items()}
         assert self._writer is not None
         for name, value in values.items():

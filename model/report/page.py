@@ -1,7 +1,7 @@
-"""The report of a split's test: curves.png, confusion.png, and report.html, one page that needs no other file and no network.
+"""The report of a split's results: curves.png, confusion.png, and report.html, a page that needs no other file and no network.
 
-What the page says is gathered here as plain values; how it says it is ``report.html.jinja``, which escapes all of them. Class names,
-video ids and paths may be anyone's.
+This module collects what the page shows as plain values, and ``page.html.jinja`` lays them out. The template escapes every value,
+because class names, video ids and paths may come from anyone.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from flowkit.versions import __version__
 CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"
 
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
-_MOST_LISTED = 50  # names in a notice
+_MOST_LISTED = 50  # lines of a notice
 _LISTS = {
     "ucf101": "the official lists of UCF101",
     "hmdb51": "the official lists of HMDB51",
-    "csv": "lists of one's own (CSV)",
+    "csv": "the user's own lists (CSV)",
     "automatic": "a split that flowkit made",
 }
 _SECTIONS = (
@@ -38,7 +38,7 @@ _SECTIONS = (
     ("training", "Training"),
     ("confusion", "Confusion matrix"),
     ("classes", "Classes"),
-    ("confused", "What was confused"),
+    ("confused", "Confused classes"),
     ("settings", "Settings"),
 )
 
@@ -51,21 +51,24 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
     folder : Path
         ``reports/<run>/split<n>``.
     result : SplitEvaluation
+        The results of the split.
     evaluation : Evaluation
-        That `result` is one split of; of several, their mean is shown too.
+        The evaluation that `result` is part of. If it has several splits, the report shows their mean too.
     dataset : flowkit.Dataset
-        For the manifests, and for frames and flow of videos that were confused.
+        The data root, for the manifests, and for frames and flow of confused videos.
     run : str
+        The run's name.
 
     Returns
     -------
     list of Path
-        What was written; report.html last. No curves.png where there are no metrics, no confusion.png where no video was scored.
+        The files that were written, report.html last. There is no curves.png without metrics, and no confusion.png without a scored
+        video.
 
     Raises
     ------
     ManifestError
-        If the split's manifest cannot be read. (A video that cannot be read only lacks its pictures.)
+        If the split's manifest cannot be read. (If a video cannot be read, only its pictures are missing.)
     OSError
         If the folder cannot be written.
     """
@@ -73,11 +76,14 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
     main = last_row(result.rows) or ""
     training, matrices = training_pictures(result), matrix_pictures(result, main)
     written = {}
-    if training.whole:
-        written[folder / CURVES_NAME] = training.whole
+    if training.encoded:
+        written[folder / CURVES_NAME] = training.encoded
     if matrices:
         written[folder / CONFUSION_NAME] = matrices[0].encoded
-    values = _values(result, evaluation, dataset, run, main) | {"phases": training.phases, "matrices": [one.values() for one in matrices]}
+    values = _values(result, evaluation, dataset, run, main) | {
+        "phases": training.phases,
+        "matrices": [matrix.values() for matrix in matrices],
+    }
     written[folder / PAGE_NAME] = _render(values).encode("utf-8")
     for path, contents in written.items():
         write_atomically(path, contents)
@@ -85,13 +91,13 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
 
 
 def discard_report(folder: Path) -> None:
-    """Remove the report of an earlier test, so that it does not stand beside numbers that it does not tell of."""
+    """Remove the report of an earlier evaluation, so that it does not lie beside other numbers."""
     for name in (PAGE_NAME, CURVES_NAME, CONFUSION_NAME):
         (folder / name).unlink(missing_ok=True)
 
 
 def visible(value: object) -> object:
-    """Return a text with what cannot be seen written out: line feeds, and marks that turn the direction of writing."""
+    """Return a text with invisible characters escaped: line feeds, and marks that change the direction of writing."""
     if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
@@ -105,7 +111,7 @@ def _render(values: dict[str, Any]) -> str:
 
 
 def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
-    """Return what the page says, but for the plots."""
+    """Return what the page shows, except the plots."""
     split = dataset.split(result.split)
     comparison = compare_with_paper(split, result, evaluation)
     paper = comparison.published.top1 if comparison.published else {}
@@ -141,23 +147,26 @@ def _tiles(result: SplitEvaluation, main: str) -> list[dict[str, str]]:
         row = result.rows[main]
         note = f"top-1; 95 % interval {percent_interval(row.interval)}"
         tiles.append({"label": main, "value": f"{percent(row.top1)} %", "note": note})
-        tiles.append({"label": "right", "value": f"{row.num_correct:,} of {len(row.ranks):,}", "note": f"test videos, {main}"})
+        tiles.append({"label": "correct", "value": f"{row.num_correct:,} of {len(row.ranks):,}", "note": f"test videos, {main}"})
         best = max(("appearance", "motion"), key=lambda name: result.rows[name].top1 if name in result.rows else -1.0)
         if best in result.rows and best != main:
-            tiles.append({"label": "best stream alone", "value": f"{percent(result.rows[best].top1)} %", "note": f"top-1, {best}"})
+            tiles.append({"label": "best single stream", "value": f"{percent(result.rows[best].top1)} %", "note": f"top-1, {best}"})
     tiles.append({"label": "scored", "value": f"{len(result.video_ids):,} of {result.num_listed:,}", "note": "listed test videos"})
     return tiles
 
 
 def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
-    """Return what one must know before reading the numbers."""
+    """Return what readers must know before they read the numbers."""
     notices: list[dict[str, Any]] = []
     if result.warnings:
-        text = "The networks were trained on other data than they were tested on (--force), so these numbers may be wrong:"
+        text = "The networks were trained on other data than the test data (--force), so these numbers may be wrong:"
         notices.append({"text": text, "lines": _some(result.warnings)})
     elif any(made.digest != split.digest for made in result.provenances.values()):
         notices.append(
-            {"text": "The split was packed anew since this test: what is said of the data below may not be what was tested.", "lines": ()}
+            {
+                "text": "The split was packed again after this test: the data described below may not be the tested data.",
+                "lines": (),
+            }
         )
     if result.failed:
         text = f"Test videos that could not be scored and are left out ({len(result.failed):,}):"
@@ -168,7 +177,8 @@ def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
         notices.append({"text": text, "lines": ()})
     if result.untrained_classes:
         text = (
-            f"Classes of test videos that have no training video, so that none of theirs can be right ({len(result.untrained_classes):,}):"
+            f"Classes that have test videos but no training video, so that these cannot be classified correctly "
+            f"({len(result.untrained_classes):,}):"
         )
         notices.append({"text": text, "lines": _some(result.untrained_classes)})
     return notices
@@ -184,19 +194,19 @@ def _row_values(name: str, row: RowResult | None, paper: float | None) -> dict[s
     if row is not None and values["tested"]:
         least, most = row.interval
         values |= {"top1": percent(row.top1), "interval": percent_interval(row.interval), "top5": percent(row.top5)}
-        values |= {"right": f"{row.num_correct:,}/{len(row.ranks):,}", "at": percent(row.top1), "low": percent(least)}
+        values |= {"correct": f"{row.num_correct:,}/{len(row.ranks):,}", "at": percent(row.top1), "low": percent(least)}
         values |= {"reach": percent(most - least)}
     return values
 
 
 def _all_splits(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any] | None:
-    """Return the table of several splits; the paper's column only where it holds for each of them, and they are all it is the mean of."""
+    """Return the table of several splits; it has the paper's mean if that holds for each of them and they are all of its splits."""
     if len(evaluation.splits) < 2:
         return None
     header, rows = results_table(evaluation)
-    found = [compare_with_paper(dataset.split(one.split), one, evaluation).published for one in evaluation.splits]
-    published = found[0]
-    if published and all(found) and sorted(one.split for one in evaluation.splits) == [*range(1, len(published.num_videos) + 1)]:
+    by_split = [compare_with_paper(dataset.split(result.split), result, evaluation).published for result in evaluation.splits]
+    published = by_split[0]
+    if published and all(by_split) and sorted(result.split for result in evaluation.splits) == [*range(1, len(published.num_videos) + 1)]:
         header = [*header, "paper, mean"]
         rows = [[*row, f"{published.top1[row[0]]:.2f}"] for row in rows]
     return {"header": header, "rows": rows}
@@ -207,9 +217,9 @@ def _class_values(result: SplitEvaluation, main: str) -> dict[str, Any]:
     classes = []
     for label in np.unique(result.labels).tolist():
         own = result.labels == label
-        right = {name: int((row.ranks[own] == 0).sum()) for name, row in result.rows.items()}
+        correct = {name: int((row.ranks[own] == 0).sum()) for name, row in result.rows.items()}
         num = int(own.sum())
-        one = {"name": result.classes[label], "num": num, "right": right[main], "percent": f"{100 * right[main] / num:.0f}"}
-        classes.append(one | {"others": [f"{100 * right[name] / num:.0f}" for name in others], "share": right[main] / num})
-    classes.sort(key=lambda one: (one["share"], one["name"]))
+        values = {"name": result.classes[label], "num": num, "correct": correct[main], "percent": f"{100 * correct[main] / num:.0f}"}
+        classes.append(values | {"others": [f"{100 * correct[name] / num:.0f}" for name in others], "share": correct[main] / num})
+    classes.sort(key=lambda values: (values["share"], values["name"]))
     return {"classes": classes, "other_rows": others, "num_absent": len(result.classes) - len(classes)}

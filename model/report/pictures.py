@@ -1,4 +1,4 @@
-"""The pictures of a report, encoded and described: training curves, confusion matrices, videos that were confused."""
+"""The pictures of a report, encoded and described: training curves, confusion matrices, confused videos."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class TrainingPictures:
 
     Parameters
     ----------
-    whole : bytes
-        All in one PNG; empty where there are no metrics.
+    encoded : bytes
+        All of them as one PNG; empty if there are no metrics.
     phases : list of dict
         For the page: `name`, `panels` and `note`.
     """
 
-    whole: bytes
+    encoded: bytes
     phases: list[dict[str, Any]]
 
 
@@ -52,33 +52,33 @@ def training_pictures(result: SplitEvaluation) -> TrainingPictures:
             if curves is not None:
                 rows.append([panel_picture(curves, panel) for panel in PANELS])
                 phases.append(_phase_values(curves, rows[-1]))
-    whole = png(curves_picture(rows), num_colours=_PLOT_COLOURS) if rows else b""
-    return TrainingPictures(whole, phases)
+    encoded = png(curves_picture(rows), num_colours=_PLOT_COLOURS) if rows else b""
+    return TrainingPictures(encoded, phases)
 
 
 def _phase_values(curves: TrainingCurves, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
     num, window = len(curves.steps), smoothing_window(len(curves.steps))
-    told = {
+    values = {
         "loss": "; ".join(f"{name} {_ends(values, '.3g')}" for name, values in curves.loss.items()),
         "accuracy": "; ".join(f"{name} {_ends(100 * values, '.0f')} percent" for name, values in curves.accuracy.items()),
         "learning rate": _ends(curves.learning_rate, ".3g"),
     }
     panels = [
-        _picture(picture, png(picture, num_colours=_PLOT_COLOURS), f"{curves.phase}, {panel} by step: {told[panel]}.", pixel_ratio=2)
+        _picture(picture, png(picture, num_colours=_PLOT_COLOURS), f"{curves.phase}, {panel} by step: {values[panel]}.", pixel_ratio=2)
         for panel, picture in zip(PANELS, pictures, strict=True)
     ]
     note = f"{num:,} steps" if num > 1 else "1 step"
-    return {"name": curves.phase, "panels": panels, "note": note + (f"; each line is the mean over {window} steps." if window > 1 else ".")}
+    return {"name": curves.phase, "panels": panels, "note": note + (f"; each line is a mean over {window} steps." if window > 1 else ".")}
 
 
 def _ends(values: NDArray[np.float64], form: str) -> str:
     known = values[np.isfinite(values)]
-    return f"from {known[0]:{form}} to {known[-1]:{form}}" if len(known) else "not known"
+    return f"from {known[0]:{form}} to {known[-1]:{form}}" if len(known) else "unknown"
 
 
 @dataclass(frozen=True)
 class MatrixPicture:
-    """One row's confusion matrix as a PNG, with its caption and alternative text; `fits` if it is readable at a page's width."""
+    """One row's confusion matrix as a PNG, with its caption and alternative text; `fits` says if it is readable at the page's width."""
 
     row: str
     encoded: bytes
@@ -88,14 +88,14 @@ class MatrixPicture:
     fits: bool
 
     def values(self) -> dict[str, Any]:
-        """Return what the page needs."""
+        """Return what the template needs."""
         width, height = (round(side / 1.5) for side in self.size)
-        told = {"row": self.row, "caption": self.caption, "alt": self.alt, "fits": self.fits}
-        return told | {"uri": data_uri(self.encoded), "width": width, "height": height}
+        texts = {"row": self.row, "caption": self.caption, "alt": self.alt, "fits": self.fits}
+        return texts | {"uri": data_uri(self.encoded), "width": width, "height": height}
 
 
 def matrix_pictures(result: SplitEvaluation, main: str) -> list[MatrixPicture]:
-    """Draw the main row's confusion matrix first, then the other rows' where that is quick and readable; none if no video was scored."""
+    """Draw the main row's confusion matrix, and then the other rows' where that is quick and readable; none if no video was scored."""
     if not len(result.video_ids):
         return []
     num_shown = len(occurring_classes(result.rows[main].confusion))
@@ -107,14 +107,14 @@ def matrix_pictures(result: SplitEvaluation, main: str) -> list[MatrixPicture]:
 def _matrix(result: SplitEvaluation, name: str) -> MatrixPicture:
     row = result.rows[name]
     shown = occurring_classes(row.confusion).tolist()
-    told = f"{name}: {row.num_correct:,} of {len(row.ranks):,} videos right"
-    pixels = confusion_picture(row.confusion, result.classes, title=told)
-    caption = f"{told}. Rows: the class; columns: what it was taken for; right ones lie on the diagonal."
+    title = f"{name}: {row.num_correct:,} of {len(row.ranks):,} videos correct"
+    pixels = confusion_picture(row.confusion, result.classes, title=title)
+    caption = f"{title}. Rows are classes, columns are predictions, and correct predictions lie on the diagonal."
     if len(shown) < len(result.classes):
         caption += f" {len(result.classes) - len(shown)} classes that do not occur are left out."
     if not all(drawable(result.classes[label]) for label in shown):
-        caption += " Classes whose names the picture's font cannot write are shown by their labels, those of per_class.csv."
-    alt = f"Confusion matrix of {len(shown)} classes. {told}. The sections Classes and What was confused say it in numbers."
+        caption += " Classes whose names the font of the picture cannot write are shown by their labels, as in per_class.csv."
+    alt = f"Confusion matrix of {len(shown)} classes. {title}. The sections Classes and Confused classes give the numbers."
     return MatrixPicture(name, png(pixels, num_colours=_PLOT_COLOURS), size_of(pixels), caption, alt, len(shown) <= _MATRIX_FITS)
 
 
@@ -129,14 +129,14 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
     thumbnails = Thumbnails(dataset, [records[video_id] for video_id in wanted if video_id in records])
     num_wrong = len(row.ranks) - row.num_correct
     of_these = sum(pair.num_first + pair.num_second for pair in pairs)
-    share = "the weight of the class in the mean of softmaxes" if evaluation.fusion == "softmax_mean" else "its softmax over all classes"
+    share = "the class's weight in the mean of softmaxes" if evaluation.fusion == "softmax_mean" else "its softmax over all classes"
     intro = (
-        f"The classes that {main} took for each other most often: {of_these:,} of its {num_wrong:,} mistakes. Of each pair up to "
-        f"{_NUM_VIDEOS} videos are shown, those first of which it was surest. Score: the mean of the logits; share: {share}, "
-        "which is no probability of being right."
+        f"The pairs of classes that {main} confused most often, with {of_these:,} of its {num_wrong:,} mistakes. Each pair shows up to "
+        f"{_NUM_VIDEOS} videos, those with the highest scores first. The score is the mean of the logits; the share is {share}, "
+        "which is not the probability of being correct."
     )
     if evaluation.fusion == "softmax_mean":
-        intro = intro.replace("Score: the mean of the logits; share", "Score and share")
+        intro = intro.replace("The score is the mean of the logits; the share is", "Score and share are")
     wheel = wheel_picture(44)
     return {
         "pairs": [_pair_values(pair, result, thumbnails) for pair in pairs],
@@ -149,7 +149,9 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
 def _pair_values(pair: ConfusedPair, result: SplitEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
     first, second = result.classes[pair.first], result.classes[pair.second]
     totals = [int((result.labels == label).sum()) for label in (pair.first, pair.second)]
-    text = f"Taken for {second}: {pair.num_first} of {totals[0]} videos of {first}. The other way: {pair.num_second} of {totals[1]}."
+    text = (
+        f"{pair.num_first} of {totals[0]} videos of {first} were classified as {second}, and {pair.num_second} of {totals[1]} the reverse."
+    )
     videos = [_video_values(mistake, result, thumbnails) for mistake in pair.mistakes]
     return {"first": first, "second": second, "text": text, "videos": videos}
 
@@ -159,13 +161,13 @@ def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbna
     label, predicted = result.classes[mistake.label], result.classes[mistake.predicted]
     best = [
         {
-            "place": place,
+            "rank": rank,
             "name": result.classes[k],
             "score": f"{score:.2f}",
             "share": f"{100 * share:.1f} %",
-            "is_right": k == mistake.label,
+            "is_correct": k == mistake.label,
         }
-        for place, (k, score, share) in enumerate(mistake.best, 1)
+        for rank, (k, score, share) in enumerate(mistake.best, 1)
     ]
     values: dict[str, Any] = {"id": video_id, "label": label, "predicted": predicted, "best": best, "frames": None, "flow": None}
     moments = thumbnails.moments(video_id)
@@ -173,8 +175,8 @@ def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbna
         return values | {"failure": thumbnails.failures.get(video_id, "it is no longer in the split")}
     which = ", ".join(map(str, moments.indices))
     for name, pixels, alt in (
-        ("frames", moments.frames, f"Frames {which} of {video_id}, of class {label}"),
-        ("flow", moments.flow, f"Flow from frames {which} to the next, as colours"),
+        ("frames", moments.frames, f"Frames {which} of {video_id}, class {label}"),
+        ("flow", moments.flow, f"Flow from frames {which} to the next frames, in colours"),
     ):
         values[name] = _picture(pixels, jpeg(pixels), alt)
     return values

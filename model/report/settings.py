@@ -1,4 +1,4 @@
-"""What a report says of how its numbers came to be: the networks' training, the data, the software."""
+"""What a report says about the origin of its numbers: the training of the networks, the data, the software."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
 
 _SOFTWARE = ("numpy", "torch", "torchvision", "h5py", "opencv-contrib-python-headless", "matplotlib")
-_MOST_SHARDS = 50  # looked into for what the videos are
+_MOST_SHARDS = 50  # that are opened for the properties of their videos
 _CROPS = {
     "borders25": "random, .75 to 1.25 of the mean size, near the borders",
     "regular": "256, 224, 192 or 168 of 256 px, at a corner or the centre",
@@ -27,18 +27,15 @@ _CROPS = {
 
 
 def network_settings(result: SplitEvaluation, root: Path) -> dict[str, Any] | None:
-    """Return how each tested phase was trained: a summary in words, and all settings.
+    """Return how each tested phase was trained; None if nothing is known.
 
-    Returns
-    -------
-    dict or None
-        `phases` (names), `summary` and `all` (rows with a `name` and a value a phase as `values`); None if nothing is known.
+    The keys are `phases` (names), and `summary` and `all` (rows with a `name` and one value per phase as `values`).
     """
     made = result.provenances
     if not made:
         return None
-    described = [_described(result.checkpoints[phase], one, root) for phase, one in made.items()]
-    flat = [flattened(one.config.to_dict()) for one in made.values()]
+    described = [_described(result.checkpoints[phase], provenance, root) for phase, provenance in made.items()]
+    flat = [flattened(provenance.config.to_dict()) for provenance in made.values()]
     return {
         "phases": list(made),
         "summary": [{"name": name, "values": [values[name] for values in described]} for name in described[0]],
@@ -47,7 +44,7 @@ def network_settings(result: SplitEvaluation, root: Path) -> dict[str, Any] | No
 
 
 def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[str, Any]:
-    """Return what the networks were tested on."""
+    """Return the data that the networks were tested on."""
     rows = [
         ("lists", split.protocol),
         ("classes", f"{len(split.classes):,}"),
@@ -63,11 +60,11 @@ def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[
 
 
 def software_facts(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what the test was computed with."""
-    told = {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
-    told |= {"python": platform.python_version()}
-    told |= {name: found for name in _SOFTWARE if (found := installed_version(name)) is not None}
-    return {"heading": "Software of the test", "rows": list(told.items())}
+    """Return the software that computed the test."""
+    rows = {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
+    rows |= {"python": platform.python_version()}
+    rows |= {name: version for name in _SOFTWARE if (version := installed_version(name)) is not None}
+    return {"heading": "Software of the test", "rows": list(rows.items())}
 
 
 def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
@@ -83,7 +80,7 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
         "first weights": _start(config),
         "network": f"units {units}, width {network.base_width}, input {network.input_size} px"
         + (", stride in the 1x1" if network.stride_in_1x1 else ""),
-        "streams": "one" if base else "two, not joined" if network.injection == "none" else f"two: {kind}",
+        "streams": "one" if base else "two, not connected" if network.injection == "none" else f"two: {kind}",
         "temporal convolution": "-" if base else time,
         "temporal pooling": f"max, {network.temporal_pool_position.replace('_', ' ')}" if network.temporal_pool and not base else "-",
         "dropout": f"{network.motion_dropout:g}" if config.phase != "appearance" and network.motion_dropout else "-",
@@ -113,24 +110,24 @@ def _schedule(config: TrainConfig) -> str:
 
 
 def _stored(dataset: Dataset, records: Sequence[ClipRecord]) -> list[tuple[str, str]]:
-    """Return size, codec, solver and TV-L1 parameters of one test video of each shard: one value each, unless data were mixed."""
-    of_shard = {record.shard: record for record in reversed(records)}
-    found: dict[str, set[str]] = {"frame size": set(), "codec": set(), "solver": set(), "TV-L1": set()}
-    for record in list(of_shard.values())[:_MOST_SHARDS]:
+    """Return frame size, codec, solver and TV-L1 parameters of one test video per shard; each has one value, unless data were mixed."""
+    first_of_shard = {record.shard: record for record in reversed(records)}
+    properties: dict[str, set[str]] = {"frame size": set(), "codec": set(), "solver": set(), "TV-L1": set()}
+    for record in list(first_of_shard.values())[:_MOST_SHARDS]:
         try:
             with ShardReader(dataset.shard_path(record)) as shard:
                 clip = shard.clip(record.video_id)
         except (FlowkitError, OSError):
-            continue  # said where its videos are
-        found["frame size"].add(f"{clip.width} x {clip.height} px")
-        found["codec"].add(clip.codec)
-        found["solver"].add(clip.attributes.solver)
-        found["TV-L1"].add(_words(clip.attributes.tvl1))
-    return [(name, "; or ".join(sorted(values)) or "not known") for name, values in found.items()]
+            continue  # the report says so where it shows the videos
+        properties["frame size"].add(f"{clip.width} x {clip.height} px")
+        properties["codec"].add(clip.codec)
+        properties["solver"].add(clip.attributes.solver)
+        properties["TV-L1"].add(_words(clip.attributes.tvl1))
+    return [(name, "; or ".join(sorted(values)) or "unknown") for name, values in properties.items()]
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.rstrip('_').replace('_', ' ')} {_text(value)}" for name, value in values.items()) or "not known"
+    return ", ".join(f"{name.rstrip('_').replace('_', ' ')} {_text(value)}" for name, value in values.items()) or "unknown"
 
 
 def _text(value: object) -> str:
@@ -138,7 +135,7 @@ def _text(value: object) -> str:
 
 
 def _relative(source: str, root: Path) -> str:
-    """Return a path within the data root from there on: a report tells nothing of the machine's other folders."""
+    """Return a path relative to the data root, or only its name, because a report should not show other folders of the machine."""
     path = Path(source)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 

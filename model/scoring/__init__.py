@@ -1,1 +1,1 @@
-"""Scores of whole videos by trained networks, and metrics."""
+"""The scores that trained networks give complete videos, and metrics."""

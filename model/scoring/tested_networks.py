@@ -1,4 +1,4 @@
-"""Trained networks at work on whole videos: logits per stream, averaged over time and mirror images."""
+"""The scores that trained networks give complete videos: logits per stream, averaged over time and mirror images."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ class TestedNetworks:
     Parameters
     ----------
     split : flowkit.Split
+        The split to test on.
     checkpoints : dict from phase to (str, Checkpoint)
-        With where each was found.
+        The weights, and where each was found.
     force : bool
-        Accept weights that were trained on other data; what differs is in `warnings`.
+        Accept weights that were trained on other data; `warnings` then says what differs.
     execution : Execution
+        Where and how to compute.
 
     Raises
     ------
@@ -54,8 +56,8 @@ class TestedNetworks:
         )
         if self.warnings and not force:
             raise CheckpointError(
-                f"the weights were trained on other data than they would be tested on: {'; '.join(self.warnings)}. Train on this split, "
-                "or test all the same with --force"
+                f"the weights were trained on other data than the test data: {'; '.join(self.warnings)}. Train on this split, "
+                "or evaluate nevertheless with --force"
             )
         sizes = {checkpoint.provenance.config.network.input_size for _, checkpoint in checkpoints.values()}
         if len(sizes) > 1:
@@ -63,7 +65,7 @@ class TestedNetworks:
                 f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one by one"
             )
         (self.input_size,) = sizes
-        self._at_once: int | None = None  # all that are given
+        self._most_at_once: int | None = None  # as many as are given
         self._networks: dict[Phase, SingleStream | STResNet] = {}
         self._columns: dict[Phase, list[int]] = {}
         for phase, (source, checkpoint) in checkpoints.items():
@@ -71,32 +73,32 @@ class TestedNetworks:
             execution.place(network, self.device)
             self._networks[phase] = network
             self._columns[phase] = _columns(split.classes, checkpoint.provenance.classes, source)
-        # What a mirror image does to u, for every byte.
+        # What the mirror image does to u, for every byte.
         mirrored = split.quantiser.flip_u(np.arange(256, dtype=np.uint8))
         self._mirrored_u = torch.from_numpy(mirrored).to(self.device)
 
     def score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
-        """Return the mean logits of videos of one frame size, by phase and stream: float64 (C,) in the split's order of classes.
+        """Return the mean logits of videos that have the same frame size, by phase and stream: float64 (C,), with classes as in the split.
 
         Raises
         ------
         DeviceError
-            If a GPU has too little memory for one video; where it has too little for several, it gets fewer at once from then on.
+            If a GPU has too little memory for one video. If it has too little for several, fewer at once are computed from then on.
         """
         results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = []
         while len(results) < len(clips):
-            some = clips[len(results) :][: self._at_once]
+            next_clips = clips[len(results) :][: self._most_at_once]
             try:
                 with explain_out_of_memory("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it"):
-                    results += self._score(some)
+                    results += self._score(next_clips)
             except DeviceError:
-                if len(some) == 1:
+                if len(next_clips) == 1:
                     raise
-                self._at_once = len(some) // 2
+                self._most_at_once = len(next_clips) // 2
         return results
 
     def _score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
-        """Return the mean logits of videos that go through the networks together."""
+        """Return the mean logits of videos that pass through the networks together."""
         frames = torch.stack([normalise_rgb(self._on_device(clip.rgb)) for clip in clips])
         rgb = torch.cat([frames, frames.flip(-1)])
         flow = torch.stack([self._stacks(clip, mirrored) for mirrored in (False, True) for clip in clips])
@@ -123,9 +125,9 @@ class TestedNetworks:
 
 
 def _columns(classes: Sequence[str], known: Sequence[str], source: str) -> list[int]:
-    """Return where the network has each of the split's classes, by name."""
-    place = {name: column for column, name in enumerate(known)}
-    missing = [name for name in classes if name not in place]
+    """Return the network's column of each of the split's classes, matched by name."""
+    column_of = {name: column for column, name in enumerate(known)}
+    missing = [name for name in classes if name not in column_of]
     if missing:
         raise CheckpointError(f"{source} does not know {len(missing)} classes of this split: {', '.join(missing[:5])}")
-    return [place[name] for name in classes]
+    return [column_of[name] for name in classes]

@@ -56,12 +56,12 @@ def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_sco
 @pytest.mark.parametrize(
     ("split_changes", "result_changes", "reason"),
     [
-        ({"protocol": "csv"}, {}, "neither a goal nor a ceiling"),
-        ({"classes": ("a", "b")}, {}, "another split, of 2 classes"),
+        ({"protocol": "csv"}, {}, "neither a goal nor an upper limit"),
+        ({"classes": ("a", "b")}, {}, "another split, with 2 classes"),
         ({"number": 4}, {}, "another split"),
         ({"train": ()}, {}, "trained on 0 of the 3 videos"),
-        ({"digest": "00" * 32}, {}, "packed anew since"),
-        ({}, {"video_ids": ("one",)}, "are of 1 of the 13 videos"),
+        ({"digest": "00" * 32}, {}, "packed again after"),
+        ({}, {"video_ids": ("one",)}, "are those of 1 of the 13 videos"),
         ({}, {"warnings": ("digest was 1, is 2",)}, "other data: digest was 1, is 2"),
     ],
 )
@@ -115,8 +115,8 @@ def test_the_page_has_the_column_and_its_reservation_only_then(
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert (">paper*<" in page) == shown
         assert (">93.46<" in page) == shown
-        assert ("mean of the three official splits; this table is one split" in page) == shown
-        assert ("the two do not compare" in page) != shown
+        assert ("mean of the three official splits. This table shows one split" in page) == shown
+        assert ("the two cannot be compared" in page) != shown
 
 
 def test_the_numbers_of_videos_and_the_classes_are_those_of_the_official_lists(shared_data: Path) -> None:

@@ -181,12 +181,12 @@ def test_what_cannot_be_seen_is_written_out(text: object, shown: object) -> None
 def test_the_table_says_what_results_json_says(folder: Any, page: Page) -> None:
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     header, *rows = page.tables[0]
-    assert header[:5] == ["row", "top-1", "95 % interval", "right", "top-5"]
+    assert header[:5] == ["row", "top-1", "95 % interval", "correct", "top-5"]
     assert [row[0] for row in rows] == list(ROWS) == list(stored["rows"])
     for row, told in zip(rows, stored["rows"].values(), strict=True):
         least, most = told["top1_interval_95"]
-        right = f"{told['num_correct']}/{told['num_videos']}"
-        assert row[1:5] == [f"{100 * told['top1']:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", right, f"{100 * told['top5']:.2f}"]
+        correct = f"{told['num_correct']}/{told['num_videos']}"
+        assert row[1:5] == [f"{100 * told['top1']:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", correct, f"{100 * told['top5']:.2f}"]
     assert f"{stored['num_scored']} of {stored['num_listed']} listed test videos scored" in page.text
     assert all(line in page.text for line in stored["protocol"])
 
@@ -215,8 +215,8 @@ def test_what_one_must_know_is_said_before_the_numbers(page: Page) -> None:
     assert "weights <i>elsewhere</i>: digest was 00, is 11" in before
     assert "could not be scored and are left out (1):" in before
     assert "3 of the 17 listed test videos are not in the data" in before
-    assert "have no training video, so that none of theirs can be right (2):" in before
-    assert "neither a goal nor a ceiling" in before
+    assert "that have test videos but no training video, so that these cannot be classified correctly (2):" in before
+    assert "neither a goal nor an upper limit" in before
 
 
 def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Dataset) -> None:
@@ -240,28 +240,28 @@ def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Da
 def test_confused_videos_are_shown_with_what_was_predicted_and_its_scores(dataset: Dataset, tmp_path: Path) -> None:
     result = make_result(dataset)
     scores = np.eye(len(CLASSES))[result.labels] * 5
-    scores[3] = [0, 0, 1, 0, 4, 3, 2]  # one video alone is wrong
+    scores[3] = [0, 0, 1, 0, 4, 3, 2]  # one video is wrong
     label = int(result.labels[3])
     assert label != 4
     page = report_of(make_row(lean(result, "ST-ResNet*"), "ST-ResNet*", scores), tmp_path, dataset)
-    (table,) = [table for table in page.tables if table[0] == ["place", "class", "score", "share"]]
+    (table,) = [table for table in page.tables if table[0] == ["rank", "class", "score", "share"]]
     powers = np.exp(scores[3])
-    for place, row in enumerate(table[1:]):
-        predicted = int(np.argsort(-scores[3], kind="stable")[place])
-        assert row[0] == str(place + 1)
+    for rank, row in enumerate(table[1:]):
+        predicted = int(np.argsort(-scores[3], kind="stable")[rank])
+        assert row[0] == str(rank + 1)
         assert row[1].startswith(str(visible(CLASSES[predicted])))
-        assert row[1].endswith(" (right)") == (predicted == label)
+        assert row[1].endswith(" (correct)") == (predicted == label)
         assert row[2:] == [f"{scores[3, predicted]:.2f}", f"{100 * powers[predicted] / powers.sum():.1f} %"]
     assert "1 of its 1 mistakes" in page.text
-    assert f"Taken for {CLASSES[4]}: 1 of" in page.text
+    assert f"1 of 2 videos of {visible(CLASSES[label])} were classified as {CLASSES[4]}, and 0 of 2 the reverse." in page.text
 
 
 def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: Dataset, tmp_path: Path) -> None:
     result = lean(make_result(dataset), "ST-ResNet*")
     perfect = make_row(result, "ST-ResNet*", np.eye(len(CLASSES))[result.labels])
     page = report_of(perfect, tmp_path, dataset)
-    assert "ST-ResNet* took no video for another class" in page.text
-    assert "there are no curves" in page.text
+    assert "ST-ResNet* classified every video correctly" in page.text
+    assert "There are no curves" in page.text
     assert not (tmp_path / "curves.png").exists()
 
     empty = make_row(replace(result, video_ids=(), labels=result.labels[:0]), "ST-ResNet*", np.zeros((0, len(CLASSES))))
@@ -281,15 +281,15 @@ def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path: Path) -> 
         assert [row[0] for row in page.tables[0][1:]] == list(ROWS)
 
 
-def test_a_report_drawn_after_the_split_was_packed_anew_says_so(tmp_path: Path) -> None:
+def test_a_report_drawn_after_the_split_was_packed_again_says_so(tmp_path: Path) -> None:
     dataset = make_hostile_root(tmp_path / "root")
     result = make_result(dataset)
     kept = replace(lean(result, "ST-ResNet*"), provenances=result.provenances, checkpoints=result.checkpoints, warnings=())
     old = tuple(f"gone/{number}" for number in range(len(result.video_ids)))
     other = {phase: replace(made, digest="00" * 32) for phase, made in result.provenances.items()}
-    shutil.rmtree(tmp_path / "root" / "runs")  # nor are there curves any more
+    shutil.rmtree(tmp_path / "root" / "runs")  # and there are no curves any more
     page = report_of(replace(kept, video_ids=old, provenances=other), tmp_path / "out", dataset)
-    assert "packed anew since this test" in page.text
+    assert "packed again after this test" in page.text
     assert "it is no longer in the split" in page.text
 
 
@@ -313,7 +313,7 @@ def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_p
     assert last_row(result.rows) == "ST-ResNet"
     page = report_of(result, tmp_path, dataset)
     assert page.tables[0][2][:3] == ["motion", "-", "-"]
-    assert "the networks of that row were not tested" in page.text
+    assert "the networks of the row were not tested" in page.text
 
 
 def test_the_report_of_an_earlier_test_can_be_taken_away(folder: Any, tmp_path: Path) -> None:

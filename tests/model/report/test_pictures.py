@@ -95,7 +95,7 @@ def test_curves_png_has_a_row_a_phase_and_only_of_those_that_have_metrics(tmp_pa
     pictures = training_pictures(make_result(dataset))
     assert [phase["name"] for phase in pictures.phases] == ["appearance", "st-resnet"]
     assert [len(phase["panels"]) for phase in pictures.phases] == [3, 3]
-    with Image.open(io.BytesIO(pictures.whole)) as whole:
+    with Image.open(io.BytesIO(pictures.encoded)) as whole:
         panel = pictures.phases[0]["panels"][0]
         assert whole.size == pytest.approx((3 * 2 * panel["width"], 2 * 2 * panel["height"]), abs=4)
 
