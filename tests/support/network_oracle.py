@@ -1,4 +1,4 @@
-"""The network written out from the paper's equations, one clip at a time, without flowkit's modules; small networks to compare it with."""
+"""The network written out from the paper's equations, one clip at a time and without flowkit's modules; and small networks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def oracle_head(state: Any, stream: str, x: Any, config: Any) -> Any:
 
 
 def oracle(model: STResNet, rgb: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of one clip, (T, C, H, W) each, from the paper's equations."""
+    """Return the logits of one clip from the paper's equations; both inputs are (T, C, H, W)."""
     state, config = model.state_dict(), model.config
     x = {}
     for stream, frames in zip(STREAMS, (rgb, flow), strict=True):

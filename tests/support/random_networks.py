@@ -1,4 +1,4 @@
-"""Small networks with random weights in the files of trained phases: whatever reads them cannot tell the difference."""
+"""Small networks with random weights, stored like trained phases."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def random_checkpoints(
                 tensor.uniform_(0.5, 1.5, generator=generator)
             elif tensor.is_floating_point():
                 tensor.normal_(0, 1 / max(tensor[0].numel(), 4) ** 0.5, generator=generator)
-        told = {"extraction": extraction} if extraction is not None else {}
+        recorded = {"extraction": extraction} if extraction is not None else {}
         quantised = quantiser or {"bound": 20.0, "mapping": "symmetric"}
-        provenance = Provenance(config, tuple(classes), split, protocol, digest, dict(quantised), **told)
+        provenance = Provenance(config, tuple(classes), split, protocol, digest, dict(quantised), **recorded)
         checkpoints[phase] = Checkpoint(provenance, 4, network.state_dict())
     return checkpoints

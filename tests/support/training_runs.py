@@ -1,4 +1,4 @@
-"""Tiny training runs, for the test files that make some."""
+"""Tiny training runs for several test files."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def run(root: Path, **settings: Any) -> tuple[Any, list[Any]]:
         root,
         overrides=overrides,
         execution=execution,
-        on_event=told.append,
-        should_stop=lambda: stop_after is not None and sum(isinstance(event, events.StepDone) for event in told) >= stop_after,
+        on_event=received.append,
+        should_stop=lambda: stop_after is not None and sum(isinstance(event, events.StepDone) for event in received) >= stop_after,
         **settings,
     )
-    return report, told
+    return report, received
 
 
 def weights(root: Path, phase: Any, name: str = "default") -> Any:

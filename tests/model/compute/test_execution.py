@@ -1,4 +1,4 @@
-"""How a run computes changes nothing it should not: activation checkpointing, compilation, crops on the device, precision."""
+"""Where and how a run computes does not change what it learns: activation checkpointing, compilation, crops on the device, precision."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
     """By the backend that compiles forward and backward pass into torch's own operations: the network's tracing without inductor."""
     counters = torch._dynamo.utils.counters
     monkeypatch.setattr("flowkit.model.training.loop.compile_in_place", lambda network: compile_in_place(network, backend="aot_eager"))
-    settings = {"phases": [phase], "overrides": {"steps": 12}}  # the moments' share changes until step 9
+    settings = {"phases": [phase], "overrides": {"steps": 12}}  # batch normalisation's momentum changes until step 9
     torch._dynamo.reset()
     run(root, **settings, run="eager", execution=Execution(device="cpu", videos_per_pass=2 if phase == "motion" else videos_per_pass))
     before = counters["stats"]["unique_graphs"]
     run(root, **settings, execution=Execution(device="cpu", compile=True, checkpoint_activations=True, videos_per_pass=videos_per_pass))
     assert counters["stats"]["unique_graphs"] == before + 1
-    told = environment(root, phase)
-    assert told["compile"] is True
-    assert told["videos_per_pass"] == (4 if phase == "appearance" else 2)  # a compiled network cannot seed each group's dropout
+    received = environment(root, phase)
+    assert received["compile"] is True
+    assert received["videos_per_pass"] == (4 if phase == "appearance" else 2)  # a compiled network cannot seed each group's dropout
     plain, compiled = metrics(root, phase, "eager"), metrics(root, phase)
     assert [line["loss"] for line in compiled] == pytest.approx([line["loss"] for line in plain], rel=1e-4)
     expected, got = weights(root, phase, "eager"), weights(root, phase)
@@ -88,7 +88,7 @@ def test_groups_that_share_a_pass_are_trained_as_one_after_another(root: Path, c
     for phase in PHASES:
         alone, joined = metrics(root, phase, "alone"), metrics(root, phase)
         for name in alone[0]:
-            near = 1e-5 if phase in ("appearance", "motion") else 1e-2  # the others start from what is a little different already
+            near = 1e-5 if phase in ("appearance", "motion") else 1e-2  # the others start from slightly different weights
             assert [line[name] for line in joined] == pytest.approx([line[name] for line in alone], rel=near), (phase, name)
         expected, got = ({key: x.double() for key, x in weights(root, phase, name).items()} for name in ("alone", "default"))
         difference = torch.stack([torch.linalg.norm(got[name] - x) for name, x in expected.items()]).norm()
@@ -112,10 +112,10 @@ def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups: int, shape: 
     assert together.is_contiguous(memory_format=memory_format)
     assert torch.equal(inputs[0].grad, inputs[1].grad)
     for ours, theirs in ((grouped.weight, plain.weight), (grouped.bias, plain.bias)):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)  # the same addends in another order
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)  # the same terms in another order
     assert all(torch.equal(*both) for both in zip(grouped.buffers(), plain.buffers(), strict=True))
     expected = (x[: len(x) // num_groups] - x[: len(x) // num_groups].mean((0, 2, 3), keepdim=True)).flatten()
-    assert expected @ together[: len(x) // num_groups].flatten().detach() > 0  # of the first group's own moments
+    assert expected @ together[: len(x) // num_groups].flatten().detach() > 0  # from the first group's moments
     grouped.eval()
     assert torch.equal(grouped(x), plain.eval()(x))
 
@@ -153,7 +153,7 @@ def test_cropped_on_the_device_a_run_is_nearly_the_same(root: Path, phase: str) 
     assert environment(root, phase)["crop_on"] == "device"
     mine, theirs = ([line["loss"] for line in metrics(root, phase, name)] for name in ("default", "host"))
     assert mine == pytest.approx(theirs, rel=1e-2)
-    assert mine[0] != theirs[0]  # by the rounding to bytes
+    assert mine[0] != theirs[0]  # from rounding to bytes
 
 
 def test_st_resnet_trains_with_crops_on_the_device(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
@@ -166,8 +166,8 @@ def test_st_resnet_trains_with_crops_on_the_device(undisturbed: tuple[Path, list
 
 def test_resuming_with_crops_taken_elsewhere_is_told(root: Path) -> None:
     run(root, stop_after=2)
-    _, told = run(root, phases=["appearance"], execution=Execution(device="cpu", crop_on="device"))
-    (started,) = [event for event in told if isinstance(event, events.PhaseStarted)]
+    _, received = run(root, phases=["appearance"], execution=Execution(device="cpu", crop_on="device"))
+    (started,) = [event for event in received if isinstance(event, events.PhaseStarted)]
     assert started.changes == ("crop_on was host, now device",)
 
 
@@ -192,7 +192,7 @@ def test_fp16_scales_the_loss_once_a_step_however_many_sub_batches(root: Path, m
     settings = {"phases": ["appearance"], "overrides": {"batch": 12, "bn_group": 6, "steps": 5, "lr": 0.001, "input_size": 64}}
     run(root, **settings, run="plain", execution=Execution(device="cpu"))
     run(root, **settings, execution=Execution(device="cpu", amp="fp16"))
-    assert scaler_of(root)["_growth_tracker"] == 5  # updates since the scale last changed
+    assert scaler_of(root)["_growth_tracker"] == 5  # updates since the last change of the scale
     assert scaler_of(root)["scale"] == 16
     plain, half = metrics(root, "appearance", "plain"), metrics(root, "appearance")
     assert [line["loss"] for line in half] == pytest.approx([line["loss"] for line in plain], rel=2e-2)
@@ -255,5 +255,10 @@ def test_the_command_line_s_options_reach_the_checkpoint(root: Path) -> None:
     options = ["--checkpoint-activations", "--crop-on", "device", "--amp", "bf16", "--workers", "0", "--device", "cpu"]
     arguments = ["train", "--data", str(root), "--phase", "appearance", *overrides, *options]
     assert CliRunner().invoke(flowkit, arguments, standalone_mode=False).return_value == 0
-    told = environment(root, "appearance")
-    assert (told["checkpoint_activations"], told["crop_on"], told["amp"], told["compile"]) == (True, "device", "bf16", False)
+    received = environment(root, "appearance")
+    assert (received["checkpoint_activations"], received["crop_on"], received["amp"], received["compile"]) == (
+        True,
+        "device",
+        "bf16",
+        False,
+    )

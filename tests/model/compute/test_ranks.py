@@ -1,4 +1,4 @@
-"""Several processes that share a run: the same losses and scores as one, no video twice, one's failure ends all, torchrun goes on."""
+"""Several processes of one run: the losses and scores of one process, no video twice, a failure of one ends all, torchrun restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flowkit.model.settings.training import PHASES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
-# At 64 px the last maps have four pixels: over single pixels, batch norm would magnify rounding to the size of the losses themselves.
+# At 64 px the last maps have four pixels. With one pixel, batch normalisation would magnify rounding to the size of the losses.
 RUN = ["--base-width", "4", "--input-size", "64", "--batch", "12", "--bn-group", "6", "--lr", "1e-3", "--workers", "0", "--device", "cpu"]
 QUICK = [
     "--base-width",
@@ -145,11 +145,11 @@ def test_two_ranks_score_every_video_of_an_odd_number_once_as_one_does(root: Any
         assert one[name].shape == (5, 6)
         assert np.abs(two[name] - one[name]).max() <= 1e-5
         assert np.array_equal(two[name].argmax(1), one[name].argmax(1))
-    told = [json.loads((root / folder / "results.json").read_text()) for folder in ("by one", "by two")]
-    for row in told[0]["rows"]:
+    results = [json.loads((root / folder / "results.json").read_text()) for folder in ("by one", "by two")]
+    for row in results[0]["rows"]:
         for value in ("top1", "num_correct", "confusion"):
-            assert told[0]["rows"][row].get(value) == told[1]["rows"][row].get(value), (row, value)
-    assert told[0]["num_scored"] == told[1]["num_scored"] == 5
+            assert results[0]["rows"][row].get(value) == results[1]["rows"][row].get(value), (row, value)
+    assert results[0]["num_scored"] == results[1]["num_scored"] == 5
     assert ended["evaluate by two"]["said"][1] == ""
 
 
@@ -191,11 +191,11 @@ def test_processes_meet_although_the_store_holds_what_dead_ones_wrote() -> None:
     store = torch.distributed.HashStore()
     names = []
     for start in range(3):
-        if start:  # of a process that was killed before it had an answer
+        if start:  # from a process that was killed before it had an answer
             store.set("flowkit/question/1", f"dead {start}")
         with ThreadPoolExecutor(3) as ranks:
-            told = [ranks.submit(meet, store, rank, 3) for rank in (0, 2, 1)]
-        (name,) = {one.result() for one in told}
+            results = [ranks.submit(meet, store, rank, 3) for rank in (0, 2, 1)]
+        (name,) = {one.result() for one in results}
         names.append(name)
     assert len(set(names)) == 3
 

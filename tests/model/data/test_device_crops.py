@@ -1,4 +1,4 @@
-"""Crops on the device against the workers' crops: the same pixels but for rounding to bytes; batches on their way to the device."""
+"""Crops on the device are those of the workers but for rounding to bytes; batches are copied to the device in order."""
 
 from __future__ import annotations
 

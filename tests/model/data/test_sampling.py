@@ -1,4 +1,4 @@
-"""Which frames and videos are taken: exact indices, ranges, and draws that depend on their key alone."""
+"""Which frames and videos are used: exact indices, ranges, and draws that depend only on their key."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_training_samples_are_in_range_and_evenly_spaced_where_they_fit(
         assert fitted or spread or num_samples == 1
         spacings |= steps if fitted else set()
         starts.add(int(centres[0]))
-    if num_frames == 400 and num_samples > 1:  # everything fits, so everything occurs
+    if num_frames == 400 and num_samples > 1:  # all distances fit, so all occur
         assert spacings == set(range(tau_min, tau_max + 1))
         assert len(starts) > 50
 

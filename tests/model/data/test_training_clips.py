@@ -1,4 +1,4 @@
-"""Samples from shards: the right frames and stacks, the same whatever process reads them, damage named."""
+"""Samples from shards: the correct frames and stacks, the same in every process; damage is named."""
 
 from __future__ import annotations
 
@@ -206,6 +206,6 @@ def test_workers_forked_after_opencv_used_threads_do_not_wait_for_ever(dataset: 
     process = multiprocessing.get_context("spawn").Process(target=load_after_opencv_used_threads, args=(clips,))
     process.start()
     process.join(60)
-    for child in multiprocessing.active_children():  # it would wait for ever for its own workers
+    for child in multiprocessing.active_children():  # it would wait forever for its own workers
         child.kill()
     assert process.exitcode == 0

@@ -130,14 +130,14 @@ def test_resizing_keeps_constant_frames_and_fields_and_gradients_in_place() -> N
     ramp = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8), (1, 2, 60, 60))
     for size in (30, 120):
         out = crop_flow(np.ascontiguousarray(ramp), Crop(0, 0, 60, 60), size=size, quantiser=Quantiser())
-        expected = (np.arange(size) + 0.5) * 60 / size * 4 - 2  # pixel centres keep their place
+        expected = (np.arange(size) + 0.5) * 60 / size * 4 - 2  # pixel centres stay where they are
         assert np.abs(out[0, 0, size // 2].astype(float) - expected)[2:-2].max() <= 1.5
 
 
 @pytest.mark.parametrize(
     ("stored", "input_size", "tested"),
     [
-        ((256, 340), 224, (256, 340)),  # the paper's: as stored
+        ((256, 340), 224, (256, 340)),  # the paper's size: unchanged
         ((256, 600), 224, (256, 448)),  # clamped to 2 S
         ((64, 86), 56, (64, 86)),
         ((256, 340), 112, (128, 170)),  # to the scale of the training crops

@@ -1,4 +1,4 @@
-"""What the network computes: invariants M1-M5, M7-M9, M14-M18, M21, M22 of docs/invariants.md, and an independent oracle."""
+"""The forward pass: invariants M1-M5, M7-M9, M14-M18, M21, M22 of docs/invariants.md, and an independent oracle."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_m2_centre_init_is_the_per_frame_network_with_skips(padding: str) -> Non
 
 
 def per_frame_network(model: STResNet) -> STResNet:
-    """The same network without temporal extent: every convolution over time replaced by the sum of its taps."""
+    """Return the same network without temporal extent: each temporal convolution is replaced by the sum of its taps."""
     flat = STResNet(replace(model.config, temporal_convolution=False)).eval()
     state = {name: value.sum(2) if value.ndim == 5 else value for name, value in model.state_dict().items()}
     flat.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What flows backwards: invariants M10-M13 and M23 of docs/invariants.md, eqs. 3 and 4, gradient checkpointing."""
+"""The backward pass: invariants M10-M13 and M23 of docs/invariants.md, eqs. 3 and 4, gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 class Watch:
-    """Values and gradients at the sums before the ReLU around unit b of one stage, and at the input of its branch."""
+    """Return values and gradients of the sums before the ReLU around unit b of one stage, and of the input of its branch."""
 
     def __init__(self, model: STResNet, stage: int) -> None:
         self.value: dict[str, torch.Tensor] = {}
@@ -218,7 +218,7 @@ def test_m23_checkpointing_keeps_fewer_activations() -> None:
             logits = model(*inputs)
         kept[checkpointed] = sum(sizes.values())
         del logits
-    assert kept[True] < 0.6 * kept[False]  # what is left is the stem's
+    assert kept[True] < 0.6 * kept[False]  # the rest is the stem's
 
 
 def test_m23_backward_works_twice() -> None:

@@ -1,4 +1,4 @@
-"""Where weights come from: invariants M6, M19 and M20 of docs/invariants.md, files, refusals, chance."""
+"""The first weights of networks: invariants M6, M19 and M20 of docs/invariants.md, files, refusals, random weights."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_the_stride_is_read_from_the_file_and_contradictions_are_refused(tmp_pat
         pretrained_state(path, stride_in_1x1=False)
     with pytest.raises(ParameterError, match="the network has stride_in_1x1=False"):
         initialise_single_stream(SingleStream(SMALL, "appearance"), pretrained_state(path))
-    save_file(small_state(), path)  # without a word, the caller knows
+    save_file(small_state(), path)  # if the file does not say, the caller does
     assert pretrained_state(path, stride_in_1x1=True).stride_in_1x1 is True
     save_file(small_state(), path, metadata={"stride_in_1x1": "yes"})
     with pytest.raises(CheckpointError, match="stride_in_1x1='yes'"):
@@ -241,7 +241,7 @@ def test_the_stride_is_read_from_the_file_and_contradictions_are_refused(tmp_pat
 
 
 class Poison:
-    """A pickle that leaves a file behind when it runs."""
+    """A pickle that writes a file when it runs."""
 
     def __init__(self, path: str) -> None:
         self.path = path

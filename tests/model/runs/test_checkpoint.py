@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, atomic, nothing but tensors and built-in types, and clear refusals of everything else."""
+"""Checkpoints: round trips, atomic writes, only tensors and built-in types, and clear refusals of everything else."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table() -> Non
         "st-resnet": ((2238, 1e-3), (2238, 1e-4), (1492, 1e-5)),
         "st-resnet-star": ((75, 1e-4), (75, 1e-5)),
     }
-    told = {p: (c.num_samples, c.tau_min, c.tau_max, c.batch, c.bn_group, c.crop, c.network.motion_dropout) for p, c in configs.items()}
-    assert told == {
+    settings = {p: (c.num_samples, c.tau_min, c.tau_max, c.batch, c.bn_group, c.crop, c.network.motion_dropout) for p, c in configs.items()}
+    assert settings == {
         "appearance": (1, 1, 1, 256, 32, "borders25", 0.0),
         "motion": (1, 1, 1, 128, 32, "regular", 0.8),
         "st-resnet": (5, 5, 15, 128, 4, "borders25", 0.0),

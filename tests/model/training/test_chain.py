@@ -1,4 +1,4 @@
-"""The chain of phases: what is done is left alone, what was killed goes on bit for bit, what does not fit is refused."""
+"""The chain of phases: finished phases are kept, a killed run continues bit for bit, and what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_the_sub_batches_of_a_step_share_its_part_of_the_running_moments(root: P
 def test_a_second_run_does_nothing_and_says_so(undisturbed: tuple[Path, list[Any]]) -> None:
     root, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
-    report, told = run(root)
+    report, received = run(root)
     assert (report.trained, report.skipped) == ((), PHASES)
-    assert [event.phase for event in told if isinstance(event, events.PhaseSkipped)] == list(PHASES)
+    assert [event.phase for event in received if isinstance(event, events.PhaseSkipped)] == list(PHASES)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
@@ -90,7 +90,7 @@ def test_the_same_run_gives_the_same_weights_and_another_seed_others(undisturbed
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing in the library may catch it, and nothing more is written."""
+    """Simulates a kill: nothing in the library may catch it, and nothing is written after it."""
 
 
 @pytest.mark.parametrize("kill_at", [1, 6, 16, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 4, 9, 13))])
@@ -119,11 +119,11 @@ def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from
 ) -> None:
     report, told = run(root, stop_after=3, execution=Execution(device="cpu"))
     assert report.stopped
-    assert isinstance(told[-1], events.RunStopped)
-    assert (told[-1].phase, told[-1].step) == ("appearance", 3)
+    assert isinstance(received[-1], events.RunStopped)
+    assert (received[-1].phase, received[-1].step) == ("appearance", 3)
     assert load_checkpoint(phase_folder(root, "default", 1, "appearance")).step == 3
-    _, told = run(root, phases=["appearance"])
-    assert next(event for event in told if isinstance(event, events.PhaseStarted)).first_step == 3
+    _, received = run(root, phases=["appearance"])
+    assert next(event for event in received if isinstance(event, events.PhaseStarted)).first_step == 3
     assert same(weights(root, "appearance"), weights(undisturbed[0], "appearance"))
 
 
@@ -138,8 +138,8 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed: tuple[Path, 
 
 def test_resuming_elsewhere_is_told(root: Path) -> None:
     run(root, stop_after=2)
-    _, told = run(root, phases=["appearance"], execution=Execution(device="cpu", amp="bf16"))
-    (started,) = [event for event in told if isinstance(event, events.PhaseStarted)]
+    _, received = run(root, phases=["appearance"], execution=Execution(device="cpu", amp="bf16"))
+    (started,) = [event for event in received if isinstance(event, events.PhaseStarted)]
     assert started.changes == ("amp was float32, now bf16",)
 
 
@@ -162,7 +162,7 @@ def pack_anew(root: Path, **changes: Any) -> None:
 
 def test_other_data_are_refused(root: Path) -> None:
     run(root, phases=["appearance"])
-    pack_anew(root)
+    repack(root)
     with pytest.raises(CheckpointError, match=r"digest is .*--run NAME"):
         run(root, phases=["appearance"])
 
@@ -171,7 +171,7 @@ def test_other_data_are_refused(root: Path) -> None:
 def test_a_phase_does_not_start_from_weights_of_other_data(root: Path, trained_before: str) -> None:
     split = Dataset.open(root).split(1)
     run(root, phases=[trained_before])
-    pack_anew(root, train=split.test, test=split.train)  # tested would be what the base stream has learnt
+    repack(root, train=split.test, test=split.train)  # the test would use what the base stream was trained on
     run(root, phases=[phase for phase in ("appearance", "motion") if phase != trained_before])
     with pytest.raises(CheckpointError, match=rf"(?s)st-resnet starts from .*{trained_before}.*other data.*digest was.*--run NAME"):
         run(root, phases=["st-resnet"])
@@ -292,12 +292,12 @@ def test_a_loss_that_is_no_number_stops_with_advice(root: Path) -> None:
 def test_every_depth_trains(root: Path, depth: int) -> None:
     """One step of a base stream and of ST-ResNet, at a small width: what they are built of is the paper recipe's."""
     settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
-    report, told = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
+    report, received = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
     assert report.trained == ("appearance", "motion", "st-resnet")
     for phase in report.trained:
         config = load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config
         assert (config.network.depth, config.network.stage_units, config.recipe) == (depth, None, "paper")
-    assert all(0 < event.loss < 100 for event in told if isinstance(event, events.StepDone))
+    assert all(0 < event.loss < 100 for event in received if isinstance(event, events.StepDone))
 
 
 def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(und
     }
     assert started == {
         "st-resnet": {"appearance": digests["default", "appearance"], "motion": digests["default", "motion"]},
-        "st-resnet-star": {"st-resnet": digests["direct", "st-resnet"]},  # its own, now that it is there
+        "st-resnet-star": {"st-resnet": digests["direct", "st-resnet"]},  # its own, now that it exists
     }
     assert [weights(root, "st-resnet", "direct")[f"motion.layer{k}.1.conv1.weight"].ndim for k in range(1, 5)] == [4, 4, 4, 5]
     report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
@@ -408,21 +408,21 @@ def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root: Path, env
         process.kill()
         process.wait()
         assert not (path.parent / "weights.safetensors").exists()
-    code, _, said = call_flowkit(*arguments)
+    code, _, output = call_flowkit(*arguments)
     assert code == 0
-    assert "motion: continues at step" in said
+    assert "motion: continues at step" in output
     assert same(weights(root, "motion"), weights(root, "motion", "whole"))
     assert metrics(root, "motion") == metrics(root, "motion", "whole")
 
 
 def test_the_command_says_what_it_does_and_that_it_is_done(root: Path) -> None:
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "3", "--phase", "appearance"]
-    code, _, said = call_flowkit(*arguments)
+    code, _, output = call_flowkit(*arguments)
     assert code == 0
-    assert said.startswith("Recipe small on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps")
-    code, _, said = call_flowkit(*arguments)
+    assert output.startswith("Recipe small on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps")
+    code, _, output = call_flowkit(*arguments)
     assert code == 0
-    assert "appearance: already done" in said
+    assert "appearance: already done" in output
     with pytest.raises(CheckpointError, match=r"config\.schedule is"):
         call_flowkit(*arguments, "--lr", "1")
 
@@ -487,7 +487,7 @@ def test_settings_are_read_as_json_or_text(root: Path) -> None:
 
 
 class Payload:
-    """Makes a folder when it is unpickled as Python objects are."""
+    """Makes a folder when it is unpickled without restrictions."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -520,10 +520,10 @@ def test_a_poisoned_file_runs_nothing_and_is_refused_in_one_clear_line_by_every_
     }[way_in]
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Recipe small")]
+    output = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("Recipe small")]
     assert ended.value.code == 1
-    assert len(said) == 1
-    assert said[0].startswith(f"flowkit: error: {path}: ")
+    assert len(output) == 1
+    assert output[0].startswith(f"flowkit: error: {path}: ")
     assert not (root / "trap").exists()
     if not plain_pickle:
-        assert "refused" in said[0]
+        assert "refused" in output[0]

@@ -1,4 +1,4 @@
-"""Kill -9 at any moment, run the same line again: the weights and metrics of the run that was never disturbed, bit for bit."""
+"""Kill -9 at any moment, then the same line again: weights and metrics are bit for bit those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowkit.model.settings.training import PHASES
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
 
 NUM_KILLS = {"a few": 3, "many": 20}
-# Kills in the middle of what replaces a file: the part file is there, the last whole file too.
+# Kills while a file is being replaced: the temporary file exists, and so does the last complete file.
 INTERRUPTED_WRITES = {
     "half of a checkpoint is written": {"kind": "half a checkpoint", "write": 3},
     "a checkpoint is not yet on the disk": {"kind": "before", "call": "fsync", "write": 7},

@@ -182,7 +182,7 @@ def test_st_resnet_star_starts_from_st_resnet_bit_for_bit() -> None:
     torch.manual_seed(3)
     earlier = build_network(config_of("st-resnet"))
     star = build_network(config_of("st-resnet-star"))
-    for tensor in (*earlier.parameters(), *earlier.buffers()):  # both were drawn alike: a new network is a function of torch's seed
+    for tensor in (*earlier.parameters(), *earlier.buffers()):  # both are the same, since a new network is a function of torch's seed
         torch.nn.init.normal_(tensor) if tensor.is_floating_point() else tensor.fill_(7)
     start_network(star, config_of("st-resnet-star"), None, {"st-resnet": earlier.state_dict()})
     assert star.config == STResNetConfig(**{**earlier.config.__dict__, "temporal_pool": True})
