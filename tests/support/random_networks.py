@@ -23,7 +23,7 @@ def random_checkpoints(
     extraction: Any = None,
     **settings: Any,
 ) -> Any:
-    """Phase to Checkpoint, with running moments that are random too; 35 px is 7/8 of 40, so frames of that side are tested as they are."""
+    """Return a checkpoint for each phase, with random running moments too; 35 px is 7/8 of 40, so 40-px frames are tested at their size."""
     settings = {"base_width": 4, "input_size": 35} | settings
     configs = make_configs("small", num_classes=len(classes), num_videos=12, short_side=40, overrides=settings)
     generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,7 @@ TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4
 
 
 def share_root(packed_root: Path, path: Path) -> Path:
-    """Make a data root of one's own there, with the shards shared."""
+    """Make a data root at `path` that shares its shards with another."""
     for name in ("shards", "splits"):
         shutil.copytree(packed_root / name, path / name, copy_function=os.link)
     shutil.copy(packed_root / "dataset.json", path)
@@ -28,8 +28,8 @@ def share_root(packed_root: Path, path: Path) -> Path:
 
 
 def run(root: Path, **settings: Any) -> tuple[Any, list[Any]]:
-    """Train; return the report and all events. `stop_after` asks for a stop after so many steps."""
-    told: list[Any] = []
+    """Train; return the report and all events. `stop_after` requests a stop after this many steps."""
+    received: list[Any] = []
     overrides = {**TINY, **settings.pop("overrides", {})}
     execution = settings.pop("execution", Execution(device="cpu", checkpoint_steps=2))
     stop_after = settings.pop("stop_after", None)
@@ -49,11 +49,11 @@ def weights(root: Path, phase: Any, name: str = "default") -> Any:
 
 
 def metrics(root: Path, phase: Any, name: str = "default") -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl, less what the clock says."""
+    """Return the lines of metrics.jsonl without times."""
     lines = [json.loads(line) for line in (phase_folder(root, name, 1, phase) / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, bit for bit."""
+    """Return whether two states are equal bit for bit."""
     return bool(one.keys() == other.keys()) and all(torch.equal(one[name], other[name]) for name in one)

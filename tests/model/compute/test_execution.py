@@ -39,7 +39,7 @@ def test_with_checkpointed_activations_all_weights_and_moments_are_the_same_bit_
     assert environment(undisturbed[0], "motion")["checkpoint_activations"] is False
 
 
-def test_a_gpu_without_memory_is_told_with_what_takes_less(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_memory_is_reported_with_advice(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 10 GiB")
 
@@ -58,7 +58,7 @@ def test_a_gpu_without_memory_is_told_with_what_takes_less(root: Path, monkeypat
 def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, phase: str, videos_per_pass: int | None
 ) -> None:
-    """By the backend that compiles forward and backward pass into torch's own operations: the network's tracing without inductor."""
+    """With the backend that compiles both passes into torch's own operations: tracing without inductor."""
     counters = torch._dynamo.utils.counters
     monkeypatch.setattr("flowkit.model.training.loop.compile_in_place", lambda network: compile_in_place(network, backend="aot_eager"))
     settings = {"phases": [phase], "overrides": {"steps": 12}}  # batch normalisation's momentum changes until step 9
@@ -80,7 +80,7 @@ def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
 
 @pytest.mark.parametrize("crop_on", ["host", pytest.param("device", marks=pytest.mark.slow)])
 def test_groups_that_share_a_pass_are_trained_as_one_after_another(root: Path, crop_on: str) -> None:
-    """Each with its own batch statistics, running moments and dropout; after a step all is the same but for rounding."""
+    """Each group has its own batch statistics, running moments and dropout; after a step everything is the same but for rounding."""
     settings = {"overrides": {"batch": 12, "bn_group": 3, "steps": 1, "lr": 0.01, "input_size": 64, "motion.motion_dropout": 0.5}}
     run(root, **settings, run="alone", execution=Execution(device="cpu", crop_on=crop_on))
     run(root, **settings, execution=Execution(device="cpu", crop_on=crop_on, videos_per_pass=10))  # a pass of three groups and one of one
@@ -164,7 +164,7 @@ def test_st_resnet_trains_with_crops_on_the_device(undisturbed: tuple[Path, list
     assert mine[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=0.1)  # batch norm over two tiny clips magnifies the rounding
 
 
-def test_resuming_with_crops_taken_elsewhere_is_told(root: Path) -> None:
+def test_resuming_with_crops_on_another_device_is_reported(root: Path) -> None:
     run(root, stop_after=2)
     _, received = run(root, phases=["appearance"], execution=Execution(device="cpu", crop_on="device"))
     (started,) = [event for event in received if isinstance(event, events.PhaseStarted)]
@@ -202,7 +202,7 @@ def test_fp16_scales_the_loss_once_a_step_however_many_sub_batches(root: Path, m
 def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_leaves_nothing_in_the_momentum(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch's fused SGD starts its momentum from unwritten memory when the first step is left out."""
+    """PyTorch's fused SGD starts its momentum from uninitialised memory if the first step is skipped."""
     scale_losses_by(monkeypatch, 2.0**120)
     settings = {"phases": ["appearance"], "run": "default"}
     execution = Execution(device="cpu", amp="fp16", checkpoint_steps=1)

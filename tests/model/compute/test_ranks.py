@@ -65,7 +65,7 @@ def command(name: str, root: Path, *options: object, run: str = "default") -> li
 
 @pytest.fixture(scope="module")
 def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A data root with five test videos: an odd number for two ranks."""
+    """A data root with five test videos, an odd number for two ranks."""
     root = share_root(packed_root, tmp_path_factory.mktemp("ranks"))
     split = Dataset.open(root).split(1)
     (root / "splits").rename(root / "shared splits")
@@ -86,7 +86,7 @@ def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def ended(root: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Training and evaluation by one process and by two, and runs in which one of the two fails or is asked to stop."""
+    """Training and evaluation by one and by two processes, and runs in which one of two processes fails or stops on request."""
     train = command("train", root, *RUN, "--steps-per-phase", "3")
     short = command("train", root, *QUICK, "--steps-per-phase", "4")
     jobs = {
@@ -211,9 +211,7 @@ def test_a_process_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -
     ("device", "error", "message"),
     [("cuda", DeviceError, "--device cpu"), ("tpu", ParameterError, "device must be"), ("cpu", RankError, "MASTER")],
 )
-def test_a_device_or_a_meeting_place_that_is_not_there_is_told(
-    monkeypatch: pytest.MonkeyPatch, device: str, error: Any, message: str
-) -> None:
+def test_a_missing_device_or_meeting_place_is_named(monkeypatch: pytest.MonkeyPatch, device: str, error: Any, message: str) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
@@ -240,7 +238,7 @@ def children_of(process: Any) -> list[Any]:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc, to find torchrun's processes")
 @pytest.mark.slow
 def test_torchrun_starts_all_again_when_one_dies_and_ends_with_an_undisturbed_run_s_weights(packed_root: Path, tmp_path: Path) -> None:
-    """`--restart` in the line discards what an earlier run left, and not what this one has when torchrun starts it again."""
+    """`--restart` discards the files of an earlier run, but not those of this run when torchrun restarts it."""
     root = share_root(packed_root, tmp_path / "root")
     line = ["train", "--data", str(root), *QUICK, "--steps-per-phase", "20", "--checkpoint-steps", "1"]
     (result,) = run_jobs(tmp_path, [{"arguments": [*line, "--run", "undisturbed"], "world": 2}])

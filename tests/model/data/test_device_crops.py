@@ -34,7 +34,7 @@ def stored_sample(draw: Any, height: int, width: int, crop: Any, centres: Any) -
 
 
 def both_ways(samples: Any, size: Any, quantiser: Any) -> tuple[Any, ...]:
-    """Inputs of the network by the workers' crops, and by the device's: ((b, T, 3, S, S), (b, T, 20, S, S)) each."""
+    """Return the network's inputs from the workers' crops and from the device's: ((b, T, 3, S, S), (b, T, 20, S, S)) each."""
     rgb = [crop_rgb(sample.frames, sample.crop, size=size) for sample in samples]
     flow = [stacks(crop_flow(sample.fields, sample.crop, size=size, quantiser=quantiser), sample.where) for sample in samples]
     host = normalise_rgb(torch.from_numpy(np.stack(rgb))), normalise_flow(torch.from_numpy(np.stack(flow)))
@@ -53,7 +53,7 @@ def assert_within_a_level(host: Any, device: Any) -> None:
 
 @pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 @pytest.mark.parametrize("kind", ["borders25", "regular", "none"])
-@pytest.mark.parametrize("size", [23, 56, 80])  # all crops shrink, some shrink in one side only, all are enlarged
+@pytest.mark.parametrize("size", [23, 56, 80])  # all crops shrink, some shrink on one side only, all are enlarged
 def test_crops_on_the_device_are_the_workers_within_one_level(kind: str, size: int, mapping: str) -> None:
     draw = np.random.default_rng(size)
     for _ in range(3):
@@ -132,7 +132,7 @@ def test_both_loaders_give_the_same_crops_of_the_same_samples(packed_root: Path,
 
 
 def test_every_field_is_sent_once(packed_root: Path) -> None:
-    """Neighbouring stacks share fields: at a distance of 1, five stacks of ten need fourteen fields."""
+    """Neighbouring stacks share fields: with a distance of 1, five stacks of ten need fourteen fields."""
     dataset = Dataset.open(packed_root)
     overrides = {"batch": 2, "bn_group": 2, "steps": 1, "tau_min": 1, "tau_max": 1}
     config = make_configs("small", num_classes=6, num_videos=12, short_side=40, overrides=overrides)["st-resnet"]

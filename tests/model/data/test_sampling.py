@@ -22,7 +22,7 @@ from flowkit.model.data.sampling import (
 from flowkit.model.settings.training import PHASES
 
 
-def test_valid_centres_of_eleven_frames_are_the_sixth_frame_alone() -> None:
+def test_the_only_valid_centre_of_eleven_frames_is_the_sixth() -> None:
     assert list(valid_centres(11)) == [5]
     assert list(valid_centres(14)) == [5, 6, 7, 8]
 
@@ -134,7 +134,7 @@ def test_every_video_is_taken_once_before_any_is_taken_again() -> None:
     assert taken[:10] != list(range(10))
 
 
-def test_a_step_s_videos_are_a_function_of_the_step_alone() -> None:
+def test_a_step_s_videos_depend_only_on_the_step() -> None:
     later = batch_videos(5, num_videos=10, batch=4, seed=0, phase="motion")
     for step in (0, 9, 3):
         batch_videos(step, num_videos=10, batch=4, seed=0, phase="motion")

@@ -152,7 +152,7 @@ def test_test_frames_are_whole_with_sides_between_s_and_2s(stored: tuple[Any, ..
     assert whole_flow(np.zeros((3, 2, *stored), np.uint8), input_size=input_size).shape == (3, 2, *tested)
 
 
-def test_whole_frames_of_the_right_size_are_unchanged() -> None:
+def test_whole_frames_of_the_correct_size_are_unchanged() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 86, 3), dtype=np.uint8)
     assert np.array_equal(whole_rgb(frames, input_size=56), frames)
 

@@ -149,7 +149,7 @@ def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs
 def test_convolution_and_gradients_by_products_are_those_of_conv3d(
     num_threads: int, channels_last: bool, num_clips: int, num_frames: int, height: int, width: int
 ) -> None:
-    """One thread computes all three by products; several the weights' gradient only."""
+    """One thread computes all three by products; several threads only the gradient of the weights."""
     torch.set_num_threads(num_threads)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     frames = torch.randn(num_clips * num_frames, 6, height, width).to(memory_format=memory_format)
@@ -181,7 +181,7 @@ def test_a_temporal_convolution_keeps_channels_last_in_both_directions(num_threa
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
 def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(padding: str, num_threads: int) -> None:
-    """channels_last is where products may be used."""
+    """Products may be used with channels_last."""
     torch.set_num_threads(num_threads)
     convolution = TemporalConv(8, 4, padding).float()
     gradients = []

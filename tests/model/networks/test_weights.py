@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 @pytest.fixture(scope="module")
 def torchvision_state() -> Any:
-    """Random weights under torchvision's 320 names."""
+    """Return random weights under torchvision's 320 names."""
     with torch.device("meta"):
         model = resnet50()
     generator = torch.Generator().manual_seed(1)
@@ -82,7 +82,7 @@ def test_m19_torchvisions_resnet50_maps_onto_both_streams(torchvision_state: Any
     assert not own["fc.bias"].any()
 
 
-def test_m19_a_classifier_of_the_right_size_is_kept() -> None:
+def test_m19_a_classifier_of_the_correct_size_is_kept() -> None:
     state = small_state()
     model = SingleStream(SMALL, "appearance")
     done = initialise_single_stream(model, PretrainedWeights(state, False, "file"))
@@ -346,7 +346,7 @@ def test_genuine_imagenet_weights_are_those_of_a_resnet50_with_stride_in_the_fir
 
 
 def real_frames(shared_data: Path) -> torch.Tensor:
-    """First frames of the BenchPress clips, normalised as the weights ask: (5, 3, 224, 224)."""
+    """Return the first frames of the BenchPress clips, normalised as the weights require: (5, 3, 224, 224)."""
     import av
 
     frames = []

@@ -38,7 +38,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, checkpoint: Any) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of a file's size")
-def test_a_disk_without_room_is_told_and_the_checkpoint_before_is_kept(tmp_path: Path, checkpoint: Any) -> None:
+def test_a_full_disk_is_reported_and_the_checkpoint_before_is_kept(tmp_path: Path, checkpoint: Any) -> None:
     import resource
 
     path = tmp_path / "checkpoint.pt"

@@ -61,7 +61,7 @@ def test_an_ablation_names_its_variants_and_describes_the_run_once(capsys: pytes
 
 
 def test_nothing_is_shown_unless_it_is_wanted_or_somebody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    for progress in (False, None):  # stderr of a test is no terminal
+    for progress in (False, None):  # the stderr of a test is not a terminal
         assert shown(capsys, [*TRAINING, VARIANT, *EVALUATION], progress) == []
 
 

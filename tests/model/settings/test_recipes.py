@@ -40,7 +40,7 @@ def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table() -> Non
 
 
 def test_the_paper_s_iteration_counts_are_an_option() -> None:
-    for num_videos in (9537, 90):  # whatever the list's length
+    for num_videos in (9537, 90):  # for lists of any length
         assert {phase: config.schedule for phase, config in paper(num_videos, paper_steps=True).items()} == {
             "appearance": ((10_000, 1e-2), (10_000, 1e-3)),
             "motion": ((30_000, 1e-2), (10_000, 1e-3)),
@@ -86,7 +86,7 @@ def test_steps_scale_the_schedule_and_lr_keeps_its_ratios() -> None:
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(8, [8, 8, 4, 4]), (48, [24, 24, 4, 4]), (9, [9, 9, 3, 3]), (7, [7, 7, 1, 1])])
-def test_a_batch_alone_takes_the_largest_group_that_divides_it(batch: int, groups: list[Any]) -> None:
+def test_a_batch_without_a_group_takes_the_largest_that_divides_it(batch: int, groups: list[Any]) -> None:
     assert [config.bn_group for config in paper(overrides={"batch": batch}).values()] == groups
 
 
@@ -183,7 +183,7 @@ def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them() -> N
 @pytest.mark.parametrize("recipe", ["paper", "small"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
-    """Each name that `--set list` gives reaches the config, for this phase."""
+    """Each name that `--set list` prints reaches the configuration of this phase."""
     other = {
         "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
         "seed": 5, "decay": "cosine", "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True,

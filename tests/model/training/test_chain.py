@@ -37,9 +37,9 @@ COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "-
 
 
 def test_all_phases_are_trained_in_order_with_their_files(undisturbed: tuple[Path, list[Any]]) -> None:
-    root, told = undisturbed
-    assert [event.phase for event in told if isinstance(event, events.PhaseDone)] == list(PHASES)
-    assert Counter(event.phase for event in told if isinstance(event, events.StepDone)) == dict.fromkeys(PHASES, 4)
+    root, received = undisturbed
+    assert [event.phase for event in received if isinstance(event, events.PhaseDone)] == list(PHASES)
+    assert Counter(event.phase for event in received if isinstance(event, events.StepDone)) == dict.fromkeys(PHASES, 4)
     for phase in PHASES:
         folder = phase_folder(root, "default", 1, phase)
         assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.safetensors"}
@@ -83,7 +83,7 @@ def test_training_leaves_the_caller_s_random_numbers_alone(root: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_others(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
-    run(root, phases=["motion"], execution=Execution(device="cpu", num_workers=2))  # workers change nothing either
+    run(root, phases=["motion"], execution=Execution(device="cpu", num_workers=2))  # workers do not change anything either
     assert same(weights(root, "motion"), weights(undisturbed[0], "motion"))
     run(root, phases=["motion"], run="other", overrides={"seed": 1})
     assert not same(weights(root, "motion", "other"), weights(undisturbed[0], "motion"))
@@ -114,10 +114,10 @@ def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(
         assert metrics(root, phase) == metrics(undisturbed[0], phase)
 
 
-def test_asked_to_stop_it_finishes_the_step_writes_a_checkpoint_and_goes_on_from_there(
+def test_a_stop_on_request_finishes_the_step_and_the_run_continues_from_its_checkpoint(
     undisturbed: tuple[Path, list[Any]], root: Path
 ) -> None:
-    report, told = run(root, stop_after=3, execution=Execution(device="cpu"))
+    report, received = run(root, stop_after=3, execution=Execution(device="cpu"))
     assert report.stopped
     assert isinstance(received[-1], events.RunStopped)
     assert (received[-1].phase, received[-1].step) == ("appearance", 3)
@@ -136,7 +136,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed: tuple[Path, 
     assert metrics(root, "appearance") == metrics(undisturbed[0], "appearance")
 
 
-def test_resuming_elsewhere_is_told(root: Path) -> None:
+def test_resuming_elsewhere_is_reported(root: Path) -> None:
     run(root, stop_after=2)
     _, received = run(root, phases=["appearance"], execution=Execution(device="cpu", amp="bf16"))
     (started,) = [event for event in received if isinstance(event, events.PhaseStarted)]
@@ -153,8 +153,8 @@ def test_another_config_is_refused_with_all_that_differs(undisturbed: tuple[Path
     assert "--run NAME" in message
 
 
-def pack_anew(root: Path, **changes: Any) -> None:
-    """Write the split's manifest again, with other contents: by default without its first training video."""
+def repack(root: Path, **changes: Any) -> None:
+    """Write the split's manifest again with other contents, by default without its first training video."""
     split = Dataset.open(root).split(1)
     values = {"protocol": split.protocol, "classes": split.classes, "train": split.train[1:], "test": split.test, **changes}
     write_split(root, 1, **values, num_listed_train=12, num_listed_test=7, quantiser=split.quantiser, shards=split.shards)
@@ -209,14 +209,14 @@ def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root: Path, momentu
         run(root, phases=["appearance"])
 
 
-def test_restart_discards_and_begins_anew(root: Path) -> None:
+def test_restart_discards_and_begins_again(root: Path) -> None:
     run(root, phases=["motion"])
     report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
     assert report.trained == ("motion",)
     assert len(metrics(root, "motion")) == 4
 
 
-def test_a_restart_that_is_stopped_goes_on_without_what_was_there_before(root: Path) -> None:
+def test_a_stopped_restart_continues_without_the_old_phases(root: Path) -> None:
     run(root)
     report, _ = run(root, overrides={"lr": 0.001}, restart=True, stop_after=2)
     assert report.stopped
@@ -243,7 +243,7 @@ def test_a_phase_without_what_it_starts_from_names_it(root: Path) -> None:
         run(root, phases=["st-resnet-star"])
 
 
-def test_a_base_stream_that_was_trained_anew_makes_st_resnet_another(root: Path) -> None:
+def test_st_resnet_must_be_restarted_when_a_base_stream_was(root: Path) -> None:
     run(root, phases=["appearance", "motion", "st-resnet"])
     run(root, phases=["motion"], overrides={"seed": 5}, restart=True)
     with pytest.raises(CheckpointError, match=r"started_from\.motion is"):
@@ -290,7 +290,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(root: Path) -> None:
 
 @pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
 def test_every_depth_trains(root: Path, depth: int) -> None:
-    """One step of a base stream and of ST-ResNet, at a small width: what they are built of is the paper recipe's."""
+    """One step of base streams and ST-ResNet at a small width, otherwise with the paper recipe's settings."""
     settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
     report, received = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
     assert report.trained == ("appearance", "motion", "st-resnet")
@@ -380,7 +380,7 @@ def wait_for(path: Path, num_lines: int) -> None:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
-def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_right_code(
+def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_correct_code(
     root: Path, environment: dict[Any, Any], sent: Any, code: int
 ) -> None:
     path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"

@@ -45,7 +45,7 @@ def answer(folder: Path, plan: Any) -> Any:
 
 
 def kill_often(root: Path, folder: Path, num_kills: int) -> Any:
-    """Train undisturbed, and in runs that are killed so often; return the names of those runs and what happened."""
+    """Train once undisturbed and in runs that are killed repeatedly; return the names of those runs and what happened."""
     return answer(folder, {"do": "kills", "arguments": command(root), "num_kills": num_kills, "seed": 5})
 
 
@@ -92,7 +92,7 @@ def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and
 
 @pytest.fixture(scope="module")
 def interrupted(root: Path, killed: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Each interrupted write of the first phase, and then the same line again."""
+    """Interrupt each write of the first phase, and then run the same line again."""
     jobs = []
     for number, fault in enumerate(INTERRUPTED_WRITES.values()):
         line = [*command(root), "--phase", PHASES[0], "--run", f"write{number}"]
