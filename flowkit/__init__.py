@@ -1,11 +1,13 @@
 """flowkit turns folders of videos into motion: frames, TV-L1 optical flow, HDF5 shards, and a trained ST-ResNet.
 
-Extract a folder of videos: `extract` with `ExtractSettings`, which returns an `ExtractReport`.
-Read videos and compute flow: `read_frames`, `probe`, `compute_flow` with `TVL1Params`, and `Quantiser`, which stores flow in bytes.
-Read what was extracted: `Dataset` (a data root), its `Split` and `ClipRecord`; `ShardReader` and `Clip`, for pixels; `verify`.
-Train and evaluate networks: `flowkit.model`. Every error that flowkit raises on purpose is a `FlowkitError`.
+* Make a data root: `extract` computes the flow of a folder of videos, `pack` gathers it in shards, `stats` and `verify` describe
+  and check the result.
+* Read a data root: `Dataset` gives its `Split` and each `ClipRecord`; `ShardReader` and `Clip` give frames and flow.
+* Work with single videos: `probe`, `read_frames`, `compute_flow` with `TVL1Params`, and `Quantiser`, which stores flow in bytes.
+* Train and evaluate networks: see `flowkit.model`.
 
-``import flowkit`` loads none of NumPy, OpenCV, PyAV, h5py, numba and torch: each is loaded by the function that needs it.
+Every error that flowkit raises on purpose is a `FlowkitError`. Importing flowkit is fast: NumPy, OpenCV, PyAV, h5py, numba and
+torch are loaded only by the functions that need them.
 """
 
 import sys

@@ -1,4 +1,7 @@
-"""The bundled ST-ResNet: network, training, evaluation. Installs as ``flowkit.model``; exports lazily (PEP 562)."""
+"""The ST-ResNet: networks, training and evaluation. The folder ``model/`` installs as ``flowkit.model``.
+
+Importing this package loads nothing heavy: each public name is loaded when it is first used.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from flowkit.model.settings.training import TrainConfig
     from flowkit.model.training.chain import train
 
-_HOME_OF = {
+_LAZY = {
     "STResNet": "flowkit.model.networks.stresnet",
     "STResNetConfig": "flowkit.model.settings.network",
     "StreamLogits": "flowkit.model.networks.stresnet",
@@ -30,14 +33,17 @@ _HOME_OF = {
     "train": "flowkit.model.training.chain",
 }
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = [  # in full, because type checkers read it too
+    "ClipDataset", "Execution", "Prediction", "Predictor", "STResNet", "STResNetConfig", "StreamLogits", "TrainConfig", "evaluate",
+    "load_checkpoint", "load_network", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME_OF:
-        return getattr(import_module(_HOME_OF[name]), name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'flowkit.model' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return list(__all__)

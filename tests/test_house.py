@@ -149,6 +149,8 @@ def test_every_public_name_resolves() -> None:
     for holder in (package, model):
         for name in holder.__all__:
             assert getattr(holder, name) is not None
+        assert set(holder._LAZY) <= set(holder.__all__) == set(holder.__all__) & set(dir(holder))
+        assert sorted(holder.__all__) == holder.__all__
     assert callable(model.train)
     assert callable(model.evaluate)
 

@@ -10,6 +10,7 @@ from flowkit.errors import ParameterError
 
 PRESETS = ("opencv", "paper", "denseflow")
 MODES = ("strict", "fast")  # of the CPU solver
+MIN_SIDE_PX = 16  # of frames and pyramid levels, as in OpenCV
 
 _LARGEST = 2**31 - 1
 
@@ -27,7 +28,7 @@ class TVL1Params:
     theta : float
         Tightness of the coupling between u and its auxiliary v.
     num_scales : int
-        Largest number of pyramid levels; there are no levels with a side below 16 px.
+        Largest number of pyramid levels; see `level_sizes`.
     scale_step : float
         Ratio of the size of a pyramid level to that of the next finer one, in (0, 1).
     num_warps : int
@@ -120,6 +121,31 @@ class TVL1Params:
         if name == "denseflow":
             return cls(inner_iterations=300, outer_iterations=1, median_size=1)
         raise ParameterError(f"unknown TV-L1 preset {name!r}; choose one of {', '.join(PRESETS)}")
+
+    def level_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return (height, width) of every pyramid level, finest first.
+
+        Each side is that of the finer level times `scale_step`, rounded half to even. There is no level with a side below 16 px.
+
+        Parameters
+        ----------
+        height, width : int, px
+            Size of the frames.
+
+        Raises
+        ------
+        ParameterError
+            If a side of the frames is below 16 px.
+        """
+        if min(height, width) < MIN_SIDE_PX:
+            raise ParameterError(f"TV-L1 needs frames of at least {MIN_SIDE_PX} px per side, got {width}x{height}")
+        sizes = [(height, width)]
+        while len(sizes) < self.num_scales:
+            coarser = (round(sizes[-1][0] * self.scale_step), round(sizes[-1][1] * self.scale_step))
+            if min(coarser) < MIN_SIDE_PX:
+                break
+            sizes.append(coarser)
+        return sizes
 
     def to_dict(self) -> dict[str, float | int]:
         """Return the parameters as built-in types, as they are stored with the flow."""

@@ -24,10 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-from flowkit.flow.params import TVL1Params
+from flowkit.flow.params import MIN_SIDE_PX, TVL1Params
 
 Field = NDArray[np.floating[Any]]
-SMALLEST_SIDE_PX = 16
 FLT_EPSILON = float(np.finfo(np.float32).eps)
 CUBIC_A = -0.75  # OpenCV's bicubic kernel
 DEFAULTS = TVL1Params()
@@ -65,9 +64,9 @@ def solve(first: NDArray[Any], second: NDArray[Any], params: TVL1Params = DEFAUL
     flow : array of `dtype`, shape (2, H, W), px
         u1 (to the right) and u2 (down).
     """
-    if first.shape != second.shape or first.ndim != 2 or min(first.shape) < SMALLEST_SIDE_PX:
+    if first.shape != second.shape or first.ndim != 2 or min(first.shape) < MIN_SIDE_PX:
         raise ParameterError(
-            f"the frames must be grey, of one size and at least {SMALLEST_SIDE_PX} px per side, got {first.shape} and {second.shape}"
+            f"the frames must be grey, of one size and at least {MIN_SIDE_PX} px per side, got {first.shape} and {second.shape}"
         )
     first_scales, second_scales = (pyramid(frame.astype(dtype), params) for frame in (first, second))
     u = np.zeros((2, *first_scales[-1].shape), dtype)
@@ -202,7 +201,7 @@ def pyramid(image: Field, params: TVL1Params) -> list[Field]:
     scales = [image]
     while len(scales) < params.num_scales:
         shape = tuple(round(side * params.scale_step) for side in scales[-1].shape)
-        if min(shape) < SMALLEST_SIDE_PX:
+        if min(shape) < MIN_SIDE_PX:
             break
         scales.append(resample(scales[-1], shape, (1 / params.scale_step,) * 2))
     return scales

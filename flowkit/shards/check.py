@@ -61,8 +61,8 @@ def check_file(path: Path, *, deep: bool, digest: bool) -> dict[str, Any]:
                     faults.append((video_id, _without_path(error, path)))
                     continue
                 videos.append(_summary(layout))
-                found = _faults(layout, data, deep)
-                faults.extend((video_id, fault) for fault, _ in zip(found, range(_MAX_FAULTS), strict=False))
+                video_faults = _faults(layout, data, deep)
+                faults.extend((video_id, fault) for fault, _ in zip(video_faults, range(_MAX_FAULTS), strict=False))
     except ShardFormatError as error:
         faults.append(("", _without_path(error, path)))
     except (OSError, MemoryError) as error:

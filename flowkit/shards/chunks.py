@@ -104,7 +104,7 @@ def _check_stored(window: bytes, address: int, start: int, size: int) -> None:
         raise ShardFormatError("is damaged: its checksum does not match")
 
 
-def decode_chunks(codec: str, window: bytes, places: Iterable[tuple[int, int, int]], pairs: NDArray[np.uint8], *, first: int = 0) -> None:
+def decode_chunks(codec: str, window: bytes, chunks: Iterable[tuple[int, int, int]], pairs: NDArray[np.uint8], *, first: int = 0) -> None:
     """Test the checksums of chunks and decode their flow fields.
 
     Parameters
@@ -113,7 +113,7 @@ def decode_chunks(codec: str, window: bytes, places: Iterable[tuple[int, int, in
         How the chunks are compressed.
     window : bytes
         A part of the file.
-    places : iterable of (int, int, int)
+    chunks : iterable of (int, int, int)
         The start of each chunk in `window`, its size, and HDF5's filter mask (0 or `NOT_COMPRESSED`).
     pairs : uint8 array, shape (n, 2, H, W), C-contiguous
         The array to fill. No more is written than fits, whatever the chunks contain.
@@ -128,7 +128,7 @@ def decode_chunks(codec: str, window: bytes, places: Iterable[tuple[int, int, in
     decompress = zstd_decompressor() if codec == "zstd" else None
     view, source = memoryview(window), np.frombuffer(window, np.uint8).ctypes.data
     target, pair_bytes = pairs.ctypes.data, pairs[:1].nbytes
-    for k, (start, size, mask) in enumerate(places):
+    for k, (start, size, mask) in enumerate(chunks):
         try:
             _check_stored(window, source, start, size)
             if decompress is not None and not mask:

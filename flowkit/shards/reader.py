@@ -405,9 +405,9 @@ class Clip:
             end = _end_of_run(starts, sizes, begin)
             at, piece = starts[begin], slice(begin, end)
             window = self._reader.data.read(at, starts[end - 1] + sizes[end - 1] - at)
-            places = [(start - at, size, mask) for start, size, mask in zip(starts[piece], sizes[piece], masks[piece], strict=True)]
+            chunks = [(start - at, size, mask) for start, size, mask in zip(starts[piece], sizes[piece], masks[piece], strict=True)]
             try:
-                decode_chunks(self.codec, window, places, pairs[piece], first=first + begin)
+                decode_chunks(self.codec, window, chunks, pairs[piece], first=first + begin)
             except ShardFormatError as cause:
                 raise self._damaged(str(cause)) from cause
             begin = end

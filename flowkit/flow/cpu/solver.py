@@ -29,7 +29,6 @@ from flowkit.flow.cpu.median import SCRATCH_ROWS, median_5x5
 from flowkit.flow.cpu.warp import OpenCVWarp, OwnWarp, Warp, own_warp_is_exact
 from flowkit.flow.params import MODES, TVL1Params
 
-SMALLEST_SIDE_PX = 16
 LARGEST_STRICT_SIDE_PX = 32_766  # OpenCV cannot warp larger images
 
 FloatImage = NDArray[np.float32]
@@ -65,18 +64,16 @@ class CpuSolver:
     def __init__(self, height: int, width: int, params: TVL1Params | None = None, mode: str = "strict") -> None:
         if mode not in MODES:
             raise ParameterError(f"unknown TV-L1 mode {mode!r}; choose one of {', '.join(MODES)}")
-        if min(height, width) < SMALLEST_SIDE_PX:
-            raise ParameterError(f"TV-L1 needs frames of at least {SMALLEST_SIDE_PX} px per side, got {width}x{height}")
+        self.params = params or TVL1Params()
+        self._sizes = self.params.level_sizes(height, width)
         if mode == "strict" and max(height, width) > LARGEST_STRICT_SIDE_PX:
             raise ParameterError(
                 f"mode strict needs OpenCV, which warps at most {LARGEST_STRICT_SIDE_PX} px per side, got {width}x{height}; use mode fast"
             )
-        self.params = params or TVL1Params()
         self.mode = mode
         self._iterate = iterate_strict if mode == "strict" else iterate_fast
         self.iterations = 0
         self.pixel_iterations = 0
-        self._sizes = _pyramid_sizes(height, width, self.params)
         self._pyramids: tuple[Pyramid, ...] = tuple(  # of the last two frames
             [np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2)
         )
@@ -206,14 +203,3 @@ class CpuSolver:
         elif self.params.median_size == 3:
             for field in flow:
                 cv2.medianBlur(field, 3, dst=field)
-
-
-def _pyramid_sizes(height: int, width: int, params: TVL1Params) -> list[tuple[int, int]]:
-    """Return (height, width) of every scale, finest first; there is no level with a side below 16 px."""
-    sizes = [(height, width)]
-    while len(sizes) < params.num_scales:
-        coarser = (round(sizes[-1][0] * params.scale_step), round(sizes[-1][1] * params.scale_step))
-        if min(coarser) < SMALLEST_SIDE_PX:
-            break
-        sizes.append(coarser)
-    return sizes

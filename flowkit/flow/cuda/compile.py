@@ -195,7 +195,7 @@ def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernel
 
 def parse_resources(log: str) -> dict[str, KernelResources]:
     """Return the resources of each kernel from the verbose log of the assembler."""
-    found = {}
+    resources = {}
     for section in re.split(r"Compiling entry function ", log)[1:]:
         name = re.match(r"'(\w+)'", section)
         frame = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", section)
@@ -203,8 +203,8 @@ def parse_resources(log: str) -> dict[str, KernelResources]:
         shared = re.search(r"(\d+) bytes smem", section)
         if not (name and frame and used):
             raise DeviceError(f"the report of the assembler has an unknown form: {section[:400]}")
-        found[name[1]] = KernelResources(int(used[1]), int(shared[1]) if shared else 0, int(frame[1]), int(frame[2]) + int(frame[3]))
-    return found
+        resources[name[1]] = KernelResources(int(used[1]), int(shared[1]) if shared else 0, int(frame[1]), int(frame[2]) + int(frame[3]))
+    return resources
 
 
 def cache_folder() -> Path:

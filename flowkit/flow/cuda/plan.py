@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from flowkit.flow.cuda.compile import TileShape
 from flowkit.flow.params import TVL1Params
 
-MIN_SIDE_PX = 16  # of a pyramid level, as in OpenCV
 NUM_FUSED_ITERATIONS = 5  # per launch; the error is tested once per launch (this costs 0.021 px; versions of OpenCV differ by 0.019 px)
 MAX_FUSED_ITERATIONS = 6  # the smallest tile has 16 rows
 
@@ -27,17 +26,6 @@ class Level:
     def pitch(self) -> int:
         """The number of floats in a padded row."""
         return (self.width + 3) & ~3
-
-
-def pyramid_levels(height: int, width: int, params: TVL1Params) -> list[Level]:
-    """Return the levels, finest first: each side is that of the finer level times `scale_step`, rounded half to even; at least 16 px."""
-    levels = [Level(width, height)]
-    while len(levels) < params.num_scales:
-        coarser = Level(round(params.scale_step * levels[-1].width), round(params.scale_step * levels[-1].height))
-        if min(coarser.width, coarser.height) < MIN_SIDE_PX:
-            break
-        levels.append(coarser)
-    return levels
 
 
 def halo_px(num_iterations: int) -> tuple[int, int]:

@@ -20,12 +20,11 @@ from flowkit.flow.cuda.device import ComputeDevice, CudaDevice, DeviceInfo, list
 from flowkit.flow.cuda.device_thread import Batch, DeviceThread
 from flowkit.flow.cuda.plan import (
     MAX_FUSED_ITERATIONS,
-    MIN_SIDE_PX,
     NUM_FUSED_ITERATIONS,
     BatchPlan,
+    Level,
     Quantisation,
     plan_batches,
-    pyramid_levels,
 )
 from flowkit.flow.params import TVL1Params
 
@@ -125,8 +124,7 @@ class CudaSolver:
         on_batch: Callable[[], None] | None = None,
         device: Callable[[], ComputeDevice] | None = None,
     ) -> None:
-        if min(height, width) < MIN_SIDE_PX:
-            raise ParameterError(f"TV-L1 needs frames of at least {MIN_SIDE_PX} px per side, got {width}x{height}")
+        levels = tuple(Level(width, height) for height, width in params.level_sizes(height, width))
         if not 1 <= num_fused_iterations <= MAX_FUSED_ITERATIONS:
             raise ParameterError(f"1 to {MAX_FUSED_ITERATIONS} iterations fit into a launch, got {num_fused_iterations}")
         if num_lanes < 1 or (max_pairs is not None and max_pairs < 1):
@@ -138,7 +136,6 @@ class CudaSolver:
         self._flow_dtype = np.dtype(np.float32 if quantisation is None else np.uint8)
 
         def plan_for(max_pairs: int) -> BatchPlan:
-            levels = tuple(pyramid_levels(height, width, params))
             # Room for one frame per pair and the first frames of some videos; at least for the two frames of a single pair.
             return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4), num_fused_iterations)
 

@@ -19,7 +19,7 @@ from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow import compute_flow
 from flowkit.flow.cuda.batch import MAX_LAUNCHES_AHEAD
 from flowkit.flow.cuda.compile import TileShape
-from flowkit.flow.cuda.plan import Level, halo_px, num_tiles, plan_batches, pyramid_levels
+from flowkit.flow.cuda.plan import halo_px, num_tiles, plan_batches
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
@@ -264,9 +264,9 @@ class TestPlan:
             ((16, 16), 0.8, [(16, 16)]),
         ],
     )
-    def test_levels_are_those_of_opencv(self, size: tuple[Any, ...], scale_step: float, expected: list[Any]) -> None:
-        levels = pyramid_levels(size[1], size[0], TVL1Params(scale_step=scale_step))
-        assert levels == [Level(*level) for level in expected]
+    def test_levels_are_those_of_opencv(self, size: tuple[int, int], scale_step: float, expected: list[tuple[int, int]]) -> None:
+        sizes = TVL1Params(scale_step=scale_step).level_sizes(size[1], size[0])
+        assert [(width, height) for height, width in sizes] == expected
 
     @pytest.mark.parametrize("tile_size", [32, 64])
     @pytest.mark.parametrize("num_iterations", [1, 2, 3, 4, 5, 6, 7])
