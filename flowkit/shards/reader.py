@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ class ShardReader:
     def __enter__(self) -> ShardReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -330,9 +329,7 @@ class Clip:
         ShardFormatError
             If a chunk is damaged.
         """
-        start, stop = operator.index(start), operator.index(stop)
-        if not 0 <= start <= stop <= self.num_frames - 1:
-            raise ParameterError(f"video {self.video_id!r} has flow fields 0 to {self.num_frames - 2}, not {start} to {stop - 1}")
+        start, stop = self._window("flow fields", start, stop, self.num_frames - 1)
         pairs = _output(out, (stop - start, 2, self.height, self.width))
         run = self._layout.flow
         if isinstance(run, ChunkRun):
@@ -352,8 +349,7 @@ class Clip:
         ShardFormatError
             If one is damaged.
         """
-        if not 0 <= start <= stop <= self.num_frames:
-            raise ParameterError(f"video {self.video_id!r} has frames 0 to {self.num_frames - 1}, not {start} to {stop - 1}")
+        start, stop = self._window("frames", start, stop, self.num_frames)
         return [self._encoded(self._layout.frames, index, "frame") for index in range(start, stop)]
 
     def encoded_flow(self, start: int, stop: int) -> list[bytes]:
@@ -369,9 +365,15 @@ class Clip:
         run = self._layout.flow
         if isinstance(run, ChunkRun):
             raise ParameterError(f"the flow of video {self.video_id!r} is stored with codec {self.codec}, not as JPEGs")
-        if not 0 <= start <= stop <= self.num_frames - 1:
-            raise ParameterError(f"video {self.video_id!r} has flow fields 0 to {self.num_frames - 2}, not {start} to {stop - 1}")
+        start, stop = self._window("flow fields", start, stop, self.num_frames - 1)
         return [self._encoded(run, index, "flow image") for index in range(2 * start, 2 * stop)]
+
+    def _window(self, what: str, start: int, stop: int, count: int) -> tuple[int, int]:
+        """Return a window of whole numbers, after checking that it lies in the video."""
+        start, stop = operator.index(start), operator.index(stop)
+        if not 0 <= start <= stop <= count:
+            raise ParameterError(f"video {self.video_id!r} has {what} 0 to {count - 1}, not {start} to {stop - 1}")
+        return start, stop
 
     def _encoded(self, run: JpegRun, index: int, what: str) -> bytes:
         """Return a stored JPEG, whose header must give the size of the clip."""

@@ -15,9 +15,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
 import pickle
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +26,8 @@ from llvmlite import binding  # type: ignore[import-untyped, unused-ignore]
 from numba.core import config as numba_config
 from numba.extending import register_jitable
 
+from flowkit.files import user_cache_folder
+
 logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,29 +36,14 @@ _CACHE_FAULTS = (OSError, EOFError, pickle.UnpicklingError)  # disk full, folder
 _SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "simd.py", "warp.py")
 
 
-def _candidate_folders() -> list[Path]:
-    """Return the folders that may hold compiled kernels, best first; NUMBA_CACHE_DIR comes first if the user has set it."""
-    folders = []
-    if numba_config.CACHE_DIR:
-        folders.append(Path(numba_config.CACHE_DIR))
-    if sys.platform == "win32":
-        user_cache = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    elif sys.platform == "darwin":
-        user_cache = "~/Library/Caches"
-    else:
-        user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folders.append(Path(os.path.expanduser(user_cache)))  # Path.expanduser raises where there is no home
-    folders.append(Path(__file__).parent / "__pycache__")
-    return folders
-
-
 def _cache_folder() -> Path | None:
     """Return a writable folder for this processor, this numba and these sources, or None."""
     digest = hashlib.sha256(f"{numba.__version__} {sorted(binding.get_host_cpu_features().items())}".encode())
     for name in _SOURCES:
         digest.update((Path(__file__).parent / name).read_bytes())
     name = f"{binding.get_host_cpu_name()}-{digest.hexdigest()[:12]}"
-    for parent in _candidate_folders():
+    chosen = [Path(numba_config.CACHE_DIR)] if numba_config.CACHE_DIR else []  # NUMBA_CACHE_DIR, if the user has set it
+    for parent in (*chosen, user_cache_folder(), Path(__file__).parent / "__pycache__"):
         folder = parent / "flowkit" / name
         try:
             folder.mkdir(parents=True, exist_ok=True)

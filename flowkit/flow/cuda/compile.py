@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from flowkit.errors import DeviceError
+from flowkit.files import user_cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -209,11 +209,7 @@ def parse_resources(log: str) -> dict[str, KernelResources]:
 
 def cache_folder() -> Path:
     """Return the user's folder for compiled GPU kernels, which may not exist yet."""
-    if sys.platform == "win32":
-        parent = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    else:
-        parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(parent)) / "flowkit" / "cuda"  # Path.expanduser raises if there is no home folder
+    return user_cache_folder() / "flowkit" / "cuda"
 
 
 def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | None = None) -> tuple[bytes, str]:

@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError
+from flowkit.flow.cuda.solver import CudaSolver, SubmittedFlow
 
 MAX_IN_FLIGHT = 3  # batches: while one converges or is being copied, the others keep the device busy
 MAX_SOLVERS = 8  # frame sizes whose solvers are kept if the memory suffices; making one takes as long as hundreds of pairs
@@ -40,38 +40,7 @@ MAX_SOCKET_PATH_BYTES = 103  # the limit on macOS; Linux has 107
 _ENDED = "the process of the GPU ended; run the same command to resume (with a smaller --jobs if the memory was exhausted)"
 
 
-class PendingFlow(Protocol):
-    """Flow that is being computed."""
-
-    def is_finished(self) -> bool:
-        """Return whether `result` would return without waiting."""
-
-    def result(self) -> Any:
-        """Wait until the flow has been written where it was requested; raise the error if there was one."""
-
-
-class Solver(Protocol):
-    """Solves batches: quantised flow for pairs of frames of one size; several batches may be in flight."""
-
-    @property
-    def max_pairs(self) -> int:
-        """The number of pairs that it solves at once."""
-
-    @property
-    def is_cramped(self) -> bool:
-        """Whether this number would be larger with more free memory."""
-
-    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.integer], out: Sequence[NDArray[np.uint8]]) -> PendingFlow:
-        """Begin a batch of grey frames (H, W) and pairs (m, 2) of their indices; the flow goes to one array (2, H, W) per pair."""
-
-    def close(self) -> None:
-        """Free the memory of the device."""
-
-
-class MakeSolver(Protocol):
-    """Makes the solver for a frame size, which calls `on_batch` from any thread when a batch may have finished."""
-
-    def __call__(self, height: int, width: int, *, on_batch: Callable[[], None]) -> Solver: ...
+MakeSolver = Callable[..., CudaSolver]  # takes height, width and on_batch, which its solver calls when a batch may have finished
 
 
 @dataclass(frozen=True)
@@ -139,7 +108,7 @@ class FlowService:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -288,10 +257,10 @@ class _Task:
 class _BatchQueue:
     """The waiting requests and the batches in flight of one device, and its solvers."""
 
-    def __init__(self, make_solver: Callable[[int, int], Solver]) -> None:
+    def __init__(self, make_solver: MakeSolver) -> None:
         self._make_solver = make_solver
-        self._solvers: dict[tuple[int, int], Solver] = {}
-        self._in_flight: list[tuple[PendingFlow, list[_Task]]] = []
+        self._solvers: dict[tuple[int, int], CudaSolver] = {}
+        self._in_flight: list[tuple[SubmittedFlow, list[_Task]]] = []
         self.waiting: deque[_Task] = deque()
 
     def work(self) -> None:
@@ -325,14 +294,14 @@ class _BatchQueue:
             return
         self._in_flight.append((pending, tasks))
 
-    def _solver_of(self, size: tuple[int, int]) -> Solver:
+    def _solver_of(self, size: tuple[int, int]) -> CudaSolver:
         if size not in self._solvers:
             if len(self._solvers) >= MAX_SOLVERS:
                 self._close_solvers()
             self._solvers[size] = self._new_solver(size)
         return self._solvers[size]
 
-    def _new_solver(self, size: tuple[int, int]) -> Solver:
+    def _new_solver(self, size: tuple[int, int]) -> CudaSolver:
         """Make a solver; close all others first if the memory does not suffice for all."""
         try:
             solver = self._make_solver(*size)
@@ -353,7 +322,7 @@ class _BatchQueue:
             solver.close()
         self._solvers.clear()
 
-    def _answer(self, entry: tuple[PendingFlow, list[_Task]]) -> None:
+    def _answer(self, entry: tuple[SubmittedFlow, list[_Task]]) -> None:
         """Wait for a batch and reply to its requests."""
         self._in_flight.remove(entry)
         pending, tasks = entry

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.flow.cuda.batch import BatchLane
-from flowkit.flow.cuda.device import ComputeDevice, CudaDevice, DeviceInfo, list_devices
+from flowkit.flow.cuda.device import ComputeDevice, CudaDevice
 from flowkit.flow.cuda.device_thread import Batch, DeviceThread
 from flowkit.flow.cuda.plan import (
     MAX_FUSED_ITERATIONS,
@@ -27,8 +27,6 @@ from flowkit.flow.cuda.plan import (
     plan_batches,
 )
 from flowkit.flow.params import TVL1Params
-
-__all__ = ["CudaSolver", "DeviceInfo", "SubmittedFlow", "compute_flow", "list_devices"]
 
 MAX_PAIRS = 128  # per batch if the memory suffices; three batches in flight then fill a large GPU
 NUM_LANES = 3  # batches in flight

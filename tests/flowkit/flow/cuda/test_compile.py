@@ -195,7 +195,8 @@ class TestMissingSoftware:
 import sys
 sys.modules["cuda.core"] = None
 from flowkit.errors import DeviceError
-from flowkit.flow.cuda.solver import CudaSolver, list_devices
+from flowkit.flow.cuda.device import list_devices
+from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.params import TVL1Params
 for call in (list_devices, lambda: CudaSolver(32, 32, TVL1Params())):
     try:
@@ -238,7 +239,8 @@ PREAMBLE = """
 import sys
 import numpy as np
 from flowkit.errors import DeviceError
-from flowkit.flow.cuda.solver import CudaSolver, compute_flow, list_devices
+from flowkit.flow.cuda.device import list_devices
+from flowkit.flow.cuda.solver import CudaSolver, compute_flow
 from flowkit.flow.params import TVL1Params
 params = TVL1Params(num_scales=2, num_warps=2, outer_iterations=2)
 frames = np.random.default_rng(0).integers(0, 256, (5, 33, 47), dtype=np.uint8)
