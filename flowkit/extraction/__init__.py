@@ -1,1 +1,1 @@
-"""From video files to clip files: the plan, one video, and the whole run."""
+"""From video files to clip files: planning, extracting one video, and running everything."""

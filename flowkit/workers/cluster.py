@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowkit.errors import DeviceError, FlowkitError
 from flowkit.versions import software_versions
-from flowkit.workers.processes import TaskOutcome
+from flowkit.workers.processes import QUEUED_PER_PROCESS, TaskOutcome
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 START_SECONDS = 60.0  # for the scheduler to answer and the first worker to appear
-QUEUED_PER_PROCESS = 2  # one running and one waiting, so that none is ever idle
 _MOST_LOST = 5  # times that a task is submitted again because its result was lost with a worker
 _LISTEN_SECONDS = 5.0  # after the grace period, for tasks to see the request to stop
 # On all machines these must have the same version, for they determine the bytes of clips.

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flowkit.workers.progress import LocalProgress, ProgressFile, TaskProgress
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+QUEUED_PER_PROCESS = 2  # one running and one waiting, so that none is ever idle
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,16 @@ def run_tasks(
     if not tasks:
         return
     stop = stop or StopRequest()
-    num_slots = 2 * jobs  # one running and one waiting for each process, so that none is ever idle
-    with ProgressFile.make(num_slots) as file:
+    with ProgressFile.make(QUEUED_PER_PROCESS * jobs) as file:
+        run = partial(_run_until_crash, function, file=file, stop=stop, grace_seconds=grace_seconds, on_tick=on_tick)
         while tasks and not stop.requested():
             suspects: list[Task] = []
-            yield from _run_until_crash(function, tasks, suspects, jobs, num_slots, file, stop, grace_seconds, on_tick)
-            for suspect in suspects:  # a process died: each task that was in flight is tried again, alone
+            yield from run(tasks, suspects, jobs=jobs)
+            for suspect in suspects:  # a process died: each task that was in flight is tried again, by itself
                 if stop.requested():
                     break
-                alone, guilty = deque([suspect]), list[Task]()
-                yield from _run_until_crash(function, alone, guilty, 1, num_slots, file, stop, grace_seconds, on_tick)
+                guilty: list[Task] = []
+                yield from run(deque([suspect]), guilty, jobs=1)
                 for task in guilty:
                     yield TaskOutcome(task, None, crash="its worker process was killed twice (a bug in the decoder, or out of memory)")
 
@@ -93,20 +96,20 @@ def _run_until_crash(
     function: Callable[[Task, TaskProgress], Result],
     waiting: deque[Task],
     suspects: list[Task],
+    *,
     jobs: int,
-    num_slots: int,
     file: ProgressFile,
     stop: StopRequest,
     grace_seconds: float,
     on_tick: Callable[[list[tuple[Task, int, int]]], None] | None,
 ) -> Iterator[TaskOutcome[Task, Result]]:
-    """Run waiting tasks until none is left, a stop, or a process dies; then the tasks in flight go to `suspects`."""
+    """Run waiting tasks until none is left, a stop is requested or a process dies; then the tasks in flight go to `suspects`."""
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     executor = ProcessPoolExecutor(max_workers=jobs, initializer=_start_worker, initargs=(os.getpid(),), timeout=None)
     running: dict[Any, tuple[Task, int]] = {}
-    free = list(range(min(num_slots, 2 * jobs)))
+    free = list(range(QUEUED_PER_PROCESS * jobs))
     finished = False
     try:
         while True:

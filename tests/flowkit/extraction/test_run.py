@@ -426,8 +426,8 @@ def test_dry_run_writes_nothing_and_forecasts(videos: Path, tmp_path: Path) -> N
     result = CliRunner().invoke(
         command, ["extract", str(videos), "--data", str(tmp_path / "data"), "--short-side", "32", "--dry-run", "--json", "--device", "cpu"]
     )
-    told = json.loads(result.stdout)
-    assert (told["format"], told["pairs"], sorted(told["to_do"])) == ("flowkit-extract-forecast", 23, ["run/a", "run/b"])
+    forecast = json.loads(result.stdout)
+    assert (forecast["format"], forecast["pairs"], sorted(forecast["to_do"])) == ("flowkit-extract-forecast", 23, ["run/a", "run/b"])
     assert not (tmp_path / "data").exists()
 
 

@@ -72,16 +72,16 @@ def test_only_the_fields_that_are_asked_for_are_solved_each_once(path: Any, monk
         solved.append(len(frames) - 1)
         return solve(frames, **settings)
 
-    told = []
+    counts = []
     flow_package.warm_up("strict")
     monkeypatch.setattr(solving, "compute_flow", counted)
     monkeypatch.setattr(sample, "warm_up", lambda mode: None)
     fields = [3, *range(10, 30), 33, 35]
-    read_sample(path, frames=[5], fields=fields, settings=SETTINGS, num_threads=2, on_field=told.append)
+    read_sample(path, frames=[5], fields=fields, settings=SETTINGS, num_threads=2, on_field=counts.append)
     assert sum(solved) == len(fields)
     assert max(solved) == sample.PAIRS_AT_ONCE
-    assert told == sorted(told)
-    assert told[-1] == len(fields)
+    assert counts == sorted(counts)
+    assert counts[-1] == len(fields)
 
 
 def test_the_gpu_solver_is_given_the_pairs_of_neighbours_and_the_quantiser(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
