@@ -1,4 +1,4 @@
-"""The clips of a data root wherever they lie, in clip files or shards: found by id, opened as needed."""
+"""The clips of a data root, found by video id and opened as needed, whether they are in clip files or in shards."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class StoredClips:
     Parameters
     ----------
     paths : dict of str to Path
-        By video id, sorted; the shard, for videos that are also in a clip file.
+        The file of each video, sorted by video id. A video that is both in a shard and in a clip file has the shard.
     num_packed : int
-        Videos that are in a shard.
+        The number of videos that are in a shard.
     unreadable : tuple of (str, str)
         Shards that could not be read, and why.
     """
@@ -40,12 +40,12 @@ class StoredClips:
 
 
 def find_clips(root: Path) -> StoredClips:
-    """Find the videos of a data root. Clip files are told by their names and not opened; shards are.
+    """Find the videos of a data root. Shards are opened; clip files are not, since their names are the video ids.
 
     Raises
     ------
     OSError
-        If the root's folders cannot be read.
+        If the folders of the root cannot be read.
     """
     paths = {clip_video_id(root, path): path for path in clip_paths(root)}
     packed: dict[str, Path] = {}
@@ -81,6 +81,7 @@ class ClipSource:
     Parameters
     ----------
     stored : StoredClips
+        The clips to open, from `find_clips`.
     """
 
     def __init__(self, stored: StoredClips) -> None:
@@ -117,7 +118,7 @@ class ClipSource:
 
 
 def similar_ids(video_id: str, video_ids: Iterable[str], *, most: int = 3) -> list[str]:
-    """Return the ids that somebody may have meant: with the same last part, or spelled alike; the likeliest first."""
+    """Return the ids that somebody may have meant, the likeliest first: those with the same last part or a similar spelling."""
     ids = sorted(video_ids)
     wanted = video_id.casefold()
     last = wanted.rpartition("/")[2]

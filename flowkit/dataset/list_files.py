@@ -1,6 +1,6 @@
 """Read split lists: UCF101's and HMDB51's official ones, and CSV files.
 
-A list speaks of videos by name, whether they are there or not; see `flowkit.dataset.split_lists` for finding out which are.
+A list names videos, whether they exist or not; `flowkit.dataset.split_lists` finds those that exist.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,5}$")
 
 @dataclass(frozen=True)
 class ListEntry:
-    """One line of a list: a video by its id in the list's spelling, and its class."""
+    """One line of a list: the id of a video as the list spells it, and its class."""
 
     video_id: str
     class_name: str
@@ -39,17 +39,19 @@ class ListEntry:
 
 @dataclass(frozen=True)
 class SplitLists:
-    """One split as its lists say: the classes in order of label, and the videos of each half.
+    """One split as its lists define it: the classes in order of label, and the videos of each half.
 
     Parameters
     ----------
     protocol : {"ucf101", "hmdb51", "csv", "automatic"}
+        The kind of lists.
     classes : tuple of str
-        ``classes[label]``, labels from 0. UCF101: all of classInd.txt in its order; HMDB51: all that have a list, sorted;
+        ``classes[label]``, with labels from 0. UCF101: all of classInd.txt in its order; HMDB51: all that have a list, sorted;
         otherwise the names that occur, sorted by code point.
     train, test : tuple of ListEntry
+        The videos of each half.
     unused : tuple of ListEntry
-        Videos that the lists name and leave out (HMDB51's code 0).
+        Videos that the lists name but leave out (code 0 of HMDB51).
     """
 
     protocol: Protocol

@@ -1,7 +1,7 @@
-"""A data set's books: which clips, in which shards, make up each split.
+"""The manifest of a split: which clips, in which shards, make it up.
 
-On disk a split is ``splits/split1/{train.csv,test.csv,split.json}``; split.json is written last and holds the digests of the
-tables and shards, so its presence means that the split is whole. What is read is checked before it is believed.
+On disk a split is ``splits/split1/{train.csv,test.csv,split.json}``. split.json is written last and holds the digests of the
+tables and shards, so that its presence means that the split is complete. What is read is checked before it is used.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Split:
     train, test : tuple of ClipRecord
         The clips of each half, sorted by video id.
     num_listed_train, num_listed_test : int
-        Videos that the lists name, whether or not they are there and long enough.
+        Videos that the lists name, whether or not they were found and are long enough.
     quantiser : Quantiser
         How the flow of all clips is quantised.
     shards : dict of str to str
@@ -135,7 +135,7 @@ def read_split(root: Path, number: int) -> Split:
     Raises
     ------
     ManifestError
-        If a file is missing, a table does not have the digest that split.json gives, or anything in them is not what it must be;
+        If a file is missing, a table does not have the digest that split.json gives, or anything in them is not valid;
         names the file and the row.
     """
     folder = split_folder(root, number)
@@ -163,17 +163,17 @@ def write_split(
     root : Path
         The data root.
     number, protocol, classes, train, test, num_listed_train, num_listed_test, quantiser, shards
-        See `Split`. The records may come in any order.
+        What the manifest says; see `Split`. The records may be in any order.
 
     Returns
     -------
     Split
-        As read back.
+        The split as a reader sees it.
 
     Raises
     ------
     ManifestError
-        If the manifest would contradict itself (see `Dataset.split`); nothing is written then.
+        If the manifest would contradict itself; then nothing is written.
     """
     folder = split_folder(root, number)
     tables = {name: _table_text(records) for name, records in (("train", train), ("test", test))}
@@ -206,7 +206,7 @@ def _csv_field(text: str) -> str:
 
 
 def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, bytes]) -> Split:
-    """Make a split of the bytes of its files, refusing all that is not as `write_split` would write it."""
+    """Make a split from the bytes of its files, which must be as `write_split` would write them."""
     path = folder / "split.json"
     record = SPLIT_RECORD.parse(text, path)
     keys = ("classes", "shards", "tables", "num_listed", "quantiser", "protocol")
@@ -215,7 +215,7 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     if record.get("number") != number:
         raise ManifestError(f"{path} is the manifest of split {record.get('number')!r}, not {number}; pack the split again")
     if not _is_list_of_names(classes) or not isinstance(protocol, str):
-        raise ManifestError(f"{path}: classes must be different names, protocol a text; pack the split again")
+        raise ManifestError(f"{path}: classes must be different names, and protocol must be a text; pack the split again")
     try:
         quantiser = Quantiser.from_dict(stored_quantiser)
     except ParameterError as cause:
@@ -233,7 +233,7 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     seen: set[str] = set()
     for clip in (*records["train"], *records["test"]):
         if clip.video_id in seen:
-            raise ManifestError(f"{folder}: {clip.video_id!r} stands twice in the split; pack the split again")
+            raise ManifestError(f"{folder}: {clip.video_id!r} is in the split twice; pack the split again")
         seen.add(clip.video_id)
     return Split(
         number=number,
@@ -271,11 +271,11 @@ def _parse_row(row: list[str], where: str, classes: Sequence[str], shards: Mappi
     except ManifestError as cause:
         raise ManifestError(f"{where}: {cause}") from cause
     if not _is_number(label) or int(label) >= len(classes) or classes[int(label)] != class_name:
-        raise ManifestError(f"{where}: label {label!r} is not that of class {class_name!r} in split.json")
+        raise ManifestError(f"{where}: label {label!r} is not the label of class {class_name!r} in split.json")
     if not _is_number(num_frames) or int(num_frames) < 1:
         raise ManifestError(f"{where}: num_frames must be a number above 0, got {num_frames!r}")
     if shard not in shards:
-        raise ManifestError(f"{where}: shard {shard!r} is not among those of split.json")
+        raise ManifestError(f"{where}: shard {shard!r} is not listed in split.json")
     return ClipRecord(video_id, int(label), class_name, int(num_frames), shard)
 
 
@@ -292,5 +292,5 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a field is a number as `write_split` writes it: ASCII digits, and no more than a clip could have."""
+    """Whether a field is a number as `write_split` writes it: ASCII digits, and not more than a clip could have."""
     return re.fullmatch(r"0|[1-9][0-9]{0,11}", text) is not None

@@ -75,8 +75,8 @@ class Dataset:
         dataset = cls.open_if_present(root)
         if dataset is None:
             raise ManifestError(
-                f"{str(root)!r} is no data root (it has no {RECORD_NAME}): make one by `flowkit extract VIDEOS`, "
-                "or name another by --data DIR"
+                f"{str(root)!r} is not a data root (it has no {RECORD_NAME}): make one with `flowkit extract VIDEOS`, "
+                "or name another one with --data DIR"
             )
         return dataset
 
@@ -115,12 +115,12 @@ class Dataset:
         Raises
         ------
         ManifestError
-            If there is no such split, a table does not have the digest that split.json gives, or anything in them is not what
-            it must be; names the file and the row.
+            If there is no such split, a table does not have the digest that split.json gives, or anything in them is not
+            valid; names the file and the row.
         """
         if number not in self.splits:
             has = f"it has {', '.join(map(str, self.splits))}" if self.splits else "it has none"
-            raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it by `flowkit pack --split {number}`")
+            raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it with `flowkit pack --split {number}`")
         return read_split(self.root, number)
 
     def check_settings(self, settings: ExtractSettings) -> None:
@@ -139,7 +139,7 @@ class Dataset:
             )
 
     def shard_path(self, record: ClipRecord) -> Path:
-        """Return where the shard of a clip lies."""
+        """Return the path of the shard that holds a clip."""
         return self.root / "shards" / record.shard
 
 

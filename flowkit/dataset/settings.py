@@ -1,4 +1,4 @@
-"""The settings of extract, and the data root's record of them (standard library only, so that help stays fast)."""
+"""The settings of extract, and the data root's record of them (standard library only, so that the help of the command line stays fast)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ Solver = Literal["strict", "fast", "cuda"]
 ForeignTool = Literal["gpu_flow", "denseflow", "dense_flow"]  # tools whose flow can be imported
 Codec = Literal["zstd", "gzip", "none", "jpeg"]
 
-MIN_SHORT_SIDE = 32  # below it TV-L1 has no pyramid and a network nothing to see
+MIN_SHORT_SIDE = 32  # below it TV-L1 has no pyramid, and a network sees next to nothing
 
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What all clips of a data root share; stored in ``dataset.json``, never mixed.
+    """The settings that all clips of a data root share; they are stored in ``dataset.json`` and never mixed.
 
     Parameters
     ----------
     preset : {"opencv", "paper", "denseflow", "imported"}
-        The preset that `tvl1` started from; ``imported`` if the flow came from another tool.
+        The preset from which `tvl1` was made; ``imported`` if the flow came from another tool.
     tvl1 : TVL1Params
-        The resolved parameters; of imported flow they are not known, and nothing is stored.
+        The parameters of the solver; for imported flow they are unknown, and nothing is stored.
     solver : {"strict", "fast", "cuda", "gpu_flow", "denseflow", "dense_flow"}
-        Which of the solvers computed the flow (their results differ in the last digits), or the tool it was imported from.
+        The solver that computed the flow (their results differ in the last digits), or the tool that it was imported from.
     quantiser : Quantiser
+        How flow becomes bytes.
     short_side : int, px
-        Short side of the stored frames; flow is in px/frame at this size. 0 if imported: each video as it was found.
+        Short side of the stored frames; flow is in px/frame at this size. 0 for imported flow: each video keeps its size.
     codec : {"zstd", "gzip", "none", "jpeg"}
+        How flow is compressed in clip files and shards.
 
     Raises
     ------
@@ -71,7 +73,7 @@ class ExtractSettings:
         return self.solver in get_args(ForeignTool)
 
     def stored_tvl1(self) -> dict[str, float | int]:
-        """Return the TV-L1 parameters as stored with each clip: none if they are not known."""
+        """Return the TV-L1 parameters as stored with each clip; empty if they are unknown."""
         return {} if self.is_imported else self.tvl1.to_dict()
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,12 +89,12 @@ class ExtractSettings:
 
     @classmethod
     def from_dict(cls, values: object) -> ExtractSettings:
-        """Make settings from what `to_dict` returned.
+        """Make settings from the result of `to_dict`.
 
         Raises
         ------
         ManifestError
-            If anything is missing, unknown or of a wrong type.
+            If a setting is missing, unknown or of a wrong type.
         """
         names = {"preset", "tvl1", "solver", "quantiser", "short_side", "codec"}
         if not isinstance(values, dict) or set(values) != names or not isinstance(values["tvl1"], dict):

@@ -1,6 +1,6 @@
-"""The shards of a data root: what is stored where, which shard shall hold what, and replacing shards so that a crash loses nothing.
+"""The shards of a data root: which videos each holds, which it should hold, and a replacement in which a crash loses nothing.
 
-``shards/pack.json`` remembers the shard size and, while shards change, how far that is; see `recover`.
+``shards/pack.json`` records the shard size and, while shards change, how far the change is; see `recover`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowkit.dataset.settings import ExtractSettings
 
 DEFAULT_SHARD_BYTES = 1 << 30
-NEW_SUFFIX = ".new"  # a whole shard that waits to replace the one of its name
+NEW_SUFFIX = ".new"  # a complete shard that will replace the one of the same name
 
 _STATE_RECORD = RecordFormat("flowkit-pack", 1, ManifestError, "delete it and pack again", max_bytes=1 << 26)
 
@@ -33,11 +33,13 @@ class StoredVideo:
     Parameters
     ----------
     video_id, class_name : str
+        The video and its class.
     num_frames : int
+        Frames of the clip.
     sha256 : str
-        Of attributes, offsets, CRCs and raw flow: two videos with the same one are stored as the same bytes.
+        The digest of attributes, offsets, CRCs and raw flow: two videos with the same digest are stored as the same bytes.
     stored_bytes : int
-        What frames and flow take.
+        What frames and flow take in the file.
     path : Path
         The file that holds it.
     """
@@ -52,16 +54,16 @@ class StoredVideo:
 
 @dataclass(frozen=True)
 class PackState:
-    """What ``shards/pack.json`` remembers.
+    """The contents of ``shards/pack.json``.
 
     Parameters
     ----------
     shard_bytes : int
-        The shard size last used.
+        The shard size that was used last.
     unsettled : tuple of str
-        Shards that were, or were about to be, written since the manifests were: a digest in a manifest may be stale.
+        Shards that were written, or were about to be, after the manifests: their digests in the manifests may be stale.
     replacing, removing : tuple of str
-        Once the new shards are all whole: those that take their place, and those that go. Empty otherwise.
+        Once all new shards are complete: those that are being replaced, and those that are being removed. Otherwise empty.
     """
 
     shard_bytes: int = DEFAULT_SHARD_BYTES
@@ -71,14 +73,14 @@ class PackState:
 
 
 def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
-    """Return the videos of a clip file or shard, in order, having checked that they were made with these settings.
+    """Return the videos of a clip file or shard, in order, after checking that they were made with these settings.
 
     Raises
     ------
     ShardFormatError
         If the file is damaged or foreign.
     ParameterError
-        If a video was extracted with other settings; names them.
+        If a video was extracted with other settings, which the error names.
     """
     from flowkit.shards.structure import ShardStructure
 
@@ -104,7 +106,7 @@ def read_clip(path: Path, root: Path, settings: ExtractSettings) -> StoredVideo:
     Raises
     ------
     ShardFormatError
-        Also if the file does not hold the video that its name says.
+        If the file is damaged, or does not hold the video that its name stands for.
     """
     videos = read_videos(path, settings)
     expected = clip_video_id(root, path)
@@ -116,7 +118,7 @@ def read_clip(path: Path, root: Path, settings: ExtractSettings) -> StoredVideo:
 
 
 def settings_differences(stored: Mapping[str, Any], settings: ExtractSettings) -> list[str]:
-    """Name each setting in which a stored video (`VideoLayout.settings`) differs from a data root's."""
+    """Name each setting in which a stored video (`VideoLayout.settings`) differs from the settings of a data root."""
     due = settings.to_dict()
     if not settings.short_side:  # imported flow: each video has the size it was found with
         due["short_side"] = stored["short_side"]
@@ -142,7 +144,7 @@ def read_state(root: Path) -> PackState:
     Raises
     ------
     ManifestError
-        If it is not flowkit's.
+        If the file is damaged.
     """
     path = root / "shards" / "pack.json"
     record = _STATE_RECORD.read_if_present(path)
@@ -151,7 +153,7 @@ def read_state(root: Path) -> PackState:
     names: list[Any] = [record.get(key) for key in ("unsettled", "replacing", "removing")]
     shard_bytes = record.get("shard_bytes")
     if not all(_are_shard_names(value) for value in names) or type(shard_bytes) is not int or shard_bytes < 1:
-        raise ManifestError(f"{path} does not hold what it must; delete it and pack again")
+        raise ManifestError(f"{path} is not valid; delete it and pack again")
     return PackState(shard_bytes, *(tuple(value) for value in names))
 
 
@@ -172,12 +174,12 @@ def write_state(root: Path, state: PackState) -> None:
 
 
 def recover(root: Path) -> PackState:
-    """Bring the shards of a data root into order after a pack that was killed: finish replacing, or forget what was begun.
+    """Restore order among the shards after a pack that was killed: finish the replacement if it had begun, or else undo it.
 
     Returns
     -------
     PackState
-        Its `unsettled` shards may not be what manifests say.
+        Its `unsettled` shards may differ from what manifests say.
     """
     state = read_state(root)
     if state.replacing or state.removing:
@@ -189,7 +191,7 @@ def recover(root: Path) -> PackState:
 
 
 def _replace(root: Path, state: PackState) -> PackState:
-    """Let the new shards take their places. Killed at any moment, it can be done again."""
+    """Put the new shards in place of the old ones. This can be repeated if it is killed at any moment."""
     folder = root / "shards"
     for name in state.replacing:
         new = folder / (name + NEW_SUFFIX)
@@ -206,7 +208,7 @@ def _replace(root: Path, state: PackState) -> PackState:
 def changed_shards(
     planned: Sequence[Sequence[StoredVideo]], existing: Mapping[str, Sequence[StoredVideo]]
 ) -> dict[str, Sequence[StoredVideo]]:
-    """Return the planned shards that are not there yet, or hold something else, by name."""
+    """Return, by name, the planned shards that do not exist yet or hold other videos."""
     return {name: members for name, members in map(_named, enumerate(planned)) if not _same(members, existing.get(name, []))}
 
 
@@ -219,31 +221,33 @@ def write_shards(
     on_shard: Callable[[str, Sequence[StoredVideo]], None],
     on_bytes: Callable[[int, int], None],
 ) -> PackState:
-    """Make the shards hold what is planned, writing only those whose members change.
+    """Write the shards whose members change, so that all shards are as planned.
 
     Parameters
     ----------
     root : Path
+        The data root.
     planned : sequence of sequences of StoredVideo
-        What each shard shall hold.
+        The videos that each shard should hold.
     existing : dict of str to list of StoredVideo
-        What each shard holds now.
+        The videos that each shard holds now.
     state : PackState
+        The state before.
     on_shard : callable
-        Told (name, members) when a shard has its final name and no older shard holds any of its members.
+        Called with (name, members) when a shard has its final name and no older shard holds any of its members.
     on_bytes : callable
-        Told (done, total) bytes after each video that was copied.
+        Called with (done, total) bytes after each video that was copied.
 
     Returns
     -------
     PackState
-        Its `unsettled` names the shards that were written.
+        Its `unsettled` shards include those that were written.
 
     Notes
     -----
-    Old shards may hold the only copy of a video (`--move`), and videos wander between shards when some are added. So the
-    new versions of existing shards are first all written beside them; then ``pack.json`` says that they are whole; then
-    they take their places.
+    Old shards may hold the only copy of a video (`--move`), and videos change shards when others are added. So all new versions
+    of existing shards are written beside them first; then ``pack.json`` records that they are complete; then they replace the
+    old ones.
     """
     from flowkit.shards.writer import Member, write_shard
 

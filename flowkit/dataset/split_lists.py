@@ -1,4 +1,4 @@
-"""The lists of a split: those that the user names, those that lie around the videos, or a seeded division; and which videos they match."""
+"""The lists of a split: those that the user names, those found around the videos, or a seeded split; and the videos that they match."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
 
 
-AUTOMATIC = "automatic"  # in place of lists: divide the videos
+AUTOMATIC = "automatic"  # instead of lists: a seeded split of the videos
 TEST_FRACTION = 0.3  # of each class's videos, in the automatic split; as in UCF101's and HMDB51's lists
 
 
@@ -33,16 +33,16 @@ class FoundLists:
 
 @dataclass(frozen=True)
 class Matched:
-    """A split's lists against the videos that are there.
+    """The lists of a split compared with the videos of a data root.
 
     Parameters
     ----------
     train, test : tuple of ListEntry
-        Entries whose video is there, under the video's own id and the list's class name, sorted by id.
+        Entries whose video was found, with the id of the video and the class name of the list, sorted by id.
     missing_train, missing_test : tuple of ListEntry
-        Entries whose video is not there, in the list's spelling and order.
+        Entries whose video was not found, in the spelling and order of the list.
     unlisted : tuple of str
-        Ids of videos that are in neither half, sorted.
+        Ids of the videos that are in neither half, sorted.
     untrained_classes : tuple of str
         Classes with a test video but no training video, in order of label.
     """
@@ -61,7 +61,7 @@ class SeveralListsError(ManifestError):
 
 @dataclass(frozen=True)
 class ChosenLists:
-    """Lists of a split, where they are from, and how they fit the videos."""
+    """The lists of a split, where they come from (None: a seeded split), and the videos that they match."""
 
     path: Path | None
     lists: SplitLists
@@ -69,18 +69,18 @@ class ChosenLists:
 
 
 def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_of: Mapping[str, str]) -> ChosenLists:
-    """Find the lists that a split is made from.
+    """Find the lists from which a split is made.
 
     Parameters
     ----------
     dataset : Dataset
         The data root.
     split : int
-        The split's number.
+        The number of the split.
     given : Path or "automatic", optional
-        What the user named. Otherwise lists are searched around the videos, and without any the split is automatic.
+        What the user named. By default, flowkit looks for lists around the videos, and without any the split is automatic.
     class_of : mapping of str to str
-        The clips that are there: video id to the folder's name.
+        The clips of the root: from video id to the name of the folder.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_o
             names = [entry.video_id for entry in (*lists.train, *lists.test)][:1]
             raise ManifestError(
                 f"the split lists in {str(path)!r} match no clip of {str(root)!r}: the first list names {names}, "
-                f"the first clip is {min(class_of)!r}; name other lists by --lists DIR|FILE.csv, or use --lists automatic"
+                f"the first clip is {min(class_of)!r}; name other lists with --lists DIR|FILE.csv, or use --lists automatic"
             )
         return ChosenLists(path, lists, matched)
     lists = automatic_split(class_of, seed=split - 1)
@@ -114,30 +114,30 @@ def _lists_around_videos(dataset: Dataset, class_of: Mapping[str, str]) -> Path 
     around = find_lists(Path(dataset.source), class_of)
     if len(around.matching) > 1:
         folders = " and ".join(repr(str(folder)) for folder in around.matching)
-        raise SeveralListsError(f"several folders hold split lists of these videos: {folders}; choose one by --lists DIR")
+        raise SeveralListsError(f"several folders hold split lists of these videos: {folders}; choose one with --lists DIR")
     if around.others and not around.matching:
         folders = " and ".join(repr(str(folder)) for folder in around.others)
         raise ManifestError(
             f"the split lists in {folders} match no clip of {str(dataset.root)!r} (the first clip is {min(class_of)!r}); "
-            "name other lists by --lists DIR|FILE.csv, or use --lists automatic"
+            "name other lists with --lists DIR|FILE.csv, or use --lists automatic"
         )
     return around.matching[0] if around.matching else None
 
 
 def find_lists(videos: Path, video_ids: Iterable[str]) -> FoundLists:
-    """Search official lists in the video folder, its parent, and the parent's immediate subfolders.
+    """Look for official lists in the folder of the videos, in its parent, and in the immediate subfolders of the parent.
 
     Parameters
     ----------
     videos : Path
-        The video folder. It need not exist any more.
+        The folder of the videos, which may no longer exist.
     video_ids : iterable of str
-        The videos that are there.
+        The videos that were extracted.
 
     Returns
     -------
     FoundLists
-        Sorted. CSV lists are not searched; they are named.
+        Folders, sorted. CSV files are not looked for; the user names them.
 
     Raises
     ------
@@ -153,25 +153,26 @@ def find_lists(videos: Path, video_ids: Iterable[str]) -> FoundLists:
 
 
 def match_lists(lists: SplitLists, video_ids: Iterable[str]) -> Matched:
-    """Find the videos that lists speak of: by their exact name, else by a name equal but for case and Unicode composition.
+    """Find the videos that lists name: by the same name, or else by one that differs only in case or Unicode composition.
 
     Parameters
     ----------
     lists : SplitLists
+        The lists.
     video_ids : iterable of str
-        The videos that are there.
+        The videos that were extracted.
 
     Raises
     ------
     ManifestError
-        If a name without an exact match fits two videos, or two names fit one video; names both.
+        If a name without an exact match fits two videos, or two names fit one video; the error names both.
     """
     there = set(video_ids)
     exact = {entry.video_id for entry in (*lists.train, *lists.test, *lists.unused)} & there
     alike: dict[str, list[str]] = defaultdict(list)
     for video_id in sorted(there - exact):
         alike[comparable_name(video_id)].append(video_id)
-    claims: dict[str, str] = {}
+    matched_names: dict[str, str] = {}
 
     def find(entry: ListEntry) -> str | None:
         if entry.video_id in exact:
@@ -183,10 +184,10 @@ def match_lists(lists: SplitLists, video_ids: Iterable[str]) -> Matched:
             )
         if not fitting:
             return None
-        claimed = claims.setdefault(fitting[0], entry.video_id)
-        if claimed != entry.video_id:
+        matched_name = matched_names.setdefault(fitting[0], entry.video_id)
+        if matched_name != entry.video_id:
             raise ManifestError(
-                f"{claimed!r} and {entry.video_id!r} of the split lists both fit {fitting[0]!r}; rename the video as one of them"
+                f"{matched_name!r} and {entry.video_id!r} of the split lists both fit {fitting[0]!r}; rename the video as one of them"
             )
         return fitting[0]
 
@@ -210,12 +211,12 @@ def match_lists(lists: SplitLists, video_ids: Iterable[str]) -> Matched:
 
 
 def automatic_split(class_of: Mapping[str, str], *, seed: int = 0) -> SplitLists:
-    """Divide videos into train and test where there are no lists: seeded, class by class, groups kept whole.
+    """Divide videos into train and test without lists: by a seed, class by class, and without dividing groups.
 
     Parameters
     ----------
     class_of : mapping of str to str
-        Video id to class name.
+        From video id to class name.
     seed : int
         Another seed gives another split.
 
@@ -234,8 +235,8 @@ def automatic_split(class_of: Mapping[str, str], *, seed: int = 0) -> SplitLists
     for video_id, class_name in sorted(class_of.items()):
         if not class_name:
             raise ManifestError(
-                f"{video_id!r} lies in no class folder, so its class is not known: name it in a CSV file with the columns "
-                f"{','.join(CSV_COLUMNS)} and give that by --lists FILE.csv"
+                f"{video_id!r} lies in no class folder, so its class is unknown: list it in a CSV file with the columns "
+                f"{','.join(CSV_COLUMNS)} and pass it with --lists FILE.csv"
             )
         number = group_of(video_id)
         groups[class_name][video_id if number is None else f"g{number}"].append(video_id)
@@ -249,15 +250,15 @@ def automatic_split(class_of: Mapping[str, str], *, seed: int = 0) -> SplitLists
 
 
 def _test_groups(sizes: dict[str, int], salt: str) -> set[str]:
-    """Return the groups of one class that go to test: in an order drawn by hash, each that brings the share nearer to the aim."""
+    """Return the groups of a class that go to test: in an order by hash, each that brings the share closer to the target."""
     if len(sizes) < 2:
         return set()
     drawn = sorted(sizes, key=lambda group: hashlib.sha256(f"{salt}/{group}".encode()).digest())
-    aim = TEST_FRACTION * sum(sizes.values())
+    target = TEST_FRACTION * sum(sizes.values())
     chosen: set[str] = set()
     num_chosen = 0
     for group in drawn:
-        if abs(num_chosen + sizes[group] - aim) < abs(num_chosen - aim):
+        if abs(num_chosen + sizes[group] - target) < abs(num_chosen - target):
             chosen.add(group)
             num_chosen += sizes[group]
     return chosen or {min(drawn, key=lambda group: sizes[group])}

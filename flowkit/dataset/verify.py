@@ -1,4 +1,4 @@
-"""Verify a file or a whole data root: shards and clips, manifests against shards, manifests against split lists."""
+"""Verify a file or a whole data root: shards and clip files, manifests against shards, manifests against split lists."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def verify(
 
 def _verify_root(root: Path, deep: bool, jobs: int | None, progress: bool | None) -> list[Problem]:
     if not (root / RECORD_NAME).exists():
-        raise ManifestError(f"{str(root)!r} is no data root (it has no dataset.json); name a shard, a clip file or a data root")
+        raise ManifestError(f"{str(root)!r} is not a data root (it has no dataset.json); name a shard, a clip file or a data root")
     problems: list[Problem] = []
     dataset: Dataset | None = None
     try:
@@ -96,7 +96,7 @@ def _verify_root(root: Path, deep: bool, jobs: int | None, progress: bool | None
             bar.advance()
     if dataset is not None:
         problems.extend(_settings_problems(files, dataset.settings))
-    problems.extend(_place_problems(root, clip_files, shard_files, files))
+    problems.extend(_misplaced_videos(root, clip_files, shard_files, files))
     shards = {path.name: files[path] for path in shard_files}
     problems.extend(_state_problems(root))
     problems.extend(_split_problems(root, shards, dataset))
@@ -111,15 +111,15 @@ def _settings_problems(files: dict[Path, VerifiedFile], settings: ExtractSetting
                 yield Problem(path, video["video_id"], f"was extracted with other settings than dataset.json says: {'; '.join(differing)}")
 
 
-def _place_problems(root: Path, clip_files: list[Path], shard_files: list[Path], files: dict[Path, VerifiedFile]) -> Iterator[Problem]:
-    """Yield the videos that lie where they should not: under another name, or in two shards."""
-    place: dict[str, Path] = {}
+def _misplaced_videos(root: Path, clip_files: list[Path], shard_files: list[Path], files: dict[Path, VerifiedFile]) -> Iterator[Problem]:
+    """Yield the videos that are in the wrong file: under another name, or in two shards."""
+    shard_of: dict[str, Path] = {}
     for path in shard_files:
         for video in files[path].videos:
             video_id = video["video_id"]
-            if video_id in place:
-                yield Problem(path, video_id, f"is in {place[video_id].name} too; pack again")
-            place[video_id] = path
+            if video_id in shard_of:
+                yield Problem(path, video_id, f"is in {shard_of[video_id].name} too; pack again")
+            shard_of[video_id] = path
     for path in clip_files:
         expected = clip_video_id(root, path)
         for video in files[path].videos:
@@ -158,9 +158,9 @@ def _split_problems(root: Path, shards: dict[str, VerifiedFile], dataset: Datase
             yield Problem(folder / "split.json", "", f"has the quantiser {split.quantiser}, dataset.json another; pack the split again")
         for table, records in (("train.csv", split.train), ("test.csv", split.test)):
             for record in records:
-                what = _record_fault(record, shards)
-                if what:
-                    yield Problem(folder / table, record.video_id, what)
+                fault = _record_fault(record, shards)
+                if fault:
+                    yield Problem(folder / table, record.video_id, fault)
         num_frames = {video_id: int(video["num_frames"]) for video_id, video in videos.items()}
         if dataset is not None:
             yield from _list_problems(folder, split, dataset.source, num_frames)
@@ -173,7 +173,7 @@ def _shard_digest_problems(path: Path, split: Split, shards: dict[str, VerifiedF
         elif shards[name].sha256 != sha256:
             yield Problem(path, "", f"{name} is not the file that the split was packed with (its SHA-256 differs)")
     for name in sorted(shards.keys() - split.shards.keys()):
-        yield Problem(path, "", f"{name} is there, but the split does not know of it; pack again")
+        yield Problem(path, "", f"{name} exists, but the split does not list it; pack again")
 
 
 def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | None:
@@ -197,10 +197,10 @@ def _list_problems(folder: Path, split: Split, source: str, num_frames: dict[str
         matching = find_lists(Path(source), num_frames).matching
         lists = [read_lists(path, split.number) for path in matching]
         if len(lists) != 1 or lists[0].protocol != split.protocol:
-            return  # made from lists that lie elsewhere
+            return  # made from lists in another place
         matched = match_lists(lists[0], num_frames)
     except ManifestError as error:
-        yield Problem(folder, "", f"the split lists around the videos cannot be read any more: {error}")
+        yield Problem(folder, "", f"the split lists around the videos can no longer be read: {error}")
         return
     for table, entries, records in (("train.csv", matched.train, split.train), ("test.csv", matched.test, split.test)):
         due = {entry.video_id: entry.class_name for entry in entries if num_frames[entry.video_id] >= MIN_FRAMES}

@@ -1,4 +1,4 @@
-"""What is in a shard, a clip file or a data root: declared models, gathered from the files themselves."""
+"""What a shard, a clip file or a data root holds, in numbers that are gathered from the files themselves."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Contents:
     Parameters
     ----------
     num_videos, num_classes, num_frames, num_pairs : int
-        A pair is a flow field: two consecutive frames.
+        Counts. A pair is a flow field: two consecutive frames.
     seconds : float
-        Duration, of the videos whose frame rate is known.
+        Duration of the videos whose frame rate is known.
     stored_bytes : int
-        What frames and flow take, without the files' own structure.
+        What frames and flow take, without the structure of the files.
     num_damaged : int
-        Videos with decode errors, or fewer frames than their header promised.
+        Videos with decode errors, or with fewer frames than their header announces.
     classes, sizes, codecs, solvers : dict of str to int
-        Videos of each class name, frame size (``340x256``), codec and solver.
+        The number of videos of each class name, frame size (``340x256``), codec and solver.
     quantisers, tvl1 : dict of str to int
-        Videos of each set of parameters, as JSON; one each, unless data were mixed.
+        The number of videos of each set of parameters, as JSON; there is one set, unless data were mixed.
     """
 
     num_videos: int
@@ -89,7 +89,7 @@ class FileInfo:
     videos: tuple[VideoFacts, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the model as built-in types, with its format's name and version."""
+        """Return the numbers as built-in types, with the name and version of their format."""
         return {"format": INFO_FORMAT, "format_version": INFO_FORMAT_VERSION, "kind": "file", **asdict(self)}
 
 
@@ -115,16 +115,17 @@ class RootInfo:
     Parameters
     ----------
     path, source : str
-        The root, and where its videos came from.
+        The root, and the folder of its videos.
     settings, versions : dict
-        As dataset.json says.
+        The contents of dataset.json.
     num_clip_files, num_shards, num_packed : int
-        Files, and the videos that are in shards.
+        The number of files, and of videos that are in shards.
     clip_bytes, shard_bytes : int
         What the files take.
     contents : Contents
-        Every video once.
+        All videos, each counted once.
     splits : tuple of SplitInfo
+        Its splits, also those that cannot be read.
     unreadable : tuple of (str, str)
         Files that could not be read, and why.
     """
@@ -143,7 +144,7 @@ class RootInfo:
     unreadable: tuple[tuple[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the model as built-in types, with its format's name and version."""
+        """Return the numbers as built-in types, with the name and version of their format."""
         return {"format": INFO_FORMAT, "format_version": INFO_FORMAT_VERSION, "kind": "data root", **asdict(self)}
 
 

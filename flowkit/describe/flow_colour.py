@@ -1,4 +1,4 @@
-"""Flow as colour: hue is direction, saturation is speed, as the Middlebury benchmark draws it."""
+"""Flow as colours, as the Middlebury benchmark draws it: the hue is the direction, the saturation is the speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowkit.errors import ParameterError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Steps between the wheel's corners, chosen by its authors so that equal angles look equally different.
+# Steps between the corners of the wheel, chosen by its authors so that equal angles look equally different.
 _STEPS = (("red", 15), ("yellow", 6), ("green", 4), ("cyan", 11), ("blue", 13), ("magenta", 6))
 _CORNERS = {
     "red": (255, 0, 0),
@@ -56,7 +56,7 @@ def flow_to_colour(flow: NDArray[np.floating], *, scale_px: float) -> NDArray[np
     Raises
     ------
     ParameterError
-        If the shape is another, or the scale is not a positive number.
+        If the shape is different, or the scale is not a positive number.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""How often each quantised flow vector occurs: 65,536 counts, from which every number about speeds follows exactly."""
+"""How often each quantised flow vector occurs: 65,536 counts, from which all numbers about speeds follow exactly."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FlowStats:
-    """Speeds, in px/frame, over all pixels of the fields that were measured.
+    """Speeds, in px/frame, of all pixels of the measured flow fields.
 
     Parameters
     ----------
     num_fields : int
-        Fields measured.
+        The number of measured flow fields.
     mean_px, median_px, p90_px, p99_px, max_px : float
-        Of the length of (u, v).
+        Mean, percentiles and maximum of the length of (u, v).
     clipped_share : float
-        Pixels where u or v is at the quantiser's bound, in [0, 1]: how much the bound cut off.
+        The share of pixels where u or v is at the bound of the quantiser, in [0, 1]: how much flow the bound cut off.
     """
 
     num_fields: int
@@ -37,7 +37,7 @@ class FlowStats:
 
 
 class FlowHistogram:
-    """Counts of each quantised (u, v), apart for each quantiser that occurs."""
+    """Counts of each quantised (u, v), separately for each quantiser that occurs."""
 
     def __init__(self) -> None:
         self.num_fields = 0
@@ -51,13 +51,13 @@ class FlowHistogram:
         self.num_fields += len(q)
 
     def merge(self, other: FlowHistogram) -> None:
-        """Add another's counts."""
+        """Add the counts of another histogram."""
         self.num_fields += other.num_fields
         for quantiser, counts in other.counts.items():
             self.counts[quantiser] = self.counts.get(quantiser, 0) + counts
 
     def stats(self) -> FlowStats | None:
-        """Return what the counts say."""
+        """Return the speeds that follow from the counts; None if nothing was counted."""
         if not self.num_fields:
             return None
         levels = np.arange(256)
@@ -91,7 +91,7 @@ class FlowHistogram:
 
 
 def component_px(quantiser: Quantiser) -> NDArray[np.float64]:
-    """Return what each byte stands for, px/frame, with 128 as no motion (the paper mapping decodes it to half a step)."""
+    """Return the flow that each byte stands for, px/frame, with 128 as no motion (the paper mapping decodes it to half a step)."""
     component = quantiser.decode(np.arange(256, dtype=np.uint8)).astype(np.float64)
     component[ZERO] = 0.0
     return component

@@ -28,7 +28,7 @@ _CELL_PX = 320  # pictures are shrunk to this width at most
 _MARGIN_PX, _HEADER_PX, _LABEL_PX, _WHEEL_PX = 12, 64, 22, 60
 _LABEL_WIDTH_PX = 230
 _RULE = (190, 190, 190)
-_LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend: it would hide too much
+_LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend, which would hide too much
 _MEASURED_FIELDS = 200  # at most, spread evenly over the clip
 _GIF_FRAMES, _GIF_PX = 120, 240
 _MP4_FRAMES = 1500
@@ -38,14 +38,16 @@ _UNKNOWN_RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was drawn, and where.
+    """The pictures that were drawn.
 
     Parameters
     ----------
     sheet, histogram : Path
+        Files of the contact sheet and of the histogram.
     animation : Path or None
+        File of the animation; None if there is none.
     scale_px : float
-        The speed (px/frame) of full saturation in sheet and animation.
+        The speed (px/frame) of full saturation in the sheet and the animation.
     """
 
     sheet: Path
@@ -55,13 +57,14 @@ class Inspection:
 
 
 def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4") -> Inspection:
-    """Draw a clip's pictures.
+    """Draw the pictures of a clip.
 
     Parameters
     ----------
     clip : Clip
+        The clip.
     folder : Path
-        Where they go; made if need be. Pictures of the same clip are replaced.
+        The folder for the pictures, made if need be. Earlier pictures of the same clip are replaced.
     animation : {"mp4", "gif"}, optional
         MP4: up to 1,500 frames at the video's rate. GIF: up to 120, smaller. None: no animation.
 
@@ -92,7 +95,7 @@ def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4
 
 
 def picture_name(video_id: str) -> str:
-    """Return the beginning of a clip's file names: readable, safe on every system, and another one for every id."""
+    """Return the beginning of the file names of a clip: readable, safe on every system, and different for every id."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id.rpartition("/")[2]).strip("._-")[:80]
     return "-".join(filter(None, (readable, hashlib.sha256(video_id.encode("utf-8")).hexdigest()[:8])))
 
@@ -106,7 +109,7 @@ def measure_flow(clip: Clip) -> FlowHistogram:
 
 
 def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
-    """Draw ten moments of a clip: each frame over the flow from it to the next, with the colour wheel as legend.
+    """Draw ten moments of a clip: each frame above the flow from it to the next, with the colour wheel as legend.
 
     Returns
     -------
@@ -160,14 +163,14 @@ def _draw_header(draw: Any, clip: Clip, scale_px: float, room_px: int) -> None:
 
 
 def _fitting(draw: Any, text: str, font: Any, room_px: int) -> str:
-    """Return the beginning of a text that fits, with an ellipsis where some is left out."""
+    """Return as much of a text as fits, with an ellipsis if it was cut."""
     while len(text) > 4 and draw.textlength(text, font=font) > room_px:
         text = text[: max(3, int(len(text) * 0.95) - 1)].rstrip("…") + "…"
     return text
 
 
 def draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
-    """Draw how fast a clip's pixels move, and its u and v, to a PNG."""
+    """Draw the distribution of the speeds of a clip, and of u and v, to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -241,7 +244,7 @@ def _write_gif(clip: Clip, path: Path, scale_px: float) -> None:
 
 
 def _side_by_side(clip: Clip, indices: range, scale_px: float) -> Any:
-    """Yield batches (n, H, 2 W, 3): frames at the left, their flow at the right, with a legend in its corner."""
+    """Yield batches (n, H, 2 W, 3): frames on the left, their flow on the right, with a legend in its corner."""
     legend, opaque = _legend(clip.height, clip.width, scale_px)
     for start in range(0, len(indices), _AT_ONCE):
         chosen = indices[start : start + _AT_ONCE]
@@ -251,7 +254,7 @@ def _side_by_side(clip: Clip, indices: range, scale_px: float) -> Any:
 
 
 def _legend(height: int, width: int, scale_px: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw a small colour wheel and its scale in the lower right corner of a picture; return it, and where it is."""
+    """Draw a small colour wheel and its scale in the lower right corner of a picture; return the picture and a mask of the legend."""
     from PIL import Image, ImageDraw
 
     picture, mask = Image.new("RGB", (width, height), "white"), Image.new("1", (width, height))
@@ -275,7 +278,7 @@ def _decoded(clip: Clip, q: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return up to `most` of 0..count-1, spread evenly, in the middles of as many equal parts."""
+    """Return up to `most` of 0..count-1, spread evenly: the middles of as many equal parts."""
     num = min(count, most)
     return [(2 * k + 1) * count // (2 * num) for k in range(num)]
 
@@ -297,7 +300,7 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _font(size: int) -> Any:
-    """Return matplotlib's own font, which is there wherever matplotlib is."""
+    """Return the font that comes with matplotlib."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 
@@ -305,6 +308,6 @@ def _font(size: int) -> Any:
 
 
 def _printable(text: str, *, ascii_only: bool = False) -> str:
-    """Return text with what cannot be drawn escaped."""
+    """Return text in which characters that cannot be drawn are escaped."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return shown.encode("ascii", "backslashreplace").decode() if ascii_only else shown

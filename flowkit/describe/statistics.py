@@ -1,7 +1,7 @@
-"""Numbers about a data set: how much there is of each class, how it moves, and whether train and test share what they must not.
+"""Numbers about a data set: how much there is of each class, how it moves, and what train and test share although they must not.
 
-Flow is measured on a sample that is drawn by hash, so that the same data and seed always give the same numbers. All of it is
-exact for the fields that are sampled: a histogram over the 65,536 values that a quantised (u, v) can have loses nothing.
+Flow is measured on a sample that is drawn by hash, so that the same data and seed always give the same numbers. For the fields of
+the sample they are exact: a histogram over the 65,536 values that a quantised (u, v) can have loses nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowkit.shards.reader import Clip
 
 STATS_FORMAT, STATS_FORMAT_VERSION = "flowkit-stats", 1
-UNLISTED = "unlisted"  # subset of the videos that a split leaves out
+UNLISTED = "unlisted"  # the subset of the videos that a split leaves out
 
 _FIELDS_AT_ONCE = 32
 
@@ -48,12 +48,12 @@ class FlowSample:
             )
 
     def videos(self, video_ids: Iterable[str]) -> list[str]:
-        """Choose among the videos of one class."""
+        """Choose among the videos of a class; sorted by id."""
         ids = sorted(video_ids, key=lambda video_id: hashlib.sha256(f"{self.seed}/{video_id}".encode()).digest())
         return sorted(ids[: self.videos_per_class] if self.videos_per_class else ids)
 
     def fields(self, video_id: str, num_fields: int) -> list[int]:
-        """Choose among the flow fields of one video; ascending."""
+        """Choose among the flow fields of a video; ascending indices."""
         if not self.fields_per_video or num_fields <= self.fields_per_video:
             return list(range(num_fields))
         draw = np.random.default_rng(list(hashlib.sha256(f"{self.seed}/fields/{video_id}".encode()).digest()))
@@ -62,7 +62,7 @@ class FlowSample:
 
 @dataclass(frozen=True)
 class ClassStats:
-    """One class in one subset; or, with an empty class name, a whole subset.
+    """A class in a subset, or a whole subset if the class name is empty.
 
     Parameters
     ----------
@@ -91,16 +91,16 @@ class ClassStats:
 
 @dataclass(frozen=True)
 class Leak:
-    """Videos that train and test must not share.
+    """Videos of one origin that are in both train and test.
 
     Parameters
     ----------
     what : str
-        ``group``: one actor or scene (``_g07_`` in the name) of a class. ``same file``: the same bytes under two names.
+        ``group``: they show one actor or scene of a class (``_g07_`` in the name). ``same file``: they are copies of one file.
     name : str
-        The class and group, or the file's SHA-256.
+        The class and group, or the SHA-256 of the file.
     train, test : tuple of str
-        The videos.
+        The ids of the videos in each half.
     """
 
     what: str
@@ -151,7 +151,7 @@ class DataStats:
     unreadable: tuple[tuple[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the model as built-in types, with its format's name and version."""
+        """Return the numbers as built-in types, with the name and version of their format."""
         return {"format": STATS_FORMAT, "format_version": STATS_FORMAT_VERSION, **asdict(self)}
 
 

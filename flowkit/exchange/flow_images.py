@@ -1,4 +1,4 @@
-"""What an export writes, whatever its layout: which videos, and images of their flow."""
+"""Images of flow, as every layout of an export needs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_ONCE = 32  # flow fields in memory
 
 @dataclass(frozen=True)
 class Labelled:
-    """A video to export: its id, and its label and subset if a split says so (else -1 and ``all``)."""
+    """A video to export: its id, label and subset (without a split: ``all``; without a class: -1)."""
 
     video_id: str
     label: int
@@ -31,13 +31,14 @@ class Labelled:
 
 
 class FlowEncoder:
-    """Makes images of a clip's flow, and measures what they lose.
+    """Encodes the flow of clips as images, and measures the error of the images.
 
     Parameters
     ----------
     flow : {"jpeg", "png"}
+        The kind of images.
     quantiser : Quantiser
-        Of the images.
+        The quantiser of the images.
     """
 
     def __init__(self, flow: FlowImages, quantiser: Quantiser) -> None:
@@ -72,7 +73,7 @@ class FlowEncoder:
         return bytes(encoded)
 
     def _measure(self, flow: NDArray[np.float32], images: Sequence[bytes]) -> None:
-        """Compare a field with what its images say."""
+        """Compare a flow field with its images."""
         import cv2
 
         q = np.empty(flow.shape, np.uint8)
@@ -86,17 +87,17 @@ class FlowEncoder:
 
     @property
     def mean_error_px(self) -> float:
-        """Mean over the fields that were measured; 0 if all images are the stored ones."""
+        """Mean error of the measured flow fields, px/frame; 0 if all images are the stored ones."""
         return float(np.mean([mean for mean, _ in self._errors])) if self._errors else 0.0
 
     @property
     def max_error_px(self) -> float:
-        """Largest error of the fields that were measured."""
+        """Largest error of the measured flow fields, px/frame."""
         return max((largest for _, largest in self._errors), default=0.0)
 
 
 def convert(q: NDArray[np.uint8], own: Quantiser, other: Quantiser) -> NDArray[np.uint8]:
-    """Return flow quantised another way; no motion (byte 128) stays no motion."""
+    """Return flow with another quantisation; no motion (byte 128) stays no motion."""
     levels = other.encode(own.decode(np.arange(256, dtype=np.uint8)))
     levels[128] = 128
     return levels[q]

@@ -1,7 +1,7 @@
-"""Find videos in a tree of flow images that another tool wrote, and read one's images in order, checked.
+"""Find the videos in a tree of flow images that another tool wrote, and list and check the images of a video in order.
 
-The tools differ in folders, names, first numbers and in which frames they write; what was seen in their sources stands beside
-each pattern.
+The tools differ in folders, names, first numbers and in the frames that they write. The comments beside the patterns say what
+their source code does.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ _MOST_GAPS = 8  # named in an error
 
 @dataclass(frozen=True)
 class TreeVideo:
-    """One video of a tree: its id and where its images lie.
+    """A video of a tree.
 
     Parameters
     ----------
     video_id, class_name : str
+        The video and its class.
     folder : str
-        Relative to the tree, as in an export's record.
+        Its folder relative to the tree, as in the record of an export.
     frames, u, v : Path
-        Folders.
+        Folders of the images of each kind.
     fault : str
-        Why it cannot be read; empty if it may.
+        Why it cannot be imported; empty if nothing is known to be wrong.
     """
 
     video_id: str
@@ -67,14 +68,14 @@ class TreeVideo:
 
 @dataclass(frozen=True)
 class ImageRun:
-    """Images of one kind in order of their numbers, which have no gap."""
+    """Images of one kind, in order of their numbers, without gaps."""
 
     paths: tuple[Path, ...]
     first: int
 
     @property
     def is_png(self) -> bool:
-        """Whether they are PNGs, as the first is."""
+        """Whether the images are PNGs."""
         return self.paths[0].suffix.lower() == ".png"
 
 
@@ -84,18 +85,19 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
     Parameters
     ----------
     tree : Path
-        gpu_flow: the folder with ``u`` and ``v`` (or ``tvl1_flow``, which has them). Others: the folder of the videos' folders.
+        gpu_flow: the folder with ``u`` and ``v``, or with ``tvl1_flow`` above them. Others: the parent of the folders of videos.
     tool : {"gpu_flow", "denseflow", "dense_flow"}
+        The tool that wrote the tree.
     frames : Path, optional
-        Where the frames are, in folders of the same names. By default they are searched: beside the flow images, or for
+        The folder with the frames, in folders of the same names. By default frames are looked for beside the flow images, or for
         gpu_flow in ``rgb``, ``jpegs_256``, ``frames``, ... in the tree or beside it.
     record : ExportRecord, optional
-        Of a tree that flowkit exported.
+        The record of a tree that flowkit exported.
 
     Raises
     ------
     ManifestError
-        If there are none, or no folder of frames.
+        If there are no videos, or no folder of frames.
     """
     if tool == "gpu_flow":
         u_root, v_root = _gpu_flow_roots(tree)
@@ -111,7 +113,7 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
         videos.append(TreeVideo(folder, folder.rpartition("/")[0], folder, frame_root / folder, u_root / folder, v_root / folder, fault))
     if not videos:
         example = "u/<video>/frame000001.jpg" if tool == "gpu_flow" else "<video>/flow_x_00001.jpg"
-        raise ManifestError(f"no flow of {tool} found under {str(tree)!r}: it writes {example}; name the right folder or --tool")
+        raise ManifestError(f"no flow of {tool} found under {str(tree)!r}: it writes {example}; name the correct folder or --tool")
     return [replace(video, folder=printable_name(video.folder)) for video in sorted(videos, key=lambda video: video.video_id)]
 
 
@@ -123,15 +125,15 @@ def _gpu_flow_roots(tree: Path) -> tuple[Path, Path]:
     for folder in (tree, tree / "tvl1_flow"):
         if (folder / "u").is_dir() and (folder / "v").is_dir():
             return folder / "u", folder / "v"
-    raise ManifestError(f"{str(tree)!r} has no folders u and v, as gpu_flow writes them; name the folder that has, or another --tool")
+    raise ManifestError(f"{str(tree)!r} has no folders u and v, as gpu_flow writes them; name the folder that has them, or another --tool")
 
 
 def _frame_root(tree: Path, u_root: Path) -> Path:
-    places = list(dict.fromkeys(folder / name for folder in (tree, u_root.parent, u_root.parent.parent) for name in _FRAME_FOLDERS))
-    for place in places:
-        if place.is_dir():
-            return place
-    raise ManifestError(f"no folder of frames found in or beside {str(tree)!r} ({', '.join(_FRAME_FOLDERS)}); name it by --frames DIR")
+    for folder in dict.fromkeys((tree, u_root.parent, u_root.parent.parent)):
+        for name in _FRAME_FOLDERS:
+            if (folder / name).is_dir():
+                return folder / name
+    raise ManifestError(f"no folder of frames found in or beside {str(tree)!r} ({', '.join(_FRAME_FOLDERS)}); name it with --frames DIR")
 
 
 def _name_fault(folder: str) -> str:
@@ -143,24 +145,24 @@ def _name_fault(folder: str) -> str:
 
 
 def _folders_with(root: Path, pattern: re.Pattern[str]) -> dict[str, str]:
-    """Return the folders below a root, relative with ``/``, that hold a file of a name (and why not, for those that cannot be read)."""
-    found: dict[str, str] = {}
+    """Return the folders below a root that hold a file of a name, relative to it and with ``/``; and for those that cannot be read, why."""
+    faults: dict[str, str] = {}
     for relative, _, fault in walk_files(str(root)):
         folder, _, name = relative.rpartition("/")
         if fault is not None:
-            found[relative] = fault
+            faults[relative] = fault
         elif folder and pattern.fullmatch(name):
-            found[folder] = ""
-    return found
+            faults[folder] = ""
+    return faults
 
 
 def read_runs(video: TreeVideo, tool: ForeignTool) -> tuple[ImageRun, ImageRun, ImageRun]:
-    """List a video's frames, u and v.
+    """List the frames, u images and v images of a video.
 
     Raises
     ------
     ShardFormatError
-        If some are missing: there are none, numbers have gaps, or u and v have other numbers.
+        If images are missing: there are none, the numbers have gaps, or u and v have different numbers.
     """
     patterns = _patterns(tool)
     u = _image_run(video.u, patterns["u"], "flow images u")
@@ -207,16 +209,17 @@ def missing_numbers(numbers: list[int]) -> str:
 
 
 def align(frames: ImageRun, u: ImageRun, v: ImageRun, tool: ForeignTool, *, trim: str) -> tuple[ImageRun, ImageRun, ImageRun, str]:
-    """Make N frames and N - 1 flow fields of what there is, where it is known how.
+    """Reduce images to N frames and N - 1 flow fields, if it is known which are too many.
 
     Parameters
     ----------
     frames, u, v : ImageRun
+        The images of a video.
     tool : str
-        dense_flow writes as many frames as flow fields: the first frame is left out, and flow k leads to image k. So the
-        first flow field, which starts at the frame that is not there, is dropped.
+        The tool that wrote them. dense_flow writes as many frames as flow fields: it omits the first frame, and flow k leads to
+        image k. So the first flow field, which starts at the missing frame, is dropped.
     trim : {"none", "first", "last"}
-        At which end a surplus is dropped otherwise.
+        The end at which other surplus images are dropped.
 
     Returns
     -------
@@ -225,7 +228,7 @@ def align(frames: ImageRun, u: ImageRun, v: ImageRun, tool: ForeignTool, *, trim
     Raises
     ------
     ShardFormatError
-        If the numbers do not fit; explains how they must.
+        If the numbers do not fit; the error explains which numbers would.
     """
     num_frames, num_fields = len(frames.paths), len(u.paths)
     surplus = num_fields - (num_frames - 1)  # of flow, or if negative of frames
@@ -234,37 +237,37 @@ def align(frames: ImageRun, u: ImageRun, v: ImageRun, tool: ForeignTool, *, trim
     if surplus and trim == "none":
         raise ShardFormatError(_off_by(num_frames, num_fields))
 
-    def cut(run: ImageRun, num: int) -> ImageRun:
+    def without_surplus(run: ImageRun, num: int) -> ImageRun:
         if num <= 0:
             return run
         return replace(run, paths=run.paths[num:] if trim == "first" else run.paths[:-num])
 
     dropped = "" if not surplus else f"the {trim} {abs(surplus)} {'flow fields' if surplus > 0 else 'frames'} dropped"
-    frames, u, v = cut(frames, -surplus), cut(u, surplus), cut(v, surplus)
+    frames, u, v = without_surplus(frames, -surplus), without_surplus(u, surplus), without_surplus(v, surplus)
     if len(frames.paths) < 2:
         raise ShardFormatError(f"has {num_frames} frames and {num_fields} flow fields; at least 2 frames and 1 field are needed")
     return frames, u, v, dropped
 
 
 def _off_by(num_frames: int, num_fields: int) -> str:
-    counts = f"has {num_frames} frames and {num_fields} flow fields; {num_frames} frames need {num_frames - 1} fields, one between each two"
+    counts = f"has {num_frames} frames and {num_fields} flow fields; {num_frames} frames need {num_frames - 1} fields, one between each two frames"
     if num_fields == num_frames:
         return (
             f"{counts}. Either field k leads from frame k to k + 1 and the last is too many (--trim last), or it leads to frame k and the "
-            "first is (--trim first; dense_flow writes no image of the first frame)"
+            "first is too many (--trim first; dense_flow writes no image of the first frame)"
         )
     if num_fields > num_frames:
-        return f"{counts}. {num_fields - num_frames + 1} frames are missing, or (--trim first or last) as many fields too many at one end"
-    return f"{counts}. {num_frames - 1 - num_fields} fields are missing, or (--trim first or last) as many frames too many at one end"
+        return f"{counts}. {num_fields - num_frames + 1} frames are missing, or there are as many fields too many at one end (--trim first or last)"
+    return f"{counts}. {num_frames - 1 - num_fields} fields are missing, or there are as many frames too many at one end (--trim first or last)"
 
 
 def read_image(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """Read a JPEG or PNG whole; return its bytes and (height, width).
+    """Read a JPEG or PNG file; return its bytes and (height, width).
 
     Raises
     ------
     ShardFormatError
-        If it is no image that can be kept: not a regular file, too large, cut short, of another kind than its name says.
+        If it is not a regular file, too large, truncated, or not of the kind that its name says.
     """
     try:
         data = read_file(path, most_bytes=MAX_JPEG_BYTES)
@@ -272,12 +275,12 @@ def read_image(path: Path) -> tuple[bytes, tuple[int, int]]:
         raise ShardFormatError(f"{path.name} cannot be read: {cause.strerror}") from cause
     if path.suffix.lower() == ".png":
         if data[:8] != _PNG_SIGNATURE or data[12:16] != b"IHDR" or b"IEND" not in data[-12:]:
-            raise ShardFormatError(f"{path.name} is no whole PNG")
+            raise ShardFormatError(f"{path.name} is not a complete PNG")
         return data, (int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
     try:
         size = jpeg_size(data)
     except ShardFormatError as cause:
         raise ShardFormatError(f"{path.name} {cause}") from cause
     if _END_OF_JPEG not in data[-1024:]:
-        raise ShardFormatError(f"{path.name} is a JPEG that is cut short")
+        raise ShardFormatError(f"{path.name} is a truncated JPEG")
     return data, size

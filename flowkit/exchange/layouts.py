@@ -24,10 +24,11 @@ class TreeLayout:
     Parameters
     ----------
     name : str
+        The name of the layout.
     frames, u, v : (str, str)
-        Folder and prefix.
+        Folder and prefix of the images of each kind.
     digits : int
-        Of the number, with leading zeros.
+        Digits of the number, with leading zeros.
     first : int
         The number of the first image.
     """
@@ -40,7 +41,7 @@ class TreeLayout:
     first: int
 
     def image_name(self, prefix: str, index: int, suffix: str) -> str:
-        """Return the name of the `index`-th image, from 0."""
+        """Return the file name of an image; its index is 0-based."""
         return f"{prefix}{index + self.first:0{self.digits}d}{suffix}"
 
 
@@ -58,11 +59,11 @@ LAYOUTS: dict[str, TreeLayout] = {
 
 
 def folder_name(video_id: str) -> str:
-    """Return a video's folder: its id, with what would break a list of folders in hexadecimal (``%20`` for a space).
+    """Return the folder of a video: its id, in which characters that would break a list of folders are hexadecimal (``%20``).
 
     Notes
     -----
-    mmaction2's lists are cut at white space. Different ids have different folders.
+    The lists of mmaction2 are split at white space. Different ids have different folders.
     """
     return "/".join(_escaped_part(part) for part in video_id.split("/"))
 

@@ -22,22 +22,22 @@ _RECORD = RecordFormat("flowkit-export", 1, ManifestError, "delete it to treat t
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """What an exported tree says of itself, in ``flowkit-export.json``.
+    """What an export wrote, as ``flowkit-export.json`` records it.
 
     Parameters
     ----------
     layout : str
-        A tree's, or ``webdataset``.
+        The name of a tree layout, or ``webdataset``.
     flow : {"jpeg", "png"}
-        What the flow images are; PNG is lossless.
+        The kind of flow images; PNG is lossless.
     settings : ExtractSettings
-        Of the data root it came from, with the quantiser that the images have.
+        The settings of the data root, with the quantiser of the images.
     split : int or None
         The split that it holds; None if it holds all videos.
     complete : bool
-        False while it is being written.
+        Whether the export has finished.
     videos : dict of str to ClipAttributes
-        By folder.
+        The attributes of each exported clip, by its folder.
     failed : dict of str to str
         Videos that could not be exported, and why.
     """
@@ -51,7 +51,7 @@ class ExportRecord:
     failed: dict[str, str] | None = None
 
     def same_export(self, other: ExportRecord) -> bool:
-        """Whether both are of one export, however far it is."""
+        """Return whether both describe the same export, however far it is."""
         bare = [replace(record, complete=False, videos=None, failed=None) for record in (self, other)]
         return bare[0] == bare[1]
 
@@ -76,7 +76,7 @@ def read_record(folder: Path) -> ExportRecord | None:
     Raises
     ------
     ManifestError
-        If it is not as `ExportRecord.write` writes it.
+        If the record is damaged.
     """
     path = folder / RECORD_NAME
     values = _RECORD.read_if_present(path)

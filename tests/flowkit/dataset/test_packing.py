@@ -358,7 +358,7 @@ def test_a_renamed_clip_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_root_or_holds_no_clip_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no data root"):
+    with pytest.raises(ManifestError, match="not a data root"):
         pack(tmp_path)
     with pytest.raises(ManifestError, match="no clip yet"):
         pack(make_root(tmp_path, {}))

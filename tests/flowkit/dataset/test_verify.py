@@ -123,7 +123,7 @@ def test_shards_that_are_missing_changed_or_unknown_are_told(root: Path) -> None
     found = "\n".join(whats(flowkit.verify(root)))
     assert "shard-00000.h5 is missing" in found
     assert "shard-00001.h5 is not the file that the split was packed with" in found
-    assert "shard-00077.h5 is there, but the split does not know of it" in found
+    assert "shard-00077.h5 exists, but the split does not list it" in found
     assert "is in shard-00001.h5 too" in found
 
 
@@ -189,7 +189,7 @@ def test_a_damaged_record_of_the_root_is_told(root: Path) -> None:
 
 
 def test_what_is_no_data_root_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no data root"):
+    with pytest.raises(ManifestError, match="not a data root"):
         flowkit.verify(tmp_path)
     with pytest.raises(FileNotFoundError):
         flowkit.verify(tmp_path / "none.h5")
