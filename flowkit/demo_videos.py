@@ -1,13 +1,13 @@
-"""Generated videos whose class is an appearance and a motion, drawn so that neither half can be told from the wrong input.
+"""Generated videos whose class is an appearance and a motion, made so that neither half can be recognised in the wrong input.
 
 A class is a pair: one of `APPEARANCES` (a hue) and one of `MOTIONS`. An object of any shape, texture, size and brightness moves over any
 background before a shaking camera.
 
 * **Grey frames carry no appearance.** Every hue is painted at equal luminance: `paint` returns pixels whose ``RGB2GRAY`` value is
-  exactly the luminance asked for. Optical flow sees grey frames only, so a motion stream cannot know the hue.
+  exactly the given luminance. Optical flow sees grey frames only, so a motion stream cannot know the hue.
 * **Single frames carry no motion.** The moving quantity (x, y or the logarithm of the size) starts uniformly in its range, goes either
   way at constant speed and is reflected at the ends: so it is uniform at every frame index, exactly as in the classes where it stands
-  still. No motion differs from its mirror image. Frames are coded one by one, so that not even coding artefacts tell how things moved.
+  still. No motion differs from its mirror image. Frames are coded one by one, so that not even coding artefacts reveal the motion.
 
 So on balanced classes appearance alone cannot be expected to exceed 1 / number of motions, nor motion alone 1 / number of appearances.
 """
@@ -59,9 +59,11 @@ class SceneSettings:
     Parameters
     ----------
     num_frames : int
+        Frames per video.
     width, height : int, px
-        Even, at least 32; wider than high by no less than a quarter, so that objects have room along x.
+        Even, at least 32; the width is at least 1.25 times the height, so that objects have room along x.
     frame_rate : int
+        Frames per second.
     """
 
     num_frames: int = 12
@@ -79,7 +81,7 @@ class SceneSettings:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where the object is and how large, by frame: float64 (N,) each, in frame heights; y is measured downwards."""
+    """Position and size of the object in each frame: float64 (N,) each, in frame heights; y is measured downwards."""
 
     x: Floats
     y: Floats
@@ -88,7 +90,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything about a video but its appearance class: what, where, before what, and how it moves.
+    """Everything about a video except its appearance class: the object, its background and its motion.
 
     `hue_offset` (degrees) and `chroma` vary within a class; `seed` draws the patterns of the object and of the background.
     """
@@ -111,7 +113,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class GeneratedVideo:
-    """One written video: its row in the list, and its file."""
+    """A video that was written: its row in the list, and its file."""
 
     video_id: str
     class_name: str
@@ -120,21 +122,23 @@ class GeneratedVideo:
 
 
 def reflect(position: Floats, low: float, high: float) -> Floats:
-    """Fold a coordinate that runs straight on into [low, high], as if reflected at both ends: a triangle wave."""
+    """Fold a coordinate that moves at constant speed into [low, high], as if reflected at both ends: a triangle wave."""
     span = high - low
     folded: Floats = np.mod(position - low, 2 * span)
     return low + np.minimum(folded, 2 * span - folded)
 
 
 def draw_trajectory(motion: str, rng: np.random.Generator, settings: SceneSettings) -> Trajectory:
-    """Draw how the object of one video moves.
+    """Draw the motion of the object of one video.
 
     Parameters
     ----------
     motion : str
         One of `MOTIONS`.
     rng : numpy.random.Generator
+        The source of random numbers.
     settings : SceneSettings
+        Size of the videos.
 
     Returns
     -------
@@ -163,15 +167,7 @@ def draw_trajectory(motion: str, rng: np.random.Generator, settings: SceneSettin
 
 
 def draw_scene(motion: str, rng: np.random.Generator, settings: SceneSettings) -> Scene:
-    """Draw a scene. It does not know the appearance class; of the motion class only the trajectory does.
-
-    Parameters
-    ----------
-    motion : str
-        One of `MOTIONS`.
-    rng : numpy.random.Generator
-    settings : SceneSettings
-    """
+    """Draw a scene for a motion, one of `MOTIONS`; only its trajectory depends on it, and nothing on the appearance class."""
     trajectory = draw_trajectory(motion, rng, settings)
     frames = np.arange(settings.num_frames)[:, None]
     periods, phases = rng.uniform(5, 14, (2, 1, 2)), rng.uniform(0, 2 * np.pi, (2, 1, 2))
@@ -195,12 +191,12 @@ def draw_scene(motion: str, rng: np.random.Generator, settings: SceneSettings) -
 
 
 def paint(luma: NDArray[np.uint8], cb: NDArray[Any], cr: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return the RGB picture of a luminance and a colour, of exactly that luminance.
+    """Return an RGB picture of exactly this luminance in a colour.
 
     Parameters
     ----------
     luma : uint8 array, shape (H, W)
-        The value that ``cv2.cvtColor(..., COLOR_RGB2GRAY)`` is to give.
+        The result of ``cv2.cvtColor(..., COLOR_RGB2GRAY)`` on the picture.
     cb, cr : float array, shape (H, W)
         Colour difference (BT.601, full range, zero is grey).
 
@@ -211,7 +207,8 @@ def paint(luma: NDArray[np.uint8], cb: NDArray[Any], cr: NDArray[Any]) -> NDArra
 
     Notes
     -----
-    Red and blue are rounded, then green is solved for. Rounding green changes grey by at most .294, which rounding grey takes back.
+    Red and blue are rounded, then the equation is solved for green. Rounding green changes grey by at most 0.294, so
+    that grey rounds to the given value.
     """
     grey = luma.astype(np.int64)
     red = np.clip(np.rint(grey + 1.402 * cr), 0, 255).astype(np.int64)
@@ -230,7 +227,7 @@ def _noise(rng: np.random.Generator, side: int, smooth: float) -> Floats:
 
 
 def _pattern(texture: str, rng: np.random.Generator, side: int = 128, cells: int = 4) -> NDArray[np.float32]:
-    """Return a periodic texture (side, side) in [-1, 1] with about `cells` repeats a side."""
+    """Return a periodic texture (side, side) in [-1, 1] with about `cells` repeats per side."""
     angle = 2 * np.pi * cells * np.arange(side) / side
     phase = rng.uniform(0, 2 * np.pi, 2)
     wave_y, wave_x = np.sin(angle + phase[0])[:, None], np.sin(angle + phase[1])[None, :]
@@ -239,7 +236,7 @@ def _pattern(texture: str, rng: np.random.Generator, side: int = 128, cells: int
         "checks": lambda: np.tanh(4 * wave_y * wave_x),
         "dots": lambda: np.tanh(3 * (wave_y + wave_x - 0.6)),
     }
-    # A weak second layer without repeats keeps a periodic texture from matching itself one period on.
+    # A weak second layer without repeats keeps a periodic texture from matching itself one period further.
     return np.asarray(0.8 * patterns[texture]() + 0.2 * np.tanh(_noise(rng, side, side / 8)), dtype=np.float32)
 
 
@@ -260,7 +257,7 @@ def _outline(shape: str, angle: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _background(scene: Scene, rng: np.random.Generator, margin: int) -> NDArray[np.float32]:
-    """Return luma, Cb and Cr (H + 2 margin, W + 2 margin, 3) of what the object moves before."""
+    """Return luma, Cb and Cr (H + 2 margin, W + 2 margin, 3) of the background."""
     height, width = scene.settings.height + 2 * margin, scene.settings.width + 2 * margin
     side = max(height, width)
     broad, fine = _noise(rng, side, side / 9), _noise(rng, side, side / 60)
@@ -278,13 +275,14 @@ def render(scene: Scene, appearance: str) -> NDArray[np.uint8]:
     Parameters
     ----------
     scene : Scene
+        What to render.
     appearance : str
-        One of `APPEARANCES`.
+        One of `APPEARANCES`, the hue of the object.
 
     Returns
     -------
     uint8 array, shape (N, H, W, 3), RGB
-        The grey frames are the same for every appearance, bit by bit.
+        The frames. In grey they are the same for every appearance, bit by bit.
 
     Raises
     ------
@@ -304,7 +302,7 @@ def render(scene: Scene, appearance: str) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     frames = np.empty((scene.settings.num_frames, height, width, 3), np.uint8)
     turn = np.array([[np.cos(scene.orientation), np.sin(scene.orientation)], [-np.sin(scene.orientation), np.cos(scene.orientation)]])
-    samples_a_radius = pattern.shape[0] / 4 / scene.texture_scale  # `texture_scale` radii to a repeat
+    samples_per_radius = pattern.shape[0] / 4 / scene.texture_scale  # a repeat takes `texture_scale` radii
     for k in range(len(frames)):
         shift = scene.shake[k] * height
         view = np.array([[1, 0, shift[0] - margin], [0, 1, shift[1] - margin]], np.float64)
@@ -312,13 +310,13 @@ def render(scene: Scene, appearance: str) -> NDArray[np.uint8]:
         radius = float(scene.trajectory.radius[k]) * height
         across = (columns + 0.5 - scene.trajectory.x[k] * height - shift[0]) / radius
         down = (rows + 0.5 - scene.trajectory.y[k] * height - shift[1]) / radius
-        u = (turn[0, 0] * across + turn[0, 1] * down).astype(np.float32)  # in the object's own axes, in radii
+        u = (turn[0, 0] * across + turn[0, 1] * down).astype(np.float32)  # along the axes of the object, in radii
         v = (turn[1, 0] * across + turn[1, 1] * down).astype(np.float32)
         distance = np.hypot(u, v)
         rim = _outline(scene.shape, np.arctan2(v, u))
         cover = np.clip((rim - distance) * radius + 0.5, 0, 1)
         shadow = np.clip(1.6 - np.hypot(across - 0.25, down - 0.3) / rim, 0, 1) * 0.3
-        marks = cv2.remap(pattern, u * samples_a_radius, v * samples_a_radius, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        marks = cv2.remap(pattern, u * samples_per_radius, v * samples_per_radius, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         light = -10.0 * np.clip(across + down, -1.5, 1.5)
         body = np.clip(scene.luma + scene.contrast * marks + light, *OBJECT_LUMA_RANGE)
         # Both ends of every mixture lie in the RGB cube, so the mixture does and `paint` is exact.
@@ -346,19 +344,20 @@ def to_yuv420(frames: NDArray[np.uint8]) -> list[tuple[NDArray[np.uint8], ...]]:
 
 
 def write_video(path: Path, frames: NDArray[np.uint8], *, frame_rate: int) -> None:
-    """Write RGB frames as MPEG-4 in AVI, as UCF101's videos are, at the finest quantiser and without prediction between frames.
+    """Write RGB frames as MPEG-4 in AVI, like the videos of UCF101, with the finest quantiser and without prediction between frames.
 
     Parameters
     ----------
     path : Path
-        Written under a part name and renamed.
+        The file, which gets this name when it is complete.
     frames : uint8 array, shape (N, H, W, 3), RGB
-        Even sides.
+        The frames, with even sides.
     frame_rate : int
+        Frames per second.
 
     Notes
     -----
-    Prediction between frames would leave traces of the motion in each frame, and one quantiser for all keeps the coded luminance
+    Prediction between frames would leave traces of the motion in each frame. A fixed quantiser keeps the coded luminance
     independent of the colours.
     """
     import av
@@ -377,7 +376,7 @@ def write_video(path: Path, frames: NDArray[np.uint8], *, frame_rate: int) -> No
 
 
 def class_names() -> dict[str, tuple[str, str]]:
-    """Return the classes: name -> (appearance, motion)."""
+    """Return the classes: from name to (appearance, motion)."""
     return {appearance + motion: (appearance, motion) for appearance in APPEARANCES for motion in MOTIONS}
 
 
@@ -390,24 +389,25 @@ def write_scenes(
     settings: SceneSettings | None = None,
     progress: bool | None = None,
 ) -> list[GeneratedVideo]:
-    """Write a whole data set: ``root/videos/<class>/v_<class>_gNN_c01.avi`` and its split, ``root/split.csv``.
+    """Write a data set: ``root/videos/<class>/v_<class>_gNN_c01.avi`` and its split, ``root/split.csv``.
 
     Parameters
     ----------
     root : path
         The folder to write to, made if need be.
     seed : int
-        The same seed draws the same scenes, whatever the other numbers: video g of a class and subset is always the same scene.
+        The same seed draws the same scenes, whatever the other numbers are: video g of a class and subset is always the same scene.
     train_per_class, test_per_class : int
-        Videos of each class. Groups are numbered through, training first, one video a group, as each has its own scene.
+        Videos of each class. Each video is a scene and a group of its own; groups are numbered from 1, training first.
     settings : SceneSettings, optional
+        Size of the videos.
     progress : bool, optional
         Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
     list of GeneratedVideo
-        By class, then group.
+        Sorted by class, then group.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Write clips as WebDataset tars: one sample a video, the same bytes every time.
+"""Write clips as WebDataset tars: one sample per video, the same bytes every time.
 
-A sample's files share the key (a number) before the first dot: ``000007.json`` (attributes, label, subset), ``000007.cls`` (the
+The files of a sample share the key (a number) before the first dot: ``000007.json`` (attributes, label, subset), ``000007.cls`` (the
 label), ``000007.frame00000.jpg``, ``000007.u00000.jpg``, ``000007.v00000.jpg``, and so on.
 """
 
@@ -27,20 +27,22 @@ if TYPE_CHECKING:
     from flowkit.shards.schema import ClipAttributes
 
 _TAR_NAME = re.compile(r"(all|train|test)-\d{6,}\.tar")
-_MAX_ABOUT_BYTES = 1 << 20  # of what a sample's JSON can have
+_MAX_ABOUT_BYTES = 1 << 20  # of the JSON of a sample
 
 
 class TarExport:
-    """Writes videos as samples in tars of about `shard_bytes`, apart for each subset.
+    """Writes videos as samples in tars of about `shard_bytes`, separately for each subset.
 
     Parameters
     ----------
     output : Path
+        The folder for the tars.
     encoder : FlowEncoder
+        What makes the flow images.
     shard_bytes : int
-        A tar ends with the first video that brings it past this.
+        A tar ends with the first video that brings it past this size.
     redo : frozenset of str
-        Videos that an earlier run could not export: the tars they belong in are written anew.
+        Videos that an earlier run could not export: their tars are written again.
     """
 
     def __init__(self, output: Path, encoder: FlowEncoder, shard_bytes: int, *, redo: frozenset[str] = frozenset()) -> None:
@@ -50,7 +52,7 @@ class TarExport:
         self.exported: dict[str, ClipAttributes] = {}
 
     def write(self, videos: Sequence[Labelled], source: ClipSource, bar: ProgressBar) -> None:
-        """Write every tar that is not there yet, or holds something else; remove those of earlier videos that are too many."""
+        """Write every tar that does not exist or holds other samples; remove surplus tars of earlier exports."""
         done = 0
         planned: set[str] = set()
         for name, members in self._planned(videos, source):
@@ -70,16 +72,16 @@ class TarExport:
                 path.unlink()
 
     def _holds(self, path: Path, members: Sequence[tuple[int, Labelled]], source: ClipSource) -> bool:
-        """Whether a tar holds these videos, in their present versions and with their present labels, and no others."""
-        due = {f"{key:06d}.json": self._about(source.clip(video.video_id), video) for key, video in members}
+        """Return whether a tar holds exactly these videos, in their present versions and with their present labels."""
+        expected = {f"{key:06d}.json": self._about(source.clip(video.video_id), video) for key, video in members}
         try:
             with tarfile.open(path) as tar:
-                return due == {entry.name: _read(tar, entry) for entry in tar if entry.name.endswith(".json")}
+                return expected == {entry.name: _read(tar, entry) for entry in tar if entry.name.endswith(".json")}
         except (FileNotFoundError, tarfile.TarError, EOFError):
             return False
 
     def _planned(self, videos: Sequence[Labelled], source: ClipSource) -> Iterator[tuple[str, list[tuple[int, Labelled]]]]:
-        """Yield (tar, its videos with their keys). What is in which tar depends on the clips alone."""
+        """Yield (tar, its videos with their keys), which depends on the clips alone."""
         for subset in dict.fromkeys(video.subset for video in videos):
             number, filled, members = 0, 0, list[tuple[int, "Labelled"]]()
             for key, video in enumerate(video for video in videos if video.subset == subset):
@@ -100,7 +102,7 @@ class TarExport:
             for key, video in members:
                 try:
                     clip = source.clip(video.video_id)
-                    files = list(self._files(clip, video))  # whole before any of it is in the tar
+                    files = list(self._files(clip, video))  # complete before any of it is in the tar
                 except FlowkitError as error:
                     self.failed.append((video.video_id, str(error)))
                     continue

@@ -1,7 +1,7 @@
-"""Write the clips of a data root as trees of images, in the layouts of the field's other tools.
+"""Write the clips of a data root as trees of images, in the layouts of other tools.
 
-Frames are the stored JPEGs, byte for byte. Flow is the stored bytes: PNGs lose nothing; JPEGs of quality 95 are what the
-tools themselves write, and what was stored as JPEG stays the same JPEG.
+Frames are the stored JPEGs, byte for byte. Flow images hold the stored bytes: PNGs lose nothing; JPEGs of quality 95 are what the
+tools themselves write, and flow that was stored as JPEG stays the same JPEG.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MappingChoice = Literal["keep", "paper", "symmetric"]
 
-_PART_FOLDER = ".part"  # where a video's images are written before they take their place
+_PART_FOLDER = ".part"  # where the images of a video are written first
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class ExportReport:
     Parameters
     ----------
     num_done, num_skipped : int
-        Videos written now; there already.
+        The numbers of videos that were written now, and that existed already.
     failed : tuple of (str, str)
         Videos that could not be exported, and why.
     num_bytes : int
-        Written now.
+        Bytes that were written now.
     mean_error_px, max_error_px : float
         How far the flow in the images is from the flow in the clips, measured on one field of each video written now.
     """
@@ -77,20 +77,23 @@ def export(
     output : path
         A new or empty folder, or one in which the same export was begun, which is then finished.
     layout : {"rawframes", "gpu_flow", "denseflow", "webdataset"}
+        The arrangement of files, that of mmaction2, gpu_flow, denseflow or WebDataset.
     flow : {"jpeg", "png"}
+        The kind of flow images; PNG is lossless.
     mapping : {"keep", "paper", "symmetric"}
-        The quantiser's mapping of the images. The other tools write ``paper``; keeping ``symmetric`` loses nothing, and networks
-        that subtract 128 see no difference but a factor of 254/255.
+        The mapping from flow to the bytes of the images. Other tools write ``paper``; to keep ``symmetric`` loses nothing, and for
+        networks that subtract 128 it differs only by a factor of 254/255.
     split : int, optional
         Export only a split's videos, with lists of its train and test videos. By default all videos.
     shard_bytes : int
-        Size at which a WebDataset tar ends.
+        A WebDataset tar ends with the first video that brings it past this size.
     progress : bool, optional
         Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
     Returns
     -------
     ExportReport
+        What was written.
 
     Raises
     ------
@@ -111,7 +114,9 @@ def export(
         raise ManifestError(f"{str(root)!r} holds no clip to export: run `flowkit extract VIDEOS` first")
     record = ExportRecord(layout, flow, settings, split)
     before = _open_output(output, record)
-    missing = [(video.video_id, "is in the split, but in no clip file or shard") for video in videos if video.video_id not in stored.paths]
+    missing = [
+        (video.video_id, "is in the split, but not in any clip file or shard") for video in videos if video.video_id not in stored.paths
+    ]
     videos = [video for video in videos if video.video_id in stored.paths]
     encoder = FlowEncoder(flow, settings.quantiser)
     with ClipSource(stored) as source, ProgressBar("export", total=len(videos), unit="videos", progress=progress) as bar:
@@ -140,11 +145,13 @@ def _videos(dataset: Dataset, stored: StoredClips, number: int | None) -> tuple[
 
 
 def _open_output(output: Path, record: ExportRecord) -> ExportRecord:
-    """Make the output folder, or take up an export that was begun in it; return the record that was there."""
+    """Make the output folder, or prepare to finish an export that was begun in it; return the record before."""
     if output.is_dir() and any(output.iterdir()):
         before = read_record(output)
         if before is None:
-            raise ParameterError(f"{str(output)!r} is not empty and no export of flowkit (it has no {RECORD_NAME}); choose another folder")
+            raise ParameterError(
+                f"{str(output)!r} is neither empty nor an export of flowkit (it has no {RECORD_NAME}); choose another folder"
+            )
         if not record.same_export(before):
             raise ParameterError(f"{str(output)!r} holds an export with other options or of another data root; choose another folder")
     else:
@@ -158,7 +165,7 @@ def _open_output(output: Path, record: ExportRecord) -> ExportRecord:
 
 
 class _TreeExport:
-    """Writes videos as folders of images."""
+    """Writes each video as a folder of images."""
 
     def __init__(self, output: Path, layout: TreeLayout, encoder: FlowEncoder, before: dict[str, ClipAttributes]) -> None:
         self.output, self.layout, self.encoder, self.before = output, layout, encoder, before
@@ -167,12 +174,12 @@ class _TreeExport:
         self.exported: dict[str, ClipAttributes] = {}
 
     def write(self, videos: Sequence[Labelled], source: ClipSource, bar: ProgressBar) -> None:
-        """Write every video that is not there yet."""
+        """Write every video that was not written before."""
         try:
             for video in videos:
                 self._write_if_missing(video, source)
                 bar.advance()
-        finally:  # on a full disk too, where every byte counts
+        finally:  # also on a full disk, where every byte counts
             shutil.rmtree(self.output / _PART_FOLDER, ignore_errors=True)
 
     def _write_if_missing(self, video: Labelled, source: ClipSource) -> None:
@@ -193,7 +200,7 @@ class _TreeExport:
             self.failed.append((video.video_id, str(error)))
 
     def _is_there(self, clip: Clip, folder: str) -> bool:
-        """Whether a video's images are all there, and of this version of it: by the record, or else by its first frame."""
+        """Return whether all images of this version of a video exist, by the record or else by its first frame."""
         first = self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")
         if not first.exists():
             return False
@@ -202,19 +209,20 @@ class _TreeExport:
         return first.read_bytes() == clip.encoded_frames(0, 1)[0]
 
     def _folder(self, what: Literal["frames", "u", "v"], folder: str) -> Path:
-        place: tuple[str, str] = getattr(self.layout, what)
-        return self.output / place[0] / folder
+        top: str = getattr(self.layout, what)[0]
+        return self.output / top / folder
 
     def _write_video(self, clip: Clip, folder: str) -> int:
-        """Write a video's images aside, then give them their names, the first frame last: with it, all are there."""
+        """Write the images of a video aside, then give them their names, the first frame last: if it exists, all do."""
         layout, part = self.layout, self.output / _PART_FOLDER
         shutil.rmtree(part, ignore_errors=True)
         suffix, num_bytes = SUFFIX[self.encoder.flow], 0
         for top, _ in (layout.frames, layout.u, layout.v):
             (part / top).mkdir(parents=True, exist_ok=True)
 
-        def put(place: tuple[str, str], index: int, data: bytes, suffix: str) -> int:
-            path = part / place[0] / layout.image_name(place[1], index, suffix)
+        def put(top_and_prefix: tuple[str, str], index: int, data: bytes, suffix: str) -> int:
+            top, prefix = top_and_prefix
+            path = part / top / layout.image_name(prefix, index, suffix)
             with with_file_name(path):
                 path.write_bytes(data)
             return len(data)
@@ -224,7 +232,7 @@ class _TreeExport:
         for k in range(clip.num_frames):
             num_bytes += put(layout.frames, k, clip.encoded_frames(k, k + 1)[0], ".jpg")
         first = layout.image_name(layout.frames[1], 0, ".jpg")
-        for top in dict.fromkeys((layout.frames[0], layout.u[0], layout.v[0])):  # an older version goes, its first frame before all
+        for top in dict.fromkeys((layout.frames[0], layout.u[0], layout.v[0])):  # delete an older version, its first frame before all else
             final = self.output / top / folder
             final.mkdir(parents=True, exist_ok=True)
             old = [path for path in final.iterdir() if path.is_file()]
@@ -240,7 +248,7 @@ class _TreeExport:
 def _write_lists(
     output: Path, layout: str, videos: Iterable[Labelled], classes: Sequence[str], exported: dict[str, ClipAttributes], split: int | None
 ) -> None:
-    """Write the class names, and lists as mmaction2's RawframeDataset reads them: ``folder num_images label``."""
+    """Write the class names, and lists that RawframeDataset of mmaction2 reads: ``folder num_images label``."""
     if classes:
         write_atomically(
             output / "classes.txt",

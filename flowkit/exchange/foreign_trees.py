@@ -250,15 +250,15 @@ def align(frames: ImageRun, u: ImageRun, v: ImageRun, tool: ForeignTool, *, trim
 
 
 def _off_by(num_frames: int, num_fields: int) -> str:
-    counts = f"has {num_frames} frames and {num_fields} flow fields; {num_frames} frames need {num_frames - 1} fields, one between each two frames"
+    counts = f"has {num_frames} frames and {num_fields} flow fields; {num_frames} frames need {num_frames - 1} fields, one between any two"
     if num_fields == num_frames:
         return (
             f"{counts}. Either field k leads from frame k to k + 1 and the last is too many (--trim last), or it leads to frame k and the "
             "first is too many (--trim first; dense_flow writes no image of the first frame)"
         )
-    if num_fields > num_frames:
-        return f"{counts}. {num_fields - num_frames + 1} frames are missing, or there are as many fields too many at one end (--trim first or last)"
-    return f"{counts}. {num_frames - 1 - num_fields} fields are missing, or there are as many frames too many at one end (--trim first or last)"
+    missing, surplus = ("frames", "fields") if num_fields > num_frames else ("fields", "frames")
+    number = abs(num_fields - (num_frames - 1))
+    return f"{counts}. {number} {missing} are missing, or there are as many {surplus} too many at one end (--trim first or last)"
 
 
 def read_image(path: Path) -> tuple[bytes, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Take trees of flow images that other tools wrote into a data root: one clip file a video, the JPEGs' bytes kept."""
+"""Import trees of flow images that other tools wrote into a data root: one clip file per video, the bytes of JPEGs kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from flowkit.workers.stopping import StopRequest
 
-# What the tools clip flow at unless told otherwise: gpu_flow's clipFlow, denseflow's and dense_flow's --bound.
+# The default bounds at which the tools clip flow: clipFlow of gpu_flow, --bound of denseflow and dense_flow.
 DEFAULT_BOUND_PX: dict[ForeignTool, float] = {"gpu_flow": 20.0, "denseflow": 32.0, "dense_flow": 15.0}
 
 _TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": "denseflow", "denseflow": "denseflow"}
@@ -40,25 +40,25 @@ _TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": 
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """How a tree is to be read.
+    """How to read a tree.
 
     Parameters
     ----------
     tool : {"gpu_flow", "denseflow", "dense_flow"}, optional
-        Needed unless flowkit exported the tree.
+        The tool that wrote the tree. Needed unless flowkit exported it.
     bound_px : float, optional
         The displacement, px/frame, that bytes 0 and 255 stand for. Needed unless flowkit exported the tree.
     trim : {"none", "first", "last"}
-        At which end frames or flow fields too many are dropped.
+        The end at which surplus frames or flow fields are dropped.
     frame_rate : Fraction
-        Of the videos; 0 if it is not known.
+        The frame rate of the videos; 0 if it is unknown.
     codec : {"zstd", "gzip", "none"}
-        Of flow that comes as PNGs. JPEGs are kept.
+        How flow that comes as PNGs is compressed. JPEGs are kept.
 
     Raises
     ------
     ParameterError
-        If the bound is out of a quantiser's range.
+        If the bound is outside the range of a quantiser.
     """
 
     tool: ForeignTool | None = None
@@ -79,13 +79,14 @@ class ImportReport:
     Parameters
     ----------
     done, skipped, failed : tuple of VideoResult
-        Written now; there already; without a clip, with the reason. `error` of a video that was written says what was
-        dropped of it.
+        Videos that were written now, that existed already, and that have no clip, with the reason. The `error` of a video that was
+        written says what was dropped from it.
     num_without_class : int
-        Videos that lie in no folder and in no list.
+        The number of videos that are in no folder and in no list.
     pending : int
-        Videos not done when the run was stopped.
+        The number of videos that were left when the run was stopped.
     seconds : float
+        Duration of the import.
     """
 
     done: tuple[VideoResult, ...]
@@ -124,18 +125,19 @@ def import_tree(
     Parameters
     ----------
     tree : path
-        See `flowkit.exchange.foreign_trees.find_videos`; or a folder that `flowkit.exchange.export_trees.export` wrote.
+        A tree that another tool wrote (see `flowkit.exchange.foreign_trees.find_videos`), or one that flowkit exported.
     root : path
         The data root, made if need be. All its clips must come from the same tool with the same bound.
     settings : ImportSettings
+        How to read the tree.
     frames : path, optional
-        Where the frames are, if not where they are searched.
+        The folder of the frames, if they are in an unusual place.
     lists : path, optional
         Split lists that give videos their class, and flat trees their ids: a folder or a CSV file, as `pack` reads them.
     jobs : int, optional
-        Processes; 1 works in this one. By default one per core.
+        Worker processes; with 1 the work is done in this process. By default one per core.
     stop : StopRequest, optional
-        Ends the run in good order once requested.
+        A request to stop: videos in progress are finished, and no further ones begin.
     progress : bool, optional
         Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
@@ -209,23 +211,23 @@ def import_tree(
 
 
 def _tool(settings: ImportSettings, record: ExportRecord | None, tree: Path) -> ForeignTool:
-    """Resolve which tool's layout a tree has, and check that what was said agrees with its record."""
+    """Return the tool whose layout a tree has, after checking that the settings agree with the record of the tree."""
     if record is None:
         if settings.tool is None:
             raise ParameterError(
-                f"{str(tree)!r} was not exported by flowkit: say which tool wrote it by --tool gpu_flow|denseflow|dense_flow"
+                f"{str(tree)!r} was not exported by flowkit: name the tool that wrote it with --tool gpu_flow|denseflow|dense_flow"
             )
         if settings.bound_px is None:
             defaults = ", ".join(f"{name} {bound:g}" for name, bound in DEFAULT_BOUND_PX.items())
             raise ParameterError(
-                f"the bound that {settings.tool} clipped flow at is not in its images: give it by --bound PX, or --bound default if it was "
-                f"run with its own ({defaults})"
+                f"the bound that {settings.tool} clipped flow at is not in its images: give it with --bound PX, or with --bound default "
+                f"if it ran with its default ({defaults})"
             )
         return settings.tool
     if record.layout not in LAYOUTS:
-        raise ParameterError(f"{str(tree)!r} is a {record.layout} export, which cannot be imported; import the root's trees")
+        raise ParameterError(f"{str(tree)!r} is a {record.layout} export, which cannot be imported; import an export in another layout")
     if not record.complete:
-        raise ParameterError(f"{str(tree)!r} is an export that was not finished: run that export again first")
+        raise ParameterError(f"{str(tree)!r} is an unfinished export: run that export again first")
     tool = _TOOL_OF_LAYOUT[record.layout]
     if settings.tool not in (None, tool):
         raise ParameterError(f"{str(tree)!r} was exported by flowkit as {record.layout}: leave out --tool {settings.tool}")
@@ -235,25 +237,25 @@ def _tool(settings: ImportSettings, record: ExportRecord | None, tree: Path) -> 
 
 
 def _recorded(videos: Iterable[TreeVideo], record: ExportRecord) -> list[TreeVideo]:
-    """Give videos of an exported tree back their ids and classes."""
+    """Restore the ids and classes of the videos of an exported tree."""
     known = record.videos or {}
     found = []
     for video in videos:
         attributes = known.get(video.folder)
         if attributes is None:
-            found.append(replace(video, fault=video.fault or "is not in the export's record"))
+            found.append(replace(video, fault=video.fault or "is not in the record of the export"))
         else:
             found.append(replace(video, video_id=attributes.video_id, class_name=attributes.class_name, fault=""))
     missing = sorted(set(known) - {video.folder for video in videos})
     nowhere = Path()
     found += [
-        TreeVideo(known[f].video_id, "", f, nowhere, nowhere, nowhere, fault="is in the export's record, but not there") for f in missing
+        TreeVideo(known[f].video_id, "", f, nowhere, nowhere, nowhere, fault="is in the record of the export, but missing") for f in missing
     ]
     return found
 
 
 def _listed(videos: Iterable[TreeVideo], lists: Path) -> list[TreeVideo]:
-    """Give videos the ids and classes that lists have for them: by the whole id, else by its last part if that is in one class."""
+    """Give videos their ids and classes from lists: by the whole id, or else by its last part if that is in one class only."""
     entries: set[ListEntry] = set()
     for number in (1,) if lists.is_file() else split_numbers(lists) or (1,):
         found = read_lists(lists, number)
@@ -283,7 +285,7 @@ def _check_different(videos: Iterable[TreeVideo]) -> None:
 def _root_settings(
     videos: Iterable[TreeVideo], tool: ForeignTool, settings: ImportSettings, record: ExportRecord | None
 ) -> ExtractSettings:
-    """Return what the data root records of its clips."""
+    """Return the settings for the data root."""
     if record is not None:
         kept: Codec = "jpeg" if record.flow == "jpeg" else "zstd" if record.settings.codec == "jpeg" else record.settings.codec
         return replace(record.settings, codec=kept)

@@ -38,7 +38,7 @@ class ImportJob:
     clip_path: str
     trim: Trim
     frame_rate: str
-    known: ClipAttributes | None  # what an export's record says of it
+    known: ClipAttributes | None  # the attributes in the record of an export
 
 
 def import_task(job: ImportJob, progress: TaskProgress) -> VideoResult | None:
@@ -47,7 +47,7 @@ def import_task(job: ImportJob, progress: TaskProgress) -> VideoResult | None:
 
 
 def import_video(job: ImportJob) -> VideoResult:
-    """Import one video; whatever is wrong with its images is a result, not an exception.
+    """Import one video; any fault of its images becomes part of the result instead of an exception.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def import_video(job: ImportJob) -> VideoResult:
 
 
 def _write_clip(job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun) -> tuple[int, int]:
-    """Write a video's clip file; return the bytes read and written."""
+    """Write the clip file of a video; return the numbers of bytes that were read and written."""
     codec = job.settings.codec
     if u.is_png == (codec == "jpeg") or u.is_png != v.is_png:
         kinds = f"{u.paths[0].suffix} and {v.paths[0].suffix}"
@@ -101,8 +101,8 @@ def _read_images(paths: Sequence[Path], height: int, width: int) -> list[bytes]:
         data, size = read_image(path)
         if size != (height, width):
             raise ShardFormatError(
-                f"{path.parent.name}/{path.name} is of {size[1]}x{size[0]} px, the first flow image of {width}x{height} px; "
-                "frames and flow must have one size, since flow is in px of that size"
+                f"{path.parent.name}/{path.name} has {size[1]}x{size[0]} px, but the first flow image has {width}x{height} px; "
+                "frames and flow must have the same size, since flow is in px of that size"
             )
         images.append(data)
     return images
@@ -114,10 +114,10 @@ def _pixels(data: bytes, height: int, width: int, *, channels: int) -> NDArray[n
 
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint8 or image.shape[:2] != (height, width):
-        raise ShardFormatError("has a PNG that cannot be decoded, or not of 8 bits")
-    found = 1 if image.ndim == 2 else image.shape[2]
-    if found != channels:
-        raise ShardFormatError(f"has a PNG of {found} channels where {channels} are due")
+        raise ShardFormatError("has a PNG that cannot be decoded or does not have 8 bits")
+    num_channels = 1 if image.ndim == 2 else image.shape[2]
+    if num_channels != channels:
+        raise ShardFormatError(f"has a PNG with {num_channels} channels instead of {channels}")
     return np.asarray(image if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
@@ -125,7 +125,7 @@ def _attributes(job: ImportJob, num_frames: int) -> ClipAttributes:
     settings = job.settings
     if job.known is not None:
         if job.known.num_frames != num_frames:
-            raise ShardFormatError(f"has {num_frames} frames; the export's record says {job.known.num_frames}")
+            raise ShardFormatError(f"has {num_frames} frames, but the record of the export says {job.known.num_frames}")
         return replace(job.known, codec=settings.codec, quantiser=settings.quantiser.to_dict())
     return ClipAttributes(
         video_id=job.video.video_id,

@@ -188,7 +188,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path: 
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     code, _, err = run("--data", root, "--layout", "rawframes", "--output", tmp_path / "mine")
     assert code == 1
-    assert "not empty" in err
+    assert "neither empty nor an export of flowkit" in err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 

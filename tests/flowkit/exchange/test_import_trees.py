@@ -158,8 +158,8 @@ def test_faults_are_named_by_video_and_image_and_never_stop_the_rest(tmp_path: P
     expected = {
         "gap": "lack number 2",
         "ungleich": "u has 0 to 4 and v has 0 to 3",
-        "size": "img_00003.jpg is of 30x24 px, the first flow image of 32x24 px",
-        "short": "flow_x_00001.jpg is a JPEG",
+        "size": "img_00003.jpg has 30x24 px, but the first flow image has 32x24 px",
+        "short": "flow_x_00001.jpg is a truncated JPEG",
         "nojpeg": "img_00002.jpg is not a JPEG",
         "twice": "number 2 twice: img_00002.jpg and img_2.jpg",
         "noframes": "no frames",
@@ -198,7 +198,7 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
     ("arguments", "code", "words"),
     [
         ([], 1, "--tool gpu_flow|denseflow|dense_flow"),
-        (["--tool", "gpu_flow"], 1, "--bound default if it was run with its own (gpu_flow 20, denseflow 32, dense_flow 15)"),
+        (["--tool", "gpu_flow"], 1, "--bound default if it ran with its default (gpu_flow 20, denseflow 32, dense_flow 15)"),
         (["--bound", "default"], 2, "needs --tool"),
         (["--tool", "gpu_flow", "--bound", "wide"], 2, "neither a number"),
         (["--tool", "gpu_flow", "--bound", "-3"], 2, "bound must be"),
@@ -392,7 +392,7 @@ def test_an_unfinished_export_and_contradicting_options_are_refused(tmp_path: Pa
             import_tree(tmp_path / "tree", tmp_path / "back", settings=settings, jobs=1)
     path = tmp_path / "tree" / "flowkit-export.json"
     path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
-    with pytest.raises(ParameterError, match="not finished"):
+    with pytest.raises(ParameterError, match="unfinished export"):
         import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
 
 
@@ -403,7 +403,7 @@ def test_what_an_export_lost_since_is_named(tmp_path: Path) -> None:
     (tmp_path / "tree" / "rawframes" / "run" / "b" / "img_00003.jpg").unlink()
     write_dense(tmp_path / "tree" / "rawframes", "run/stranger", range(3), range(2))
     report = import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
-    for video, words in (("run/a", "not there"), ("run/b", "lack number 3"), ("run/stranger", "record")):
+    for video, words in (("run/a", "missing"), ("run/b", "lack number 3"), ("run/stranger", "record")):
         assert words in why(report)[video]
     assert set(why(report)) == {"run/a", "run/b", "run/stranger"}
     assert [result.video_id for result in report.done] == ["run/c"]
