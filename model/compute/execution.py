@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from flowkit.errors import DeviceError, ParameterError
-from flowkit.model.settings.checks import check, check_choices
+from flowkit.model.settings.checks import brief_repr, check, check_choices
 from flowkit.model.settings.execution import CropOn, Precision
 from flowkit.versions import __version__
 from flowkit.workers.processes import num_cores
@@ -87,16 +87,14 @@ class Execution:
     rank: int = 0
     world: int = 1
 
+    __repr__ = brief_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         for name, least in (("num_workers", 0), ("checkpoint_steps", 1), ("videos_per_pass", 1)):
             value = getattr(self, name)
             check(value is None or value >= least, name, f"at least {least}", value)
         check(0 <= self.rank < self.world, "rank", f"in [0, {self.world})", self.rank)
-
-    def __repr__(self) -> str:
-        given = [item.name for item in fields(self) if getattr(self, item.name) != item.default]
-        return f"Execution({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
     def torch_device(self) -> torch.device:
         """Return the device, after checking that it exists and can do what is asked.

@@ -100,15 +100,15 @@ def resize_weights(start: Tensor, length: Tensor, mirrored: Tensor, shrinks: Ten
     float32 tensor, shape (b, size, frame)
         Rows sum to 1.
     """
-    place = torch.arange(size, device=start.device, dtype=torch.float32)
-    place = torch.where(mirrored[:, None], size - 1 - place, place)[:, :, None]  # (b, size, 1)
+    position = torch.arange(size, device=start.device, dtype=torch.float32)
+    position = torch.where(mirrored[:, None], size - 1 - position, position)[:, :, None]  # (b, size, 1)
     pixel = (torch.arange(frame, device=start.device) - start[:, None])[:, None]  # (b, 1, frame), from the crop's border
     last = (length - 1)[:, None, None]
     scale = (length / size)[:, None, None]
     # Each new pixel covers `scale` old ones.
-    covered = torch.minimum(pixel + 1, (place + 1) * scale) - torch.maximum(pixel, place * scale)
+    covered = torch.minimum(pixel + 1, (position + 1) * scale) - torch.maximum(pixel, position * scale)
     area = covered.clamp_(min=0) / scale
-    centre = (place + 0.5) * scale - 0.5
+    centre = (position + 0.5) * scale - 0.5
     first = centre.floor()
     enlarged = torch.zeros_like(area)
     for tap in (0, 1) if enlarge == "linear" else (-1, 0, 1, 2):

@@ -120,7 +120,7 @@ def initial_seed(seed: int, phase: Phase) -> int:
 def batch_videos(step: int, *, num_videos: int, batch: int, seed: int, phase: Phase) -> list[int]:
     """Return the videos of a step's batch: all videos in random order, in a new order each time all have been used."""
     first = step * batch
-    return [int(_order(seed, phase, place // num_videos, num_videos)[place % num_videos]) for place in range(first, first + batch)]
+    return [int(_order(seed, phase, index // num_videos, num_videos)[index % num_videos]) for index in range(first, first + batch)]
 
 
 @lru_cache(maxsize=4)

@@ -103,8 +103,8 @@ def crop_rgb(frames: NDArray[np.uint8], crop: Crop, *, size: int) -> NDArray[np.
     -------
     uint8 array, shape (T, S, S, 3)
     """
-    cut = frames[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    out = _resized(cut, (size, size), cv2.INTER_CUBIC)
+    region = frames[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    out = _resized(region, (size, size), cv2.INTER_CUBIC)
     return np.ascontiguousarray(out[:, :, ::-1]) if crop.flip else out
 
 
@@ -126,8 +126,8 @@ def crop_flow(fields: NDArray[np.uint8], crop: Crop, *, size: int, quantiser: Qu
     -------
     uint8 array, shape (n, 2, S, S)
     """
-    cut = fields[:, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    out = _resized(cut.reshape(-1, *cut.shape[2:]), (size, size), cv2.INTER_LINEAR).reshape(len(fields), 2, size, size)
+    region = fields[:, :, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    out = _resized(region.reshape(-1, *region.shape[2:]), (size, size), cv2.INTER_LINEAR).reshape(len(fields), 2, size, size)
     return mirror_flow(out, quantiser) if crop.flip else out
 
 

@@ -86,10 +86,10 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
     def _read(self, index: int) -> WholeClip:
         record, clip = self._clips.records[index], self._clips.clip(index)
         centres = protocol_centres(clip.num_frames)
-        frames, place = np.unique(centres, return_inverse=True)
+        frames, inverse = np.unique(centres, return_inverse=True)
         fields, where = stack_fields(centres)
         return WholeClip(
-            whole_rgb(clip.frames(frames), input_size=self.input_size)[place],
+            whole_rgb(clip.frames(frames), input_size=self.input_size)[inverse],
             whole_flow(read_fields(clip, fields), input_size=self.input_size),
             where,
             record.label,

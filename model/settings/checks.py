@@ -1,8 +1,9 @@
-"""Checks of settings. Each raises `ParameterError` with the name and the value of what is wrong."""
+"""What the data classes of settings share: checks, which raise `ParameterError` with a name and a value, and a brief repr."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flowkit.errors import ParameterError
@@ -22,6 +23,12 @@ def check_choices(settings: Any) -> None:
             check(isinstance(value, bool), name, "true or false", value)
         elif get_origin(kind) is Literal:
             check(value in get_args(kind), name, f"one of {', '.join(get_args(kind))}", value)
+
+
+def brief_repr(settings: Any) -> str:
+    """Return the repr of a data class without the fields that have their default."""
+    shown = [f"{item.name}={value!r}" for item in fields(settings) if (value := getattr(settings, item.name)) != item.default]
+    return f"{type(settings).__name__}({', '.join(shown)})"
 
 
 def is_int(value: object) -> bool:

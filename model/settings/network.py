@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.checks import check, check_choices, is_int, is_number
+from flowkit.model.settings.checks import brief_repr, check, check_choices, is_int, is_number
 
 Injection = Literal["none", "residual", "direct"]
 InjectionDirection = Literal["motion_to_appearance", "appearance_to_motion", "both"]
@@ -109,6 +109,8 @@ class STResNetConfig:
     head_pool: HeadPool = "7x7"
     motion_dropout: float = 0.0
 
+    __repr__ = brief_repr
+
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("num_classes", "base_width"):
@@ -133,10 +135,6 @@ class STResNetConfig:
             object.__setattr__(self, name, _stages(name, getattr(self, name), otherwise))
         good = is_number(self.motion_dropout) and 0 <= self.motion_dropout < 1
         check(good, "motion_dropout", "in [0, 1)", self.motion_dropout)
-
-    def __repr__(self) -> str:
-        given = [item for item in fields(self) if item.name == "num_classes" or getattr(self, item.name) != item.default]
-        return f"STResNetConfig({', '.join(f'{item.name}={getattr(self, item.name)!r}' for item in given)})"
 
     @property
     def units(self) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.checks import check, check_choices, is_int, is_number
+from flowkit.model.settings.checks import brief_repr, check, check_choices, is_int, is_number
 from flowkit.model.settings.network import STResNetConfig
 
 Phase = Literal["appearance", "motion", "st-resnet", "st-resnet-star"]
@@ -106,6 +106,8 @@ class TrainConfig:
     crop: Crop = "borders25"
     corners: Corners = "four"
     flip: bool = True
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         check_choices(self)

@@ -234,3 +234,12 @@ def test_more_overrides_leave_the_settings_alone() -> None:
     settings = TrainSettings("paper", overrides={"lr": 1, "batch": 4})
     assert settings.but({"lr": 2}) == TrainSettings("paper", overrides={"lr": 2, "batch": 4})
     assert settings.overrides == {"lr": 1, "batch": 4}
+
+
+def test_settings_are_shown_without_their_defaults() -> None:
+    config = paper()["motion"]
+    assert repr(config.network) == "STResNetConfig(num_classes=101, motion_dropout=0.8)"
+    assert repr(config).startswith(
+        "TrainConfig(phase='motion', network=STResNetConfig(num_classes=101, motion_dropout=0.8), recipe='paper'"
+    )
+    assert "tau_min" not in repr(config)
