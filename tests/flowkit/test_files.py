@@ -1,4 +1,4 @@
-"""A final name means a whole file, whatever happens while it is written."""
+"""A final name means a complete file, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_link_at_the_part_name_is_not_written_through(tmp_path: Path) -> None:
 
 
 def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
-    """As that of a full disk, which says only that there is no space left."""
+    """Such as that of a full disk, which says only that no space is left."""
     with pytest.raises(OSError, match=r"No space left on device: '.*wanted\.txt'"), replacing(tmp_path / "wanted.txt"):
         raise OSError(28, "No space left on device")
     with pytest.raises(OSError, match="'other'"), replacing(tmp_path / "wanted.txt"):
@@ -77,7 +77,7 @@ def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
-def test_only_one_holds_a_lock_and_nothing_of_it_remains(tmp_path: Path) -> None:
+def test_only_one_process_holds_a_lock_and_its_file_is_removed(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     with exclusive_lock(lock, "packs 'x'"):
         with pytest.raises(BusyError, match="another process packs 'x'"), exclusive_lock(lock, "packs 'x'"):

@@ -1,4 +1,4 @@
-"""The definition of TV-L1: its operators are adjoint, its primitives are OpenCV's, and its flow is near the truth."""
+"""The definition of TV-L1: its operators are adjoint, its primitives agree with OpenCV, and its flow is close to the ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPENCV = int(cv2.__version__.split(".")[0])
 
 
 def textured_pair(height: int, width: int, motion: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two grey frames, the second moved by `motion` (u, v) px."""
+    """Return two grey frames, the second one moved by `motion` (u, v) px."""
     rng = np.random.default_rng(seed)
     texture = cv2.GaussianBlur(rng.random((height + 40, width + 40)).astype(np.float32), (0, 0), 2.0)
     texture = (texture - texture.min()) / np.ptp(texture) * 255
@@ -195,7 +195,7 @@ def test_frames_of_two_sizes_or_too_small_are_refused() -> None:
 
 
 def read_flo(path: Path) -> np.ndarray:
-    """Read Middlebury's flow format: float32 (H, W, 2); unknown is beyond 1e9."""
+    """Read Middlebury's flow format: float32 (H, W, 2), where values above 1e9 are unknown."""
     raw = path.read_bytes()
     assert raw[:4] == b"PIEH"
     width, height = np.frombuffer(raw, "<i4", 2, 4)

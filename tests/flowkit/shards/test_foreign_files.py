@@ -1,4 +1,4 @@
-"""Files from elsewhere are input: whatever is not exactly the format is refused, before any data is read from it."""
+"""Foreign files are input: what does not follow the format exactly is refused before any data is read from it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Edit = Callable[[h5py.File, Path], None]
 
 
 def replace_data_set(video: h5py.Group, name: str, **changes: Any) -> None:
-    """Make a data set anew with the same content, changed in one respect."""
+    """Replace a data set by one with the same content that differs in one respect."""
     data = video[name][...]
     options: dict[str, Any] = {"data": data, "dtype": data.dtype}
     if name == "flow":
@@ -327,7 +327,7 @@ def test_a_file_that_is_not_the_format_is_refused(shard: Path, name: str) -> Non
 
 
 def test_a_file_that_is_only_opened_and_closed_is_still_sound(shard: Path) -> None:
-    """Shows that the edits above, not editing as such, are what is refused."""
+    """This shows that the edits above are refused, and not editing as such."""
     with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
         replace_attribute(file["videos/000000"], "class_name", text("other"))
         replace_data_set(file["videos/000001"], "flow")
@@ -366,7 +366,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["flow", "frame_offsets"])
 def test_the_file_behind_a_virtual_data_set_is_not_even_opened(shard: Path, name: str) -> None:
-    """HDF5 opens it to find out a shape that is not fixed; a pipe would be waited for. Hence the process, which can be ended."""
+    """HDF5 opens the file to find a shape that is not fixed, and would wait for a pipe. Hence a process, which can be killed."""
     os.mkfifo(shard.parent / "pipe")
     with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
         video = file["videos/000000"]
@@ -447,7 +447,7 @@ def test_an_image_that_was_changed_is_refused_by_its_crc(shard: Path) -> None:
 
 
 def test_an_image_with_an_orientation_keeps_its_size(tmp_path: Path) -> None:
-    """EXIF in an imported JPEG must not turn it."""
+    """EXIF data in an imported JPEG must not rotate it."""
     from shard_files import attributes, clip_arrays
 
     from flowkit.shards.writer import ClipWriter

@@ -1,4 +1,4 @@
-"""Reading clips: any window, from any process or thread, to where the caller wants it, and no more than was asked for."""
+"""Reading clips: any window, from any process or thread, into the array of the caller, and no more than was requested."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_closed_reader_opens_again_and_reads_a_replaced_file(shard: tuple[Path
 def test_a_file_that_is_replaced_while_it_is_open_is_read_on_or_refused_but_never_mixed(
     shard: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    """`pack` may put another shard in its place while a training run reads: places in the one mean nothing in the other."""
+    """`pack` may replace a shard while a training run reads it; the offsets of one mean nothing in the other."""
     path, flows = shard
     with ShardReader(path) as reader:
         clip = reader.clip("c/0")

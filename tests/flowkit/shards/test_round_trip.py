@@ -1,4 +1,4 @@
-"""Clips come back as they were written: every codec, every window, any name, from any process, to the byte."""
+"""Clips are read exactly as they were written, with every codec, window and name, and from any process."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_killed_writer_leaves_no_final_name(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="limits the size of files as POSIX does")
 def test_a_disk_that_is_full_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
-    """HDF5 itself crashes when it cannot write what it holds back until a file is closed."""
+    """HDF5 itself crashes if it cannot write the data that it keeps until a file is closed."""
     for k in range(12):
         write_clip(tmp_path / f"{k:02d}.h5", f"{k:02d}", seed=k)
     (tmp_path / "shard.h5").write_bytes(b"as it was")
@@ -224,7 +224,7 @@ def test_a_disk_that_is_full_is_an_error_and_not_a_crash(tmp_path: Path) -> None
 # --- shards
 
 
-def test_a_shard_holds_what_its_clips_held(tmp_path: Path) -> None:
+def test_a_shard_contains_what_its_clips_contain(tmp_path: Path) -> None:
     made = {f"c/{k}": write_clip(tmp_path / f"{k}.h5", f"c/{k}", num_frames=5 + k, seed=k, codec=CODECS[k % 4]) for k in range(9)}
     size = write_shard(tmp_path / "shard.h5", [tmp_path / f"{k}.h5" for k in range(9)])
     assert size == (tmp_path / "shard.h5").stat().st_size
@@ -297,7 +297,7 @@ def test_a_video_is_not_put_in_a_shard_twice(tmp_path: Path) -> None:
 
 
 def plain_fletcher32(data: bytes) -> int:
-    """HDF5's checksum as its documentation tells it: a loop over big-endian words."""
+    """HDF5's checksum as its documentation defines it: a loop over big-endian words."""
     first = second = 0
     for k in range(0, len(data), 2):
         first += int.from_bytes(data[k : k + 2].ljust(2, b"\0"), "big")
@@ -307,7 +307,7 @@ def plain_fletcher32(data: bytes) -> int:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100, 101, 131_072, 131_074, 131_075, 400_001])
 def test_the_checksum_is_that_of_a_plain_loop(size: int) -> None:
-    """NumPy's way and HDF5's own function, where the system shows it (Linux and macOS do)."""
+    """This tests the NumPy version, and HDF5's own function where the library exports it (on Linux and macOS)."""
     rng = np.random.default_rng(size)
     compiled = native_fletcher32()
     assert compiled is not None or sys.platform == "win32"
@@ -375,7 +375,7 @@ def test_a_chunk_that_is_not_in_its_window_is_refused(place: tuple[int, int, int
 
 
 def test_every_compressed_chunk_that_is_changed_is_refused_or_of_the_same_size() -> None:
-    """Whatever the bytes, with a checksum made to fit: never more than the array is written, never a crash."""
+    """Random bytes with a matching checksum never crash the decoder, and it never writes beyond the array."""
     rng = np.random.default_rng(3)
     pair = clip_arrays(2)[1][0]
     for codec in ("zstd", "gzip"):

@@ -1,4 +1,4 @@
-"""The shard format's declarations: the page for people says the same, and attributes are checked whenever they are made."""
+"""The declarations of the shard format: the page of the documentation agrees, and attributes are checked whenever they are made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "format.md").read_text(en
 
 
 def table_after(text: str) -> list[list[str]]:
-    """The rows of the first table after a text, without its header."""
+    """Return the rows of the first table after a text, without its header."""
     lines = PAGE[PAGE.index(text) :].splitlines()
     start = next(k for k, line in enumerate(lines) if line.startswith("|---"))
     rows = []

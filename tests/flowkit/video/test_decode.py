@@ -1,4 +1,4 @@
-"""Decoding: every frame once, in order, upright, at the right size; damage counted; nothing but the named file read."""
+"""Decoding: every frame once, in order, upright and at the correct size; damage is counted; only the named file is read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_x264 = pytest.mark.skipif("libx264" not in av.codecs_available, reason="th
 
 
 def scene(num_frames: int, width: int, height: int) -> Frames:
-    """Smooth frames whose brightness tells their index and whose corners differ (so that no two orientations look alike)."""
+    """Return smooth frames whose brightness gives their index, and whose corners differ, so that all orientations look different."""
     y, x = np.mgrid[0:height, 0:width]
     picture = np.stack([x * 160 // max(width - 1, 1), y * 160 // max(height - 1, 1), np.full_like(x, 40)], axis=-1)
     levels = np.arange(num_frames) * 80 // max(num_frames - 1, 1)
@@ -65,7 +65,7 @@ def encode(
 
 
 def decode(path: Path, *, short_side: int | None = None, batch_size: int = 16, threads: int = 1) -> tuple[Frames, int]:
-    """All frames and the final count of errors, with the batches' own promises checked on the way."""
+    """Return all frames and the final count of errors, after checking what every batch promises."""
     batches = list(read_frames(path, short_side=short_side, batch_size=batch_size, threads=threads))
     assert all(len(batch.frames) == batch_size for batch in batches[:-1])
     assert 1 <= len(batches[-1].frames) <= batch_size
@@ -76,7 +76,7 @@ def decode(path: Path, *, short_side: int | None = None, batch_size: int = 16, t
 
 
 def packets(path: Path) -> list[tuple[int, int]]:
-    """Position and size in the file of each packet."""
+    """Return the position and the size of each packet in the file."""
     with av.open(str(path)) as container:
         return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
 
@@ -215,7 +215,7 @@ def test_a_variable_frame_rate_neither_repeats_nor_drops_frames(tmp_path: Path) 
 
 @needs_x264
 def test_frames_hidden_by_an_edit_list_are_neither_shown_nor_promised(tmp_path: Path) -> None:
-    """What `ffmpeg -ss -c copy` leaves: the file holds 20 frames and shows 15. Such a clip is whole, not damaged."""
+    """The result of `ffmpeg -ss -c copy`: the file contains 20 frames and shows 15. Such a video is complete, not damaged."""
     whole = encode(tmp_path / "whole.mp4", scene(20, 64, 48), codec="libx264", pixels="yuv420p", options={"g": "10"})
     cut = tmp_path / "cut.mp4"
     with av.open(str(whole)) as source, av.open(str(cut), "w", container_options={"avoid_negative_ts": "disabled"}) as out:
@@ -312,7 +312,7 @@ RED = {  # (Y', Cb, Cr) of full red by (matrix, range): BT.601 and BT.709 in lim
     ("smpte170m", "pc"): (76, 85, 255),
     ("bt709", "tv"): (63, 102, 240),
     ("bt709", "pc"): (54, 99, 255),
-    (None, None): (81, 90, 240),  # an untagged file is taken for BT.601, limited
+    (None, None): (81, 90, 240),  # an untagged file is treated as BT.601, limited
 }
 
 
@@ -350,7 +350,7 @@ def test_an_unknown_colour_matrix_is_taken_for_unspecified(tmp_path: Path) -> No
 
 
 def displayed(frames: Frames, a: int, b: int, c: int, d: int) -> Frames:
-    """Move each pixel (x, y) to (a x + c y, b x + d y), as a display matrix says, and shift the picture back to the origin."""
+    """Move each pixel (x, y) to (a x + c y, b x + d y), as a display matrix prescribes, and shift the picture back to the origin."""
     height, width = frames.shape[1:3]
     y, x = np.mgrid[0:height, 0:width]
     new_x, new_y = a * x + c * y, b * x + d * y
@@ -598,7 +598,7 @@ def test_playlists_and_scripts_under_a_videos_suffix_are_refused(tmp_path: Path,
 
 
 def test_the_concat_script_that_is_refused_would_have_been_followed(tmp_path: Path) -> None:
-    """Without the list of real containers, the script decodes another file: the test above is not vacuous."""
+    """Without the list of real containers, the script decodes another file, so the test above can fail."""
     encode(tmp_path / "target.avi", scene(3, 32, 24))
     (tmp_path / "list.avi").write_text("ffconcat version 1.0\nfile 'target.avi'\n")
     with av.open(str(tmp_path / "list.avi")) as container:
@@ -665,7 +665,7 @@ def test_a_name_that_is_not_utf8_can_be_opened(tmp_path: Path) -> None:
     try:
         os.rename(os.fsencode(plain), raw)
     except OSError:
-        pytest.skip("this file system holds UTF-8 names only")
+        pytest.skip("this file system stores only names in UTF-8")
     assert len(decode(Path(os.fsdecode(raw)))[0]) == 3
 
 

@@ -1,4 +1,4 @@
-"""The compiled kernels: exact roots from estimates, the layout's borders, and a disk cache that holds under any folder."""
+"""The compiled kernels: exact roots from estimates, the borders of the layout, and a disk cache that works in any folder."""
 
 from __future__ import annotations
 

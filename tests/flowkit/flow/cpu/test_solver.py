@@ -1,4 +1,4 @@
-"""The compiled solver: strict equals the installed OpenCV bit for bit, fast is within its gates, and both stream.
+"""The compiled solver: strict has the bits of the installed OpenCV, fast is within its tolerances, and both stream.
 
 To test against another OpenCV than the installed one, give it an environment of its own:
 
@@ -29,7 +29,7 @@ needs_opencv_flow = pytest.mark.skipif(not hasattr(cv2, "optflow"), reason="need
 
 
 def opencv_flow(first: np.ndarray, second: np.ndarray, params: TVL1Params | None = None) -> np.ndarray:
-    """OpenCV's DualTVL1, (2, H, W). A fresh object each time: calc writes a reduced number of scales back into it."""
+    """Return the flow of OpenCV's DualTVL1, (2, H, W). Each call makes a new object, because calc reduces its number of scales."""
     p = params or TVL1Params()
     solver = cv2.optflow.DualTVL1OpticalFlow_create(
         tau=p.tau,
@@ -48,7 +48,7 @@ def opencv_flow(first: np.ndarray, second: np.ndarray, params: TVL1Params | None
 
 
 def real_pairs(shared_data: Path, num_clips: int, frame: int = 20) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Consecutive grey frames of real clips at 340x256."""
+    """Return consecutive grey frames of real clips at 340x256."""
     av = pytest.importorskip("av")
     pairs = []
     for path in sorted((shared_data / "videos" / "ucf101").glob("*/*.avi"))[:: 18 // num_clips][:num_clips]:
@@ -65,7 +65,7 @@ def real_pairs(shared_data: Path, num_clips: int, frame: int = 20) -> list[tuple
 
 
 def levels(flow: np.ndarray) -> np.ndarray:
-    """Flow as the levels of a byte with bound 20 px."""
+    """Return flow as bytes with a bound of 20 px."""
     return np.clip(np.rint(flow * 127 / 20), -127, 127)
 
 

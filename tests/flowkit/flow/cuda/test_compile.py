@@ -1,4 +1,4 @@
-"""Compilation of tvl1.cu by NVRTC for every GPU it knows, the cache of the result, and the path through cuda-core to a driver."""
+"""Compilation of tvl1.cu by NVRTC for every GPU that it supports, the cache of the result, and the path through cuda-core to a driver."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class TestParameters:
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Replaces the compiler; holds what it was asked for."""
+    """Replaces the compiler and records the requests."""
     asked = []
 
     def compile_to_name(arch: Any, tile: Any) -> Any:
@@ -146,7 +146,7 @@ class TestCache:
         assert len(list((tmp_path / "new").iterdir())) == 1
 
     @pytest.mark.parametrize("change", ["arch", "tile", "source", "nvrtc"])
-    def test_another_gpu_tile_source_or_compiler_compiles_anew(
+    def test_another_gpu_tile_source_or_compiler_compiles_again(
         self, tmp_path: Path, compilations: Any, monkeypatch: pytest.MonkeyPatch, change: str
     ) -> None:
         cached_kernels(90, folder=tmp_path)
@@ -159,7 +159,7 @@ class TestCache:
         assert len(list(tmp_path.iterdir())) == 2
 
     @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-    def test_a_damaged_file_is_compiled_anew_and_replaced(self, tmp_path: Path, compilations: Any, damage: str) -> None:
+    def test_a_damaged_file_is_compiled_again_and_replaced(self, tmp_path: Path, compilations: Any, damage: str) -> None:
         code = cached_kernels(90, folder=tmp_path)
         (path,) = tmp_path.iterdir()
         content = bytearray(path.read_bytes())
@@ -183,7 +183,7 @@ class TestCache:
         assert cached_kernels(90, folder=tmp_path)[1] == "cubin"
         assert not list(tmp_path.iterdir())
 
-    def test_the_folder_follows_the_users_wish(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_the_user_chooses_the_cache_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(sys, "platform", "linux")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert cuda_kernels.cache_folder() == tmp_path / "flowkit" / "cuda"
@@ -208,7 +208,7 @@ for call in (list_devices, lambda: CudaSolver(32, 32, TVL1Params())):
         assert done.stdout.count('pip install "flowkit-video[cuda]"') == 2
 
     @needs_nvrtc
-    def test_without_a_driver_the_machine_is_told(self) -> None:
+    def test_without_a_driver_the_error_says_so(self) -> None:
         from cuda.bindings import driver
 
         try:

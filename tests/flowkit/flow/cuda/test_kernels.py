@@ -1,4 +1,4 @@
-"""Each kernel of tvl1.cu, run by the CPU through emulation, against the operation of OpenCV or flowkit that it stands for."""
+"""Each kernel of tvl1.cu, which the CPU emulates, against the corresponding operation of OpenCV or flowkit."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ FLOW_HALF, DUAL_HALF, DUAL_IS_ZERO = 1, 2, 4
 
 
 def addresses(arguments: Any) -> dict[Any, Any]:
-    """Arguments of a kernel, arrays as their addresses."""
+    """Return the arguments of a kernel, with arrays as their addresses."""
     assert all(value.flags.c_contiguous for value in arguments.values() if isinstance(value, np.ndarray))
     return {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
 
 
 def run(device: Any, kernel: Any, rows: int, columns: int, depth: int, **arguments: Any) -> None:
-    """Run a kernel with a thread per pixel."""
+    """Run a kernel with one thread per pixel."""
     grid = (-(-columns // PIXEL_BLOCK[0]), -(-rows // PIXEL_BLOCK[1]), depth)
     device.run(kernel, grid, PIXEL_BLOCK, addresses(arguments))
 
 
 def aligned(shape: Any, dtype: Any = np.float32, fill: Any = np.nan) -> Any:
-    """An array at a multiple of 256, as device memory."""
+    """Return an array at a multiple of 256 bytes, like device memory."""
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(count + 256, np.uint8)
     start = -raw.ctypes.data % 256
@@ -51,7 +51,7 @@ def aligned(shape: Any, dtype: Any = np.float32, fill: Any = np.nan) -> Any:
 
 
 def padded(planes: Any) -> Any:
-    """Planes (..., h, w) with rows of a multiple of four floats, the image at their right; the padding is NaN."""
+    """Return planes (..., h, w) padded to rows of a multiple of four floats, with the image at their right end; the padding is NaN."""
     *lead, height, width = planes.shape
     result = aligned((*lead, height, (width + 3) & ~3))
     result[..., result.shape[-1] - width :] = planes
@@ -217,7 +217,7 @@ def iterate(
     after_median: bool = False,
     num_blocks: int = 5,
 ) -> tuple[Any, ...]:
-    """Run `iterate` on padded arrays (2, n, planes, h, pitch); return (state, pairs that go on, progress)."""
+    """Run `iterate` on padded arrays (2, n, planes, h, pitch); return (state, pairs that still iterate, progress)."""
     capacity, height, pitch, width = len(data), *data.shape[2:], device.width
     tile, (halo_x, halo_y) = device.tile, halo_px(num_iterations)
     tiles_x, tiles_y = num_tiles(pitch, tile.width, halo_x), num_tiles(height, tile.height, halo_y)

@@ -1,4 +1,4 @@
-"""The GPU's process, with a stand-in solver: requests of many clients are joined, answered in place, and errors come back."""
+"""The process of a GPU, with a stand-in solver: it joins requests of many clients, answers them in place, and returns errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Difference:
-    """Channel 0 is the difference of the two frames, channel 1 the size of the batch it was solved in."""
+    """Channel 0 is the difference of the two frames, and channel 1 the size of the batch."""
 
     num_made = 0
     num_open = 0
@@ -195,7 +195,8 @@ def test_batches_hold_no_more_than_the_solver_takes_at_once_but_for_one_long_req
 
 @pytest.mark.parametrize(("max_open", "num_made"), [(100, [1, 2, 2, 2]), (2, [1, 3, 5, 7]), (1, [1, 2, 3, 4])])
 def test_solvers_of_several_sizes_are_kept_while_memory_suffices(max_open: int, num_made: list[int]) -> None:
-    # With room for two a second is cramped, so that the first goes and the second is made anew; with room for one it cannot be made.
+    # If there is memory for two, the second solver is cramped, so the first one is closed and the second made again; with memory for one
+    # it cannot be made.
     with FlowService([functools.partial(Difference, max_open=max_open)]) as service:
         client = FlowClient(service.addresses[0])
         made = [client.solve(np.zeros((2, height, 10), np.uint8))[0, 1, 0, 0] for height in (8, 9, 8, 9)]
@@ -241,7 +242,7 @@ def test_ctrl_c_and_sigterm_are_the_parents_and_a_killed_parent_takes_the_proces
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process runs; an orphan that has ended may wait for ever where nobody collects it."""
+    """Return whether a process runs; an orphan that has ended may remain as a zombie for ever."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

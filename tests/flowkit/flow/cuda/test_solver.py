@@ -1,4 +1,4 @@
-"""The GPU solver's driver on emulated kernels: results against the strict solver, batches, schedule, memory and failures."""
+"""The GPU solver on emulated kernels: results against the strict solver, batches, schedule, memory and failures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ moving_texture = partial(textures.moving_texture, step=(0.9, -0.6), noise=0)
 
 
 class Emulated:
-    """Makes an emulated device when the solver's thread asks, and keeps it for a look afterwards."""
+    """Makes an emulated device when the thread of the solver asks for it, and keeps it for inspection."""
 
     def __init__(self, tile: Any = SMALL_TILE, **settings: Any) -> None:
         self.tile, self.settings = tile, settings
@@ -50,7 +50,7 @@ class Emulated:
         return [(grid, arguments) for name, grid, arguments in self.device.launches if name == kernel]
 
     def iterating(self) -> list[Any]:
-        """Return for how many pairs each launch of `iterate` has blocks, on a device that holds them all."""
+        """Return for how many pairs each launch of `iterate` has blocks, on a device that runs all blocks at once."""
         return [grid[0] / (arguments["tiles_x"] * arguments["tiles_y"]) for grid, arguments in self.launched("iterate")]
 
 
@@ -183,8 +183,8 @@ class TestBatches:
         clips = [moving_texture(length, 20, 24, seed=length) for length in (3, 2, 4)]
         expected = [solve(clip, BRIEF, bound=20.0) for clip in clips]
         flow = [np.zeros_like(one) for one in expected]
-        told = []
-        with CudaSolver(20, 24, BRIEF, device=Emulated(), max_pairs=4, bound=20.0, on_batch=lambda: told.append(1)) as solver:
+        finished = []
+        with CudaSolver(20, 24, BRIEF, device=Emulated(), max_pairs=4, bound=20.0, on_batch=lambda: finished.append(1)) as solver:
             frames = [frame.copy() for clip in clips for frame in clip]
             pairs = np.array([[0, 1], [1, 2], [3, 4], [5, 6], [6, 7], [7, 8]])
             submission = solver.submit(frames, pairs, [field for one in flow for field in one])
@@ -192,7 +192,7 @@ class TestBatches:
                 frame[...] = 0  # they were taken already
             submission.result()
         assert all(np.array_equal(*both) for both in zip(flow, expected, strict=True))
-        assert len(told) == 2
+        assert len(finished) == 2
 
     def test_as_many_batches_are_in_flight_as_there_are_lanes(self) -> None:
         emulated = Emulated(operations_per_poll=3, released=threading.Event())
