@@ -33,7 +33,7 @@ def convert(data: Path, output: Path, run: str, split: int, phase: Phase | None,
     if output.suffix not in (".safetensors", ".onnx"):
         raise click.UsageError(f"--output must end in .safetensors or .onnx, got {show_name(output)}")
     from flowkit.errors import CheckpointError
-    from flowkit.model.convert.network_files import export_onnx, export_safetensors
+    from flowkit.model.convert.network_files import write_onnx, write_safetensors
     from flowkit.model.runs.checkpoint import load_checkpoint
     from flowkit.model.runs.run_folder import find_weights
 
@@ -44,9 +44,9 @@ def convert(data: Path, output: Path, run: str, split: int, phase: Phase | None,
         raise CheckpointError(f"{source} holds {converted}, not {phase}")
     verified = ""
     if output.suffix == ".safetensors":
-        export_safetensors(output, weights)
+        write_safetensors(output, weights)
     else:
-        check = export_onnx(output, weights)
+        check = write_onnx(output, weights)
         sizes = " and ".join("x".join(map(str, shape)) for shape in check.shapes)
         verified = (
             f"; ONNX Runtime and PyTorch differ by at most {check.max_difference:.2g}, with logits up to {check.largest_logit:.3g} "

@@ -155,12 +155,14 @@ def _write(
 
 def _table(results: dict[int, FusionResult]) -> str:
     """Return the table of one split, or of several with the mean. The rows are systems, whose names may differ between splits."""
+    from flowkit.model.scoring.metrics import percent, percent_interval
+
     if len(results) == 1:
         ((split, result),) = results.items()
-        rows = []
-        for name, row in result.rows.items():
-            least, most = row.interval
-            rows.append((name, f"{100 * row.top1:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", f"{row.num_correct}/{len(row.ranks)}"))
+        rows = [
+            (name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}")
+            for name, row in result.rows.items()
+        ]
         return table((f"split {split}", "top-1 %", "95 % interval", "correct"), rows)
     header = ("top-1 %", *(f"split {split}" for split in results), "mean")
     lines = zip(*(result.rows.items() for result in results.values()), strict=True)
@@ -168,7 +170,7 @@ def _table(results: dict[int, FusionResult]) -> str:
     return table(
         header,
         [
-            (" / ".join(dict.fromkeys(name for name, _ in line)), *(f"{100 * row.top1:.2f}" for _, row in line), f"{100 * mean:.2f}")
+            (" / ".join(dict.fromkeys(name for name, _ in line)), *(percent(row.top1) for _, row in line), percent(mean))
             for line, mean in zip(lines, means, strict=True)
         ],
     )

@@ -43,7 +43,7 @@ class OnnxCheck:
     shapes: tuple[tuple[int, int, int, int], ...]
 
 
-def export_safetensors(path: Path, checkpoint: Checkpoint) -> None:
+def write_safetensors(path: Path, checkpoint: Checkpoint) -> None:
     """Write the weights of a trained phase as safetensors, once they are known to fit their network.
 
     Notes
@@ -55,7 +55,7 @@ def export_safetensors(path: Path, checkpoint: Checkpoint) -> None:
     save_weights(path, checkpoint, description=_description(checkpoint))
 
 
-def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
+def write_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
     """Write the network of a trained phase as ONNX, after comparing what ONNX Runtime computes with the network itself.
 
     Raises
@@ -68,7 +68,7 @@ def export_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
     Notes
     -----
     For inputs, outputs and their sizes see `flowkit.model.convert.onnx_graph.onnx_model`. The properties are those of
-    `export_safetensors`, except ``provenance``.
+    `write_safetensors`, except ``provenance``.
     """
     try:
         import onnx  # noqa: F401 - onnx_model needs it

@@ -109,7 +109,7 @@ class Predictor:
     num_threads : int, optional
         Number of threads that solve flow on the CPU. Default: one per core.
     notes : sequence of str
-        What had to be assumed of `settings`; kept as an attribute.
+        What had to be assumed about `settings`.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ class Predictor:
         source : path
             A data root, or one phase's weights, checkpoint or folder.
         run, split, row : str, int, str
-            Of a data root: which run, split and row of the results table. The default row is the last that is trained.
+            If `source` is a data root: which run, split and row of the results table; by default the last row that is trained.
         root : path, optional
             The data root whose settings to take where the weights do not record how their videos were extracted. Default: `source`,
             if it is a data root.
@@ -258,7 +258,7 @@ class Predictor:
     def _whole_clip(self, path: Path, num_frames: int, bars: StageProgress) -> WholeClip:
         """Return the video as `WholeClipDataset` would."""
         centres = protocol_centres(num_frames)
-        frames, place = np.unique(centres, return_inverse=True)
+        frames, frame_of = np.unique(centres, return_inverse=True)
         fields, where = stack_fields(centres)
         images, q = read_sample(
             path,
@@ -270,7 +270,7 @@ class Predictor:
             on_field=lambda done: bars.update("predict", done, len(fields), unit="flow fields", note=path.name),
         )
         size = self._networks.input_size
-        return WholeClip(whole_rgb(images, input_size=size)[place], whole_flow(q, input_size=size), where, -1, str(path), num_frames)
+        return WholeClip(whole_rgb(images, input_size=size)[frame_of], whole_flow(q, input_size=size), where, -1, str(path), num_frames)
 
 
 def _split_without_videos(provenance: Provenance) -> Split:

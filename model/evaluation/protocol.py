@@ -1,4 +1,4 @@
-"""The paper's test protocol: 25 frames and their mirror images, whole frames, mean of logits, five rows."""
+"""The paper's test protocol: 25 complete frames per video and their mirror images, mean of logits, five rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
-from flowkit.errors import CheckpointError, ManifestError
+from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
@@ -19,11 +19,11 @@ from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.progress import RunProgress
-from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
+from flowkit.model.runs.run_folder import check_run_name, find_weights, phase_folder, trained_phases
 from flowkit.model.scoring.metrics import Fusion, combine_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-from flowkit.model.settings.training import PHASES, STREAMS_OF, Phase
+from flowkit.model.settings.training import STREAMS_OF, Phase
 
 VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
 PROTOCOL = (
@@ -213,11 +213,6 @@ def _checkpoints(root: Path, run: str, split: int, given: str | Path | None) -> 
     if given is not None:
         checkpoint = load_checkpoint(Path(given))
         return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
-    folders = {phase: PhaseFolder(phase_folder(root, run, split, phase)) for phase in PHASES}
-    found = {phase: (str(folder.path), load_checkpoint(folder.path)) for phase, folder in folders.items() if folder.done}
-    if not found:
-        raise CheckpointError(
-            f"{phase_folder(root, run, split, 'appearance').parent} has no trained phase; run "
-            f"`flowkit train --split {split}{'' if run == 'default' else f' --run {run}'}` first"
-        )
-    return found
+    find_weights(root, run=run, split=split)  # refuses a run without any trained phase
+    folders = {phase: phase_folder(root, run, split, phase) for phase in trained_phases(root, run=run, split=split)}
+    return {phase: (str(folder), load_checkpoint(folder)) for phase, folder in folders.items()}

@@ -1,4 +1,4 @@
-"""What an evaluation found: each row's scores and accuracy, the table, and the files that hold them, written and read.
+"""The results of an evaluation: each row's scores and accuracy, the table, and the files that store them, written and read.
 
 | file | holds |
 |---|---|

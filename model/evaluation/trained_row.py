@@ -13,8 +13,8 @@ from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.evaluation.rows import ROW_OF_PHASE, ROWS, rows_of
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.runs.run_folder import PhaseFolder, find_weights, phase_folder
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.runs.run_folder import find_weights, trained_phases
+from flowkit.model.settings.training import Phase
 from flowkit.quantise import Quantiser
 
 Solver = Literal["auto", "strict", "fast", "cuda"]
@@ -66,7 +66,7 @@ def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | Non
     if row is not None and row not in ROWS:
         raise ParameterError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
     find_weights(root, run=run, split=split)  # refuses a run without any trained phase
-    name = row or rows_of([phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase)).done])[-1]
+    name = row or rows_of(trained_phases(root, run=run, split=split))[-1]
     paths: dict[Phase, Path] = {phase: find_weights(root, run=run, split=split, phase=phase) for phase, _ in ROWS[name]}
     return TrainedRow(name, {phase: (str(path), load_checkpoint(path)) for phase, path in paths.items()})
 

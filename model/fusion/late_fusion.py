@@ -323,9 +323,9 @@ def published_with_idt(root: Path, split: int, result: FusionResult) -> dict[str
     if split not in dataset.splits:
         return None
     manifest = dataset.split(split)
-    whole = len(result.fused.video_ids) == manifest.num_listed_test and result.fused.classes == manifest.classes
+    is_complete = len(result.fused.video_ids) == manifest.num_listed_test and result.fused.classes == manifest.classes
     published = published_for(manifest)
-    if published is None or not whole:
+    if published is None or not is_complete:
         return None
     top1 = published.top1 | published.top1_with_idt
     return {row: top1[row] for row in ("IDT", "ST-ResNet*", "ST-ResNet* + IDT")}

@@ -22,7 +22,7 @@ _MOST_SHARDS = 50  # that are opened for the properties of their videos
 _CROPS = {
     "borders25": "random, .75 to 1.25 of the mean size, near the borders",
     "regular": "256, 224, 192 or 168 of 256 px, at a corner or the centre",
-    "none": "whole frames",
+    "none": "complete frames",
 }
 
 

@@ -105,13 +105,18 @@ class PhaseFolder:
         return exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
 
 
+def trained_phases(root: Path, *, run: str, split: int) -> list[Phase]:
+    """Return the phases of a run whose final weights are there."""
+    return [phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase)).done]
+
+
 def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:
     """Return the final weights of a phase, by default of the last that is trained.
 
     If there are none, a `CheckpointError` names the phases that are trained.
     """
     check_run_name(run)
-    done = [name for name in PHASES if PhaseFolder(phase_folder(root, run, split, name)).done]
+    done = trained_phases(root, run=run, split=split)
     if not done or (phase is not None and phase not in done):
         there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
         command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "")

@@ -62,7 +62,7 @@ class TestedNetworks:
         sizes = {checkpoint.provenance.config.network.input_size for _, checkpoint in checkpoints.values()}
         if len(sizes) > 1:
             raise CheckpointError(
-                f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one by one"
+                f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one at a time"
             )
         (self.input_size,) = sizes
         self._most_at_once: int | None = None  # as many as are given

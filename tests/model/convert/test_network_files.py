@@ -22,7 +22,7 @@ from random_networks import random_checkpoints
 from flowkit.cli.main import flowkit
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model import STResNet, STResNetConfig
-from flowkit.model.convert.network_files import export_onnx, export_safetensors
+from flowkit.model.convert.network_files import write_onnx, write_safetensors
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
 from flowkit.model.runs.run_folder import phase_folder
@@ -106,7 +106,7 @@ def test_windows_shrink_to_few_frames_and_small_maps_as_in_the_network(position:
 @pytest.mark.parametrize("phase", PHASES)
 def test_each_phase_is_exported_verified_and_described(checkpoints: Any, tmp_path: Path, phase: str) -> None:
     path = tmp_path / "out" / "network.onnx"
-    check = export_onnx(path, checkpoints[phase])
+    check = write_onnx(path, checkpoints[phase])
     assert 0 <= check.max_difference < 1e-5 * max(check.largest_logit, 1)
     session = session_of(path.read_bytes())
     assert {item.name: item.shape for item in session.get_inputs()} == {
@@ -126,7 +126,7 @@ def test_each_phase_is_exported_verified_and_described(checkpoints: Any, tmp_pat
 def test_the_described_input_is_what_the_network_is_given(checkpoints: Any, tmp_path: Path) -> None:
     from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 
-    export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
+    write_onnx(tmp_path / "network.onnx", checkpoints["motion"])
     told = json.loads(session_of((tmp_path / "network.onnx").read_bytes()).get_modelmeta().custom_metadata_map["input"])
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(-1, 1, 3)
     rgb = (pixels / 255 - told["rgb"]["mean"]) / told["rgb"]["std"]
@@ -156,7 +156,7 @@ def test_an_onnx_model_that_differs_is_refused_and_nothing_is_written(
     monkeypatch.setattr(onnx_graph, "onnx_model", wrong)
     monkeypatch.setattr("flowkit.model.convert.network_files.ONNX_TOLERANCE", 1e-6)
     with pytest.raises(CheckpointError, match=r"differs from the network by (0\.01|nan).*nothing was written"):
-        export_onnx(tmp_path / "network.onnx", checkpoints["st-resnet"])
+        write_onnx(tmp_path / "network.onnx", checkpoints["st-resnet"])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,12 +166,12 @@ def test_without_onnx_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ParameterError, match=r'pip install "flowkit-video\[onnx\]"'):
-        export_onnx(tmp_path / "network.onnx", checkpoints["motion"])
+        write_onnx(tmp_path / "network.onnx", checkpoints["motion"])
 
 
 def test_safetensors_load_as_documented_without_flowkit_s_reader(checkpoints: Any, tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
-    export_safetensors(path, checkpoints["st-resnet-star"])
+    write_safetensors(path, checkpoints["st-resnet-star"])
 
     from safetensors import safe_open
     from safetensors.torch import load_file
@@ -191,7 +191,7 @@ def test_safetensors_load_as_documented_without_flowkit_s_reader(checkpoints: An
 
 def test_weights_of_another_network_are_refused_and_nothing_is_written(checkpoints: Any, tmp_path: Path) -> None:
     mixed = Checkpoint(checkpoints["motion"].provenance, 4, checkpoints["appearance"].network)
-    for export, name in ((export_safetensors, "n.safetensors"), (export_onnx, "n.onnx")):
+    for export, name in ((write_safetensors, "n.safetensors"), (write_onnx, "n.onnx")):
         with pytest.raises(CheckpointError, match="do not fit the network"):
             export(tmp_path / name, mixed)
     assert list(tmp_path.iterdir()) == []
@@ -206,7 +206,7 @@ def test_weights_that_claim_to_be_a_huge_network_are_refused_before_it_is_made(
     told = checkpoints["motion"].provenance
     claimed = replace(told, config=replace(told.config, network=replace(told.config.network, **settings)))
     with pytest.raises(CheckpointError, match="do not fit the network") as caught:
-        export_safetensors(tmp_path / "n.safetensors", Checkpoint(claimed, 4, checkpoints["motion"].network))
+        write_safetensors(tmp_path / "n.safetensors", Checkpoint(claimed, 4, checkpoints["motion"].network))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
 
