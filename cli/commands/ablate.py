@@ -17,7 +17,6 @@ from flowkit.cli.shared.options import data_option, json_option, split_option
 from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
-from flowkit.model.settings.recipes import OVERRIDES
 
 if TYPE_CHECKING:
     from flowkit.model.ablation.run import PlannedVariant
@@ -65,10 +64,6 @@ def ablate(
     own: tuple[str, ...],
     run: str,
     phase: str,
-    recipe: str,
-    schedule: str,
-    weights: str | None,
-    others: tuple[str, ...],
     device: str,
     grace: float,
     restart: bool,
@@ -81,9 +76,6 @@ def ablate(
     When the same line is run again, variants that are trained and tested already are skipped, and one that was stopped resumes. A
     variant that cannot be trained (for example because its loss is not a number) is named in the table and does not stop the others.
     """
-    if "list" in others:
-        say("\n".join(OVERRIDES))
-        return 0
     names = list(VARIANT_SETS) if "all" in sets else list(sets)
     variants = chosen_variants(names, map(_own_variant, own))
     if not variants:
@@ -97,7 +89,7 @@ def ablate(
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
         phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
-        training = train_settings(recipe, schedule, weights, settings, others)
+        training = train_settings(settings)
         planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
         if rank == 0 and same:
             warn(f"left out because they equal the paper's network in {', '.join(phases)}: {', '.join(variant.name for variant in same)}.")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from flowkit.cli.shared.compute_options import device_option, precision_option
-from flowkit.cli.shared.console import say, show_name, table, warn
+from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, output_option, split_numbers, splits_option
+from flowkit.cli.shared.options import data_option, json_option, output_option, read_numbers, split_numbers, splits_option
+from flowkit.model.scoring.metrics import Fusion
 
 if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
@@ -32,7 +32,7 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 )
 @click.option(
     "--fusion",
-    type=click.Choice(["logits_mean", "softmax_mean"]),
+    type=click.Choice(get_args(Fusion)),
     default="logits_mean",
     show_default=True,
     help="How the two streams are combined.",
@@ -53,7 +53,7 @@ def evaluate(
     splits: str,
     run: str,
     checkpoint: Path | None,
-    fusion: str,
+    fusion: Fusion,
     fusion_weights: str,
     output: Path | None,
     report: bool,
@@ -75,6 +75,9 @@ def evaluate(
     from flowkit.model.evaluation.protocol import evaluate as run_evaluation
     from flowkit.model.evaluation.results import results_dict, results_table
 
+    weights = read_numbers(fusion_weights, "--fusion-weights")
+    if len(weights) != 2:
+        raise click.UsageError(f"--fusion-weights takes two numbers, got {fusion_weights!r}")
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
     folders = None if checkpoint is not None and output is None else _Folders(data, run, output, several=len(numbers) > 1)
@@ -89,8 +92,8 @@ def evaluate(
                 splits=numbers,
                 run=run,
                 checkpoint=checkpoint,
-                fusion=fusion,  # type: ignore[arg-type]
-                weights=_weights(fusion_weights),
+                fusion=fusion,
+                weights=weights,
                 force=force,
                 execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
                 progress=True,
@@ -106,7 +109,7 @@ def evaluate(
         folders.print_names(evaluation)
     if as_json:
         values = {"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}
-        say(json.dumps({"format": "flowkit-evaluation", "format_version": 1, **values}))
+        say_json("evaluation", values, indent=None)
     else:
         say(table(*results_table(evaluation)))
         for split in evaluation.splits:
@@ -191,11 +194,3 @@ def _means(evaluation: Evaluation) -> dict[str, Any]:
     from flowkit.model.evaluation.rows import ROWS
 
     return {row: evaluation.mean_top1(row) for row in ROWS}
-
-
-def _weights(text: str) -> tuple[float, float]:
-    try:
-        appearance, motion = (float(part) for part in text.split(","))
-    except ValueError as cause:
-        raise click.UsageError(f"--fusion-weights takes two numbers joined by a comma, got {text!r}") from cause
-    return appearance, motion

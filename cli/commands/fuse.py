@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, table, warn
-from flowkit.cli.shared.options import data_option, json_option, output_option, split_numbers, splits_option, usage_errors
+from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.shared.options import data_option, json_option, output_option, read_numbers, split_numbers, splits_option, usage_errors
 from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def fuse(
         settings = FusionSettings(
             method=method,  # type: ignore[arg-type]
             normalise=normalise,  # type: ignore[arg-type]
-            weights=None if weights is None else _weights(weights),
+            weights=None if weights is None else read_numbers(weights, "--weights"),
             num_folds=folds,
             seed=seed,
         )
@@ -90,7 +89,7 @@ def fuse(
         reports.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
     if as_json:
         means = _means([result for result, _, _ in results.values()])
-        say(json.dumps({"format": "flowkit-fusion-report", "format_version": 1, "splits": reports, "mean": means}))
+        say_json("fusion-report", {"splits": reports, "mean": means}, indent=None)
         return 0
     say(_table({number: result for number, (result, _, _) in results.items()}))
     for number, (result, _, published) in results.items():
@@ -190,13 +189,6 @@ def _method_text(settings: FusionSettings) -> str:
         f"fused: linear SVM on {normalised}, {weights}, cross-validated in {settings.num_folds} folds of the test videos (groups kept "
         "together): no video is scored by an SVM that saw it, but the SVMs were trained on test videos"
     )
-
-
-def _weights(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as cause:
-        raise click.UsageError(f"--weights takes numbers joined by commas, got {text!r}") from cause
 
 
 def _evaluated(data: Path, run: str) -> list[int]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.console import say
 from flowkit.cli.shared.options import data_option, split_option
 from flowkit.cli.shared.recipe_options import (
     NETWORK_SETTINGS,
@@ -20,11 +18,7 @@ from flowkit.cli.shared.recipe_options import (
     train_settings,
 )
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
-from flowkit.model.settings.recipes import OVERRIDES
 from flowkit.model.settings.training import PHASES
-
-if TYPE_CHECKING:
-    from flowkit.model.runs.events import TrainEvent
 
 
 @click.command()
@@ -58,10 +52,6 @@ def train(
     phase: str,
     run: str,
     base_run: str | None,
-    recipe: str,
-    schedule: str,
-    weights: str | None,
-    others: tuple[str, ...],
     device: str,
     grace: float,
     tensorboard: bool,
@@ -72,41 +62,28 @@ def train(
 
     Phases that are trained already, with the same settings, are skipped; a phase that was stopped resumes from its checkpoint.
     """
-    if "list" in others:
-        say("\n".join(OVERRIDES))
-        return 0
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
+    from flowkit.model.report.live_curves import LiveCurves
     from flowkit.model.runs.events import to_all
     from flowkit.model.runs.progress import RunProgress
     from flowkit.model.training.chain import train_phases
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
-        with RunProgress(rank == 0) as show, _live_curves(tensorboard and rank == 0, data, run, split) as draw:
+        live_curves = LiveCurves(data, run=run, split=split) if tensorboard and rank == 0 else nullcontext()
+        with RunProgress(rank == 0) as show, live_curves as curves:
             report = train_phases(
                 data,
-                train_settings(recipe, schedule, weights, settings, others),
+                train_settings(settings),
                 split=split,
                 run=run,
                 base_run=base_run,
                 phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
                 execution=execution,
                 restart=not resume and not is_elastic_restart(),
-                on_event=to_all(show, draw),
+                on_event=to_all(show, curves.tell if curves else None),
                 should_stop=stop.asked,
             )
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
     return 0
-
-
-@contextmanager
-def _live_curves(wanted: bool, data: Path, run: str, split: int) -> Iterator[Callable[[TrainEvent], None]]:
-    """Yield a function that writes training's events for TensorBoard, or that does nothing."""
-    if not wanted:
-        yield lambda event: None
-        return
-    from flowkit.model.report.live_curves import LiveCurves
-
-    with LiveCurves(data, run=run, split=split) as curves:
-        yield curves.tell

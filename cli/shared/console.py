@@ -20,9 +20,9 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
-def say_json(kind: str, values: dict[str, Any]) -> None:
+def say_json(kind: str, values: dict[str, Any], *, indent: int | None = 1) -> None:
     """Print a result to stdout as JSON that names its format."""
-    say(json.dumps({"format": f"flowkit-{kind}", "format_version": 1, **values}, indent=1))
+    say(json.dumps({"format": f"flowkit-{kind}", "format_version": 1, **values}, indent=indent))
 
 
 def warn(text: str) -> None:

@@ -1,7 +1,6 @@
-"""The exit codes of every command."""
+"""The exit codes of every command; usage errors have click's, 2."""
 
 EXIT_ERROR = 1
-EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_DAMAGED = 4
 EXIT_SIGINT = 130

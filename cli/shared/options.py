@@ -41,14 +41,19 @@ def data_option(command: Command) -> Command:
 def split_option(command: Command) -> Command:
     """Add ``--split N``."""
     return click.option(
-        "--split", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Which split of the data set."
+        "--split", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Which split of the data set to use."
     )(command)
 
 
 def splits_option(command: Command) -> Command:
     """Add ``--split N[,N...]|all``, which `split_numbers` reads."""
     return click.option(
-        "--split", "splits", default="1", show_default=True, metavar="N[,N...]|all", help="Which splits; several also give their mean."
+        "--split",
+        "splits",
+        default="1",
+        show_default=True,
+        metavar="N[,N...]|all",
+        help="Which splits to use; several also give their mean.",
     )(command)
 
 
@@ -61,6 +66,14 @@ def split_numbers(text: str, existing: Sequence[int]) -> list[int]:
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
         raise click.UsageError(f"--split takes numbers joined by commas, or all, got {text!r}")
     return list(dict.fromkeys(int(number) for number in text.split(",")))
+
+
+def read_numbers(text: str, option: str) -> tuple[float, ...]:
+    """Return the numbers that an option gives, joined by commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as cause:
+        raise click.UsageError(f"{option} takes numbers joined by commas, got {text!r}") from cause
 
 
 def output_option(command: Command) -> Command:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, get_args
 
 import click
 
 from flowkit.cli.shared.compute_options import training_options
+from flowkit.cli.shared.console import say
 from flowkit.cli.shared.options import Command, grace_option, with_options
 from flowkit.model.settings.network import (
     INPUT_SIZES,
@@ -127,6 +128,14 @@ def recipe_options(command: Command) -> Command:
     return with_options(command, options)
 
 
+def _list_names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Print the names of all values of the recipe, and end the command, for ``--set list``."""
+    if "list" in value:
+        say("\n".join(OVERRIDES))
+        ctx.exit()
+    return value
+
+
 def execution_options(command: Command) -> Command:
     """Add ``--set``, and the options of where and how fast to compute."""
     options: tuple[Callable[[Command], Command], ...] = (
@@ -134,6 +143,8 @@ def execution_options(command: Command) -> Command:
             "--set",
             "others",
             multiple=True,
+            is_eager=True,
+            callback=_list_names,
             metavar="[PHASE.]NAME=VALUE",
             help="Any other value of the recipe, for all phases or one, such as motion.motion_dropout=0.5. `--set list` lists all names.",
         ),
@@ -143,11 +154,12 @@ def execution_options(command: Command) -> Command:
     return with_options(command, options)
 
 
-def train_settings(recipe: str, schedule: str, weights: str | None, settings: Mapping[str, Any], others: Sequence[str]) -> TrainSettings:
-    """Return the settings that `recipe_options`, `settings_options` and ``--set`` give."""
+def train_settings(settings: dict[str, Any]) -> TrainSettings:
+    """Take the values of `recipe_options`, `settings_options` and ``--set`` out of a command's settings."""
+    recipe, schedule, weights, others = (settings.pop(name) for name in ("recipe", "schedule", "weights", "others"))
     overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
     overrides |= dict(read_setting(text, option="--set") for text in others)
-    return TrainSettings(recipe, weights, schedule == "paper", overrides)  # type: ignore[arg-type]
+    return TrainSettings(recipe, weights, schedule == "paper", overrides)
 
 
 def read_setting(text: str, *, option: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""``flowkit demo``: a miniature run through the four commands, what it says of the results, and what it never deletes."""
+"""``flowkit demo``: a miniature run of the four commands, what it says about the results, and what it never deletes."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_an_earlier_demo_is_replaced_only_when_asked_and_nothing_beside_it(tmp_p
 
 
 @pytest.mark.parametrize("where", ["videos/mine.avi", "videos/CoralSliding/holiday.mp4", "videos/v_Mine_g01_c01.avi/film.mov"])
-def test_videos_of_ones_own_among_the_demos_keep_it_from_being_replaced(tmp_path: Path, no_stages: object, where: str) -> None:
+def test_a_demo_folder_with_other_videos_is_not_replaced(tmp_path: Path, no_stages: object, where: str) -> None:
     run("--output", str(tmp_path / "demo"), *MINIATURE)
     mine = tmp_path / "demo" / where
     mine.parent.mkdir(exist_ok=True)
@@ -172,11 +172,11 @@ def test_links_are_not_followed_when_replacing(tmp_path: Path, no_stages: object
 # --- what it says ----------------------------------------------------------------------------------------------------------------
 
 
-def test_halves_are_counted_apart() -> None:
+def test_hue_and_motion_are_counted_separately() -> None:
     names = sorted(CLASSES)
     confusion = [[0] * 9 for _ in names]
-    confusion[names.index("CoralSliding")][names.index("CoralPulsing")] = 3  # the hue is right
-    confusion[names.index("FernPulsing")][names.index("AzurePulsing")] = 2  # the motion is right
+    confusion[names.index("CoralSliding")][names.index("CoralPulsing")] = 3  # the hue is correct
+    confusion[names.index("FernPulsing")][names.index("AzurePulsing")] = 2  # the motion is correct
     confusion[names.index("FernBobbing")][names.index("FernBobbing")] = 5
     assert demo.half_accuracies(confusion, names, CLASSES) == (0.8, 0.7)
 

@@ -1,4 +1,4 @@
-"""The doctor's findings, and what commands say where software is missing or broken."""
+"""The doctor's findings, and what commands say if software is missing or broken."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_the_tests_need_includes_every_extra() -> None:
     assert {line for extra, lines in extras.items() if extra != "bench" for line in lines} == set(extras["dev"])
 
 
-def test_here_all_is_well() -> None:
+def test_this_environment_has_no_problems() -> None:
     done = run("doctor", "--json")
     findings = json.loads(done.stdout)
     assert (done.returncode, findings["problems"]) == (0, [])
@@ -113,7 +113,7 @@ def test_two_opencvs_are_a_problem_and_extract_warns_of_them(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("code", ["raise ImportError('libGL.so.1: cannot open shared object file')", "imread = None"])
-def test_a_broken_opencv_is_told_once_with_the_line_that_mends_it_before_anything_is_made(code: str, tmp_path: Path) -> None:
+def test_a_broken_opencv_is_reported_once_with_the_command_that_fixes_it_before_anything_is_written(code: str, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"no video")
     done = run("extract", tmp_path / "videos", "--data", tmp_path / "data", broken=break_module(tmp_path, "cv2", code))

@@ -1,4 +1,4 @@
-"""Options by environment and flowkit.toml: the command line wins over both, and no key is ignored in silence."""
+"""Options by environment and flowkit.toml: the command line takes precedence over both, and no key is ignored silently."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_option_has_the_two_names_of_its_flag_in_the_environment() -> None
         ("extract", "FLOWKIT_EXTRACT_DATA", "elsewhere", "data", Path("elsewhere")),
     ],
 )
-def test_flags_that_are_called_otherwise_in_the_code_are_set_too(
+def test_options_that_have_another_name_in_the_code_are_set_too(
     command: str, variable: str, text: str, setting: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, text)
@@ -60,7 +60,7 @@ def test_flags_that_are_called_otherwise_in_the_code_are_set_too(
     assert chosen(command, *(["."] if command == "extract" else []), monkeypatch=monkeypatch)[setting] == value
 
 
-def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.MonkeyPatch) -> None:
     def jobs(*arguments: str) -> object:
         return chosen("extract", ".", *arguments, monkeypatch=monkeypatch)["jobs"]
 
@@ -89,7 +89,7 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(monkeypat
         ("jobs = \n", "not valid TOML"),
     ],
 )
-def test_a_settings_file_that_cannot_be_meant_is_a_usage_error_that_names_the_key(text: str, said: str) -> None:
+def test_an_invalid_settings_file_is_a_usage_error_that_names_the_key(text: str, said: str) -> None:
     Path("flowkit.toml").write_text(text)
     with pytest.raises(click.UsageError) as error:
         flowkit.main(args=["extract", ".", "--dry-run"], prog_name="flowkit", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on the command line: the exit code, the line that goes on, and what is kept."""
+"""Ctrl-C and SIGTERM on the command line: the exit code, the command that resumes, and what is kept."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def run(*arguments: object) -> int:
 
 
 def after(number: int, signum: int) -> Callable[..., None]:
-    """Return a listener that sends this process a signal when it has been told so often."""
-    told: list[object] = []
+    """Return a listener that sends this process a signal at its `number`-th call."""
+    calls: list[object] = []
 
     def listen(*arguments: object) -> None:
-        told.append(arguments)
-        if len(told) == number:
+        calls.append(arguments)
+        if len(calls) == number:
             os.kill(os.getpid(), signum)
 
     return listen
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_command_that_is_stopped_names_the_line_that_goes_on(
+def test_a_command_that_is_stopped_names_the_command_that_resumes(
     root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, signum: int, code: int
 ) -> None:
-    whole = pack.pack
-    monkeypatch.setattr("flowkit.dataset.packing.pack", lambda *arguments, **options: after(1, signum)() or whole(*arguments, **options))
+    original = pack.pack
+    monkeypatch.setattr("flowkit.dataset.packing.pack", lambda *arguments, **options: after(1, signum)() or original(*arguments, **options))
     assert run("pack", "--data", root, "--lists", "automatic") == code
     out, err = capfd.readouterr()
     assert out == ""
@@ -67,7 +67,7 @@ def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
     assert len(list((tmp_path / "data" / "clips").rglob("*.h5"))) == 2
 
 
-def test_training_that_does_not_come_to_the_end_of_its_step_is_stopped_when_the_grace_is_over(capfd: pytest.CaptureFixture[str]) -> None:
+def test_training_whose_step_outlasts_the_grace_period_is_stopped(capfd: pytest.CaptureFixture[str]) -> None:
     def step() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
@@ -89,7 +89,7 @@ def test_a_second_signal_stops_at_once(signum: int) -> None:
     assert getattr(ended.value, "code", 130) == 128 + signum
 
 
-def test_training_that_came_to_the_end_of_its_step_has_time_for_its_checkpoint() -> None:
+def test_training_that_finished_its_step_has_time_for_its_checkpoint() -> None:
     with stop_signals(0.2) as stop:
         assert not stop.asked()
         os.kill(os.getpid(), signal.SIGINT)
@@ -98,7 +98,7 @@ def test_training_that_came_to_the_end_of_its_step_has_time_for_its_checkpoint()
 
 
 @pytest.mark.parametrize("world", [None, "2"])
-def test_the_line_that_goes_on_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch, world: str | None) -> None:
+def test_the_command_that_resumes_does_not_start_again(monkeypatch: pytest.MonkeyPatch, world: str | None) -> None:
     if world:
         monkeypatch.setenv("WORLD_SIZE", world)
     start = "torchrun ... -m -- flowkit.cli" if world else "flowkit"
