@@ -475,7 +475,7 @@ def test_every_option_of_the_network_reaches_it(root: Path) -> None:
     base = ["--base-run", "default", "--run", "flat", "--phase", "st-resnet", "--head-pool", "7x7"]
     call_flowkit(*COMMAND[3:], "--data", root, "--steps-per-phase", "1", *base, "--no-temporal-convolution")
     assert not load_checkpoint(phase_folder(root, "flat", 1, "st-resnet")).provenance.config.network.temporal_convolution
-    with pytest.raises(click.BadParameter, match="'2,6' is not some of 2,3,4,5"):
+    with pytest.raises(click.BadParameter, match="'2,6' is not a list of stages; give some of 2,3,4,5, joined by commas"):
         call_flowkit(*COMMAND[3:], "--data", root, "--injection-stages", "2,6")
 
 
