@@ -17,22 +17,19 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.dataset.progress import ProgressBar
 from flowkit.errors import ParameterError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 APPEARANCES = {"Coral": 110.0, "Fern": 230.0, "Azure": 350.0}  # name -> angle in the (Cb, Cr) plane, degrees
 MOTIONS = ("Sliding", "Bobbing", "Pulsing")  # along x, along y, in size

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from flowkit.dataset.paths import clip_paths, clip_video_id, shard_paths
 from flowkit.errors import FlowkitError, ManifestError
-from flowkit.shards.reader import ShardReader
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from flowkit.shards.reader import Clip
+from flowkit.shards.reader import Clip, ShardReader
 
 _FILES_OPEN = 16
 

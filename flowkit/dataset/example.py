@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.files import file_sha256
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard
-
-if TYPE_CHECKING:
-    import os
 
 CLASSES = tuple(f"colour{colour}-motion{motion}" for colour in range(3) for motion in range(2))
 HEIGHT, WIDTH = 40, 56

@@ -9,16 +9,14 @@ import csv
 import io
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from flowkit.errors import ManifestError
 from flowkit.files import read_file
 from flowkit.video.ids import check_video_id, comparable_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 Protocol = Literal["ucf101", "hmdb51", "csv", "automatic"]
 CSV_COLUMNS = ("video_id", "class_name", "subset")

@@ -11,8 +11,10 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from flowkit.dataset.paths import is_shard_name, split_folder
 from flowkit.errors import ManifestError, ParameterError
@@ -20,10 +22,6 @@ from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
 from flowkit.records import RecordFormat
 from flowkit.video.ids import check_video_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
 TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from flowkit.dataset.manifest import Split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_update import (
     StoredVideo,
     changed_shards,
@@ -23,13 +26,6 @@ from flowkit.dataset.split_lists import AUTOMATIC, Matched, choose_lists
 from flowkit.dataset.split_update import ManifestWriter, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import exclusive_lock, file_sha256
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
-
-    from flowkit.dataset.manifest import Split
-    from flowkit.dataset.settings import ExtractSettings
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from flowkit.video.ids import OWN_FOLDERS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _SHARD_NAME = re.compile(r"shard-(\d{5,9})\.h5")
 _SPLIT_FOLDER = re.compile(r"split([1-9]\d{0,8})")

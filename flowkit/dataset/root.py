@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flowkit.dataset.manifest import read_split
+from flowkit.dataset.manifest import ClipRecord, Split, read_split
 from flowkit.dataset.paths import complete_splits
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
@@ -17,11 +17,6 @@ from flowkit.files import write_atomically
 from flowkit.records import RecordFormat
 from flowkit.versions import software_versions
 from flowkit.video.ids import comparable_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from flowkit.dataset.manifest import ClipRecord, Split
 
 RECORD_NAME = "dataset.json"
 _RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")

@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from flowkit.dataset.paths import clip_video_id, is_shard_name, shard_name
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import PART_SUFFIX, fsync_folder, write_atomically
 from flowkit.records import RecordFormat
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from flowkit.dataset.settings import ExtractSettings
 
 DEFAULT_SHARD_BYTES = 1 << 30
 NEW_SUFFIX = ".new"  # a complete shard that will replace the one of the same name

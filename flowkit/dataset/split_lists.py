@@ -5,19 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flowkit.dataset.list_files import CSV_COLUMNS, ListEntry, SplitLists, read_lists, split_numbers
+from flowkit.dataset.root import Dataset
 from flowkit.errors import ManifestError
 from flowkit.video.ids import comparable_name, group_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from flowkit.dataset.root import Dataset
-
 
 AUTOMATIC = "automatic"  # instead of lists: a seeded split of the videos
 TEST_FRACTION = 0.3  # of each class's videos, in the automatic split; as in UCF101's and HMDB51's lists

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
 
 from flowkit.dataset.list_files import read_lists, split_numbers
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
+from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_update import StoredVideo
 from flowkit.dataset.split_lists import ChosenLists, Matched, match_lists
 from flowkit.errors import ManifestError
-
-if TYPE_CHECKING:
-    from flowkit.dataset.root import Dataset
-    from flowkit.dataset.shard_update import StoredVideo
 
 
 @dataclass(frozen=True)

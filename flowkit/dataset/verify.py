@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flowkit.dataset.list_files import read_lists
-from flowkit.dataset.manifest import MIN_FRAMES, read_split
+from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, read_split
 from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, shard_paths, split_folder
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import RECORD_NAME, Dataset
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.dataset.split_lists import find_lists, match_lists
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
-
-    from flowkit.dataset.manifest import ClipRecord, Split
-    from flowkit.dataset.settings import ExtractSettings
 
 
 def verify(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.paths import clip_paths, shard_paths
@@ -14,14 +15,9 @@ from flowkit.dataset.root import Dataset
 from flowkit.describe.totals import ClipTotals
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.records import canonical_json
-from flowkit.shards.reader import ShardReader
+from flowkit.shards.reader import Clip, ShardReader
 from flowkit.shards.schema import FORMAT_VERSION
 from flowkit.shards.structure import ShardStructure
-
-if TYPE_CHECKING:
-    import os
-
-    from flowkit.shards.reader import Clip
 
 INFO_FORMAT, INFO_FORMAT_VERSION = "flowkit-info", 1
 

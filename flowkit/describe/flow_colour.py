@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Steps between the corners of the wheel, chosen by its authors so that equal angles look equally different.
 _STEPS = (("red", 15), ("yellow", 6), ("green", 4), ("cyan", 11), ("blue", 13), ("magenta", 6))

@@ -6,20 +6,16 @@ import hashlib
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_picture
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from flowkit.shards.reader import Clip
+from flowkit.shards.reader import Clip
 
 Animation = Literal["mp4", "gif"]
 

@@ -7,9 +7,11 @@ the sample they are exact: a histogram over the 65,536 values that a quantised (
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +21,8 @@ from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_histogram import FlowHistogram, FlowStats
 from flowkit.describe.totals import ClipTotals
 from flowkit.errors import FlowkitError, ParameterError
+from flowkit.shards.reader import Clip
 from flowkit.video.ids import group_of
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable
-
-    from flowkit.shards.reader import Clip
 
 STATS_FORMAT, STATS_FORMAT_VERSION = "flowkit-stats", 1
 UNLISTED = "unlisted"  # the subset of the videos that a split leaves out

@@ -10,21 +10,17 @@ import io
 import json
 import re
 import tarfile
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from flowkit.dataset.clips import ClipSource
+from flowkit.dataset.progress import ProgressBar
 from flowkit.errors import FlowkitError
+from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import SUFFIX
 from flowkit.files import replacing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from flowkit.dataset.clips import ClipSource
-    from flowkit.dataset.progress import ProgressBar
-    from flowkit.exchange.flow_images import FlowEncoder, Labelled
-    from flowkit.shards.reader import Clip
-    from flowkit.shards.schema import ClipAttributes
+from flowkit.shards.reader import Clip
+from flowkit.shards.schema import ClipAttributes
 
 _TAR_NAME = re.compile(r"(all|train|test)-\d{6,}\.tar")
 _MAX_ABOUT_BYTES = 1 << 20  # of the JSON of a sample

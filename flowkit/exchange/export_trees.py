@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
 from flowkit.dataset.progress import ProgressBar
@@ -21,12 +22,8 @@ from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages, TreeLayout, folder_name
 from flowkit.exchange.record import RECORD_NAME, ExportRecord, read_record
 from flowkit.files import with_file_name, write_atomically
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from flowkit.shards.reader import Clip
-    from flowkit.shards.schema import ClipAttributes
+from flowkit.shards.reader import Clip
+from flowkit.shards.schema import ClipAttributes
 
 MappingChoice = Literal["keep", "paper", "symmetric"]
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.exchange.layouts import FlowImages
+from flowkit.quantise import Quantiser
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.exchange.layouts import FlowImages
-    from flowkit.quantise import Quantiser
-    from flowkit.shards.reader import Clip
+from flowkit.shards.reader import Clip
 
 _AT_ONCE = 32  # flow fields in memory
 

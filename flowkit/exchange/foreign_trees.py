@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from flowkit.dataset.settings import ForeignTool
 from flowkit.errors import ManifestError, ShardFormatError
 from flowkit.exchange.layouts import LAYOUTS
+from flowkit.exchange.record import ExportRecord
 from flowkit.files import read_file
 from flowkit.shards.jpeg import jpeg_size
 from flowkit.shards.schema import MAX_JPEG_BYTES
 from flowkit.video.ids import check_video_id, printable_name
 from flowkit.video.tree import walk_files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from flowkit.dataset.settings import ForeignTool
-    from flowkit.exchange.record import ExportRecord
 
 # compute_flow.cpp of gpu_flow: flow k (from 1) leads from frame k to frame k + 1, both named frame%06d.jpg.
 # dense_flow and denseflow: img_, flow_x_, flow_y_ with %05d, from 1 in dense_flow, from 0 in denseflow.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowkit.dataset.list_files import ListEntry, read_lists, split_numbers
 from flowkit.dataset.paths import clip_path
@@ -25,12 +27,7 @@ from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
 from flowkit.video.ids import comparable_name
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable
-
-    from flowkit.workers.stopping import StopRequest
+from flowkit.workers.stopping import StopRequest
 
 # The default bounds at which the tools clip flow: clipFlow of gpu_flow, --bound of denseflow and dense_flow.
 DEFAULT_BOUND_PX: dict[ForeignTool, float] = {"gpu_flow": 20.0, "denseflow": 32.0, "dense_flow": 15.0}

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.dataset.settings import ExtractSettings, ForeignTool
 from flowkit.errors import FlowkitError, ShardFormatError
 from flowkit.exchange.foreign_trees import ImageRun, TreeVideo, align, read_image, read_runs
 from flowkit.extraction.results import VideoResult
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowkit.dataset.settings import ExtractSettings, ForeignTool
-    from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import TaskProgress
 
 Trim = Literal["none", "first", "last"]
 

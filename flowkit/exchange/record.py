@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import FlowkitError, ManifestError
@@ -12,9 +13,6 @@ from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages
 from flowkit.files import write_atomically
 from flowkit.records import RecordFormat
 from flowkit.shards.schema import ClipAttributes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RECORD_NAME = "flowkit-export.json"
 _RECORD = RecordFormat("flowkit-export", 1, ManifestError, "delete it to treat the tree as another tool's", max_bytes=1 << 30)
