@@ -105,7 +105,8 @@ def extract(
     ManifestError
         If there is no video, or if two files would share a video id or a clip file.
     ParameterError
-        If the root was made with other settings or by an import, or if `cluster` is given with the cuda solver.
+        If the root was made with other settings or by an import, if `cluster` is given with the cuda solver, or if a number is out
+        of range.
     DeviceError
         If the device of the solver, or the cluster, is unavailable.
     BusyError
@@ -138,6 +139,10 @@ def extract(
     """
     started = time.monotonic()
     videos, root = Path(videos), Path(root)
+    if not 0 <= part[0] < part[1]:
+        raise ParameterError(f"part must be (i, n) with 0 <= i < n, got {part!r}")
+    if (jobs is not None and jobs < 1) or not devices:
+        raise ParameterError(f"extract needs at least one process and one device, got jobs={jobs!r} and devices={devices!r}")
     if cluster is not None:
         videos, root = videos.absolute(), root.absolute()
     plan = make_plan(videos, root, settings=settings, part=part)

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_the_settings_of_a_root_are_the_default_and_progress_is_shown_on_request
     open_root(tmp_path / "imported", videos, imported)
     with pytest.raises(ParameterError, match="flow imported from denseflow"):
         extract(videos, tmp_path / "imported")
+
+
+@pytest.mark.parametrize("wrong", [{"part": (2, 2)}, {"part": (-1, 2)}, {"jobs": 0}, {"devices": ()}])
+def test_numbers_out_of_range_are_refused_and_nothing_is_made(videos: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError):
+        extract(videos, tmp_path / "data", **wrong)
+    with pytest.raises(ManifestError, match="nowhere"):
+        extract(tmp_path / "nowhere", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path) -> None:
