@@ -43,7 +43,7 @@ def chance_limit(num_classes: int, num_tested: int) -> float:
     return chance + 4 * np.sqrt(chance * (1 - chance) / num_tested)
 
 
-# --- grey frames carry no appearance ---------------------------------------------------------------------------------------------
+# -- grey frames carry no appearance -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("appearance", APPEARANCES)
@@ -123,7 +123,7 @@ def test_the_same_statistics_find_hues_of_unequal_luminance(monkeypatch: pytest.
     assert classifier_accuracy(features, labels) > chance_limit(3, 250) + 0.1
 
 
-# --- single frames carry no motion -----------------------------------------------------------------------------------------------
+# -- single frames carry no motion -------------------------------------------------------------------------------------------------
 
 
 def drawn_states(draw: Callable[..., scenes.Trajectory], motion: str, num_videos: int) -> np.ndarray:
@@ -252,7 +252,7 @@ def test_the_same_classifier_finds_a_leak_in_rendered_frames() -> None:
     assert classifier_accuracy(*rendered_frame_features(draw_from_the_centre, 500)) > chance_limit(3, 250)
 
 
-# --- motions ---------------------------------------------------------------------------------------------------------------------
+# -- motions -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_reflection_stays_in_range_and_keeps_the_speed() -> None:
@@ -286,7 +286,7 @@ def test_unknown_motions_and_appearances_are_refused() -> None:
         SceneSettings(width=100, height=90)
 
 
-# --- the data set on disk --------------------------------------------------------------------------------------------------------
+# -- the data set on disk ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_data_set_is_videos_in_class_folders_and_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

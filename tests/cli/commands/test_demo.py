@@ -105,7 +105,7 @@ def test_stages_see_their_own_command_line(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().out == "\n$ flowkit pack --data 'a b'\n"
 
 
-# --- the folder ------------------------------------------------------------------------------------------------------------------
+# -- the folder --------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, no_stages: list[tuple[str, ...]]) -> None:
@@ -169,7 +169,7 @@ def test_links_are_not_followed_when_replacing(tmp_path: Path, no_stages: object
     assert (elsewhere / "v_Mine_g01_c01.avi").read_text() == "precious"
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------------------
+# -- what it says ------------------------------------------------------------------------------------------------------------------
 
 
 def test_hue_and_motion_are_counted_separately() -> None:

@@ -36,7 +36,7 @@ def touch(root: Path, *names: str) -> Path:
     return root
 
 
-# ---- video ids
+# -- video ids ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_names_fold_alike_whatever_their_case_and_composition() -> None:
     assert comparable_name("É/STRASSE") == comparable_name("e\u0301/straße") != comparable_name("e/strasse")
 
 
-# ---- scanning
+# -- scanning ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_tree_is_scanned_into_sorted_ids_and_classes(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_data_set_of_ucf101s_size_is_scanned_without_a_wait(tmp_path: Path) ->
     assert time.process_time() - started < 10  # a fraction of a second; this catches what is quadratic
 
 
-# ---- splits
+# -- splits ------------------------------------------------------------------------------------------------------------------------
 
 CLASSES = ("ant", "b,e e", "ç\nx", "dog")
 SHARDS = {"shard-00000.h5": "ab" * 32, "shard-00001.h5": "cd" * 32}

@@ -79,7 +79,7 @@ def write_lists(folder: Path, number: int, train: list[str], test: list[str]) ->
     (folder / f"testlist{number:02d}.txt").write_text("".join(f"{v}.avi\n" for v in test))
 
 
-# --- shards
+# -- shards ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_shards_end_with_the_first_video_that_brings_them_past_the_size(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_move_keeps_the_clips_of_a_shard_that_was_damaged_since(tmp_path: Path) 
     assert_whole(root, VIDEOS)
 
 
-# --- killed
+# -- killed ------------------------------------------------------------------------------------------------------------------------
 
 
 class KilledError(BaseException):
@@ -324,7 +324,7 @@ def test_a_state_that_is_not_flowkits_is_refused(tmp_path: Path, text: str) -> N
         pack(root)
 
 
-# --- what is refused
+# -- what is refused ---------------------------------------------------------------------------------------------------------------
 
 
 def test_clips_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_what_is_no_root_or_holds_no_clip_is_refused(tmp_path: Path) -> None:
         pack(make_root(tmp_path, {}))
 
 
-# --- splits
+# -- splits ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_without_lists_the_split_is_automatic_and_said_so(tmp_path: Path) -> None:

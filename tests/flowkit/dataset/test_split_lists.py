@@ -34,7 +34,7 @@ def lists(train: list[str], test: list[str]) -> SplitLists:
     return SplitLists("csv", tuple(sorted({name.split("/")[0] for name in train + test})), entries(train), entries(test))
 
 
-# ---- the official lists themselves
+# -- the official lists themselves -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("edition", ["ucf101", "ucf101_crlf_original"])
@@ -103,7 +103,7 @@ def test_lists_beside_the_videos_are_found_and_matched(shared_data: Path, tmp_pa
     assert (len(matched.missing_train), len(matched.missing_test)) == (9537 - 6, 3783 - 12)
 
 
-# ---- UCF101's format
+# -- UCF101's format ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -165,7 +165,7 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) 
         read_lists(tmp_path / "absent", 1)
 
 
-# ---- HMDB51's format
+# -- HMDB51's format ---------------------------------------------------------------------------------------------------------------
 
 
 def test_hmdb51s_codes_divide_the_videos(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_hmdb51_lines_that_cannot_be_are_refused(tmp_path: Path, line: str) -> N
         read_lists(tmp_path, 1)
 
 
-# ---- CSV
+# -- CSV ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_csv_list_holds_any_name(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_csv_lists_that_cannot_be_are_refused(tmp_path: Path, text: str, told: s
         read_lists(write(tmp_path / "x.csv", text), 1)
 
 
-# ---- where lists are searched
+# -- where lists are searched ------------------------------------------------------------------------------------------------------
 
 
 def test_lists_are_searched_in_the_videos_their_parent_and_its_subfolders_only(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_no_lists_are_no_error(tmp_path: Path) -> None:
     assert (found.matching, found.others) == ((), ())
 
 
-# ---- matching names
+# -- matching names ----------------------------------------------------------------------------------------------------------------
 
 
 def test_an_exact_name_wins_over_one_in_another_case() -> None:
@@ -301,7 +301,7 @@ def test_classes_with_test_videos_only_are_told() -> None:
     assert matched.untrained_classes == ("b", "c")
 
 
-# ---- the automatic split
+# -- the automatic split -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_automatic_split_is_the_same_whatever_the_order_and_differs_by_seed() -> None:

@@ -195,7 +195,7 @@ def test_what_is_no_data_root_is_an_error(tmp_path: Path) -> None:
         flowkit.verify(tmp_path / "none.h5")
 
 
-# --- the child process
+# -- the child process -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_that_crashes_or_hangs_its_reader_is_a_problem_and_the_next_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

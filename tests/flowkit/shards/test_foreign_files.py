@@ -388,7 +388,7 @@ def test_a_file_that_is_not_there_is_an_ordinary_error(tmp_path: Path) -> None:
         _ = ShardReader(tmp_path / "none.h5").video_ids
 
 
-# --- images
+# -- images ------------------------------------------------------------------------------------------------------------------------
 
 
 def put_image(path: Path, index: int, image: bytes) -> None:

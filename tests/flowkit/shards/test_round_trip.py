@@ -125,7 +125,7 @@ def test_any_hdf5_reads_a_clip(tmp_path: Path) -> None:
         assert np.abs(image[:, :, ::-1].astype(int) - frames[3]).mean() < 4
 
 
-# --- what a writer refuses, and what it leaves
+# -- what a writer refuses, and what it leaves -------------------------------------------------------------------------------------
 
 
 def test_a_writer_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_disk_that_is_full_is_an_error_and_not_a_crash(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.part"))
 
 
-# --- shards
+# -- shards ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_shard_contains_what_its_clips_contain(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_video_is_not_put_in_a_shard_twice(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["a.h5"]
 
 
-# --- the parts
+# -- the parts ---------------------------------------------------------------------------------------------------------------------
 
 
 def plain_fletcher32(data: bytes) -> int:

@@ -87,7 +87,7 @@ def overwrite(path: Path, start: int, data: bytes) -> None:
         file.write(data)
 
 
-# ---- sizes
+# -- sizes -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_enlarging_is_bicubic_and_shrinking_by_area(tmp_path: Path, short_side: 
     np.testing.assert_array_equal(got, [cv2.resize(frame, size, interpolation=interpolation) for frame in frames])
 
 
-# ---- which frames, in which order
+# -- which frames, in which order --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(64, 48), (37, 23), (1, 1), (5, 40)])
@@ -275,7 +275,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     assert peak_bytes < 40 * 96 * 64 * 3  # of 300 frames, and some slack
 
 
-# ---- pixels
+# -- pixels ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_an_unknown_colour_matrix_is_taken_for_unspecified(tmp_path: Path) -> No
     assert (got.shape, errors) == (frames.shape, 0)
 
 
-# ---- orientation
+# -- orientation -------------------------------------------------------------------------------------------------------------------
 
 
 def displayed(frames: Frames, a: int, b: int, c: int, d: int) -> Frames:
@@ -387,7 +387,7 @@ def test_all_eight_orientations_are_turned_upright(
     assert decode(path, short_side=12)[0].shape[1:3] == ((12, 20) if rotation % 180 == 0 else (20, 12))
 
 
-# ---- real files
+# -- real files --------------------------------------------------------------------------------------------------------------------
 
 MISC = {  # frames, size upright, header frames, errors
     "decord_corrupted.mp4": (49, (1280, 720), 50, 1),
@@ -446,7 +446,7 @@ def test_decoding_goes_on_after_an_error_and_the_last_batch_tells_it(shared_data
     assert (len(got), errors) == (49, 1)
 
 
-# ---- damage made here
+# -- damage made here --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damaged", [0, 5, 9])
@@ -512,7 +512,7 @@ def test_random_damage_never_raises_after_the_first_frame(tmp_path: Path) -> Non
         assert errors >= 0
 
 
-# ---- what is no video
+# -- what is no video --------------------------------------------------------------------------------------------------------------
 
 
 def refused(path: Path) -> str:
@@ -685,7 +685,7 @@ def test_titles_that_are_not_utf8_do_not_matter(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(path)[0], frames)
 
 
-# ---- the interface
+# -- the interface -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("setting", [{"short_side": 1}, {"batch_size": 0}, {"threads": -1}])

@@ -62,7 +62,7 @@ def test_equals_the_equations_written_out(settings: Any) -> None:
             assert difference(ours[clip], expected) < 1e-12
 
 
-# -- M1-M9 ---------------------------------------------------------------------------------------------------------------
+# -- M1-M9 -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -226,7 +226,7 @@ def test_m9_motion_enters_the_branch_on_top_of_the_sum_before_the_relu(stage: in
     assert difference(seen["out"], torch.cat(unit)) < 1e-12
 
 
-# -- M14-M18, M21, M22 --------------------------------------------------------------------------------------------------------
+# -- M14-M18, M21, M22 -------------------------------------------------------------------------------------------------------------
 
 
 def test_m14_motion_informs_appearance_and_not_the_reverse() -> None:
@@ -328,7 +328,7 @@ def test_m22_every_depth_has_torchvisions_parameters_and_what_time_and_flow_add(
         assert count(STResNet(config)) == 2 * expected + 64 * 17 * 7 * 7 + 2 * 5_570_560
 
 
-# -- formats, precisions, errors -----------------------------------------------------------------------------------------------
+# -- formats, precisions, errors ---------------------------------------------------------------------------------------------------
 
 
 def test_channels_last_computes_the_same() -> None:

@@ -49,7 +49,7 @@ def small_state(num_classes: int = 5, dtype: torch.dtype = torch.float32, **sett
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in stream.state_dict().items()}
 
 
-# -- inflation and the mapping of streams ------------------------------------------------------------------------------------
+# -- inflation and the mapping of streams ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -181,7 +181,7 @@ def test_files_older_than_the_batch_counters_load() -> None:
     assert torch.equal(model.stream.layer4[1].conv3.weight, state["layer4.1.conv3.weight"])
 
 
-# -- chance --------------------------------------------------------------------------------------------------------------------
+# -- chance ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_random_weights_are_he_initialised_and_repeatable() -> None:
@@ -207,7 +207,7 @@ def test_a_new_network_starts_as_its_inflated_per_frame_network() -> None:
     assert taps.sum(2).std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.02)
 
 
-# -- files -----------------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["pt", "pth", "safetensors"])

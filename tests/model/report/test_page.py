@@ -114,7 +114,7 @@ def report_of(result: Any, folder: Path, dataset: Dataset, *others: Any) -> Page
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-# --- a page that needs nothing and runs nothing -----------------------------------------------------------------------------------
+# -- a page that needs nothing and runs nothing ------------------------------------------------------------------------------------
 
 
 def test_the_page_names_nothing_outside_itself(page: Page) -> None:
@@ -175,7 +175,7 @@ def test_what_cannot_be_seen_is_written_out(text: object, shown: object) -> None
     assert visible(text) == shown
 
 
-# --- the numbers --------------------------------------------------------------------------------------------------------------------
+# -- the numbers -------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_says_what_results_json_says(folder: Any, page: Page) -> None:
@@ -234,7 +234,7 @@ def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Da
     assert str(dataset.root) not in page.text  # nothing of the machine's folders
 
 
-# --- confused videos ----------------------------------------------------------------------------------------------------------------
+# -- confused videos ---------------------------------------------------------------------------------------------------------------
 
 
 def test_confused_videos_are_shown_with_what_was_predicted_and_its_scores(dataset: Dataset, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_report_drawn_after_the_split_was_packed_again_says_so(tmp_path: Path)
     assert "it is no longer in the split" in page.text
 
 
-# --- several splits -----------------------------------------------------------------------------------------------------------------
+# -- several splits ----------------------------------------------------------------------------------------------------------------
 
 
 def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, tmp_path: Path) -> None:

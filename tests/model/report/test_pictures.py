@@ -22,7 +22,7 @@ from flowkit.model.report.encoding import data_uri, jpeg, png
 from flowkit.model.report.pictures import training_pictures
 from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, softmax
 
-# --- training curves -----------------------------------------------------------------------------------------------------------------
+# -- training curves ---------------------------------------------------------------------------------------------------------------
 
 
 def test_curves_are_the_lines_of_metrics_by_stream(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_curves_png_has_a_row_a_phase_and_only_of_those_that_have_metrics(tmp_pa
         assert whole.size == pytest.approx((3 * 2 * panel["width"], 2 * 2 * panel["height"]), abs=4)
 
 
-# --- confusion matrices ----------------------------------------------------------------------------------------------------------------
+# -- confusion matrices ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num", [1, 3, 14])
@@ -129,7 +129,7 @@ def test_a_name_is_drawn_only_if_the_font_has_it(name: str, can: bool) -> None:
     assert drawable(name) == can
 
 
-# --- confused videos ------------------------------------------------------------------------------------------------------------------
+# -- confused videos ---------------------------------------------------------------------------------------------------------------
 
 
 def row_of(scores: Any, labels: Any) -> Any:
