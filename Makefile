@@ -5,9 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.flowkit-installed
 DEMO ?= demo
-# Test processes: one per core, at most eight. Each computes on one thread. The tests of a file (or group) share a process.
+# Test processes: one per core, at most eight. Each computes on one thread. The tests of a file share a process.
 WORKERS ?= auto
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow test-all lint types unit clean
 .DEFAULT_GOAL := help

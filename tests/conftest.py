@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,10 @@ def _has_cuda() -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    _share_processes(items)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes: files of few tests first, since those tests tend to be the long ones
+        sizes = Counter(item.path for item in items)
+        items.sort(key=lambda item: (sizes[item.path], item.path))
     marked = [item for item in items if item.get_closest_marker("needs_cuda")]
     if not marked or _has_cuda():
         return
@@ -94,11 +97,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("FLOWKIT_REQUIRE_CUDA is set, but there is no CUDA device")
     for item in marked:
         item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
-
-
-def _share_processes(items: list[pytest.Item]) -> None:
-    """Let pytest-xdist run the tests of a file in one process, and all tests of a costly fixture too, unless they name a group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            costly = [name for name in ("undisturbed",) if name in getattr(item, "fixturenames", ())]
-            item.add_marker(pytest.mark.xdist_group((costly or [item.path.stem])[0]))
