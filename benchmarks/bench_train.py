@@ -207,7 +207,9 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="on a CPU: measure the compiled step too")
     parser.add_argument("--checkpointing", action="store_true", help="measure only activation checkpointing")
     parser.add_argument("--data-wait", action="store_true", help="measure only the wait for data, in short runs")
-    parser.add_argument("--amp", default="float32", choices=["float32", "tf32", "bf16", "fp16"], help="for --checkpointing, --data-wait")
+    parser.add_argument(
+        "--amp", default="float32", choices=["float32", "tf32", "bf16", "fp16"], help="the precision of --checkpointing and --data-wait"
+    )
     parser.add_argument("--metrics", type=Path, help="metrics.jsonl of a training run: report only its wait for data")
     parser.add_argument("--json", type=Path, help="file for all results")
     options = parser.parse_args()

@@ -34,7 +34,7 @@ def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A data root in which all four phases were trained in one go, on one thread, and what was told meanwhile. Treat it as read-only."""
+    """A data root in which all four phases were trained in one go, on one thread, and the events of the training. Treat it as read-only."""
     from training_runs import run, share_root
 
     path = share_root(packed_root, tmp_path_factory.mktemp("undisturbed"))

@@ -51,11 +51,11 @@ def test_ucf101s_lists_have_their_known_sizes_and_labels(shared_data: Path, edit
 
 
 def test_both_spellings_of_handstand_pushups_match_each_other(shared_data: Path) -> None:
-    mended = read_lists(shared_data / "splits" / "ucf101", 1)
+    corrected = read_lists(shared_data / "splits" / "ucf101", 1)
     original = read_lists(shared_data / "splits" / "ucf101_crlf_original", 1)
     ids = [entry.video_id for entry in (*original.train, *original.test)]
     assert "HandstandPushups/v_HandStandPushups_g08_c01" in ids
-    matched = match_lists(mended, ids)
+    matched = match_lists(corrected, ids)
     assert (len(matched.train), len(matched.test)) == UCF101_COUNTS[1]
     assert matched.missing_train == matched.missing_test == ()
     assert matched.unlisted == ()

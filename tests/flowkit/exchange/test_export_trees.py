@@ -240,7 +240,7 @@ def damage(root: Path, video_id: str) -> bytes:
 
 
 @pytest.mark.parametrize("layout", ["rawframes", "webdataset"])
-def test_a_damaged_clip_is_reported_the_others_are_written_and_it_follows_once_mended(tmp_path: Path, layout: str) -> None:
+def test_a_damaged_clip_is_reported_the_others_are_written_and_it_follows_once_repaired(tmp_path: Path, layout: str) -> None:
     root = make_smooth_root(tmp_path / "root", ["run/a", "run/b", "run/c"])
     export(root, tmp_path / "whole", layout=layout)
     whole = damage(root, "run/b")
@@ -256,7 +256,7 @@ def test_a_damaged_clip_is_reported_the_others_are_written_and_it_follows_once_m
 
 @pytest.mark.parametrize("layout", ["rawframes", "gpu_flow", "webdataset"])
 def test_an_export_run_again_after_the_clips_changed_equals_a_new_one(tmp_path: Path, layout: str) -> None:
-    """Videos are added before and after the one that was there, and that one is extracted anew and shorter."""
+    """Videos are added before and after the one that was there, and that one is extracted again and shorter."""
 
     def same() -> ExportReport:
         report = export(root, tmp_path / "out", layout=layout, shard_bytes=1)  # a tar a video

@@ -33,7 +33,7 @@ POISON = 0xFF  # four of them are a NaN
 GUARD_BYTES = 4096
 FORWARD, BACKWARD = 0, 1  # orders of threads and blocks; greater numbers are seeds of a shuffle
 _WITH_BARRIERS = {"iterate"}
-_FAILURES = {1: "threads of a block part at a barrier", 2: "a barrier in a kernel that was taken for one without"}
+_FAILURES = {1: "threads of a block part at a barrier", 2: "a barrier in a kernel that is run as one without"}
 _C_TYPES: dict[str, Any] = {"pointer": ctypes.c_void_p, "int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double}
 
 

@@ -87,7 +87,7 @@ static void sync() {
   threadIdx = running->id;
 }
 
-// order 0: forward, 1: backward, more: shuffled anew for every block, by this seed.
+// order 0: forward, 1: backward, more: shuffled for every block, by this seed.
 static std::vector<int> turns(int count, int order, std::mt19937& random) {
   std::vector<int> turns(count);
   std::iota(turns.begin(), turns.end(), 0);
