@@ -1,4 +1,10 @@
-"""The ST-ResNet: networks, training and evaluation. The folder ``model/`` installs as ``flowkit.model``.
+"""ST-ResNet: the two-stream network, its training and its evaluation. The folder ``model/`` installs as ``flowkit.model``.
+
+* Train and evaluate the networks of a data root: `train` and `evaluate`; `Execution` says where and how fast they compute.
+* Use a trained network: `Predictor` classifies video files, each with a `Prediction`; `load_network` and `load_checkpoint` read what
+  `train` wrote.
+* Write your own training loop: `STResNet` with an `STResNetConfig` returns `StreamLogits`; `ClipDataset` reads training clips as a
+  `TrainConfig` says.
 
 Importing this package loads nothing heavy: each public name is loaded when it is first used.
 """

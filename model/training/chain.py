@@ -82,8 +82,15 @@ def train(
         Another run, whose phases serve as starting points where this run does not have them.
     phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
         Which phases to train, in any order. What they start from must be among them, or trained already.
-    recipe, weights, paper_steps, overrides
-        How to train; see `flowkit.model.settings.recipes.TrainSettings`.
+    recipe : {"auto", "paper", "small"}
+        The paper's network and schedule, or a small network for a CPU. ``auto`` is `paper` on a CUDA device and `small` elsewhere.
+    weights : "imagenet", "none" or path, optional
+        What the base streams start from. By default ImageNet for `paper`, random weights for `small`.
+    paper_steps : bool
+        Take the paper's iteration counts instead of the official code's epochs.
+    overrides : dict, optional
+        Values to use instead of the recipe's, for all phases or one: ``{"batch": 8, "motion.lr": 0.01}``. Their names are the fields
+        of `TrainConfig` and `STResNetConfig`, ``steps`` (of a phase) and ``lr`` (the first learning rate).
     execution : Execution, optional
         Where and how fast to compute.
     restart : bool
