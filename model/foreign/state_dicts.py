@@ -57,8 +57,11 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
         If `stride_in_1x1` contradicts the weights, or torchvision has no such depth.
     """
     if isinstance(source, Path):
-        state, stride = _read_file(source)
         name = str(source)
+        try:
+            state, stride = _read_file(source)
+        except CheckpointError as cause:
+            raise CheckpointError(f"{source}: {cause}") from cause
     else:
         if source != "imagenet":
             raise ParameterError(f"weights must be imagenet or a file, got {source!r}")
@@ -98,27 +101,27 @@ def _download(depth: int) -> tuple[dict[str, Tensor], str]:
 def _read_file(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     """Return the state in a file and its `stride_in_1x1`, None if the file does not say."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file; {ALTERNATIVES}")
+        raise CheckpointError(f"no such weights file; {ALTERNATIVES}")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        state, metadata = read_safetensors(path)
+        stride = metadata.get("stride_in_1x1")
+        if stride not in (None, "true", "false"):
+            raise CheckpointError(f"its metadata has stride_in_1x1={stride!r}, which must be 'true' or 'false'")
+        return state, None if stride is None else stride == "true"
     if path.suffix in (".pt", ".pth"):
         return _read_pickle(path), None
-    raise CheckpointError(f"{path}: weights must be a .safetensors, .pt or .pth file")
+    raise CheckpointError("weights must be a .safetensors, .pt or .pth file")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], bool | None]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error}); download it again") from error
-    stride = metadata.get("stride_in_1x1")
-    if stride not in (None, "true", "false"):
-        raise CheckpointError(f"{path}: its metadata has stride_in_1x1={stride!r}, which must be 'true' or 'false'")
-    return state, None if stride is None else stride == "true"
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"damaged, or not a safetensors file ({_first_line(error)})") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -128,13 +131,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: refused, because it is damaged or holds more than tensors and built-in types; nothing in it was run. "
-            "Use a .safetensors file"
+            "refused, because it is damaged or holds more than tensors and built-in types; nothing in it was run. Use a .safetensors file"
         ) from error
     except Exception as error:  # a damaged file can make the unpickler raise anything
-        raise CheckpointError(f"{path}: damaged, or not a file of weights ({_first_line(error)}); download it again") from error
+        raise CheckpointError(f"damaged, or not a file of weights ({_first_line(error)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise CheckpointError(
-            f"{path}: does not hold a plain state dict of names and tensors; save one with torch.save(model.state_dict(), FILE)"
-        )
+        raise CheckpointError("does not hold a plain state dict of names and tensors; save one with torch.save(model.state_dict(), FILE)")
     return dict(state)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flowkit.errors import CheckpointError
 from flowkit.files import replacing, write_atomically
+from flowkit.model.foreign.state_dicts import read_safetensors
 from flowkit.model.runs.provenance import Provenance
 from flowkit.versions import __version__
 
@@ -171,14 +172,7 @@ def _is_plain(item: object) -> bool:
 
 
 def _load_weights(path: Path) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            network = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, ValueError, RuntimeError) as cause:
-        raise CheckpointError(f"cannot be read as safetensors: {cause}") from cause
+    network, metadata = read_safetensors(path)
     _check_format(metadata, _WEIGHTS_FORMAT, str(_FORMAT_VERSION))
     try:
         provenance, step = json.loads(metadata["provenance"]), int(metadata["step"])
