@@ -102,7 +102,9 @@ def read_scores(path: Path) -> ScoreTable:
     if suffix == ".npz":
         return _read_npz(path)
     if suffix in (".h5", ".hdf5"):
-        return _read_hdf5(path)
+        with _refusing(path, "HDF5 file"):
+            arrays, row = _read_hdf5(path)
+            return _table(str(path) if row is None else f"{path} ({row})", arrays)
     raise ScoresError(f"{path}: scores are read from {', '.join(SUFFIXES)} files")
 
 
@@ -119,23 +121,28 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
     Returns
     -------
     table : ScoreTable
-        With labels.
+        The scores, with labels.
     row : str
+        The row that they belong to.
 
     Raises
     ------
     ScoresError
         As `read_scores`; or if the file is of another kind, or lacks the row.
     """
-    with _own_file(path) as file:
-        arrays, row = _own_arrays(file, path, row)
-        return _table(f"{path} ({row})", arrays), row
+    _check_file(path)
+    with _refusing(path, "HDF5 file"):
+        arrays, own_row = _read_hdf5(path, row=row)
+        if own_row is None:
+            raise ScoresError(f"{path} is not a scores file of flowkit's; make it with `flowkit evaluate`")
+        return _table(f"{path} ({own_row})", arrays), own_row
 
 
 def read_own_ranks(path: Path, row: str) -> dict[str, int]:
     """Return the rank of each video's correct class in a row of flowkit's own scores, 0 for the highest score; there may be no video."""
-    with _own_file(path) as file:
-        arrays, _ = _own_arrays(file, path, row)
+    _check_file(path)
+    with _refusing(path, "HDF5 file"):
+        arrays, _ = _read_hdf5(path, row=row)
         ranks = ranks_of_labels(arrays["scores"], arrays["labels"])
         return dict(zip(_texts(arrays["video_ids"], "video_ids", str(path)), ranks.tolist(), strict=True))
 
@@ -234,43 +241,22 @@ def _read_npz(path: Path) -> ScoreTable:
     return _table(str(path), arrays)
 
 
-def _read_hdf5(path: Path) -> ScoreTable:
+def _read_hdf5(path: Path, *, row: str | None = None) -> tuple[dict[str, NDArray[Any]], str | None]:
+    """Return the arrays of a file of scores and, if it is flowkit's own, which row they are."""
     import h5py
 
-    with _refusing(path, "HDF5 file"), h5py.File(path, "r", locking=False) as file:
-        if _is_own(file):
-            arrays, row = _own_arrays(file, path, None)
-            return _table(f"{path} ({row})", arrays)
-        return _table(str(path), {name: _read_data_set(file, name) for name in _names_there(path, list(file))})
-
-
-@contextmanager
-def _own_file(path: Path) -> Iterator[Any]:
-    """Open a file that `write_own_scores` wrote, and turn what a damaged one raises into `ScoresError`."""
-    import h5py
-
-    _check_file(path)
-    with _refusing(path, "HDF5 file"), h5py.File(path, "r", locking=False) as file:
-        if not _is_own(file):
-            raise ScoresError(f"{path} is not a scores file of flowkit's; make it with `flowkit evaluate`")
-        yield file
-
-
-def _is_own(file: Any) -> bool:
-    return _text(file.attrs.get("format", "")) == OWN_FORMAT
-
-
-def _own_arrays(file: Any, path: Path, row: str | None) -> tuple[dict[str, NDArray[Any]], str]:
-    """Return the arrays of a row of flowkit's own scores, and which row that is."""
-    version = file.attrs.get("format_version")
-    if version != OWN_FORMAT_VERSION:
-        raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
-    stored = [name for name in ROWS if name in _group(file, "rows")]
-    row = row or last_row(stored)
-    if row is None or row not in stored:
-        raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(stored) or 'none'}")
-    arrays = {name: _read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
-    return arrays | {"scores": _read_data_set(_group(file, "rows"), row)}, row
+    with h5py.File(path, "r", locking=False) as file:
+        if _text(file.attrs.get("format", "")) != OWN_FORMAT:
+            return {name: _read_data_set(file, name) for name in _names_there(path, list(file))}, None
+        version = file.attrs.get("format_version")
+        if version != OWN_FORMAT_VERSION:
+            raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
+        stored = [name for name in ROWS if name in _group(file, "rows")]
+        row = row or last_row(stored)
+        if row is None or row not in stored:
+            raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(stored) or 'none'}")
+        arrays = {name: _read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
+        return arrays | {"scores": _read_data_set(_group(file, "rows"), row)}, row
 
 
 def _names_there(path: Path, names: list[str]) -> list[str]:
