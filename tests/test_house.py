@@ -134,6 +134,13 @@ def test_importing_flowkit_loads_no_heavy_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_the_networks_are_reached_through_flowkit() -> None:
+    code = (
+        "import flowkit; print(flowkit.model.STResNetConfig(num_classes=5).num_classes, 'model' in dir(flowkit), hasattr(flowkit, 'other'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "5 True False"
+
+
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys\nfrom flowkit.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
