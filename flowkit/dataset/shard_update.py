@@ -206,7 +206,8 @@ def changed_shards(
     planned: Sequence[Sequence[StoredVideo]], existing: Mapping[str, Sequence[StoredVideo]]
 ) -> dict[str, Sequence[StoredVideo]]:
     """Return, by name, the planned shards that do not exist yet or hold other videos."""
-    return {name: members for name, members in map(_named, enumerate(planned)) if not _same(members, existing.get(name, []))}
+    named = {shard_name(index): members for index, members in enumerate(planned)}
+    return {name: members for name, members in named.items() if _contents(members) != _contents(existing.get(name, []))}
 
 
 def write_shards(
@@ -278,9 +279,5 @@ def write_shards(
     return state
 
 
-def _named(numbered: tuple[int, Sequence[StoredVideo]]) -> tuple[str, Sequence[StoredVideo]]:
-    return shard_name(numbered[0]), numbered[1]
-
-
-def _same(members: Sequence[StoredVideo], others: Sequence[StoredVideo]) -> bool:
-    return [(video.video_id, video.sha256) for video in members] == [(video.video_id, video.sha256) for video in others]
+def _contents(members: Sequence[StoredVideo]) -> list[tuple[str, str]]:
+    return [(video.video_id, video.sha256) for video in members]
