@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.one_video import sample_video
+from flowkit.extraction.plan import Plan
 from flowkit.video.decode import probe
 from flowkit.workers.processes import num_cores
-
-if TYPE_CHECKING:
-    from flowkit.extraction.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from flowkit.dataset.paths import clip_path
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.extraction.pieces import Piece, piece_folder
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from flowkit.dataset.settings import ExtractSettings
-    from flowkit.extraction.results import VideoResult
-    from flowkit.flow.cuda.service import ServiceAddress
+from flowkit.extraction.results import VideoResult
+from flowkit.flow.cuda.service import ServiceAddress
 
 
 @dataclass(frozen=True)

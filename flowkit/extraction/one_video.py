@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, VideoDecodeError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
@@ -25,13 +26,7 @@ from flowkit.flow import to_grey
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from numpy.typing import NDArray
-
-    from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import TaskProgress
 
 BATCH_SIZE = 16  # frames in memory at once, in each process
 MIN_RESUMED = 300  # flow fields of a video whose finished part is worth keeping (about half a minute of work)

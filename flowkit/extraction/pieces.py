@@ -14,20 +14,17 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowkit.errors import FlowkitError
 from flowkit.files import PART_SUFFIX, fsync_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-    from types import TracebackType
-
-    from numpy.typing import NDArray
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.flow")
 FIELDS_PER_FILE = 256  # a kill loses at most this many flow fields of each process

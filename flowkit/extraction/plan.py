@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flowkit.dataset.clips import packed_video_ids
 from flowkit.dataset.root import Dataset, check_apart
@@ -16,9 +16,6 @@ from flowkit.files import file_sha256
 from flowkit.shards.reader import ShardReader
 from flowkit.video.decode import VIDEO_SUFFIXES
 from flowkit.video.tree import scan_videos
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from flowkit.files import read_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
 _MAX_INDEX_BYTES = 1 << 32

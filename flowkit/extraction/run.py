@@ -6,16 +6,18 @@ The parent process alone writes the index, and only after a clip has its final n
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import open_root
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
 from flowkit.extraction.one_video import extract_task
@@ -25,16 +27,10 @@ from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, Vide
 from flowkit.extraction.schedule import make_tasks, work_bytes
 from flowkit.files import exclusive_lock, write_atomically
 from flowkit.flow.cuda.service import FlowService
+from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.workers.cluster import Cluster
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Sequence
-
-    from flowkit.dataset.settings import ExtractSettings
-    from flowkit.flow.cuda.solver import CudaSolver
 
 
 @dataclass(frozen=True)
@@ -192,8 +188,6 @@ def _check_gpus(devices: Sequence[int]) -> None:
 
 def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> CudaSolver:
     """Make the solver for a frame size, in the GPU's own process."""
-    from flowkit.flow.cuda.solver import CudaSolver
-
     bound, mapping = settings.quantiser.bound, settings.quantiser.mapping
     return CudaSolver(height, width, settings.tvl1, device_index=device, bound=bound, mapping=mapping, on_batch=on_batch)
 

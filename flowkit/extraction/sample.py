@@ -7,25 +7,20 @@ the chosen flow fields are solved, each of them once.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.results import VideoResult, with_status
 from flowkit.extraction.solving import cpu_mode, quantised_flow
 from flowkit.flow import to_grey, warm_up
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
 from flowkit.video.decode import probe, read_frames
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from flowkit.dataset.settings import ExtractSettings
 
 PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.jobs import PieceJob, Task, VideoJob
 from flowkit.extraction.pieces import find_pieces, missing_ranges
 from flowkit.video.decode import probe
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GRAIN = 1 / 8  # of one process's share of the work: a video that would finish later than this after an even end is divided
 MAX_PIECES = 2  # for each process; to solve a piece, all that lies before it must be decoded

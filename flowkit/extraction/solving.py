@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.flow import compute_flow
 from flowkit.flow.cuda.service import FlowClient, ServiceAddress
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flowkit.dataset.settings import ExtractSettings
 
 
 def cpu_mode(settings: ExtractSettings) -> str:

@@ -10,23 +10,19 @@ import itertools
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
 
 from flowkit.errors import DeviceError, FlowkitError
 from flowkit.versions import software_versions
 from flowkit.workers.processes import QUEUED_PER_PROCESS, TaskOutcome
+from flowkit.workers.progress import TaskProgress
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
-
-if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from types import TracebackType
-
-    from flowkit.workers.progress import TaskProgress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

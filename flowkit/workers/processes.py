@@ -12,15 +12,13 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flowkit.workers.progress import LocalProgress, ProgressFile, TaskProgress
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
