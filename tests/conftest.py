@@ -1,4 +1,4 @@
-"""What tests share: real data where it is at hand, skipping with a reason where it is not; hardware marks."""
+"""What tests share: real data where it is available, skipping with a reason where it is not; hardware marks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def undisturbed(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def root(packed_root: Path, tmp_path: Path) -> Path:
-    """A data root of this test's own, with the shards shared."""
+    """A data root for one test, with the shards shared."""
     from training_runs import share_root
 
     return share_root(packed_root, tmp_path)

@@ -105,7 +105,7 @@ def write_metrics(path: Path, streams: tuple[str, ...], *, num_steps: int) -> No
 
 
 def make_result(dataset: Dataset, number: int = 1, *, seed: int = 0) -> SplitEvaluation:
-    """Return results of random scores, of which about half are right; the last video could not be read."""
+    """Return results of random scores, of which about half are correct; the last video could not be read."""
     split = dataset.split(number)
     records = split.test[:-1]
     labels = np.array([record.label for record in records])

@@ -128,7 +128,7 @@ def test_names_that_the_file_system_takes_for_one_are_an_error_that_names_both(t
 def test_names_that_differ_only_in_case_or_composition_are_two_videos(tmp_path: Path) -> None:
     touch(tmp_path, "c/a.avi", "c/A.avi", "C/a.avi", "c/\u00e9.avi", "c/e\u0301.avi")
     if len(list(tmp_path.rglob("*.avi"))) < 5:
-        pytest.skip("this file system takes them for one")
+        pytest.skip("this file system treats them as one")
     assert len(scan_videos(tmp_path, SUFFIXES).videos) == 5
 
 

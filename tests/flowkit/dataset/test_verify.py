@@ -97,7 +97,7 @@ def test_an_attribute_edited_with_fitting_hdf5_checksums_is_seen_by_the_sha256(r
 
 
 def test_deep_finds_an_image_that_does_not_decode_to_its_size(tmp_path: Path) -> None:
-    """Its checksums are right: it was written so."""
+    """Its checksums are valid: it was written so."""
     from shard_files import attributes
 
     from flowkit.shards.jpeg import encode_jpeg

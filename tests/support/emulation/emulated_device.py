@@ -38,7 +38,7 @@ _C_TYPES: dict[str, Any] = {"pointer": ctypes.c_void_p, "int": ctypes.c_int, "fl
 
 
 def has_compiler() -> bool:
-    """Return whether g++ is at hand."""
+    """Return whether g++ is installed."""
     return shutil.which("g++") is not None
 
 
