@@ -40,7 +40,7 @@ def clips(num_clips: int = 2, num_frames: int = 5, size: int = 64) -> tuple[torc
 
 
 def difference(x: torch.Tensor, y: torch.Tensor) -> float:
-    return float((x - y).norm() / y.norm())
+    return float(((x - y).norm() / y.norm()).item())
 
 
 def oracle_bn(state: Any, name: str, x: Any) -> Any:
