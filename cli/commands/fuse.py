@@ -195,5 +195,5 @@ def _evaluated(data: Path, run: str) -> list[int]:
     """Return the splits for which a run has scores."""
     from flowkit.model.runs.run_folder import report_folder
 
-    found = [path.parent.name.removeprefix("split") for path in report_folder(data, run, 0).parent.glob("split*/scores.h5")]
-    return sorted(int(number) for number in found if number.isdecimal())
+    numbers = [path.parent.name.removeprefix("split") for path in report_folder(data, run, 0).parent.glob("split*/scores.h5")]
+    return sorted(int(number) for number in numbers if number.isdecimal())
