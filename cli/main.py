@@ -107,33 +107,30 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, Terminated) as stop:
         print_resume_command(arguments)
-        code = EXIT_SIGINT
-    except Terminated:
-        print_resume_command(arguments)
-        code = EXIT_SIGTERM
+        code = EXIT_SIGTERM if isinstance(stop, Terminated) else EXIT_SIGINT
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (FlowkitError, OSError) as error:
-        if debug:
-            raise
-        warn(f"flowkit: error: {show(describe(error))}")
-        code = EXIT_ERROR
-    except ImportError as error:
-        if debug:
-            raise
-        warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` shows what is missing and how to fix it")
-        code = EXIT_ERROR
     except Exception as error:
         if debug:
             raise
-        warn(f"flowkit: internal error: {type(error).__name__}: {show(str(error))}")
-        warn("This is a bug in flowkit: please run the command again with `flowkit --debug ...` and report what it prints.")
+        _print_error(error)
         code = EXIT_ERROR
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception must not interrupt Python's own clean-up
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_error(error: Exception) -> None:
+    """Print what happened to stderr; an error that flowkit does not expect is a bug."""
+    if isinstance(error, (FlowkitError, OSError)):
+        warn(f"flowkit: error: {show(describe(error))}")
+    elif isinstance(error, ImportError):
+        warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` shows what is missing and how to fix it")
+    else:
+        warn(f"flowkit: internal error: {type(error).__name__}: {show(str(error))}")
+        warn("This is a bug in flowkit: please run the command again with `flowkit --debug ...` and report what it prints.")
 
 
 def describe(error: BaseException) -> str:
