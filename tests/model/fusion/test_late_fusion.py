@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from command_lines import call_flowkit
+from hostile_pickles import Payload
 
 from flowkit.cli.main import flowkit
 from flowkit.dataset.manifest import ClipRecord, write_split
@@ -174,14 +175,6 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfvideo_id, a, b\r\nx,1, 2\r\n\r\n")
     table = read_scores(tmp_path / "a.csv")
     assert (table.video_ids, table.classes, table.scores.tolist()) == (("x",), ("a", "b"), [[1, 2]])
-
-
-class Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (self.path,)
 
 
 def test_a_pickle_in_an_npz_runs_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from hostile_pickles import Payload
 
 from flowkit.errors import CheckpointError
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
@@ -88,14 +89,6 @@ def test_a_folder_stands_for_its_weights_and_else_for_its_checkpoint(tmp_path: P
 def test_a_missing_checkpoint_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*; train it first"):
         load_checkpoint(tmp_path)
-
-
-class Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize("plain_pickle", [False, True])

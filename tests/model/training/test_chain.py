@@ -19,6 +19,7 @@ import h5py
 import pytest
 import torch
 from command_lines import call_flowkit
+from hostile_pickles import Payload
 from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.dataset.manifest import write_split
@@ -484,16 +485,6 @@ def test_settings_are_read_as_json_or_text(root: Path) -> None:
     call_flowkit(*arguments, "--set", "motion.motion_dropout=0.25", "--set", "decay=steps", "--set", "stage_units=[2,2,3,2]")
     config = load_checkpoint(phase_folder(root, "default", 1, "motion")).provenance.config
     assert (config.network.motion_dropout, config.decay, config.network.units) == (0.25, "steps", (2, 2, 3, 2))
-
-
-class Payload:
-    """Makes a folder when it is unpickled without restrictions."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize("plain_pickle", [False, True])
