@@ -162,7 +162,7 @@ def _table(results: dict[int, FusionResult]) -> str:
             (name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}")
             for name, row in result.rows.items()
         ]
-        return table((f"split {split}", "top-1 %", "95 % interval", "correct"), rows)
+        return table((f"split {split}", "top-1 %", "95 % interval", "right"), rows)
     header = ("top-1 %", *(f"split {split}" for split in results), "mean")
     lines = zip(*(result.rows.items() for result in results.values()), strict=True)
     means = _means(list(results.values()))

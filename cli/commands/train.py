@@ -81,7 +81,7 @@ def train(
                 phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
                 execution=execution,
                 restart=not resume and not is_elastic_restart(),
-                on_event=to_all(show, curves.tell if curves else None),
+                on_event=to_all(show, curves.record if curves else None),
                 should_stop=stop.asked,
             )
     if report.stopped:

@@ -54,7 +54,7 @@ class LiveCurves:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
 
-    def tell(self, event: TrainEvent) -> None:
+    def record(self, event: TrainEvent) -> None:
         """Write the values of an event; a phase's file is complete after the event of the phase's end, or the run's."""
         if isinstance(event, PhaseStarted):
             self._close()

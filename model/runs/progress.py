@@ -49,7 +49,7 @@ class RunProgress:
             if event.first_step:
                 message(f"{event.phase}: continues at step {event.first_step} of {event.num_steps}.")
             if event.changes:
-                message(f"{event.phase}: not bit-equal to an undisturbed run, because {printable_name('; '.join(event.changes))}.")
+                message(f"{event.phase}: not bit-equal to an uninterrupted run, because {printable_name('; '.join(event.changes))}.")
         else:
             self._stages.close()
             if isinstance(event, events.SplitStarted):

@@ -1,4 +1,4 @@
-"""The books: a tree's videos by id, a split's tables and manifest; nothing in them is believed unchecked."""
+"""A folder's videos by id, a split's tables and manifest: everything that is read is checked."""
 
 from __future__ import annotations
 

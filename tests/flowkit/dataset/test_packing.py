@@ -52,7 +52,7 @@ run = partial(call_flowkit, "pack", code=0)
 
 
 def assert_whole(root: Path, videos: dict[str, int], *, shard_count: int | None = None) -> None:
-    """Every video is in one shard, in order, as it was extracted, and the books agree."""
+    """Every video is in one shard, in order, as it was extracted, and the records agree."""
     assert [video_id for shard in members(root) for video_id in shard] == sorted(videos)
     for video_id, path in packed_video_ids(root).items():
         with ShardReader(path) as reader:

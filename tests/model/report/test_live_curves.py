@@ -44,7 +44,7 @@ def run(root: Path, on_event: Any, **settings: Any) -> Any:
             phases=["motion"],
             overrides=TINY,
             execution=Execution(device="cpu", checkpoint_steps=2),
-            on_event=lambda event: (live.tell(event), on_event(event)),
+            on_event=lambda event: (live.record(event), on_event(event)),
             **settings,
         )
 
