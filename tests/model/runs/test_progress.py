@@ -37,7 +37,7 @@ def test_training_is_described_phase_by_phase(capsys: pytest.CaptureFixture[str]
         "Recipe small on cpu, from random weights: 12 training videos, 6 classes.",
         "appearance: already done (runs/default/split1/appearance); nothing to do.",
         "motion: continues at step 2 of 4.",
-        "motion: not bit-equal to an undisturbed run, because device was cpu, now x\\n.",
+        "motion: not bit-equal to an uninterrupted run, because device was cpu, now x\\n.",
         "motion: 2 steps; the first took 3 s, so the rest takes 3.0 s or less.",
     ]
     assert lines[5].startswith("motion: 2/2 steps in ")
