@@ -32,8 +32,11 @@ def run(name: str, *arguments: object, folder: Path) -> str:
     return done.stdout
 
 
-# classify_a_video.py runs train_and_evaluate.py first, so that the latter needs no run of its own each time.
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "train_and_evaluate.py" else n for n in PRINTED])
+# These train a network; tests/test_docs.py and tests/cli/commands/test_demo.py train one each time.
+SLOW = {"train_and_evaluate.py", "classify_a_video.py"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PRINTED])
 def test_an_example_runs_without_arguments(name: str, tmp_path: Path) -> None:
     assert re.fullmatch(PRINTED[name], run(name, folder=tmp_path))
     assert [*tmp_path.iterdir()] == []

@@ -50,10 +50,11 @@ def test_a_gpu_without_memory_is_reported_with_advice(root: Path, monkeypatch: p
         run(root, phases=["motion"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++: without it, train refuses to compile")
 @pytest.mark.parametrize(
     ("phase", "videos_per_pass"),
-    [("motion", None), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("motion", 4), ("appearance", 4)))],
+    [("motion", None), ("motion", 4), ("appearance", 4)],
 )
 def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, phase: str, videos_per_pass: int | None

@@ -31,20 +31,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 # At 64 px the last maps have four pixels. With one pixel, batch normalisation would magnify rounding to the size of the losses.
 RUN = ["--base-width", "4", "--input-size", "64", "--batch", "12", "--bn-group", "6", "--lr", "1e-3", "--workers", "0", "--device", "cpu"]
 QUICK = [
-    "--base-width",
-    "4",
-    "--input-size",
-    "32",
-    "--batch",
-    "4",
-    "--bn-group",
-    "2",
-    "--phase",
-    "motion",
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
+    *("--base-width", "4", "--input-size", "32", "--batch", "4", "--bn-group", "2", "--phase", "motion"),
+    *("--workers", "0", "--device", "cpu"),
 ]
 
 

@@ -289,7 +289,8 @@ def test_a_loss_that_is_no_number_stops_with_advice(root: Path) -> None:
         run(root, phases=["appearance"], overrides={"lr": 1e30})
 
 
-@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [50, 101, 152])
 def test_every_depth_trains(root: Path, depth: int) -> None:
     """One step of base streams and ST-ResNet at a small width, otherwise with the paper recipe's settings."""
     settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}

@@ -17,7 +17,7 @@ from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.training import PHASES
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")]
 
 NUM_KILLS = {"a few": 3, "many": 20}
 # Kills while a file is being replaced: the temporary file exists, and so does the last complete file.
@@ -76,7 +76,6 @@ def test_killed_at_random_moments_and_run_again_each_time_all_weights_and_metric
         assert_as_undisturbed(root, name)
 
 
-@pytest.mark.slow
 def test_killed_at_twenty_random_moments_and_run_again_each_time_all_weights_and_metrics_are_the_same(
     packed_root: Path, tmp_path: Path
 ) -> None:
