@@ -66,7 +66,7 @@ class ProgressBar:
     total : float
         How much there is to do, in `unit`; 0 if that is not known (yet: `update` takes it too).
     unit : str
-        What is counted, in the plural: ``pairs``, ``steps``, ``videos``.
+        What is counted, in the plural: ``flow fields``, ``steps``, ``videos``.
     progress : bool or None
         Whether to show it; None: on a terminal and in a notebook.
     """

@@ -155,7 +155,7 @@ def extract(
     with ExitStack() as stack:
         lock = root / f".extract-{part[0] + 1}-of-{part[1]}.lock"
         stack.enter_context(exclusive_lock(lock, f"extracts the same videos into {str(root)!r} (several share the work with --shard I/N)"))
-        bar = stack.enter_context(ProgressBar("extract", unit="pairs", progress=progress if plan.jobs else False))
+        bar = stack.enter_context(ProgressBar("extract", unit="flow fields", progress=progress if plan.jobs else False))
         run = _Run(plan, bar, on_progress)
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         index = stack.enter_context(closing(IndexWriter(root)))

@@ -89,7 +89,7 @@ def test_the_settings_of_a_root_are_the_default_and_progress_is_shown_on_request
     before = files_of(root)
     again = extract(str(videos), str(root), jobs=1, progress=True)
     assert (len(again), len(again.done)) == (3, 1)
-    assert re.match(r"extract: 4 pairs in .* 1/1 videos\n", capsys.readouterr().err)
+    assert re.match(r"extract: 4 flow fields in .* 1/1 videos\n", capsys.readouterr().err)
     assert {name for name in files_of(root) if name not in before} == {"clips/run/a.h5"}
     imported = ExtractSettings("imported", solver="denseflow", quantiser=Quantiser(20, "paper"), short_side=0, codec="jpeg")
     open_root(tmp_path / "imported", videos, imported)
