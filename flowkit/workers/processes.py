@@ -170,7 +170,7 @@ def _start_worker(parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent has ended: loky's processes would otherwise wait for work for ever if it was killed."""
+    """End this process soon after its parent has ended: if the parent is killed, loky's processes wait for work without end."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

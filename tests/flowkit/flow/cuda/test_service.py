@@ -242,7 +242,7 @@ def test_ctrl_c_and_sigterm_are_the_parents_and_a_killed_parent_takes_the_proces
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process runs; an orphan that has ended may remain as a zombie for ever."""
+    """Return whether a process runs; an orphan that has ended may remain as a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
