@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowkit.dataset.csv_fields import csv_line, harmless_field, is_harmful, original_field
 from flowkit.dataset.paths import is_shard_name, split_folder
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
@@ -174,7 +175,8 @@ def write_split(
         If the manifest would contradict itself; then nothing is written.
     """
     folder = split_folder(root, number)
-    tables = {name: _table_text(records) for name, records in (("train", train), ("test", test))}
+    escaped = any(is_harmful(text) for record in (*train, *test) for text in (record.video_id, record.class_name))
+    tables = {name: _table_text(records, escaped=escaped) for name, records in (("train", train), ("test", test))}
     record = {
         **SPLIT_RECORD.header,
         "number": number,
@@ -184,6 +186,7 @@ def write_split(
         "num_listed": {"train": num_listed_train, "test": num_listed_test},
         "tables": {f"{name}.csv": hashlib.sha256(text).hexdigest() for name, text in tables.items()},
         "shards": dict(sorted(shards.items())),
+        **({"escaped": True} if escaped else {}),
     }
     text = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
     split = _parse_split(folder, number, text, tables)
@@ -193,14 +196,10 @@ def write_split(
     return split
 
 
-def _table_text(records: Sequence[ClipRecord]) -> bytes:
+def _table_text(records: Sequence[ClipRecord], *, escaped: bool) -> bytes:
+    """Return a table as CSV. Fields are escaped only if one of the split needs it, so that other tables are the plain names."""
     rows = [(r.video_id, str(r.label), r.class_name, str(r.num_frames), r.shard) for r in sorted(records, key=lambda r: r.video_id)]
-    return "".join(",".join(map(_csv_field, row)) + "\n" for row in [TABLE_COLUMNS, *rows]).encode("utf-8")
-
-
-def _csv_field(text: str) -> str:
-    """Quote a field where needed; `csv.writer` leaves a bare carriage return unquoted on some versions of Python."""
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+    return "".join(csv_line(map(harmless_field, row) if escaped else row) for row in [TABLE_COLUMNS, *rows]).encode("utf-8")
 
 
 def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, bytes]) -> Split:
@@ -227,7 +226,7 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     for name in TABLES:
         if hashlib.sha256(tables[name]).hexdigest() != digests[f"{name}.csv"]:
             raise ManifestError(f"{folder / name}.csv is not the table that split.json was written with; pack the split again")
-        records[name] = _parse_table(tables[name], folder / f"{name}.csv", classes, shards)
+        records[name] = _parse_table(tables[name], folder / f"{name}.csv", classes, shards, escaped=record.get("escaped") is True)
     seen: set[str] = set()
     for clip in (*records["train"], *records["test"]):
         if clip.video_id in seen:
@@ -247,14 +246,15 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     )
 
 
-def _parse_table(table: bytes, path: Path, classes: Sequence[str], shards: Mapping[str, str]) -> tuple[ClipRecord, ...]:
+def _parse_table(table: bytes, path: Path, classes: Sequence[str], shards: Mapping[str, str], *, escaped: bool) -> tuple[ClipRecord, ...]:
     records = []
     try:
         rows = csv.reader(io.StringIO(table.decode("utf-8"), newline=""), strict=True)
         if next(rows, None) != list(TABLE_COLUMNS):
             raise ManifestError(f"{path}: its first line must be {','.join(TABLE_COLUMNS)}; pack the split again")
         for row in rows:
-            records.append(_parse_row(row, f"{path}, line {rows.line_num}", classes, shards))
+            texts = [original_field(field) for field in row] if escaped else row
+            records.append(_parse_row(texts, f"{path}, line {rows.line_num}", classes, shards))
     except (csv.Error, UnicodeDecodeError) as cause:
         raise ManifestError(f"{path} is not valid CSV in UTF-8 ({cause}); pack the split again") from cause
     return tuple(records)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import stat
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,11 +65,13 @@ class TarExport:
             done += len(members)
             bar.update(done)
         for path in self.output.glob("*.tar"):
-            if _TAR_NAME.fullmatch(path.name) and path.name not in planned:
+            if _TAR_NAME.fullmatch(path.name) and path.name not in planned and not (path.is_dir() and not path.is_symlink()):
                 path.unlink()
 
     def _holds(self, path: Path, members: Sequence[tuple[int, Labelled]], source: ClipSource) -> bool:
         """Return whether a tar holds exactly these videos, in their present versions and with their present labels."""
+        if not is_own_file(path):
+            return False
         expected = {f"{key:06d}.json": self._about(source.clip(video.video_id), video) for key, video in members}
         try:
             with tarfile.open(path) as tar:
@@ -125,6 +128,14 @@ class TarExport:
         for k, (u, v) in enumerate(self.encoder.pairs(clip)):
             yield f"u{k:05d}{suffix}", u
             yield f"v{k:05d}{suffix}", v
+
+
+def is_own_file(path: Path) -> bool:
+    """Return whether a regular file lies at a path, and not a link to one, which might lead out of the export."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _read(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:

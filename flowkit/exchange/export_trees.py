@@ -7,6 +7,7 @@ tools themselves write, and flow that was stored as JPEG stays the same JPEG.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +18,14 @@ from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
-from flowkit.exchange.export_tars import TarExport
+from flowkit.exchange.export_tars import TarExport, is_own_file
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages, TreeLayout, folder_name
 from flowkit.exchange.record import RECORD_NAME, ExportRecord, read_record
 from flowkit.files import with_file_name, write_atomically
 from flowkit.shards.reader import Clip
 from flowkit.shards.schema import ClipAttributes
+from flowkit.video.ids import printable_name
 
 MappingChoice = Literal["keep", "paper", "symmetric"]
 
@@ -169,6 +171,8 @@ class _TreeExport:
         self.num_done, self.num_skipped, self.num_bytes = 0, 0, 0
         self.failed: list[tuple[str, str]] = []
         self.exported: dict[str, ClipAttributes] = {}
+        prefixes = "|".join(re.escape(prefix) for _, prefix in (layout.frames, layout.u, layout.v))
+        self._image_name = re.compile(rf"({prefixes})\d+\.(jpg|png)")
 
     def write(self, videos: Sequence[Labelled], source: ClipSource, bar: ProgressBar) -> None:
         """Write every video that was not written before."""
@@ -187,6 +191,8 @@ class _TreeExport:
             self.failed.append((video.video_id, str(error)))
             return
         try:
+            for what in ("frames", "u", "v"):
+                self._refuse_links(self._folder(what, folder))
             if self._is_there(clip, folder):
                 self.num_skipped += 1
             else:
@@ -199,7 +205,7 @@ class _TreeExport:
     def _is_there(self, clip: Clip, folder: str) -> bool:
         """Return whether all images of this version of a video exist, by the record or else by its first frame."""
         first = self._folder("frames", folder) / self.layout.image_name(self.layout.frames[1], 0, ".jpg")
-        if not first.exists():
+        if not is_own_file(first):
             return False
         if folder in self.before:
             return self.before[folder] == clip.attributes
@@ -208,6 +214,14 @@ class _TreeExport:
     def _folder(self, what: Literal["frames", "u", "v"], folder: str) -> Path:
         top: str = getattr(self.layout, what)[0]
         return self.output / top / folder
+
+    def _refuse_links(self, folder: Path) -> None:
+        """Refuse a folder that lies behind a link or a file, since what is written or deleted there would lie outside the export."""
+        for part in (*reversed(folder.relative_to(self.output).parents[:-1]), folder.relative_to(self.output)):
+            path = self.output / part
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                what = "a link" if path.is_symlink() else "not a folder"
+                raise ManifestError(f"{printable_name(str(path))!r} is {what}; remove it from the export, then export again")
 
     def _write_video(self, clip: Clip, folder: str) -> int:
         """Write the images of a video aside, then give them their names, the first frame last: if it exists, all do."""
@@ -232,7 +246,7 @@ class _TreeExport:
         for top in dict.fromkeys((layout.frames[0], layout.u[0], layout.v[0])):  # delete an older version, its first frame before all else
             final = self.output / top / folder
             final.mkdir(parents=True, exist_ok=True)
-            old = [path for path in final.iterdir() if path.is_file()]
+            old = [path for path in final.iterdir() if self._image_name.fullmatch(path.name)]
             for path in sorted(old, key=lambda path: (path.name != first, path.name)):
                 path.unlink()
         for top in dict.fromkeys((layout.u[0], layout.v[0], layout.frames[0])):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,11 @@ from flowkit.shards.schema import JPEG_QUALITY
 # Start-of-frame markers of baseline, extended and progressive JPEG, which common decoders read.
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)
 _NO_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers without a length
-_START_OF_SCAN = 0xDA
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# What ends the data of a scan: any marker but a restart. In those data, 0xFF stands before 0x00 and is no marker.
+_END_OF_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+
+MAX_SCANS = 100  # of a JPEG; encoders write 1 to 12, and each one makes a decoder go through the whole image
 
 
 def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
@@ -37,7 +43,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     Raises
     ------
     ShardFormatError
-        If it is not a JPEG, or of a kind that flowkit does not read (lossless, arithmetic, 12 bit, CMYK).
+        If it is not a JPEG, of a kind that flowkit does not read (lossless, arithmetic, 12 bit, CMYK), or has so many scans that
+        a small file would take minutes to decode.
     """
     if data[:2] != b"\xff\xd8":
         raise ShardFormatError("is not a JPEG")
@@ -54,11 +61,31 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
             precision, num_components = data[position + 4], data[position + 9]
             if precision != 8 or num_components not in (1, 3):
                 raise ShardFormatError(f"is a JPEG with {num_components} components of {precision} bits; flowkit reads 1 or 3 of 8 bits")
+            if data.count(b"\xff\xda", position) > MAX_SCANS and _num_scans(data, position) > MAX_SCANS:
+                raise ShardFormatError(f"is a JPEG with more than {MAX_SCANS} scans, which would take very long to decode")
             return int.from_bytes(data[position + 5 : position + 7], "big"), int.from_bytes(data[position + 7 : position + 9], "big")
         if marker == _START_OF_SCAN:
             break
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     raise ShardFormatError("is a JPEG whose header flowkit cannot read")
+
+
+def _num_scans(data: bytes, position: int) -> int:
+    """Return how many scans follow the marker at a position, without those of thumbnails inside other segments."""
+    num_scans = 0
+    while 0 <= (position := data.find(b"\xff", position)) < len(data) - 3:  # decoders skip what stands between segments
+        marker = data[position + 1]
+        if marker == _END_OF_IMAGE:
+            break
+        if marker in (0x00, 0xFF, *_NO_LENGTH):
+            position += 1 if marker == 0xFF else 2
+            continue
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _START_OF_SCAN:
+            num_scans += 1
+            found = _END_OF_SCAN.search(data, position)
+            position = len(data) if found is None else found.end() - 2
+    return num_scans
 
 
 def decode_jpeg(data: bytes, out: NDArray[np.uint8]) -> None:

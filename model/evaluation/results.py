@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -21,6 +19,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.dataset.csv_fields import csv_line, harmless_field
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import write_atomically
 from flowkit.model.data.whole_videos import Unreadable
@@ -344,14 +343,12 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 def _per_class(split: SplitEvaluation) -> str:
     """Return a CSV table: each class's number of test videos, and its accuracy by row."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "class_name", "num_videos", *split.rows])
+    lines = [csv_line(["label", "class_name", "num_videos", *map(harmless_field, split.rows)])]
     for label, name in enumerate(split.classes):
         own = split.labels == label
         shares = [f"{float((row.ranks[own] == 0).mean()):.4f}" if own.any() else "" for row in split.rows.values()]
-        writer.writerow([label, name, int(own.sum()), *shares])
-    return text.getvalue()
+        lines.append(csv_line([str(label), harmless_field(name), str(int(own.sum())), *shares]))
+    return "".join(lines)
 
 
 def _number(value: float) -> float | None:

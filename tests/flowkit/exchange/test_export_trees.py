@@ -354,3 +354,59 @@ def test_gaps_are_named() -> None:
     assert missing_numbers([1, 2, 3]) == ""
     assert missing_numbers([1, 3, 4, 9]) == "2, 5-8"
     assert missing_numbers(list(range(0, 40, 2))).endswith("and 11 more")
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("layout", ["rawframes", "gpu_flow", "denseflow"])
+@pytest.mark.parametrize("where", ["top", "class", "video", "v of the video"])
+def test_an_export_writes_and_deletes_nothing_behind_a_linked_folder(tmp_path: Path, layout: str, where: str) -> None:
+    root = make_smooth_root(tmp_path / "root", ["run/a", "run/b", "walk/c"], num_frames=3)
+    export(root, tmp_path / "out", layout=layout)
+    top = {"rawframes": "rawframes", "gpu_flow": "v" if where == "v of the video" else "u", "denseflow": "denseflow"}[layout]
+    linked = tmp_path / "out" / top / {"top": ".", "class": "run"}.get(where, "run/a")
+    elsewhere = tmp_path / "elsewhere"
+    linked.rename(elsewhere)
+    linked.symlink_to(elsewhere)
+    for path in elsewhere.rglob("*.jpg"):
+        path.write_bytes(b"somebody else's")
+    make_smooth_root(root, ["run/a", "run/b", "walk/c"], num_frames=4)  # every video is newer than its images
+    before = everything(elsewhere)
+    code, _, err = run("--data", root, "--layout", layout, "--output", tmp_path / "out")
+    assert code == 3
+    assert "is a link; remove it from the export" in " ".join(err.split())
+    assert everything(elsewhere) == before
+    linked.unlink()
+    assert run("--data", root, "--layout", layout, "--output", tmp_path / "out")[0] == 0
+    assert everything(elsewhere) == before
+
+
+def test_linked_images_records_lists_and_tars_are_replaced_and_their_targets_stay(tmp_path: Path) -> None:
+    root = make_smooth_root(tmp_path / "root", ["run/a"], num_frames=3)
+    for layout, name in (("rawframes", "rawframes/run/a/img_00001.jpg"), ("webdataset", "all-000000.tar")):
+        out, aside = tmp_path / layout, tmp_path / f"aside-{layout}"
+        export(root, out, layout=layout)
+        whole = contents(out)
+        aside.mkdir()
+        for linked in (name, "flowkit-export.json", "classes.txt"):
+            target = aside / Path(linked).name
+            (out / linked).rename(target)
+            (out / linked).symlink_to(target)
+        before = everything(aside)
+        assert export(root, out, layout=layout).num_done == 1
+        assert contents(out) == whole
+        assert not any(path.is_symlink() for path in out.rglob("*"))
+        assert everything(aside) == before
+
+
+def test_an_export_deletes_only_images_from_the_folder_of_a_video(tmp_path: Path) -> None:
+    root = make_smooth_root(tmp_path / "root", ["run/a"], num_frames=5)
+    export(root, tmp_path / "out", layout="rawframes")
+    notes = tmp_path / "out" / "rawframes" / "run" / "a" / "notes.txt"
+    notes.write_text("mine")
+    make_smooth_root(root, ["run/a"], num_frames=3)
+    assert export(root, tmp_path / "out", layout="rawframes").num_done == 1
+    assert notes.read_text() == "mine"
+    assert not (notes.parent / "img_00005.jpg").exists()
