@@ -249,22 +249,32 @@ def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> 
 
 def _print_plan(todo: Plan) -> None:
     """Print what will be done to stderr."""
+    from flowkit.video.tree import ignored_text
+
     settings = todo.settings
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
-    ignored = f", {todo.ignored} other files ignored" if todo.ignored else ""
-    if not todo.jobs:
-        warn(f"extract: nothing to do, {len(todo.skipped)} videos are done already{ignored}")
-        return
-    warn(
-        f"extract: {len(todo.jobs)} videos to do, {len(todo.skipped)} done already{ignored}; TV-L1 {settings.preset} ({where}), "
-        f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
-    )
+    if todo.jobs:
+        warn(
+            f"extract: {len(todo.jobs)} videos to do, {len(todo.skipped)} done already; TV-L1 {settings.preset} ({where}), "
+            f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
+        )
+    else:
+        warn(f"extract: nothing to do, {len(todo.skipped)} videos are done already")
+    for note in (ignored_text(todo.ignored), *todo.notes):
+        if note:
+            warn(f"extract: {show_name(note)}")
 
 
 def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
     """Return what a run would do and need, as built-in types."""
     return {
-        "counts": {"to_do": len(todo.jobs), "skipped": len(todo.skipped), "failed": len(todo.failed), "ignored": todo.ignored},
+        "counts": {
+            "to_do": len(todo.jobs),
+            "skipped": len(todo.skipped),
+            "failed": len(todo.failed),
+            "ignored": sum(todo.ignored.values()),
+        },
+        "ignored_by_suffix": todo.ignored,
         "pairs": outlook.num_pairs,
         "bytes": outlook.num_bytes,
         "seconds": round(outlook.seconds, 3),

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from flowkit.dataset.manifest import ClipRecord, Split, read_split
@@ -16,9 +17,10 @@ from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.records import RecordFormat
 from flowkit.versions import software_versions
-from flowkit.video.ids import comparable_name
+from flowkit.video.ids import comparable_name, first_few
 
 RECORD_NAME = "dataset.json"
+_MOST_CLASHES = 10  # that one error names
 _RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")
 
 
@@ -168,18 +170,19 @@ def check_apart(root: Path, video_ids: Iterable[str]) -> None:
     Raises
     ------
     ManifestError
-        Names both: the clip of one would overwrite the clip of the other.
+        Names all of them: the clip of one would overwrite the clip of the other.
     """
     by_comparable_id: dict[str, list[str]] = {}
     for video_id in sorted(video_ids):
-        twins = by_comparable_id.setdefault(comparable_name(video_id), [])
-        for twin in twins:
-            if _are_one_name(root, twin, video_id):
-                raise ManifestError(
-                    f"the file system of {str(root)!r} treats {twin!r} and {video_id!r} as the same name; rename one, or choose a data "
-                    "root elsewhere with --data DIR"
-                )
-        twins.append(video_id)
+        by_comparable_id.setdefault(comparable_name(video_id), []).append(video_id)
+    several = [ids for ids in by_comparable_id.values() if len(ids) > 1]
+    pairs = [pair for ids in several for pair in combinations(ids, 2) if _are_one_name(root, *pair)]
+    if pairs:
+        names = first_few((f"{first!r} and {second!r}" for first, second in pairs), most=_MOST_CLASHES)
+        raise ManifestError(
+            f"the file system of {str(root)!r} treats these ids as the same name: {names}; rename one of each, or choose a data root "
+            "elsewhere with --data DIR"
+        )
 
 
 def _are_one_name(root: Path, first: str, second: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_st
 from flowkit.files import file_sha256
 from flowkit.shards.reader import ShardReader
 from flowkit.video.decode import VIDEO_SUFFIXES
-from flowkit.video.tree import scan_videos
+from flowkit.video.folders import FolderLayout
+from flowkit.video.ids import first_few
+from flowkit.video.tree import ignored_text, scan_videos
+
+_MOST_CLASHES = 10  # that one error names
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,10 @@ class Plan:
         Videos that are done already.
     failed : tuple of VideoResult
         Files that cannot even be tried, such as those whose name is not UTF-8.
-    ignored : int
-        Number of files without the suffix of a video.
+    ignored : dict of str to int
+        Numbers of files that are not videos, by suffix, and of hidden files and folders.
+    notes : tuple of str
+        What the user should know about the folders before the work begins, in sentences without a full stop.
     elsewhere : tuple of str
         Videos of the other parts of a sharded extraction, whose runs note their results in the index.
     failed_elsewhere : tuple of VideoResult
@@ -47,7 +53,8 @@ class Plan:
     jobs: tuple[VideoJob, ...]
     skipped: tuple[VideoResult, ...]
     failed: tuple[VideoResult, ...]
-    ignored: int
+    ignored: dict[str, int]
+    notes: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
     failed_elsewhere: tuple[VideoResult, ...] = ()
 
@@ -83,8 +90,11 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         raise ParameterError(f"the data root {str(root)!r} holds flow imported from {settings.solver}; extract into another data root")
     scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
     if not scan.videos and not scan.unreadable:
-        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise ManifestError(f"no video found under {str(videos)!r} ({scan.ignored} files with other suffixes); videos end in {suffixes}")
+        found = ignored_text(scan.ignored) or "the folder is empty"
+        raise ManifestError(
+            f"no video found under {str(videos)!r} ({found}); names of videos end in .avi, .mp4, .mkv, .webm, .mov, .mpg or another of "
+            f"{len(VIDEO_SUFFIXES)} suffixes, which docs/pipeline.md lists"
+        )
     check_apart(root, (video.video_id for video in scan.videos))
     index = read_index(root)
     packed = packed_video_ids(root)
@@ -103,7 +113,37 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
     elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % part[1] != part[0])
     failed, failed_elsewhere = (unusable, ()) if part[0] == 0 else ((), unusable)
     largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
-    return Plan(existing is None, settings, largest_first, tuple(skipped), failed, scan.ignored, elsewhere, failed_elsewhere)
+    return Plan(
+        existing is None,
+        settings,
+        largest_first,
+        tuple(skipped),
+        failed,
+        scan.ignored,
+        tuple(_notes(scan.layout)),
+        elsewhere,
+        failed_elsewhere,
+    )
+
+
+def _notes(layout: FolderLayout) -> Iterator[str]:
+    """Yield what the folders say about classes and subsets, where that may be a surprise."""
+    if layout.has_subsets:
+        folders = first_few((repr(name) for names in layout.subset_folders.values() for name in names), last="and")
+        yield (
+            f"the folders at the top, {folders}, give the split, and those inside them the classes "
+            f"({len(layout.classes)}, such as {layout.classes[0]!r})"
+        )
+    elif layout.doubt:
+        yield (
+            f"{layout.doubt}, so flowkit does not read a split from the folders, and the classes have names such as "
+            f"{layout.classes[0]!r}; lists can still give the split and the classes (`flowkit pack --lists`)"
+        )
+    if layout.class_of and not layout.classes:
+        yield (
+            "no video lies in a class folder, so no class is known: move each video to <class>/<video>, or have a list that names the "
+            "class of each (`flowkit pack --lists FILE.csv`)"
+        )
 
 
 def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJob]) -> None:
@@ -111,14 +151,19 @@ def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJ
     source = Path(dataset.source)
     if not replacing or not source.is_dir() or source.samefile(videos):  # moved, or the same
         return
+    both = []
     for job in replacing:
         folder, _, name = job.video_id.rpartition("/")
-        for other in sorted((source / folder).glob("*")):
+        for other in sorted((source / folder).iterdir() if (source / folder).is_dir() else ()):
             if other.stem == name and other.suffix.lower() in VIDEO_SUFFIXES:
-                raise ManifestError(
-                    f"{str(other)!r} and {str(job.path)!r} would both be {job.video_id!r} in {str(dataset.root)!r}; extract "
-                    "the second folder into a separate data root with --data DIR, or rename one of the videos"
-                )
+                both.append(f"{str(other)!r} and {str(job.path)!r} would both be {job.video_id!r}")
+                break
+    if both:
+        raise ManifestError(
+            f"{str(dataset.root)!r} holds clips of other videos with the same ids: "
+            f"{first_few(sorted(both), most=_MOST_CLASHES)}; extract the second folder into a separate data root with --data DIR, "
+            "or rename the videos"
+        )
 
 
 def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, Path]) -> VideoResult | None:

@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -78,11 +78,13 @@ class ExtractReport:
     done, skipped, failed : tuple of VideoResult
         Videos whose clip file was written in this run; those that were done before; those without a clip file.
     ignored : int
-        Number of files without the suffix of a video.
+        Number of files that are not videos, by their suffix, and of hidden files and folders.
     pending : int
         Number of videos that were not started or not finished when the run was stopped.
     seconds : float, s
         Time that the run took.
+    ignored_by_suffix : dict of str to int
+        The ignored files by suffix, the most frequent first.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class ExtractReport:
     ignored: int = 0
     pending: int = 0
     seconds: float = 0.0
+    ignored_by_suffix: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         pending = f", {self.pending} pending" if self.pending else ""
@@ -141,6 +144,7 @@ class ExtractReport:
                 "ignored": self.ignored,
                 "pending": self.pending,
             },
+            "ignored_by_suffix": dict(self.ignored_by_suffix),
             "pairs": self.num_pairs,
             "seconds": round(self.seconds, 3),
             "done": [asdict(result) for result in self.done],

@@ -245,9 +245,10 @@ class _Run:
             tuple(sorted(self.done, key=lambda result: result.video_id)),
             self.plan.skipped,
             tuple(sorted(self.failed, key=lambda result: result.video_id)),
-            ignored=self.plan.ignored,
+            ignored=sum(self.plan.ignored.values()),
             pending=len(self.unfinished),
             seconds=seconds,
+            ignored_by_suffix=self.plan.ignored,
         )
 
     def save_report(self, root: Path, seconds: float) -> None:

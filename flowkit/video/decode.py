@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_SUFFIXES = """.3g2 .3gp .asf .avi .divx .dv .f4v .flv .m1v .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm
-    .ogv .qt .ts .vob .webm .wmv .y4m"""
-VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())  # in lower case
+_SUFFIXES = """
+    .3g2 .3gp .3gp2 .3gpp .f4v .ismv .m4v .mov .mp4 .mp4v .mqv .qt
+    .avi .divx .xvid .asf .wm .wmv .flv .mk3d .mkv .webm .mxf .nut .ogm .ogv .ogx
+    .m2p .mod .mpe .mpeg .mpg .vob .vro .m2t .m2ts .mts .tod .tp .trp .ts
+    .264 .265 .av1 .avc .dav .dif .dv .h264 .h265 .h26l .hevc .ivf .m1v .m2v .mp2v .mpv .obu .y4m"""
+VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())  # in lower case: those of the containers below, as cameras, recorders and archives use them
 
 # libavformat's names of real containers and elementary streams. Playlists and scripts (hls, concat, dash, image2, sdp ...) are not
 # among them, because they read other files than the one that the user named.
-CONTAINERS = "asf,avi,dv,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,yuv4mpegpipe"
+CONTAINERS = "asf,avi,dhav,dv,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,yuv4mpegpipe"
 
 MAX_READ_ERRORS = 100  # after so many, the rest of the file is skipped
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # The part file of a clip adds a suffix to the last part of the name, and file systems allow 255 bytes per part.
 MAX_PART_BYTES = 240
@@ -69,6 +73,14 @@ def comparable_name(name: str) -> str:
 def printable_name(name: str) -> str:
     """Return the name of a file as text that can be written as UTF-8: bytes that are not UTF-8 become hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def first_few(names: Iterable[str], *, most: int = 5, last: str = "") -> str:
+    """Return names as a text of bounded length: ``a, b, c`` or ``a, b and 7 more``; `last`, such as ``and``, joins the last two."""
+    shown = list(names)
+    if len(shown) > most:
+        return f"{', '.join(shown[:most])} and {len(shown) - most} more"
+    return f" {last} ".join([", ".join(shown[:-1]), shown[-1]]) if last and len(shown) > 1 else ", ".join(shown)
 
 
 def group_of(video_id: str) -> int | None:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
-from flowkit.video.ids import check_video_id, printable_name
+from flowkit.video.folders import FolderLayout, read_layout
+from flowkit.video.ids import MAX_ID_BYTES, check_video_id, first_few, printable_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _logger = logging.getLogger(__name__)
+
+
+# Folders that systems and programs keep on disks and in archives. Their names begin with no dot, unlike those of other hidden folders.
+_SYSTEM_FOLDERS = frozenset(
+    ["__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot"]
+)
+_HIDDEN, _NO_SUFFIX, _OTHER = "hidden", "without suffix", "others"
+_MOST_SUFFIXES = 30  # that are counted one by one
+_MOST_CLASHES = 10  # that one error names
 
 
 @dataclass(frozen=True)
@@ -34,15 +45,18 @@ class Scan:
     ----------
     videos : tuple of VideoFile
         The videos, sorted by id.
-    ignored : int
-        Number of files without the suffix of a video, and of ``._`` files, which macOS makes.
+    layout : FolderLayout
+        What the folders say about classes and subsets.
+    ignored : dict of str to int
+        Numbers of files that are not videos, by suffix, the most frequent first; ``hidden`` counts hidden files and folders.
     unreadable : tuple of (str, str)
         Videos and folders that cannot be used, and why: a name that is not UTF-8 or cannot be an id, a dangling link, a
         folder without permission. The names are relative to the root and printable as UTF-8.
     """
 
     videos: tuple[VideoFile, ...]
-    ignored: int
+    layout: FolderLayout
+    ignored: dict[str, int]
     unreadable: tuple[tuple[str, str], ...]
 
 
@@ -52,8 +66,8 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
     Parameters
     ----------
     root : Path
-        The folder to search, with all its subfolders. Links to files and folders are followed, except links to a folder
-        that contains them.
+        The folder to search, with all its subfolders but hidden ones. Links to files and folders are followed, except links to
+        a folder that contains them.
     suffixes : frozenset of str
         The suffixes of videos, in lower case, with the dot.
     leave_out : Path, optional
@@ -62,29 +76,58 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
     Raises
     ------
     ManifestError
-        If there is no such folder, or two files would share an id because they differ only in their suffix. Ids that
-        differ only in case belong to two videos.
+        If there is no such folder, or files would share an id because they differ only in their suffix; names all of them. Ids
+        that differ only in case belong to two videos.
     """
     if not root.is_dir():
         raise ManifestError(f"there is no folder {str(root)!r}; name the folder that holds the videos")
-    videos: dict[str, VideoFile] = {}
+    paths: dict[str, list[str]] = {}
     unreadable: list[tuple[str, str]] = []
-    ignored = 0
+    ignored: Counter[str] = Counter()
     left_out = _identity(leave_out) if leave_out is not None and leave_out.is_dir() else None
-    for relative, path, folder_fault in walk_files(str(root), leave_out=left_out):
+    for relative, path, folder_fault in walk_files(str(root), leave_out=left_out, on_hidden=lambda _: ignored.update([_HIDDEN])):
         video_id, suffix = os.path.splitext(relative)
-        if folder_fault is None and (suffix.lower() not in suffixes or os.path.basename(relative).startswith("._")):
-            ignored += 1
+        if folder_fault is None and suffix.lower() not in suffixes:
+            ignored[printable_name(suffix.lower()) or _NO_SUFFIX] += 1
             continue
         fault = folder_fault or _video_fault(video_id, path)
         if fault is not None:
             unreadable.append((printable_name(relative), fault))
-            continue
-        video = VideoFile(video_id, Path(path), video_id.rpartition("/")[0])
-        twin = videos.setdefault(video_id, video)
-        if twin is not video:
-            raise ManifestError(f"{str(twin.path)!r} and {path!r} differ only in their suffix, so both would be {video_id!r}; rename one")
-    return Scan(tuple(videos[video_id] for video_id in sorted(videos)), ignored, tuple(sorted(unreadable)))
+        else:
+            paths.setdefault(video_id, []).append(path)
+    _check_one_file_each(paths)
+    layout = read_layout(paths)
+    videos = (VideoFile(video_id, Path(paths[video_id][0]), layout.class_of[video_id]) for video_id in sorted(paths))
+    return Scan(tuple(videos), layout, _fewer_kinds(ignored), tuple(sorted(unreadable)))
+
+
+def ignored_text(ignored: Mapping[str, int]) -> str:
+    """Return what a scan ignored, in words of bounded length: ``13 other files ignored: 8 .txt, 3 .gif, 2 hidden``."""
+    total = sum(ignored.values())
+    kinds = first_few([f"{number} {kind}" for kind, number in ignored.items()], most=8)
+    return f"{total} other file{'s' * (total != 1)} ignored: {kinds}" if total else ""
+
+
+def _fewer_kinds(ignored: Counter[str]) -> dict[str, int]:
+    """Return the numbers of ignored files by suffix, the most frequent first, with rare and very long suffixes added up."""
+    kinds = sorted(ignored.items(), key=lambda kind: (-kind[1], kind[0]))
+    kept = dict([(suffix, number) for suffix, number in kinds if len(suffix) <= len(_NO_SUFFIX)][:_MOST_SUFFIXES])
+    rest = sum(number for suffix, number in kinds if suffix not in kept)
+    return kept | ({_OTHER: rest} if rest else {})
+
+
+def _check_one_file_each(paths: Mapping[str, Sequence[str]]) -> None:
+    clashes = [f"{video_id!r}: {first_few(map(repr, sorted(files)), last='and')}" for video_id, files in paths.items() if len(files) > 1]
+    if clashes:
+        raise ManifestError(
+            f"files that differ only in their suffix would share a video id; rename or remove all but one of each. "
+            f"{len(clashes)} id{'s' * (len(clashes) != 1)}: {first_few(sorted(clashes), most=_MOST_CLASHES)}"
+        )
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden: its name begins with a dot, or is that of a folder that systems keep for themselves."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _video_fault(video_id: str, path: str) -> str | None:
@@ -101,7 +144,12 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def walk_files(
-    folder: str, relative: str = "", above: tuple[tuple[int, int], ...] = (), *, leave_out: tuple[int, int] | None = None
+    folder: str,
+    relative: str = "",
+    above: tuple[tuple[int, int], ...] = (),
+    *,
+    leave_out: tuple[int, int] | None = None,
+    on_hidden: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[str, str, str | None]]:
     """Yield each file below a folder; links to folders are followed, except to a folder that contains them.
 
@@ -113,6 +161,8 @@ def walk_files(
         The folders that contain this one, by device and inode.
     leave_out : (int, int), optional
         A folder below, by device and inode, that is skipped.
+    on_hidden : callable, optional
+        Called with the path relative to the root of each hidden file and folder (see `is_hidden`); these are skipped.
 
     Yields
     ------
@@ -132,9 +182,15 @@ def walk_files(
         return
     if above and here == leave_out:
         return
+    if len(relative) > MAX_ID_BYTES:  # no video in it could have an id
+        yield relative, folder, f"the folder is nested too deeply (a path has at most {MAX_ID_BYTES} bytes)"
+        return
     for entry in entries:
         name = f"{relative}/{entry.name}" if relative else entry.name
-        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield from walk_files(entry.path, name, (*above, here), leave_out=leave_out)
+        if is_hidden(entry.name):
+            if on_hidden is not None:
+                on_hidden(name)
+        elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+            yield from walk_files(entry.path, name, (*above, here), leave_out=leave_out, on_hidden=on_hidden)
         else:
             yield name, entry.path, None
