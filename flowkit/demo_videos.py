@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from flowkit.dataset.progress import ProgressBar
 from flowkit.errors import ParameterError
+from flowkit.files import replacing, write_atomically
 
 Floats = NDArray[np.float64]
 
@@ -359,9 +360,8 @@ def write_video(path: Path, frames: NDArray[np.uint8], *, frame_rate: int) -> No
     """
     import av
 
-    part = path.with_name(path.name + ".part")
     height, width = frames.shape[1:3]
-    with av.open(str(part), "w", format="avi", options={"fflags": "bitexact"}) as container:
+    with replacing(path) as part, av.open(str(part), "w", format="avi", options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("mpeg4", rate=Fraction(frame_rate), options={"qmin": "2", "qmax": "2", "flags": "bitexact"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = 1
@@ -369,7 +369,6 @@ def write_video(path: Path, frames: NDArray[np.uint8], *, frame_rate: int) -> No
             picture = av.VideoFrame.from_ndarray(np.concatenate([plane.ravel() for plane in planes]).reshape(-1, width), format="yuv420p")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-    os.replace(part, path)
 
 
 def class_names() -> dict[str, tuple[str, str]]:
@@ -432,5 +431,5 @@ def write_scenes(
     lines = csv.writer(rows, lineterminator="\n")
     lines.writerow(["video_id", "class_name", "subset"])
     lines.writerows([video.video_id, video.class_name, video.subset] for video in written)
-    (root / "split.csv").write_text(rows.getvalue(), encoding="utf-8")
+    write_atomically(root / "split.csv", rows.getvalue())
     return written

@@ -1,63 +1,187 @@
-"""Files: written so that a final name means a complete file, read with a bound on their size, locked, and hashed."""
+"""Files: written so that a final name means a complete file, read with a bound on their size, and hashed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import re
+import secrets
+import socket
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import count
 from pathlib import Path
 
-from flowkit.errors import BusyError
+from flowkit.locks import LockState, is_same_file, release, try_lock
 
 PART_SUFFIX = ".part"
+_MOST_TRIALS = 10
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path ``<name>.part`` beside `path`; the file that the block writes there takes the final name when the block succeeds.
+def replacing(path: Path, *, may_be_empty: bool = False) -> Iterator[Path]:
+    """Yield a new, empty temporary file beside `path`; what the block writes there takes the final name when the block succeeds.
 
     Parameters
     ----------
     path : Path
         The final name. Its folder is made if it is missing. A file that has this name already is replaced in one step.
+    may_be_empty : bool
+        Whether a file of no bytes is complete.
 
     Yields
     ------
     Path
-        Where to write. The block must create this file and close it. If the block raises, the part file is removed
-        and a file that is already at `path` stays as it was.
+        Where to write: see `temporary_name`. The block must write to this file, not replace it, and close it. If the block
+        raises, the temporary file is removed and a file that is already at `path` stays as it was.
 
     Raises
     ------
     OSError
-        If the folder or the file cannot be written, or the block created no part file.
+        If the folder or the file cannot be written, or the block wrote nothing.
     """
-    part = path.with_name(path.name + PART_SUFFIX)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.unlink(missing_ok=True)  # left by a killed run, or a link that someone put there, which must not be followed
-    try:
-        with with_file_name(path):
+    part, descriptor = new_part(path)
+    with with_file_name(path, instead_of=part):
+        try:
             yield part
-            with part.open("rb+") as written:
-                os.fsync(written.fileno())
-            part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            if not may_be_empty and os.stat(part).st_size == 0:
+                raise OSError(errno.ENODATA, "nothing was written", str(path))
+            _finish(part, descriptor, path)
+        except BaseException:
+            release(descriptor)
+            part.unlink(missing_ok=True)
+            raise
+    release(descriptor)
     fsync_folder(path.parent)
 
 
+def new_part(path: Path) -> tuple[Path, int]:
+    """Make an empty temporary file for what will be `path`; return its path and a descriptor, which holds a lock on it.
+
+    The lock says to `remove_leftovers` of other processes that the file is being written. The caller ends it with `release`.
+    """
+    # Never an existing file, nor what a link leads to.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    for trial in count():
+        part = path.with_name(temporary_name(path))
+        try:
+            with with_file_name(path, instead_of=part):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(part, flags, 0o666)
+        except FileNotFoundError:  # another process has just removed the folder, which was empty
+            if trial == _MOST_TRIALS:
+                raise
+            continue
+        state = try_lock(descriptor)
+        if state is LockState.UNAVAILABLE or (state is LockState.HELD and is_same_file(part, descriptor)):
+            return part, descriptor
+        release(descriptor)  # another process believed that it was left behind, before it was locked
+    raise AssertionError
+
+
+def _finish(part: Path, descriptor: int, path: Path) -> None:
+    """Put the bytes of a temporary file on the disk, and give it its final name."""
+    os.fsync(descriptor)
+    if os.name == "nt":  # Windows does not rename open files
+        release(descriptor)
+    part.replace(path)
+
+
+def temporary_name(path: Path) -> str:
+    """Return a new name for a temporary file beside `path`: ``<name>.<host>-<process>-<random part>.part``.
+
+    The name is shortened where the file system would refuse it.
+    """
+    ending = f".{this_host()}-{os.getpid()}-{secrets.token_hex(4)}{PART_SUFFIX}"
+    try:
+        longest = os.pathconf(path.parent, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        longest = 255
+    name = path.name.encode("utf-8", "surrogateescape")
+    room = max(longest - len(ending), 0)
+    return (path.name if len(name) <= room else name[:room].decode("utf-8", "ignore")) + ending
+
+
+@cache
+def this_host() -> str:
+    """Return a name for this machine as it now runs: its host name, and a digest that differs after a restart or in a container."""
+    name = socket.gethostname()
+    running = [name]
+    with suppress(OSError, ValueError):  # not Linux
+        running.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii"))
+        running.append(os.readlink("/proc/self/ns/pid"))
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)[:24] or "host"
+    return f"{plain}-{hashlib.sha256(repr(running).encode()).hexdigest()[:8]}"
+
+
+_TEMPORARY_NAME = re.compile(r".*\.([A-Za-z0-9_]{1,24}-[0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.part", re.DOTALL)
+
+
+def remove_leftovers(folder: Path, *, alone: bool, old_names: re.Pattern[str] | None = None) -> None:
+    """Remove the temporary files in a folder that processes left when they were killed.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; the folders in it are left as they are. It may be missing.
+    alone : bool
+        Whether the caller holds a lock that keeps all other writers of the folder out. Only then are the files of other
+        machines removed, because this machine cannot know whether their processes still live.
+    old_names : pattern, optional
+        Final names in the folder. With `alone`, files called ``<name>.part`` are removed as well, which is what flowkit
+        called temporary files until 0.1.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.name.endswith(PART_SUFFIX)]
+    except OSError:
+        return
+    for entry in entries:
+        match = _TEMPORARY_NAME.fullmatch(entry.name)
+        is_old = match is None and old_names is not None and old_names.fullmatch(entry.name.removesuffix(PART_SUFFIX)) is not None
+        own_process = int(match[2]) if match and match[1] == this_host() else None
+        if (own_process is not None or (alone and (match or is_old))) and entry.is_file(follow_symlinks=False):
+            _remove_if_abandoned(Path(entry.path), own_process)
+
+
+def _remove_if_abandoned(part: Path, process: int | None) -> None:
+    """Remove a temporary file unless a process holds its lock; `process` is its writer, if that is known to be of this machine."""
+    try:
+        descriptor = os.open(part, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # finished meanwhile, or another user's
+        return
+    try:
+        state = try_lock(descriptor)
+        if state is LockState.HELD or (state is LockState.UNAVAILABLE and (process is None or not _lives(process))):
+            with suppress(OSError):
+                if is_same_file(part, descriptor):
+                    part.unlink()
+    finally:
+        release(descriptor)
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # where this would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @contextmanager
-def with_file_name(path: Path) -> Iterator[None]:
-    """Add the name of a file to errors of the system that come without one, such as that of a full disk."""
+def with_file_name(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Add the name of a file to errors of the system that come without one, such as that of a full disk, or replace a temporary one."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        if error.errno is not None and (error.filename is None or (instead_of is not None and error.filename == str(instead_of))):
             error.filename = str(path)
         raise
 
@@ -70,75 +194,33 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     OSError
         If the file cannot be written; a file that is already at `path` then stays as it was.
     """
-    with replacing(path) as part:
+    with replacing(path, may_be_empty=True) as part:
         part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
-@contextmanager
-def exclusive_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while the block runs, so that two processes do not write the same files.
+def write_if_new(path: Path, data: bytes | str) -> bool:
+    """Write `data` as `write_atomically` does, unless there is a file at `path`; return whether it was written.
 
-    The lock ends with the process that holds it, however the process ends.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file, which is removed at the end. Its folder must exist.
-    what : str
-        What a process that holds the lock does, for the error message: ``packs 'flowkit-data'``.
-
-    Raises
-    ------
-    BusyError
-        If another process holds the lock: on this machine, or on another one if the locks of the file system reach so far.
+    Of several processes that do this at the same time, one writes.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: open files cannot be replaced there, so two processes stop each other anyway
-        yield
-        return
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    part, descriptor = new_part(path)
+    with with_file_name(path, instead_of=part):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same_file(path, descriptor):
-                break
-        except BlockingIOError as cause:
-            os.close(descriptor)
-            raise BusyError(f"another process {what}: wait until it has finished, or stop it") from cause
-        except OSError:  # a file system without locks
-            break
-        os.close(descriptor)  # the process that held it has just removed it
-    _held.add(descriptor)
-    try:
-        yield
-    finally:
-        try:
-            path.unlink(missing_ok=True)
+            part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+            os.fsync(descriptor)
+            try:
+                os.link(part, path)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without links
+                if path.exists():
+                    return False
+                _finish(part, descriptor, path)
         finally:
-            _held.discard(descriptor)
-            os.close(descriptor)
-
-
-_held: set[int] = set()  # descriptors of the locks that this process holds
-
-
-def _close_held_locks() -> None:
-    """Close the locks of the parent in a forked child, which may outlive the parent by seconds; the parent still holds them."""
-    while _held:
-        os.close(_held.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_held_locks)
-
-
-def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Return whether a path leads to the open file."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+            release(descriptor)
+            part.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+    return True
 
 
 def read_file(path: Path, *, most_bytes: int) -> bytes:

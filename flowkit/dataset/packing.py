@@ -25,7 +25,8 @@ from flowkit.dataset.shard_update import (
 from flowkit.dataset.split_lists import AUTOMATIC, Matched, choose_lists
 from flowkit.dataset.split_update import ManifestWriter, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
-from flowkit.files import exclusive_lock, file_sha256
+from flowkit.files import file_sha256
+from flowkit.locks import exclusive_lock
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 from flowkit.dataset.paths import clip_video_id, is_shard_name, shard_name
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
-from flowkit.files import PART_SUFFIX, fsync_folder, write_atomically
+from flowkit.files import fsync_folder, remove_leftovers, write_atomically
 from flowkit.records import RecordFormat
 
 DEFAULT_SHARD_BYTES = 1 << 30
 NEW_SUFFIX = ".new"  # a complete shard that will replace the one of the same name
+_OLD_NAMES = re.compile(r"shard-\d{5,9}\.h5(\.new)?|pack\.json")
 
 _STATE_RECORD = RecordFormat("flowkit-pack", 1, ManifestError, "delete it and pack again", max_bytes=1 << 26)
 
@@ -181,9 +183,10 @@ def recover(root: Path) -> PackState:
     state = read_state(root)
     if state.replacing or state.removing:
         state = _replace(root, state)
-    for path in (root / "shards").glob("shard-*"):
-        if path.name.endswith((NEW_SUFFIX, PART_SUFFIX)):
+    for path in (root / "shards").glob("shard-*" + NEW_SUFFIX):
+        if is_shard_name(path.name.removesuffix(NEW_SUFFIX)):
             path.unlink()
+    remove_leftovers(root / "shards", alone=True, old_names=_OLD_NAMES)
     return state
 
 

@@ -12,9 +12,9 @@ import hashlib
 import itertools
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import FlowkitError
-from flowkit.files import PART_SUFFIX, fsync_folder
+from flowkit.files import fsync_folder, new_part
+from flowkit.locks import release
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.flow")
 FIELDS_PER_FILE = 256  # a kill loses at most this many flow fields of each process
@@ -90,24 +91,21 @@ def missing_ranges(pieces: Sequence[Piece], num_pairs: int, num_ranges: int) -> 
 class PieceWriter:
     """Writes flow fields from `start` on into files of at most `FIELDS_PER_FILE`; a file gets its final name when it is complete.
 
-    The names of part files are unique: if another process, perhaps one that was believed dead, solves the same flow fields,
-    neither writes into the other's file.
+    The names of temporary files are unique: if another process, perhaps one that was believed dead, solves the same flow
+    fields, neither writes into the other's file.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._first, self._next = folder, start, start
-        self._mark = secrets.token_hex(4)
         self._file: BinaryIO | None = None
-
-    @property
-    def _part(self) -> Path:
-        return self._folder / f"{self._first:09d}-{self._mark}{PART_SUFFIX}"
+        self._part, self._lock = folder, -1
 
     def append(self, q: NDArray[np.uint8]) -> None:
         """Add flow fields, uint8 (n, 2, H, W)."""
         for field in q:
             if self._file is None:
+                self._part, self._lock = new_part(self._folder / f"{self._first:09d}")
                 self._file = self._part.open("wb")
             self._file.write(field.tobytes())
             self._next += 1
@@ -118,11 +116,17 @@ class PieceWriter:
         """Give the current file its final name."""
         if self._file is None:
             return
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
-        self._part.replace(self._folder / f"{self._first:09d}-{self._next:09d}.flow")
+        file, self._file = self._file, None
+        try:
+            with file:
+                file.flush()
+                os.fsync(file.fileno())
+            self._part.replace(self._folder / f"{self._first:09d}-{self._next:09d}.flow")
+        except BaseException:
+            self._part.unlink(missing_ok=True)
+            raise
+        finally:
+            release(self._lock)
         fsync_folder(self._folder)
         self._first = self._next
 
@@ -176,6 +180,5 @@ class PieceReader:
 def remove_pieces(folder: Path) -> None:
     """Delete a video's pieces, once its clip file is written."""
     shutil.rmtree(folder, ignore_errors=True)
-    parent = folder.parent
-    if parent.is_dir() and not any(parent.iterdir()):
-        parent.rmdir()
+    with suppress(OSError):  # another process may add the pieces of another video at this moment
+        folder.parent.rmdir()

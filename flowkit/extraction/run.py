@@ -25,9 +25,10 @@ from flowkit.extraction.pieces import find_pieces, remove_pieces
 from flowkit.extraction.plan import Plan, make_plan
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index
 from flowkit.extraction.schedule import make_tasks, work_bytes
-from flowkit.files import exclusive_lock, write_atomically
+from flowkit.files import write_atomically
 from flowkit.flow.cuda.service import FlowService
 from flowkit.flow.cuda.solver import CudaSolver
+from flowkit.locks import exclusive_lock
 from flowkit.workers.cluster import Cluster
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest

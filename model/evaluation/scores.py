@@ -172,7 +172,7 @@ def write_own_scores(
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
     import h5py
 
-    with replacing(path) as part, h5py.File(part, "w", track_order=False) as file:
+    with replacing(path) as part, h5py.File(part, "w", track_order=False, locking=False) as file:
         for name, value in attributes.items():
             file.attrs[name] = value
         for name, array in arrays.items():

@@ -78,7 +78,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     with replacing(path) as part:
         try:
-            torch.save(values, part)
+            with part.open("wb") as file:  # not by its name, which torch would store
+                torch.save(values, file)
         except RuntimeError as cause:  # what torch raises when a write fails
             raise OSError(f"{path} could not be written; perhaps the disk is full ({cause})") from cause
 

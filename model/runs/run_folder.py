@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.files import exclusive_lock, write_atomically
+from flowkit.files import write_atomically
+from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.training import PHASES, Phase

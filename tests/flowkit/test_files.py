@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flowkit.errors import BusyError
-from flowkit.files import exclusive_lock, replacing, write_atomically
+from flowkit import files
+from flowkit.files import remove_leftovers, replacing, write_atomically, write_if_new
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +30,7 @@ def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path: Path) -> Non
     write_atomically(path, b"old")
     with replacing(path) as part:
         part.write_bytes(b"new")
-        assert part.name == "a.json.part"
+        assert re.fullmatch(rf"a\.json\.\w+-[0-9a-f]{{8}}-{os.getpid()}-[0-9a-f]{{8}}\.part", part.name)
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a.json"]
@@ -53,18 +55,129 @@ def test_an_interrupted_block_leaves_the_old_file_and_no_part(tmp_path: Path, er
 def test_a_block_that_writes_nothing_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_atomically(path, b"old")
-    with pytest.raises(FileNotFoundError), replacing(path):
+    with pytest.raises(OSError, match=r"nothing was written: '.*a\.json'"), replacing(path):
         pass
     assert path.read_bytes() == b"old"
+    write_atomically(path, b"")
+    assert path.read_bytes() == b""
 
 
-def test_a_link_at_the_part_name_is_not_written_through(tmp_path: Path) -> None:
+def test_a_link_at_the_temporary_name_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    (tmp_path / "a.json.part").symlink_to(victim)
-    write_atomically(tmp_path / "a.json", b"new")
+    (tmp_path / "guessed.part").symlink_to(victim)
+    monkeypatch.setattr("flowkit.files.temporary_name", lambda path: "guessed.part")
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "a.json", b"new")
     assert victim.read_bytes() == b"precious"
-    assert (tmp_path / "a.json").read_bytes() == b"new"
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_two_writers_of_one_name_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with replacing(path) as first:
+        first.write_bytes(b"begun fir")
+        write_atomically(path, b"second")
+        first.write_bytes(b"first, complete")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first, complete"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ä" * 127, "名" * 85, "x.h5"])
+@pytest.mark.parametrize("host", ["node.cluster.example", "", "Jürgens PC", "h" * 64])
+def test_every_name_that_a_file_may_have_can_be_written_on_every_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, host: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    files.this_host.cache_clear()
+    try:
+        with replacing(tmp_path / name) as part:
+            part.write_bytes(b"x")
+            assert files._TEMPORARY_NAME.fullmatch(part.name)
+    finally:
+        files.this_host.cache_clear()
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_of_two_who_write_a_new_file_the_first_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert write_if_new(tmp_path / "a.json", b"first")
+    assert not write_if_new(tmp_path / "a.json", b"second")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    assert not write_if_new(tmp_path / "a.json", b"second")
+    assert write_if_new(tmp_path / "b.json", b"first")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.json": b"first", "b.json": b"first"}
+
+
+# -- what killed processes leave ---------------------------------------------------------------------------------------------------
+
+_DIES_WHILE_IT_WRITES = """
+import os, signal, sys
+from pathlib import Path
+from flowkit.files import replacing
+with replacing(Path(sys.argv[1])) as part:
+    part.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def leave_part(path: Path) -> Path:
+    """Let a process die while it writes a file; return the temporary file that it leaves."""
+    before = set(path.parent.iterdir())
+    assert subprocess.run([sys.executable, "-c", _DIES_WHILE_IT_WRITES, str(path)], check=False).returncode == -9
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
+def test_a_dead_process_s_temporary_file_is_removed_and_a_living_one_s_is_kept(tmp_path: Path) -> None:
+    left = leave_part(tmp_path / "a.json")
+    with replacing(tmp_path / "a.json") as part:
+        part.write_bytes(b"whole")
+        remove_leftovers(tmp_path, alone=True, old_names=re.compile(".*"))
+        assert os.listdir(tmp_path) == [part.name]
+    assert not left.exists()
+    assert (tmp_path / "a.json").read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
+def test_a_dead_process_is_known_without_locks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    left = leave_part(tmp_path / "a.json")
+    with replacing(tmp_path / "b.json") as part:
+        part.write_bytes(b"whole")
+        remove_leftovers(tmp_path, alone=False)
+        assert not left.exists()
+        assert part.exists()
+
+
+def test_temporary_files_of_other_hosts_and_old_ones_are_removed_only_by_who_is_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "a.json.node7-0123abcd-77-89abcdef.part"
+    old, foreign, odd = tmp_path / "a.json.part", tmp_path / "download.part", tmp_path / "a.json.node7-77.part"
+    for path in (elsewhere, old, foreign, odd):
+        path.write_bytes(b"half")
+    remove_leftovers(tmp_path, alone=False, old_names=re.compile(r"a\.json"))
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_leftovers(tmp_path, alone=True, old_names=re.compile(r"a\.json"))
+    assert sorted(tmp_path.iterdir()) == sorted([foreign, odd])
+
+
+def test_links_and_folders_with_temporary_names_are_left_alone(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    link, folder = tmp_path / "a.node7-0123abcd-77-89abcdef.part", tmp_path / "b.node7-0123abcd-77-89abcdef.part"
+    link.symlink_to(victim)
+    folder.mkdir()
+    remove_leftovers(tmp_path, alone=True)
+    remove_leftovers(tmp_path / "missing", alone=True)
+    assert sorted(tmp_path.iterdir()) == sorted([victim, link, folder])
 
 
 def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
@@ -74,41 +187,3 @@ def test_an_error_without_a_file_gets_its_name(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="'other'"), replacing(tmp_path / "wanted.txt"):
         raise OSError(28, "No space left on device", "other")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
-def test_only_one_process_holds_a_lock_and_its_file_is_removed(tmp_path: Path) -> None:
-    lock = tmp_path / ".lock"
-    with exclusive_lock(lock, "packs 'x'"):
-        with pytest.raises(BusyError, match="another process packs 'x'"), exclusive_lock(lock, "packs 'x'"):
-            pass
-        assert lock.exists()
-    assert not lock.exists()
-    lock.touch()  # left by a process that was killed
-    with exclusive_lock(lock, "packs 'x'"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-_LEAVES_A_CHILD = """
-import os, signal, sys, time
-from pathlib import Path
-from flowkit.files import exclusive_lock
-with exclusive_lock(Path(sys.argv[1]), "waits"):
-    if not os.fork():
-        Path(sys.argv[1] + ".child").touch()
-        sys.stdin.read()
-        os._exit(0)
-    while not Path(sys.argv[1] + ".child").exists():
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
-def test_a_forked_child_that_outlives_its_parent_holds_no_lock(tmp_path: Path) -> None:
-    lock = tmp_path / "lock"
-    with subprocess.Popen([sys.executable, "-c", _LEAVES_A_CHILD, str(lock)], stdin=subprocess.PIPE) as process:
-        assert process.wait(timeout=30) == -9
-        with exclusive_lock(lock, "waits"):  # while the child still reads what nobody has closed
-            pass

@@ -176,12 +176,13 @@ def die_in_half_a_checkpoint(fault: Any) -> None:
 
     save, written = torch.save, 0
 
-    def save_half(values: Any, part: Any) -> None:
+    def save_half(values: Any, file: Any) -> None:
         nonlocal written
-        save(values, part)
+        save(values, file)
+        file.flush()
         written += 1
         if written == fault["write"]:
-            os.truncate(part, part.stat().st_size // 2)
+            os.truncate(file.name, os.stat(file.name).st_size // 2)
             kill_myself()
 
     torch.save = save_half  # type: ignore[assignment]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from flowkit.errors import DeviceError
-from flowkit.files import user_cache_folder
+from flowkit.files import remove_leftovers, user_cache_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -245,15 +243,8 @@ def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | 
         pass
     compiled = compile_kernels(arch, tile)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(compiled.code).digest() + compiled.code)
-            Path(part).replace(path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+        write_atomically(path, hashlib.sha256(compiled.code).digest() + compiled.code)
+        remove_leftovers(folder, alone=False)
     except OSError as error:
         logger.info("compiled kernels are not cached: %s cannot be written (%s)", folder, error)
     return compiled.code, compiled.code_type

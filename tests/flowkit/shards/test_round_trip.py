@@ -196,7 +196,9 @@ def test_a_killed_writer_leaves_no_final_name(tmp_path: Path) -> None:
         f"write_clip(Path({str(tmp_path)!r}) / 'a.h5')\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    assert os.listdir(tmp_path) == ["a.h5.part"]
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith("a.h5.")
+    assert left.endswith(".part")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="limits the size of files as POSIX does")
@@ -213,7 +215,7 @@ def test_a_disk_that_is_full_is_an_error_and_not_a_crash(tmp_path: Path) -> None
         "    try:\n"
         "        write_shard(folder / 'shard.h5', sorted(folder.glob('[0-9]*.h5')))\n"
         "    except OSError as error:\n"
-        "        print(errno.errorcode[error.errno], error.filename.endswith('shard.h5.part'))\n"
+        "        print(errno.errorcode[error.errno], error.filename.endswith('/shard.h5'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "EFBIG True\n" * 6, "")

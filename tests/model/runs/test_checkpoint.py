@@ -79,6 +79,14 @@ def test_the_same_weights_are_the_same_bytes(tmp_path: Path, checkpoint: Any) ->
     assert len(set(files)) == 1
 
 
+def test_the_bytes_of_a_checkpoint_do_not_depend_on_where_it_is_written(tmp_path: Path, checkpoint: Any) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    paths = tmp_path / "checkpoint.pt", tmp_path / "elsewhere" / "other.pt"
+    for path in paths:
+        save_checkpoint(path, checkpoint)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_a_folder_stands_for_its_weights_and_else_for_its_checkpoint(tmp_path: Path, checkpoint: Any) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", checkpoint)
     assert load_checkpoint(tmp_path).momentum
