@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.options import data_option, split_option
+from flowkit.cli.shared.options import data_option, refuse_unused, split_option
 from flowkit.cli.shared.recipe_options import (
     NETWORK_SETTINGS,
     execution_options,
@@ -18,7 +18,7 @@ from flowkit.cli.shared.recipe_options import (
     train_settings,
 )
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
-from flowkit.model.settings.training import PHASES
+from flowkit.model.settings.training import BASE_PHASES, PHASES
 
 
 @click.command()
@@ -62,6 +62,9 @@ def train(
 
     Phases that are trained already, with the same settings, are skipped; a phase that was stopped resumes from its checkpoint.
     """
+    if phase not in ("all", *BASE_PHASES):
+        refuse_unused(f"it concerns the base streams, and {phase} starts from the phases before it (--base-run)", "weights")
+        settings["weights"] = None
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
     from flowkit.model.report.live_curves import LiveCurves
     from flowkit.model.runs.events import to_all

@@ -6,6 +6,7 @@ splits_option   --split N[,N...]     several splits, read by `split_numbers`
 output_option   --output DIR         where reports are written
 json_option     --json               machine-readable output on stdout
 grace_option    --grace SECONDS      how long the work in progress may take after Ctrl-C
+refuse_unused                        refuses options that would do nothing
 usage_errors                         turns a setting that is out of its range into a usage error
 with_options                         adds several options, in the order in which help shows them
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from flowkit.errors import ParameterError
 from flowkit.workers.stopping import GRACE_SECONDS
@@ -108,6 +110,18 @@ def grace_option(what: str) -> Callable[[Command], Command]:
         metavar="SECONDS",
         help=f"How long, after Ctrl-C, {what}.",
     )
+
+
+def refuse_unused(reason: str, *names: str) -> None:
+    """Raise a usage error if one of these parameters was given on the command line, where it would do nothing.
+
+    The environment and flowkit.toml may set an option for many commands, so what they say is not refused.
+    """
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            (flag,) = (max(option.opts, key=len) for option in context.command.params if option.name == name)
+            raise click.UsageError(f"{flag} would do nothing here: {reason}")
 
 
 @contextmanager

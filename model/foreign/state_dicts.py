@@ -14,6 +14,9 @@ from torch import Tensor
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.settings.network import STAGE_UNITS
 
+PYTORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pyth")  # .pth.tar is common
+_STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")  # of training checkpoints
+_DEEPEST = 3  # how many dictionaries may lie around a state dict
 ALTERNATIVES = "give a file with --weights FILE, or --weights none to start from random weights"
 
 
@@ -42,8 +45,9 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
     Parameters
     ----------
     source : "imagenet" or Path
-        torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded once; or a ``.safetensors``, ``.pt`` or ``.pth`` file
-        with a ResNet's state under torchvision's names, float16 to float64.
+        torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded once; or a ``.safetensors`` file or one of PyTorch
+        (``.pt``, ``.pth``, ``.ckpt``, ``.bin``, ``.tar``) with a ResNet's state, float16 to float64. The state may be the file itself
+        or a part of a training checkpoint, such as its ``state_dict``.
     depth : {50, 101, 152}
         The depth of torchvision's network. The depth of a file follows from its names.
     stride_in_1x1 : bool, optional
@@ -74,6 +78,17 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
     if stride is None:
         stride = bool(stride_in_1x1)
     return PretrainedWeights({key: _at_least_float32(tensor) for key, tensor in state.items()}, stride, name)
+
+
+def imagenet_shapes(depth: int = 50) -> dict[str, Tensor]:
+    """Return what the state of torchvision's ImageNet weights will be, without its values and without a download."""
+    if depth not in STAGE_UNITS:
+        raise ParameterError(f"torchvision has ImageNet weights for depths {', '.join(map(str, STAGE_UNITS))}, not {depth!r}")
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        state: dict[str, Tensor] = get_model(f"resnet{depth}", weights=None).state_dict()
+    return state
 
 
 def _first_line(error: Exception) -> str:
@@ -108,9 +123,9 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], bool | None]:
         if stride not in (None, "true", "false"):
             raise CheckpointError(f"its metadata has stride_in_1x1={stride!r}, which must be 'true' or 'false'")
         return state, None if stride is None else stride == "true"
-    if path.suffix in (".pt", ".pth"):
+    if path.suffix in PYTORCH_SUFFIXES:
         return _read_pickle(path), None
-    raise CheckpointError("weights must be a .safetensors, .pt or .pth file")
+    raise CheckpointError(f"weights must be a .safetensors file or one of PyTorch ({', '.join(PYTORCH_SUFFIXES)})")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -135,6 +150,19 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file can make the unpickler raise anything
         raise CheckpointError(f"damaged, or not a file of weights ({_first_line(error)}); download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise CheckpointError("does not hold a plain state dict of names and tensors; save one with torch.save(model.state_dict(), FILE)")
-    return dict(state)
+    return _state_within(state)
+
+
+def _state_within(value: object, depth: int = 0) -> dict[str, Tensor]:
+    """Return the state dict that a file holds: the file's value itself, or what lies under one of the usual keys."""
+    if isinstance(value, dict):
+        if value and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items()):
+            return dict(value)
+        inner = next((value[key] for key in _STATE_KEYS if isinstance(value.get(key), dict)), None)
+        if inner is not None and depth < _DEEPEST:
+            return _state_within(inner, depth + 1)
+    held = f"; it holds {', '.join(map(repr, list(value)[:5]))}" if isinstance(value, dict) and value else ""
+    raise CheckpointError(
+        f"does not hold a state dict of names and tensors, neither by itself nor under {', '.join(_STATE_KEYS)}{held}; save one with "
+        "torch.save(model.state_dict(), FILE)"
+    )

@@ -1,8 +1,7 @@
 """The first weights of networks: from a pretrained ResNet, from trained base streams, or random.
 
-Names and shapes must match. Between a ResNet's state and a stream's, only this may differ: the stream's prefix, temporal taps
-(`inflate`, eq. 5), a motion stream's first convolution, and a classifier for another number of classes. Each is recorded in an
-`Initialisation` and logged.
+Names and shapes must match. Between a ResNet's state and a stream's, only this may differ: a prefix, temporal taps (`inflate`,
+eq. 5), a motion stream's first convolution, and another classifier, or none. Each is recorded in an `Initialisation` and logged.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowkit.errors import CheckpointError, ParameterError
+from flowkit.errors import ParameterError
+from flowkit.model.foreign.backbones import find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.networks.fitting import fit_state, is_counter
 from flowkit.model.networks.resnet import ResidualStream
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.temporal_conv import inflate
 
 logger = logging.getLogger(__name__)
-
-NUM_RGB_CHANNELS = 3
-CLASSIFIER = ("fc.weight", "fc.bias")
-NUM_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,14 @@ def initialise_single_stream(
     model : SingleStream
         The base stream.
     weights : PretrainedWeights or None
-        A ResNet's weights, or those of a `SingleStream` of the same stream. None draws random ones as He et al. do.
+        A ResNet's weights, which may stand within a larger model's; see `find_backbone`. None draws random ones as He et al. do.
     generator : torch.Generator, optional
         The source of random numbers, on the model's device; by default torch's own.
 
     Raises
     ------
     CheckpointError
-        If a name is missing or unexpected, or a shape differs by more than the classifier's number of classes.
+        If a name is missing or unexpected, or a shape differs, unless it is the classifier's.
     ParameterError
         If the network's `stride_in_1x1` is not that of the weights.
 
@@ -91,8 +88,22 @@ def initialise_single_stream(
             f"{weights.source} was trained with stride_in_1x1={weights.stride_in_1x1}, the network has "
             f"stride_in_1x1={model.config.stride_in_1x1}; use the weights' own"
         )
-    state = _without_prefix(weights.state, model.stream_name)
+    state = find_backbone(weights.state, weights.source).state
     return _reported(model.stream_name, _load(model.stream, state, weights.source, pretrained=True, generator=generator))
+
+
+def check_pretrained(model: SingleStream, state: Mapping[str, Tensor], source: str) -> None:
+    """Raise `CheckpointError` if `initialise_single_stream` would; the model and the state may be on the meta device."""
+    fit_state(model.stream.state_dict(), find_backbone(state, source).state, source, pretrained=True)
+
+
+def check_streams(
+    model: STResNet, *, appearance_state: Mapping[str, Tensor] | None = None, motion_state: Mapping[str, Tensor] | None = None
+) -> None:
+    """Raise `CheckpointError` if `initialise_from_streams` would, for those states that are given; the model may be on the meta device."""
+    for stream, name, state in ((model.appearance, "appearance", appearance_state), (model.motion, "motion", motion_state)):
+        if state is not None:
+            fit_state(stream.state_dict(), _without_prefix(state, name), f"the {name} stream", pretrained=False)
 
 
 def initialise_from_streams(
@@ -122,59 +133,33 @@ def _load(
 ) -> Initialisation:
     """Copy a state into a stream, or raise an error and leave it unchanged; only `pretrained` weights may have another conv1 or fc."""
     own = stream.state_dict()
-    missing = [name for name in own if name not in state]
-    if missing and all(map(_is_counter, missing)) and not any(map(_is_counter, state)):
-        # Files older than torch 0.4.1 lack these counters, which a batch normalisation with a fixed momentum never reads.
-        state = {**state, **{name: torch.zeros_like(own[name]) for name in missing}}
-        missing = []
-    unexpected = [name for name in state if name not in own]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{source} does not hold this network's stream: {_names('missing', missing)}{_names('unexpected', unexpected)}"
-            "is it another architecture or depth?"
-        )
+    how = fit_state(own, state, source, pretrained=pretrained)
     fitted: dict[str, Tensor] = {}
-    inflated = []
-    cross_modality = new_classifier = False
     for name, target in own.items():
-        tensor = state[name].to(target.dtype)
-        if tensor.shape == target.shape:
-            fitted[name] = tensor
-        elif target.ndim == 5 and tensor.shape == target.shape[:2] + target.shape[3:]:
-            fitted[name] = inflate(tensor, stream.config.temporal_init)
-            inflated.append(name)
-        elif pretrained and name == "conv1.weight" and tensor.shape == (target.shape[0], NUM_RGB_CHANNELS, *target.shape[2:]):
-            fitted[name] = tensor.mean(1, keepdim=True).expand_as(target)
-            cross_modality = True
-        elif pretrained and name in CLASSIFIER and tensor.shape[1:] == target.shape[1:]:
-            fitted[name] = target
-            new_classifier = True
+        if how[name] == "drawn":
+            fitted[name] = torch.zeros_like(target)
+        elif how[name] == "inflated":
+            fitted[name] = inflate(state[name].to(target.dtype), stream.config.temporal_init)
+        elif how[name] == "averaged":
+            fitted[name] = state[name].to(target.dtype).mean(1, keepdim=True).expand_as(target)
         else:
-            raise CheckpointError(
-                f"{source}: {name} has shape {tuple(tensor.shape)}, this network's has {tuple(target.shape)}; "
-                "base_width, depth and number of classes must be those of the weights"
-            )
+            fitted[name] = state[name].to(target.dtype)
     stream.load_state_dict(fitted)
+    new_classifier = how["fc.weight"] == "drawn"
     if new_classifier:
         stream.reset_classifier(generator)
-    num_copied = len(own) - len(inflated) - cross_modality - len(CLASSIFIER) * new_classifier
-    return Initialisation(source, num_copied, tuple(inflated), cross_modality, new_classifier)
+    return Initialisation(
+        source,
+        num_copied=sum(value == "copied" or is_counter(name) for name, value in how.items()),
+        inflated=tuple(name for name, value in how.items() if value == "inflated"),
+        cross_modality=how["conv1.weight"] == "averaged",
+        new_classifier=new_classifier,
+    )
 
 
 def _reported(stream: str, done: Initialisation) -> Initialisation:
     logger.info("%s stream from %s", stream, done)
     return done
-
-
-def _is_counter(name: str) -> bool:
-    return name.endswith(".num_batches_tracked")
-
-
-def _names(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = ", ..." if len(names) > NUM_NAMES_SHOWN else ""
-    return f"{len(names)} {what} ({', '.join(names[:NUM_NAMES_SHOWN])}{more}); "
 
 
 def _without_prefix(state: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:

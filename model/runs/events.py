@@ -13,7 +13,7 @@ from flowkit.model.settings.training import Phase
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Training begins: which recipe was chosen, and on which device."""
+    """Training begins: which recipe was chosen, and on which device; `weights` is empty if no base stream is trained."""
 
     recipe: RecipeName
     device: str

@@ -36,7 +36,8 @@ class RunProgress:
             self._stages.update(f"evaluate split {event.split}", event.done, event.num_videos, note=note)
         elif isinstance(event, events.RunStarted):
             if not self._run_is_described:  # each variant of an ablation begins with the same description
-                start = "random weights" if event.weights == "none" else f"weights {printable_name(event.weights)}"
+                start = f"weights {printable_name(event.weights)}" if event.weights else "the phases before it"
+                start = "random weights" if event.weights == "none" else start
                 message(
                     f"Recipe {event.recipe} on {event.device}, from {start}: {event.num_videos} training videos, "
                     f"{event.num_classes} classes."

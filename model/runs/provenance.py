@@ -9,7 +9,7 @@ from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.settings.training import TrainConfig
+from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Provenance:
     def differences(self, other: Provenance) -> list[str]:
         """Return ``<name> is ..., now ...`` for every setting in which `other` differs."""
         mine, theirs = self.to_dict(), other.to_dict()
+        if self.config.phase not in BASE_PHASES:  # it starts from other phases, whose digests are compared
+            del mine["config"]["weights"], theirs["config"]["weights"]
         if not (self.extraction and other.extraction):
             del mine["extraction"], theirs["extraction"]
         mine, theirs = flattened(mine), flattened(theirs)

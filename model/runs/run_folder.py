@@ -47,12 +47,17 @@ class PhaseFolder:
         """Whether the phase has its final weights."""
         return (self.path / WEIGHTS_NAME).is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the phase has weights, final ones or a checkpoint."""
+        return self.done or (self.path / CHECKPOINT_NAME).is_file()
+
     def claim(self, provenance: Provenance, command: dict[str, Any]) -> None:
         """Write config.json, with what else `command` says, which is not compared.
 
         If the folder has weights or a checkpoint of other settings or data, a `CheckpointError` names all differences.
         """
-        if self.done or (self.path / CHECKPOINT_NAME).is_file():
+        if self.begun:
             differences = load_checkpoint(self.path).provenance.differences(provenance)
             if differences:
                 raise CheckpointError(

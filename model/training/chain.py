@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
@@ -18,9 +16,7 @@ from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
-from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
-from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance, differences_from_training_data
@@ -28,8 +24,10 @@ from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_fol
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
-from flowkit.model.training.phases import BEFORE, start_network
+from flowkit.model.training.phases import BEFORE, Start, check_earlier
 from flowkit.shards.reader import ShardReader
+
+UNUSED_WEIGHTS = "st-resnet starts from both of them, and st-resnet-star from st-resnet; base_run names the run that has them"
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,8 @@ def train(
     recipe : {"auto", "paper", "small"}
         The paper's network and schedule, or a small network for a CPU. ``auto`` is `paper` on a CUDA device and `small` elsewhere.
     weights : "imagenet", "none" or path, optional
-        What the base streams start from. By default ImageNet for `paper`, random weights for `small`.
+        What the base streams start from. By default ImageNet for `paper`, random weights for `small`. A file may be a training
+        checkpoint of PyTorch's; of a larger model only the ResNet is used.
     paper_steps : bool
         Take the paper's iteration counts instead of the official code's epochs.
     overrides : dict, optional
@@ -139,6 +138,8 @@ def train(
     ['checkpoint.pt', 'config.json', 'metrics.jsonl', 'weights.safetensors']
     """
     execution = execution or Execution()
+    if weights is not None and not set(phases) & set(BASE_PHASES):
+        raise ParameterError(f"weights are for the base streams, {' and '.join(BASE_PHASES)}; {UNUSED_WEIGHTS}")
     with RunProgress(progress if execution.rank == 0 else False) as show:
         return train_phases(
             Path(root),
@@ -179,16 +180,20 @@ def train_phases(
     if not listed.train:
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
     chosen = settings.recipe_on(device.type)
-    start = _Start(settings.weights_on(device.type), settings.overrides)
+    bases = [phase for phase in wanted if phase in BASE_PHASES]
+    # What the phases start from that this call does not train.
+    before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name))
+                      for name in BEFORE[phase] if name not in wanted} for phase in wanted}  # fmt: skip
+    start = Start(settings.weights_on(device.type) if bases else "none", settings.overrides)
     extraction = _extraction(dataset, listed)
     configs = make_configs(
         chosen,
         num_classes=len(listed.classes),
         num_videos=len(listed.train),
         short_side=extraction["short_side"],
-        weights=start.identity,
+        weights=start.identity if bases else _weights_of(before),
         paper_steps=settings.paper_steps,
-        overrides={**start.overrides, **settings.overrides},
+        overrides={**(start.overrides if bases else _stride_of(before)), **settings.overrides},
     )
     for phase in wanted:
         if configs[phase].num_sub_batches % execution.world:
@@ -197,11 +202,14 @@ def train_phases(
                 f"{execution.world} processes; choose --batch and --bn-group so that they can"
             )
     for phase in wanted:
-        for name in (name for name in BEFORE[phase] if name not in wanted):
-            _check_start(listed, phase, name, _weights_before(root, run, base_run, split, name))
-    on_event(RunStarted(chosen, str(device), str(start.source), len(listed.train), len(listed.classes)))
+        if before[phase]:
+            check_earlier(configs[phase], before[phase])
+        folder = PhaseFolder(phase_folder(root, run, split, phase))
+        if phase in bases and (restart or not folder.begun):
+            start.check(configs[phase])
+    on_event(RunStarted(chosen, str(device), start.describe() if bases else "", len(listed.train), len(listed.classes)))
     if restart:
-        if start.source != "none" and set(wanted) & set(BASE_PHASES):
+        if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
         if execution.rank == 0:  # all at once, so that a stopped run does not continue with old phases
             for phase in wanted:
@@ -235,62 +243,38 @@ def train_phases(
     return TrainReport(tuple(trained), tuple(skipped), stopped=False)
 
 
-class _Start:
-    """What the base streams start from; it is read when it is first needed."""
-
-    def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
-        self.source = source
-        self._depth = overrides.get("depth", 50)
-        self._stride = overrides.get("stride_in_1x1")
-        self._pretrained: PretrainedWeights | None = None
-        # A file is identified by its contents, so that it may be renamed.
-        self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
-        # A file says which convolutions have the stride; in torchvision's network it is the 3x3.
-        self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
-
-    def read(self) -> PretrainedWeights:
-        """Return the weights, which are downloaded or read only once."""
-        if self._pretrained is None:
-            assert self.source != "none"
-            self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
-        return self._pretrained
-
-    def initialise(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
-        """Set the first weights of a phase's network."""
-        weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
-        before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
-        try:
-            start_network(network, config, weights, before)
-        except CheckpointError as cause:
-            if weights is None or config.recipe != "small":
-                raise
-            raise CheckpointError(
-                f"{cause} (The small recipe's network is narrow; the weights of a ResNet need --recipe paper.)"
-            ) from cause
-
-    @staticmethod
-    def _digest(source: Path) -> str:
-        if not source.is_file():
-            raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or use --weights none")
-        return file_sha256(source)
-
-
 def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:
     """Return the path of an earlier phase's final weights, in the run or else in its base run, whether they exist or not."""
     own = phase_folder(root, run, split, phase) / WEIGHTS_NAME
     return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase) / WEIGHTS_NAME
 
 
-def _check_start(split: Split, phase: Phase, name: Phase, path: Path) -> None:
-    """Raise `CheckpointError` unless the weights that a phase starts from exist and were trained on this split's data."""
+def _earlier(split: Split, phase: Phase, name: Phase, path: Path) -> Checkpoint:
+    """Return the weights that a phase starts from; `CheckpointError` unless they exist and were trained on this split's data."""
     if not path.is_file():
         raise CheckpointError(f"{phase} starts from {name}, and {path} does not exist; train it first with `--phase {name}`")
-    differences = differences_from_training_data(split, load_checkpoint(path).provenance)
+    checkpoint = load_checkpoint(path)
+    differences = differences_from_training_data(split, checkpoint.provenance)
     if differences:
         raise CheckpointError(
             f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on this split, in "
             f"another run (`--run NAME`) or again (`--phase {name} --restart`)"
         )
+    return checkpoint
+
+
+def _weights_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> str:
+    """Return what the base streams of earlier phases started from, by their own record."""
+    recorded = {name: checkpoint.provenance.config.weights for given in before.values() for name, checkpoint in given.items()}
+    return (
+        next(iter(recorded.values())) if len(set(recorded.values())) == 1 else ", ".join(f"{name}: {of}" for name, of in recorded.items())
+    )
+
+
+def _stride_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> dict[str, bool]:
+    """Return where the streams of earlier phases have their stride, which a file of weights may have decided."""
+    strides = {checkpoint.provenance.config.network.stride_in_1x1 for given in before.values() for checkpoint in given.values()}
+    return {"stride_in_1x1": strides.pop()} if len(strides) == 1 else {}
 
 
 def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any]) -> Provenance:

@@ -1,17 +1,26 @@
-"""What each of the four phases starts from."""
+"""What each of the four phases starts from, and whether that fits, which is known before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from flowkit.errors import CheckpointError
+from flowkit.files import file_sha256
 from flowkit.model.data.sampling import initial_seed
-from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.foreign.backbones import find_backbone
+from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes, pretrained_state
+from flowkit.model.networks.fitting import fit_exactly
+from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream
-from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.networks.weights import check_pretrained, check_streams, initialise_from_streams, initialise_single_stream
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
+from flowkit.model.settings.recipes import Weights
+from flowkit.model.settings.training import BASE_PHASES, Phase, TrainConfig
 
 BEFORE: dict[Phase, tuple[Phase, ...]] = {
     "appearance": (),
@@ -19,6 +28,86 @@ BEFORE: dict[Phase, tuple[Phase, ...]] = {
     "st-resnet": ("appearance", "motion"),
     "st-resnet-star": ("st-resnet",),
 }
+
+
+class Start:
+    """What the base streams start from; it is read when it is first needed.
+
+    Parameters
+    ----------
+    source : {"imagenet", "none"} or Path
+        The weights.
+    overrides : mapping
+        The user's values of the recipe, for the depth of torchvision's network and for the place of the stride.
+    """
+
+    def __init__(self, source: Weights, overrides: Mapping[str, Any]) -> None:
+        self.source = source
+        self._depth = overrides.get("depth", 50)
+        self._stride = overrides.get("stride_in_1x1")
+        self._pretrained: PretrainedWeights | None = None
+        # A file is identified by its contents, so that it may be renamed.
+        self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
+        # A file says which convolutions have the stride; in torchvision's network it is the 3x3.
+        self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
+
+    def read(self) -> PretrainedWeights:
+        """Return the weights, which are downloaded or read only once."""
+        if self._pretrained is None:
+            assert self.source != "none"
+            self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
+        return self._pretrained
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise `CheckpointError` if the weights cannot start a base stream; only names and shapes are compared, nothing is downloaded."""
+        if self.source == "none":
+            return
+        state, name = (self.read().state, str(self.source)) if isinstance(self.source, Path) else (imagenet_shapes(self._depth), "imagenet")
+        with torch.device("meta"):
+            network = build_network(config)
+        assert isinstance(network, SingleStream)
+        try:
+            check_pretrained(network, state, name)
+        except CheckpointError as cause:
+            hint = (
+                " (The small recipe's network is narrow; the weights of a ResNet need --recipe paper.)" if config.recipe == "small" else ""
+            )
+            raise CheckpointError(f"the weights do not fit the {config.phase} stream: {cause}{hint}") from cause
+
+    def describe(self) -> str:
+        """Return which weights the base streams start from, and what of a file is used."""
+        note = str(find_backbone(self.read().state, str(self.source))) if isinstance(self.source, Path) else ""
+        return f"{self.source} ({note})" if note else str(self.source)
+
+    def initialise(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
+        """Set the first weights of a phase's network."""
+        weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
+        before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
+        start_network(network, config, weights, before)
+
+    @staticmethod
+    def _digest(source: Path) -> str:
+        if not source.is_file():
+            raise CheckpointError(f"no weights file at {source}; give another with --weights FILE, or use --weights none")
+        return file_sha256(source)
+
+
+def check_earlier(config: TrainConfig, before: Mapping[Phase, Checkpoint]) -> None:
+    """Raise `CheckpointError` if a phase's network cannot start from the weights of those earlier phases that are given."""
+    for name, checkpoint in before.items():
+        its, ours = checkpoint.provenance.config.network.stride_in_1x1, config.network.stride_in_1x1
+        if its != ours:
+            raise CheckpointError(f"{config.phase} starts from {name}, which was trained with stride_in_1x1={its}, not {ours}")
+    with torch.device("meta"):
+        network = build_network(config)
+    states = {name: checkpoint.network for name, checkpoint in before.items()}
+    try:
+        if isinstance(network, STResNet) and config.phase == "st-resnet":
+            check_streams(network, **{f"{name}_state": state for name, state in states.items()})
+        elif "st-resnet" in states:
+            fit_exactly(network.state_dict(), states["st-resnet"], "the weights of st-resnet")
+    except CheckpointError as cause:
+        raise CheckpointError(f"{config.phase} cannot start from {' and '.join(before)}: {cause}") from cause
 
 
 def start_network(
@@ -43,4 +132,5 @@ def start_network(
     elif config.phase == "st-resnet":
         initialise_from_streams(network, before["appearance"], before["motion"])
     else:
+        fit_exactly(network.state_dict(), before["st-resnet"], "the weights of st-resnet")
         network.load_state_dict(before["st-resnet"])

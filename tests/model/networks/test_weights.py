@@ -18,10 +18,11 @@ from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
+from flowkit.model.foreign.backbones import find_backbone
+from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes, pretrained_state
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.temporal_conv import inflate
-from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream
+from flowkit.model.networks.weights import check_pretrained, initialise_from_streams, initialise_single_stream
 from flowkit.model.settings.network import STResNetConfig
 
 SMALL = STResNetConfig(num_classes=5, stage_units=(2, 2, 2, 2), base_width=4, input_size=64)
@@ -143,16 +144,15 @@ def without(state: Any, name: str) -> dict[Any, Any]:
     [
         (lambda s: without(s, "layer2.1.bn2.weight"), "1 missing .layer2.1.bn2.weight"),
         (lambda s: without(s, "layer2.1.bn2.num_batches_tracked"), "1 missing"),
-        (lambda s: {**s, "layer1.7.conv1.weight": torch.zeros(1)}, "1 unexpected .layer1.7.conv1.weight"),
-        (lambda s: {f"motion.{name}": value for name, value in s.items()}, "unexpected .motion.conv1.weight"),
+        (lambda s: {**s, "layer1.7.conv1.weight": torch.zeros(1)}, "8, 2, 2, 2 units, and this network's have 2, 2, 2, 2"),
+        (lambda s: {**s, "layer1.0.se.weight": torch.zeros(1)}, "1 unexpected .layer1.0.se.weight"),
         (lambda s: {}, "missing"),
         (
             lambda s: {**s, "layer1.0.conv2.weight": torch.zeros(8, 8, 3, 3)},
             r"layer1.0.conv2.weight has shape \(8, 8, 3, 3\).*\(4, 4, 3, 3\)",
         ),
-        (lambda s: {**s, "fc.weight": torch.zeros(9, 1)}, r"fc.weight has shape \(9, 1\)"),
-        (lambda _: small_state(base_width=8), r"conv1.weight has shape \(8, 3, 7, 7\), this network's has \(4, 3, 7, 7\).*base_width"),
-        (lambda _: small_state(stage_units=(2, 3, 2, 2)), "unexpected .layer2.2"),
+        (lambda _: small_state(base_width=8), r"conv1.weight has shape \(8, 3, 7, 7\), this network's has \(4, 3, 7, 7\).*--base-width 8"),
+        (lambda _: small_state(stage_units=(2, 3, 2, 2)), "2, 3, 2, 2 units"),
     ],
 )
 def test_m19_anything_else_is_refused_and_nothing_is_written(change: Callable[..., Any], words: str) -> None:
@@ -170,7 +170,9 @@ def test_m19_base_streams_of_other_classes_or_the_wrong_stream_are_refused() -> 
     with pytest.raises(CheckpointError, match="the appearance stream does not hold"):
         initialise_from_streams(STResNet(SMALL), motion, appearance)
     rgb_in_motion = {name.replace("appearance.", "motion."): value for name, value in appearance.items()}
-    with pytest.raises(CheckpointError, match=r"conv1.weight has shape"):
+    with pytest.raises(
+        CheckpointError, match=r"its conv1 takes 3 channels \(RGB\), and this stream's takes 20 channels \(10 flow fields\)"
+    ):
         initialise_from_streams(STResNet(SMALL), appearance, rgb_in_motion)
 
 
@@ -179,6 +181,97 @@ def test_files_older_than_the_batch_counters_load() -> None:
     model = SingleStream(SMALL, "appearance")
     initialise_single_stream(model, PretrainedWeights(state, False, "old.pth"))
     assert torch.equal(model.stream.layer4[1].conv3.weight, state["layer4.1.conv3.weight"])
+
+
+# -- weights as other programs leave them ---------------------------------------------------------------------------------------
+
+
+def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def body(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+
+
+HEAD = {"head.weight": torch.zeros(3, 3)}
+OTHER_FILES: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], Any]]] = {
+    "a training checkpoint": (".pth.tar", lambda s: {"epoch": 90, "arch": "resnet50", "state_dict": s, "optimizer": {"state": {}}}),
+    "DataParallel": (".pth", lambda s: {"state_dict": prefixed(s, "module.")}),
+    "torch.compile": (".pt", lambda s: prefixed(s, "_orig_mod.")),
+    "Lightning": (".ckpt", lambda s: {"state_dict": prefixed(s, "model."), "global_step": 7}),
+    "OpenMMLab": (".pth", lambda s: {"meta": {}, "state_dict": {**prefixed(body(s), "backbone."), **HEAD}}),
+    "an encoder": (".bin", lambda s: {"model": prefixed(body(s), "encoder.")}),
+    "MoCo": (
+        ".pth.tar",
+        lambda s: {"state_dict": {**prefixed(s, "module.encoder_q."), **prefixed(s, "module.encoder_k."), "module.queue": torch.zeros(9)}},
+    ),
+    "no classifier": (".pt", body),
+    "a classifier of another name": (".pt", lambda s: {"model_state_dict": {**body(s), "fc_action.weight": torch.zeros(9, 128)}}),
+    "a classifier of another kind": (".pt", lambda s: {**body(s), "fc.0.weight": torch.zeros(9, 128), "fc.weight": torch.zeros(9, 1)}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+@pytest.mark.parametrize("stream", ["appearance", "motion"])
+def test_weights_are_read_as_other_programs_save_them(tmp_path: Path, kind: str, stream: str) -> None:
+    suffix, wrap = OTHER_FILES[kind]
+    state = small_state(num_classes=9)
+    path = tmp_path / f"weights{suffix}"
+    torch.save(wrap(state), path)
+    model = SingleStream(SMALL, stream)
+    done = initialise_single_stream(model, pretrained_state(path))
+    loaded = model.stream.state_dict()
+    assert done.new_classifier
+    assert done.cross_modality == (stream == "motion")
+    for name, value in body(state).items():
+        if name != "conv1.weight" or stream == "appearance":
+            assert torch.equal(loaded[name], value), name
+    assert not loaded["fc.bias"].any()
+
+
+def test_what_was_not_read_of_a_larger_model_is_named() -> None:
+    found = find_backbone({**prefixed(small_state(), "module.backbone."), "module.head.weight": torch.zeros(1)}, "weights.pth")
+    assert str(found) == "the network under 'module.backbone.'; not read: module.head.weight"
+    assert str(find_backbone(small_state(), "weights.pth")) == ""
+
+
+@pytest.mark.parametrize(
+    ("stream", "change", "words"),
+    [
+        (
+            "motion",
+            lambda s: {**s, "conv1.weight": torch.zeros(4, 10, 7, 7)},
+            r"its conv1 takes 10 channels \(5 flow fields\), and this stream's takes 20 channels \(10 flow fields\)",
+        ),
+        (
+            "appearance",
+            lambda s: {**s, "conv1.weight": torch.zeros(4, 20, 7, 7)},
+            r"its conv1 takes 20 channels \(10 flow fields\), and this stream's takes 3 channels \(RGB\)",
+        ),
+        ("motion", lambda s: {**s, "conv1.weight": torch.zeros(4, 1, 7, 7)}, r"its conv1 takes 1 channels?, and"),
+        (
+            "appearance",
+            lambda s: {name: value for name, value in s.items() if "conv3" not in name},
+            "basic blocks of ResNet-18 or ResNet-34",
+        ),
+        ("appearance", lambda s: {**s, "layer1.1.conv1.weight": torch.zeros(4, 16, 3, 1, 1)}, "extends over 3 frames"),
+        ("appearance", lambda s: {**prefixed(s, "appearance."), **prefixed(s, "motion.")}, "2 networks, under 'appearance.' and 'motion.'"),
+        ("appearance", lambda s: {"features.0.weight": torch.zeros(1)}, "holds no ResNet.*features.0.weight"),
+        ("appearance", lambda s: {**s, "conv1.weight": s["conv1.weight"][:, :, :5, :5]}, r"conv1.weight has shape \(4, 3, 5, 5\)"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_terms_of_the_file(stream: str, change: Callable[..., Any], words: str) -> None:
+    with pytest.raises(CheckpointError, match=f"weights.pth.*{words}"):
+        initialise_single_stream(SingleStream(SMALL, stream), PretrainedWeights(change(small_state()), False, "weights.pth"))
+
+
+def test_the_depth_of_a_file_is_named_with_the_option(torchvision_state: Any) -> None:
+    with torch.device("meta"):
+        model = SingleStream(replace(RESNET50, depth=101), "appearance")
+    with pytest.raises(CheckpointError, match=r"3, 4, 6, 3 \(ResNet-50\) units.*3, 4, 23, 3 \(ResNet-101\); choose --depth 50"):
+        check_pretrained(model, torchvision_state, "weights.pth")
+    assert {name: value.shape for name, value in imagenet_shapes(50).items()} == {n: value.shape for n, value in torchvision_state.items()}
 
 
 # -- chance ------------------------------------------------------------------------------------------------------------------------
@@ -276,12 +369,12 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such weights file; .*--weights FILE.*--weights none"):
         pretrained_state(tmp_path / "absent.pt")
     (tmp_path / "weights.onnx").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"must be a \.safetensors, \.pt or \.pth file"):
+    with pytest.raises(CheckpointError, match=r"must be a \.safetensors file or one of PyTorch"):
         pretrained_state(tmp_path / "weights.onnx")
     for number, value in enumerate(([torch.zeros(1)], {"epoch": 3}, {1: torch.zeros(1)})):
         path = tmp_path / f"{number}.pt"
         torch.save(value, path)
-        with pytest.raises(CheckpointError, match="does not hold a plain state dict"):
+        with pytest.raises(CheckpointError, match="does not hold a state dict"):
             pretrained_state(path)
 
 

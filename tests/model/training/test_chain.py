@@ -229,7 +229,7 @@ def test_a_restart_that_cannot_begin_discards_nothing(root: Path, monkeypatch: p
     run(root, phases=["appearance", "motion"])
     monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
     with pytest.raises(CheckpointError, match="no network"):
-        run(root, weights="imagenet", restart=True)
+        run(root, weights="imagenet", restart=True, overrides={"depth": 50, "base_width": 64})
     with pytest.raises(CheckpointError, match="st-resnet-star starts from st-resnet"):
         run(root, phases=["appearance", "st-resnet-star"], restart=True)
     assert weights(root, "appearance")
