@@ -13,6 +13,10 @@ class VideoDecodeError(FlowkitError, OSError):
     """A video could not be opened or decoded."""
 
 
+class SourceChangedError(FlowkitError, RuntimeError):
+    """A source file was replaced, truncated or extended while it was being read."""
+
+
 class ShardFormatError(FlowkitError, ValueError):
     """A shard or clip file is damaged, foreign or unsafe to read."""
 

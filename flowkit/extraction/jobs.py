@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowkit.dataset.paths import clip_path
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.extraction.pieces import Piece, piece_folder
 from flowkit.extraction.results import VideoResult
+from flowkit.extraction.source import FileVersion
 from flowkit.flow.cuda.service import ServiceAddress
 
 
@@ -23,8 +24,18 @@ class VideoJob:
     settings: ExtractSettings
     source_bytes: int
     source_mtime_ns: int
+    source_ctime_ns: int = 0  # 0: not known
     pieces: tuple[Piece, ...] = ()  # its flow, if that was solved before
     service: ServiceAddress | None = None  # the GPU's process, with the cuda solver
+
+    @property
+    def version(self) -> FileVersion:
+        """The version of the video file."""
+        return FileVersion(self.source_bytes, self.source_mtime_ns, self.source_ctime_ns)
+
+    def with_version(self, version: FileVersion) -> VideoJob:
+        """Return this job for another version of the video file."""
+        return replace(self, source_bytes=version.num_bytes, source_mtime_ns=version.mtime_ns, source_ctime_ns=version.ctime_ns)
 
     @property
     def clip_path(self) -> Path:

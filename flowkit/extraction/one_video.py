@@ -16,12 +16,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.errors import DeviceError, VideoDecodeError
+from flowkit.errors import DeviceError, SourceChangedError, VideoDecodeError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
-from flowkit.extraction.pieces import PieceReader, PieceWriter, find_pieces, missing_ranges
+from flowkit.extraction.pieces import (
+    PieceReader,
+    PieceWriter,
+    drop_stale_pieces,
+    find_pieces,
+    missing_ranges,
+    read_source,
+    record_source,
+    remove_pieces,
+)
 from flowkit.extraction.results import WRITTEN, VideoResult, with_status
 from flowkit.extraction.solving import quantised_flow
-from flowkit.files import file_sha256
+from flowkit.extraction.source import Source
 from flowkit.flow import to_grey
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
@@ -79,6 +88,9 @@ def extract_task(task: Task, progress: TaskProgress) -> TaskResult:
         return TaskResult(stopped=True)
     except DeviceError:
         raise
+    except SourceChangedError as error:
+        remove_pieces(job.piece_folder)
+        result = replace(failed, error=str(error))
     except VideoDecodeError as error:
         result = replace(failed, status="undecodable", error=str(error))
     except OSError as error:
@@ -92,9 +104,28 @@ def extract_task(task: Task, progress: TaskProgress) -> TaskResult:
 
 
 def _extract_video(job: VideoJob, progress: TaskProgress) -> VideoResult:
+    """Extract one version of a video file: the one that its pieces are of, or else the present one, whatever it was when it was planned."""
+    source = _piece_source(job) if job.pieces else Source(job.path)
+    with source.unchanged():
+        return _extract_source(job.with_version(source.version), source, progress)
+
+
+def _piece_source(job: VideoJob) -> Source:
+    """Return the version of a video file that its pieces are of, and record it with the first piece."""
+    source = read_source(job.piece_folder, job.path)
+    if source is None:
+        source = Source(job.path, job.version)
+        record_source(job.piece_folder, source)
+    return source
+
+
+def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> VideoResult:
+    sha256 = source.sha256
     info = probe(job.path)
     expected = max(info.header_frames - 1, 0)
     if not job.pieces and expected >= MIN_RESUMED:
+        drop_stale_pieces(job.piece_folder, job.path, source.version)
+        record_source(job.piece_folder, source)
         for start, stop in missing_ranges(find_pieces(job.piece_folder), expected, 1):
             _solve_piece(PieceJob(job, start, stop, expected, 1), progress)
         job = replace(job, pieces=tuple(find_pieces(job.piece_folder)))
@@ -113,10 +144,11 @@ def _extract_video(job: VideoJob, progress: TaskProgress) -> VideoResult:
                 if not job.pieces:
                     progress.note(num_frames - 1, expected)
             counts = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, num_frames, info.header_frames, decode_errors)
-            result = with_status(counts)
+            result = with_status(replace(counts, source_ctime_ns=job.source_ctime_ns))
             if writer is None or result.status not in WRITTEN:
                 return result
-            return replace(result, clip_bytes=writer.finish(_attributes(job, info, result)))
+            source.confirm()
+            return replace(result, clip_bytes=writer.finish(_attributes(job, info, result, sha256=sha256)))
         finally:
             if writer is not None:
                 writer.close()
@@ -125,7 +157,8 @@ def _extract_video(job: VideoJob, progress: TaskProgress) -> VideoResult:
 def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
     """Solve flow fields `start` to `stop` of a video, keeping those that are finished if the run is stopped; return how many."""
     num_done = 0
-    with closing(PieceWriter(task.video.piece_folder, task.start)) as writer:
+    source = _piece_source(task.video)
+    with source.unchanged(), closing(PieceWriter(task.video.piece_folder, task.start, source.check)) as writer:
         for _, q in _with_flow(_frames(task.video, progress), task.video, start=task.start, stop=task.stop):
             writer.append(q)
             num_done += len(q)
@@ -163,14 +196,14 @@ def _with_stored_flow(batches: Iterable[FrameBatch], stored: PieceReader) -> Ite
         yield batch, stored.read(len(batch.frames) - (batch.start == 0), *batch.frames.shape[1:3])
 
 
-def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult) -> ClipAttributes:
+def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: str) -> ClipAttributes:
     """Return the attributes that are stored with a clip."""
     settings = job.settings
     return ClipAttributes(
         video_id=job.video_id,
         class_name=job.class_name,
         source_name=job.path.name,
-        source_sha256=file_sha256(job.path),
+        source_sha256=sha256,
         frame_rate=f"{info.frame_rate.numerator}/{info.frame_rate.denominator}",
         num_frames=result.num_frames,
         header_frames=result.header_frames,
@@ -200,7 +233,7 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
                     writer.append_frames(frames)
                     writer.append_flow(q)
                     counts = VideoResult(job.video_id, "ok", 0, 0, len(frames))
-                    num_bytes = writer.finish(_attributes(job, info, counts))
+                    num_bytes = writer.finish(_attributes(job, info, counts, sha256="0" * 64))
                 seconds = time.monotonic() - started
         except (VideoDecodeError, StopIteration):
             return None

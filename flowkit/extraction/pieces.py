@@ -3,19 +3,20 @@
 A video whose flow takes long is solved in pieces, by several processes or in several runs. Each finished piece is a file of
 raw bytes under ``clips/.segments/``, named after the video, the version of its file, and the flow fields it holds. The clip
 file is then written from the pieces as if one process had solved the whole video, since flow field k depends on frames k and
-k+1 only.
+k+1 only. Each folder records the digest of the video file, so that no flow of another file is ever used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -23,11 +24,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.errors import FlowkitError
-from flowkit.files import fsync_folder, new_part
+from flowkit.errors import FlowkitError, SourceChangedError
+from flowkit.extraction.source import FileVersion, Source
+from flowkit.files import fsync_folder, new_part, read_file, write_atomically
 from flowkit.locks import release
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.flow")
+_RECORD_NAME = "source.json"
+_MAX_RECORD_BYTES = 1 << 16
 FIELDS_PER_FILE = 256  # a kill loses at most this many flow fields of each process
 
 
@@ -44,6 +48,75 @@ def piece_folder(clips: Path, video_id: str, source_bytes: int, source_mtime_ns:
     """Return the folder for a video's pieces; each version of the video file has a folder of its own."""
     name = hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
     return clips / ".segments" / f"{name}-{source_bytes:x}-{source_mtime_ns:x}"
+
+
+def read_source(folder: Path, path: Path) -> Source | None:
+    """Return the version of the video file `path` that the pieces in a folder are of, which must be its present one; None without pieces.
+
+    Raises
+    ------
+    SourceChangedError
+        If the file has another version now.
+    """
+    recorded = _read_record(folder)
+    return None if recorded is None else Source(path, *recorded)
+
+
+def record_source(folder: Path, source: Source) -> None:
+    """Record that the pieces in a folder are of one version of a video file.
+
+    Raises
+    ------
+    SourceChangedError
+        If they are of another one.
+    """
+    recorded = _read_record(folder)
+    if recorded is not None and recorded[1] != source.sha256:
+        raise source.changed()
+    if recorded is None or recorded[0] != source.version:
+        record = {**asdict(source.version), "sha256": source.sha256}
+        write_atomically(folder / _RECORD_NAME, json.dumps(record) + "\n")
+
+
+def _read_record(folder: Path) -> tuple[FileVersion, str] | None:
+    try:
+        record = json.loads(read_file(folder / _RECORD_NAME, most_bytes=_MAX_RECORD_BYTES))
+        sha256 = record.pop("sha256")
+        version = FileVersion(**record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return version, sha256
+
+
+def drop_stale_pieces(folder: Path, path: Path, version: FileVersion) -> None:
+    """Remove the pieces that an earlier run left of a video unless they are of the present version of its file.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder for pieces of the present version.
+    path : Path
+        The video file.
+    version : FileVersion
+        Its present version. If only the time of the last status change differs, the digest decides.
+    """
+    folders = _folders_of_video(folder)
+    if not folders:
+        return
+    recorded = _read_record(folder)
+    if recorded is not None and recorded[0] != version:
+        try:
+            record_source(folder, Source(path, version))
+        except (SourceChangedError, OSError):
+            recorded = None
+    for other in folders:
+        if other != folder or recorded is None:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _folders_of_video(folder: Path) -> list[Path]:
+    """Return the folders that hold pieces of a video, of any version of its file."""
+    return sorted(folder.parent.glob(f"{folder.name.partition('-')[0]}-*")) if folder.parent.is_dir() else []
 
 
 def find_pieces(folder: Path) -> list[Piece]:
@@ -93,11 +166,20 @@ class PieceWriter:
 
     The names of temporary files are unique: if another process, perhaps one that was believed dead, solves the same flow
     fields, neither writes into the other's file.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, made if it is missing.
+    start : int
+        The first flow field.
+    check : callable, optional
+        Called before each file gets its final name; if it raises, the file is deleted instead.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, check: Callable[[], None] = lambda: None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._first, self._next = folder, start, start
+        self._folder, self._first, self._next, self._check = folder, start, start, check
         self._file: BinaryIO | None = None
         self._part, self._lock = folder, -1
 
@@ -121,6 +203,7 @@ class PieceWriter:
             with file:
                 file.flush()
                 os.fsync(file.fileno())
+            self._check()
             self._part.replace(self._folder / f"{self._first:09d}-{self._next:09d}.flow")
         except BaseException:
             self._part.unlink(missing_ok=True)
@@ -178,7 +261,8 @@ class PieceReader:
 
 
 def remove_pieces(folder: Path) -> None:
-    """Delete a video's pieces, once its clip file is written."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete a video's pieces, of every version of its file."""
+    for other in _folders_of_video(folder):
+        shutil.rmtree(other, ignore_errors=True)
     with suppress(OSError):  # another process may add the pieces of another video at this moment
         folder.parent.rmdir()

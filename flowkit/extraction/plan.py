@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flowkit.dataset.clips import packed_video_ids
 from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.errors import ManifestError, ParameterError, ShardFormatError
+from flowkit.errors import ManifestError, ParameterError, ShardFormatError, SourceChangedError
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
-from flowkit.files import file_sha256
+from flowkit.extraction.source import FileVersion, Source
 from flowkit.shards.reader import ShardReader
 from flowkit.video.decode import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout
@@ -46,6 +46,8 @@ class Plan:
         Videos of the other parts of a sharded extraction, whose runs note their results in the index.
     failed_elsewhere : tuple of VideoResult
         Files that cannot be tried, if it is the first part that reports them.
+    confirmed : tuple of VideoResult
+        Those of `skipped` that are done although the index does not say so of the present version of their file.
     """
 
     is_new: bool
@@ -57,6 +59,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
     failed_elsewhere: tuple[VideoResult, ...] = ()
+    confirmed: tuple[VideoResult, ...] = ()
 
 
 def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = None, part: tuple[int, int] = (0, 1)) -> Plan:
@@ -98,20 +101,26 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
     check_apart(root, (video.video_id for video in scan.videos))
     index = read_index(root)
     packed = packed_video_ids(root)
-    jobs, skipped = [], []
+    jobs, skipped, confirmed, vanished = [], [], [], []
     for video in scan.videos[part[0] :: part[1]]:
-        status = video.path.stat()
-        job = VideoJob(video.video_id, video.path, video.class_name, root, settings, status.st_size, status.st_mtime_ns)
+        try:
+            version = FileVersion.of(video.path)
+        except OSError as cause:
+            vanished.append(VideoResult(video.video_id, "failed", 0, 0, error=f"{cause.strerror}: {str(video.path)!r}"))
+            continue
+        job = VideoJob(video.video_id, video.path, video.class_name, root, settings, 0, 0).with_version(version)
         done = _done_before(job, index.get(video.video_id), packed)
         if done is None:
             jobs.append(job)
         else:
             skipped.append(done)
+            if done is not index.get(video.video_id):
+                confirmed.append(done)
     if existing is not None and existing.source:
         _check_one_source(existing, videos, [job for job in jobs if job.video_id in packed or job.clip_path.is_file()])
     unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in scan.unreadable)
     elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % part[1] != part[0])
-    failed, failed_elsewhere = (unusable, ()) if part[0] == 0 else ((), unusable)
+    failed, failed_elsewhere = ((*unusable, *vanished), ()) if part[0] == 0 else (tuple(vanished), unusable)
     largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
     return Plan(
         existing is None,
@@ -123,6 +132,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         tuple(_notes(scan.layout)),
         elsewhere,
         failed_elsewhere,
+        tuple(confirmed),
     )
 
 
@@ -172,11 +182,13 @@ def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, P
     stored = path if path.is_file() else packed.get(job.video_id)
     if stored is None:
         return None
-    unchanged = earlier is not None and (earlier.source_bytes, earlier.source_mtime_ns) == (job.source_bytes, job.source_mtime_ns)
+    unchanged = earlier is not None and job.version.may_be(
+        FileVersion(earlier.source_bytes, earlier.source_mtime_ns, earlier.source_ctime_ns)
+    )
     complete = stored != path or (earlier is not None and earlier.clip_bytes == path.stat().st_size)
     if earlier is not None and earlier.status in WRITTEN and unchanged and complete:
         return earlier
-    # A run was killed between renaming the clip and noting it, or the video was copied or touched: its bytes decide.
+    # A run was killed between renaming the clip and noting it, or the video was copied, touched or replaced: its bytes decide.
     try:
         with ShardReader(stored) as reader:
             attributes = reader.clip(job.video_id).attributes
@@ -184,8 +196,12 @@ def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, P
         if stored == path:  # a damaged clip is replaced; a shard holds other videos too
             return None
         raise
-    if attributes.source_sha256 != file_sha256(job.path):
+    try:
+        if attributes.source_sha256 != Source(job.path, job.version).sha256:
+            return None
+    except (SourceChangedError, OSError):  # reported when it is extracted
         return None
     counts = (attributes.num_frames, attributes.header_frames, attributes.decode_errors)
     clip_bytes = stored.stat().st_size if stored == path else 0
-    return with_status(VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes))
+    result = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes)
+    return with_status(replace(result, source_ctime_ns=job.source_ctime_ns))

@@ -41,6 +41,8 @@ class VideoResult:
         Time that the video took.
     error : str
         Why there is no clip file, or what was damaged.
+    source_ctime_ns : int
+        When the video file or its properties changed last, which no program can set; 0 if that was not noted.
     """
 
     video_id: str
@@ -53,6 +55,7 @@ class VideoResult:
     clip_bytes: int = 0
     seconds: float = 0.0
     error: str = ""
+    source_ctime_ns: int = 0
 
 
 def with_status(result: VideoResult) -> VideoResult:

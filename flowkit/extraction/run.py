@@ -21,7 +21,7 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
 from flowkit.extraction.one_video import extract_task
-from flowkit.extraction.pieces import find_pieces, remove_pieces
+from flowkit.extraction.pieces import drop_stale_pieces, find_pieces, remove_pieces
 from flowkit.extraction.plan import Plan, make_plan
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index
 from flowkit.extraction.schedule import make_tasks, work_bytes
@@ -160,7 +160,11 @@ def extract(
         run = _Run(plan, bar, on_progress)
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         index = stack.enter_context(closing(IndexWriter(root)))
+        for confirmed in plan.confirmed:
+            index.append(confirmed)
         jobs_left: Sequence[VideoJob] = plan.jobs
+        for job in jobs_left:
+            drop_stale_pieces(job.piece_folder, job.path, job.version)
         if cluster is not None and jobs_left:
             workers = stack.enter_context(Cluster(cluster, root))
             num_jobs, run_all = workers.num_processes, workers.run_tasks

@@ -26,11 +26,12 @@ from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
 from flowkit.extraction.jobs import PieceJob, VideoJob
-from flowkit.extraction.pieces import PieceWriter, find_pieces
+from flowkit.extraction.pieces import PieceWriter, find_pieces, record_source
 from flowkit.extraction.plan import Plan, make_plan
 from flowkit.extraction.results import read_index
 from flowkit.extraction.run import extract
 from flowkit.extraction.schedule import GRAIN, make_tasks
+from flowkit.extraction.source import Source
 from flowkit.workers.stopping import StopRequest
 
 
@@ -418,6 +419,7 @@ def test_flow_that_was_kept_of_a_long_video_is_not_solved_again(tmp_path: Path) 
     extract(videos, whole, settings=SETTINGS, jobs=1)
     with ShardReader(whole / "clips/c/long.h5") as shard:
         flow = shard.clip("c/long").flow(0, 59)
+    record_source(job.piece_folder, Source(job.path))
     for start, stop in ((0, 17), (30, 41)):
         writer = PieceWriter(job.piece_folder, start)
         writer.append(flow[start:stop])
