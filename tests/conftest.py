@@ -25,6 +25,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Small odd and damaged inputs, read in place; skips where they are absent."""
+    if not (SHARED.parent / "cases").is_dir():
+        pytest.skip("needs ../shared/cases beside the project (small odd and damaged files)")
+    return SHARED.parent / "cases"
+
+
+@pytest.fixture(scope="session")
 def packed_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with one split of tiny generated clips in two shards. Treat it as read-only."""
     from flowkit.dataset.example import example_root

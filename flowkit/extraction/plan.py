@@ -14,7 +14,7 @@ from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
 from flowkit.extraction.source import FileVersion, Source
 from flowkit.shards.reader import ShardReader
-from flowkit.video.decode import VIDEO_SUFFIXES
+from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout
 from flowkit.video.ids import first_few
 from flowkit.video.tree import ignored_text, scan_videos

@@ -14,9 +14,6 @@ This module decides, for all of flowkit, what the pixels of a video are:
 
 from __future__ import annotations
 
-import os
-import stat
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,23 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ParameterError, VideoDecodeError
 from flowkit.video.pixels import MAX_FRAME_PIXELS, MAX_SIDE, check_short_side, orientation_of, resize_into, resized_size, to_rgb, upright
+from flowkit.video.streams import opened
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
-
-_SUFFIXES = """
-    .3g2 .3gp .3gp2 .3gpp .f4v .ismv .m4v .mov .mp4 .mp4v .mqv .qt
-    .avi .divx .xvid .asf .wm .wmv .flv .mk3d .mkv .webm .mxf .nut .ogm .ogv .ogx
-    .m2p .mod .mpe .mpeg .mpg .vob .vro .m2t .m2ts .mts .tod .tp .trp .ts
-    .264 .265 .av1 .avc .dav .dif .dv .h264 .h265 .h26l .hevc .ivf .m1v .m2v .mp2v .mpv .obu .y4m"""
-VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())  # in lower case: those of the containers below, as cameras, recorders and archives use them
-
-# libavformat's names of real containers and elementary streams. Playlists and scripts (hls, concat, dash, image2, sdp ...) are not
-# among them, because they read other files than the one that the user named.
-CONTAINERS = "asf,avi,dhav,dv,flv,h264,hevc,ivf,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,yuv4mpegpipe"
 
 MAX_READ_ERRORS = 100  # after so many, the rest of the file is skipped
 
@@ -171,10 +159,11 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     (160, 120, Fraction(25, 1), 20, 'mpeg4')
     >>> folder.cleanup()
     """
-    with _opened(Path(path), threads=1) as (container, stream):
+    with opened(Path(path), threads=1) as video:
+        container, stream = video.container, video.stream
         frame = next(_decoded(container, stream, _Faults()), None)
         if frame is None:
-            raise VideoDecodeError(_nothing_decoded(path))
+            raise video.nothing_decoded()
         rotation, mirrored = orientation_of(frame)
         width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
         codec = stream.codec_context.codec
@@ -275,8 +264,8 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
     batch: NDArray[np.uint8] | None = None
     orientation = (0, False)
     start = filled = 0
-    with _opened(path, threads) as (container, stream):
-        for frame in _decoded(container, stream, faults):
+    with opened(path, threads) as video:
+        for frame in _decoded(video.container, video.stream, faults):
             if batch is None:
                 orientation = orientation_of(frame)
             try:
@@ -298,41 +287,8 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
             resize_into(picture, batch[filled])
             filled += 1
         if batch is None:
-            raise VideoDecodeError(_nothing_decoded(path))
+            raise video.nothing_decoded()
         yield FrameBatch(batch[:filled], start, faults.count)
-
-
-@contextmanager
-def _opened(path: Path, threads: int) -> Iterator[tuple[Any, Any]]:
-    """Open a local file, whatever its name looks like, and yield (container, video stream)."""
-    import av
-    from av.stream import Disposition
-
-    _check_regular_file(path)
-    try:
-        container = av.open(
-            f"file:{path.absolute()}",  # FFmpeg then treats it as a file, even if its name is "concat:x" or "-i"
-            container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
-            metadata_errors="replace",  # old files have titles in any encoding
-        )
-    except PermissionError as cause:
-        raise VideoDecodeError(f"cannot open {str(path)!r}: {_reason(cause)}; check its permissions") from cause
-    except (av.FFmpegError, OSError, ValueError) as cause:
-        raise VideoDecodeError(
-            f"cannot open {str(path)!r} as a video: {_reason(cause)}. It is damaged, or not a video container "
-            "(playlists and scripts are not followed); replace or remove it"
-        ) from cause
-    with container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            raise VideoDecodeError(f"{str(path)!r} has no video stream (only sound or cover pictures); remove it")
-        stream = streams[0]
-        if stream.codec_context is None:
-            raise VideoDecodeError(f"{str(path)!r} has video in a codec that this FFmpeg cannot decode; convert it to another codec")
-        stream.codec_context.thread_count = threads
-        if threads != 1:
-            stream.codec_context.thread_type = "AUTO"
-        yield container, stream
 
 
 def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
@@ -374,23 +330,3 @@ def _duration_seconds(container: Any, stream: Any) -> float | None:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else container.duration / 1e6
-
-
-def _check_regular_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as cause:  # ValueError: the name contains NUL
-        raise VideoDecodeError(f"cannot open {str(path)!r}: {_reason(cause)}; check its name and permissions") from cause
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
-        raise VideoDecodeError(f"{str(path)!r} is {kind}, not a file; name a video file")
-    if status.st_size == 0:
-        raise VideoDecodeError(f"{str(path)!r} is empty (0 bytes); copy it again or remove it")
-
-
-def _nothing_decoded(path: str | os.PathLike[str]) -> str:
-    return f"no frame of {os.fspath(path)!r} can be decoded; the file is damaged: copy it again or remove it"
-
-
-def _reason(cause: BaseException) -> str:
-    return getattr(cause, "strerror", None) or str(cause)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from flowkit.errors import ScoresError
 from flowkit.model.evaluation.scores import ScoreTable
-from flowkit.video.decode import VIDEO_SUFFIXES
+from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.ids import comparable_name
 
 _NAMES_SHOWN = 5

@@ -20,7 +20,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError, VideoDecodeError
-from flowkit.video.decode import VIDEO_SUFFIXES, FrameBatch, probe, read_frames
+from flowkit.video.containers import VIDEO_SUFFIXES
+from flowkit.video.decode import FrameBatch, probe, read_frames
 from flowkit.video.pixels import resized_size
 
 Frames = NDArray[np.uint8]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flowkit import ManifestError, probe, read_frames
-from flowkit.video.decode import VIDEO_SUFFIXES
+from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import read_layout
 from flowkit.video.tree import Scan, ignored_text, scan_videos
 

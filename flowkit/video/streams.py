@@ -1,0 +1,108 @@
+"""Opening a video file: one local file in a real container, and which of its video streams is used.
+
+A file may hold several video streams: the programmes of a broadcast, the cameras of a drone, a small preview beside the film.
+The one that the file marks as its default is used, else the largest; cover pictures and preview pictures never are.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowkit.errors import VideoDecodeError
+from flowkit.video.containers import CONTAINERS, check_regular_file, why_unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """An open file, the stream that is used, and its number among the video streams, from 1."""
+
+    path: Path
+    container: Any
+    stream: Any
+    number: int
+    num_streams: int
+
+    def nothing_decoded(self) -> VideoDecodeError:
+        """Return the error of a video without one frame that can be decoded."""
+        reason = why_unreadable(self.path)
+        if reason is not None:
+            return VideoDecodeError(f"{str(self.path)!r} {reason}")
+        return VideoDecodeError(f"no frame of {str(self.path)!r} can be decoded; the file is damaged: copy it again or remove it")
+
+
+@contextmanager
+def opened(path: Path, threads: int) -> Iterator[OpenVideo]:
+    """Open a local file, whatever its name looks like.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    threads : int
+        Decoder threads; 0 means one per core.
+
+    Raises
+    ------
+    VideoDecodeError
+        If it is not a regular file, not a video in a real container, or has no video stream that can be decoded.
+    """
+    import av
+
+    check_regular_file(path)
+    try:
+        container = av.open(
+            f"file:{path.absolute()}",  # FFmpeg then treats it as a file, even if its name is "concat:x" or "-i"
+            container_options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
+            metadata_errors="replace",  # old files have titles in any encoding
+        )
+    except PermissionError as cause:
+        raise VideoDecodeError(f"cannot open {str(path)!r}: {cause.strerror or cause}; check its permissions") from cause
+    except (av.FFmpegError, OSError, ValueError) as cause:
+        reason = why_unreadable(path)
+        if reason is not None:
+            raise VideoDecodeError(f"{str(path)!r} {reason}") from cause
+        raise VideoDecodeError(
+            f"cannot open {str(path)!r} as a video: {getattr(cause, 'strerror', None) or cause}. It is damaged, or not in a container "
+            "that flowkit reads; replace it, convert it to another one, or remove it"
+        ) from cause
+    with container:
+        streams = moving_pictures(container.streams.video)
+        if not streams:
+            raise VideoDecodeError(f"{str(path)!r} has no video stream (only sound or cover pictures); remove it")
+        number = _choice(streams)
+        stream = streams[number]
+        if stream.codec_context is None:
+            raise VideoDecodeError(f"{str(path)!r} has video in a codec that this FFmpeg cannot decode; convert it to another codec")
+        stream.codec_context.thread_count = threads
+        if threads != 1:
+            stream.codec_context.thread_type = "AUTO"
+        yield OpenVideo(path, container, stream, number + 1, len(streams))
+
+
+def moving_pictures(streams: Any) -> list[Any]:
+    """Return the video streams that are no cover pictures, and no preview or still pictures unless the file has nothing else."""
+    from av.stream import Disposition
+
+    covers = Disposition.attached_pic
+    stills = Disposition.timed_thumbnails | Disposition.still_image
+    films = [stream for stream in streams if not stream.disposition & covers]
+    return [stream for stream in films if not stream.disposition & stills] or films
+
+
+def _choice(streams: list[Any]) -> int:
+    """Return the index of the stream to use: the default one that can be decoded, of several the largest, of those the first."""
+    from av.stream import Disposition
+
+    def worth(index: int) -> tuple[bool, bool, int, int]:
+        stream = streams[index]
+        codec = stream.codec_context
+        pixels = 0 if codec is None else codec.width * codec.height
+        return codec is not None, bool(stream.disposition & Disposition.default), pixels, -index
+
+    return max(range(len(streams)), key=worth)
