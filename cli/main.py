@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from flowkit.children import leave_working_folder_out
 from flowkit.cli.shared.console import show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code: 0 good, 1 error, 2 usage, 3 some failed, 4 damage, 130 or 143 stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or os.environ.get("FLOWKIT_DEBUG", "") not in ("", "0")
+    leave_working_folder_out()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False)

@@ -10,7 +10,12 @@ Every error that flowkit raises on purpose is a `FlowkitError`. Importing flowki
 torch are loaded only by the functions that need them.
 """
 
+import os
 import sys
+
+if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()]:  # `python -m flowkit.cli`: modules beside the data must not be imported
+    del sys.path[0]  # this package has been found, and finds its modules in its own folder
+
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import spec_from_file_location

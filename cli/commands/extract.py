@@ -14,6 +14,7 @@ import click
 from flowkit.cli.shared.console import duration, long_table, say, say_json, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, usage_errors
+from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
 from flowkit.flow.params import PRESETS, TVL1Params
@@ -130,6 +131,19 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     default=None,
     help="Extract on the workers of the Dask scheduler at this address; all machines must share VIDEOS and the data root.",
 )
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="End a video that makes no progress for so long: no frame decoded, no flow field solved. 0: never.  "
+    "[default: 600, and 1 for each MB of the video file]",
+)
+@click.option(
+    "--memory-limit",
+    callback=parse_size,
+    metavar="SIZE",
+    help="End a video whose worker process uses more memory than this, such as 4GB.  [default: no limit]",
+)
 @grace_option("videos in progress may take")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, with a forecast of disk space and time, and write nothing.")
 @click.option("--fail-on-damaged", is_flag=True, help="Count damaged videos as failures: exit with code 3.")
@@ -148,6 +162,8 @@ def extract(
     codec: Codec,
     shard: tuple[int, int],
     cluster: str | None,
+    time_limit: float | None,
+    memory_limit: int | None,
     grace: float,
     dry_run: bool,
     fail_on_damaged: bool,
@@ -157,7 +173,7 @@ def extract(
     """Decode VIDEOS (a folder of <class>/<video>, or of videos), compute TV-L1 flow, and write one clip file per video.
 
     Videos that are done already are skipped, so the same line resumes. A bad video never stops the rest: it is listed, and the
-    exit code is 3.
+    exit code is 3. This holds too for a video that crashes or blocks its worker process, or needs too much memory.
     """
     from flowkit.cli.shared.software import check_opencv
     from flowkit.dataset.root import Dataset
@@ -183,7 +199,7 @@ def extract(
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard)
         _print_plan(todo)
-        outlook = forecast(todo, jobs=jobs)
+        outlook = forecast(todo, jobs=jobs, time_limit=time_limit, memory_limit=memory_limit)
         if as_json:
             say_json("extract-forecast", _forecast_dict(todo, outlook))
             return 0
@@ -204,6 +220,8 @@ def extract(
             devices=_devices(device),
             cluster=cluster,
             part=shard,
+            time_limit=time_limit,
+            memory_limit=memory_limit,
             progress=True,
             stop=stop,
             grace_seconds=grace,

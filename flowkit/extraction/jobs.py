@@ -1,4 +1,4 @@
-"""What the processes of an extraction receive and return: jobs for a video or a piece of one, and their results."""
+"""What the processes of an extraction receive and return: jobs for a video, for a piece of one or for dividing one; and results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,20 @@ class PieceJob:
     num_pieces: int  # in which the missing flow of the video is solved
 
 
-Task = VideoJob | PieceJob
+@dataclass(frozen=True)
+class CutJob:
+    """A video to divide into pieces: a worker process looks how long it is, because a decoder may crash or hang even then."""
+
+    video: VideoJob
+    num_pieces: int  # at most
+
+
+Task = VideoJob | PieceJob | CutJob
+
+
+def video_of(task: Task) -> VideoJob:
+    """Return the job of the video that a task is part of."""
+    return task if isinstance(task, VideoJob) else task.video
 
 
 @dataclass(frozen=True)
@@ -69,13 +82,17 @@ class TaskResult:
     Parameters
     ----------
     video : VideoResult, optional
-        The result of the video. None after a piece that was solved, whose video still needs its clip file, and after a stop.
+        The result of the video. None after a piece that was solved, whose video still needs its clip file, after a division, and
+        after a stop.
     num_pairs : int
         Number of flow fields that the task solved.
     stopped : bool
         Whether the run was stopped before the task was finished. The pieces that were finished are kept.
+    tasks : tuple of VideoJob or PieceJob
+        What a division gives to do.
     """
 
     video: VideoResult | None = None
     num_pairs: int = 0
     stopped: bool = False
+    tasks: tuple[Task, ...] = ()

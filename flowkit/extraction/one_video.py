@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, SourceChangedError, VideoDecodeError
-from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
+from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob
 from flowkit.extraction.pieces import (
     PieceReader,
     PieceWriter,
@@ -55,7 +55,7 @@ class _StoppedError(Exception):
     """The parent process asked the running tasks to stop."""
 
 
-def extract_task(task: Task, progress: TaskProgress) -> TaskResult:
+def extract_task(task: VideoJob | PieceJob, progress: TaskProgress) -> TaskResult:
     """Extract one video, or solve a piece of one.
 
     Parameters
@@ -134,7 +134,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
     with PieceReader(job.pieces) as stored:
         batches = _frames(job, progress)
         try:
-            for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job):
+            for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job, progress.alive):
                 frames, decode_errors = batch.frames, batch.decode_errors
                 if writer is None:
                     writer = ClipWriter(job.clip_path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2])
@@ -159,7 +159,7 @@ def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
     num_done = 0
     source = _piece_source(task.video)
     with source.unchanged(), closing(PieceWriter(task.video.piece_folder, task.start, source.check)) as writer:
-        for _, q in _with_flow(_frames(task.video, progress), task.video, start=task.start, stop=task.stop):
+        for _, q in _with_flow(_frames(task.video, progress), task.video, progress.alive, start=task.start, stop=task.stop):
             writer.append(q)
             num_done += len(q)
             progress.note(num_done, task.num_pairs)
@@ -171,11 +171,12 @@ def _frames(job: VideoJob, progress: TaskProgress) -> Iterator[FrameBatch]:
     for batch in read_frames(job.path, short_side=job.settings.short_side, batch_size=BATCH_SIZE):
         if progress.stopping:
             raise _StoppedError
+        progress.alive()
         yield batch
 
 
 def _with_flow(
-    batches: Iterable[FrameBatch], job: VideoJob, *, start: int = 0, stop: int | None = None
+    batches: Iterable[FrameBatch], job: VideoJob, alive: Callable[[], None], *, start: int = 0, stop: int | None = None
 ) -> Iterator[tuple[FrameBatch, NDArray[np.uint8]]]:
     """Yield each batch with the quantised flow to each of its frames from the frame before: of the flow fields `start` to `stop`."""
     last_grey: NDArray[np.uint8] | None = None
@@ -185,7 +186,7 @@ def _with_flow(
         if last_grey is not None:
             grey = np.concatenate([last_grey, grey])
         last_grey = grey[-1:]
-        yield batch, quantised_flow(grey, job.settings, job.service)
+        yield batch, quantised_flow(grey, job.settings, job.service, alive=alive)
         if stop is not None and batch.start + len(batch.frames) > stop:
             return
 
@@ -223,7 +224,7 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
             for _ in range(2):  # the first time compiles and warms caches
                 started = time.monotonic()
                 batches = read_frames(job.path, short_side=job.settings.short_side, batch_size=num_frames)
-                batch, q = next(_with_flow(batches, job))
+                batch, q = next(_with_flow(batches, job, lambda: None))
                 frames = batch.frames
                 if len(frames) < 2:
                     return None

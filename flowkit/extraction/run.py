@@ -6,6 +6,7 @@ The parent process alone writes the index, and only after a clip has its final n
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter, deque
@@ -19,19 +20,21 @@ from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
-from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob
-from flowkit.extraction.one_video import extract_task
+from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob, video_of
 from flowkit.extraction.pieces import drop_stale_pieces, find_pieces, remove_pieces
 from flowkit.extraction.plan import Plan, make_plan
-from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, VideoResult, read_index
-from flowkit.extraction.schedule import make_tasks, work_bytes
+from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, Status, VideoResult, read_index
+from flowkit.extraction.schedule import make_tasks, run_task, seconds_without_progress, work_bytes
+from flowkit.extraction.solving import prepare_process
 from flowkit.files import write_atomically
 from flowkit.flow.cuda.service import FlowService
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.locks import exclusive_lock
 from flowkit.workers.cluster import Cluster
-from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
+from flowkit.workers.processes import KILLED_TWICE, TaskLimits, TaskOutcome, check_memory_limit, num_cores, run_tasks
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
+
+LEAST_MEMORY = 256 << 20  # bytes; what a worker process may use cannot be limited to less
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def extract(
     devices: Sequence[int] = (0,),
     cluster: str | None = None,
     part: tuple[int, int] = (0, 1),
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
     progress: bool | None = None,
     stop: StopRequest | None = None,
     grace_seconds: float = GRACE_SECONDS,
@@ -83,6 +88,13 @@ def extract(
         the root under the same paths.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
+    time_limit : float, s, optional
+        How long a video may go on without any progress, which is a frame that was decoded or a flow field that was solved, before
+        its process is ended and the video fails. By default ten minutes, and one second more for each MB of the video file; 0 is
+        no limit. A video that makes progress may take as long as it needs.
+    memory_limit : int, bytes, optional
+        How much memory each worker process may use, about 200 MB of which it needs for itself. The process of a video that needs
+        more is ended, and the video fails. By default there is no limit. Only Linux can keep one.
     progress : bool, optional
         Whether to show progress on stderr; by default on a terminal and in a notebook.
     stop : StopRequest, optional
@@ -111,11 +123,6 @@ def extract(
     OSError
         If the disk is full or read-only.
 
-    Notes
-    -----
-    With the cuda solver, a script must make this call below ``if __name__ == "__main__":``, because the processes of the GPUs
-    import the script.
-
     Examples
     --------
     >>> import flowkit, tempfile
@@ -140,6 +147,14 @@ def extract(
         raise ParameterError(f"part must be (i, n) with 0 <= i < n, got {part!r}")
     if (jobs is not None and jobs < 1) or not devices:
         raise ParameterError(f"extract needs at least one process and one device, got jobs={jobs!r} and devices={devices!r}")
+    if time_limit is not None and not 0 <= time_limit < math.inf:
+        raise ParameterError(f"time_limit must be at least 0 s (0 is no limit), got {time_limit!r}")
+    if memory_limit is not None and memory_limit < LEAST_MEMORY:
+        raise ParameterError(
+            f"a worker process needs some memory for itself: memory_limit must be at least {LEAST_MEMORY // 2**20} MiB, "
+            f"got {memory_limit / 2**20:.4g} MiB"
+        )
+    check_memory_limit(memory_limit)
     if cluster is not None:
         videos, root = videos.absolute(), root.absolute()
     plan = make_plan(videos, root, settings=settings, part=part)
@@ -148,6 +163,7 @@ def extract(
         raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
     if on_plan is not None:
         on_plan(plan)
+    limits = TaskLimits(None if time_limit == 0 else partial(seconds_without_progress, limit=time_limit), memory_limit)
     with_gpu = settings.solver == "cuda" and bool(plan.jobs)
     if with_gpu:
         _check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
@@ -175,7 +191,9 @@ def extract(
             service = stack.enter_context(FlowService([partial(_cuda_solver, settings, device) for device in devices]))
             jobs_left = [replace(job, service=service.addresses[k % len(devices)]) for k, job in enumerate(jobs_left)]
         run.tasks.extend(make_tasks(jobs_left, num_jobs))
-        for outcome in run_all(extract_task, run.tasks, stop=stop, grace_seconds=grace_seconds, on_tick=run.tick):
+        prepare = partial(prepare_process, settings)
+        outcomes = run_all(run_task, run.tasks, prepare=prepare, limits=limits, stop=stop, grace_seconds=grace_seconds, on_tick=run.tick)
+        for outcome in outcomes:
             result = run.record(outcome)
             if result is not None:
                 index.append(result)
@@ -214,10 +232,14 @@ class _Run:
     def record(self, outcome: TaskOutcome[Task, TaskResult]) -> VideoResult | None:
         """Record the outcome of a task; return the result of its video if that is settled now."""
         task, result = outcome.task, outcome.result
-        job = task.video if isinstance(task, PieceJob) else task
+        job = video_of(task)
         if result is None:
-            result = TaskResult(VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, error=outcome.crash or ""))
+            status: Status = "undecodable" if outcome.crash == KILLED_TWICE else "failed"
+            result = TaskResult(VideoResult(job.video_id, status, job.source_bytes, job.source_mtime_ns, error=outcome.crash or ""))
         if result.stopped or job.video_id not in self.unfinished:  # the latter if its video failed in another piece
+            return None
+        if result.tasks:
+            self.tasks.extendleft(reversed(result.tasks))
             return None
         self.finished_bytes += work_bytes(task)
         self.finished_pairs += result.num_pairs
@@ -228,6 +250,10 @@ class _Run:
                 self.tasks.appendleft(replace(job, pieces=tuple(find_pieces(job.piece_folder))))
             return None
         self.unfinished.remove(job.video_id)
+        if isinstance(task, PieceJob):  # a piece failed: the others would crash or hang too
+            others = [other for other in self.tasks if video_of(other).video_id != job.video_id]
+            self.tasks.clear()
+            self.tasks.extend(others)
         (self.done if result.video.status in WRITTEN else self.failed).append(result.video)
         if result.video.status != "failed":
             remove_pieces(job.piece_folder)

@@ -148,7 +148,3 @@ def main() -> None:
         answer = check_file(Path(request["path"]), deep=request["deep"], digest=request["digest"])
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

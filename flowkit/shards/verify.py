@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowkit.children import start_child
+
 _SLOWEST_BYTES_PER_SECOND = 1 << 20  # a check that is slower than this is treated as stuck
 _PATIENCE_SECONDS = 120.0
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class _Child:
     """A process that checks files; it is started when it is first needed, and again after it died."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def verify(self, path: Path, *, deep: bool, digest: bool, timeout_seconds: float | None) -> VerifiedFile:
         try:
@@ -128,7 +131,6 @@ class _Child:
             return VerifiedFile(path, (Problem(path, "", f"cannot be read: {error.strerror}"),))
         process = self._started()
         assert process.stdin is not None
-        assert process.stdout is not None
         expired = threading.Event()
 
         def expire() -> None:
@@ -138,14 +140,13 @@ class _Child:
         timer = threading.Timer(patience, expire)
         timer.start()
         try:
-            process.stdin.write(json.dumps({"path": os.fspath(path), "deep": deep, "digest": digest}) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
+            process.stdin.write(json.dumps({"path": os.fspath(path), "deep": deep, "digest": digest}).encode() + b"\n")
+            line = self._answers.readline()
         except OSError:
-            line = ""
+            line = b""
         finally:
             timer.cancel()
-        if not line.endswith("\n"):
+        if not line.endswith(b"\n"):
             code = process.wait()
             self.close()
             reason = f"took longer than {patience:.0f} s" if expired.is_set() else f"crashed the process that did it (status {code})"
@@ -154,20 +155,12 @@ class _Child:
         problems = tuple(Problem(path, video_id, what) for video_id, what in answer["faults"])
         return VerifiedFile(path, problems, tuple(answer["videos"]), answer["sha256"])
 
-    def _started(self) -> subprocess.Popen[str]:
+    def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
-            package = str(Path(__file__).resolve().parents[2])
-            path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flowkit.shards.check"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            )
+            self._process = start_child("flowkit.shards.check", ends_with_thread=True, quiet=True, variables=_ONE_THREAD)
+            assert self._process.stdout is not None
+            self._answers = io.BufferedReader(self._process.stdout)  # type: ignore[type-var]
         return self._process
 
     def close(self) -> None:
@@ -175,9 +168,8 @@ class _Child:
         if self._process is None:
             return
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.kill()
         self._process.wait()
         self._process.stdin.close()
-        self._process.stdout.close()
+        self._answers.close()
         self._process = None

@@ -7,20 +7,22 @@ worker runs its task again; a task that has killed several workers is given up a
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
+import socket
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from flowkit.errors import DeviceError, FlowkitError
 from flowkit.versions import software_versions
-from flowkit.workers.processes import QUEUED_PER_PROCESS, TaskOutcome
+from flowkit.workers.processes import TaskLimits, TaskOutcome, check_memory_limit, run_tasks
 from flowkit.workers.progress import TaskProgress
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
@@ -29,39 +31,11 @@ Result = TypeVar("Result")
 
 START_SECONDS = 60.0  # for the scheduler to answer and the first worker to appear
 _MOST_LOST = 5  # times that a task is submitted again because its result was lost with a worker
-_LISTEN_SECONDS = 5.0  # after the grace period, for tasks to see the request to stop
+_LISTEN_SECONDS = 10.0  # after the grace period, for tasks to see the request to stop
+_SECONDS_BETWEEN_CALLS = 0.5  # from a worker to the scheduler, for each task
+_QUEUED_PER_THREAD = 2  # one task running and one waiting, so that no worker is ever idle
 # On all machines these must have the same version, for they determine the bytes of clips.
 _SAME_ON_ALL = ("flowkit", "av", "h5py", "numpy", "opencv-contrib-python-headless", "opencv-contrib-python")
-
-
-@dataclass(frozen=True)
-class ClusterProgress:
-    """The `TaskProgress` of a task on any machine: notes go to the scheduler as events, requests to stop come from it.
-
-    Parameters
-    ----------
-    topic : str
-        The run's name on the scheduler.
-    slot : int
-        The task's number in the run.
-    """
-
-    topic: str
-    slot: int
-
-    def note(self, done: int, expected: int = 0) -> None:
-        from distributed import get_worker
-
-        get_worker().log_event(self.topic, (self.slot, done, expected))
-
-    @property
-    def closing(self) -> bool:
-        """Whether no task may start any more."""
-        return bool(_flag(self.topic, "closing").is_set())
-
-    @property
-    def stopping(self) -> bool:
-        return bool(_flag(self.topic, "stopping").is_set())
 
 
 class _ResultLostError(Exception):
@@ -121,6 +95,8 @@ class Cluster:
         function: Callable[[Task, TaskProgress], Result],
         tasks: deque[Task],
         *,
+        prepare: Callable[[], None] | None = None,
+        limits: TaskLimits | None = None,
         stop: StopRequest | None = None,
         grace_seconds: float = GRACE_SECONDS,
         on_tick: Callable[[list[tuple[Task, int, int]]], None] | None = None,
@@ -148,12 +124,11 @@ class Cluster:
                     last_worker = time.monotonic()
                 elif time.monotonic() - last_worker > START_SECONDS:
                     raise DeviceError(f"all workers of the Dask cluster at {self.address} have gone; the same line resumes")
-                while tasks and len(running) < QUEUED_PER_PROCESS * self.num_processes and not stop.requested():
+                while tasks and len(running) < _QUEUED_PER_THREAD * self.num_processes and not stop.requested():
                     task, slot = tasks.popleft(), next(slots)
                     key = f"{topic}-{slot}"
-                    future = self._client.submit(
-                        _begin, function, task, ClusterProgress(topic, slot), versions, str(self._mark), key=key, pure=False
-                    )
+                    work = _Work(function, prepare, limits, topic, versions, str(self._mark))
+                    future = self._client.submit(_begin, work, task, slot, key=key, pure=False)
                     future.add_done_callback(lambda _: one_is_done.set())
                     running[future] = (task, slot)
                 if not running:
@@ -197,12 +172,12 @@ class Cluster:
         if future.status in ("cancelled", "lost"):
             raise _ResultLostError
         try:
-            began, result = future.result()
+            outcome: TaskOutcome[Task, Any] | None = future.result()
         except CancelledError as cause:
             raise _ResultLostError from cause
         except KilledWorker:
             return TaskOutcome(task, None, crash="its worker processes were killed repeatedly (a bug in the decoder, or out of memory)")
-        return TaskOutcome(task, result) if began else None
+        return replace(outcome, task=task) if outcome is not None else None
 
 
 def _flag(topic: str, what: str, client: Any = None) -> Any:
@@ -216,23 +191,51 @@ def _versions() -> dict[str, str]:
     return {name: version for name, version in software_versions().items() if name in _SAME_ON_ALL}
 
 
-def _begin(
-    function: Callable[[Task, ClusterProgress], Result], task: Task, progress: ClusterProgress, versions: dict[str, str], mark: str
-) -> tuple[bool, Result | None]:
-    """In a worker: run the function, unless a stop was requested while the task waited; return whether it ran, and its result."""
-    import os
-    import socket
+@dataclass(frozen=True)
+class _Work:
+    """What all tasks of a run have in common."""
 
-    import cv2
+    function: Callable[[Any, TaskProgress], Any]
+    prepare: Callable[[], None] | None
+    limits: TaskLimits | None
+    topic: str  # the name of the run on the scheduler
+    versions: dict[str, str]
+    mark: str  # a file in the data root
 
-    if progress.closing:
-        return False, None
+
+def _begin(work: _Work, task: Any, slot: int) -> TaskOutcome[Any, Any] | None:
+    """In a worker: run a task in a process of the worker's, unless a stop was requested while the task waited.
+
+    A client cannot end a task that hangs, but the worker can end its process. Notes of progress go to the scheduler as events,
+    requests to stop come from it.
+    """
+    from distributed import get_worker
+
+    host = socket.gethostname()
+    if _flag(work.topic, "closing").is_set():
+        return None
     mine = _versions()
-    if mine != versions:
-        raise DeviceError(f"the Dask worker on {socket.gethostname()} has other software ({mine}) than this machine ({versions})")
-    if not os.path.exists(mark):
-        raise FlowkitError(
-            f"the Dask worker on {socket.gethostname()} does not see {os.path.dirname(mark)}: all machines must share the data root"
-        )
-    cv2.setNumThreads(1)
-    return True, function(task, progress)
+    if mine != work.versions:
+        raise DeviceError(f"the Dask worker on {host} has other software ({mine}) than this machine ({work.versions})")
+    if not os.path.exists(work.mark):
+        raise FlowkitError(f"the Dask worker on {host} does not see {os.path.dirname(work.mark)}: all machines must share the data root")
+    check_memory_limit(work.limits.memory_bytes if work.limits else None)
+    worker, stop = get_worker(), StopRequest()
+    noted, looked_at = (0, 0), 0.0
+
+    def tick(running: list[tuple[Any, int, int]]) -> None:
+        nonlocal noted, looked_at
+        if time.monotonic() - looked_at < _SECONDS_BETWEEN_CALLS:
+            return
+        looked_at = time.monotonic()
+        if running and running[0][1:] != noted:
+            noted = running[0][1:]
+            worker.log_event(work.topic, (slot, *noted))
+        if _flag(work.topic, "stopping").is_set():
+            stop.request()
+
+    outcomes = run_tasks(
+        work.function, deque([task]), jobs=1, prepare=work.prepare, limits=work.limits, stop=stop, grace_seconds=0, on_tick=tick, keep=True
+    )
+    outcome = next(iter([*outcomes]), None)  # all, so that the process is kept for the next task
+    return outcome and replace(outcome, task=None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,3 +30,29 @@ def wait_for_stop(task: int, progress: TaskProgress) -> str:
             return "stopped"
         time.sleep(0.01)
     return "finished"
+
+
+def die_on_7(task: int, progress: TaskProgress) -> int:
+    if task == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return task
+
+
+def die_once(task: str, progress: TaskProgress) -> str:
+    marker = Path(task)
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def terminate_itself(task: int, progress: TaskProgress) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return task
+
+
+def wait_with_pid(task: str, progress: TaskProgress) -> None:
+    Path(task + ".part").write_text(str(os.getpid()))
+    Path(task + ".part").replace(task)
+    time.sleep(60)

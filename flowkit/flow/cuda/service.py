@@ -14,9 +14,10 @@ import itertools
 import mmap
 import multiprocessing
 import os
+import pickle
 import secrets
 import shutil
-import signal
+import subprocess
 import tempfile
 import threading
 from collections import deque
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.children import start_child
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda.solver import CudaSolver, SubmittedFlow
 
@@ -37,6 +39,7 @@ MAX_IN_FLIGHT = 3  # batches: while one converges or is being copied, the others
 MAX_SOLVERS = 8  # frame sizes whose solvers are kept if the memory suffices; making one takes as long as hundreds of pairs
 START_SECONDS = 120.0  # time limit for the process of a device to start and compile
 MAX_SOCKET_PATH_BYTES = 103  # the limit on macOS; Linux has 107
+_STARTED = b"1"
 _ENDED = "the process of the GPU ended; run the same command to resume (with a smaller --jobs if the memory was exhausted)"
 
 
@@ -78,12 +81,11 @@ class FlowService:
 
     def __init__(self, make_solvers: Sequence[MakeSolver]) -> None:
         self._make_solvers = make_solvers
-        self._processes: list[Any] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self.addresses: list[ServiceAddress] = []
 
     def __enter__(self) -> FlowService:
         self._folder = tempfile.TemporaryDirectory(prefix="flowkit-gpu-")
-        context = multiprocessing.get_context("spawn")  # a CUDA context does not survive a fork
         try:
             for index, make_solver in enumerate(self._make_solvers):
                 address = ServiceAddress(os.path.join(self._folder.name, f"{index}.sock"), secrets.token_bytes(16))
@@ -92,16 +94,10 @@ class FlowService:
                         f"the path of a socket, {address.path!r}, has more than {MAX_SOCKET_PATH_BYTES} bytes; "
                         "set TMPDIR to a folder with a shorter path"
                     )
-                ready, announce_start = context.Pipe(duplex=False)
-                process = context.Process(target=_serve, args=(address, make_solver, announce_start), daemon=True)
-                process.start()
-                announce_start.close()
+                process = start_child(__name__, ends_with_thread=False)  # it must remove the folder after a killed parent
                 self._processes.append(process)
-                try:
-                    if not ready.poll(START_SECONDS) or not ready.recv():
-                        raise EOFError
-                except EOFError as cause:
-                    raise DeviceError(f"the process of device {index} did not start; run with --debug, or use --device cpu") from cause
+                if not _starts(process, pickle.dumps((address, make_solver))):
+                    raise DeviceError(f"the process of device {index} did not start; run with --debug, or use --device cpu")
                 self.addresses.append(address)
         except BaseException:
             self.close()
@@ -116,9 +112,28 @@ class FlowService:
         for process in self._processes:
             process.kill()
         for process in self._processes:
-            process.join(10)
+            process.wait(10)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.close()
+            process.stdout.close()
         self._processes.clear()
         self._folder.cleanup()
+
+
+def _starts(process: subprocess.Popen[bytes], request: bytes) -> bool:
+    """Send a process its request, and return whether it then starts in time."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    timer = threading.Timer(START_SECONDS, process.kill)
+    timer.start()
+    try:
+        process.stdin.write(request)  # a few hundred bytes, which a pipe takes at once
+        return process.stdout.read(1) == _STARTED
+    except OSError:
+        return False
+    finally:
+        timer.cancel()
 
 
 class FlowClient:
@@ -192,12 +207,24 @@ def _map(path: str, size: int = 0) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size)
 
 
-def _serve(address: ServiceAddress, make_solver: MakeSolver, announce_start: Any) -> None:
-    """Answer requests until the parent process ends this one, or ends itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C, and often SIGTERM, go to all processes, but the workers finish their work
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+def main() -> None:
+    """Be the process of a device: read (address, make_solver) from stdin, answer requests, and end when stdin ends."""
+    requests, started = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    os.dup2(2, 1)  # what libraries print
+    address, make_solver = pickle.load(requests)  # noqa: S301 - from the parent process
+    threading.Thread(target=_end_with_parent, args=(requests, address), daemon=True).start()
+    _serve(address, make_solver, started)
+
+
+def _end_with_parent(requests: Any, address: ServiceAddress) -> None:
+    """End this process when its parent has ended, and remove the folder, which a parent that was killed could not do."""
+    requests.read()
+    shutil.rmtree(os.path.dirname(address.path), ignore_errors=True)
+    os._exit(1)  # without waiting for the device
+
+
+def _serve(address: ServiceAddress, make_solver: MakeSolver, started: int) -> None:
+    """Announce the start on a pipe, and answer requests without end."""
     arrivals, announce_arrival = multiprocessing.Pipe(duplex=False)
     finished, announce_batch = multiprocessing.Pipe(duplex=False)
     lock = threading.Lock()  # only one thread at a time may use the end of a pipe, and each solver has its own thread
@@ -209,15 +236,11 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, announce_start: Any
     with connection.Listener(address.path, authkey=address.key) as listener:
         newcomers: list[Any] = []
         threading.Thread(target=_accept, args=(listener, newcomers, announce_arrival), daemon=True).start()
-        announce_start.send(True)
-        announce_start.close()
+        os.write(started, _STARTED)
         memories: dict[Any, mmap.mmap | None] = {}  # by client
         queue = _BatchQueue(partial(make_solver, on_batch=on_batch))
         while True:
-            for ready in connection.wait([parent.sentinel, arrivals, finished, *memories]):
-                if ready == parent.sentinel:
-                    shutil.rmtree(os.path.dirname(address.path), ignore_errors=True)  # the parent could not, because it was killed
-                    os._exit(1)  # without waiting for the device
+            for ready in connection.wait([arrivals, finished, *memories]):
                 if ready is arrivals:
                     arrivals.recv()
                     memories[newcomers.pop(0)] = None

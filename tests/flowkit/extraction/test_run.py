@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -25,14 +25,19 @@ from flowkit.cli.main import flowkit as command
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
-from flowkit.extraction.jobs import PieceJob, VideoJob
+from flowkit.extraction.jobs import CutJob, PieceJob, Task, VideoJob
 from flowkit.extraction.pieces import PieceWriter, find_pieces, record_source
 from flowkit.extraction.plan import Plan, make_plan
 from flowkit.extraction.results import read_index
 from flowkit.extraction.run import extract
-from flowkit.extraction.schedule import GRAIN, make_tasks
+from flowkit.extraction.schedule import GRAIN, make_tasks, run_task
 from flowkit.extraction.source import Source
 from flowkit.workers.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowkit.workers.progress import TaskProgress
 
 
 @pytest.fixture
@@ -173,11 +178,19 @@ def test_bytes_do_not_depend_on_processes_order_or_pieces(videos: Path, tmp_path
     extract(videos, tmp_path / "one", settings=SETTINGS, jobs=1)
     monkeypatch.setattr("flowkit.extraction.schedule.MIN_PIECE", 3)
     shares = make_plan(videos, tmp_path / "two", settings=SETTINGS)
-    assert sum(isinstance(task, PieceJob) for task in make_tasks(shares.jobs, 3)) >= 5
+    assert sum(isinstance(task, PieceJob) for task in tasks_of(shares.jobs, 3)) >= 5
     report = extract(videos, tmp_path / "two", settings=SETTINGS, jobs=3)
     assert [r.status for r in report.done] == ["ok"] * 3
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert not (tmp_path / "two" / "clips" / ".segments").exists()
+
+
+def tasks_of(jobs: Sequence[VideoJob], num_processes: int) -> list[Task]:
+    """Return what the processes have to do after the long videos have been divided."""
+    given: list[Task] = []
+    for task in make_tasks(jobs, num_processes):
+        given.extend(run_task(task, cast("TaskProgress", None)).tasks if isinstance(task, CutJob) else [task])
+    return given
 
 
 @pytest.mark.parametrize(
@@ -201,7 +214,7 @@ def test_videos_that_would_end_late_are_divided_so_that_all_processes_end_togeth
 
     monkeypatch.setattr("flowkit.extraction.schedule.probe", lambda path: SimpleNamespace(header_frames=int(path.name) + 1))
     jobs = [VideoJob(f"v{k}", Path(str(size)), "", tmp_path, SETTINGS, size, 0) for k, size in enumerate(sizes)]
-    tasks = make_tasks(jobs, num_processes)
+    tasks = tasks_of(jobs, num_processes)
     pieces = [task for task in tasks if isinstance(task, PieceJob)]
     assert len({task.video.video_id for task in pieces}) == num_cut
     for job in {task.video for task in pieces}:

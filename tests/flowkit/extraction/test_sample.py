@@ -42,7 +42,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def extracted(path: Path, root: Path, settings: Any) -> Any:
     """What extract makes of a video, as ``clips/a.h5``, in this process."""
     job = VideoJob("a", path, "", root, settings, path.stat().st_size, 0)
-    return extract_task(job, SimpleNamespace(stopping=False, note=lambda *_: None)).video
+    return extract_task(job, SimpleNamespace(stopping=False, note=lambda *_: None, alive=lambda: None)).video
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from small_videos import SETTINGS, files_of, write_video
-from worker_tasks import raise_on_2, square, wait_for_stop
+from worker_tasks import die_on_7, raise_on_2, square, wait_for_stop
 
 from flowkit.cli.main import flowkit as command
 from flowkit.errors import DeviceError, FlowkitError, ParameterError
@@ -24,16 +23,8 @@ from flowkit.workers.stopping import StopRequest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowkit.workers.progress import TaskProgress
-
 pytest.importorskip("distributed", reason="needs the extra `cluster`")
 from flowkit.workers.cluster import Cluster
-
-
-def die_on_3(task: int, progress: TaskProgress) -> int:
-    if task == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path.write_text(script)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")]
-        ),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")]),
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; tasks that wait on a killed worker count too
         "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
     }
@@ -82,9 +71,9 @@ def test_every_task_has_an_outcome_and_the_killer_is_set_aside(address: str, tmp
         assert cluster.num_processes == 2
         outcomes = list(cluster.run_tasks(square, deque(range(10))))
         assert sorted((o.task, o.result) for o in outcomes) == [(k, k * k) for k in range(10)]
-        outcomes = list(cluster.run_tasks(die_on_3, deque(range(6))))
-    assert {o.task: o.result for o in outcomes} == {0: 0, 1: 1, 2: 2, 3: None, 4: 4, 5: 5}
-    assert [o.task for o in outcomes if o.crash] == [3]
+        outcomes = list(cluster.run_tasks(die_on_7, deque(range(4, 9))))
+    assert {o.task: o.result for o in outcomes} == {4: 4, 5: 5, 6: 6, 7: None, 8: 8}
+    assert [o.task for o in outcomes if o.crash] == [7]
     assert not list(tmp_path.iterdir())
 
 

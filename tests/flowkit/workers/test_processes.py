@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,31 +9,10 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from worker_tasks import raise_on_2, square, wait_for_stop
+from worker_tasks import die_on_7, die_once, raise_on_2, square, terminate_itself, wait_for_stop
 
 from flowkit.workers.processes import run_tasks
-from flowkit.workers.progress import LocalProgress, ProgressFile, TaskProgress
 from flowkit.workers.stopping import StopRequest
-
-
-def die_on_7(task: int, progress: TaskProgress) -> int:
-    if task == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return task
-
-
-def die_once(task: str, progress: TaskProgress) -> str:
-    marker = Path(task)
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return task
-
-
-def terminate_itself(task: int, progress: TaskProgress) -> int:
-    os.kill(os.getpid(), signal.SIGTERM)
-    return task
 
 
 def test_every_task_has_an_outcome() -> None:
@@ -90,16 +67,10 @@ import sys
 from collections import deque
 sys.path[:0] = {folders!r}
 from flowkit.workers.processes import run_tasks
-from test_processes import wait_with_pid
+from worker_tasks import wait_with_pid
 if __name__ == "__main__":
     list(run_tasks(wait_with_pid, deque([{marker!r}]), jobs=1))
 """
-
-
-def wait_with_pid(task: str, progress: TaskProgress) -> None:
-    Path(task + ".part").write_text(str(os.getpid()))
-    Path(task + ".part").replace(task)
-    time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's parents")
@@ -112,24 +83,6 @@ def test_processes_end_when_their_parent_was_killed(tmp_path: Path) -> None:
             time.sleep(0.05)
         parent.kill()
         parent.communicate(timeout=20)  # returns when no process holds the pipe any more
-
-
-def test_a_progress_file_is_shared_and_deleted() -> None:
-    with ProgressFile.make(3) as file:
-        import pickle
-
-        progress = pickle.loads(pickle.dumps(LocalProgress(file, 2)))
-        progress.note(5, 9)
-        assert file.read(2) == (5, 9)
-        assert not progress.stopping
-        file.request_stop(at_once=False)
-        assert (progress.file.closing, progress.stopping) == (True, False)
-        file.request_stop(at_once=True)
-        assert progress.stopping
-        progress.file.close()
-        path = file.path
-        assert Path(path).exists()
-    assert not Path(path).exists()
 
 
 def test_sigterm_to_all_processes_leaves_it_to_the_parent_to_stop() -> None:

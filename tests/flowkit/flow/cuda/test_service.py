@@ -16,71 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from stand_in_solver import Difference
 
 from flowkit.errors import DeviceError
 from flowkit.extraction.solving import service_client
-from flowkit.flow.cuda.service import MAX_IN_FLIGHT, FlowClient, FlowService
+from flowkit.flow.cuda.service import FlowClient, FlowService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-
-class Batch:
-    """Solved when `work` is called, a moment later."""
-
-    def __init__(self, work: Callable[[], None], on_batch: Callable[[], None]) -> None:
-        self.thread = threading.Timer(0.002, self.run, (work, on_batch))  # so that requests meet
-        self.finished = threading.Event()
-        self.thread.start()
-
-    def run(self, work: Callable[[], None], on_batch: Callable[[], None]) -> None:
-        work()
-        self.finished.set()
-        on_batch()
-
-    def is_finished(self) -> bool:
-        return self.finished.is_set()
-
-    def result(self) -> None:
-        self.finished.wait()
-
-
-class Difference:
-    """Channel 0 is the difference of the two frames, and channel 1 the size of the batch."""
-
-    num_made = 0
-    num_open = 0
-
-    def __init__(
-        self, height: int, width: int, *, on_batch: Callable[[], None], worst: int = 0, max_open: int = 100, max_pairs: int = 20
-    ) -> None:
-        if height == worst or Difference.num_open >= max_open:
-            raise DeviceError("out of memory")
-        Difference.num_open += 1
-        Difference.num_made += 1
-        self.height, self.width, self.on_batch, self.max_pairs = height, width, on_batch, max_pairs
-        self.is_cramped = Difference.num_open == max_open
-        self.batches: list[Batch] = []
-
-    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64], out: Sequence[NDArray[np.uint8]]) -> Batch:
-        taken = np.stack(frames)  # the answer may go to the same memory
-        assert taken.shape[1:] == (self.height, self.width)
-        assert len(pairs) == len(out)
-        assert sum(not batch.is_finished() for batch in self.batches) < MAX_IN_FLIGHT
-
-        def work() -> None:
-            for (first, second), field in zip(pairs, out, strict=True):
-                field[0] = taken[second] - taken[first]
-                field[1] = Difference.num_made if len(pairs) == 1 else len(pairs)
-
-        self.batches.append(Batch(work, self.on_batch))
-        return self.batches[-1]
-
-    def close(self) -> None:
-        assert all(batch.is_finished() for batch in self.batches)
-        Difference.num_open -= 1
+    pass
 
 
 def test_requests_of_several_clients_sizes_and_devices_get_their_own_answers() -> None:
@@ -122,7 +65,7 @@ def test_a_dead_process_is_a_device_error() -> None:
     with FlowService([Difference]) as service:
         client = FlowClient(service.addresses[0])
         service._processes[0].kill()
-        service._processes[0].join()
+        service._processes[0].wait()
         with pytest.raises(DeviceError, match="ended"):
             client.solve(np.zeros((2, 8, 4), np.uint8))
         client.close()
@@ -131,7 +74,7 @@ def test_a_dead_process_is_a_device_error() -> None:
 def test_a_client_that_comes_when_the_process_is_dead_gets_a_device_error_too() -> None:
     with FlowService([Difference]) as service:
         service._processes[0].kill()
-        service._processes[0].join()
+        service._processes[0].wait()
         with pytest.raises(DeviceError, match="ended"):
             FlowClient(service.addresses[0])
 
@@ -208,7 +151,7 @@ PARENT = """
 import functools, sys, time
 import numpy as np
 sys.path.insert(0, {tests!r})
-from test_service import Difference
+from stand_in_solver import Difference
 from flowkit.flow.cuda.service import FlowClient, FlowService
 if __name__ == "__main__":
     with FlowService([Difference]) as service:
@@ -220,8 +163,8 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_and_sigterm_are_the_parents_and_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"  # a main module with a path, which spawn imports
-    script.write_text(PARENT.format(tests=str(Path(__file__).parent)))
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parents[3] / "support")))
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ)
     assert parent.stdout is not None
     line = parent.stdout.readline().split()

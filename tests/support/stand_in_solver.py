@@ -1,0 +1,72 @@
+"""A stand-in for the GPU's solver, in a module of its own, which the process of a device can import."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flowkit.errors import DeviceError
+from flowkit.flow.cuda.service import MAX_IN_FLIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+
+class Batch:
+    """Solved when `work` is called, a moment later."""
+
+    def __init__(self, work: Callable[[], None], on_batch: Callable[[], None]) -> None:
+        self.thread = threading.Timer(0.002, self.run, (work, on_batch))  # so that requests meet
+        self.finished = threading.Event()
+        self.thread.start()
+
+    def run(self, work: Callable[[], None], on_batch: Callable[[], None]) -> None:
+        work()
+        self.finished.set()
+        on_batch()
+
+    def is_finished(self) -> bool:
+        return self.finished.is_set()
+
+    def result(self) -> None:
+        self.finished.wait()
+
+
+class Difference:
+    """Channel 0 is the difference of the two frames, and channel 1 the size of the batch."""
+
+    num_made = 0
+    num_open = 0
+
+    def __init__(
+        self, height: int, width: int, *, on_batch: Callable[[], None], worst: int = 0, max_open: int = 100, max_pairs: int = 20
+    ) -> None:
+        if height == worst or Difference.num_open >= max_open:
+            raise DeviceError("out of memory")
+        Difference.num_open += 1
+        Difference.num_made += 1
+        self.height, self.width, self.on_batch, self.max_pairs = height, width, on_batch, max_pairs
+        self.is_cramped = Difference.num_open == max_open
+        self.batches: list[Batch] = []
+
+    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64], out: Sequence[NDArray[np.uint8]]) -> Batch:
+        taken = np.stack(frames)  # the answer may go to the same memory
+        assert taken.shape[1:] == (self.height, self.width)
+        assert len(pairs) == len(out)
+        assert sum(not batch.is_finished() for batch in self.batches) < MAX_IN_FLIGHT
+
+        def work() -> None:
+            for (first, second), field in zip(pairs, out, strict=True):
+                field[0] = taken[second] - taken[first]
+                field[1] = Difference.num_made if len(pairs) == 1 else len(pairs)
+
+        self.batches.append(Batch(work, self.on_batch))
+        return self.batches[-1]
+
+    def close(self) -> None:
+        assert all(batch.is_finished() for batch in self.batches)
+        Difference.num_open -= 1
