@@ -16,7 +16,7 @@ from small_videos import files_of, write_video
 
 from flowkit.errors import SourceChangedError
 from flowkit.extraction import one_video, pieces, source
-from flowkit.extraction.jobs import PieceJob, Task, TaskResult
+from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob
 from flowkit.extraction.one_video import extract_task
 from flowkit.extraction.pieces import drop_stale_pieces, find_pieces
 from flowkit.extraction.plan import make_plan
@@ -63,8 +63,8 @@ def folder(versions: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
     return tmp_path
 
 
-def perform(task: Task) -> TaskResult:
-    return extract_task(task, SimpleNamespace(stopping=False, note=lambda *_: None))
+def perform(task: VideoJob | PieceJob) -> TaskResult:
+    return extract_task(task, SimpleNamespace(stopping=False, note=lambda *_: None, alive=lambda: None))
 
 
 def run(videos: Path, root: Path) -> dict[str, bytes]:

@@ -62,7 +62,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, moving_blocks(num_frames, seed), frame_rate=25)
         job = VideoJob(video_id, path, video_id.split("/")[0], root, SETTINGS, path.stat().st_size, 0)
-        progress = SimpleNamespace(stopping=False, note=lambda *_: None)
+        progress = SimpleNamespace(stopping=False, note=lambda *_: None, alive=lambda: None)
         assert extract_task(job, progress).video.status == "ok"
     (home / "list.csv").write_text(
         "video_id,class_name,subset\n"
