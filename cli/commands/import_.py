@@ -14,18 +14,19 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, usage_errors
 from flowkit.cli.shared.stopping import report_stopped, signals_to
 from flowkit.dataset.settings import ForeignTool
+from flowkit.exchange.bounds import KNOWN_BOUNDS, bound_of
 
 if TYPE_CHECKING:
     from flowkit.exchange.import_trees import ImportReport
 
 
 def _parse_bound(ctx: click.Context, param: click.Parameter, value: str | None) -> str | float | None:
-    if value is None or value == "default":
+    if value is None or value == "default" or value in KNOWN_BOUNDS:
         return value
     try:
         return float(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number (px/frame) nor the word default") from None
+        raise click.BadParameter(f"{value!r} is neither a number (px/frame) nor one of {', '.join(KNOWN_BOUNDS)}") from None
 
 
 def _parse_rate(ctx: click.Context, param: click.Parameter, value: str | None) -> Fraction:
@@ -46,8 +47,9 @@ def _parse_rate(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--bound",
     callback=_parse_bound,
     default=None,
-    metavar="PX|default",
-    help="The flow at which the tool clipped, px/frame; default means gpu_flow 20, denseflow 32, dense_flow 15.",
+    metavar="PX|NAME",
+    help="The flow at which the tool clipped: px/frame, or what ran the tool (mmaction2 20, tsn 20, gpu_flow 20, denseflow by hand 32, "
+    "dense_flow by hand 15).",
 )
 @click.option(
     "--frames",
@@ -70,6 +72,7 @@ def _parse_rate(ctx: click.Context, param: click.Parameter, value: str | None) -
     show_default=True,
     help="At which end to drop surplus frames or flow fields.",
 )
+@click.option("--resize", is_flag=True, help="Resize frames that have another size than the flow.")
 @click.option("--frame-rate", callback=_parse_rate, default=None, metavar="FPS", help="The frame rate of the videos. [default: unknown]")
 @click.option(
     "--codec",
@@ -90,6 +93,7 @@ def import_(
     frames: Path | None,
     lists: Path | None,
     trim: Any,
+    resize: bool,
     frame_rate: Fraction,
     codec: Any,
     jobs: int | None,
@@ -98,24 +102,25 @@ def import_(
     """Import TREE, the flow images of gpu_flow, denseflow or dense_flow, into the data root as one clip file per video.
 
     \b
-    gpu_flow             u/<video>/frame000001.jpg, v/..., frames in rgb/ or jpegs_256/<video>/frame000001.jpg
-    denseflow,           <video>/flow_x_00001.jpg, flow_y_00001.jpg, img_00001.jpg, numbered from 0 or 1
-    dense_flow
+    gpu_flow      u/<video>/frame000001.jpg, v/..., frames in rgb/ or jpegs_256/<video>/frame000001.jpg
+                  <video>/u/frame_0000000001.jpg, <video>/v/..., as EPIC-Kitchens has them
+    denseflow,    <video>/flow_x_00001.jpg, flow_y_00001.jpg, img_00001.jpg, numbered from 0 or 1
+    dense_flow    <video>/x_00001.jpg, y_00001.jpg, img_00001.jpg, as older mmaction2 has them
+    all           tvl1_flow/x/<video>/..., y/..., or <video>/x/00001.jpg, y/..., i/..., as I3D has them
 
     The bytes of JPEG images are kept. N frames need N-1 flow fields; counts, numbers and sizes are checked. A tree that
     `flowkit export` wrote needs no options. Videos that are imported already are skipped, so the same line resumes. A bad video
     never stops the rest: it is listed, and the exit code is 3.
     """
     from flowkit.cli.shared.software import check_opencv
-    from flowkit.exchange.import_trees import DEFAULT_BOUND_PX, ImportSettings, import_tree
+    from flowkit.exchange.import_trees import ImportSettings, import_tree
     from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
-    if bound == "default":
-        if tool is None:
-            raise click.UsageError("--bound default needs --tool")
-        bound = DEFAULT_BOUND_PX[tool]
+    if isinstance(bound, str) and tool is None:
+        raise click.UsageError(f"--bound {bound} needs --tool")
     with usage_errors():
-        settings = ImportSettings(tool, bound, trim, frame_rate, codec)  # type: ignore[arg-type]
+        bound_px = bound_of(bound, tool) if isinstance(bound, str) and tool is not None else bound
+        settings = ImportSettings(tool, bound_px, trim, frame_rate, codec, resize)  # type: ignore[arg-type]
     check_opencv()
     stop = StopRequest()
     with signals_to(stop, GRACE_SECONDS):
@@ -131,10 +136,10 @@ def import_(
 
 def _print_report(report: ImportReport, data: Path) -> None:
     """Print the summary to stdout, and what needs attention to stderr."""
-    trimmed = [result for result in report.done if result.error]
-    for title, results in (("failed", report.failed), ("trimmed", trimmed)):
+    changed = [result for result in report.done if result.error]
+    for title, column, results in (("failed", "reason", report.failed), ("trimmed or resized", "what changed", changed)):
         if results:
-            warn(f"\n{title}:\n" + long_table(("video", "reason"), [(r.video_id, r.error) for r in results]))
+            warn(f"\n{title}:\n" + long_table(("video", column), [(r.video_id, r.error) for r in results]))
     if report.num_without_class:
         warn(f"{report.num_without_class} videos are in no class folder: import with --lists, or pack with a CSV list that names them")
     num_bytes = sum(result.clip_bytes for result in report.done)

@@ -18,7 +18,9 @@ from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import check_apart, open_root
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
-from flowkit.exchange.foreign_trees import TreeVideo, find_videos, read_runs
+from flowkit.exchange.bounds import bounds_text
+from flowkit.exchange.foreign_trees import TreeVideo, find_videos
+from flowkit.exchange.image_runs import read_flow_runs
 from flowkit.exchange.import_video import ImportJob, Trim, import_task, import_video
 from flowkit.exchange.layouts import LAYOUTS
 from flowkit.exchange.record import ExportRecord, read_record
@@ -28,9 +30,6 @@ from flowkit.quantise import Quantiser
 from flowkit.video.ids import comparable_name
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
-
-# The default bounds at which the tools clip flow: clipFlow of gpu_flow, --bound of denseflow and dense_flow.
-DEFAULT_BOUND_PX: dict[ForeignTool, float] = {"gpu_flow": 20.0, "denseflow": 32.0, "dense_flow": 15.0}
 
 _TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": "denseflow", "denseflow": "denseflow"}
 
@@ -51,6 +50,8 @@ class ImportSettings:
         The frame rate of the videos; 0 if it is unknown.
     codec : {"zstd", "gzip", "none"}
         How flow that comes as PNGs is compressed. JPEGs are kept.
+    resize : bool
+        Resize frames that have another size than the flow, instead of refusing their video. The report names the sizes.
 
     Raises
     ------
@@ -63,6 +64,7 @@ class ImportSettings:
     trim: Trim = "none"
     frame_rate: Fraction = Fraction(0)
     codec: Codec = "zstd"
+    resize: bool = False
 
     def __post_init__(self) -> None:
         if self.bound_px is not None:
@@ -77,7 +79,7 @@ class ImportReport:
     ----------
     done, skipped, failed : tuple of VideoResult
         Videos that were written now, that existed already, and that have no clip, with the reason. The `error` of a video that was
-        written says what was dropped from it.
+        written says what was dropped from it, and how its frames were resized.
     num_without_class : int
         The number of videos that are in no folder and in no list.
     pending : int
@@ -178,7 +180,7 @@ def import_tree(
             skipped.append(VideoResult(video.video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
         else:
             known = (record.videos or {}).get(video.folder) if record is not None else None
-            todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known))
+            todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known, settings.resize))
     num_todo, num_settled = len(todo), 0
     index = IndexWriter(root)
     try:
@@ -215,10 +217,9 @@ def _tool(settings: ImportSettings, record: ExportRecord | None, tree: Path) -> 
                 f"{str(tree)!r} was not exported by flowkit: name the tool that wrote it with --tool gpu_flow|denseflow|dense_flow"
             )
         if settings.bound_px is None:
-            defaults = ", ".join(f"{name} {bound:g}" for name, bound in DEFAULT_BOUND_PX.items())
             raise ParameterError(
-                f"the bound that {settings.tool} clipped flow at is not in its images: give it with --bound PX, or with --bound default "
-                f"if it ran with its default ({defaults})"
+                f"the bound at which {settings.tool} clipped flow is not in its images: give it with --bound, in px/frame or by the name "
+                f"of what ran it ({bounds_text(settings.tool)})"
             )
         return settings.tool
     if record.layout not in LAYOUTS:
@@ -291,7 +292,7 @@ def _root_settings(
     codec: Codec = "jpeg"
     for video in videos:
         try:
-            codec = settings.codec if read_runs(video, tool)[1].is_png else "jpeg"
+            codec = settings.codec if read_flow_runs(video)[0].is_png else "jpeg"
             break
         except ShardFormatError:
             continue

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowkit.dataset.settings import ExtractSettings, ForeignTool
 from flowkit.errors import FlowkitError, ShardFormatError
-from flowkit.exchange.foreign_trees import ImageRun, TreeVideo, align, read_image, read_runs
+from flowkit.exchange.foreign_images import check_grey, check_step, decode_frame, decode_plane, read_image, resized
+from flowkit.exchange.foreign_trees import TreeVideo
+from flowkit.exchange.image_runs import ImageRun, align, read_runs
 from flowkit.extraction.results import VideoResult
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.workers.progress import TaskProgress
 
 Trim = Literal["none", "first", "last"]
-
-_AT_ONCE = 64  # images in memory
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class ImportJob:
     trim: Trim
     frame_rate: str
     known: ClipAttributes | None  # the attributes in the record of an export
+    resize: bool = False
 
 
 def import_task(job: ImportJob, progress: TaskProgress) -> VideoResult | None:
@@ -52,69 +51,64 @@ def import_video(job: ImportJob) -> VideoResult:
     """
     started = time.monotonic()
     try:
-        runs = read_runs(job.video, job.tool)
-        *aligned, dropped = align(*runs, job.tool, trim=job.trim)
+        runs = read_runs(job.video)
+        *aligned, remark = align(*runs, job.tool, trim=job.trim)
         frames, u, v = aligned
-        num_source_bytes, num_clip_bytes = _write_clip(job, frames, u, v)
+        if job.known is None:
+            check_grey(u, v)
+            if num_dropped := len(runs[0].paths) - len(frames.paths):
+                bound_px = job.settings.quantiser.bound
+                check_step(runs[0].paths, u, v, bound_px=bound_px, num_dropped=num_dropped, trim=job.trim)
+        num_source_bytes, num_clip_bytes, resized_from = _write_clip(job, frames, u, v)
     except FlowkitError as error:
         return VideoResult(job.video.video_id, "failed", 0, 0, seconds=time.monotonic() - started, error=str(error))
+    remark = "; ".join(filter(None, (remark, resized_from)))
     seconds = time.monotonic() - started
     num_frames = len(frames.paths)
-    return VideoResult(job.video.video_id, "ok", num_source_bytes, 0, num_frames, clip_bytes=num_clip_bytes, seconds=seconds, error=dropped)
+    return VideoResult(job.video.video_id, "ok", num_source_bytes, 0, num_frames, clip_bytes=num_clip_bytes, seconds=seconds, error=remark)
 
 
-def _write_clip(job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun) -> tuple[int, int]:
-    """Write the clip file of a video; return the numbers of bytes that were read and written."""
+def _write_clip(job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun) -> tuple[int, int, str]:
+    """Write the clip file of a video; return the numbers of bytes that were read and written, and how frames were resized."""
     codec = job.settings.codec
     if u.is_png == (codec == "jpeg") or u.is_png != v.is_png:
         kinds = f"{u.paths[0].suffix} and {v.paths[0].suffix}"
         raise ShardFormatError(f"flow images are {kinds}, where the data root has codec {codec}; import them into another root")
     _, (height, width) = read_image(u.paths[0])
     with ClipWriter(Path(job.clip_path), codec=codec, height=height, width=width) as writer:
-        num_bytes = 0
-        for start in range(0, len(frames.paths), _AT_ONCE):
-            images = _read_images(frames.paths[start : start + _AT_ONCE], height, width)
-            num_bytes += sum(map(len, images))
-            if frames.is_png:
-                writer.append_frames(np.stack([_pixels(image, height, width, channels=3) for image in images]))
+        num_bytes, resized_from = 0, ""
+        for path in frames.paths:
+            data, size = read_image(path)
+            num_bytes += len(data)
+            if size != (height, width):
+                _check_size(path, size, (height, width), may_resize=job.resize)
+                resized_from = resized_from or f"frames resized from {size[1]}x{size[0]} to {width}x{height} px"
+                writer.append_frames(resized(decode_frame(data, path.name), height, width)[np.newaxis])
+            elif frames.is_png:
+                writer.append_frames(decode_frame(data, path.name)[np.newaxis])
             else:
-                writer.append_encoded_frames(images)
-        planes = [path for pair in zip(u.paths, v.paths, strict=True) for path in pair]
-        for start in range(0, len(planes), _AT_ONCE):  # an even number: pairs stay together
-            images = _read_images(planes[start : start + _AT_ONCE], height, width)
+                writer.append_encoded_frames([data])
+        for pair in zip(u.paths, v.paths, strict=True):
+            images = []
+            for path in pair:
+                data, size = read_image(path)
+                _check_size(path, size, (height, width), may_resize=False)
+                images.append(data)
             num_bytes += sum(map(len, images))
             if u.is_png:
-                pixels = np.stack([_pixels(image, height, width, channels=1) for image in images])
-                writer.append_flow(pixels.reshape(-1, 2, height, width))
+                planes = [decode_plane(data, path.name) for data, path in zip(images, pair, strict=True)]
+                writer.append_flow(np.stack(planes)[np.newaxis])
             else:
                 writer.append_encoded_flow(images)
-        return num_bytes, writer.finish(_attributes(job, len(frames.paths)))
+        return num_bytes, writer.finish(_attributes(job, len(frames.paths))), resized_from
 
 
-def _read_images(paths: Sequence[Path], height: int, width: int) -> list[bytes]:
-    images = []
-    for path in paths:
-        data, size = read_image(path)
-        if size != (height, width):
-            raise ShardFormatError(
-                f"{path.parent.name}/{path.name} has {size[1]}x{size[0]} px, but the first flow image has {width}x{height} px; "
-                "frames and flow must have the same size, since flow is in px of that size"
-            )
-        images.append(data)
-    return images
-
-
-def _pixels(data: bytes, height: int, width: int, *, channels: int) -> NDArray[np.uint8]:
-    """Decode a PNG of 8 bits to (H, W) grey or (H, W, 3) RGB."""
-    import cv2
-
-    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint8 or image.shape[:2] != (height, width):
-        raise ShardFormatError("has a PNG that cannot be decoded or does not have 8 bits")
-    num_channels = 1 if image.ndim == 2 else image.shape[2]
-    if num_channels != channels:
-        raise ShardFormatError(f"has a PNG with {num_channels} channels instead of {channels}")
-    return np.asarray(image if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+def _check_size(path: Path, size: tuple[int, int], expected: tuple[int, int], *, may_resize: bool) -> None:
+    if size != expected and not may_resize:
+        raise ShardFormatError(
+            f"{path.parent.name}/{path.name} has {size[1]}x{size[0]} px, but the first flow image has {expected[1]}x{expected[0]} px; "
+            "frames and flow must have the same size, since flow is in px of that size (--resize brings frames to the size of flow)"
+        )
 
 
 def _attributes(job: ImportJob, num_frames: int) -> ClipAttributes:

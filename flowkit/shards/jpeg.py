@@ -38,7 +38,12 @@ def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the (height, width) that a JPEG's header declares.
+    """Return the (height, width) that a JPEG's header declares; see `jpeg_header`."""
+    return jpeg_header(data)[:2]
+
+
+def jpeg_header(data: bytes) -> tuple[int, int, int]:
+    """Return the height, the width and the number of channels that a JPEG's header declares.
 
     Raises
     ------
@@ -63,7 +68,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
                 raise ShardFormatError(f"is a JPEG with {num_components} components of {precision} bits; flowkit reads 1 or 3 of 8 bits")
             if data.count(b"\xff\xda", position) > MAX_SCANS and _num_scans(data, position) > MAX_SCANS:
                 raise ShardFormatError(f"is a JPEG with more than {MAX_SCANS} scans, which would take very long to decode")
-            return int.from_bytes(data[position + 5 : position + 7], "big"), int.from_bytes(data[position + 7 : position + 9], "big")
+            height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
+            return height, width, num_components
         if marker == _START_OF_SCAN:
             break
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")

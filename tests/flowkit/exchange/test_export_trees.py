@@ -22,7 +22,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError
 from flowkit.exchange.export_trees import ExportReport, export
 from flowkit.exchange.flow_images import convert
-from flowkit.exchange.foreign_trees import missing_numbers
+from flowkit.exchange.image_runs import missing_numbers
 from flowkit.exchange.layouts import folder_name
 from flowkit.quantise import Quantiser
 

@@ -198,8 +198,13 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
     ("arguments", "code", "words"),
     [
         ([], 1, "--tool gpu_flow|denseflow|dense_flow"),
-        (["--tool", "gpu_flow"], 1, "--bound default if it ran with its default (gpu_flow 20, denseflow 32, dense_flow 15)"),
+        (["--tool", "gpu_flow"], 1, "--bound, in px/frame or by the name of what ran it (gpu_flow 20"),
         (["--bound", "default"], 2, "needs --tool"),
+        (["--bound", "mmaction2"], 2, "--bound mmaction2 needs --tool"),
+        (["--tool", "denseflow", "--bound", "default"], 2, "depends on what ran it: mmaction2 20, denseflow 32 (run by hand)"),
+        (["--tool", "dense_flow", "--bound", "default"], 2, "mmaction2 20, tsn 20, dense_flow 15 (run by hand)"),
+        (["--tool", "denseflow", "--bound", "gpu_flow"], 2, "gpu_flow does not run denseflow"),
+        (["--tool", "denseflow", "--bound", "tsn"], 2, "tsn does not run denseflow"),
         (["--tool", "gpu_flow", "--bound", "wide"], 2, "neither a number"),
         (["--tool", "gpu_flow", "--bound", "-3"], 2, "bound must be"),
         (["--tool", "denseflow", "--bound", "32"], 1, "no flow of denseflow found"),
@@ -213,13 +218,24 @@ def test_what_must_be_said_is_asked_for(tmp_path: Path, arguments: list[str], co
     assert not (tmp_path / "root").exists()
 
 
-@pytest.mark.parametrize(("tool", "bound"), [("gpu_flow", 20), ("denseflow", 32), ("dense_flow", 15)])
-def test_the_default_bound_is_the_tools(tmp_path: Path, tool: str, bound: int) -> None:
+@pytest.mark.parametrize(
+    ("tool", "name", "bound"),
+    [
+        ("gpu_flow", "default", 20),
+        ("gpu_flow", "gpu_flow", 20),
+        ("denseflow", "denseflow", 32),
+        ("denseflow", "mmaction2", 20),
+        ("dense_flow", "dense_flow", 15),
+        ("dense_flow", "tsn", 20),
+        ("dense_flow", "mmaction2", 20),
+    ],
+)
+def test_the_bound_is_that_of_the_project_which_ran_the_tool(tmp_path: Path, tool: str, name: str, bound: int) -> None:
     if tool == "gpu_flow":
         write_gpu_flow(tmp_path / "tree", "a/b", 3)
     else:
         write_dense(tmp_path / "tree", "a/b", range(3), range(2))
-    assert run(tmp_path / "tree", "--data", tmp_path / "root", "--tool", tool, "--bound", "default", "--jobs", 1)[0] == 0
+    assert run(tmp_path / "tree", "--data", tmp_path / "root", "--tool", tool, "--bound", name, "--jobs", 1)[0] == 0
     assert clip_of(tmp_path / "root", "a/b").quantiser.bound == bound
 
 
