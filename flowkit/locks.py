@@ -37,7 +37,7 @@ class LockState(Enum):
 
 
 @contextmanager
-def exclusive_lock(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold a lock file alone while the block runs, so that no two processes write the same files.
 
     Parameters
@@ -46,6 +46,9 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
         The lock file, which is removed at the end. Its folder must exist.
     what : str
         What this process does meanwhile, for the error message of another one: ``packs 'flowkit-data'``.
+    on_wait : callable, optional
+        If it is given, this waits while another process holds the lock, and calls it once with what that process does.
+        Otherwise that is an error.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def exclusive_lock(path: Path, what: str) -> Iterator[None]:
     OSError
         If the lock file cannot be made.
     """
-    with _locked(path, what, shared=False):
+    with _locked(path, what, shared=False, on_wait=on_wait):
         yield
 
 
@@ -70,8 +73,7 @@ def shared_lock(path: Path, what: str, *, on_wait: Callable[[str], None] | None 
     what : str
         What this process does meanwhile; see `exclusive_lock`.
     on_wait : callable, optional
-        If it is given, this waits while another process holds the lock alone, and calls it once with what that process does.
-        Otherwise that is an error.
+        As for `exclusive_lock`.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def _acquire(path: Path, what: str, *, shared: bool, on_wait: Callable[[str], No
         descriptor = _open(path)
         state = try_lock(descriptor, shared=shared)
         if state is LockState.UNAVAILABLE or (state is LockState.HELD and is_same_file(path, descriptor)):
-            _note(descriptor, what)
+            _note(descriptor, what if shared else f"{what} (process {os.getpid()} on {socket.gethostname()})")
             return descriptor
         holder = _read_note(descriptor) if state is LockState.BUSY else ""
         release(descriptor)
@@ -129,16 +131,18 @@ def _open(path: Path) -> int:
     flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-    except PermissionError:  # another user's, left by a process that was killed
-        return os.open(path, os.O_RDONLY | flags)
+    except PermissionError as error:
+        try:
+            return os.open(path, os.O_RDONLY | flags)  # another user's, perhaps left by a process that was killed
+        except FileNotFoundError:
+            raise error from None
 
 
 def _note(descriptor: int, what: str) -> None:
     """Write into a lock file what its holder does."""
     try:
-        text = f"{what} (process {os.getpid()} on {socket.gethostname()})".encode("utf-8", "backslashreplace")
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text[:_MAX_NOTE_BYTES], 0)
+        os.pwrite(descriptor, what.encode("utf-8", "backslashreplace")[:_MAX_NOTE_BYTES], 0)
     except OSError:  # a full disk, or another user's file: the lock is held all the same
         pass
 

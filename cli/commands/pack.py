@@ -45,7 +45,12 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="A shard ends with the first video that brings it past this size. [default: as before, else 1GiB]",
 )
 @click.option("--move", is_flag=True, help="Delete each clip file after its shard is written.")
-def pack(data: Path, split: int, lists: Path | Literal["automatic"] | None, shard_size: int | None, move: bool) -> None:
+@click.option(
+    "--allow-missing", is_flag=True, help="Accept that videos of earlier manifests are gone; otherwise that is an error which names them."
+)
+def pack(
+    data: Path, split: int, lists: Path | Literal["automatic"] | None, shard_size: int | None, move: bool, allow_missing: bool
+) -> None:
     """Gather all clips into HDF5 shards and write the manifests of split N.
 
     Shards are written once, whatever the number of splits. After more videos were extracted, the same line rewrites only the
@@ -61,7 +66,7 @@ def pack(data: Path, split: int, lists: Path | Literal["automatic"] | None, shar
     from flowkit.dataset.split_lists import SeveralListsError
 
     try:
-        report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, progress=True)
+        report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, allow_missing=allow_missing, progress=True)
     except SeveralListsError as error:
         raise click.UsageError(show_name(error)) from error
     _print_lists(report)
@@ -110,6 +115,7 @@ def _print_result(report: PackReport, data: Path) -> None:
         warn(f"pack: wrote the manifests of split {', '.join(map(str, report.splits_written))}")
     if report.num_moved:
         warn(f"pack: deleted {report.num_moved} clip files, which the shards now hold")
+    _print_names("clip files that are no longer those that were packed, and were kept: pack again", report.kept)
     rows = [
         (name, len({record.label for record in records}), len(records), sum(record.num_frames for record in records), listed)
         for name, records, listed in (("train", split.train, split.num_listed_train), ("test", split.test, split.num_listed_test))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from flowkit.dataset.manifest import Split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.root_locks import packing
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_update import (
     StoredVideo,
@@ -26,7 +27,8 @@ from flowkit.dataset.split_lists import AUTOMATIC, Matched, choose_lists
 from flowkit.dataset.split_update import ManifestWriter, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
-from flowkit.locks import exclusive_lock
+
+_MOST_NAMED = 5  # videos that an error names
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class PackReport:
         Other splits that could not be brought up to date because their manifest cannot be read, and why.
     num_moved : int
         Clip files that were deleted because a shard holds the clip.
+    kept : tuple of str
+        Videos whose clip files were to be deleted, and were not, because they are no longer those that were packed.
 
     Examples
     --------
@@ -77,6 +81,7 @@ class PackReport:
     splits_written: tuple[int, ...]
     splits_damaged: tuple[tuple[int, str], ...] = field(default=())
     num_moved: int = 0
+    kept: tuple[str, ...] = ()
 
     @property
     def did_nothing(self) -> bool:
@@ -91,6 +96,7 @@ def pack(
     lists: str | os.PathLike[str] | None = None,
     shard_bytes: int | None = None,
     move: bool = False,
+    allow_missing: bool = False,
     progress: bool | None = None,
 ) -> PackReport:
     """Pack every clip of a data root into shards and write a split's manifest.
@@ -107,7 +113,9 @@ def pack(
     shard_bytes : int, optional
         A shard ends with the first video that brings it past this size. By default the size of the last time, or 1 GiB.
     move : bool
-        Delete each clip file once its shard is complete.
+        Delete each clip file once its shard is complete, if it is still the very one that was packed.
+    allow_missing : bool
+        Accept that videos of earlier manifests are gone: neither a clip file nor a shard holds them.
     progress : bool, optional
         Show the progress on stderr. By default it is shown on a terminal and in a notebook.
 
@@ -119,7 +127,8 @@ def pack(
     Raises
     ------
     ManifestError
-        If `root` is not a data root or holds no clip, or if its lists match no clip or contradict the clips.
+        If `root` is not a data root or holds no clip, if a video that a manifest knows is gone, or if the lists match no clip or
+        contradict the clips.
     SeveralListsError
         If several folders of lists fit.
     ParameterError
@@ -127,7 +136,7 @@ def pack(
     ShardFormatError
         If a clip or shard is damaged; nothing that was complete before is lost.
     BusyError
-        If another process is packing `root`.
+        If another process changes `root`, or verifies it.
 
     Notes
     -----
@@ -148,8 +157,8 @@ def pack(
         raise ParameterError(f"split and shard_bytes must be at least 1, got {split!r} and {shard_bytes!r}")
     given = lists if lists is None or lists == AUTOMATIC else Path(lists)
     dataset = Dataset.open(root)
-    with exclusive_lock(dataset.root / ".pack.lock", f"packs {str(root)!r}"), StageProgress(progress) as stages:
-        return _pack(dataset, split, given, shard_bytes, move, stages)
+    with packing(dataset.root), StageProgress(progress) as stages:
+        return _pack(dataset, split, given, shard_bytes, stages, move=move, allow_missing=allow_missing)
 
 
 def _pack(
@@ -157,14 +166,18 @@ def _pack(
     split: int,
     lists: str | Path | None,
     shard_bytes: int | None,
-    move: bool,
     stages: StageProgress,
+    *,
+    move: bool,
+    allow_missing: bool,
 ) -> PackReport:
     """Pack, while this process holds the lock."""
     root, settings = dataset.root, dataset.settings
     state = recover(root)
     clips, shards = _read_all(root, settings, stages)
     videos = {video.video_id: video for members in shards.values() for video in members} | clips
+    if not allow_missing:
+        _refuse_if_gone(dataset, videos)
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
     chosen = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()})
@@ -176,15 +189,25 @@ def _pack(
     shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
     written: list[str] = []
     deleted: list[Path] = []
+    kept: list[str] = []
+
+    def delete_packed(packed: Sequence[StoredVideo]) -> None:
+        """Delete the clip files of videos that shards hold."""
+        for video in packed:
+            clip = clips.get(video.video_id)
+            if clip is not None and _delete_clip(root, clip.path, settings, video):
+                deleted.append(clip.path)
+            elif clip is not None:
+                kept.append(video.video_id)
+
     if move:  # clips that are packed already are deleted first, since the disk may be full of them
         changed = changed_shards(planned, shards)
-        unchanged = {video_id: name for video_id, name in shard_of.items() if name not in changed}
-        deleted.extend(_delete_clips(root, _clips_of_intact_shards(root, clips, unchanged)))
+        delete_packed(_with_clips_in_intact_shards(root, clips, {name: shards[name] for name in shard_of.values() if name not in changed}))
 
     def shard_is_final(name: str, members: Sequence[StoredVideo]) -> None:
         written.append(name)
-        if move:
-            deleted.extend(_delete_clips(root, [clips[video.video_id].path for video in members if video.video_id in clips]))
+        if move and any(video.video_id in clips for video in members):
+            delete_packed(read_videos(root / "shards" / name, settings))
 
     def bytes_are_copied(done: int, total: int) -> None:
         stages.update("pack: writing shards", done / 1e6, total / 1e6, unit="MB")
@@ -213,6 +236,7 @@ def _pack(
         splits_written=tuple(sorted(splits_written)),
         splits_damaged=tuple(splits_damaged),
         num_moved=len(deleted),
+        kept=tuple(kept),
     )
 
 
@@ -235,27 +259,55 @@ def _read_all(root: Path, settings: ExtractSettings, stages: StageProgress) -> t
     return clips, shards
 
 
-def _delete_clips(root: Path, paths: Sequence[Path]) -> Sequence[Path]:
-    """Delete clip files, and the folders that they leave empty."""
-    for path in paths:
+def _refuse_if_gone(dataset: Dataset, videos: Mapping[str, StoredVideo]) -> None:
+    """Refuse to go on if a video that a manifest knows is in no file any more."""
+    gone: set[str] = set()
+    for number in dataset.splits:
+        try:
+            split = dataset.split(number)
+        except ManifestError:  # the report names it
+            continue
+        gone.update(record.video_id for record in (*split.train, *split.test) if record.video_id not in videos)
+    if gone:
+        are = "s of earlier manifests are" if len(gone) > 1 else " of earlier manifests is"
+        more = f" and {len(gone) - _MOST_NAMED} more" if len(gone) > _MOST_NAMED else ""
+        raise ManifestError(
+            f"{str(dataset.root)!r}: {len(gone)} video{are} gone, neither in a clip file nor in a shard: "
+            f"{', '.join(map(repr, sorted(gone)[:_MOST_NAMED]))}{more}; put the files back or extract the videos again, or pack "
+            "without them with --allow-missing"
+        )
+
+
+def _delete_clip(root: Path, path: Path, settings: ExtractSettings, packed: StoredVideo) -> bool:
+    """Delete a clip file if it holds exactly the clip that a shard holds, and the folders that it leaves empty."""
+    try:
+        if read_clip(path, root, settings).sha256 != packed.sha256:
+            return False
         path.unlink()
-        for folder in path.parents:
-            if folder == root / "clips" or any(folder.iterdir()):
-                break
-            folder.rmdir()
-    return paths
+    except (ShardFormatError, ParameterError, FileNotFoundError):  # replaced or deleted by something that does not know of locks
+        return False
+    for folder in path.parents:
+        if folder == root / "clips" or any(folder.iterdir()):
+            break
+        folder.rmdir()
+    return True
 
 
-def _clips_of_intact_shards(root: Path, clips: dict[str, StoredVideo], shard_of: dict[str, str]) -> list[Path]:
-    """Return the clip files of videos that are in these shards, after each such shard was checked."""
+def _with_clips_in_intact_shards(
+    root: Path, clips: Mapping[str, StoredVideo], shards: Mapping[str, Sequence[StoredVideo]]
+) -> list[StoredVideo]:
+    """Return those videos of shards that have a clip file too, after each such shard was checked."""
     from flowkit.shards.check import check_file
 
-    for name in sorted({shard_of[video_id] for video_id in clips if video_id in shard_of}):
+    packed: list[StoredVideo] = []
+    for name, members in sorted(shards.items()):
+        with_clips = [video for video in members if video.video_id in clips]
         path = root / "shards" / name
-        faults = check_file(path, deep=False, digest=False)["faults"]
+        faults = check_file(path, deep=False, digest=False)["faults"] if with_clips else []
         if faults:
             raise ShardFormatError(f"{path} is damaged ({faults[0][1]}), so its clips are kept: delete it and pack again")
-    return [clip.path for video_id, clip in clips.items() if video_id in shard_of]
+        packed.extend(with_clips)
+    return packed
 
 
 def _digests(dataset: Dataset, names: Sequence[str], unsettled: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from flowkit.dataset.manifest import ClipRecord, Split, read_split
 from flowkit.dataset.paths import complete_splits
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
-from flowkit.files import write_atomically
+from flowkit.files import write_if_new
 from flowkit.records import RecordFormat
 from flowkit.versions import software_versions
 from flowkit.video.ids import comparable_name, first_few
@@ -160,8 +160,8 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings) -> None:
         "settings": settings.to_dict(),
         "versions": software_versions(),
     }
-    root.mkdir(parents=True, exist_ok=True)
-    write_atomically(root / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    if not write_if_new(root / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n"):
+        Dataset.open(root).check_settings(settings)  # another process has just made it
 
 
 def check_apart(root: Path, video_ids: Iterable[str]) -> None:

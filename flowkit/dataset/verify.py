@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from flowkit.dataset.list_files import read_lists
@@ -11,11 +13,14 @@ from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, read_split
 from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, shard_paths, split_folder
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import RECORD_NAME, Dataset
+from flowkit.dataset.root_locks import reading_whole
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.dataset.split_lists import find_lists, match_lists
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
+
+_logger = logging.getLogger(__name__)
 
 
 def verify(
@@ -55,6 +60,8 @@ def verify(
     Files are parsed in child processes with limits of memory and time: a file that is made to crash its reader becomes a problem
     in the list like any other.
 
+    While a data root is verified, it cannot be packed; if it is being packed, this waits for the end.
+
     Examples
     --------
     >>> import flowkit
@@ -68,9 +75,14 @@ def verify(
     """
     path = Path(path)
     if path.is_dir():
-        return _verify_root(path, deep, jobs, progress)
+        with reading_whole(path, "verifies", on_wait=_say_that_it_waits) if (path / RECORD_NAME).exists() else nullcontext():
+            return _verify_root(path, deep, jobs, progress)
     path.stat()
     return [problem for found in verify_files([path], deep=deep) for problem in found.problems]
+
+
+def _say_that_it_waits(what: str) -> None:
+    _logger.warning("verify: another process %s; waiting until it has finished", what)
 
 
 def _verify_root(root: Path, deep: bool, jobs: int | None, progress: bool | None) -> list[Problem]:

@@ -16,6 +16,7 @@ from flowkit.dataset.list_files import ListEntry, read_lists, split_numbers
 from flowkit.dataset.paths import clip_path
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import check_apart, open_root
+from flowkit.dataset.root_locks import changing
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.exchange.bounds import bounds_text
@@ -150,6 +151,8 @@ def import_tree(
         If the tool or bound is missing or contradicts the tree's record, or the root was made with other settings.
     ManifestError
         If no video is found, or two would have the same id.
+    BusyError
+        If another process changes the root.
     """
     from flowkit.dataset.clips import packed_video_ids
 
@@ -166,46 +169,47 @@ def import_tree(
     check_apart(root, (video.video_id for video in videos if not video.fault))
     root_has = _root_settings(videos, tool, settings, record)
     open_root(root, tree, root_has)
-    packed = packed_video_ids(root)
+    with changing(root, "imports into"):
+        packed = packed_video_ids(root)
 
-    todo: deque[ImportJob] = deque()
-    done: list[VideoResult] = []
-    skipped, failed = [], []
-    rate = f"{settings.frame_rate.numerator}/{settings.frame_rate.denominator}"
-    for video in videos:
-        path = clip_path(root, video.video_id)
-        if video.fault:
-            failed.append(VideoResult(video.folder, "failed", 0, 0, error=video.fault))
-        elif video.video_id in packed or path.is_file():
-            skipped.append(VideoResult(video.video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
-        else:
-            known = (record.videos or {}).get(video.folder) if record is not None else None
-            todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known, settings.resize))
-    num_todo, num_settled = len(todo), 0
-    index = IndexWriter(root)
-    try:
-        with ProgressBar("import", total=num_todo, unit="videos", progress=progress) as bar:
-            for outcome in _outcomes(todo, min(jobs or num_cores(), max(num_todo, 1)), stop):
-                result = outcome.result
-                if outcome.crash is not None:
-                    result = VideoResult(outcome.task.video.video_id, "failed", 0, 0, error=outcome.crash)
-                if result is None:
-                    continue
-                index.append(result)
-                num_settled += 1
-                (done if result.status == "ok" else failed).append(result)
-                bar.update(num_settled, note=f"{len(failed)} failed" if failed else "")
-    finally:
-        index.close()
-        report = ImportReport(
-            done=tuple(sorted(done, key=lambda result: result.video_id)),
-            skipped=tuple(skipped),
-            failed=tuple(sorted(failed, key=lambda result: result.video_id)),
-            num_without_class=sum(not video.class_name for video in videos),
-            pending=num_todo - num_settled,
-            seconds=time.monotonic() - started,
-        )
-        write_atomically(root / "import-report.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        todo: deque[ImportJob] = deque()
+        done: list[VideoResult] = []
+        skipped, failed = [], []
+        rate = f"{settings.frame_rate.numerator}/{settings.frame_rate.denominator}"
+        for video in videos:
+            path = clip_path(root, video.video_id)
+            if video.fault:
+                failed.append(VideoResult(video.folder, "failed", 0, 0, error=video.fault))
+            elif video.video_id in packed or path.is_file():
+                skipped.append(VideoResult(video.video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
+            else:
+                known = (record.videos or {}).get(video.folder) if record is not None else None
+                todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known, settings.resize))
+        num_todo, num_settled = len(todo), 0
+        index = IndexWriter(root)
+        try:
+            with ProgressBar("import", total=num_todo, unit="videos", progress=progress) as bar:
+                for outcome in _outcomes(todo, min(jobs or num_cores(), max(num_todo, 1)), stop):
+                    result = outcome.result
+                    if outcome.crash is not None:
+                        result = VideoResult(outcome.task.video.video_id, "failed", 0, 0, error=outcome.crash)
+                    if result is None:
+                        continue
+                    index.append(result)
+                    num_settled += 1
+                    (done if result.status == "ok" else failed).append(result)
+                    bar.update(num_settled, note=f"{len(failed)} failed" if failed else "")
+        finally:
+            index.close()
+            report = ImportReport(
+                done=tuple(sorted(done, key=lambda result: result.video_id)),
+                skipped=tuple(skipped),
+                failed=tuple(sorted(failed, key=lambda result: result.video_id)),
+                num_without_class=sum(not video.class_name for video in videos),
+                pending=num_todo - num_settled,
+                seconds=time.monotonic() - started,
+            )
+            write_atomically(root / "import-report.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
     return report
 
 

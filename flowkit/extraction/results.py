@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from flowkit.files import read_file
+from flowkit.files import read_file, this_host
 
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
 _MAX_INDEX_BYTES = 1 << 32
@@ -185,12 +185,13 @@ def _is_sound(result: VideoResult) -> bool:
 
 
 class IndexWriter:
-    """Appends results to this process's own index file, ``clips/.index/<host>-<pid>.jsonl``."""
+    """Appends results to an index file of its own, ``clips/.index/<host>-<process>-<random>.jsonl``."""
 
     def __init__(self, root: Path) -> None:
         folder = root / "clips" / ".index"
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / f"{socket.gethostname()}-{os.getpid()}.jsonl").open("a", encoding="utf-8")
+        name = f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._file = (folder / name).open("x", encoding="utf-8")
 
     def append(self, result: VideoResult) -> None:
         """Add one line and wait until it is on the disk."""

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from flowkit.dataset.progress import ProgressBar
-from flowkit.dataset.root import open_root
+from flowkit.dataset.root import Dataset, open_root
+from flowkit.dataset.root_locks import extracting
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob, video_of
@@ -119,7 +120,7 @@ def extract(
     DeviceError
         If the device of the solver, or the cluster, is unavailable.
     BusyError
-        If another process extracts the same part of the videos into the root.
+        If another process changes the root, unless it extracts another part of the same `n`.
     OSError
         If the disk is full or read-only.
 
@@ -157,21 +158,23 @@ def extract(
     check_memory_limit(memory_limit)
     if cluster is not None:
         videos, root = videos.absolute(), root.absolute()
-    plan = make_plan(videos, root, settings=settings, part=part)
-    settings = plan.settings
-    if cluster is not None and settings.solver == "cuda":
-        raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
-    if on_plan is not None:
-        on_plan(plan)
     limits = TaskLimits(None if time_limit == 0 else partial(seconds_without_progress, limit=time_limit), memory_limit)
-    with_gpu = settings.solver == "cuda" and bool(plan.jobs)
-    if with_gpu:
-        _check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
-    if plan.is_new:
-        open_root(root, videos, settings)
     with ExitStack() as stack:
-        lock = root / f".extract-{part[0] + 1}-of-{part[1]}.lock"
-        stack.enter_context(exclusive_lock(lock, f"extracts the same videos into {str(root)!r} (several share the work with --shard I/N)"))
+        is_new = Dataset.open_if_present(root) is None
+        if not is_new:  # what is done is found out when nobody changes it
+            stack.enter_context(extracting(root, part))
+        plan = make_plan(videos, root, settings=settings, part=part)
+        settings = plan.settings
+        if cluster is not None and settings.solver == "cuda":
+            raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
+        if on_plan is not None:
+            on_plan(plan)
+        with_gpu = settings.solver == "cuda" and bool(plan.jobs)
+        if with_gpu:
+            _check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
+        if is_new:
+            open_root(root, videos, settings)
+            stack.enter_context(extracting(root, part))
         bar = stack.enter_context(ProgressBar("extract", unit="flow fields", progress=progress if plan.jobs else False))
         run = _Run(plan, bar, on_progress)
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
@@ -283,16 +286,23 @@ class _Run:
         )
 
     def save_report(self, root: Path, seconds: float) -> None:
-        """Write ``extract-report.json``, which covers all videos of the tree, even if this run had only a part of them."""
+        """Write ``extract-report.json``, which covers all videos of the tree, even if this run had only a part of them.
+
+        Parts write it one after the other, so the last one notes the results of all others.
+        """
+        with exclusive_lock(root / ".report.lock", f"writes the report of {str(root)!r}", on_wait=lambda _: None):
+            text = json.dumps(self._whole_report(root, seconds).to_dict(), indent=1, ensure_ascii=False)
+            write_atomically(root / "extract-report.json", text.encode("utf-8", "surrogateescape") + b"\n")
+
+    def _whole_report(self, root: Path, seconds: float) -> ExtractReport:
         report = self.report(seconds)
-        if self.plan.elsewhere:
-            index = read_index(root)
-            noted = [index[video_id] for video_id in self.plan.elsewhere if video_id in index]
-            report = replace(
-                report,
-                skipped=(*report.skipped, *(result for result in noted if result.status in WRITTEN)),
-                failed=(*report.failed, *self.plan.failed_elsewhere, *(result for result in noted if result.status not in WRITTEN)),
-                pending=report.pending + len(self.plan.elsewhere) - len(noted),
-            )
-        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False)
-        write_atomically(root / "extract-report.json", text.encode("utf-8", "surrogateescape") + b"\n")
+        if not self.plan.elsewhere:
+            return report
+        index = read_index(root)
+        noted = [index[video_id] for video_id in self.plan.elsewhere if video_id in index]
+        return replace(
+            report,
+            skipped=(*report.skipped, *(result for result in noted if result.status in WRITTEN)),
+            failed=(*report.failed, *self.plan.failed_elsewhere, *(result for result in noted if result.status not in WRITTEN)),
+            pending=report.pending + len(self.plan.elsewhere) - len(noted),
+        )

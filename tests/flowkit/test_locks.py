@@ -63,7 +63,7 @@ def test_several_share_a_lock_and_the_last_removes_its_file(tmp_path: Path) -> N
         with shared_lock(lock, "reads 'x'"):
             pass
         assert lock.exists()
-        with pytest.raises(BusyError, match=r"another process reads 'x' \(process \d+ on .+\): wait"), exclusive_lock(lock, "packs 'x'"):
+        with pytest.raises(BusyError, match="another process reads 'x': wait"), exclusive_lock(lock, "packs 'x'"):
             pass
         assert not is_held(lock)  # not by one alone
     assert not lock.exists()

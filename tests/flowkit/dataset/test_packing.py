@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from command_lines import call_flowkit
+from command_lines import call_flowkit, run_flowkit
 from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit.dataset.shard_update as shard_set
@@ -227,6 +227,48 @@ def test_move_keeps_the_clips_of_a_shard_that_was_damaged_since(tmp_path: Path) 
     shard.unlink()
     pack(root, move=True)
     assert_whole(root, VIDEOS)
+
+
+def test_move_deletes_a_clip_only_if_it_is_the_one_that_was_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that knows of no locks replaces a clip after its shard was written."""
+    root = make_root(tmp_path, VIDEOS)
+    changed, gone = sorted(VIDEOS)[3:5]
+
+    def write(path: Path, *arguments: object, **options: object) -> int:
+        size = write_shard(path, *arguments, **options)  # type: ignore[arg-type]
+        write_clip(clip_path(root, changed), changed, num_frames=14, seed=99)
+        clip_path(root, gone).unlink()
+        return size
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flowkit.shards.writer.write_shard", write)
+        report = pack(root, move=True)
+    assert report.kept == (changed, gone)
+    assert report.num_moved == len(VIDEOS) - 2
+    with ShardReader(clip_path(root, changed)) as reader:
+        assert reader.clip(changed).num_frames == 14
+    again = pack(root, move=True)
+    assert (again.num_moved, again.kept) == (1, ())
+    with ShardReader(packed_video_ids(root)[changed]) as reader:
+        assert reader.clip(changed).num_frames == 14
+
+
+def test_videos_of_any_manifest_that_are_gone_are_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    root = make_root(tmp_path, VIDEOS)
+    pack(root, shard_bytes=SHARD_BYTES, move=True)
+    pack(root, split=2)
+    (root / "shards" / "shard-00001.h5").unlink()
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    first = members(root)[0]
+    gone = sorted(set(VIDEOS) - {video_id for shard in members(root) for video_id in shard})
+    with pytest.raises(ManifestError, match=rf"{len(gone)} videos of earlier manifests are gone.*{gone[0]}.*--allow-missing"):
+        pack(root, split=3)
+    result = run_flowkit("pack", "--data", root)
+    assert (result.code, gone[0] in result.err) == (1, True)
+    assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert run("--data", str(root), "--allow-missing").code == 0
+    assert {record.video_id for record in Dataset.open(root).split(2)} == set(VIDEOS) - set(gone)
+    assert members(root)[0][: len(first)] == first
 
 
 # -- killed ------------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from small_videos import SETTINGS, files_of, write_video
 
 from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
 from flowkit.cli.main import flowkit as command
-from flowkit.dataset.root import open_root
+from flowkit.dataset.root import Dataset, open_root
+from flowkit.dataset.root_locks import packing
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import BusyError
 from flowkit.extraction.jobs import CutJob, PieceJob, Task, VideoJob
@@ -358,6 +360,70 @@ def test_the_same_line_twice_at_once_is_refused_and_other_parts_are_not(videos: 
     assert tried
     assert len(report.done) == 2
     assert not list(root.glob(".*"))
+
+
+def test_an_extraction_beside_a_pack_or_an_import_is_refused_before_it_begins(videos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    before = sorted(root.rglob("*"))
+    with packing(root):
+        with pytest.raises(BusyError, match="another process packs"):
+            extract(videos, root, settings=SETTINGS, jobs=1)
+        with pytest.raises(BusyError, match="another process packs"):
+            extract(videos, root, settings=SETTINGS, jobs=1, part=(0, 2))
+    assert sorted(root.rglob("*")) == before
+
+
+def test_two_processes_that_make_a_root_at_once_agree_on_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data"
+    look = Dataset.open_if_present.__func__  # type: ignore[attr-defined]
+    late: list[ExtractSettings] = []
+
+    def another_is_quicker(kind: type[Dataset], path: Path) -> Dataset | None:
+        found: Dataset | None = look(kind, path)
+        if found is None and late:
+            open_root(root, tmp_path, late.pop())
+            return None
+        return found
+
+    monkeypatch.setattr(Dataset, "open_if_present", classmethod(another_is_quicker))
+    late[:] = [SETTINGS]
+    open_root(root, tmp_path / "videos", SETTINGS)
+    record = (root / "dataset.json").read_bytes()
+    assert Dataset.open(root).source == str(tmp_path)  # the first one's
+    (root / "dataset.json").unlink()
+    late[:] = [replace(SETTINGS, short_side=64)]
+    with pytest.raises(ParameterError, match="short_side"):
+        open_root(root, tmp_path, SETTINGS)
+    assert record != (root / "dataset.json").read_bytes()
+    assert [path.name for path in root.iterdir()] == ["dataset.json"]
+
+
+def test_the_last_part_to_end_reports_the_videos_of_all(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one part is about to write the report, another one ends."""
+    root = tmp_path / "data"
+    began = threading.Event()
+    others: list[threading.Thread] = []
+
+    def read_and_wait(path: Path) -> dict[str, Any]:
+        found = read_index(path)
+        if not began.is_set():
+            began.set()
+            others[0].join(1)  # it must wait for this report, since it is to be the last one that is written
+        return found
+
+    monkeypatch.setattr("flowkit.extraction.run.read_index", read_and_wait)
+
+    def second() -> None:
+        began.wait(60)
+        extract(videos, root, settings=SETTINGS, jobs=1, part=(1, 2))
+
+    others.append(threading.Thread(target=second))
+    others[0].start()
+    extract(videos, root, settings=SETTINGS, jobs=1, part=(0, 2))
+    others[0].join()
+    counts = json.loads((root / "extract-report.json").read_text())["counts"]
+    assert (counts["done"] + counts["skipped"], counts["pending"]) == (3, 0)
 
 
 def test_a_stop_leaves_whole_clips_only_and_the_same_line_finishes(tmp_path: Path) -> None:
