@@ -14,7 +14,7 @@ class VideoDecodeError(FlowkitError, OSError):
 
 
 class SourceChangedError(FlowkitError, RuntimeError):
-    """A source file was replaced, truncated or extended while it was being read."""
+    """A file was replaced, truncated or extended while it was being read."""
 
 
 class ShardFormatError(FlowkitError, ValueError):

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each entry, file or folder, imports only entries before it; flowkit/ comes before model/, model/ before cli/.
 LAYERS = {
     "flowkit": (
-        *("errors", "locks", "files", "records", "versions", "children", "quantise", "video", "flow", "trajectories", "shards"),
+        *("errors", "locks", "files", "file_versions", "records", "versions", "children"),
+        *("quantise", "video", "flow", "trajectories", "shards"),
         *("dataset", "workers", "extraction", "describe", "exchange", "demo_videos"),
     ),
     "flowkit.model": (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from flowkit.errors import ManifestError
+from flowkit.file_versions import FileVersion, versions_in
 from flowkit.files import read_file
 from flowkit.video.ids import check_video_id, comparable_name
 
@@ -87,6 +88,7 @@ def read_lists(path: Path, number: int) -> SplitLists:
     ManifestError
         If there is no such list, or a line of it cannot be understood or contradicts another; names file and line.
     """
+    before = _versions(path)
     if path.is_file():
         lists = _read_csv(path)
     else:
@@ -99,8 +101,17 @@ def read_lists(path: Path, number: int) -> SplitLists:
         if number not in numbers:
             raise ManifestError(f"{str(path)!r} has no lists of split {number}; it has {', '.join(map(str, numbers))}")
         lists = _read_ucf101(path, number) if (path / "classInd.txt").is_file() else _read_hmdb51(path, number)
+    if _versions(path) != before:
+        raise ManifestError(f"the split lists in {str(path)!r} were changed while they were read; once they are complete, pack again")
     _check_unique(lists, path)
     return lists
+
+
+def _versions(path: Path) -> dict[Path, FileVersion | None]:
+    """Return the versions of all files that may be split lists, by which a reader sees that all that it read fits together."""
+    if path.is_dir():
+        return versions_in([path], wanted=lambda name: name.endswith(".txt"))
+    return versions_in([path.parent], wanted=lambda name: name == path.name)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

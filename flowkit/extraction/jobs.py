@@ -9,7 +9,7 @@ from flowkit.dataset.paths import clip_path
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.extraction.pieces import Piece, piece_folder
 from flowkit.extraction.results import VideoResult
-from flowkit.extraction.source import FileVersion
+from flowkit.file_versions import FileVersion
 from flowkit.flow.cuda.service import ServiceAddress
 
 

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import FlowkitError, SourceChangedError
-from flowkit.extraction.source import FileVersion, Source
+from flowkit.extraction.source import Source
+from flowkit.file_versions import FileVersion
 from flowkit.files import fsync_folder, new_part, read_file, write_atomically
 from flowkit.locks import release
 

@@ -12,7 +12,8 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, SourceChangedError
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
-from flowkit.extraction.source import FileVersion, Source
+from flowkit.extraction.source import Source
+from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout

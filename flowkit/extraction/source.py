@@ -1,56 +1,19 @@
 """A source file that must stay the same while it is read: its version, and the checks that all that was read is of this version.
 
 A file may be replaced, copied over, truncated or still growing while flowkit reads it, and it is opened several times: to probe it,
-for each piece of its flow, for its frames, and for its digest. So its version is compared before and after. Size and modification
-time alone do not suffice, because ``cp -p`` and ``touch`` set the time. The time of the last status change cannot be set, and the
-digest tells the rest.
+for each piece of its flow, for its frames, and for its digest. So its version and its digest are compared before and after.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from flowkit.errors import SourceChangedError
+from flowkit.file_versions import FileVersion
 from flowkit.files import file_sha256
-
-
-@dataclass(frozen=True)
-class FileVersion:
-    """What the file system says about a version of a file.
-
-    Parameters
-    ----------
-    num_bytes : int
-        Its size.
-    mtime_ns : int
-        When its contents changed last, which programs such as ``cp -p`` set as they like.
-    ctime_ns : int
-        When the file, its name or its properties changed last, by the clock of the system; 0 if it is not known.
-    """
-
-    num_bytes: int
-    mtime_ns: int
-    ctime_ns: int = 0
-
-    @classmethod
-    def of(cls, path: Path) -> FileVersion:
-        """Return the version that a path leads to now; `OSError` if there is no such file."""
-        return cls.from_status(path.stat())
-
-    @classmethod
-    def from_status(cls, status: os.stat_result) -> FileVersion:
-        """Return the version that a result of ``os.stat`` describes."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    def may_be(self, other: FileVersion) -> bool:
-        """Return whether two versions agree in all that is known of both."""
-        same_ctime = self.ctime_ns == other.ctime_ns or not (self.ctime_ns and other.ctime_ns)
-        return (self.num_bytes, self.mtime_ns) == (other.num_bytes, other.mtime_ns) and same_ctime
 
 
 class Source:

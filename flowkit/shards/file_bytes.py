@@ -44,6 +44,11 @@ class ShardBytes:
         status = os.stat(path)
         return (status.st_dev, status.st_ino) == self._identity
 
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """What tells this file from others and from later contents of its own: inode, size, and modification time in ns."""
+        return _version(os.fstat(self._descriptor))
+
     def read(self, start: int, size: int) -> bytes:
         """Return `size` bytes from `start`; raise `ShardFormatError` if the file ends before."""
         data = self._read_some(start, size)
@@ -69,3 +74,16 @@ class ShardBytes:
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             self.close()
+
+
+def version_of(path: Path) -> tuple[int, int, int] | None:
+    """Return the `ShardBytes.version` that the file at a path has now; None if there is none."""
+    try:
+        return _version(os.stat(path))
+    except OSError:
+        return None
+
+
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    """Links to the file and changes of its permissions do not count: training takes days, and backups link files."""
+    return status.st_ino, status.st_size, status.st_mtime_ns

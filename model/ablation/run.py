@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.root import Dataset
-from flowkit.errors import BusyError, FlowkitError, ParameterError, RankError
+from flowkit.errors import BusyError, CheckpointError, FlowkitError, ParameterError, RankError
 from flowkit.files import file_sha256
 from flowkit.model.ablation.table import VariantResult, is_tested, num_failed_videos, read_score, write_ablation, write_tested
 from flowkit.model.ablation.variants import REFERENCE, ST_PHASES, Variant
@@ -237,14 +237,15 @@ def _tested(
     try:
         if done:
             paths = {phase: phase_folder(root, plan.run, split, phase) / WEIGHTS_NAME for phase in PHASES}
-            what = {
-                "weights": {phase: file_sha256(path) for phase, path in paths.items() if path.is_file()},
-                "data": Dataset.open(root).split(split).digest,
-                "amp": execution.amp,
-            }
+            files = _tested_files(root, split, paths)
+            what = {**files, "amp": execution.amp}
             # The first process decides for all of them, so that either all test or none.
             if not gathered(is_tested(folder, what), execution.world)[0]:
                 evaluation = evaluate(root, splits=(split,), run=plan.run, execution=execution, progress=False, on_event=on_event)
+                if gathered(_tested_files(root, split, paths) != files, execution.world)[0]:
+                    raise CheckpointError(
+                        f"the weights or the data of run {plan.run} changed while they were tested; run the same line again"
+                    )
                 if execution.rank == 0:
                     write_tested(folder, evaluation, what)
                 wait(execution.world)
@@ -256,3 +257,11 @@ def _tested(
         failure = str(error)
     on_event(VariantTested(name) if failure is None else VariantFailed(name, failure))
     return VariantResult(plan.variant, plan.run, plan.phases, scores, failure, num_failed)
+
+
+def _tested_files(root: Path, split: int, paths: Mapping[Phase, Path]) -> dict[str, Any]:
+    """Return the digests of the weights and of the data that a test depends on."""
+    return {
+        "weights": {phase: file_sha256(path) for phase, path in paths.items() if path.is_file()},
+        "data": Dataset.open(root).split(split).digest,
+    }

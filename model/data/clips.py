@@ -14,27 +14,39 @@ from torch.utils.data import Dataset as TorchDataset
 
 from flowkit.dataset.manifest import ClipRecord
 from flowkit.dataset.root import Dataset
-from flowkit.errors import ManifestError
+from flowkit.errors import ManifestError, SourceChangedError
 from flowkit.quantise import Quantiser
+from flowkit.shards.file_bytes import version_of
 from flowkit.shards.reader import Clip, ShardReader
 
 
 class ManifestClips:
-    """The clips of manifest rows. It can be pickled; each process opens the shards itself."""
+    """The clips of manifest rows. It can be pickled; each process opens the shards itself, and finds the same files or none."""
 
     def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: Quantiser) -> None:
         self.records = tuple(records)
         self.quantiser = quantiser
         self._shards = {record.shard: ShardReader(dataset.shard_path(record)) for record in self.records}
+        self._versions = {name: version_of(shard.path) for name, shard in self._shards.items()}
 
     def clip(self, row: int) -> Clip:
-        """Return the clip of a row; `ManifestError` if it is not the clip that the manifest describes."""
+        """Return the clip of a row.
+
+        Raises
+        ------
+        SourceChangedError
+            If the shard is not the file that was there at the beginning.
+        ManifestError
+            If it is not the clip that the manifest describes.
+        """
         record = self.records[row]
         shard = self._shards[record.shard]
+        self._check_version(record.shard)
         clip = shard.clip(record.video_id)
         for name, is_now, must_be in (
             ("num_frames", clip.num_frames, record.num_frames),
             ("quantiser", clip.quantiser, self.quantiser),
+            ("sha256", clip.sha256, getattr(record, "sha256", "") or clip.sha256),
         ):
             if is_now != must_be:
                 raise ManifestError(
@@ -42,6 +54,21 @@ class ManifestClips:
                     "run `flowkit pack` again"
                 )
         return clip
+
+    def _check_version(self, name: str) -> None:
+        """Refuse a shard that was replaced, as `flowkit pack` does, so that no process reads clips of another packing than the others."""
+        shard, version = self._shards[name], self._versions[name]
+        if version is None:
+            return  # it was never there, as the error of opening it will say
+        try:
+            changed = shard.data.version != version
+        except FileNotFoundError:
+            changed = True
+        if changed:
+            raise SourceChangedError(
+                f"{shard.path} was replaced, changed or removed while it was in use. If `flowkit pack` is running, wait until it has "
+                "finished; then run the same line again"
+            )
 
 
 def read_fields(clip: Clip, fields: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from flowkit.dataset.manifest import ClipRecord
 from flowkit.dataset.root import Dataset
-from flowkit.errors import FlowkitError
+from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
 from flowkit.model.data.sampling import protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
@@ -55,7 +54,7 @@ class Unreadable:
     reason: str
 
 
-class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
+class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
     """The test videos of one split, each with its 25 samples of whole frames.
 
     Parameters
@@ -77,9 +76,11 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
     def __len__(self) -> int:
         return len(self._clips.records)
 
-    def __getitem__(self, index: int) -> WholeClip | Unreadable:
+    def __getitem__(self, index: int) -> WholeClip | Unreadable | SourceChangedError:
         try:
             return self._read(index)
+        except SourceChangedError as error:  # the others would be of another packing; raised in a worker, it would become a traceback
+            return error
         except (FlowkitError, OSError) as error:  # one bad video does not stop the others, but is reported
             return Unreadable(self._clips.records[index].video_id, str(error))
 
@@ -98,10 +99,16 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable"]):
         )
 
 
-def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> DataLoader[WholeClip | Unreadable]:
-    """Return a loader that yields these videos one by one, in order."""
-    return clip_loader(clips, num_workers, sampler=indices, batch_size=None, collate_fn=_unchanged)
+def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> Iterator[WholeClip | Unreadable]:
+    """Return these videos one by one, in order; raise `SourceChangedError` if a shard is replaced meanwhile."""
+    return map(_clip_or_error, clip_loader(clips, num_workers, sampler=indices, batch_size=None, collate_fn=_unchanged))
 
 
-def _unchanged(clip: WholeClip | Unreadable) -> WholeClip | Unreadable:
+def _unchanged(clip: WholeClip | Unreadable | SourceChangedError) -> WholeClip | Unreadable | SourceChangedError:
+    return clip
+
+
+def _clip_or_error(clip: WholeClip | Unreadable | SourceChangedError) -> WholeClip | Unreadable:
+    if isinstance(clip, SourceChangedError):
+        raise clip
     return clip

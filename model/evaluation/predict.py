@@ -17,6 +17,7 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.results import Status
 from flowkit.extraction.sample import count_frames, read_sample
+from flowkit.file_versions import FileVersion
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.sampling import protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
@@ -230,6 +231,15 @@ class Predictor:
             If the device that solves the flow is unavailable.
         """
         path = Path(path)
+        version = _version(path)
+        prediction = self._predict(path, progress)
+        if _version(path) == version:
+            return prediction
+        return replace(
+            prediction, status="failed", error="it was changed while it was read; once it is complete, run the same line again", scores={}
+        )
+
+    def _predict(self, path: Path, progress: bool | None) -> Prediction:
         with StageProgress(progress) as bars:
             began = time.monotonic()
 
@@ -271,6 +281,13 @@ class Predictor:
         )
         size = self._networks.input_size
         return WholeClip(whole_rgb(images, input_size=size)[frame_of], whole_flow(q, input_size=size), where, -1, str(path), num_frames)
+
+
+def _version(path: Path) -> FileVersion | None:
+    try:
+        return FileVersion.of(path)
+    except OSError:  # the decoder says what is wrong with it
+        return None
 
 
 def _split_without_videos(provenance: Provenance) -> Split:

@@ -235,7 +235,7 @@ def train_phases(
                 provenance,
                 ClipDataset(dataset, listed, configs[phase]),
                 execution=execution,
-                start=partial(start.initialise, config=configs[phase], earlier=earlier),
+                start=partial(start.initialise, config=configs[phase], earlier=earlier, digests=provenance.started_from),
             )
             if not work.train(on_event=on_event, should_stop=should_stop):
                 return TrainReport(tuple(trained), tuple(skipped), stopped=True)

@@ -50,6 +50,8 @@ class Start:
         self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
         # A file says which convolutions have the stride; in torchvision's network it is the 3x3.
         self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
+        if isinstance(source, Path) and f"sha256:{self._digest(source)}" != self.identity:
+            raise CheckpointError(f"{source} was changed while it was read; once it is complete, run the same line again")
 
     def read(self) -> PretrainedWeights:
         """Return the weights, which are downloaded or read only once."""
@@ -79,10 +81,15 @@ class Start:
         note = str(find_backbone(self.read().state, str(self.source))) if isinstance(self.source, Path) else ""
         return f"{self.source} ({note})" if note else str(self.source)
 
-    def initialise(self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path]) -> None:
-        """Set the first weights of a phase's network."""
+    def initialise(
+        self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path], digests: Mapping[str, str]
+    ) -> None:
+        """Set the first weights of a phase's network; the files of earlier phases must have the digests that its provenance records."""
         weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
         before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
+        for name, path in earlier.items():
+            if file_sha256(path) != digests[name]:
+                raise CheckpointError(f"{path} was changed while {config.phase} began to train from it; run the same line again")
         start_network(network, config, weights, before)
 
     @staticmethod

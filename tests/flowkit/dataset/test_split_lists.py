@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flowkit.dataset import list_files
 from flowkit.dataset.list_files import ListEntry, SplitLists, read_lists
 from flowkit.dataset.split_lists import automatic_split, find_lists, match_lists
 from flowkit.errors import ManifestError
@@ -155,6 +156,26 @@ def test_lists_that_are_not_utf8_or_cannot_be_read_are_refused(tmp_path: Path) -
     (tmp_path / "testlist01.txt").unlink()
     with pytest.raises(ManifestError, match="testlist01"):
         read_lists(tmp_path, 1)
+
+
+@pytest.mark.parametrize("changed", ["trainlist01.txt", "classInd.txt", "testlist01.txt"])
+def test_lists_that_change_while_they_are_read_are_refused(tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists of a split are several files, which must be of one version."""
+    ucf101(tmp_path)
+    read, names = list_files._read_text, []
+
+    def disturbed(path: Path) -> str:
+        names.append(path.name)
+        text = read(path)
+        if len(names) == 2:
+            (tmp_path / changed).write_text((tmp_path / changed).read_text() + "\n")
+        return text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(list_files, "_read_text", disturbed)
+        with pytest.raises(ManifestError, match="were changed while they were read; once they are complete, pack again"):
+            read_lists(tmp_path, 1)
+    assert read_lists(tmp_path, 1).train
 
 
 def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from flowkit.extraction.one_video import extract_task
 from flowkit.extraction.pieces import drop_stale_pieces, find_pieces
 from flowkit.extraction.plan import make_plan
 from flowkit.extraction.results import IndexWriter
-from flowkit.extraction.source import FileVersion, Source
+from flowkit.extraction.source import Source
+from flowkit.file_versions import FileVersion
 from flowkit.flow.params import TVL1Params
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.writer import ClipWriter

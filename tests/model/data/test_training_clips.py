@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 import torch
 
 from flowkit.dataset.root import Dataset
-from flowkit.errors import ManifestError, ParameterError
+from flowkit.errors import ManifestError, ParameterError, SourceChangedError
 from flowkit.model.data.clips import stacks
 from flowkit.model.data.sampling import protocol_centres, sample_generator, stack_fields, training_centres
 from flowkit.model.data.training_clips import ClipDataset, SampleKey, collate, training_loader
@@ -175,6 +178,66 @@ def test_an_unreadable_test_video_is_named_and_does_not_stop_the_others(dataset:
     assert "the manifest says 99" in loaded[1].reason.replace("split's ", "")
     assert isinstance(loaded[2], Unreadable)
     assert "'gone'" in loaded[2].reason
+
+
+def replaced(path: Path) -> None:
+    """Put a copy in place of a file, as `flowkit pack` puts another shard."""
+    shutil.copy(path, path.with_name("new"))
+    path.with_name("new").replace(path)
+
+
+def extended(path: Path) -> None:
+    path.chmod(0o644)
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+@pytest.mark.parametrize("change", [replaced, extended, Path.unlink])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_shard_that_changes_before_it_is_opened_ends_training_and_evaluation(
+    packed_root: Path, tmp_path: Path, change: Callable[[Path], None], num_workers: int
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(packed_root, root)
+    dataset = Dataset.open(root)
+    split = dataset.split(1)
+    train = ClipDataset(dataset, split, config_of("motion"))
+    test = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
+    for path in (root / "shards").glob("*.h5"):
+        change(path)
+    with pytest.raises(SourceChangedError, match=r"shard-0000\d\.h5 was replaced, changed or removed while it was in use"):
+        list(training_loader(train, num_workers=num_workers))
+    with pytest.raises(SourceChangedError, match="run the same line again"):
+        list(whole_clip_loader(test, range(len(test)), num_workers=num_workers))
+
+
+def test_a_process_that_has_a_shard_open_keeps_reading_the_file_that_was_there(packed_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(packed_root, root)
+    dataset = Dataset.open(root)
+    clips = ClipDataset(dataset, dataset.split(1), config_of("motion"))
+    before = clips[0].flow
+    assert before is not None
+    path = dataset.shard_path(dataset.split(1).train[0])
+    path.rename(path.with_name("old"))
+    path.write_bytes(b"another packing")
+    after = clips[0].flow
+    assert after is not None
+    assert np.array_equal(before, after)
+    os.truncate(path.with_name("old"), 1000)
+    with pytest.raises(SourceChangedError):
+        clips[0]
+
+
+def test_a_shard_whose_links_and_permissions_change_is_read_on(packed_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(packed_root, root)
+    dataset = Dataset.open(root)
+    clips = ClipDataset(dataset, dataset.split(1), config_of("motion"))
+    for path in (root / "shards").glob("*.h5"):
+        os.link(path, tmp_path / path.name)
+        path.chmod(0o400)
+    assert clips[0].flow is not None
 
 
 def test_data_that_are_not_those_of_the_manifest_are_refused(dataset: Any) -> None:

@@ -28,6 +28,7 @@ from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.one_video import extract_task
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
+from flowkit.model.evaluation import predict
 from flowkit.model.evaluation.predict import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.rows import ROWS
@@ -110,6 +111,24 @@ def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home: Any
     prediction = predictor(row, settings).predict(tmp_path / "a.avi")
     place = evaluation.video_ids.index("run/a")
     assert np.array_equal(prediction.scores["fused"], evaluation.rows["ST-ResNet"].scores[place])
+
+
+def test_a_video_that_changes_while_it_is_read_has_no_scores(home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.avi"
+    shutil.copy(home / "videos" / "run" / "a.avi", path)
+    count = predict.count_frames
+
+    def replaced_after_counting(*args: Any, **kwargs: Any) -> Any:
+        result = count(*args, **kwargs)
+        shutil.copy(home / "videos" / "walk" / "a.avi", path)
+        return result
+
+    ours = predictor(find_row(home / "data"))
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "count_frames", replaced_after_counting)
+        prediction = ours.predict(path)
+    assert (prediction.status, prediction.scores) == ("failed", {})
+    assert ours.predict(path).status == "ok"
 
 
 def test_top_classes_are_sorted_by_the_fused_probability(home: Any) -> None:
