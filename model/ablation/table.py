@@ -126,7 +126,9 @@ def final_loss(metrics: Path, config: TrainConfig) -> float:
     """Return the mean cross-entropy of one output (2 streams x T' times) over the last tenth of a phase's steps; NaN if unknown."""
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     last = [json.loads(line)["loss"] for line in lines][-math.ceil(len(lines) / 10) :]
-    num_outputs = 2 * (pooled_length(config.num_samples) if config.network.temporal_pool else config.num_samples)
+    num_outputs = 2 * (
+        pooled_length(config.num_samples, config.network.temporal_pool_stride) if config.network.temporal_pool else config.num_samples
+    )
     return sum(last) / len(last) / num_outputs if last else math.nan
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowkit.errors import ParameterError
-from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, TEMPORAL_POOL_STRIDE, Bottleneck, ResidualStream
+from flowkit.model.networks.resnet import NUM_RGB_CHANNELS, TEMPORAL_POOL_SIZE, Bottleneck, ResidualStream
 from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, StreamName, STResNet
 from flowkit.model.networks.temporal_conv import TemporalConv
 
@@ -123,7 +123,12 @@ class _Graph:
 
     def stem(self, stream: ResidualStream, frames: str) -> str:
         """Compute everything before the first unit."""
+        if stream.conv1.in_channels == NUM_RGB_CHANNELS and any(stream.config.rgb_offset):
+            offset = np.array(stream.config.rgb_offset, np.float32)[:, None, None]
+            frames = self.node("Sub", frames, self._tensor("rgb_offset", offset))
         x = self.node("Relu", self.batch_norm(stream.bn1, self.convolution(stream.conv1, frames)))
+        if stream.config.stem_pool == "ceil":
+            return self.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
         return self.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
     def unit(self, unit: Bottleneck, identity: str, branch: str, time: str) -> str:
@@ -149,10 +154,10 @@ class _Graph:
         config = stream.config
         pools_time = stream.temporal and config.temporal_pool
         if pools_time and config.temporal_pool_position == "before_pool5":
-            x, time = self.temporal_max_pool(x, time)
+            x, time = self.temporal_max_pool(x, time, config.temporal_pool_stride)
         x = self.node("GlobalAveragePool", x) if config.head_pool == "global" else self.average_pool(x, config.head_window)
         if pools_time and config.temporal_pool_position == "after_pool5":
-            x, time = self.temporal_max_pool(x, time)
+            x, time = self.temporal_max_pool(x, time, config.temporal_pool_stride)
         x = self.node("ReduceMean", x, self.integers(2, 3), keepdims=0)
         logits = self.node("Gemm", x, *self.parameters(stream.fc, "weight", "bias"), transB=1)
         return self.by_clip(logits, time)
@@ -171,11 +176,11 @@ class _Graph:
         pads = self.node("Concat", self.integers(*[0] * len(axes)), missing, axis=0)
         return self.node("Pad", x, pads, self._tensor(f"fill_{len(axes)}", np.array(value, np.float32)), self.integers(*axes))
 
-    def temporal_max_pool(self, x: str, time: str) -> tuple[str, str]:
-        """Take the maximum over 5 frames (or fewer, if there are no more) at a stride of 2; return the remaining frames and T'."""
+    def temporal_max_pool(self, x: str, time: str, stride: int) -> tuple[str, str]:
+        """Take the maximum over 5 frames (or fewer, if there are no more); return the remaining frames and T'."""
         clips = self.padded(self.by_clip(x, time), time, self.integers(TEMPORAL_POOL_SIZE), axes=(1,), value=-np.inf)
         clips = self.node("Transpose", clips, perm=_TO_TIME_INSIDE)
-        pooled = self.node("MaxPool", clips, kernel_shape=[TEMPORAL_POOL_SIZE, 1, 1], strides=[TEMPORAL_POOL_STRIDE, 1, 1])
+        pooled = self.node("MaxPool", clips, kernel_shape=[TEMPORAL_POOL_SIZE, 1, 1], strides=[stride, 1, 1])
         return self.frames(self.node("Transpose", pooled, perm=_TO_TIME_INSIDE))
 
     def convolution(self, module: Any, x: str, time: str = "") -> str:

@@ -60,7 +60,7 @@ def read_matlab(path: Path, names: Collection[str], limits: Limits | None = None
         if len(header) < _HEADER_BYTES or header[126:128] not in (b"IM", b"MI"):
             budget.refuse("not a MATLAB file of version 5 or later (its header is missing)")
         if header.startswith(b"MATLAB 7.3") or (header[126:128] == b"IM" and header[124:126] == _V73):
-            return read_v73(file, names, budget)
+            return read_v73(path, names, budget)
         return read_v5(file, status.st_size, "<" if header[126:128] == b"IM" else ">", names, budget)
 
 

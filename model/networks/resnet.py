@@ -20,12 +20,12 @@ from torch.utils.checkpoint import checkpoint
 from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import STAGES, STResNetConfig, TemporalPadding
 
+NUM_RGB_CHANNELS = 3
 EXPANSION = 4  # output channels of a unit per channel of its 3x3 convolution
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as in the official code
 CLASSIFIER_STD = 0.01
 TEMPORAL_POOL_SIZE = 5
-TEMPORAL_POOL_STRIDE = 2
 
 
 class GroupedBatchNorm(nn.BatchNorm2d):
@@ -188,7 +188,11 @@ class ResidualStream(nn.Module):
 
     def stem(self, frames: Tensor) -> Tensor:
         """Apply everything before the first residual unit: (B*T, C, H, W) to (B*T, width, H/4, W/4)."""
+        if self.conv1.in_channels == NUM_RGB_CHANNELS and any(self.config.rgb_offset):
+            frames = frames - frames.new_tensor(self.config.rgb_offset)[:, None, None]
         x = functional.relu(self.bn1(self.conv1(frames)), inplace=True)
+        if self.config.stem_pool == "ceil":
+            return functional.max_pool2d(x, 3, stride=2, ceil_mode=True)
         return functional.max_pool2d(x, 3, stride=2, padding=1)
 
     def unit_a(self, stage: int, x: Tensor, num_frames: int) -> Tensor:
@@ -212,7 +216,7 @@ class ResidualStream(nn.Module):
         Returns
         -------
         Tensor, shape (B, T', num_classes)
-            T' = T, or floor((T - k)/2) + 1 with k = min(5, T) after temporal pooling.
+            T' = T, or floor((T - k)/s) + 1 with k = min(5, T) after temporal pooling of stride s.
 
         Notes
         -----
@@ -221,16 +225,16 @@ class ResidualStream(nn.Module):
         """
         pools_time = self.temporal and self.config.temporal_pool
         if pools_time and self.config.temporal_pool_position == "before_pool5":
-            x = temporal_max_pool(x, num_frames)
+            x = temporal_max_pool(x, num_frames, self.config.temporal_pool_stride)
         if self.config.head_pool == "global":
             x = x.mean((2, 3), keepdim=True)
         else:
             window = self.config.head_window
             x = functional.avg_pool2d(x, (min(window, x.shape[2]), min(window, x.shape[3])), stride=1)
         if pools_time and self.config.temporal_pool_position == "after_pool5":
-            x = temporal_max_pool(x, num_frames)
+            x = temporal_max_pool(x, num_frames, self.config.temporal_pool_stride)
         x = self._dropped(x)
-        return by_clip(self.fc(x.mean((2, 3))), pooled_length(num_frames) if pools_time else num_frames)
+        return by_clip(self.fc(x.mean((2, 3))), pooled_length(num_frames, self.config.temporal_pool_stride) if pools_time else num_frames)
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
         """Classify frames (B*T, C, H, W) by this stream only: logits (B, T', num_classes)."""
@@ -266,15 +270,15 @@ class ResidualStream(nn.Module):
         return s
 
 
-def pooled_length(num_frames: int) -> int:
-    """Return the time steps that `temporal_max_pool` leaves of `num_frames`: 5 -> 1, 11 -> 4, 25 -> 11."""
-    return (num_frames - min(TEMPORAL_POOL_SIZE, num_frames)) // TEMPORAL_POOL_STRIDE + 1
+def pooled_length(num_frames: int, stride: int = 2) -> int:
+    """Return the time steps that `temporal_max_pool` leaves of `num_frames`: with stride 2, 5 -> 1, 11 -> 4, 25 -> 11."""
+    return (num_frames - min(TEMPORAL_POOL_SIZE, num_frames)) // stride + 1
 
 
-def temporal_max_pool(x: Tensor, num_frames: int) -> Tensor:
-    """Take the maximum over 5 frames with stride 2, at every position: (B*T, C, H, W) to (B*T', C, H, W)."""
+def temporal_max_pool(x: Tensor, num_frames: int, stride: int = 2) -> Tensor:
+    """Take the maximum over 5 frames, at every position: (B*T, C, H, W) to (B*T', C, H, W)."""
     clips = by_clip(x, num_frames).transpose(1, 2)  # (B, C, T, H, W)
-    pooled = functional.max_pool3d(clips, (min(TEMPORAL_POOL_SIZE, num_frames), 1, 1), stride=(TEMPORAL_POOL_STRIDE, 1, 1))
+    pooled = functional.max_pool3d(clips, (min(TEMPORAL_POOL_SIZE, num_frames), 1, 1), stride=(stride, 1, 1))
     return pooled.transpose(1, 2).flatten(0, 1)
 
 

@@ -16,10 +16,12 @@ TemporalInit = Literal["average", "center"]
 TemporalPadding = Literal["zeros", "replicate"]
 TemporalPoolPosition = Literal["after_pool5", "before_pool5"]
 HeadPool = Literal["7x7", "global"]
+StemPool = Literal["same", "ceil"]
 
 STAGE_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGES = (2, 3, 4, 5)  # the stages of residual units as the paper counts them: conv2_x to conv5_x
 INPUT_SIZES = (32, 4096)  # px; no tensor depends on it, so without a limit foreign weights could ask for any amount of memory
+LARGEST_RGB_OFFSET = 5.0  # in units of the normalised input, whose whole range is narrower
 NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
 
 
@@ -41,6 +43,12 @@ class STResNetConfig:
         S, the side of a training crop, 32 to 4096. Test sides are clamped to [S, 2S]; the head's window is ``ceil(S/32)``.
     stride_in_1x1 : bool
         Put a stage's stride on the first 1x1 convolution (the original layout of He et al.) instead of the 3x3 (torchvision's).
+    stem_pool : {"same", "ceil"}
+        How the first max pool (3x3, stride 2) is aligned: padded by one on all sides, as torchvision's, or only after the last row
+        and column, as Caffe's, with which the authors' ImageNet weights were trained.
+    rgb_offset : tuple of 3 float
+        Subtracted from the normalised RGB input before conv1, so that its zero padding stands for another mean colour than
+        ImageNet's. Converted networks need it; training starts with zeros.
     injection : {"none", "residual", "direct"}
         How one stream enters the other before unit b of a stage. ``residual``: it is added to the input of the residual branch only
         (eq. 2 of the paper). ``direct``: to that and to the identity path.
@@ -60,9 +68,11 @@ class STResNetConfig:
     temporal_padding : {"zeros", "replicate"}
         What lies before the first and after the last frame of a clip: zeros, or that frame again.
     temporal_pool : bool
-        Max pooling over time, size 5, stride 2; it makes the network an ST-ResNet*.
+        Max pooling over time, size 5; it makes the network an ST-ResNet*.
     temporal_pool_position : {"after_pool5", "before_pool5"}
         Whether time is pooled after or before the average pool over space.
+    temporal_pool_stride : {1, 2}
+        The stride of the max pooling over time: 2 in the paper, 1 in the follow-up (CVPR 2017).
     head_pool : {"7x7", "global"}
         Window of the average pool before the classifier: ``ceil(S/32)`` with stride 1 (7 for 224 px), or the whole map.
     motion_dropout : float
@@ -96,6 +106,8 @@ class STResNetConfig:
     base_width: int = 64
     input_size: int = 224
     stride_in_1x1: bool = False
+    stem_pool: StemPool = "same"
+    rgb_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     injection: Injection = "residual"
     injection_direction: InjectionDirection = "motion_to_appearance"
     injection_kind: InjectionKind = "additive"
@@ -106,6 +118,7 @@ class STResNetConfig:
     temporal_padding: TemporalPadding = "zeros"
     temporal_pool: bool = False
     temporal_pool_position: TemporalPoolPosition = "after_pool5"
+    temporal_pool_stride: int = 2
     head_pool: HeadPool = "7x7"
     motion_dropout: float = 0.0
 
@@ -133,6 +146,12 @@ class STResNetConfig:
             object.__setattr__(self, "stage_units", units)
         for name, otherwise in (("injection_stages", "injection none"), ("temporal_stages", "temporal_convolution false")):
             object.__setattr__(self, name, _stages(name, getattr(self, name), otherwise))
+        offset = tuple(self.rgb_offset) if isinstance(self.rgb_offset, (tuple, list)) else ()
+        good = len(offset) == 3 and all(is_number(value) and abs(value) <= LARGEST_RGB_OFFSET for value in offset)
+        check(good, "rgb_offset", f"three numbers of -{LARGEST_RGB_OFFSET:g} to {LARGEST_RGB_OFFSET:g}", self.rgb_offset)
+        object.__setattr__(self, "rgb_offset", tuple(map(float, offset)))
+        good = is_int(self.temporal_pool_stride) and self.temporal_pool_stride in (1, 2)
+        check(good, "temporal_pool_stride", "1 or 2", self.temporal_pool_stride)
         good = is_number(self.motion_dropout) and 0 <= self.motion_dropout < 1
         check(good, "motion_dropout", "in [0, 1)", self.motion_dropout)
 
@@ -150,7 +169,7 @@ class STResNetConfig:
         """Return the settings as built-in types."""
         values = asdict(self)
         values["stage_units"] = list(self.stage_units) if self.stage_units else None
-        return values | {name: list(values[name]) for name in ("injection_stages", "temporal_stages")}
+        return values | {name: list(values[name]) for name in ("injection_stages", "temporal_stages", "rgb_offset")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> STResNetConfig:

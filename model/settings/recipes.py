@@ -98,9 +98,19 @@ def small_network(short_side: int) -> dict[str, Any]:
 
 
 _NETWORK_KEYS = {item.name for item in fields(STResNetConfig)} - {"num_classes"}
-_STREAM_KEYS = {"depth", "stage_units", "base_width", "input_size", "stride_in_1x1", "head_pool", "motion_dropout"}
+_STREAM_KEYS = {
+    "depth",
+    "stage_units",
+    "base_width",
+    "input_size",
+    "stride_in_1x1",
+    "stem_pool",
+    "rgb_offset",
+    "head_pool",
+    "motion_dropout",
+}
 TWO_STREAM_KEYS = _NETWORK_KEYS - _STREAM_KEYS  # injection and time, which base streams do not have
-_SAME_IN_ALL_PHASES = ("depth", "stage_units", "base_width", "stride_in_1x1")
+_SAME_IN_ALL_PHASES = ("depth", "stage_units", "base_width", "stride_in_1x1", "stem_pool", "rgb_offset")
 _PHASE_KEYS = {item.name for item in fields(TrainConfig)} - {"phase", "network", "recipe", "weights"}
 OVERRIDES = sorted(_NETWORK_KEYS | _PHASE_KEYS | {"steps", "lr"})
 

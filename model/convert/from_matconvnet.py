@@ -1,0 +1,148 @@
+"""The ST-ResNet authors' trained networks as flowkit's weights: their inputs folded in, their classes named, their origin recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.files import file_sha256
+from flowkit.flow.params import TVL1Params
+from flowkit.model.data.transforms import input_normalisation
+from flowkit.model.foreign.class_lists import CLASS_LISTS
+from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
+from flowkit.model.networks.phase_networks import build_network
+from flowkit.model.runs.checkpoint import Checkpoint
+from flowkit.model.runs.provenance import Provenance
+from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import TrainConfig
+from flowkit.quantise import Quantiser
+
+_NUM_TRAINING_VIDEOS = {"ucf101": 9537, "hmdb51": 3570}  # of split 1; by these the schedule is recorded
+
+
+@dataclass(frozen=True)
+class ConvertedNetwork:
+    """A network out of a MATLAB file.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Its weights, float32, with the record of where they come from.
+    sha256 : str
+        The digest of the MATLAB file.
+    notes : tuple of str
+        What was converted other than one to one, in words.
+    """
+
+    checkpoint: Checkpoint
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def convert_matconvnet(path: Path, *, data_set: str | None = None, split: int = 1, classes: Sequence[str] = ()) -> ConvertedNetwork:
+    """Read a network that the ST-ResNet authors trained, in the form in which flowkit evaluates its own.
+
+    Parameters
+    ----------
+    path : Path
+        A MATLAB file with a DagNN: a base stream, ST-ResNet, ST-ResNet* or ST-MulNet with ResNet-50, 101 or 152.
+    data_set : {"ucf101", "hmdb51"}, optional
+        What it was trained on, which the file does not say.
+    split : int
+        The split that it was trained on.
+    classes : sequence of str
+        The class names in the order of the network's outputs. By default the authors' order for `data_set`; for 1,000 outputs the
+        names in the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or holds another kind of network.
+    ParameterError
+        If the class names are unknown, or are not as many as the network's outputs.
+    OSError
+        If the file cannot be read.
+
+    Notes
+    -----
+    The authors' networks take grey levels minus a mean, flowkit's take normalised values (`input_normalisation`). The scale is folded
+    into conv1; the difference between the two means becomes ``rgb_offset``, since folding that too would be wrong at the border.
+    """
+    digest = file_sha256(path)
+    network = read_matconvnet(path)
+    if file_sha256(path) != digest:
+        raise CheckpointError(f"{path} changed while it was being read; convert it again")
+    names = _class_names(network, data_set, classes)
+    state, offset = fold_inputs(network)
+    settings = network.settings | ({"rgb_offset": offset} if "appearance" in network.means else {})
+    config = _train_config(network, STResNetConfig(**settings), data_set)
+    _check_shapes(path, config, state)
+    provenance = Provenance(
+        config=config,
+        classes=names,
+        split=split,
+        protocol=data_set or "csv",
+        digest="",  # the authors' lists are not at hand
+        quantiser=Quantiser(bound=20.0, mapping="paper").to_dict(),
+        started_from={"matconvnet": digest},
+        extraction={"short_side": 256, "tvl1": TVL1Params.preset("paper").to_dict(), "solver": "strict", "codec": "jpeg"},
+    )
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return ConvertedNetwork(Checkpoint(provenance, config.num_steps, tensors), digest, network.notes)
+
+
+def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
+    """Fold the scale of flowkit's inputs into conv1; return the state in float64 and the `rgb_offset` that it needs."""
+    state = dict(network.state)
+    inputs = input_normalisation()
+    offset = (0.0, 0.0, 0.0)
+    if "appearance" in network.means:
+        mean, std = (255 * np.array(inputs["rgb"][key]) for key in ("mean", "std"))
+        first, second, third = ((network.means["appearance"] - mean) / std).tolist()
+        offset = (first, second, third)
+        state["appearance.conv1.weight"] = state["appearance.conv1.weight"] * std[:, None, None]
+    if "motion" in network.means:
+        state["motion.conv1.weight"] = state["motion.conv1.weight"] * inputs["flow"]["std"]
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()}
+    for name in [name for name in tensors if name.endswith(".running_mean")]:
+        tensors[name.removesuffix("running_mean") + "num_batches_tracked"] = torch.tensor(0)
+    return tensors, offset
+
+
+def _class_names(network: MatConvNetNetwork, data_set: str | None, classes: Sequence[str]) -> tuple[str, ...]:
+    count = network.settings["num_classes"]
+    names = tuple(classes) or (CLASS_LISTS[data_set] if data_set else network.class_names)
+    if not names:
+        raise ParameterError(f"the network has {count} classes whose names are unknown: give --data-set ucf101, hmdb51 or --classes FILE")
+    if len(names) != count:
+        whose = "the list of --classes" if classes else f"{data_set}" if data_set else "the file's list"
+        raise ParameterError(f"the network has {count} classes, and {whose} has {len(names)}")
+    if len(set(names)) != count:
+        raise ParameterError("a class name stands twice in the list")
+    return names
+
+
+def _train_config(network: MatConvNetNetwork, settings: STResNetConfig, data_set: str | None) -> TrainConfig:
+    """Return the official recipe's settings of the phase with this network. The file does not say how it was trained."""
+    config = make_configs("paper", num_classes=settings.num_classes, num_videos=_NUM_TRAINING_VIDEOS.get(data_set or "", 1), short_side=256)
+    return replace(config[network.phase], network=settings, weights="matconvnet")
+
+
+def _check_shapes(path: Path, config: TrainConfig, state: Mapping[str, Tensor]) -> None:
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in build_network(config).state_dict().items()}
+    for name in sorted({*wanted, *state}):
+        found = state[name].shape if name in state else None
+        if found != wanted.get(name):
+            raise CheckpointError(f"{path}: {name} has the shape {_shape(found)}, where the network needs {_shape(wanted.get(name))}")
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "x".join(map(str, shape)) or "()" if shape is not None else "nothing"
