@@ -113,7 +113,7 @@ def test_networks_predict_and_are_converted() -> None:
     for source in ("weights.safetensors", "checkpoint.pt"):
         path = RUNS / "default/split1/appearance" / source
         assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", path).out
-    run("convert", "--output", "network.safetensors")
+    run("convert", "default", "network.safetensors")
     assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", "network.safetensors").out
     run("export", "--layout", "rawframes", "--output", "images")
     assert list(Path("images").rglob("*.jpg"))

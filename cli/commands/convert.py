@@ -1,47 +1,95 @@
-"""``flowkit convert``: a trained network as a file for use outside flowkit."""
+"""``flowkit convert``: a trained network as a file for use outside flowkit, and the ST-ResNet authors' networks as flowkit's."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, size
-from flowkit.cli.shared.options import data_option, split_option
+from flowkit.cli.shared.console import say, show_name, size, warn
+from flowkit.cli.shared.options import data_option, refuse_unused, split_option
 from flowkit.model.settings.training import PHASES, Phase
+
+if TYPE_CHECKING:
+    from flowkit.model.runs.checkpoint import Checkpoint
+
+_MATLAB = ".mat"
 
 
 @click.command()
+@click.argument("source", metavar="RUN|FILE")
+@click.argument("target", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
 @data_option
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The file to write; its name ends in .safetensors or .onnx, which chooses the format.",
-)
-@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that trained the network.")
 @split_option
 @click.option("--phase", type=click.Choice(PHASES), help="Which of the run's networks.  [default: the last that is trained]")
-@click.option("--checkpoint", type=click.Path(exists=True, path_type=Path), help="Use this phase's folder or weights instead of a run.")
-def convert(data: Path, output: Path, run: str, split: int, phase: Phase | None, checkpoint: Path | None) -> int:
-    """Write a trained network as a safetensors or ONNX file, for use outside flowkit.
+@click.option(
+    "--data-set",
+    type=click.Choice(("ucf101", "hmdb51")),
+    help="The data set on which the network of a .mat file was trained; it gives the classes their names.",
+)
+@click.option(
+    "--classes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The class names of a .mat file's network in the order of its outputs, one a line (classInd.txt has this form).",
+)
+def convert(
+    source: str,
+    target: Path,
+    data: Path,
+    split: int,
+    phase: Phase | None,
+    data_set: Literal["ucf101", "hmdb51"] | None,
+    classes: Path | None,
+) -> int:
+    """Write a network in another format.
 
-    The file holds the weights, the network's settings, the class names and how the input is made. An ONNX file is written only if
-    ONNX Runtime computes with it what PyTorch computes.
+    \b
+    flowkit convert default OUT.safetensors    the network of the run `default`
+    flowkit convert default OUT.onnx           the same for ONNX runtimes
+    flowkit convert NET.mat OUT.safetensors --data-set ucf101
+                                               a network that the ST-ResNet authors trained with MatConvNet
+
+    A safetensors or ONNX file holds the weights, the network's settings, the class names and how the input is made. An ONNX file is
+    written only if ONNX Runtime computes with it what PyTorch computes. A .mat file holds a base stream, ST-ResNet, ST-ResNet* or
+    ST-MulNet; --split is the split that it was trained on, and `evaluate --checkpoint OUT.safetensors` gives its scores.
     """
-    if output.suffix not in (".safetensors", ".onnx"):
-        raise click.UsageError(f"--output must end in .safetensors or .onnx, got {show_name(output)}")
+    if target.suffix not in (".safetensors", ".onnx"):
+        raise click.UsageError(f"OUT must end in .safetensors or .onnx, got {show_name(target)}")
+    if Path(source).suffix == _MATLAB:
+        refuse_unused("a .mat file says itself what it holds", "phase", "data")
+        return _from_matlab(Path(source), target, data_set=data_set, split=split, classes=classes)
+    refuse_unused("networks that flowkit trained name their classes", "data_set", "classes")
+    return _from_trained(source, target, data=data, split=split, phase=phase)
+
+
+def _from_matlab(source: Path, output: Path, *, data_set: str | None, split: int, classes: Path | None) -> int:
+    if output.suffix != ".safetensors":
+        raise click.UsageError("a .mat file becomes a .safetensors file, which can be converted to .onnx then")
+    from flowkit.model.convert.from_matconvnet import convert_matconvnet, read_class_names
+    from flowkit.model.convert.network_files import write_safetensors
+
+    converted = convert_matconvnet(source, data_set=data_set, split=split, classes=read_class_names(classes) if classes else ())
+    write_safetensors(output, converted.checkpoint)
+    for text in converted.notes:
+        warn(f"convert: {text}")
+    warn(f"convert: the SHA-256 of {show_name(source)} is {converted.sha256}")
+    say(_written(source, output, converted.checkpoint))
+    return 0
+
+
+def _from_trained(source: str, output: Path, *, data: Path, split: int, phase: Phase | None) -> int:
     from flowkit.errors import CheckpointError
     from flowkit.model.convert.network_files import write_onnx, write_safetensors
     from flowkit.model.runs.checkpoint import load_checkpoint
     from flowkit.model.runs.run_folder import find_weights
 
-    source = checkpoint or find_weights(data, run=run, split=split, phase=phase)
-    weights = load_checkpoint(source)
-    converted = weights.provenance.config.phase
-    if phase is not None and converted != phase:
-        raise CheckpointError(f"{source} holds {converted}, not {phase}")
+    is_file = Path(source).exists() and ("/" in source or Path(source).suffix != "")
+    found = Path(source) if is_file else find_weights(data, run=source, split=split, phase=phase)
+    weights = load_checkpoint(found)
+    if phase is not None and weights.provenance.config.phase != phase:
+        raise CheckpointError(f"{found} holds {weights.provenance.config.phase}, not {phase}")
     verified = ""
     if output.suffix == ".safetensors":
         write_safetensors(output, weights)
@@ -52,8 +100,13 @@ def convert(data: Path, output: Path, run: str, split: int, phase: Phase | None,
             f"; ONNX Runtime and PyTorch differ by at most {check.max_difference:.2g}, with logits up to {check.largest_logit:.3g} "
             f"(random clips of {sizes}: clips x frames x height x width)"
         )
-    say(
-        f"wrote {converted} of {show_name(source)}, {len(weights.provenance.classes)} classes, {size(output.stat().st_size)}, "
-        f"to {show_name(output)}{verified}"
-    )
+    say(_written(found, output, weights) + verified)
     return 0
+
+
+def _written(source: Path, output: Path, weights: Checkpoint) -> str:
+    provenance = weights.provenance
+    return (
+        f"wrote {provenance.config.phase} of {show_name(source)}, {len(provenance.classes)} classes, {size(output.stat().st_size)}, "
+        f"to {show_name(output)}"
+    )

@@ -19,13 +19,20 @@ class Old:
     only_here: bool = False  # other commands still have an option of this name, so what is set for all commands may be meant for them
 
 
-_CONVERT = "`flowkit convert` now has this option"
+_CONVERT = "networks are written by `flowkit convert RUN|FILE OUT.safetensors|OUT.onnx`"
 OLD_OPTIONS = {
     "extract": [Old("--strict", "write --fail-on-damaged", is_flag=True)],
     "evaluate": [Old("--export-scores", "leave it out: scores.h5 is always written", is_flag=True)],
     "export": [
-        Old("--model", "networks are written by `flowkit convert --output FILE.safetensors|FILE.onnx`"),
+        Old("--model", _CONVERT),
         *(Old(flag, _CONVERT, only_here=True) for flag in ("--run", "--phase", "--checkpoint")),
+    ],
+    "convert": [
+        Old("--output", "write `flowkit convert RUN|FILE OUT`", only_here=True),
+        *(
+            Old(flag, "write the run's name, or the file, before OUT: `flowkit convert RUN|FILE OUT`", only_here=True)
+            for flag in ("--run", "--checkpoint")
+        ),
     ],
 }
 

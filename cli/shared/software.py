@@ -51,8 +51,8 @@ PACKAGES = {
     "rich": Package("rich", "13", "progress"),
     "cuda-core": Package("cuda.core", "0.5", "flow on an NVIDIA GPU", "cuda"),
     "dask": Package("distributed", "2025.1", "extract --cluster", "cluster"),
-    "onnx": Package("onnx", "1.17", "convert --output FILE.onnx", "onnx"),
-    "onnxruntime": Package("onnxruntime", "1.20", "convert --output FILE.onnx", "onnx"),
+    "onnx": Package("onnx", "1.17", "convert RUN OUT.onnx", "onnx"),
+    "onnxruntime": Package("onnxruntime", "1.20", "convert RUN OUT.onnx", "onnx"),
     "tensorboard": Package("tensorboard", "2.16", "train --tensorboard", "tensorboard"),
     "scikit-learn": Package("sklearn", "1.5", "fuse --method svm", "svm"),
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.files import file_sha256
+from flowkit.files import file_sha256, read_file
 from flowkit.flow.params import TVL1Params
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.foreign.class_lists import CLASS_LISTS
@@ -24,6 +24,7 @@ from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
 
+_MAX_LIST_BYTES = 1 << 20
 _NUM_TRAINING_VIDEOS = {"ucf101": 9537, "hmdb51": 3570}  # of split 1; by these the schedule is recorded
 
 
@@ -89,13 +90,38 @@ def convert_matconvnet(path: Path, *, data_set: str | None = None, split: int = 
         classes=names,
         split=split,
         protocol=data_set or "csv",
-        digest="",  # the authors' lists are not at hand
+        digest="",  # the file says nothing about the authors' lists
         quantiser=Quantiser(bound=20.0, mapping="paper").to_dict(),
         started_from={"matconvnet": digest},
         extraction={"short_side": 256, "tvl1": TVL1Params.preset("paper").to_dict(), "solver": "strict", "codec": "jpeg"},
     )
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return ConvertedNetwork(Checkpoint(provenance, config.num_steps, tensors), digest, network.notes)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read class names, one a line, from a text file; numbers before the names, as UCF101's ``classInd.txt`` has them, must count up.
+
+    Raises
+    ------
+    ParameterError
+        If the file is no such list.
+    OSError
+        If it cannot be read, or is larger than 1 MiB.
+    """
+    try:
+        lines = read_file(path, most_bytes=_MAX_LIST_BYTES).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as cause:
+        raise ParameterError(f"{path} is no list of class names: it is not UTF-8 text ({cause.reason})") from cause
+    names = tuple(line.strip() for line in lines if line.strip())
+    numbered = [name.partition(" ") for name in names]
+    if names and all(number.isdigit() for number, _, _ in numbered):
+        if [int(number) for number, _, _ in numbered] != list(range(1, len(names) + 1)):
+            raise ParameterError(f"{path}: the numbers before the class names do not count up from 1")
+        names = tuple(name.strip() for _, _, name in numbered)
+    if not names or not all(name.isprintable() and name for name in names):
+        raise ParameterError(f"{path} is no list of class names, one a line")
+    return names
 
 
 def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:

@@ -99,7 +99,7 @@ def test_missing_and_old_packages_are_problems_and_missing_extras_are_not(monkey
     assert all(re.search(r"-m pip install '\w+>=[\d.]+'$", problem) for problem in findings["problems"])
     assert findings["extras"]["onnx"] is None
     text = CliRunner().invoke(command, ["doctor"], standalone_mode=False).stdout
-    assert re.search(r"onnx +missing +convert --output FILE\.onnx; pip install 'flowkit-video\[onnx\]'", text)
+    assert re.search(r"onnx +missing +convert RUN OUT\.onnx; pip install 'flowkit-video\[onnx\]'", text)
 
 
 def test_two_opencvs_are_a_problem_and_extract_warns_of_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_lines import call_flowkit
 from dagnn_files import Graph, resnet, row, run, stored, two_streams
 from matlab_files import write_v5, write_v73
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256
-from flowkit.model.convert.from_matconvnet import convert_matconvnet, fold_inputs
+from flowkit.model.convert.from_matconvnet import convert_matconvnet, fold_inputs, read_class_names
 from flowkit.model.convert.network_files import write_safetensors
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.foreign.class_lists import CLASS_LISTS
@@ -304,3 +305,37 @@ def test_the_order_of_layers_in_the_file_and_names_without_parameters_do_not_mat
     other = convert_matconvnet(path, classes=NAMES).checkpoint.network
     assert straight.keys() == other.keys()
     assert all(torch.equal(straight[name], other[name]) for name in straight)
+
+
+def test_the_command_converts_a_matlab_file_and_says_what_it_did(tmp_path: Path) -> None:
+    path, _ = write(tmp_path / "net.mat", "st-mulnet")
+    (tmp_path / "classes.txt").write_text("".join(f"{number} {name}\n" for number, name in enumerate(NAMES, start=1)))
+    out = tmp_path / "out.safetensors"
+    _, said, noted = call_flowkit("convert", path, out, "--split", 3, "--classes", tmp_path / "classes.txt", code=0)
+    assert said.startswith(f"wrote st-resnet-star of {path}, 5 classes")
+    assert file_sha256(path) in noted
+    provenance = load_checkpoint(out).provenance
+    assert (provenance.split, provenance.classes) == (3, NAMES)
+    _, said, _ = call_flowkit("convert", out, tmp_path / "again.safetensors", code=0)
+    assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a\nb c\n", ("a", "b c")),
+        ("\ufeff1 a\r\n2 b\r\n", ("a", "b")),
+        ("1 a\n3 b\n", None),
+        ("", None),
+        ("a\x1b[31m\n", None),
+        ("7\n8\n", None),
+    ],
+)
+def test_class_lists_are_names_one_a_line(tmp_path: Path, text: str, names: tuple[str, ...] | None) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text(text, newline="")
+    if names is not None:
+        assert read_class_names(path) == names
+        return
+    with pytest.raises(ParameterError, match="class"):
+        read_class_names(path)

@@ -72,6 +72,8 @@ VARIANTS = [
     {"temporal_convolution": False},
     {"temporal_stages": (3, 5), "injection_stages": (2, 4), "injection_direction": "both"},
     {"injection": "none"},
+    {"stem_pool": "ceil", "rgb_offset": (-0.5, 0.25, 1.0)},
+    {"temporal_pool": True, "temporal_pool_stride": 1, "temporal_pool_position": "before_pool5"},
     *(
         {"injection": injection, "injection_direction": direction, "injection_kind": kind}
         for injection, direction, kind in itertools.product(
@@ -223,17 +225,17 @@ def root(checkpoints: Any, tmp_path: Path) -> Path:
 
 def test_the_command_converts_the_last_trained_phase_or_the_one_named(root: Any) -> None:
     for options, phase in (((), "st-resnet"), (("--phase", "appearance"), "appearance")):
-        code, out, _ = command_line("--data", root, "--output", root / "n.safetensors", *options)
+        code, out, _ = command_line("default", root / "n.safetensors", "--data", root, *options)
         assert code == 0
         assert out.startswith(f"wrote {phase} of ")
         assert load_checkpoint(root / "n.safetensors").provenance.config.phase == phase
-    code, out, _ = command_line("--checkpoint", root / "n.safetensors", "--output", root / "m.safetensors")
+    code, out, _ = command_line(root / "n.safetensors", root / "m.safetensors")
     assert (root / "m.safetensors").read_bytes() == (root / "n.safetensors").read_bytes()
 
 
 @needs_onnx
 def test_the_command_prints_how_exact_the_onnx_file_is(root: Any) -> None:
-    code, out, _ = command_line("--data", root, "--output", root / "n.onnx")
+    code, out, _ = command_line("default", root / "n.onnx", "--data", root)
     assert code == 0
     assert "ONNX Runtime and PyTorch differ by at most " in out
     assert "2x5x35x35" in out
@@ -242,17 +244,23 @@ def test_the_command_prints_how_exact_the_onnx_file_is(root: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--output", "n.pt"), "--output must end in .safetensors or .onnx, got n.pt"),
-        (("--output", "n.onnx", "--layout", "gpu_flow"), "No such option"),
-        (("--output", "."), "is a directory"),
-        ((), "Missing option '--output'"),
+        (("default", "n.pt"), "OUT must end in .safetensors or .onnx, got n.pt"),
+        (("default", "n.onnx", "--layout", "gpu_flow"), "No such option"),
+        (("default", "."), "is a directory"),
+        (("default",), "Missing argument 'OUT'"),
+        (
+            ("default", "n.onnx", "--data-set", "ucf101"),
+            "--data-set would do nothing here: networks that flowkit trained name their classes",
+        ),
+        (("net.mat", "n.onnx"), "a .mat file becomes a .safetensors file"),
+        (("net.mat", "n.safetensors", "--phase", "motion"), "--phase would do nothing here: a .mat file says itself what it holds"),
     ],
 )
 def test_an_output_that_is_no_network_file_is_a_usage_error(
     root: Any, options: tuple[Any, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    result = CliRunner().invoke(flowkit, ["convert", "--data", str(root), *options])
+    result = CliRunner().invoke(flowkit, ["convert", *options])
     assert result.exit_code == 2
     assert message in result.stderr
     assert not list(root.glob("n.*"))
@@ -261,11 +269,11 @@ def test_an_output_that_is_no_network_file_is_a_usage_error(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--run", "other"), r"run 'other' .* no trained phase .*nothing is trained there.*flowkit train --split 1 --run other"),
-        (("--phase", "motion"), r"no trained motion for split 1 \(trained are appearance, st-resnet\)"),
-        (("--split", "2"), "for split 2"),
+        (("other",), r"run 'other' .* no trained phase .*nothing is trained there.*flowkit train --split 1 --run other"),
+        (("default", "--phase", "motion"), r"no trained motion for split 1 \(trained are appearance, st-resnet\)"),
+        (("default", "--split", "2"), "for split 2"),
     ],
 )
 def test_what_is_not_trained_is_named(root: Any, options: tuple[Any, ...], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        command_line("--data", root, "--output", root / "n.safetensors", *options)
+        command_line(options[0], root / "n.safetensors", "--data", root, *options[1:])

@@ -387,3 +387,38 @@ def test_clips_of_another_shape_are_refused(rgb: tuple[Any, ...], flow: tuple[An
         network()(torch.zeros(rgb), torch.zeros(flow))
     with pytest.raises(ParameterError, match="stream must be"):
         SingleStream(SMALL, "flow")
+
+
+def test_the_offset_of_rgb_is_subtracted_before_conv1_and_leaves_flow_alone() -> None:
+    offset = (-0.5, 0.25, 1.0)
+    plain, moved = network(), network(rgb_offset=offset)
+    moved.load_state_dict(plain.state_dict())
+    rgb, flow = torch.randn(1, 3, 3, 64, 64), torch.randn(1, 3, 20, 64, 64)
+    with torch.inference_mode():
+        expected = plain(rgb - torch.tensor(offset)[:, None, None], flow)
+        for one, other in zip(moved(rgb, flow), expected, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (65, 90), (33, 34)])
+def test_the_first_max_pool_can_be_aligned_as_caffes(height: int, width: int) -> None:
+    stream = network(stem_pool="ceil").appearance
+    frames = torch.randn(2, 3, height, width)
+    with torch.inference_mode():
+        maps = torch.relu(stream.bn1(stream.conv1(frames)))
+        padded = torch.nn.functional.pad(maps, (0, 1, 0, 1), value=-torch.inf)  # Caffe: nothing before, one after
+        assert torch.equal(stream.stem(frames), torch.nn.functional.max_pool2d(padded, 3, stride=2))
+
+
+def test_settings_of_converted_networks_are_checked_and_stored() -> None:
+    config = STResNetConfig(num_classes=3, rgb_offset=[0, 1, -1], stem_pool="ceil", temporal_pool_stride=1)  # type: ignore[arg-type]
+    assert STResNetConfig.from_dict(config.to_dict()) == config
+    old = config.to_dict()
+    for name in ("rgb_offset", "stem_pool", "temporal_pool_stride"):
+        del old[name]
+    assert STResNetConfig.from_dict(old) == STResNetConfig(num_classes=3)
+    for wrong in ({"rgb_offset": (0, 0)}, {"rgb_offset": (0, 0, 6)}, {"rgb_offset": (0, 0, float("nan"))}, {"stem_pool": "other"}):
+        with pytest.raises(ParameterError, match=next(iter(wrong))):
+            STResNetConfig(num_classes=3, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="temporal_pool_stride"):
+        STResNetConfig(num_classes=3, temporal_pool_stride=3)
