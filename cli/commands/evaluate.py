@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,13 +12,23 @@ import click
 from flowkit.cli.shared.compute_options import device_option, precision_option
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, output_option, read_numbers, split_numbers, splits_option
+from flowkit.cli.shared.options import (
+    data_option,
+    json_option,
+    output_option,
+    read_numbers,
+    refuse_unused,
+    split_numbers,
+    splits_option,
+)
+from flowkit.cli.shared.stopping import resume_command
 from flowkit.model.scoring.metrics import Fusion
 
 if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
-    from flowkit.model.evaluation.results import Evaluation
+    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 
+_LOST_SHOWN = 3
 _NAMES_SHOWN = 10
 _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
 
@@ -43,6 +55,11 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 @output_option
 @click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
 @click.option("--redraw", is_flag=True, help="Draw the reports of stored results again, without an evaluation.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace an earlier evaluation even if it scored videos that cannot be scored now, which is refused otherwise.",
+)
 @click.option("--force", is_flag=True, help="Evaluate even if the weights were trained on other data.")
 @device_option
 @precision_option
@@ -58,6 +75,7 @@ def evaluate(
     output: Path | None,
     report: bool,
     redraw: bool,
+    replace: bool,
     force: bool,
     device: str,
     amp: str,
@@ -68,7 +86,10 @@ def evaluate(
 
     The networks see 25 complete frames of each video and their mirror images, and the logits are averaged. The rows are appearance,
     motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained.
+
+    An earlier evaluation is replaced only if every video that it scored can be scored now; --replace replaces it in any case.
     """
+    _refuse_unused_options(redraw=redraw, checkpoint=checkpoint, output=output)
     from flowkit.cli.shared.ranks import ranks_from_environment
     from flowkit.dataset.root import Dataset
     from flowkit.model.compute.execution import Execution
@@ -80,12 +101,14 @@ def evaluate(
         raise click.UsageError(f"--fusion-weights takes two numbers, got {fusion_weights!r}")
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
-    folders = None if checkpoint is not None and output is None else _Folders(data, run, output, several=len(numbers) > 1)
+    folders = None if checkpoint is not None and output is None else _Folders(data, run, output, several=len(numbers) > 1, replace=replace)
     if redraw:
         if folders is None or not report:
             raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
         evaluation = folders.stored(numbers)
     else:
+        if folders is not None:
+            folders.check(dataset, numbers)
         with ranks_from_environment(device) as (rank, world, own_device):
             evaluation = run_evaluation(
                 data,
@@ -104,7 +127,7 @@ def evaluate(
         if folders is not None and len(evaluation.splits) > 1:
             folders.keep(evaluation)  # again, now with the table of all splits
     _print_warnings(evaluation)
-    drawn = folders is None or not report or folders.draw(evaluation, dataset)
+    complete = folders is None or ((not report or folders.draw(evaluation, dataset)) and not folders.elsewhere)
     if folders is not None:
         folders.print_names(evaluation)
     if as_json:
@@ -115,16 +138,29 @@ def evaluate(
         for split in evaluation.splits:
             say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
         say("\n".join(f"* {line}" for line in evaluation.protocol))
-    if not drawn:
+    if not complete:
         return EXIT_ERROR
     return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
 
 
-class _Folders:
-    """The folders to which the results of each split are written."""
+def _refuse_unused_options(*, redraw: bool, checkpoint: Path | None, output: Path | None) -> None:
+    """Refuse options that would do nothing beside --redraw or --checkpoint."""
+    if redraw:
+        unused = ("fusion", "fusion_weights", "replace", "force", "device", "amp", "workers")
+        refuse_unused("--redraw draws the reports of stored results and evaluates nothing", *unused)
+    if checkpoint is not None:
+        refuse_unused("--checkpoint names the network", "run")
+    if checkpoint is not None and output is None and not redraw:
+        refuse_unused("the results of a --checkpoint are written only with --output", "report", "replace")
 
-    def __init__(self, data: Path, run: str, output: Path | None, *, several: bool) -> None:
-        self._data, self._run, self._output, self._several = data, run, output, several
+
+class _Folders:
+    """The folders to which the results of each split are written, and what became of those of this evaluation."""
+
+    def __init__(self, data: Path, run: str, output: Path | None, *, several: bool, replace: bool) -> None:
+        self._data, self._run, self._output, self._several, self._replace = data, run, output, several, replace
+        self._not_stored: set[int] = set()
+        self.elsewhere: dict[int, Path] = {}  # where the results of a split are that could not be written to its folder
 
     def of(self, split: int) -> Path:
         from flowkit.model.runs.run_folder import report_folder
@@ -133,15 +169,60 @@ class _Folders:
             return report_folder(self._data, self._run, split)
         return self._output / f"split{split}" if self._several else self._output
 
+    def check(self, dataset: Dataset, splits: list[int]) -> None:
+        """Refuse, before any work, to replace an evaluation of videos that are no longer in a split."""
+        from flowkit.errors import ManifestError
+        from flowkit.model.evaluation.earlier import lost_videos
+
+        for number in splits if not self._replace else ():
+            lost = lost_videos(self.of(number), [record.video_id for record in dataset.split(number).test])
+            if lost:
+                raise ManifestError(
+                    f"the evaluation in {str(self.of(number))!r} scored {_videos(lost)} that split {number} no longer has. "
+                    f"{_other_ways('replaces it')}"
+                )
+
     def keep(self, evaluation: Evaluation) -> None:
-        """Write the numbers, and remove the report of an earlier evaluation."""
-        from flowkit.model.evaluation.results import results_table, write_results
-        from flowkit.model.report.page import discard_report
+        """Write the numbers, and remove the report of an earlier evaluation; or keep that if videos would be lost."""
+        from flowkit.model.evaluation.earlier import lost_videos
+        from flowkit.model.evaluation.results import results_table
 
         text = table(*results_table(evaluation))
         for split in evaluation.splits:
-            discard_report(self.of(split.split))
-            write_results(self.of(split.split), split, evaluation, table=text)
+            number, folder = split.split, self.of(split.split)
+            if number in self._not_stored:
+                continue
+            lost = [] if self._replace else lost_videos(folder, split.video_ids)
+            if lost:
+                self._not_stored.add(number)
+                warn(
+                    f"split {number}: the evaluation in {show_name(folder)} scored {_videos(lost)} that could not be scored now. "
+                    f"It stays as it is, and this one is not stored. Repair the data, and evaluate again. {_other_ways('stores this one')}"
+                )
+            elif not split.video_ids:
+                self._not_stored.add(number)
+                warn(f"split {number}: no video could be scored; nothing was written")
+            else:
+                self._write(split, evaluation, text)
+
+    def _write(self, split: SplitEvaluation, evaluation: Evaluation, text: str) -> None:
+        """Write the numbers of one split: to a temporary folder if they cannot be written to their own, so that they are not lost."""
+        from flowkit.model.evaluation.results import write_results
+        from flowkit.model.report.page import discard_report
+
+        folder = self.of(split.split)
+        try:
+            write_results(folder, split, evaluation, table=text)
+            discard_report(folder)
+        except OSError as error:
+            if split.split not in self.elsewhere:
+                self.elsewhere[split.split] = Path(tempfile.mkdtemp(prefix=f"flowkit-evaluation-split{split.split}-"))
+            other = self.elsewhere[split.split]
+            warn(
+                f"split {split.split}: the results could not be written to their folder ({show_name(error.strerror or str(error))}); "
+                f"they are in {show_name(other)}"
+            )
+            write_results(other, split, evaluation, table=text)
 
     def stored(self, splits: list[int]) -> Evaluation:
         """Read what `keep` wrote."""
@@ -150,11 +231,11 @@ class _Folders:
         return join_results([read_results(self.of(split)) for split in splits])
 
     def draw(self, evaluation: Evaluation, dataset: Dataset) -> bool:
-        """Write the reports, and return whether all of them could be written; the numbers are stored before."""
+        """Write the reports of the results that are stored, and return whether all of them could be written."""
         from flowkit.model.report.page import write_report
 
         complete = True
-        for split in evaluation.splits:
+        for split in self._stored_splits(evaluation):
             try:
                 write_report(self.of(split.split), split, evaluation, dataset, run=self._run)
             except Exception as error:
@@ -169,18 +250,35 @@ class _Folders:
 
     def print_names(self, evaluation: Evaluation) -> None:
         """Print the names of the files to stderr."""
-        for split in evaluation.splits:
+        for split in self._stored_splits(evaluation):
             folder = self.of(split.split)
             names = [name for name in _FILES if (folder / name).is_file()]
             warn(f"Results in {show_name(folder)}: {', '.join(names)}.")
 
+    def _stored_splits(self, evaluation: Evaluation) -> list[SplitEvaluation]:
+        """Return the splits whose results are in their folders."""
+        return [split for split in evaluation.splits if split.split not in self._not_stored | self.elsewhere.keys()]
+
+
+def _videos(video_ids: list[str]) -> str:
+    """Return how many videos, and the names of the first."""
+    names = ", ".join(map(show_name, video_ids[:_LOST_SHOWN])) + (", ..." if len(video_ids) > _LOST_SHOWN else "")
+    return f"{len(video_ids)} video{'s' if len(video_ids) > 1 else ''} ({names})"
+
+
+def _other_ways(what: str) -> str:
+    """Return the command that replaces an earlier evaluation, and the option that writes elsewhere."""
+    return f"`{resume_command(sys.argv[1:])} --replace` {what}, and --output DIR writes to another folder"
+
 
 def _print_warnings(evaluation: Evaluation) -> None:
+    from flowkit.model.evaluation.earlier import failure_lines
+
     for split in evaluation.splits:
         for text in split.warnings:
             warn(f"split {split.split}: {show_name(text)} (--force)")
-        for clip in split.failed:
-            warn(f"split {split.split}: not scored: {show_name(clip.video_id)}: {show_name(clip.reason)}")
+        for line in failure_lines(split.failed):
+            warn(f"split {split.split}: {show_name(line)}")
         names = split.untrained_classes
         if names:
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""

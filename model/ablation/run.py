@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import BusyError, CheckpointError, FlowkitError, ParameterError, RankError
 from flowkit.files import file_sha256
 from flowkit.model.ablation.table import VariantResult, is_tested, num_failed_videos, read_score, write_ablation, write_tested
@@ -190,6 +191,8 @@ def ablate(
     """
     execution = execution or Execution()
     planned, _ = plan_ablation(root, variants, settings, split=split, run=run, phases=phases, execution=execution)
+    dataset = Dataset.open(root)
+    check_shards(dataset, dataset.split(split))
     training = partial(train_phases, root, split=split, execution=execution, on_event=on_event, should_stop=should_stop)
     folder = report_folder(root, run, split)
     results: list[VariantResult] = []

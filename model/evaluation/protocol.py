@@ -9,6 +9,7 @@ import numpy as np
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered
@@ -89,7 +90,7 @@ def evaluate(
     CheckpointError
         If nothing is trained, or a network was trained on other classes, data or quantisation (the last two: unless `force`).
     ManifestError
-        If a split is not packed or has no test video.
+        If a split is not packed or has no test video, or a shard that is needed is missing or truncated.
 
     Notes
     -----
@@ -122,6 +123,7 @@ def evaluate(
         split = dataset.split(number)
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
+        check_shards(dataset, split, records=split.test)
         return TestedNetworks(split, _checkpoints(root, run, number, checkpoint), force=force, execution=execution)
 
     for number in splits[1:]:

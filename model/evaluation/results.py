@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from flowkit.dataset.csv_fields import csv_line, harmless_field
 from flowkit.errors import FlowkitError, ManifestError
-from flowkit.files import write_atomically
+from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, write_own_scores
@@ -228,6 +229,8 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
 def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, *, table: str) -> list[Path]:
     """Write the results of one split of an evaluation to ``reports/<run>/split<n>``; return the paths, results.json last.
 
+    All files are complete before the first of them takes its final name, so a full disk leaves an earlier evaluation as it was.
+
     Parameters
     ----------
     folder : Path
@@ -247,17 +250,21 @@ def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, 
         "",
         *(f"* {line}" for line in evaluation.protocol),
     ]
-    write_atomically(paths[0], "\n".join(lines) + "\n")
-    write_atomically(paths[1], _per_class(split))
-    write_own_scores(
-        paths[2],
-        video_ids=split.video_ids,
-        labels=split.labels,
-        classes=split.classes,
-        rows={name: row.scores for name, row in split.rows.items()},
-        streams=split.stream_scores,
-    )
-    write_atomically(paths[3], json.dumps(results_dict(split, evaluation), indent=1, ensure_ascii=False) + "\n")
+    with ExitStack() as stack:
+        # The names are given in the reverse order, so that of results.json last.
+        record, scores, per_class, text = (stack.enter_context(replacing(path)) for path in reversed(paths))
+        text.write_bytes(("\n".join(lines) + "\n").encode("utf-8"))
+        per_class.write_bytes(_per_class(split).encode("utf-8"))
+        write_own_scores(
+            scores,
+            video_ids=split.video_ids,
+            labels=split.labels,
+            classes=split.classes,
+            rows={name: row.scores for name, row in split.rows.items()},
+            streams=split.stream_scores,
+        )
+        values = results_dict(split, evaluation) | {"scores_sha256": file_sha256(scores)}
+        record.write_bytes((json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
     return paths
 
 
@@ -278,6 +285,8 @@ def read_results(folder: Path) -> Evaluation:
         raise ManifestError(f"{folder} holds no results; make them with `flowkit evaluate`")
     record = RESULTS.read(folder / "results.json")
     try:
+        if "scores_sha256" in record and record["scores_sha256"] != file_sha256(folder / "scores.h5"):
+            raise ValueError("results.json and scores.h5 are not of the same test")
         tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ROWS if name in record["rows"]}
         rows = {name: RowResult.of(table.scores, _labels(table)) for name, table in tables.items()}
         if not rows or any(row.num_correct != record["rows"][name]["num_correct"] for name, row in rows.items()):

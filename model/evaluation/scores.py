@@ -150,7 +150,8 @@ def read_own_ranks(path: Path, row: str) -> dict[str, int]:
 def write_scores(path: Path, table: ScoreTable) -> None:
     """Write scores as an HDF5 file that `read_scores` reads, with ``labels`` if there are any."""
     arrays = {"video_ids": _encoded(table.video_ids), "classes": _encoded(table.classes), "scores": table.scores}
-    _write(path, arrays if table.labels is None else arrays | {"labels": table.labels}, {})
+    with replacing(path) as part:
+        _write(part, arrays if table.labels is None else arrays | {"labels": table.labels}, {})
 
 
 def write_own_scores(
@@ -162,7 +163,10 @@ def write_own_scores(
     rows: Mapping[str, NDArray[np.float64]],
     streams: Mapping[tuple[Phase, str], NDArray[np.float64]],
 ) -> None:
-    """Write ``scores.h5``: every video's scores (n, C) in each row of the table, and its mean logits by (phase, stream)."""
+    """Write every video's scores (n, C) in each row of the table, and its mean logits by (phase, stream), into a file as it is.
+
+    The caller gives the file its final name, together with the other files of the evaluation.
+    """
     arrays = {"video_ids": _encoded(video_ids), "labels": labels, "classes": _encoded(classes)}
     arrays |= {f"rows/{name}": scores for name, scores in rows.items()}
     arrays |= {f"streams/{phase}/{stream}": scores for (phase, stream), scores in streams.items()}
@@ -172,7 +176,7 @@ def write_own_scores(
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
     import h5py
 
-    with replacing(path) as part, h5py.File(part, "w", track_order=False, locking=False) as file:
+    with h5py.File(path, "w", track_order=False, locking=False) as file:
         for name, value in attributes.items():
             file.attrs[name] = value
         for name, array in arrays.items():

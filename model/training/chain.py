@@ -11,6 +11,7 @@ from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
@@ -113,7 +114,7 @@ def train(
     CheckpointError
         If a phase was begun with other settings or data, or what it starts from is missing.
     ManifestError
-        If the split is not packed or has no training video.
+        If the split is not packed or has no training video, or a shard that is needed is missing or truncated.
     BusyError
         If another process trains the same phase of the same run.
 
@@ -179,6 +180,7 @@ def train_phases(
     listed = dataset.split(split)
     if not listed.train:
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
+    check_shards(dataset, listed, records=listed.train)
     chosen = settings.recipe_on(device.type)
     bases = [phase for phase in wanted if phase in BASE_PHASES]
     # What the phases start from that this call does not train.

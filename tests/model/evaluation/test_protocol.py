@@ -23,6 +23,7 @@ from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.model.compute.execution import Execution
+from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.protocol import VIDEOS_AT_ONCE, evaluate
 from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, results_table, write_results
 from flowkit.model.evaluation.rows import ROWS
@@ -320,15 +321,16 @@ def test_the_mean_over_splits_is_not_pooled() -> None:
 
 
 def test_a_split_of_which_nothing_could_be_scored_has_no_mean_and_the_json_no_nan(
-    packed_root: Path, root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from flowkit.cli.main import main
 
-    for name in ("splits", "runs"):
-        shutil.copytree(root / name, tmp_path / name)
-    shutil.copy(root / "dataset.json", tmp_path)  # the shards are gone
+    def unreadable(self: WholeClipDataset, index: int) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(WholeClipDataset, "_read", unreadable)
     with pytest.raises(SystemExit) as ended:
-        main(["evaluate", "--data", str(tmp_path), "--device", "cpu", "--json", "--no-report"])
+        main(["evaluate", "--data", str(root), "--device", "cpu", "--json", "--no-report", "--output", str(tmp_path)])
     assert ended.value.code == 3
     told = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
     assert told["mean"] == dict.fromkeys(ROWS)

@@ -1,0 +1,120 @@
+"""Whether the shards that a split needs are there and whole, found before any work; and the command that makes them again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from flowkit.dataset.manifest import ClipRecord, Split
+from flowkit.dataset.root import Dataset
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.split_lists import find_lists
+from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.flow.params import TVL1Params
+from flowkit.shards.structure import ShardStructure
+
+_MOST_NAMED = 3
+
+
+def check_shards(dataset: Dataset, split: Split, *, records: Iterable[ClipRecord] | None = None) -> None:
+    """Check that the shards of a split can be opened and have their full length, without reading their videos.
+
+    Every command that reads many videos of a split calls this before its work, so that a shard that is missing is found in a moment
+    and named once.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+        The data root.
+    split : flowkit.Split
+        The split whose videos will be read.
+    records : iterable of ClipRecord, optional
+        Only the shards of these videos. Default: those of all videos of the split.
+
+    Raises
+    ------
+    ManifestError
+        If shards are missing, truncated or damaged. It names them, and the command that makes them again.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.dataset.shard_files import check_shards
+    >>> dataset = flowkit.Dataset.open(example_root())
+    >>> check_shards(dataset, dataset.split(1))
+    >>> (dataset.root / "shards" / "shard-00001.h5").unlink()
+    >>> check_shards(dataset, dataset.split(1))
+    Traceback (most recent call last):
+    flowkit.errors.ManifestError: split 1 needs 2 shards, and 1 of them cannot be read: shard-00001.h5 is missing. ...
+    """
+    names = sorted({record.shard for record in (split if records is None else records)})
+    faults = {name: fault for name in names if (fault := _fault(dataset.root / "shards" / name))}
+    if not faults:
+        return
+    lines = [f"{name} {fault}" for name, fault in list(faults.items())[:_MOST_NAMED]]
+    more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
+    there = [dataset.root / "shards" / name for name in faults if (dataset.root / "shards" / name).exists()]
+    raise ManifestError(
+        f"split {split.number} needs {len(names)} shards, and {len(faults)} of them cannot be read: {'; '.join(lines)}{more}. "
+        f"Mount or copy {str(dataset.root / 'shards')!r} again, or make them again: `{_repair(dataset, split, there)}`"
+    )
+
+
+def extract_command(dataset: Dataset) -> str:
+    """Return the command that extracts the videos of a data root again, or imports them, with the settings of the root."""
+    settings, root = dataset.settings, str(dataset.root)
+    source = dataset.source or "VIDEOS"
+    if settings.is_imported:
+        return f"flowkit import {shlex.quote(source)} --data {shlex.quote(root)}"
+    return shlex.join(["flowkit", "extract", source, *_options(settings), "--data", root])
+
+
+def _options(settings: ExtractSettings) -> list[str]:
+    """Return the options of `flowkit extract` that differ from its defaults; the solver is that of the root in any case."""
+    plain = ExtractSettings()
+    options = []
+    for name in ("preset", "short_side", "codec"):
+        if getattr(settings, name) != getattr(plain, name):
+            options += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
+    for name in ("bound", "mapping"):
+        if getattr(settings.quantiser, name) != getattr(plain.quantiser, name):
+            options += [f"--{name}", f"{getattr(settings.quantiser, name)}"]
+    for field in fields(TVL1Params):
+        value = getattr(settings.tvl1, field.name)
+        if value != getattr(TVL1Params.preset(settings.preset), field.name):
+            options += [f"--tvl1-{field.name.rstrip('_').replace('_', '-')}", str(value)]
+    return options
+
+
+def _repair(dataset: Dataset, split: Split, damaged: list[Path]) -> str:
+    """Return the command that makes shards again; those that are damaged must be deleted first."""
+    delete = f"rm {shlex.join(map(str, damaged))} && " if damaged else ""
+    pack = ["flowkit", "pack", "--split", str(split.number), *_lists_option(dataset, split), "--data", str(dataset.root)]
+    return f"{delete}{extract_command(dataset)} && {shlex.join(pack)}"
+
+
+def _lists_option(dataset: Dataset, split: Split) -> list[str]:
+    """Return how `flowkit pack` finds the lists of a split again."""
+    if split.protocol == "automatic":
+        return []
+    try:
+        found = find_lists(Path(dataset.source), [record.video_id for record in split]).matching if dataset.source else ()
+    except ManifestError:
+        found = ()
+    return [] if len(found) == 1 and split.protocol != "csv" else ["--lists", "LISTS"]
+
+
+def _fault(path: Path) -> str:
+    """Return why a shard cannot be read, or an empty text."""
+    try:
+        with ShardStructure(path):
+            return ""
+    except FileNotFoundError:
+        return "is missing"
+    except ShardFormatError as error:
+        return str(error).removeprefix(str(path)).removeprefix(": ").strip().partition("; copy it again")[0]
+    except OSError as error:
+        return f"cannot be opened ({error.strerror or error})"

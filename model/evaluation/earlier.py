@@ -1,0 +1,41 @@
+"""An earlier evaluation in the folder of a report: what it scored, and whether a new one may replace it; failures in few lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flowkit.errors import FlowkitError
+from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.evaluation.scores import read_own_scores
+
+SCORES_NAME = "scores.h5"
+_NAMES_SHOWN = 3
+
+
+def scored_before(folder: Path) -> frozenset[str]:
+    """Return the videos that the evaluation in a folder scored; none if there is no evaluation, or it cannot be read."""
+    try:
+        return frozenset(read_own_scores(folder / SCORES_NAME)[0].video_ids)
+    except (FlowkitError, OSError):
+        return frozenset()
+
+
+def lost_videos(folder: Path, video_ids: Iterable[str]) -> list[str]:
+    """Return the videos that the evaluation in a folder scored and that are not among these, sorted."""
+    return sorted(scored_before(folder) - frozenset(video_ids))
+
+
+def failure_lines(failed: Sequence[Unreadable]) -> list[str]:
+    """Return one line for each kind of failure: the first reason, how many videos have it, and the first of them."""
+    kinds: dict[str, list[Unreadable]] = {}
+    for clip in failed:
+        kinds.setdefault(re.sub(r"\d+", "#", clip.reason.replace(clip.video_id, "")), []).append(clip)
+    lines = []
+    for clips in kinds.values():
+        names = ", ".join(clip.video_id for clip in clips[:_NAMES_SHOWN])
+        more = f" and {len(clips) - _NAMES_SHOWN} more" if len(clips) > _NAMES_SHOWN else ""
+        count = f"{len(clips)} videos" if len(clips) > 1 else "1 video"
+        lines.append(f"{count} could not be scored ({names}{more}): {clips[0].reason}")
+    return lines
