@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,11 +14,17 @@ from typing import Any
 import click
 
 from flowkit.cli.shared.console import duration, say, show_name, table, warn
-from flowkit.versions import __version__
+from flowkit.cli.shared.made_files import MadeFiles
 
-MARKER = ".flowkit-demo.json"  # marks the folder of a demo, so that --overwrite removes nothing else
+RECORD = ".flowkit-demo.json"  # what the demo made in its folder, so that --overwrite removes nothing else
 VIDEOS, LISTS, DATA = "videos", "split.csv", "flowkit-data"
-VIDEO_NAME = re.compile(r"v_\w+_g\d+_c\d+\.avi(\.part)?")
+# What each stage makes in the data root.
+MAKES = {
+    "extract": ("dataset.json", "extract-report.json", "clips", ".write.lock", ".report.lock"),
+    "pack": ("shards", "splits", ".write.lock", ".pack.lock"),
+    "train": ("runs/default",),
+    "evaluate": ("reports/default",),
+}
 SHORT_SIDE = 64
 TOLERANCE = 0.15  # by which luck may lift a single stream above its ceiling: about 2.3 standard deviations of 54 guesses
 
@@ -39,7 +43,7 @@ TRAIN_OPTIONS = ("--recipe", "small")
     help="A new or empty folder for the videos and the data root.",
 )
 @click.option(
-    "--overwrite", is_flag=True, help="Replace the videos, the list and the data root of an earlier demo in DIR, and nothing else."
+    "--overwrite", is_flag=True, help="Replace what an earlier demo made in DIR. Any other file in its videos or data root is an error."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The seed of the scenes and of the training.")
 @click.option(
@@ -68,20 +72,21 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
     from flowkit.demo_videos import SceneSettings, class_names, write_scenes
 
     classes = class_names()
-    make_room(output, overwrite=overwrite)
+    made = make_room(output, overwrite=overwrite)
     num_videos = len(classes) * (train_videos + test_videos)
     seconds: dict[str, float] = {}
 
     began = time.monotonic()
     say(f"Writing {num_videos} videos of {len(classes)} classes to {show_name(output / VIDEOS)}")
-    write_scenes(
-        output,
-        seed=seed,
-        train_per_class=train_videos,
-        test_per_class=test_videos,
-        settings=SceneSettings(num_frames=frames),
-        progress=True,
-    )
+    with made.making(VIDEOS, LISTS):
+        write_scenes(
+            output,
+            seed=seed,
+            train_per_class=train_videos,
+            test_per_class=test_videos,
+            settings=SceneSettings(num_frames=frames),
+            progress=True,
+        )
     seconds["generate"] = time.monotonic() - began
     data = ("--data", str(output / DATA))
     short = () if steps_per_phase is None else ("--steps-per-phase", str(steps_per_phase))
@@ -93,7 +98,8 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
     }
     for stage, options in stages.items():
         began = time.monotonic()
-        code = run_command(stage, *options)
+        with made.making(*(f"{DATA}/{name}" for name in MAKES[stage])):
+            code = run_command(stage, *options)
         seconds[stage] = time.monotonic() - began
         if code:
             warn(f"demo: flowkit {stage} ended with exit code {code}; its files stay in {show_name(output)}")
@@ -104,41 +110,34 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
     return 0
 
 
-def make_room(output: Path, *, overwrite: bool) -> None:
-    """Remove an earlier demo from `output` and leave a marker there; refuse to touch anything that no demo wrote.
+def make_room(output: Path, *, overwrite: bool) -> MadeFiles:
+    """Remove an earlier demo from `output` and begin the record of a new one there; refuse to touch anything that no demo made.
 
     Raises
     ------
     click.UsageError
         If the folder holds anything but an earlier demo that may be overwritten.
     """
-    marker = output / MARKER
+    made = MadeFiles(output, RECORD, "flowkit-demo")
     if output.is_dir() and any(output.iterdir()):
-        if not marker.is_file():
+        if not made.exists():
             raise click.UsageError(
                 f"{show_name(output)} is not empty, and its files are not from a demo; choose another folder with --output"
             )
         if not overwrite:
             raise click.UsageError(f"{show_name(output)} holds an earlier demo; --overwrite replaces it, --output names another folder")
-        foreign = [path for path in _all_within(output / VIDEOS, output / DATA) if path.is_symlink()]
-        foreign += [path for path in _all_within(output / VIDEOS) if path.is_file() and not VIDEO_NAME.fullmatch(path.name)]
+        made.read()
+        foreign = made.foreign((VIDEOS, LISTS, DATA))
         if foreign:
-            raise click.UsageError(f"{show_name(foreign[0])} is not a file of the demo; move it elsewhere, or choose another folder")
-        for part in (output / VIDEOS, output / DATA):
-            if part.is_dir():
-                shutil.rmtree(part)
-        (output / LISTS).unlink(missing_ok=True)
+            more = f" (and {len(foreign) - 1} others)" if len(foreign) > 1 else ""
+            raise click.UsageError(
+                f"{show_name(foreign[0])}{more} was not made by the demo, or was changed since, so nothing is deleted; "
+                "move it elsewhere, or choose another folder with --output"
+            )
+        made.remove((VIDEOS, LISTS, DATA))
     output.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps({"format": "flowkit-demo", "created_by": f"flowkit {__version__}"}) + "\n", encoding="utf-8")
-
-
-def _all_within(*folders: Path) -> Iterator[Path]:
-    """Yield the folders that exist, and everything in them."""
-    for folder in folders:
-        if folder.is_symlink() or folder.is_dir():
-            yield folder
-        if not folder.is_symlink():
-            yield from folder.rglob("*")
+    made.write()
+    return made
 
 
 def run_command(name: str, *options: str) -> int:

@@ -70,6 +70,23 @@ def packed_video_ids(root: Path) -> dict[str, Path]:
     return packed
 
 
+def packed_sources(root: Path) -> dict[str, tuple[Path, str]]:
+    """Return the videos that are in shards, with the shard that holds each and the SHA-256 of the video file it was extracted from.
+
+    Raises
+    ------
+    ShardFormatError
+        If a shard cannot be read.
+    """
+    from flowkit.shards.structure import ShardStructure
+
+    packed: dict[str, tuple[Path, str]] = {}
+    for path in shard_paths(root):
+        with ShardStructure(path) as structure:
+            packed.update((name, (path, sha256)) for name, sha256 in zip(structure.video_ids(), structure.source_digests(), strict=True))
+    return packed
+
+
 class ClipSource:
     """Opens clips of a data root by id, keeping the last few files open. A context manager.
 

@@ -148,7 +148,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
             if writer is None or result.status not in WRITTEN:
                 return result
             source.confirm()
-            return replace(result, clip_bytes=writer.finish(_attributes(job, info, result, sha256=sha256)))
+            return replace(result, clip_bytes=writer.finish(_attributes(job, info, result, sha256=sha256)), source_sha256=sha256)
         finally:
             if writer is not None:
                 writer.close()

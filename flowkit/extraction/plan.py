@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flowkit.dataset.clips import packed_video_ids
+from flowkit.dataset.clips import packed_sources
 from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, SourceChangedError
@@ -101,7 +101,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         )
     check_apart(root, (video.video_id for video in scan.videos))
     index = read_index(root)
-    packed = packed_video_ids(root)
+    packed = packed_sources(root)
     jobs, skipped, confirmed, vanished = [], [], [], []
     for video in scan.videos[part[0] :: part[1]]:
         try:
@@ -177,18 +177,21 @@ def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJ
         )
 
 
-def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, Path]) -> VideoResult | None:
+def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tuple[Path, str]]) -> VideoResult | None:
     """Return an earlier run's result if the video has not changed since then and its clip is still in a clip file or a shard."""
     path = job.clip_path
-    stored = path if path.is_file() else packed.get(job.video_id)
+    packed_path, packed_sha256 = packed.get(job.video_id, (None, ""))
+    stored = path if path.is_file() else packed_path
     if stored is None:
         return None
     unchanged = earlier is not None and job.version.may_be(
         FileVersion(earlier.source_bytes, earlier.source_mtime_ns, earlier.source_ctime_ns)
     )
-    complete = stored != path or (earlier is not None and earlier.clip_bytes == path.stat().st_size)
-    if earlier is not None and earlier.status in WRITTEN and unchanged and complete:
-        return earlier
+    if earlier is not None and earlier.status in WRITTEN and unchanged:
+        # The index may know a newer clip than the one that is stored. Before 0.1 it did not say what a clip was extracted from.
+        is_this = earlier.clip_bytes == path.stat().st_size if stored == path else earlier.source_sha256 in ("", packed_sha256)
+        if is_this:
+            return earlier
     # A run was killed between renaming the clip and noting it, or the video was copied, touched or replaced: its bytes decide.
     try:
         with ShardReader(stored) as reader:
@@ -205,4 +208,4 @@ def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, P
     counts = (attributes.num_frames, attributes.header_frames, attributes.decode_errors)
     clip_bytes = stored.stat().st_size if stored == path else 0
     result = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes)
-    return with_status(replace(result, source_ctime_ns=job.source_ctime_ns))
+    return with_status(replace(result, source_ctime_ns=job.source_ctime_ns, source_sha256=attributes.source_sha256))

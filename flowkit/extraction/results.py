@@ -43,6 +43,8 @@ class VideoResult:
         Why there is no clip file, or what was damaged.
     source_ctime_ns : int
         When the video file or its properties changed last, which no program can set; 0 if that was not noted.
+    source_sha256 : str
+        The SHA-256 of the video file that the clip was extracted from; empty if there is no clip, or if it was not noted.
     """
 
     video_id: str
@@ -56,6 +58,7 @@ class VideoResult:
     seconds: float = 0.0
     error: str = ""
     source_ctime_ns: int = 0
+    source_sha256: str = ""
 
 
 def with_status(result: VideoResult) -> VideoResult:

@@ -179,6 +179,12 @@ class ShardStructure:
                 seen[video_id] = None
         return list(seen)
 
+    def source_digests(self) -> list[str]:
+        """Return the SHA-256 of the video file that each video was extracted from, in the order of the groups."""
+        (declared,) = (attribute for attribute in VIDEO_ATTRIBUTES if attribute.name == "source_sha256")
+        with as_format_errors(self.path):
+            return [str(_read_attribute(self._group(index), declared)) for index in range(self.num_videos)]
+
     def _group(self, index: int) -> Any:
         """Open the group of a video. There are as many links as videos, so if each of their names exists, there is no other link."""
         from h5py import h5g

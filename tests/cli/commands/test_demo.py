@@ -6,18 +6,16 @@ import json
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from command_lines import run_flowkit
 
 from flowkit.cli.commands import demo
 from flowkit.cli.main import flowkit
 from flowkit.demo_videos import class_names
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CLASSES = class_names()
 ROWS = ["appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*"]
@@ -35,6 +33,10 @@ def no_stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
     def record(name: str, *options: str) -> int:
         calls.append((name, *options))
+        if name == "extract":
+            data = Path(options[options.index("--data") + 1])
+            data.mkdir(exist_ok=True)
+            (data / "dataset.json").write_text(f"{len(calls)}")
         return 7 if name == "pack" else 0
 
     monkeypatch.setattr(demo, "run_command", record)
@@ -122,11 +124,10 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, no_stages: 
 def test_an_earlier_demo_is_replaced_only_when_asked_and_nothing_beside_it(tmp_path: Path, no_stages: list[tuple[str, ...]]) -> None:
     output = tmp_path / "demo"
     run("--output", str(output), *MINIATURE)
-    (output / "flowkit-data").mkdir()
-    (output / "flowkit-data" / "dataset.json").write_text("{}")
+    assert (output / "flowkit-data" / "dataset.json").exists()
     (output / "notes.txt").write_text("mine")
-    old = output / "videos" / "CoralSliding" / "v_CoralSliding_g09_c01.avi"
-    old.write_text("of a larger demo")
+    old = output / "videos" / "CoralSliding" / "v_CoralSliding_g02_c01.avi"
+    before = old.read_bytes()
 
     refused = run("--output", str(output), *MINIATURE)
     assert refused.exit_code == 2
@@ -134,25 +135,68 @@ def test_an_earlier_demo_is_replaced_only_when_asked_and_nothing_beside_it(tmp_p
     assert old.exists()
     assert (output / "flowkit-data" / "dataset.json").exists()
 
-    run("--output", str(output), "--overwrite", *MINIATURE)
-    assert len(no_stages) == 4  # two runs as far as pack
-    assert not old.exists()
-    assert not (output / "flowkit-data").exists()
+    again = run("--output", str(output), "--overwrite", "--seed", "5", *MINIATURE)
+    assert len(no_stages) == 4, again.output  # two runs as far as pack
+    assert old.read_bytes() != before
     assert (output / "notes.txt").read_text() == "mine"
     assert len(list((output / "videos").rglob("*.avi"))) == 18
 
 
-@pytest.mark.parametrize("where", ["videos/mine.avi", "videos/CoralSliding/holiday.mp4", "videos/v_Mine_g01_c01.avi/film.mov"])
-def test_a_demo_folder_with_other_videos_is_not_replaced(tmp_path: Path, no_stages: object, where: str) -> None:
+@pytest.mark.parametrize(
+    "where",
+    [
+        "videos/mine.avi",
+        "videos/CoralSliding/holiday.mp4",
+        "videos/CoralSliding/v_CoralSliding_g09_c01.avi",
+        "videos/v_Mine_g01_c01.avi/film.mov",
+        "flowkit-data/runs/mythesis.txt",
+        "flowkit-data/runs/mine/split1/st-resnet/weights.safetensors",
+        "flowkit-data/dataset.json",
+        "split.csv",
+    ],
+)
+def test_a_demo_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path, no_stages: object, where: str) -> None:
     run("--output", str(tmp_path / "demo"), *MINIATURE)
     mine = tmp_path / "demo" / where
-    mine.parent.mkdir(exist_ok=True)
+    mine.parent.mkdir(exist_ok=True, parents=True)
     mine.write_text("precious")
     result = run("--output", str(tmp_path / "demo"), "--overwrite", *MINIATURE)
     assert result.exit_code == 2
-    assert "is not a file of the demo" in result.output
+    assert "was not made by the demo, or was changed since, so nothing is deleted" in result.output
     assert mine.read_text() == "precious"
     assert len(list((tmp_path / "demo" / "videos").rglob("v_*_g0?_c01.avi"))) >= 18  # nor is anything else gone
+
+
+def test_what_a_killed_stage_left_is_replaced(tmp_path: Path, no_stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "demo"
+
+    def killed(*_: str) -> int:
+        (output / "flowkit-data" / "clips" / "c").mkdir(parents=True)
+        (output / "flowkit-data" / "clips" / "c" / "half.h5").write_text("half")
+        (output / "flowkit-data" / ".write.lock").touch()
+        (output / "flowkit-data" / "dataset.json.node7-0123abcd-77-89abcdef.part").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "run_command", killed)
+        run("--output", str(output), *MINIATURE)
+    mine = output / "flowkit-data" / "mine.txt"
+    mine.write_text("precious")
+    assert "mine.txt was not made by the demo" in run("--output", str(output), "--overwrite", *MINIATURE).output
+    mine.unlink()
+    assert "demo: flowkit pack ended with exit code 7" in run("--output", str(output), "--overwrite", *MINIATURE).output
+    assert [path.name for path in (output / "flowkit-data").iterdir()] == ["dataset.json"]
+
+
+def test_a_demo_without_a_record_of_its_files_is_not_replaced(tmp_path: Path, no_stages: object) -> None:
+    """As flowkit 0.1 made them."""
+    (tmp_path / ".flowkit-demo.json").write_text('{"format": "flowkit-demo", "created_by": "flowkit 0.1.0"}')
+    (tmp_path / "split.csv").write_text("precious")
+    result = run_flowkit("demo", "--output", tmp_path, "--overwrite", *MINIATURE)
+    assert result.code == 1
+    assert "format version None" in result.err
+    assert "delete the folder yourself, or choose another one" in result.err
+    assert (tmp_path / "split.csv").read_text() == "precious"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -162,7 +206,7 @@ def test_links_are_not_followed_when_replacing(tmp_path: Path, no_stages: object
     run("--output", str(output), *MINIATURE)
     elsewhere.mkdir()
     (elsewhere / "v_Mine_g01_c01.avi").write_text("precious")
-    (output / "videos").rename(tmp_path / "gone")
+    (output / name).rename(tmp_path / "gone")
     (output / name).symlink_to(elsewhere)
     result = run("--output", str(output), "--overwrite", *MINIATURE)
     assert result.exit_code == 2

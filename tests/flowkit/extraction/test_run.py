@@ -23,6 +23,7 @@ from small_videos import SETTINGS, files_of, write_video
 
 from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
 from flowkit.cli.main import flowkit as command
+from flowkit.dataset.packing import pack
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.root_locks import packing
 from flowkit.dataset.settings import ExtractSettings
@@ -372,6 +373,24 @@ def test_an_extraction_beside_a_pack_or_an_import_is_refused_before_it_begins(vi
         with pytest.raises(BusyError, match="another process packs"):
             extract(videos, root, settings=SETTINGS, jobs=1, part=(0, 2))
     assert sorted(root.rglob("*")) == before
+
+
+def test_a_video_whose_shard_holds_an_older_version_is_not_done(videos: Path, tmp_path: Path) -> None:
+    """Its newer clip was noted in the index, and then lost: deleted by hand, or by a pack that knew of no lock."""
+    root = tmp_path / "data"
+    for name, seed in (("a", 1), ("b", 2)):
+        write_video(videos / "run" / f"{name}.avi", 12, seed=seed)
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    pack(root, lists="automatic", move=True)
+    write_video(videos / "run" / "a.avi", 12, seed=7)
+    newer = extract(videos, root, settings=SETTINGS, jobs=1)
+    assert [result.video_id for result in newer.done] == ["run/a"]
+    clip = root / "clips" / "run" / "a.h5"
+    data = clip.read_bytes()
+    clip.unlink()
+    again = extract(videos, root, settings=SETTINGS, jobs=1)
+    assert [result.video_id for result in again.done] == ["run/a"]
+    assert clip.read_bytes() == data
 
 
 def test_two_processes_that_make_a_root_at_once_agree_on_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
