@@ -26,16 +26,22 @@ if TYPE_CHECKING:
 @click.option("--method", type=click.Choice(["mean", "svm"]), default="mean", show_default=True, help="How scores are combined.")
 @click.option(
     "--normalise",
-    type=click.Choice(["l2", "none"]),
+    type=click.Choice(["l2", "softmax", "none"]),
     default="l2",
     show_default=True,
-    help="Whether each system's scores of a video are first divided by their length.",
+    help="What is first done with each system's scores of a video: divided by their length, made probabilities, or nothing.",
 )
 @click.option(
     "--weights", metavar="W,W[,...]", help="The weight of the run, then those of SCORES in their order.  [default: equal weights]"
 )
 @click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="How many folds the SVM's cross-validation has.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The seed of the folds.")
+@click.option(
+    "--order",
+    type=click.Path(path_type=Path),
+    metavar="LIST",
+    help="The test list whose videos are the rows of SCORES, for files that name no videos (TSN, mmaction2).",
+)
 @click.option("--common", is_flag=True, help="Score only the videos that all systems have; otherwise a missing video is an error.")
 @output_option
 @json_option
@@ -50,6 +56,7 @@ def fuse(
     weights: str | None,
     folds: int,
     seed: int,
+    order: Path | None,
     common: bool,
     output: Path | None,
     as_json: bool,
@@ -61,9 +68,12 @@ def fuse(
       .csv          a header video_id,<class>,<class>,... and one row per video
       .npz          arrays video_ids (n,), classes (C,), scores (n, C); no pickle
       .h5, .hdf5    data sets of the same names; or a scores.h5 of `flowkit evaluate`
+      .npz          TSN's arrays scores (n, ..., C) and labels (n,), with --order
+      .json         mmaction2's list of the scores of each video, with --order
+      .json         3D-ResNets' {"results": {video: [{"label": ..., "score": ...}, ...]}}
 
-    Videos are matched by id, with or without folders and suffix, and classes by name. With several splits, {split} in a file's
-    name stands for the split's number.
+    Videos are matched by id, with or without folders and suffix, and classes by name; files without names of classes by label
+    number. With several splits, {split} in a file's name stands for the split's number. Pickles are never read.
 
     The default is the paper's "+ IDT": L2-normalised scores with equal weights. --method svm trains a linear SVM (C = 100) on all
     systems' scores of the test videos of other folds; this gives a cross-validated number and is not the paper's protocol.
@@ -79,11 +89,11 @@ def fuse(
             seed=seed,
         )
     numbers = split_numbers(splits, _evaluated(data, run) if splits == "all" else [])
-    if len(numbers) > 1 and (fixed := [path for path in scores if "{split}" not in str(path)]):
+    if len(numbers) > 1 and (fixed := [path for path in (*scores, *filter(None, [order])) if "{split}" not in str(path)]):
         raise click.UsageError(
             f"scores belong to one split: write {{split}} instead of its number in {show_name(fixed[0])}, or choose one --split"
         )
-    results = {number: _fuse_split(scores, data, run, number, row, settings, common) for number in numbers}
+    results = {number: _fuse_split(scores, data, run, number, row, settings, common, order) for number in numbers}
     reports = []
     for number, (result, sources, published) in results.items():
         reports.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
@@ -103,11 +113,19 @@ def fuse(
 
 
 def _fuse_split(
-    scores: Sequence[Path], data: Path, run: str, split: int, row: str | None, settings: FusionSettings, common: bool
+    scores: Sequence[Path],
+    data: Path,
+    run: str,
+    split: int,
+    row: str | None,
+    settings: FusionSettings,
+    common: bool,
+    order: Path | None,
 ) -> tuple[FusionResult, dict[str, str], dict[str, float] | None]:
     """Return a split's fusion, the file of each system, and the published figures if they can be compared."""
     from flowkit.errors import ScoresError
-    from flowkit.model.evaluation.scores import read_own_scores, read_scores
+    from flowkit.model.evaluation.scores import read_own_scores
+    from flowkit.model.fusion.foreign_scores import read_system_scores
     from flowkit.model.fusion.late_fusion import NamedScores, fuse_systems, published_with_idt
     from flowkit.model.runs.run_folder import check_run_name, report_folder
 
@@ -118,13 +136,15 @@ def _fuse_split(
     own, own_row = read_own_scores(own_path, row=row)
     paths = [Path(str(path).replace("{split}", str(split))) for path in scores]
     names = [path.stem if sum(other.stem == path.stem for other in paths) == 1 and path.stem != own_row else str(path) for path in paths]
-    others = [NamedScores(name, read_scores(path)) for name, path in zip(names, paths, strict=True)]
+    listed = None if order is None else Path(str(order).replace("{split}", str(split)))
+    read = [read_system_scores(path, own, order=listed) for path in paths]
+    others = [NamedScores(name, scores_of) for name, (scores_of, _) in zip(names, read, strict=True)]
     if settings.method == "mean":
         result = fuse_systems(NamedScores(own_row, own), others, settings=settings, common=common)
     else:
         with ProgressBar(f"SVM split {split}", total=settings.num_folds, unit="folds") as progress:
             result = fuse_systems(NamedScores(own_row, own), others, settings=settings, common=common, on_fold=progress.update)
-    for note in result.notes:
+    for note in (*(note for _, notes in read for note in notes), *result.notes):
         warn(f"split {split}: {show_name(note)}")
     sources = {own_row: str(own_path), **{name: str(path) for name, path in zip(names, paths, strict=True)}}
     return result, sources, published_with_idt(data, split, result)
@@ -181,7 +201,7 @@ def _means(results: Sequence[FusionResult]) -> list[float]:
 
 
 def _method_text(settings: FusionSettings) -> str:
-    normalised = "L2-normalised scores" if settings.normalise == "l2" else "scores as they are"
+    normalised = {"l2": "L2-normalised scores", "softmax": "softmax probabilities", "none": "scores as they are"}[settings.normalise]
     weights = "equal weights" if settings.weights is None else f"weights {' : '.join(f'{weight:g}' for weight in settings.weights)}"
     if settings.method == "mean":
         return f"fused: mean of {normalised}, {weights}"

@@ -102,7 +102,7 @@ def read_scores(path: Path) -> ScoreTable:
     if suffix == ".npz":
         return _read_npz(path)
     if suffix in (".h5", ".hdf5"):
-        with _refusing(path, "HDF5 file"):
+        with refusing(path, "an HDF5 file of plain arrays"):
             arrays, row = _read_hdf5(path)
             return _table(str(path) if row is None else f"{path} ({row})", arrays)
     raise ScoresError(f"{path}: scores are read from {', '.join(SUFFIXES)} files")
@@ -131,7 +131,7 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
         As `read_scores`; or if the file is of another kind, or lacks the row.
     """
     _check_file(path)
-    with _refusing(path, "HDF5 file"):
+    with refusing(path, "an HDF5 file of plain arrays"):
         arrays, own_row = _read_hdf5(path, row=row)
         if own_row is None:
             raise ScoresError(f"{path} is not a scores file of flowkit's; make it with `flowkit evaluate`")
@@ -141,7 +141,7 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
 def read_own_ranks(path: Path, row: str) -> dict[str, int]:
     """Return the rank of each video's correct class in a row of flowkit's own scores, 0 for the highest score; there may be no video."""
     _check_file(path)
-    with _refusing(path, "HDF5 file"):
+    with refusing(path, "an HDF5 file of plain arrays"):
         arrays, _ = _read_hdf5(path, row=row)
         ranks = ranks_of_labels(arrays["scores"], arrays["labels"])
         return dict(zip(_texts(arrays["video_ids"], "video_ids", str(path)), ranks.tolist(), strict=True))
@@ -236,7 +236,7 @@ def _number(text: str, class_name: str, where: str) -> float:
 
 
 def _read_npz(path: Path) -> ScoreTable:
-    with _refusing(path, "NPZ file"):
+    with refusing(path, "an NPZ file of plain arrays"):
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise ScoresError(f"{path} unpacks to more than {MAX_BYTES} bytes")
@@ -331,7 +331,7 @@ def _check_link(group: Any, name: str) -> None:
 
 
 @contextmanager
-def _refusing(path: Path, kind: str) -> Iterator[None]:
+def refusing(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever a damaged file makes its reader raise into one clear error."""
     try:
         yield
@@ -339,4 +339,4 @@ def _refusing(path: Path, kind: str) -> Iterator[None]:
         raise cause if str(path) in str(cause) else ScoresError(f"{path}: {cause}") from cause
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as cause:
         reason = " ".join(str(cause).split())[:300]
-        raise ScoresError(f"{path} is damaged, or not an {kind} of plain arrays ({reason})") from cause
+        raise ScoresError(f"{path} is damaged, or not {kind} ({reason})") from cause

@@ -28,11 +28,12 @@ from flowkit.model.scoring.metrics import combine_scores
 from flowkit.versions import __version__
 from flowkit.video.ids import group_of
 
-Normalise = Literal["l2", "none"]
+Normalise = Literal["l2", "softmax", "none"]
 Method = Literal["mean", "svm"]
 
 SVM_C = 100.0  # as the SVM that gives the paper's IDT scores (Wang & Schmid, ICCV 2013)
 NUM_FOLDS = 5
+_NEARLY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class FusionSettings:
     ----------
     method : {"mean", "svm"}
         The weighted mean; or a linear SVM on all scores of a video, trained on the other folds of the test videos.
-    normalise : {"l2", "none"}
-        Whether each video's scores are first divided by their Euclidean length, system by system.
+    normalise : {"l2", "softmax", "none"}
+        What is done first with each video's scores, system by system: they are divided by their Euclidean length, made
+        probabilities, or left as they are.
     weights : tuple of float, optional
         Ours first, then the others in order; default: equal. With the SVM they scale its inputs.
     num_folds : int
@@ -169,7 +171,9 @@ def fuse_systems(
     for other, rows in zip(others, matches, strict=True):
         kept_rows = [row for our_row in kept if (row := rows[our_row]) is not None]
         parts.append(other.table.scores[np.ix_(kept_rows, match_classes(ours.table, other.table))])
-    scaled = [l2_normalised(part) for part in parts] if settings.normalise == "l2" else parts
+    scaled = [_normalised(part, settings.normalise) for part in parts]
+    for name, part in zip(names, parts, strict=True):
+        notes += [f"{name} {remark}" for remark in _scale_remarks(part, settings.normalise)]
     ids = tuple(ours.table.video_ids[row] for row in kept)
     if settings.method == "mean":
         joined = combine_scores(scaled, weights=weights)
@@ -187,6 +191,27 @@ def l2_normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Divide each video's scores (n, C) by their Euclidean length; zeros stay zeros."""
     length = np.linalg.norm(scores, axis=1, keepdims=True)
     return np.asarray(scores / np.where(length > 0, length, 1))
+
+
+def _normalised(scores: NDArray[np.float64], how: Normalise) -> NDArray[np.float64]:
+    return {"l2": l2_normalised, "softmax": softmax}[how](scores) if how != "none" else scores
+
+
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each video's scores (n, C) as probabilities."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _scale_remarks(scores: NDArray[np.float64], normalise: Normalise) -> list[str]:
+    """Return what is odd about normalising scores (n, C) so."""
+    if normalise == "l2" and (scores <= 0).all():
+        top = scores.max(axis=1, keepdims=True)
+        if (np.abs(top[:, 0] + np.log(np.exp(scores - top).sum(axis=1))) < _NEARLY).all():
+            return ["has log-probabilities, of which l2 keeps mostly how unlikely the worst classes are; --normalise softmax fits them"]
+    if normalise == "softmax" and (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) < _NEARLY).all():
+        return ["has probabilities already, which softmax makes nearly equal; --normalise none fits them"]
+    return []
 
 
 def folds_of(video_ids: Sequence[str], labels: NDArray[np.int64], *, num_folds: int, seed: int) -> NDArray[np.int64]:
