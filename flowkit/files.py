@@ -155,7 +155,7 @@ def _remove_if_abandoned(part: Path, process: int | None) -> None:
         return
     try:
         state = try_lock(descriptor)
-        if state is LockState.HELD or (state is LockState.UNAVAILABLE and (process is None or not _lives(process))):
+        if state is LockState.HELD or (state is LockState.UNAVAILABLE and (process is None or not process_lives(process))):
             with suppress(OSError):
                 if is_same_file(part, descriptor):
                     part.unlink()
@@ -163,7 +163,8 @@ def _remove_if_abandoned(part: Path, process: int | None) -> None:
         release(descriptor)
 
 
-def _lives(process: int) -> bool:
+def process_lives(process: int) -> bool:
+    """Return whether a process of this machine runs, or has ended without notice to its parent; True where that cannot be known."""
     if os.name == "nt":  # where this would end the process
         return True
     try:

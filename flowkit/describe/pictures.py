@@ -167,6 +167,13 @@ def _fitting(draw: Any, text: str, font: Any, room_px: int) -> str:
 
 def draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     """Draw the distribution of the speeds of a clip, and of u and v, to a PNG file."""
+    from matplotlib import style
+
+    with style.context("default"):  # a matplotlibrc in the working folder may be foreign, and could have LaTeX run
+        _draw_histogram(clip, flow, path)
+
+
+def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -33,11 +33,11 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """A video to look at, and how many of its frames to extract for the measurement."""
+class _Sample:
+    """The first frames of a video, whose extraction is measured."""
 
     video: VideoJob
-    sample_frames: int = 0
+    num_frames: int
 
 
 def forecast(
@@ -66,19 +66,22 @@ def forecast(
     jobs = jobs or num_cores()
     if not plan.jobs:
         return Forecast(0, 0, 0.0, jobs)
-    step = max(len(plan.jobs) // sample_videos, 1)
-    tasks = deque(_Task(job) for job in plan.jobs)
-    tasks.extend(_Task(job, sample_frames) for job in plan.jobs[::step][:sample_videos])
     limits = TaskLimits(None if time_limit == 0 else partial(_seconds_without_progress, limit=time_limit), memory_limit)
+    prepare = partial(prepare_process, plan.settings)
+    num_processes = min(jobs, -(-len(plan.jobs) // 8))  # a process takes longer to start than to open several videos
     known_pairs = known_bytes = 0
-    samples: list[TimedSample] = []
-    num_processes = min(jobs, -(-len(tasks) // 8))  # a process takes longer to start than to open several videos
-    for outcome in run_tasks(_look, tasks, jobs=num_processes, prepare=partial(prepare_process, plan.settings), limits=limits):
-        if isinstance(outcome.result, TimedSample):
-            samples.append(outcome.result)
-        elif outcome.result:
-            known_pairs += outcome.result - 1
-            known_bytes += outcome.task.video.source_bytes
+    readable: set[str] = set()
+    for opened in run_tasks(_open, deque(plan.jobs), jobs=num_processes, prepare=prepare, limits=limits):
+        if opened.result is not None:
+            readable.add(opened.task.video_id)
+        if opened.result:
+            known_pairs += opened.result - 1
+            known_bytes += opened.task.source_bytes
+    sampled = [job for job in plan.jobs if job.video_id in readable]
+    tasks = deque(_Sample(job, sample_frames) for job in sampled[:: max(len(sampled) // sample_videos, 1)][:sample_videos])
+    # One at a time, as the other processes would disturb the measurement.
+    outcomes = run_tasks(_measure, tasks, jobs=1, prepare=prepare, limits=limits)
+    samples = [outcome.result for outcome in outcomes if outcome.result is not None]
     total_bytes = sum(job.source_bytes for job in plan.jobs)
     num_pairs = round(known_pairs * total_bytes / known_bytes) if known_bytes else 0
     if not samples:
@@ -88,16 +91,18 @@ def forecast(
     return Forecast(num_pairs, num_bytes, num_pairs * sum(sample.seconds for sample in samples) / pairs / jobs, jobs)
 
 
-def _look(task: _Task, progress: TaskProgress) -> int | TimedSample | None:
-    """In a worker process: return how many frames the header of a video promises, or measure its first frames."""
-    if task.sample_frames:
-        return sample_video(task.video, task.sample_frames)
+def _open(job: VideoJob, progress: TaskProgress) -> int | None:
+    """In a worker process: return how many frames a video promises, 0 if it does not say; None if it cannot be opened."""
     try:
-        num_frames = probe(task.video.path).header_frames
+        num_frames = probe(job.path).header_frames
     except VideoDecodeError:
         return None
-    return num_frames if num_frames * _LEAST_BYTES_PER_FRAME <= task.video.source_bytes else None
+    return num_frames if num_frames * _LEAST_BYTES_PER_FRAME <= job.source_bytes else 0
 
 
-def _seconds_without_progress(task: _Task, *, limit: float | None) -> float:
-    return seconds_without_progress(task.video, limit=limit)
+def _measure(task: _Sample, progress: TaskProgress) -> TimedSample | None:
+    return sample_video(task.video, task.num_frames)
+
+
+def _seconds_without_progress(task: VideoJob | _Sample, *, limit: float | None) -> float:
+    return seconds_without_progress(task.video if isinstance(task, _Sample) else task, limit=limit)

@@ -6,12 +6,10 @@ Frames stream through in small batches, so memory does not grow with a video's l
 from __future__ import annotations
 
 import errno
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +32,7 @@ from flowkit.extraction.source import Source
 from flowkit.flow import to_grey
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
+from flowkit.temporary import temporary_folder
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
 from flowkit.workers.progress import TaskProgress
 
@@ -218,7 +217,7 @@ def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: 
 
 def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
     """Extract the first frames of a video into a temporary folder, to measure them; return None if they cannot be decoded."""
-    with tempfile.TemporaryDirectory(prefix="flowkit-sample-") as folder:
+    with temporary_folder("sample") as folder:
         try:
             info = probe(job.path)
             for _ in range(2):  # the first time compiles and warms caches
@@ -228,9 +227,7 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
                 frames = batch.frames
                 if len(frames) < 2:
                     return None
-                with ClipWriter(
-                    Path(folder) / "sample.h5", codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2]
-                ) as writer:
+                with ClipWriter(folder / "sample.h5", codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2]) as writer:
                     writer.append_frames(frames)
                     writer.append_flow(q)
                     counts = VideoResult(job.video_id, "ok", 0, 0, len(frames))

@@ -63,8 +63,13 @@ def _pieces(cut: CutJob) -> list[Task]:
 
 
 def seconds_without_progress(task: Task, *, limit: float | None) -> float:
-    """Return how long a task may go on without any progress; by default ten minutes, and a second for each MB of its video file."""
-    return PATIENCE_SECONDS + video_of(task).source_bytes / SLOWEST_BYTES_PER_SECOND if limit is None else limit
+    """Return how long a task may go on without any progress: the user's limit, or what `patience_seconds` says."""
+    return patience_seconds(video_of(task).source_bytes) if limit is None else limit
+
+
+def patience_seconds(num_bytes: int) -> float:
+    """Return how long a worker process may make no progress with a video: ten minutes, and a second for each MB of its file."""
+    return PATIENCE_SECONDS + num_bytes / SLOWEST_BYTES_PER_SECOND
 
 
 def work_bytes(task: Task) -> float:

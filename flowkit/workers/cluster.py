@@ -7,6 +7,7 @@ worker runs its task again; a task that has killed several workers is given up a
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import secrets
 import socket
@@ -34,6 +35,7 @@ _MOST_LOST = 5  # times that a task is submitted again because its result was lo
 _LISTEN_SECONDS = 10.0  # after the grace period, for tasks to see the request to stop
 _SECONDS_BETWEEN_CALLS = 0.5  # from a worker to the scheduler, for each task
 _QUEUED_PER_THREAD = 2  # one task running and one waiting, so that no worker is ever idle
+_NOISY = ("distributed", "tornado", "asyncio")
 # On all machines these must have the same version, for they determine the bytes of clips.
 _SAME_ON_ALL = ("flowkit", "av", "h5py", "numpy", "opencv-contrib-python-headless", "opencv-contrib-python")
 
@@ -79,11 +81,18 @@ class Cluster:
                 f"the Dask scheduler at {self.address} has no workers; start some: `dask worker {self.address} --nthreads 1 --nworkers N`"
             ) from cause
         self._mark.touch()
+        # What Dask reports when the connection breaks, with tracebacks, is said by one error here.
+        loggers = [logging.getLogger(name) for name in [*logging.root.manager.loggerDict] if name.split(".")[0] in _NOISY]
+        self._silenced = [logger for logger in loggers if not logger.disabled]
+        for logger in self._silenced:
+            logger.disabled = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._mark.unlink(missing_ok=True)
         self._client.close()
+        for logger in self._silenced:
+            logger.disabled = False
 
     @property
     def num_processes(self) -> int:

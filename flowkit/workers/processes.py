@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from flowkit.errors import DeviceError, ParameterError
+from flowkit.temporary import remove_leftover_folders
 from flowkit.workers.child import Child, InChildError, Message
 from flowkit.workers.progress import TaskProgress
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
@@ -118,6 +119,7 @@ def run_tasks(
     DeviceError
         If processes end before they can begin any task.
     """
+    remove_leftover_folders()
     run = _Run(function, tasks, jobs=jobs, prepare=prepare, limits=limits or TaskLimits(), stop=stop or StopRequest())
     finished = False
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,9 @@ from flowkit.errors import ManifestError, SourceChangedError
 from flowkit.quantise import Quantiser
 from flowkit.shards.file_bytes import version_of
 from flowkit.shards.reader import Clip, ShardReader
+from flowkit.temporary import process_folder
+
+_MAX_SOCKET_FOLDER_BYTES = 70  # a socket's path may have 103 on macOS, and multiprocessing adds 32
 
 
 class ManifestClips:
@@ -89,12 +95,19 @@ def clip_loader(clips: TorchDataset[Any], num_workers: int, **settings: Any) -> 
 
         # Before the fork: a worker that is forked while OpenCV has threads waits forever when it uses them.
         cv2.setNumThreads(1)
+    start = partial(_start_worker, folder=_socket_folder()) if num_workers else None
     # The loader draws a seed for its workers; with its own generator it does not change the caller's random numbers.
-    return DataLoader(
-        clips, num_workers=num_workers, generator=torch.Generator(), worker_init_fn=_start_worker if num_workers else None, **settings
-    )
+    return DataLoader(clips, num_workers=num_workers, generator=torch.Generator(), worker_init_fn=start, **settings)
 
 
-def _start_worker(worker: int) -> None:
+def _socket_folder() -> str | None:
+    """Return where workers make the folders of their sockets, so that those of a killed process are removed later; None: anywhere."""
+    folder = str(process_folder())
+    return folder if len(os.fsencode(folder)) <= _MAX_SOCKET_FOLDER_BYTES else None
+
+
+def _start_worker(worker: int, *, folder: str | None) -> None:
     """Leave Ctrl-C to the main process, which first finishes its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if folder is not None:
+        tempfile.tempdir = folder

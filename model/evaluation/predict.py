@@ -16,7 +16,7 @@ from flowkit.dataset.root import RECORD_NAME
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.results import Status
-from flowkit.extraction.sample import count_frames, read_sample
+from flowkit.extraction.sample_apart import count_frames, read_sample
 from flowkit.file_versions import FileVersion
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.sampling import protocol_centres, stack_fields
@@ -247,7 +247,7 @@ class Predictor:
                 if time.monotonic() - began > _PATIENCE_SECONDS:
                     bars.update("count", num_frames, unit="frames", note=path.name)
 
-            video = count_frames(path, short_side=self.settings.short_side, on_frames=counted)
+            video = count_frames(path, settings=self.settings, on_frames=counted)
             prediction = Prediction(path, video.status, video.num_frames, video.decode_errors, video.error, self.classes)
             if video.num_frames < MIN_FRAMES:
                 if video.status not in ("short", "undecodable"):

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="attr-defined, unused-ignore"
+# mypy: disable-error-code="attr-defined, no-untyped-call, unused-ignore"
 """Compile kernels once per machine: numba's disk cache, in a separate folder that processes and machines can share.
 
 numba's default cache beside the source file has three shortcomings here: it does not notice changes in modules that the kernel
@@ -27,6 +27,10 @@ from numba.core import config as numba_config
 from numba.extending import register_jitable
 
 from flowkit.files import user_cache_folder
+
+# numba takes settings from a file in the working folder, where the data of others may lie: one of them is a folder of pickles.
+numba_config._config_fname = str(Path(__file__).parent / "no-settings-file")
+numba_config.reload_config()
 
 logger = logging.getLogger(__name__)
 

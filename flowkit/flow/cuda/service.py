@@ -18,10 +18,10 @@ import pickle
 import secrets
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from flowkit.children import start_child
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda.solver import CudaSolver, SubmittedFlow
+from flowkit.temporary import temporary_folder
 
 MAX_IN_FLIGHT = 3  # batches: while one converges or is being copied, the others keep the device busy
 MAX_SOLVERS = 8  # frame sizes whose solvers are kept if the memory suffices; making one takes as long as hundreds of pairs
@@ -85,10 +86,11 @@ class FlowService:
         self.addresses: list[ServiceAddress] = []
 
     def __enter__(self) -> FlowService:
-        self._folder = tempfile.TemporaryDirectory(prefix="flowkit-gpu-")
+        self._stack = ExitStack()
+        self._folder = self._stack.enter_context(temporary_folder("gpu"))
         try:
             for index, make_solver in enumerate(self._make_solvers):
-                address = ServiceAddress(os.path.join(self._folder.name, f"{index}.sock"), secrets.token_bytes(16))
+                address = ServiceAddress(os.path.join(self._folder, f"{index}.sock"), secrets.token_bytes(16))
                 if len(os.fsencode(address.path)) > MAX_SOCKET_PATH_BYTES:
                     raise DeviceError(
                         f"the path of a socket, {address.path!r}, has more than {MAX_SOCKET_PATH_BYTES} bytes; "
@@ -118,7 +120,7 @@ class FlowService:
             process.stdin.close()
             process.stdout.close()
         self._processes.clear()
-        self._folder.cleanup()
+        self._stack.close()
 
 
 def _starts(process: subprocess.Popen[bytes], request: bytes) -> bool:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import bad_videos
 import pytest
 from click.testing import CliRunner
 from small_videos import SETTINGS, files_of, write_video
@@ -29,8 +31,15 @@ from flowkit.workers.cluster import Cluster
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a scheduler with two workers of one thread each; each has its own process."""
+    """Return the address of a scheduler with two workers."""
     folder = tmp_path_factory.mktemp("cluster")
+    with running_cluster(folder, bad_videos.environment(folder / "custom")) as (_, address):
+        yield address
+
+
+@contextmanager
+def running_cluster(folder: Path, here: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Yield the process of a scheduler, and its address. It has two workers of one thread each; each has its own process."""
     ready = folder / "address"
     script = (
         "import sys, time; from pathlib import Path; from distributed import LocalCluster\n"
@@ -43,8 +52,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path = folder / "cluster.py"
     path.write_text(script)
     environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), os.environ.get("PYTHONPATH", "")]),
+        **here,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), here["PYTHONPATH"]]),
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; tasks that wait on a killed worker count too
         "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
     }
@@ -56,7 +65,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < end, (folder / "log").read_text()
             time.sleep(0.1)
-        yield ready.read_text()
+        yield process, ready.read_text()
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -143,6 +152,36 @@ def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_pa
     assert "3 done, 0 skipped, 1 failed" in result.stdout
     extract(videos, tmp_path / "near", settings=SETTINGS, jobs=1)
     assert files_of(tmp_path / "far") == files_of(tmp_path / "near")
+
+
+def test_a_video_that_crashes_the_decoder_and_one_that_blocks_it_are_listed_and_the_rest_is_done(address: str, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    bad_videos.write_videos(videos, 3, "crash", "hang")
+    report = extract(videos, tmp_path / "data", settings=SETTINGS, cluster=address, time_limit=3)
+    assert len(report.done) == 3
+    failed = {result.video_id: result.error for result in report.failed}
+    assert sorted(failed) == ["c/crash", "c/hang"]
+    assert "killed twice" in failed["c/crash"]
+    assert "no progress for 3 s" in failed["c/hang"]
+
+
+@pytest.mark.slow
+def test_the_end_of_the_scheduler_is_one_line(tmp_path: Path) -> None:
+    """No library prints a traceback, and the run does not wait forever."""
+    bad_videos.write_videos(tmp_path / "videos", 2, "hang")
+    environment = bad_videos.environment(tmp_path / "custom")
+    with running_cluster(tmp_path, environment) as (cluster, address):
+        options = ["--data", str(tmp_path / "data"), "--short-side", "32", "--cluster", address]
+        line = [sys.executable, "-m", "flowkit.cli", "extract", str(tmp_path / "videos"), *options]
+        with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            while not (tmp_path / "data" / "clips" / "c" / "good0.h5").exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            cluster.kill()
+            _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    lines = [text for text in errors.splitlines() if text and not text.startswith("extract: ")]
+    assert lines == [f"flowkit: error: the Dask scheduler at {address} has gone; the same line resumes"], errors
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bad_videos
 import numpy as np
 import pytest
 import torch
@@ -111,6 +112,20 @@ def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home: Any
     prediction = predictor(row, settings).predict(tmp_path / "a.avi")
     place = evaluation.video_ids.index("run/a")
     assert np.array_equal(prediction.scores["fused"], evaluation.rows["ST-ResNet"].scores[place])
+
+
+def test_a_video_that_crashes_the_decoder_has_no_scores_and_the_next_one_has(
+    home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowkit.workers.processes._kept", [])  # processes that would not see the next line
+    monkeypatch.setenv("PYTHONPATH", bad_videos.environment(tmp_path / "custom")["PYTHONPATH"])
+    for name in ("crash", "good"):
+        shutil.copy(home / "videos" / "run" / "a.avi", tmp_path / f"{name}.avi")
+    ours = predictor(find_row(home / "data"))
+    crashed, good = (ours.predict(tmp_path / f"{name}.avi") for name in ("crash", "good"))
+    assert (crashed.status, crashed.scores) == ("undecodable", {})
+    assert "killed twice" in crashed.error
+    assert good.status == "ok"
 
 
 def test_a_video_that_changes_while_it_is_read_has_no_scores(home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

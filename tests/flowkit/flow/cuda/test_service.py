@@ -84,7 +84,7 @@ def test_a_worker_keeps_its_connection_to_each_device() -> None:
         for address in 3 * service.addresses:
             service_client(address).solve(np.zeros((2, 8, 10), np.uint8))
         clients = {service_client(address) for address in service.addresses}
-        shared = [name for name in os.listdir(service._folder.name) if not name.endswith(".sock")]
+        shared = [name for name in os.listdir(service._folder) if not name.endswith(".sock")]
         service_client.cache_clear()
         for client in clients:
             client.close()
@@ -156,7 +156,7 @@ from flowkit.flow.cuda.service import FlowClient, FlowService
 if __name__ == "__main__":
     with FlowService([Difference]) as service:
         FlowClient(service.addresses[0]).solve(np.zeros((2, 8, 10), np.uint8))
-        print(service._processes[0].pid, service._folder.name, flush=True)
+        print(service._processes[0].pid, service._folder, flush=True)
         time.sleep(100)
 """
 
