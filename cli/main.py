@@ -112,6 +112,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt, Terminated) as stop:
         print_resume_command(arguments)
         code = EXIT_SIGTERM if isinstance(stop, Terminated) else EXIT_SIGINT
+    except click.NoSuchOption as error:
+        hint = _hint_about_names(error.option_name, arguments)
+        click.NoSuchOption(error.option_name, error.message + hint, error.possibilities, error.ctx).show()
+        code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -122,6 +126,15 @@ def main(arguments: list[str] | None = None) -> None:
         code = EXIT_ERROR
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception must not interrupt Python's own clean-up
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hint_about_names(option: str, arguments: list[str]) -> str:
+    """Return how to write the name of a file that was read as an option, since it begins with ``-`` as names from YouTube may."""
+    for name in arguments:
+        looks_like_a_file = "." in name or os.path.lexists(name) or (not name.startswith("--") and name != option)
+        if name.startswith(option) and "=" not in name and looks_like_a_file:
+            return f" To name the file {name!r}, write './{name}', or '-- {name}' after all options."
+    return ""
 
 
 def _print_error(error: Exception) -> None:

@@ -71,7 +71,7 @@ def test_every_file_and_name_of_the_page_exists() -> None:
     [
         ("Where is the mirror image of u computed?", "flowkit/quantise.py::Quantiser.flip_u"),
         ("Where is a video's status decided?", "flowkit/extraction/results.py::with_status"),
-        ("Where does a new split format go?", "flowkit/dataset/list_files.py::read_lists"),
+        ("Where does a new split format go?", "flowkit/dataset/lists/reading.py::read_lists"),
     ],
 )
 def test_the_page_answers_by_name(question: str, answer: str) -> None:

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 _MOST_LISTED = 5  # names printed of a long list
 
 
-def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | Literal["automatic"] | None:
-    """Turn the option into a path that exists, or the word ``automatic``."""
+def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | Literal["automatic", "folders"] | None:
+    """Turn the option into a path that exists, or the word ``automatic`` or ``folders``."""
     if value is None or Path(value).exists():
         return None if value is None else Path(value)
     if value == "automatic":
         return "automatic"
-    raise click.BadParameter(f"{value!r} is neither a folder of split lists, nor a CSV file, nor the word automatic")
+    if value == "folders":
+        return "folders"
+    raise click.BadParameter(f"{value!r} is neither a file or folder of split lists, nor the word folders or automatic")
 
 
 @click.command()
@@ -34,8 +36,9 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--lists",
     callback=_parse_lists,
     default=None,
-    metavar="DIR|FILE.csv|automatic",
-    help="Official lists, or a CSV file with video_id,class_name,subset. [default: lists found near the videos, else automatic]",
+    metavar="DIR|FILE|folders|automatic",
+    help="Lists of UCF101, HMDB51, Kinetics, mmaction2 or 3D-ResNets, or a CSV file with video_id,class_name,subset. [default: the split "
+    "of folders called train, val and test, else lists found near the videos, else automatic]",
 )
 @click.option(
     "--shard-size",
@@ -49,7 +52,7 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--allow-missing", is_flag=True, help="Accept that videos of earlier manifests are gone; otherwise that is an error which names them."
 )
 def pack(
-    data: Path, split: int, lists: Path | Literal["automatic"] | None, shard_size: int | None, move: bool, allow_missing: bool
+    data: Path, split: int, lists: Path | Literal["automatic", "folders"] | None, shard_size: int | None, move: bool, allow_missing: bool
 ) -> None:
     """Gather all clips into HDF5 shards and write the manifests of split N.
 
@@ -62,8 +65,8 @@ def pack(
       flowkit pack --split 2 --lists ucfTrainTestlist/
       flowkit pack --lists my-split.csv --move
     """
+    from flowkit.dataset.lists.choosing import SeveralListsError
     from flowkit.dataset.packing import pack as run
-    from flowkit.dataset.split_lists import SeveralListsError
 
     try:
         report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, allow_missing=allow_missing, progress=True)
@@ -78,18 +81,26 @@ def _print_lists(report: PackReport) -> None:
     from flowkit.dataset.manifest import MIN_FRAMES
 
     matched, number = report.matched, report.split.number
-    if report.lists is None:
+    for note in report.notes:
+        warn(f"pack: {show_name(note)}")
+    if report.lists is not None:
+        warn(f"pack: split {number} from the lists in {show_name(report.lists)}, {show_name(report.split.protocol)}")
+    elif report.split.protocol == "automatic":
         warn(
             f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) kept together, fixed seed; "
-            "to use your own lists: --lists DIR|FILE.csv"
+            "to use your own lists: --lists DIR|FILE"
         )
     else:
-        warn(f"pack: split {number} from the lists in {show_name(report.lists)}")
+        warn(f"pack: split {number} from the {show_name(report.split.protocol)}; to use other lists: --lists DIR|FILE")
     too_short = [f"{name} ({num_frames} frames)" for name, num_frames in report.too_short]
     _print_names(f"left out because they are too short for a flow stack ({MIN_FRAMES} frames)", too_short)
-    _print_names("listed for training, but missing", [entry.video_id for entry in matched.missing_train])
-    _print_names("listed for test, but missing", [entry.video_id for entry in matched.missing_test])
-    _print_names("in neither list", matched.unlisted)
+    _print_names("matched by the end of the name", [f"{name} is {video_id}" for name, video_id in matched.by_end])
+    for half, entries in (("training", matched.missing_train), ("test", matched.missing_test)):
+        unclear = [f"{entry.video_id} {why}" for entry in entries if (why := matched.reasons.get(entry.video_id))]
+        _print_names(f"listed for {half}, but not clear which video is meant", unclear)
+        missing = [entry.video_id for entry in entries if entry.video_id not in matched.reasons]
+        _print_names(f"listed for {half}, but missing", missing)
+    _print_names("in neither half", matched.unlisted)
     _print_names("warning: test classes without a training video", matched.untrained_classes)
     for other, why in report.splits_damaged:
         warn(f"pack: split {other} could not be updated: {show_name(why)}")

@@ -74,7 +74,7 @@ class Split:
     number : int
         The number of the split, from 1.
     protocol : str
-        Where it comes from: ``ucf101``, ``hmdb51``, ``csv`` or ``automatic``.
+        Where it comes from: ``ucf101``, ``hmdb51``, ``csv``, ``folders (train for training, val for test)``, ``automatic``, ...
     classes : tuple of str
         ``classes[label]``; some may have no clip.
     train, test : tuple of ClipRecord

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from flowkit.dataset.lists.choosing import AUTOMATIC, FOLDERS, choose_lists
+from flowkit.dataset.lists.matching import Matched
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
@@ -23,7 +25,6 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
-from flowkit.dataset.split_lists import AUTOMATIC, Matched, choose_lists
 from flowkit.dataset.split_update import ManifestWriter, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
@@ -40,7 +41,7 @@ class PackReport:
     split : Split
         The split that was asked for.
     lists : Path or None
-        Where its lists come from; None for an automatic split.
+        Where its lists come from; None for an automatic split, or one from the folders of the videos.
     matched : Matched
         The lists against the videos: which are missing, which are in neither half.
     too_short : tuple of (str, int)
@@ -57,6 +58,8 @@ class PackReport:
         Clip files that were deleted because a shard holds the clip.
     kept : tuple of str
         Videos whose clip files were to be deleted, and were not, because they are no longer those that were packed.
+    notes : tuple of str
+        What the user should know about the choice of the split.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class PackReport:
     splits_damaged: tuple[tuple[int, str], ...] = field(default=())
     num_moved: int = 0
     kept: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def did_nothing(self) -> bool:
@@ -107,9 +111,10 @@ def pack(
         A data root that `flowkit.extract` made.
     split : int
         The number of the split, from 1.
-    lists : path or "automatic", optional
-        A folder of official lists or a CSV file, or ``"automatic"`` for a seeded split by class and group. By default, flowkit
-        looks for lists around the videos, and the split is automatic if there are none.
+    lists : path or "folders" or "automatic", optional
+        A folder of lists or a file (see `flowkit.dataset.lists.reading.read_lists`); ``"folders"`` for the split that folders called
+        train, val and test give; or ``"automatic"`` for a seeded split by class and group. By default such folders give the split;
+        otherwise flowkit looks for official lists around the videos, and the split is automatic if there are none.
     shard_bytes : int, optional
         A shard ends with the first video that brings it past this size. By default the size of the last time, or 1 GiB.
     move : bool
@@ -155,7 +160,7 @@ def pack(
     """
     if split < 1 or (shard_bytes is not None and shard_bytes < 1):
         raise ParameterError(f"split and shard_bytes must be at least 1, got {split!r} and {shard_bytes!r}")
-    given = lists if lists is None or lists == AUTOMATIC else Path(lists)
+    given = lists if lists is None or lists in (AUTOMATIC, FOLDERS) else Path(lists)
     dataset = Dataset.open(root)
     with packing(dataset.root), StageProgress(progress) as stages:
         return _pack(dataset, split, given, shard_bytes, stages, move=move, allow_missing=allow_missing)
@@ -237,6 +242,7 @@ def _pack(
         splits_damaged=tuple(splits_damaged),
         num_moved=len(deleted),
         kept=tuple(kept),
+        notes=chosen.notes,
     )
 
 

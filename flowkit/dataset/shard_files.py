@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
+from flowkit.dataset.lists.choosing import AUTOMATIC, FOLDERS, find_lists
 from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.dataset.split_lists import find_lists
 from flowkit.errors import ManifestError, ShardFormatError
 from flowkit.flow.params import TVL1Params
 from flowkit.shards.structure import ShardStructure
+from flowkit.video.folders import read_layout
 
 _MOST_NAMED = 3
 
@@ -98,13 +99,16 @@ def _repair(dataset: Dataset, split: Split, damaged: list[Path]) -> str:
 
 def _lists_option(dataset: Dataset, split: Split) -> list[str]:
     """Return how `flowkit pack` finds the lists of a split again."""
-    if split.protocol == "automatic":
-        return []
+    video_ids = [record.video_id for record in split]
+    if split.protocol == AUTOMATIC:
+        return ["--lists", AUTOMATIC] if read_layout(video_ids).has_subsets else []
+    if split.protocol.startswith(FOLDERS):
+        return ["--lists", FOLDERS]
     try:
-        found = find_lists(Path(dataset.source), [record.video_id for record in split]).matching if dataset.source else ()
+        found = find_lists(Path(dataset.source), video_ids).matching if dataset.source else ()
     except ManifestError:
         found = ()
-    return [] if len(found) == 1 and split.protocol != "csv" else ["--lists", "LISTS"]
+    return [] if len(found) == 1 and split.protocol in ("ucf101", "hmdb51") else ["--lists", "LISTS"]
 
 
 def _fault(path: Path) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from flowkit.dataset.list_files import read_lists, split_numbers
+from flowkit.dataset.lists.choosing import ChosenLists
+from flowkit.dataset.lists.matching import Matched, match_lists
+from flowkit.dataset.lists.official import split_numbers
+from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_update import StoredVideo
-from flowkit.dataset.split_lists import ChosenLists, Matched, match_lists
 from flowkit.errors import ManifestError
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from flowkit.dataset.list_files import read_lists
+from flowkit.dataset.lists.choosing import find_lists
+from flowkit.dataset.lists.matching import match_lists
+from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, read_split
 from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, shard_paths, split_folder
 from flowkit.dataset.progress import ProgressBar
@@ -16,7 +18,6 @@ from flowkit.dataset.root import RECORD_NAME, Dataset
 from flowkit.dataset.root_locks import reading_whole
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_update import read_state, settings_differences
-from flowkit.dataset.split_lists import find_lists, match_lists
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
 

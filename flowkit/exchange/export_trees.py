@@ -108,7 +108,8 @@ def export(
     if mapping != "keep":
         settings = replace(settings, quantiser=replace(settings.quantiser, mapping=mapping))
     stored = find_clips(dataset.root)
-    videos, classes = _videos(dataset, stored, split)
+    with ClipSource(stored) as source:
+        videos, classes = _videos(dataset, stored, split, source)
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip to export: run `flowkit extract VIDEOS` first")
     record = ExportRecord(layout, flow, settings, split)
@@ -131,16 +132,22 @@ def export(
     return ExportReport(writer.num_done, writer.num_skipped, failed, writer.num_bytes, encoder.mean_error_px, encoder.max_error_px)
 
 
-def _videos(dataset: Dataset, stored: StoredClips, number: int | None) -> tuple[list[Labelled], tuple[str, ...]]:
+def _videos(dataset: Dataset, stored: StoredClips, number: int | None, source: ClipSource) -> tuple[list[Labelled], tuple[str, ...]]:
     """Return the videos to export, sorted by id, and the classes in order of label."""
     if number is not None:
         split = dataset.split(number)
         halves = (("train", split.train), ("test", split.test))
         found = [Labelled(record.video_id, record.label, subset) for subset, half in halves for record in half]
         return sorted(found, key=lambda video: video.video_id), split.classes
-    classes = sorted({folder for video_id in stored.paths if (folder := video_id.rpartition("/")[0])})
+    class_of: dict[str, str] = {}
+    for video_id in stored.paths:
+        try:
+            class_of[video_id] = source.clip(video_id).class_name
+        except (FlowkitError, OSError):  # reported when the clip is exported
+            continue
+    classes = sorted({name for name in class_of.values() if name})
     label = {name: k for k, name in enumerate(classes)}
-    return [Labelled(video_id, label.get(video_id.rpartition("/")[0], -1), "all") for video_id in stored.paths], tuple(classes)
+    return [Labelled(video_id, label.get(class_of.get(video_id, ""), -1), "all") for video_id in stored.paths], tuple(classes)
 
 
 def _open_output(output: Path, record: ExportRecord) -> ExportRecord:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from flowkit.dataset.settings import ForeignTool
 from flowkit.errors import ManifestError
 from flowkit.exchange.layouts import LAYOUTS
 from flowkit.exchange.record import ExportRecord
+from flowkit.video.folders import read_layout
 from flowkit.video.ids import check_video_id, printable_name
 from flowkit.video.tree import walk_files
 
@@ -113,7 +114,8 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
         videos = list(_videos_below(tree, tool, frames))
     if not videos:
         raise ManifestError(_nothing_found(tree, tool))
-    return sorted(videos, key=lambda video: video.video_id)
+    class_of = read_layout(video.video_id for video in videos).class_of
+    return sorted((replace(video, class_name=class_of[video.video_id]) for video in videos), key=lambda video: video.video_id)
 
 
 def _video(folder: str, frames: Path, u: Path, v: Path, names: FlowNames, fault: str) -> TreeVideo:

@@ -6,19 +6,23 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from flowkit.dataset.list_files import ListEntry, read_lists, split_numbers
+from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
+from flowkit.dataset.lists.entries import ListEntry
+from flowkit.dataset.lists.matching import pair_names
+from flowkit.dataset.lists.official import split_numbers
+from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.paths import clip_path
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import check_apart, open_root
 from flowkit.dataset.root_locks import changing
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
-from flowkit.errors import ManifestError, ParameterError, ShardFormatError
+from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
 from flowkit.exchange.bounds import bounds_text
 from flowkit.exchange.foreign_trees import TreeVideo, find_videos
 from flowkit.exchange.image_runs import read_flow_runs
@@ -28,10 +32,11 @@ from flowkit.exchange.record import ExportRecord, read_record
 from flowkit.extraction.results import IndexWriter, VideoResult
 from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
-from flowkit.video.ids import comparable_name
+from flowkit.video.ids import first_few, name_ends, without_suffix
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
 
+_MOST_CLASHES = 10  # that one error names
 _TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": "denseflow", "denseflow": "denseflow"}
 
 
@@ -154,8 +159,6 @@ def import_tree(
     BusyError
         If another process changes the root.
     """
-    from flowkit.dataset.clips import packed_video_ids
-
     started = time.monotonic()
     tree, root = Path(tree), Path(root)
     record = read_record(tree)
@@ -170,7 +173,8 @@ def import_tree(
     root_has = _root_settings(videos, tool, settings, record)
     open_root(root, tree, root_has)
     with changing(root, "imports into"):
-        packed = packed_video_ids(root)
+        stored = find_clips(root)
+        earlier = _ids_in_root(videos, stored)
 
         todo: deque[ImportJob] = deque()
         done: list[VideoResult] = []
@@ -180,8 +184,10 @@ def import_tree(
             path = clip_path(root, video.video_id)
             if video.fault:
                 failed.append(VideoResult(video.folder, "failed", 0, 0, error=video.fault))
-            elif video.video_id in packed or path.is_file():
-                skipped.append(VideoResult(video.video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
+            elif video.video_id in stored.paths or video.video_id in earlier:
+                video_id = earlier.get(video.video_id, video.video_id)
+                path = clip_path(root, video_id)
+                skipped.append(VideoResult(video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
             else:
                 known = (record.videos or {}).get(video.folder) if record is not None else None
                 todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known, settings.resize))
@@ -256,32 +262,56 @@ def _recorded(videos: Iterable[TreeVideo], record: ExportRecord) -> list[TreeVid
     return found
 
 
-def _listed(videos: Iterable[TreeVideo], lists: Path) -> list[TreeVideo]:
-    """Give videos their ids and classes from lists: by the whole id, or else by its last part if that is in one class only."""
-    entries: set[ListEntry] = set()
+def _listed(videos: Sequence[TreeVideo], lists: Path) -> list[TreeVideo]:
+    """Give videos their ids and classes from lists: by the same name, or one that is the end of the other (see `pair_names`)."""
+    entries: dict[str, ListEntry] = {}
     for number in (1,) if lists.is_file() else split_numbers(lists) or (1,):
         found = read_lists(lists, number)
-        entries.update((*found.train, *found.test, *found.unused))
-    whole = {comparable_name(entry.video_id): entry for entry in entries}
-    last: dict[str, list[ListEntry]] = {}
-    for entry in sorted(whole.values(), key=lambda entry: entry.video_id):
-        last.setdefault(comparable_name(entry.video_id.rpartition("/")[2]), []).append(entry)
+        entries.update({entry.video_id: entry for entry in (*found.train, *found.test, *found.unused)})
+    pairs = pair_names(list(entries.values()), [video.video_id for video in videos if not video.fault])
+    if pairs.several:
+        clashes = [f"{first_few(map(repr, folders), last='and')} could be {name!r}" for name, folders in sorted(pairs.several.items())]
+        raise ManifestError(f"several folders fit one row of {str(lists)!r}; rename all but one: {first_few(clashes, most=_MOST_CLASHES)}")
+    entry_of = {video_id: entries[name] for name, video_id in pairs.video_of.items()}
     listed = []
     for video in videos:
-        known = whole.get(comparable_name(video.video_id))
-        named = last.get(comparable_name(video.video_id), [])
-        if known is None and len(named) == 1:
-            known = named[0]
-        listed.append(video if known is None else replace(video, video_id=known.video_id, class_name=known.class_name))
+        entry = entry_of.get(video.video_id)
+        listed.append(video if entry is None else replace(video, video_id=without_suffix(entry.video_id), class_name=entry.class_name))
     return listed
 
 
+def _ids_in_root(videos: Iterable[TreeVideo], stored: StoredClips) -> dict[str, str]:
+    """Return under which id an earlier import wrote videos that it named otherwise, with or without lists.
+
+    A video is the same if the last part of its id is, and its clip records the name of its folder; then it is not imported twice.
+    """
+    by_name: dict[str, list[str]] = {}
+    for video_id in stored.paths:
+        by_name.setdefault(video_id.rpartition("/")[2], []).append(video_id)
+    earlier = {}
+    with ClipSource(stored) as source:
+        for video in videos:
+            others = by_name.get(video.video_id.rpartition("/")[2], [])
+            if video.fault or video.video_id in stored.paths:
+                continue
+            for other in others:
+                is_end = {video.folder, video.video_id} & {*name_ends(other)} or other in name_ends(video.video_id)
+                try:
+                    if is_end and source.clip(other).attributes.source_name == video.folder.rpartition("/")[2]:
+                        earlier[video.video_id] = other
+                except (FlowkitError, OSError):
+                    continue
+    return earlier
+
+
 def _check_different(videos: Iterable[TreeVideo]) -> None:
-    seen: dict[str, str] = {}
+    folders: dict[str, list[str]] = {}
     for video in videos:
-        other = seen.setdefault(video.video_id, video.folder)
-        if other != video.folder and not video.fault:
-            raise ManifestError(f"the folders {other!r} and {video.folder!r} would both be video {video.video_id!r}; rename one")
+        if not video.fault:
+            folders.setdefault(video.video_id, []).append(video.folder)
+    clashes = [f"{first_few(map(repr, several), last='and')} would be {name!r}" for name, several in folders.items() if len(several) > 1]
+    if clashes:
+        raise ManifestError(f"several folders would be one video; rename all but one of each: {first_few(clashes, most=_MOST_CLASHES)}")
 
 
 def _root_settings(

@@ -7,6 +7,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
+from flowkit.video.containers import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +69,18 @@ def _fault(video_id: str) -> str | None:
 def comparable_name(name: str) -> str:
     """Return the form in which names that do not match exactly are compared: without case, in composed Unicode (NFC)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def without_suffix(name: str) -> str:
+    """Return the name of a file without its suffix, if that is the suffix of a video."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if f".{suffix}".lower() in VIDEO_SUFFIXES and dot and not stem.endswith("/") and stem else name
+
+
+def name_ends(name: str) -> list[str]:
+    """Return a name and what remains of it without its first folder, its first two, ...: ``a/b/c``, ``b/c``, ``c``."""
+    parts = name.split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 def printable_name(name: str) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 
 from flowkit.errors import ScoresError
 from flowkit.model.evaluation.scores import ScoreTable
-from flowkit.video.containers import VIDEO_SUFFIXES
-from flowkit.video.ids import comparable_name
+from flowkit.video.ids import comparable_name, name_ends, without_suffix
 
 _NAMES_SHOWN = 5
-_VIDEO_SUFFIX = re.compile("(" + "|".join(map(re.escape, sorted(VIDEO_SUFFIXES))) + ")$")
 
 
 def match_videos(ours: ScoreTable, theirs: ScoreTable) -> list[int | None]:
@@ -82,8 +79,7 @@ def match_classes(ours: ScoreTable, theirs: ScoreTable) -> list[int]:
 
 def _tails(video_id: str) -> list[str]:
     """Return an id, case-folded and without a video's suffix, and what remains of it without its first folder, its first two, ..."""
-    parts = _VIDEO_SUFFIX.sub("", comparable_name(video_id)).strip("/").split("/")
-    return ["/".join(parts[k:]) for k in range(len(parts))]
+    return name_ends(without_suffix(comparable_name(video_id)).strip("/"))
 
 
 def first_names(names: Iterable[str]) -> str:

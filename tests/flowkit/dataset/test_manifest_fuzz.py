@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shard_files import make_root
 
-from flowkit.dataset.list_files import read_lists
+from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.packing import pack
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_update import read_state
@@ -32,6 +32,12 @@ def root(tmp_path: Path) -> Path:
     pack(made, split=1)
     export(made, tmp_path / "tree", layout="rawframes", split=1)
     (tmp_path / "lists.csv").write_text("video_id,class_name,subset\nRun/a,Run,train\nJump/b,Jump,test\n")
+    (tmp_path / "kinetics.csv").write_text("label,youtube_id,time_start,time_end,split\nrun,-J1,0,10,train\njump,b,10,20,val\n")
+    database = {
+        "v_a": {"subset": "training", "annotations": {"label": "Run"}},
+        "v_b": {"subset": "validation", "annotations": {"label": "Jump"}},
+    }
+    (tmp_path / "resnets.json").write_text(json.dumps({"labels": ["Run", "Jump"], "database": database}))
     (tmp_path / "ucf101").mkdir()
     (tmp_path / "ucf101" / "classInd.txt").write_text("1 Jump\n2 Run\n")
     (tmp_path / "ucf101" / "trainlist01.txt").write_text("Jump/a.avi 1\nRun/b.avi 2\n")
@@ -91,6 +97,10 @@ def with_wrong_bytes(text: bytes, rng: np.random.Generator) -> bytes:
         "lists.csv",
         "ucf101/classInd.txt",
         "ucf101/trainlist01.txt",
+        "kinetics.csv",
+        "resnets.json",
+        "tree/classes.txt",
+        "tree/train_split_1_rgb.txt",
     ],
 )
 def test_no_mutation_of_a_manifest_is_anything_but_read_or_refused(root: Path, tmp_path: Path, name: str) -> None:
@@ -99,7 +109,9 @@ def test_no_mutation_of_a_manifest_is_anything_but_read_or_refused(root: Path, t
         "dataset.json": lambda: describe_root(root),
         "pack.json": lambda: read_state(root),
         "flowkit-export.json": lambda: read_record(tmp_path / "tree"),
-        "lists.csv": lambda: read_lists(path, 1),
+        **dict.fromkeys(("lists.csv", "kinetics.csv", "resnets.json"), lambda: read_lists(path, 1)),
+        "classes.txt": lambda: read_lists(path.parent, 1),
+        "train_split_1_rgb.txt": lambda: read_lists(path, 1),
         "classInd.txt": lambda: read_lists(path.parent, 1),
         "trainlist01.txt": lambda: read_lists(path.parent, 1),
     }

@@ -19,11 +19,11 @@ from shard_files import clip_arrays, make_root, write_clip
 import flowkit.dataset.shard_update as shard_set
 from flowkit.cli.main import flowkit as command
 from flowkit.dataset.clips import packed_video_ids
+from flowkit.dataset.lists.choosing import SeveralListsError
 from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.split_lists import SeveralListsError
 from flowkit.dataset.verify import verify
 from flowkit.describe.contents import describe_root
 from flowkit.errors import BusyError, ManifestError, ParameterError, ShardFormatError

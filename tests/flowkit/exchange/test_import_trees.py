@@ -291,6 +291,52 @@ def test_an_imported_root_is_packed_with_its_lists_like_any_other(tmp_path: Path
     assert packed.split.quantiser == Quantiser(20.0, "paper")
 
 
+def test_a_flat_tree_that_was_imported_without_lists_is_packed_with_them(tmp_path: Path) -> None:
+    write_ucf101_lists(tmp_path / "lists")
+    for video in ("v_ApplyEyeMakeup_g08_c01", "v_HandStandPushups_g01_c01", "v_ApplyEyeMakeup_g01_c01"):
+        write_gpu_flow(tmp_path / "tree", video, 12)
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1)
+    packed = pack(tmp_path / "root", split=1, lists=tmp_path / "lists")
+    assert [(r.video_id, r.class_name) for r in packed.split.train] == [
+        ("v_ApplyEyeMakeup_g08_c01", "ApplyEyeMakeup"),
+        ("v_HandStandPushups_g01_c01", "HandstandPushups"),
+    ]
+    assert [r.video_id for r in packed.split.test] == ["v_ApplyEyeMakeup_g01_c01"]
+
+
+@pytest.mark.parametrize("listed_first", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_tree_that_is_imported_with_and_without_lists_has_each_video_once(tmp_path: Path, listed_first: bool, packed: bool) -> None:
+    write_ucf101_lists(tmp_path / "lists")
+    videos = ("v_ApplyEyeMakeup_g08_c01", "v_HandstandPushups_g01_c01", "v_ApplyEyeMakeup_g01_c01")
+    for video in videos:
+        write_gpu_flow(tmp_path / "tree", video, 12)
+    lists = (tmp_path / "lists", None) if listed_first else (None, tmp_path / "lists")
+    first = import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, lists=lists[0], jobs=1)
+    if packed:
+        pack(tmp_path / "root", lists=tmp_path / "lists", move=True)
+    write_gpu_flow(tmp_path / "tree", "v_New_g01_c01", 12)
+    again = import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, lists=lists[1], jobs=1)
+    assert [result.video_id for result in again.done] == ["v_New_g01_c01"]
+    assert sorted(result.video_id for result in again.skipped) == [result.video_id for result in first.done]
+    assert pack(tmp_path / "root", lists=tmp_path / "lists").num_videos == 4
+
+
+def test_folders_of_subsets_in_a_tree_are_no_part_of_the_class(tmp_path: Path) -> None:
+    for video in ("train/run/a", "train/jump/b", "test/run/c"):
+        write_gpu_flow(tmp_path / "tree", video, 12)
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1)
+    split = pack(tmp_path / "root").split
+    assert split.classes == ("jump", "run")
+    assert [record.video_id for record in split.test] == ["test/run/c"]
+
+
+def test_hidden_folders_of_a_tree_are_not_imported(tmp_path: Path) -> None:
+    for video in ("run/a", ".Trash-1000/files/b", "run/.ipynb_checkpoints/c"):
+        write_gpu_flow(tmp_path / "tree", video, 3)
+    assert [r.video_id for r in import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1).done] == ["run/a"]
+
+
 def test_two_folders_that_would_be_one_video_are_an_error_that_names_both(tmp_path: Path) -> None:
     write_ucf101_lists(tmp_path / "lists")
     write_gpu_flow(tmp_path / "tree", "v_ApplyEyeMakeup_g08_c01", 3)

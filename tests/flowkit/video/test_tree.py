@@ -14,8 +14,6 @@ from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import read_layout
 from flowkit.video.tree import Scan, ignored_text, scan_videos
 
-CASES = Path(__file__).resolve().parents[4] / "shared" / "cases" / "video"
-
 
 def scan(root: Path, *names: str) -> Scan:
     """Make empty files of these names, and scan the folder."""
@@ -78,10 +76,8 @@ def test_a_recording_in_the_container_of_dahua_is_read(tmp_path: Path) -> None:
     assert next(read_frames(tmp_path / "cam.dav", short_side=None)).frames.shape[1:] == (48, 64, 3)
 
 
-def test_the_bare_stream_and_the_recording_of_the_cases_are_found() -> None:
-    if not CASES.is_dir():
-        pytest.skip("the shared cases are absent")
-    found = scan_videos(CASES, VIDEO_SUFFIXES)
+def test_the_bare_stream_and_the_recording_of_the_cases_are_found(shared_cases: Path) -> None:
+    found = scan_videos(shared_cases / "video", VIDEO_SUFFIXES)
     assert {"raw", "cam"} <= {*ids(found)}
     assert found.ignored[".gif"] == 1
 
@@ -125,10 +121,8 @@ def test_a_hidden_folder_that_the_user_names_is_searched(tmp_path: Path) -> None
     assert ids(scan(tmp_path / ".videos", "run/a.avi")) == ["run/a"]
 
 
-def test_the_hidden_folders_of_the_cases_are_ignored() -> None:
-    if not CASES.is_dir():
-        pytest.skip("the shared cases are absent")
-    found = scan_videos(CASES / "hidden_folders", VIDEO_SUFFIXES)
+def test_the_hidden_folders_of_the_cases_are_ignored(shared_cases: Path) -> None:
+    found = scan_videos(shared_cases / "video" / "hidden_folders", VIDEO_SUFFIXES)
     assert ids(found) == ["run/run", "walk/walk"]
     assert found.ignored == {"hidden": 2}
 
@@ -170,10 +164,8 @@ def test_folders_of_subsets_give_the_split_and_those_inside_the_classes(tmp_path
     assert len(found.layout.subset_folders) == 2
 
 
-def test_the_layout_of_kinetics_has_three_classes() -> None:
-    if not CASES.is_dir():
-        pytest.skip("the shared cases are absent")
-    found = scan_videos(CASES / "kinetics_layout", VIDEO_SUFFIXES)
+def test_the_layout_of_kinetics_has_three_classes(shared_cases: Path) -> None:
+    found = scan_videos(shared_cases / "video" / "kinetics_layout", VIDEO_SUFFIXES)
     assert found.layout.classes == ("archery", "bowling", "passing American football (in game)")
     assert sorted(found.layout.subset_of.values()) == ["train"] * 9 + ["val"] * 9
     assert {video.class_name for video in found.videos} == {*found.layout.classes}

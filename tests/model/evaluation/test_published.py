@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hostile_results import make_evaluation, make_hostile_root, make_result
 
-from flowkit.dataset.list_files import read_lists
+from flowkit.dataset.lists.reading import read_lists
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.report.page import write_report

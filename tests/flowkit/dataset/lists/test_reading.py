@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.dataset import list_files
-from flowkit.dataset.list_files import ListEntry, SplitLists, read_lists
-from flowkit.dataset.split_lists import automatic_split, find_lists, match_lists
+from flowkit.dataset.lists import entries as list_entries
+from flowkit.dataset.lists.choosing import automatic_split, find_lists
+from flowkit.dataset.lists.entries import ListEntry, SplitLists
+from flowkit.dataset.lists.matching import match_lists
+from flowkit.dataset.lists.reading import read_lists
 from flowkit.errors import ManifestError
 
 UCF101_COUNTS = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
@@ -131,7 +133,9 @@ def test_names_with_spaces_and_a_byte_order_mark_are_read(tmp_path: Path) -> Non
         ("trainlist01.txt", "A/u.avi 1\nB/v.avi 1", "line 2"),
         ("trainlist01.txt", "A/v.avi 9", "numbered 9"),
         ("trainlist01.txt", "D/v.avi 4", "no class"),
-        ("trainlist01.txt", "v.avi 1", "no class"),
+        ("trainlist01.txt", "v.avi 0", "no class"),
+        ("trainlist01.txt", "v.avi 4", "no class"),
+        ("testlist01.txt", "v.avi", "no class"),
         ("trainlist01.txt", "A/v.avi 1\nA/v.avi 1", "twice"),
         ("trainlist01.txt", "A/v.avi 1\nA/v.mp4 1", "twice"),
         ("trainlist01.txt", "A/../../v.avi 1", "'..'"),
@@ -162,7 +166,7 @@ def test_lists_that_are_not_utf8_or_cannot_be_read_are_refused(tmp_path: Path) -
 def test_lists_that_change_while_they_are_read_are_refused(tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lists of a split are several files, which must be of one version."""
     ucf101(tmp_path)
-    read, names = list_files._read_text, []
+    read, names = list_entries.read_text, []
 
     def disturbed(path: Path) -> str:
         names.append(path.name)
@@ -172,7 +176,7 @@ def test_lists_that_change_while_they_are_read_are_refused(tmp_path: Path, chang
         return text
 
     with monkeypatch.context() as patch:
-        patch.setattr(list_files, "_read_text", disturbed)
+        patch.setattr(list_entries, "read_text", disturbed)
         with pytest.raises(ManifestError, match="were changed while they were read; once they are complete, pack again"):
             read_lists(tmp_path, 1)
     assert read_lists(tmp_path, 1).train
@@ -231,7 +235,7 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path: Path) -> None:
     [
         ("", "first line"),
         ("video_id,class_name\nv,c", "subset"),
-        ("video_id,class_name,subset\nv,c,validation", "line 2"),
+        ("video_id,class_name,subset\nv,c,neither", "line 2"),
         ("video_id,class_name,subset\nv,,train", "line 2"),
         ("video_id,class_name,subset\nv,c", "line 2"),
         ("video_id,class_name,subset\n,c,train", "line 2"),

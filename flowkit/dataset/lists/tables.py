@@ -1,0 +1,104 @@
+"""Read split lists that are tables: CSV files of flowkit's own columns, and those in which Kinetics is published."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowkit.dataset.lists.entries import ListEntry, SplitLists, check_row_number, divide, name_in_list, read_text, subset_of_row
+from flowkit.errors import ManifestError
+from flowkit.video.folders import Subset
+
+CSV_COLUMNS = ("video_id", "class_name", "subset")
+_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+_SECONDS = re.compile(r"(\d{1,6})(\.0*)?")
+
+
+def is_table(first_line: str) -> bool:
+    """Return whether a text begins as a table that this module reads: with the name of at least one column of a video."""
+    fields = _field_names(first_line, _delimiter(first_line))
+    return "video_id" in fields or "youtube_id" in fields
+
+
+def read_tables(paths: Sequence[Path]) -> SplitLists:
+    """Read one split from a CSV file, or from several that hold its subsets.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files with the columns ``video_id,class_name,subset`` or ``label,youtube_id,time_start,time_end,split``, in any order,
+        beside others, separated by commas, semicolons or tabs.
+
+    Raises
+    ------
+    ManifestError
+        If a row cannot be understood; names file and line.
+    """
+    subsets: dict[Subset, list[ListEntry]] = {"train": [], "val": [], "test": []}
+    protocol = "csv"
+    for path in paths:
+        columns, rows = _rows(path)
+        if columns == _KINETICS_COLUMNS:
+            protocol = "kinetics"
+        for where, row in rows:
+            entry = _kinetics_entry(row, where) if columns == _KINETICS_COLUMNS else _own_entry(row, where)
+            subsets[subset_of_row(row[columns[-1]], where)].append(entry)
+    return divide(protocol, subsets)
+
+
+def _own_entry(row: Mapping[str, str], where: str) -> ListEntry:
+    if not row["class_name"]:
+        raise ManifestError(f"{where}: needs a class_name, got {row['class_name']!r}")
+    return ListEntry(name_in_list(row["video_id"], where), row["class_name"])
+
+
+def _kinetics_entry(row: Mapping[str, str], where: str) -> ListEntry:
+    """Return a row of Kinetics: its usual downloaders name files ``<id>_000010_000020``, others just ``<id>``."""
+    seconds = [_SECONDS.fullmatch(row[name].strip()) for name in ("time_start", "time_end")]
+    if not row["label"] or None in seconds:
+        raise ManifestError(
+            f"{where}: needs a label, and time_start and time_end in whole seconds; "
+            f"got {row['label']!r}, {row['time_start']!r} and {row['time_end']!r}"
+        )
+    youtube_id = name_in_list(row["youtube_id"], where)
+    start, end = (int(match[1]) for match in seconds if match is not None)
+    return ListEntry(f"{youtube_id}_{start:06d}_{end:06d}", row["label"], also=(youtube_id,))
+
+
+def _rows(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str, str]]]]:
+    """Return the columns that a file has of those that are read, and its rows with their places."""
+    text = read_text(path)
+    first_line = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    delimiter = _delimiter(first_line)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names = _field_names(first_line, delimiter)
+    columns = _KINETICS_COLUMNS if "youtube_id" in names else CSV_COLUMNS
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise ManifestError(f"{path}: its first line must name the columns {','.join(columns)}; missing: {', '.join(missing)}")
+    place = {column: names.index(column) for column in columns}
+    return columns, _parsed(reader, path, lambda row: {column: row[k] if k < len(row) else "" for column, k in place.items()})
+
+
+def _parsed(reader: Any, path: Path, parse: Callable[[list[str]], dict[str, str]]) -> Iterator[tuple[str, dict[str, str]]]:
+    try:
+        next(reader, None)
+        for number, row in enumerate(reader, start=1):
+            check_row_number(number, path)
+            if row:
+                yield f"{path}, line {reader.line_num}", parse(row)
+    except csv.Error as cause:
+        raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV ({cause})") from cause
+
+
+def _delimiter(first_line: str) -> str:
+    """Return the separator of the fields: spreadsheets of some languages write semicolons."""
+    return max(",;\t", key=first_line.count)
+
+
+def _field_names(first_line: str, delimiter: str) -> list[str]:
+    return [name.strip().strip('"').lower() for name in first_line.strip("\r\n").split(delimiter)]
