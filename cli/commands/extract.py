@@ -236,6 +236,7 @@ def extract(
     return EXIT_SOME_FAILED if report.failed or (fail_on_damaged and report.damaged) else 0
 
 
+_MOST_NOTES = 10  # that are printed of undamaged videos
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?")
 
 
@@ -305,8 +306,11 @@ def _print_report(report: ExtractReport, data: Path) -> None:
     """Print the summary to stdout, and the videos that failed, with the reasons, to stderr."""
     for title, results in (("failed", report.failed), ("damaged (clip written)", report.damaged)):
         if results:
-            rows = [(result.video_id, result.status, result.error) for result in results]
+            rows = [(result.video_id, result.status, "; ".join(filter(None, (result.error, result.notes)))) for result in results]
             warn(f"\n{title}:\n" + long_table(("video", "status", "reason"), rows))
+    if report.noted:
+        notes = [(result.video_id, result.notes) for result in report.noted]
+        warn("\nnoted (undamaged):\n" + long_table(("video", "note"), notes, most=_MOST_NOTES, rest=" in extract-report.json"))
     rate = f", {report.num_pairs / report.seconds:.1f} flow fields/s" if report.num_pairs else ""
     pending = f", {report.pending} not finished" if report.pending else ""
     say(

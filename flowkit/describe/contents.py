@@ -154,7 +154,7 @@ class _ContentsSum:
     def add(self, clip: Clip) -> None:
         attributes = clip.attributes
         self.totals.add(clip)
-        self.num_damaged += bool(attributes.decode_errors or clip.num_frames < attributes.header_frames)
+        self.num_damaged += bool(attributes.losses or attributes.decode_errors or clip.num_frames < attributes.header_frames)
         facts = {
             "classes": attributes.class_name,
             "sizes": f"{clip.width}x{clip.height}",

@@ -26,7 +26,7 @@ from flowkit.extraction.pieces import (
     record_source,
     remove_pieces,
 )
-from flowkit.extraction.results import WRITTEN, VideoResult, with_status
+from flowkit.extraction.results import WRITTEN, VideoResult, unstated_losses, with_report
 from flowkit.extraction.solving import quantised_flow
 from flowkit.extraction.source import Source
 from flowkit.flow import to_grey
@@ -128,13 +128,14 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
         for start, stop in missing_ranges(find_pieces(job.piece_folder), expected, 1):
             _solve_piece(PieceJob(job, start, stop, expected, 1), progress)
         job = replace(job, pieces=tuple(find_pieces(job.piece_folder)))
-    num_frames = decode_errors = 0
+    result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, source_ctime_ns=job.source_ctime_ns)
+    num_frames = 0
     writer: ClipWriter | None = None
     with PieceReader(job.pieces) as stored:
         batches = _frames(job, progress)
         try:
             for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job, progress.alive):
-                frames, decode_errors = batch.frames, batch.decode_errors
+                frames = batch.frames
                 if writer is None:
                     writer = ClipWriter(job.clip_path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2])
                 writer.append_frames(frames)
@@ -142,8 +143,8 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
                 num_frames += len(frames)
                 if not job.pieces:
                     progress.note(num_frames - 1, expected)
-            counts = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, num_frames, info.header_frames, decode_errors)
-            result = with_status(replace(counts, source_ctime_ns=job.source_ctime_ns))
+                if batch.report is not None:
+                    result = with_report(replace(result, num_frames=num_frames), batch.report)
             if writer is None or result.status not in WRITTEN:
                 return result
             source.confirm()
@@ -212,6 +213,8 @@ def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: 
         quantiser=settings.quantiser.to_dict(),
         tvl1=settings.tvl1.to_dict(),
         solver=settings.solver,
+        losses=unstated_losses(result),
+        notes=result.notes,
     )
 
 

@@ -208,4 +208,5 @@ def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, t
     counts = (attributes.num_frames, attributes.header_frames, attributes.decode_errors)
     clip_bytes = stored.stat().st_size if stored == path else 0
     result = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes)
-    return with_status(replace(result, source_ctime_ns=job.source_ctime_ns, source_sha256=attributes.source_sha256))
+    result = replace(result, source_ctime_ns=job.source_ctime_ns, source_sha256=attributes.source_sha256, notes=attributes.notes)
+    return with_status(result, losses=attributes.losses)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flowkit.files import read_file, this_host
+from flowkit.video.damage import DecodeReport, count_words
 
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
 _MAX_INDEX_BYTES = 1 << 32
@@ -28,7 +29,7 @@ class VideoResult:
     video_id : str
         The path of the video below the video folder, without its suffix.
     status : {"ok", "damaged", "short", "undecodable", "failed"}
-        ``damaged``: there were decode errors, or fewer frames than the header says, but a clip file was written. ``short``: the
+        ``damaged``: something was lost (see `flowkit.video.damage`), but a clip file was written. ``short``: the
         video has one frame. ``undecodable``: it has none. ``failed``: not the video but flowkit or the disk failed; the next run
         tries again.
     source_bytes, source_mtime_ns : int
@@ -45,6 +46,8 @@ class VideoResult:
         When the video file or its properties changed last, which no program can set; 0 if that was not noted.
     source_sha256 : str
         The SHA-256 of the video file that the clip was extracted from; empty if there is no clip, or if it was not noted.
+    notes : str
+        What is odd about the video but no damage: empty chunks, several video streams, and the like.
     """
 
     video_id: str
@@ -59,20 +62,36 @@ class VideoResult:
     error: str = ""
     source_ctime_ns: int = 0
     source_sha256: str = ""
+    notes: str = ""
 
 
-def with_status(result: VideoResult) -> VideoResult:
-    """Return the result with the status, and the reason, that its counts call for."""
-    troubles = []
-    if result.num_frames < result.header_frames:
-        troubles.append(f"decoded {result.num_frames} of {result.header_frames} frames")
-    if result.decode_errors:
-        troubles.append(f"{result.decode_errors} decode error" + "s" * (result.decode_errors > 1))
+def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:
+    """Return the result with the status, and the reason, that its counts and what was lost besides call for.
+
+    Parameters
+    ----------
+    result : VideoResult
+        The result, with its counts.
+    losses : str
+        Everything that was lost, in words; if empty, the counts say it.
+    """
+    troubles = [losses] if losses else count_words(result.num_frames, result.header_frames, result.decode_errors)
     status: Status = "damaged" if troubles else "ok"
     if result.num_frames < 2:
         status = "short" if result.num_frames else "undecodable"
         troubles.insert(0, "only 1 frame could be decoded; flow needs 2" if result.num_frames else "no frame could be decoded")
     return replace(result, status=status, error=", ".join(troubles))
+
+
+def with_report(result: VideoResult, report: DecodeReport) -> VideoResult:
+    """Return the result of a video, with its number of frames, with what decoding it has shown."""
+    counts = replace(result, header_frames=report.header_frames, decode_errors=report.decode_errors, notes=report.notes)
+    return with_status(counts, losses=report.losses)
+
+
+def unstated_losses(result: VideoResult) -> str:
+    """Return what was lost of a damaged video, in words, if its counts do not say it all; else an empty text."""
+    return result.error if result.status == "damaged" and result.error != with_status(result).error else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,6 +150,11 @@ class ExtractReport:
     def damaged(self) -> tuple[VideoResult, ...]:
         """Videos whose clip file was written although not all of the video could be decoded."""
         return tuple(result for result in (*self.done, *self.skipped) if result.status == "damaged")
+
+    @property
+    def noted(self) -> tuple[VideoResult, ...]:
+        """Undamaged videos of this run about which something is odd."""
+        return tuple(result for result in self.done if result.status == "ok" and result.notes)
 
     @property
     def num_pairs(self) -> int:

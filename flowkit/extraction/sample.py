@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
-from flowkit.extraction.results import VideoResult, with_status
+from flowkit.extraction.results import VideoResult, with_report
 from flowkit.extraction.solving import cpu_mode, quantised_flow
 from flowkit.flow import to_grey, warm_up
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
-from flowkit.video.decode import probe, read_frames
+from flowkit.video.decode import read_frames
 
 PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
 
@@ -42,16 +43,17 @@ def count_frames(path: Path, *, short_side: int, on_frames: Callable[[int], None
     VideoResult
         With the path as `video_id`; its status is ``ok``, ``damaged``, ``short`` or ``undecodable``.
     """
-    num_frames = decode_errors = header_frames = 0
+    result = VideoResult(str(path), "undecodable", 0, 0)
     try:
-        header_frames = probe(path).header_frames
         for batch in read_frames(path, short_side=short_side):
-            num_frames, decode_errors = batch.start + len(batch.frames), batch.decode_errors
+            num_frames = batch.start + len(batch.frames)
             if on_frames is not None:
                 on_frames(num_frames)
+            if batch.report is not None:
+                result = with_report(replace(result, num_frames=num_frames), batch.report)
     except VideoDecodeError as error:
-        return VideoResult(str(path), "undecodable", 0, 0, error=str(error))
-    return with_status(VideoResult(str(path), "ok", 0, 0, num_frames, header_frames, decode_errors))
+        return replace(result, error=str(error))
+    return result
 
 
 def read_sample(

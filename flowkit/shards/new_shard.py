@@ -174,6 +174,8 @@ def _write_attributes(group: Any, declared: Sequence[Attribute], values: dict[st
 
     scalar = h5s.create(h5s.SCALAR)
     for attribute in declared:
+        if attribute.is_optional and attribute.name not in values:
+            continue
         value = values[attribute.name]
         if isinstance(value, int):
             h5a.create(group, attribute.name.encode(), h5t.STD_I64LE, scalar).write(np.array(value, dtype="<i8"))

@@ -37,10 +37,11 @@ AttributeKind = Literal["text", "integer"]  # fixed-length UTF-8, padded with NU
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute, which is always a scalar."""
+    """One attribute, which is always a scalar. An optional one is stored only if it is not empty."""
 
     name: str
     kind: AttributeKind
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ VIDEO_ATTRIBUTES = (
     Attribute("quantiser", "text"),
     Attribute("tvl1", "text"),
     Attribute("solver", "text"),
+    Attribute("losses", "text", is_optional=True),
+    Attribute("notes", "text", is_optional=True),
     Attribute("sha256", "text"),
 )
 
@@ -141,7 +144,7 @@ class ClipAttributes:
     header_frames : int
         Number of frames that the container promised; 0 if it gave no number.
     decode_errors : int
-        Number of errors that the decoder met.
+        Number of packets and frames that could not be decoded.
     codec : {"zstd", "gzip", "none", "jpeg"}
         How the flow is stored.
     quantiser : dict
@@ -150,6 +153,10 @@ class ClipAttributes:
         The parameters of TV-L1; empty if they are not known.
     solver : str
         The solver that computed the flow: ``strict``, ``fast``, ``cuda``, or the tool from which it was imported.
+    losses : str
+        What was lost of the video, in words, if the counts above do not say it all.
+    notes : str
+        What is odd about the video but no damage, in words.
 
     Raises
     ------
@@ -169,13 +176,15 @@ class ClipAttributes:
     quantiser: dict[str, Any]
     tvl1: dict[str, Any]
     solver: str
+    losses: str = ""
+    notes: str = ""
 
     def __post_init__(self) -> None:
         try:
             check_video_id(self.video_id)
         except ManifestError as cause:
             raise ShardFormatError(str(cause)) from cause
-        for name in ("class_name", "source_name", "source_sha256", "frame_rate", "codec", "solver"):
+        for name in ("class_name", "source_name", "source_sha256", "frame_rate", "codec", "solver", "losses", "notes"):
             _check_text(name, getattr(self, name))
         for name, least in (("num_frames", 2), ("header_frames", 0), ("decode_errors", 0)):
             value = getattr(self, name)
@@ -197,8 +206,11 @@ class ClipAttributes:
             raise ShardFormatError(str(cause)) from cause
 
     def to_stored(self) -> dict[str, str | int]:
-        """Return the values as they are stored: text and integers, with dictionaries as canonical JSON."""
+        """Return the values as they are stored: text and integers, with dictionaries as canonical JSON, without empty optional ones."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for attribute in VIDEO_ATTRIBUTES:
+            if attribute.is_optional and not values[attribute.name]:
+                del values[attribute.name]
         return {name: canonical_json(value) if isinstance(value, dict) else value for name, value in values.items()}
 
     @classmethod

@@ -274,9 +274,14 @@ def _check_link(group: Any, name: str) -> None:
 def _read_attributes(group: Any, declared: Sequence[Attribute]) -> dict[str, str | int]:
     from h5py import h5a
 
-    if h5a.get_num_attrs(group) != len(declared):
-        raise ShardFormatError(f"has {h5a.get_num_attrs(group)} attributes instead of {len(declared)}")
-    return {attribute.name: _read_attribute(group, attribute) for attribute in declared}
+    present = [attribute for attribute in declared if not attribute.is_optional or h5a.exists(group, attribute.name.encode())]
+    if h5a.get_num_attrs(group) != len(present):
+        raise ShardFormatError(f"has {h5a.get_num_attrs(group)} attributes instead of {len(present)}")
+    values = {attribute.name: _read_attribute(group, attribute) for attribute in present}
+    for attribute in present:
+        if attribute.is_optional and not values[attribute.name]:
+            raise ShardFormatError(f"has an empty attribute {attribute.name!r}, which is not stored when it is empty")
+    return values
 
 
 def _read_attribute(group: Any, declared: Attribute) -> str | int:

@@ -120,8 +120,12 @@ def why_unreadable(path: Path) -> str | None:
                 return "is a text file, not a video; move it out of the folder of videos"
             if _is_encrypted(file, head):
                 return _ENCRYPTED
-            if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free", b"skip") and not any(kind == b"moov" for kind, _, _ in _boxes(file)):
-                return f"is an MP4 or MOV file without its index (the moov box): {_UNFINISHED}"
+            if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov"):
+                boxes = list(_boxes(file))
+                if not any(kind == b"moov" for kind, _, _ in boxes):
+                    return f"is an MP4 or MOV file without its index (the moov box): {_UNFINISHED}"
+                if max(start + size for _, start, size in boxes) > file.seek(0, 2):
+                    return f"is cut off before its end: {_UNFINISHED}"
     except OSError:
         return None
     if path.suffix.lower() in _PARTIAL_SUFFIXES:

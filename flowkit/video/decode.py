@@ -2,35 +2,49 @@
 
 This module decides, for all of flowkit, what the pixels of a video are:
 
-* The frames are those of the first video stream that is not a cover picture, as they are decoded. None is repeated or dropped
-  for its timing, so a variable frame rate changes nothing. Frames that an edit list hides are left out, as players do.
+* The frames are those of the default video stream, else the largest, as they are decoded (`flowkit.video.streams`). None is
+  repeated or dropped for its timing, so a variable frame rate changes nothing. Frames that an edit list hides are left out, as
+  players do.
 * They are upright: the display matrix (rotation and mirroring) of the first frame is applied to all frames.
 * The pixels are those that are stored: the sample aspect ratio is ignored and interlaced frames are not deinterlaced, as in OpenCV
   and the published flow tools. RGB comes from libswscale with its defaults, and has the same bits as from OpenCV's VideoCapture.
 * A stream that changes its frame size midway is resized to the size of its first frame.
-* Decoding continues after errors. One damaged place may show twice: as a packet that the decoder refuses, and as a frame that it
-  marks as corrupt because this packet is missing. `decode_errors` is therefore the larger of the two counts, not their sum.
+* Decoding continues after errors; `flowkit.video.damage` says what counts as one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ParameterError, VideoDecodeError
-from flowkit.video.pixels import MAX_FRAME_PIXELS, MAX_SIDE, check_short_side, orientation_of, resize_into, resized_size, to_rgb, upright
+from flowkit.video.damage import Account, DecodeReport
+from flowkit.video.pixels import (
+    MAX_FRAME_PIXELS,
+    MAX_SIDE,
+    check_matrix,
+    check_short_side,
+    orientation_of,
+    resize_into,
+    resized_size,
+    to_rgb,
+    upright,
+)
+from flowkit.video.promises import duration_seconds, frame_rate
 from flowkit.video.streams import opened
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from fractions import Fraction
 
     import numpy as np
     from numpy.typing import NDArray
 
 MAX_READ_ERRORS = 100  # after so many, the rest of the file is skipped
+RATE_PACKETS = 64  # whose time stamps tell the frame rate
 
 
 @dataclass(frozen=True)
@@ -44,9 +58,10 @@ class VideoInfo:
     width, height : int, px
         Size of the first frame as it is displayed: after rotation, before any resizing.
     frame_rate : Fraction, frames/s
-        The average rate; 0 if the file does not give it.
+        The average rate, or what the time stamps say if that makes no sense; 0 if the file does not give it.
     header_frames : int
-        Number of frames that the container promises, without those that its edit list hides; 0 if it gives no number.
+        Number of frames that the container promises, without those that its edit list hides and without empty chunks; 0 if it
+        gives no number, or one that cannot be true.
     rotation : {0, 90, 180, 270}, degrees
         Clockwise rotation that makes the stored pixels upright; `read_frames` applies it.
     codec : str
@@ -57,6 +72,8 @@ class VideoInfo:
         The duration that the file gives; None if it gives none.
     mirrored : bool
         Whether the upright picture is also mirrored left to right; `read_frames` does this after the rotation.
+    stream_number, num_streams : int
+        Which of the video streams is used, from 1, and how many the file has, without cover pictures.
 
     Examples
     --------
@@ -80,6 +97,8 @@ class VideoInfo:
     container: str
     duration_seconds: float | None
     mirrored: bool = False
+    stream_number: int = 1
+    num_streams: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +113,8 @@ class FrameBatch:
         Index of the first frame in the video, from 0.
     decode_errors : int
         Number of decode errors so far; in the last batch, that of the whole video.
+    report : DecodeReport, optional
+        What was lost of the whole video, in its last batch only.
 
     Raises
     ------
@@ -113,6 +134,7 @@ class FrameBatch:
     frames: NDArray[np.uint8]
     start: int
     decode_errors: int
+    report: DecodeReport | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[0] < 1 or self.frames.shape[3] != 3 or self.frames.dtype.name != "uint8":
@@ -160,24 +182,29 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     >>> folder.cleanup()
     """
     with opened(Path(path), threads=1) as video:
-        container, stream = video.container, video.stream
-        frame = next(_decoded(container, stream, _Faults()), None)
+        account = Account(video)
+        packets = _packets(account)
+        frame = next(_decoded(packets, account), None)
         if frame is None:
             raise video.nothing_decoded()
+        check_matrix(frame, video.path)
+        for _ in islice(packets, RATE_PACKETS):
+            pass
         rotation, mirrored = orientation_of(frame)
         width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
-        codec = stream.codec_context.codec
         return VideoInfo(
             path=Path(path),
             width=width,
             height=height,
-            frame_rate=stream.average_rate or stream.guessed_rate or Fraction(0),
-            header_frames=_header_frames(stream),
+            frame_rate=frame_rate(video.stream, account.times),
+            header_frames=account.promise.frames,
             rotation=rotation,
-            codec=codec.canonical_name,
-            container=container.format.name,
-            duration_seconds=_duration_seconds(container, stream),
+            codec=account.codec,
+            container=video.container.format.name,
+            duration_seconds=duration_seconds(video),
             mirrored=mirrored,
+            stream_number=video.number,
+            num_streams=video.num_streams,
         )
 
 
@@ -242,36 +269,25 @@ def read_frames(
     return _batches(Path(path), short_side, batch_size, threads)
 
 
-class _Faults:
-    """Counts of the places where a stream is damaged; the docstring of the module says why they are not added."""
-
-    def __init__(self) -> None:
-        self.refused = 0
-        self.marked = 0
-
-    @property
-    def count(self) -> int:
-        return max(self.refused, self.marked)
-
-
 def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) -> Iterator[FrameBatch]:
     import av
     import numpy as np
     from av.video.reformatter import VideoReformatter
 
-    faults = _Faults()
     reformatter = VideoReformatter()
     batch: NDArray[np.uint8] | None = None
     orientation = (0, False)
     start = filled = 0
     with opened(path, threads) as video:
-        for frame in _decoded(video.container, video.stream, faults):
+        account = Account(video)
+        for frame in _decoded(_packets(account), account):
             if batch is None:
+                check_matrix(frame, video.path)
                 orientation = orientation_of(frame)
             try:
                 picture = upright(to_rgb(frame, reformatter), orientation)
-            except (av.FFmpegError, OSError):  # a size or format that libswscale cannot convert
-                faults.refused += 1
+            except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
+                account.refused += 1
                 continue
             if batch is None:
                 height, width = picture.shape[:2]
@@ -281,52 +297,48 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
                     raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
                 batch = np.empty((batch_size, height, width, 3), dtype=np.uint8)
             elif filled == batch_size:
-                yield FrameBatch(batch, start, faults.count)
+                yield FrameBatch(batch, start, account.decode_errors)
                 start, filled = start + filled, 0
                 batch = np.empty_like(batch)
             resize_into(picture, batch[filled])
             filled += 1
         if batch is None:
             raise video.nothing_decoded()
-        yield FrameBatch(batch[:filled], start, faults.count)
+        report = account.report(start + filled)
+        yield FrameBatch(batch[:filled], start, report.decode_errors, report)
 
 
-def _decoded(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
+def _decoded(packets: Iterable[Any], account: Account) -> Iterator[Any]:
     """Yield the frames of a stream in presentation order; count errors and continue after them."""
     import av
 
-    for packet in _packets(container, stream, faults):
+    codec = account.video.stream.codec_context
+    for packet in packets:
         try:
-            frames = stream.codec_context.decode(packet)
+            frames = codec.decode(packet)
         except (av.FFmpegError, OSError):
-            faults.refused += 1
+            account.note_refused()
             continue
         for frame in frames:
-            faults.marked += frame.is_corrupt
+            account.note_frame(frame)
             yield frame
 
 
-def _packets(container: Any, stream: Any, faults: _Faults) -> Iterator[Any]:
+def _packets(account: Account) -> Iterator[Any]:
     """Yield the packets of a stream, also after errors; the last one is empty, which makes the decoder return the frames that it holds."""
     import av
 
+    container, stream = account.video.container, account.video.stream
     for _ in range(MAX_READ_ERRORS):
         try:
-            yield from container.demux(stream)
+            for packet in container.demux():
+                if packet.stream is not stream:
+                    account.note_other_packet(packet)
+                    continue
+                account.note_packet(packet)
+                yield packet
         except (av.FFmpegError, OSError):
-            faults.refused += 1
+            account.unread += 1
         else:
             return
     yield av.Packet()
-
-
-def _header_frames(stream: Any) -> int:
-    """Return how many frames the container promises to show; 0 if it gives no number."""
-    hidden = sum(entry.is_discard for entry in stream.index_entries) if stream.frames else 0
-    return max(int(stream.frames) - hidden, 0)
-
-
-def _duration_seconds(container: Any, stream: Any) -> float | None:
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / 1e6

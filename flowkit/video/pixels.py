@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flowkit.errors import ParameterError
+from flowkit.errors import ParameterError, VideoDecodeError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -14,6 +16,17 @@ MAX_FRAME_PIXELS = 2**27  # 16K video; larger frames come from damaged or hostil
 MAX_SIDE = 2**15 - 2  # px; OpenCV cannot warp larger frames
 UNSPECIFIED_MATRIX = 2  # AVCOL_SPC_UNSPECIFIED
 KNOWN_MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})  # the AVCOL_SPC_* that libswscale converts to RGB
+REFUSED_MATRICES = {  # those that it would convert to other colours, without a word
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    11: "SMPTE ST 2085",
+    12: "derived from the primaries",
+    13: "derived from the primaries with constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 
 
 def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -68,10 +81,38 @@ def orientation_of(frame: Any) -> tuple[int, bool]:
     return (90 if b > 0 else 270), (b < 0) == (c < 0)
 
 
+def check_matrix(frame: Any, path: Path) -> None:
+    """Refuse a video whose colours are coded in a way that libswscale does not convert to RGB.
+
+    Parameters
+    ----------
+    frame : av.VideoFrame
+        The first frame.
+    path : Path
+        The file, for the message.
+
+    Raises
+    ------
+    VideoDecodeError
+        If the frame has such colours. Grey pictures and those that are stored as RGB need no matrix.
+    """
+    if _has_refused_matrix(frame):
+        raise VideoDecodeError(
+            f"{str(path)!r} codes its colours with the matrix {REFUSED_MATRICES[frame.colorspace]}, which flowkit cannot convert to RGB; "
+            "convert the video first, to BT.709 for instance, with a program that supports this matrix"
+        )
+
+
+def _has_refused_matrix(frame: Any) -> bool:
+    return frame.colorspace in REFUSED_MATRICES and not frame.format.is_rgb and len(frame.format.components) > 2
+
+
 def to_rgb(frame: Any, reformatter: Any) -> NDArray[np.uint8]:
     """Return the stored pixels of a frame as RGB, (H, W, 3)."""
     if frame.width * frame.height > MAX_FRAME_PIXELS:
         raise OSError(f"a frame of {frame.width}x{frame.height} px is too large")
+    if _has_refused_matrix(frame):
+        raise OSError(f"a frame with the matrix {REFUSED_MATRICES[frame.colorspace]} cannot be converted")
     if frame.colorspace not in KNOWN_MATRICES:
         frame.colorspace = UNSPECIFIED_MATRIX
     # threads=1: the cores of the machine are divided among processes, each of which has one video.

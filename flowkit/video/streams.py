@@ -74,11 +74,13 @@ def opened(path: Path, threads: int) -> Iterator[OpenVideo]:
     with container:
         streams = moving_pictures(container.streams.video)
         if not streams:
-            raise VideoDecodeError(f"{str(path)!r} has no video stream (only sound or cover pictures); remove it")
+            reason = why_unreadable(path) or "has no video stream that FFmpeg recognises (only sound or cover pictures, perhaps); remove it"
+            raise VideoDecodeError(f"{str(path)!r} {reason}")
         number = _choice(streams)
         stream = streams[number]
         if stream.codec_context is None:
-            raise VideoDecodeError(f"{str(path)!r} has video in a codec that this FFmpeg cannot decode; convert it to another codec")
+            reason = why_unreadable(path) or "has video in a codec that this FFmpeg cannot decode; convert it to another codec"
+            raise VideoDecodeError(f"{str(path)!r} {reason}")
         stream.codec_context.thread_count = threads
         if threads != 1:
             stream.codec_context.thread_type = "AUTO"

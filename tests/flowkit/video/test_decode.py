@@ -338,13 +338,45 @@ def test_colours_follow_the_files_matrix_and_range(tmp_path: Path, matrix: str |
     assert np.abs(got.astype(int) - [255, 0, 0]).max() <= 3
 
 
-def test_an_unknown_colour_matrix_is_taken_for_unspecified(tmp_path: Path) -> None:
-    frames = scene(2, 36, 24)
-    path = encode(tmp_path / "a.mkv", frames, codec="ffv1", pixels="yuv444p", options={"colorspace": "ycgco"})
+@pytest.mark.parametrize(
+    ("matrix", "number", "name"),
+    [
+        ("ycgco", 8, "YCgCo"),
+        ("bt2020c", 10, "BT.2020 with constant luminance"),
+        ("smpte2085", 11, "SMPTE ST 2085"),
+        ("chroma-derived-nc", 12, "derived from the primaries"),
+        ("chroma-derived-c", 13, "derived from the primaries with constant luminance"),
+        ("ictcp", 14, "ICtCp"),
+        ("ipt-c2", 15, "IPT-C2"),
+    ],
+)
+def test_a_colour_matrix_that_would_be_converted_to_wrong_colours_is_refused(tmp_path: Path, matrix: str, number: int, name: str) -> None:
+    path = encode(tmp_path / "a.mkv", scene(2, 36, 24), codec="ffv1", pixels="yuv444p", options={"colorspace": matrix})
     with av.open(str(path)) as container:
-        assert next(container.decode(video=0)).colorspace == 8
-    got, errors = decode(path)
-    assert (got.shape, errors) == (frames.shape, 0)
+        assert next(container.decode(video=0)).colorspace == number
+    for attempt in (lambda: probe(path), lambda: next(read_frames(path))):
+        with pytest.raises(VideoDecodeError, match=f"with the matrix {name}, which flowkit cannot convert"):
+            attempt()
+
+
+def test_pictures_without_chroma_or_in_rgb_need_no_matrix(tmp_path: Path) -> None:
+    for pixels in ("gray", "bgr0"):
+        frames = np.repeat(scene(2, 36, 24)[..., :1], 3, axis=-1)
+        path = encode(tmp_path / f"{pixels}.mkv", frames, codec="ffv1", pixels=pixels, options={"colorspace": "ycgco"})
+        assert np.abs(decode(path)[0].astype(int) - frames).max() <= 1
+
+
+def test_an_unassigned_colour_matrix_counts_as_unspecified(tmp_path: Path) -> None:
+    frames = scene(2, 36, 24)
+    path = encode(tmp_path / "a.mkv", frames, codec="ffv1", pixels="yuv444p", options={"colorspace": "smpte170m"})
+    data = path.read_bytes()
+    assert data.count(b"\x55\xb1\x81\x06") == 1  # the element MatrixCoefficients
+    path.write_bytes(data.replace(b"\x55\xb1\x81\x06", b"\x55\xb1\x81\x03"))
+    assert decode(path)[0].shape == frames.shape
+
+
+def test_the_given_video_with_the_matrix_ycgco_is_refused(shared_cases: Path) -> None:
+    assert "with the matrix YCgCo" in refused(shared_cases / "video" / "ycgco.mp4")
 
 
 # -- orientation -------------------------------------------------------------------------------------------------------------------

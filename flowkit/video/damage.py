@@ -1,0 +1,287 @@
+"""What was lost of a video while it was decoded, and what only looks like a loss.
+
+These count as damage:
+
+* Decode errors: packets that the decoder refuses, and frames that it marks as corrupt. One damaged place may show as both, so the
+  larger count is taken, not the sum.
+* Packets that give no frame, in the codecs whose decoders drop pictures without an error: HEVC, VVC, H.264, AV1, VP8 and VP9. Not
+  counted are packets that an edit list hides, those that say themselves that they are not shown, those with the time stamp of the
+  one before, and those that would be shown before the first frame (leading pictures of an open GOP, a start amid a GOP). Of
+  interlaced video every second packet may be the other field of a frame.
+* Fewer frames than the index or the header promises, without those that were left out on purpose: empty chunks, hidden frames, and
+  in other codecs pictures that are not coded (`flowkit.video.packets`).
+* An end more than 0.5 s and 2 % before the promised duration, by time stamps, where no index gives the number of frames.
+* A jump: an interval of more than 2.5 frames, in a file whose other intervals are equal but for the first and the last. If the
+  interval lacks one frame only, it is noted and no damage. If more than 1 interval in 20 is that long, or more than 1 in 10 is
+  longer than 1.5 frames, the frame rate is variable.
+
+An AVI has no jumps: its time stamps count chunks, and empty ones are how it stores a picture that did not change. A stream without
+a container has no time stamps.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowkit.video.packets import is_hidden, is_not_coded, is_skipped_leading
+from flowkit.video.promises import promise_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flowkit.video.streams import OpenVideo
+
+_DROPPING_CODECS = frozenset(("hevc", "vvc", "h264", "av1", "vp8", "vp9"))
+_SHORTER_SECONDS, _SHORTER_SHARE = 0.5, 0.02
+_JUMP = 1.5  # frame intervals
+_LOSS = 2.5  # frame intervals; less lacks one frame only
+_MIN_INTERVALS = 8  # below, equal intervals may be chance
+_MOST_GAPS, _MOST_LOSSES = 1 / 10, 1 / 20  # of all intervals; if there are more, the frame rate is variable
+_MOST_REORDERED = 32  # intervals by which a picture may be stored after one that is shown later
+_WITH_CLOCK = ("asf", "flv", "ivf", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "ogg")  # in the others FFmpeg makes time stamps up
+_UNKNOWN = -(1 << 63)  # a time stamp that is not known
+
+
+@dataclass(frozen=True)
+class DecodeReport:
+    """What decoding a complete video has shown.
+
+    Parameters
+    ----------
+    header_frames : int
+        Number of frames that the file promises, without those that it leaves out on purpose; 0 if it does not say.
+    decode_errors : int
+        Number of packets and frames that could not be decoded.
+    losses : str
+        What was lost, in words; empty if nothing was.
+    notes : str
+        What is odd but no damage, in words.
+    """
+
+    header_frames: int
+    decode_errors: int
+    losses: str
+    notes: str
+
+
+def count_words(num_frames: int, header_frames: int, decode_errors: int, lost_packets: int = 0) -> list[str]:
+    """Return in words what counts say about losses.
+
+    Examples
+    --------
+    >>> count_words(30, 55, 26, lost_packets=25)
+    ['decoded 30 of 55 frames', '1 decode error', '25 packets gave no frame']
+    """
+    words = []
+    if num_frames < header_frames:
+        words.append(f"decoded {num_frames} of {header_frames} frames")
+    if decode_errors > lost_packets:
+        words.append(_count(decode_errors - lost_packets, "decode error"))
+    if lost_packets:
+        words.append(f"{_count(lost_packets, 'packet')} gave no frame")
+    return words
+
+
+class Account:
+    """Counts what goes into a decoder and what comes out of it; 8 bytes are kept of each packet."""
+
+    def __init__(self, video: OpenVideo) -> None:
+        self.video = video
+        self.promise = promise_of(video)
+        self.unread = self.refused = self.marked = 0
+        stream = video.stream
+        self.codec = stream.codec_context.codec.canonical_name
+        self._extradata = stream.codec_context.extradata
+        names = video.container.format.name.split(",")
+        self._counts_chunks = "avi" in names  # its time stamps are the numbers of its chunks
+        self._has_clock = any(name in names for name in _WITH_CLOCK)
+        self._times = array("q")  # of the packets that should give a frame: pts, or dts, or unknown
+        self._have_pts = True
+        self._last_pts = _UNKNOWN
+        self._end = _UNKNOWN
+        self._end_elsewhere = 0.0
+        self._num_packets = self._num_not_coded = self._before_key = self._skipped_leading = 0
+        self._num_keys = 0
+        self._early_refused = array("q")
+        self._counted = self._has_no_picture = False
+        self._num_frames = self._num_interlaced = 0
+        self._first_frame_pts: int | None = None
+
+    @property
+    def decode_errors(self) -> int:
+        """Number of decode errors so far."""
+        return max(self.unread + self.refused + len(self._early_refused), self.marked)
+
+    @property
+    def times(self) -> list[int]:
+        """The time stamps so far."""
+        return [time for time in self._times if time != _UNKNOWN]
+
+    def note_packet(self, packet: Any) -> None:
+        """Note a packet of the stream that is about to be decoded."""
+        self._counted = self._has_no_picture = False
+        if not packet.size or packet.is_discard:
+            return
+        self._num_packets += 1
+        pts, dts = packet.pts, packet.dts
+        if self._counts_chunks:
+            pts = None  # FFmpeg's guess
+        time = pts if pts is not None else dts
+        if time is not None:
+            self._end = max(self._end, time + (packet.duration or 0))
+        if pts is not None and pts == self._last_pts:
+            return
+        self._last_pts = _UNKNOWN if pts is None else pts
+        if is_hidden(self.codec, self._extradata, packet):
+            self._has_no_picture = self.codec in ("h264", "hevc")
+            return
+        self._num_keys += packet.is_keyframe
+        if not self._num_keys:
+            self._before_key += 1
+        elif self._num_keys == 1 and pts is None and is_skipped_leading(self.codec, self._extradata, packet):
+            self._skipped_leading += 1
+        if self.codec not in _DROPPING_CODECS:
+            self._num_not_coded += is_not_coded(self.codec, self._extradata, packet)
+        self._have_pts &= pts is not None
+        self._times.append(_UNKNOWN if time is None else time)
+        self._counted = True
+
+    def note_other_packet(self, packet: Any) -> None:
+        """Note a packet of another stream, which tells how far the file reaches."""
+        if packet.pts is not None and packet.time_base:
+            self._end_elsewhere = max(self._end_elsewhere, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def note_refused(self) -> None:
+        """Note that the decoder refused the last packet, which is no error if there is no picture in it."""
+        if self._has_no_picture:
+            return
+        if self._counted and self._num_frames == 0:
+            self._early_refused.append(self._times[-1])
+        else:
+            self.refused += 1
+
+    def note_frame(self, frame: Any) -> None:
+        """Note a frame that came out of the decoder."""
+        if self._num_frames == 0:
+            self._first_frame_pts = frame.pts
+        self._num_frames += 1
+        self._num_interlaced += frame.interlaced_frame
+        self.marked += frame.is_corrupt
+
+    def report(self, num_frames: int) -> DecodeReport:
+        """Return what was lost, after the last packet.
+
+        Parameters
+        ----------
+        num_frames : int
+            Number of frames that were delivered: those decoded that could be converted to RGB too.
+        """
+        import numpy as np
+
+        times = np.frombuffer(self._times, np.int64) if self._times else np.empty(0, np.int64)
+        missing, leading = self._missing(times)
+        notes = list(self.promise.notes)
+        if self.video.num_streams > 1:
+            notes.insert(0, f"video stream {self.video.number} of {self.video.num_streams}")
+        if leading:
+            notes.append(f"{_count(leading, 'packet')} before the first frame")
+        lost = missing
+        if self.codec not in _DROPPING_CODECS:
+            repeated = min(missing, self._num_not_coded)
+            lost, missing = 0, missing - repeated
+            if repeated:
+                notes.append(f"{_count(repeated, 'picture')} not coded")
+        decode_errors = max(self.unread + self.refused + len(self._early_refused) + lost, self.marked)
+        header_frames = self._header_frames(times, num_frames, missing, notes)
+        words = count_words(num_frames, header_frames, decode_errors, min(lost, decode_errors))
+        words += self._shorter()
+        if self._has_clock and len(times) > _MIN_INTERVALS and _UNKNOWN not in self._times:
+            words += self._jumps(times, notes)
+        return DecodeReport(header_frames, decode_errors, ", ".join(words), ", ".join(notes))
+
+    def _missing(self, times: NDArray[np.int64]) -> tuple[int, int]:
+        """Return how many packets gave no frame and no error although they should, and how many would come before the first frame."""
+        refused = self.refused
+        if self._have_pts and self._first_frame_pts is not None:
+            leading = int((times < self._first_frame_pts).sum())
+            refused += sum(time >= self._first_frame_pts for time in self._early_refused)
+        else:
+            leading = self._before_key + self._skipped_leading
+            if self.codec == "h264":  # whose leading pictures are only known by time stamps
+                return 0, 0
+            refused += max(len(self._early_refused) - leading, 0)
+        expected = len(times) - leading
+        if self._num_interlaced:
+            expected = min(expected, max(self._num_frames, math.ceil(expected / 2)))
+        return max(expected - self._num_frames - refused, 0), leading
+
+    def _header_frames(self, times: NDArray[np.int64], num_frames: int, missing: int, notes: list[str]) -> int:
+        """Return how many frames the file promises, without those that were left out on purpose."""
+        promise = self.promise
+        unread = max(promise.frames - self._num_packets, 0)
+        if self._counts_chunks and len(times) and self._end != _UNKNOWN:
+            empty = self._end - self._num_packets
+            if 0 < empty <= promise.chunks:
+                notes.append(_count(empty, "empty chunk"))
+            if not promise.is_indexed:
+                unread = max(promise.chunks - max(self._end, self._num_packets), 0)
+        if not promise.frames:
+            return 0
+        refused = self.refused + len(self._early_refused)
+        return min(promise.frames, unread + max(num_frames, self._num_frames) + refused + missing)
+
+    def _shorter(self) -> list[str]:
+        """Return in words whether the last frame ends long before the promised duration."""
+        promise = self.promise
+        known = [time for time in (self._times[:1] or [_UNKNOWN]) if time != _UNKNOWN]
+        if promise.duration is None or promise.is_indexed or not known or not self.video.stream.time_base:
+            return []
+        end = float(max(self._end, self._end - min(known)) * self.video.stream.time_base)
+        last = end
+        if promise.of_file:  # other streams may be longer: the video is cut off only where all of them are
+            if self._end_elsewhere > end + _SHORTER_SECONDS:
+                return []
+            last = max(end, self._end_elsewhere)
+        if promise.duration - last <= max(_SHORTER_SECONDS, _SHORTER_SHARE * promise.duration):
+            return []
+        return [f"{end:.1f} s of {promise.duration:.1f} s"]
+
+    def _jumps(self, times: NDArray[np.int64], notes: list[str]) -> list[str]:
+        """Return in words where the time stamps jump although all other frames follow each other evenly."""
+        import numpy as np
+
+        starts = np.unique(times)
+        intervals = np.diff(starts)
+        if len(intervals) < _MIN_INTERVALS:
+            return []
+        usual = float(np.median(intervals))
+        behind = np.maximum.accumulate(times) - times
+        if behind.max() > _MOST_REORDERED * usual + intervals.max():  # the clock starts again: files that were joined
+            return []
+        inner = slice(1, -1)  # the first and the last interval may be of any length
+        is_gap = intervals[inner] > max(_JUMP * usual, usual + 2)
+        even = np.abs(intervals[inner] - usual) <= max(1.0, usual / 50)
+        gaps = np.flatnonzero(is_gap)
+        if not len(gaps) or not (even | is_gap).all() or len(gaps) > max(_MOST_GAPS * len(intervals), 1):
+            return []
+        sizes, places = intervals[inner][gaps], starts[:-1][inner][gaps] - starts[0]
+        unit = float(self.video.stream.time_base)
+        is_loss = sizes > _LOSS * usual
+        if is_loss.sum() > max(_MOST_LOSSES * len(intervals), 1):
+            return []
+        if (~is_loss).any():
+            notes.append(f"{_count(int((~is_loss).sum()), 'place')} where one frame is missing")
+        if not is_loss.any():
+            return []
+        first = int(np.flatnonzero(is_loss)[0])
+        where = f"of {sizes[first] * unit:.2f} s at {places[first] * unit:.2f} s"
+        number = int(is_loss.sum())
+        return [f"a jump in time {where}" if number == 1 else f"{number} jumps in time, the first {where}"]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
