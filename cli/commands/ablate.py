@@ -13,7 +13,7 @@ import click
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, split_option
+from flowkit.cli.shared.options import data_option, json_option, reports_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
@@ -45,6 +45,8 @@ _SETS = "\n\n".join(
     metavar="NAME",
     help="The run whose base streams all variants start from; they are trained if necessary. A variant's run is NAME+VARIANT.",
 )
+@runs_option
+@reports_option
 @click.option(
     "--phase",
     type=click.Choice(["all", "st-resnet"]),
@@ -63,6 +65,8 @@ def ablate(
     split: int,
     own: tuple[str, ...],
     run: str,
+    runs: Path | None,
+    reports: Path | None,
     phase: str,
     device: str,
     grace: float,
@@ -103,6 +107,8 @@ def ablate(
                 training,
                 split=split,
                 run=run,
+                runs=runs,
+                reports=reports,
                 phases=phases,
                 execution=execution,
                 restart=restart and not is_elastic_restart(),

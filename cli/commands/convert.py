@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from flowkit.cli.shared.console import say, show_name, size, warn
-from flowkit.cli.shared.options import data_option, refuse_unused, split_option
+from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
 from flowkit.model.settings.training import PHASES, Phase
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _MATLAB = ".mat"
 @click.argument("source", metavar="RUN|FILE")
 @click.argument("target", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
 @data_option
+@runs_option
 @split_option
 @click.option("--phase", type=click.Choice(PHASES), help="Which of the run's networks.  [default: the last that is trained]")
 @click.option(
@@ -38,6 +39,7 @@ def convert(
     source: str,
     target: Path,
     data: Path,
+    runs: Path | None,
     split: int,
     phase: Phase | None,
     data_set: Literal["ucf101", "hmdb51"] | None,
@@ -58,10 +60,10 @@ def convert(
     if target.suffix not in (".safetensors", ".onnx"):
         raise click.UsageError(f"OUT must end in .safetensors or .onnx, got {show_name(target)}")
     if Path(source).suffix == _MATLAB:
-        refuse_unused("a .mat file says itself what it holds", "phase", "data")
+        refuse_unused("a .mat file says itself what it holds", "phase", "data", "runs")
         return _from_matlab(Path(source), target, data_set=data_set, split=split, classes=classes)
     refuse_unused("networks that flowkit trained name their classes", "data_set", "classes")
-    return _from_trained(source, target, data=data, split=split, phase=phase)
+    return _from_trained(source, target, data=data, runs=runs, split=split, phase=phase)
 
 
 def _from_matlab(source: Path, output: Path, *, data_set: str | None, split: int, classes: Path | None) -> int:
@@ -79,14 +81,14 @@ def _from_matlab(source: Path, output: Path, *, data_set: str | None, split: int
     return 0
 
 
-def _from_trained(source: str, output: Path, *, data: Path, split: int, phase: Phase | None) -> int:
+def _from_trained(source: str, output: Path, *, data: Path, runs: Path | None, split: int, phase: Phase | None) -> int:
     from flowkit.errors import CheckpointError
     from flowkit.model.convert.network_files import write_onnx, write_safetensors
     from flowkit.model.runs.checkpoint import load_checkpoint
     from flowkit.model.runs.run_folder import find_weights
 
     is_file = Path(source).exists() and ("/" in source or Path(source).suffix != "")
-    found = Path(source) if is_file else find_weights(data, run=source, split=split, phase=phase)
+    found = Path(source) if is_file else find_weights(data, run=source, split=split, phase=phase, runs=runs)
     weights = load_checkpoint(found)
     if phase is not None and weights.provenance.config.phase != phase:
         raise CheckpointError(f"{found} holds {weights.provenance.config.phase}, not {phase}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -90,11 +91,14 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
     seconds["generate"] = time.monotonic() - began
     data = ("--data", str(output / DATA))
     short = () if steps_per_phase is None else ("--steps-per-phase", str(steps_per_phase))
+    # Options that say what is the default, but for a user whose own runs and reports are kept elsewhere.
+    elsewhere = any(name.endswith(("_RUNS", "_REPORTS")) for name in os.environ) or Path("flowkit.toml").is_file()
+    runs, reports = (("--" + name, str(output / DATA / name)) if elsewhere else () for name in ("runs", "reports"))
     stages = {
         "extract": (str(output / VIDEOS), *data, *EXTRACT_OPTIONS),
         "pack": ("--split", "1", *data, "--lists", str(output / LISTS)),
-        "train": (*data, *TRAIN_OPTIONS, "--seed", str(seed), *short),
-        "evaluate": data,
+        "train": (*data, *runs, *TRAIN_OPTIONS, "--seed", str(seed), *short),
+        "evaluate": (*data, *runs, *reports),
     }
     for stage, options in stages.items():
         began = time.monotonic()

@@ -18,6 +18,8 @@ from flowkit.cli.shared.options import (
     output_option,
     read_numbers,
     refuse_unused,
+    reports_option,
+    runs_option,
     split_numbers,
     splits_option,
 )
@@ -37,6 +39,8 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 @data_option
 @splits_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to evaluate.")
+@runs_option
+@reports_option
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, path_type=Path),
@@ -69,6 +73,8 @@ def evaluate(
     data: Path,
     splits: str,
     run: str,
+    runs: Path | None,
+    reports: Path | None,
     checkpoint: Path | None,
     fusion: Fusion,
     fusion_weights: str,
@@ -101,7 +107,11 @@ def evaluate(
         raise click.UsageError(f"--fusion-weights takes two numbers, got {fusion_weights!r}")
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
-    folders = None if checkpoint is not None and output is None else _Folders(data, run, output, several=len(numbers) > 1, replace=replace)
+    folders = (
+        None
+        if checkpoint is not None and output is None
+        else _Folders(data, run, output, reports, several=len(numbers) > 1, replace=replace)
+    )
     if redraw:
         if folders is None or not report:
             raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
@@ -114,6 +124,7 @@ def evaluate(
                 data,
                 splits=numbers,
                 run=run,
+                runs=runs,
                 checkpoint=checkpoint,
                 fusion=fusion,
                 weights=weights,
@@ -149,16 +160,19 @@ def _refuse_unused_options(*, redraw: bool, checkpoint: Path | None, output: Pat
         unused = ("fusion", "fusion_weights", "replace", "force", "device", "amp", "workers")
         refuse_unused("--redraw draws the reports of stored results and evaluates nothing", *unused)
     if checkpoint is not None:
-        refuse_unused("--checkpoint names the network", "run")
+        refuse_unused("--checkpoint names the network", "run", "runs")
     if checkpoint is not None and output is None and not redraw:
-        refuse_unused("the results of a --checkpoint are written only with --output", "report", "replace")
+        refuse_unused("the results of a --checkpoint are written only with --output", "report", "replace", "reports")
+    if output is not None:
+        refuse_unused("--output names the folder of the results", "reports")
 
 
 class _Folders:
     """The folders to which the results of each split are written, and what became of those of this evaluation."""
 
-    def __init__(self, data: Path, run: str, output: Path | None, *, several: bool, replace: bool) -> None:
-        self._data, self._run, self._output, self._several, self._replace = data, run, output, several, replace
+    def __init__(self, data: Path, run: str, output: Path | None, reports: Path | None, *, several: bool, replace: bool) -> None:
+        self._data, self._run, self._output, self._reports = data, run, output, reports
+        self._several, self._replace = several, replace
         self._not_stored: set[int] = set()
         self.elsewhere: dict[int, Path] = {}  # where the results of a split are that could not be written to its folder
 
@@ -166,14 +180,17 @@ class _Folders:
         from flowkit.model.runs.run_folder import report_folder
 
         if self._output is None:
-            return report_folder(self._data, self._run, split)
+            return report_folder(self._data, self._run, split, reports=self._reports)
         return self._output / f"split{split}" if self._several else self._output
 
     def check(self, dataset: Dataset, splits: list[int]) -> None:
-        """Refuse, before any work, to replace an evaluation of videos that are no longer in a split."""
+        """Refuse, before any work, a folder that cannot be written, and to replace an evaluation of videos that left a split."""
         from flowkit.errors import ManifestError
         from flowkit.model.evaluation.earlier import lost_videos
+        from flowkit.model.runs.places import check_writable
 
+        for number in splits:
+            check_writable(self.of(number), option="--reports DIR" if self._output is None else "--output DIR")
         for number in splits if not self._replace else ():
             lost = lost_videos(self.of(number), [record.video_id for record in dataset.split(number).test])
             if lost:

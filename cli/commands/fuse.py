@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
-from flowkit.cli.shared.options import data_option, json_option, output_option, read_numbers, split_numbers, splits_option, usage_errors
+from flowkit.cli.shared.options import (
+    data_option,
+    json_option,
+    output_option,
+    read_numbers,
+    refuse_unused,
+    reports_option,
+    split_numbers,
+    splits_option,
+    usage_errors,
+)
 from flowkit.dataset.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
 @click.argument("scores", nargs=-1, required=True, metavar="SCORES...", type=click.Path(path_type=Path))
 @data_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose scores are combined with SCORES.")
+@reports_option
 @splits_option
 @click.option("--row", metavar="ROW", help="Which row of the results table.  [default: the last that is trained, ST-ResNet* if it is]")
 @click.option("--method", type=click.Choice(["mean", "svm"]), default="mean", show_default=True, help="How scores are combined.")
@@ -49,6 +60,7 @@ def fuse(
     scores: Sequence[Path],
     data: Path,
     run: str,
+    reports: Path | None,
     splits: str,
     row: str | None,
     method: str,
@@ -78,6 +90,8 @@ def fuse(
     The default is the paper's "+ IDT": L2-normalised scores with equal weights. --method svm trains a linear SVM (C = 100) on all
     systems' scores of the test videos of other folds; this gives a cross-validated number and is not the paper's protocol.
     """
+    if method == "mean":
+        refuse_unused("the mean needs no cross-validation; --method svm does", "folds", "seed")
     from flowkit.model.fusion.late_fusion import FusionSettings
 
     with usage_errors():
@@ -88,18 +102,19 @@ def fuse(
             num_folds=folds,
             seed=seed,
         )
-    numbers = split_numbers(splits, _evaluated(data, run) if splits == "all" else [])
+    numbers = split_numbers(splits, _evaluated(data, run, reports) if splits == "all" else [])
     if len(numbers) > 1 and (fixed := [path for path in (*scores, *filter(None, [order])) if "{split}" not in str(path)]):
         raise click.UsageError(
             f"scores belong to one split: write {{split}} instead of its number in {show_name(fixed[0])}, or choose one --split"
         )
-    results = {number: _fuse_split(scores, data, run, number, row, settings, common, order) for number in numbers}
-    reports = []
+    folders = {number: _folder(data, run, number, output, reports, several=len(numbers) > 1) for number in numbers}
+    results = {number: _fuse_split(scores, data, run, reports, number, row, settings, common, order) for number in numbers}
+    written = []
     for number, (result, sources, published) in results.items():
-        reports.append({"split": number, **_write(result, sources, published, output, data, run, number, several=len(numbers) > 1)})
+        written.append({"split": number, **_write(result, sources, published, folders[number])})
     if as_json:
         means = _means([result for result, _, _ in results.values()])
-        say_json("fusion-report", {"splits": reports, "mean": means}, indent=None)
+        say_json("fusion-report", {"splits": written, "mean": means}, indent=None)
         return 0
     say(_table({number: result for number, (result, _, _) in results.items()}))
     for number, (result, _, published) in results.items():
@@ -116,6 +131,7 @@ def _fuse_split(
     scores: Sequence[Path],
     data: Path,
     run: str,
+    reports: Path | None,
     split: int,
     row: str | None,
     settings: FusionSettings,
@@ -127,12 +143,15 @@ def _fuse_split(
     from flowkit.model.evaluation.scores import read_own_scores
     from flowkit.model.fusion.foreign_scores import read_system_scores
     from flowkit.model.fusion.late_fusion import NamedScores, fuse_systems, published_with_idt
-    from flowkit.model.runs.run_folder import check_run_name, report_folder
+    from flowkit.model.runs.places import place_options
+    from flowkit.model.runs.run_folder import report_folder
 
-    check_run_name(run)
-    own_path = report_folder(data, run, split) / "scores.h5"
+    own_path = report_folder(data, run, split, reports=reports) / "scores.h5"
     if not own_path.is_file():
-        raise ScoresError(f"run {run!r} has no scores for split {split} ({own_path}); make them with `flowkit evaluate --split {split}`")
+        raise ScoresError(
+            f"run {run!r} has no scores for split {split} ({own_path}); make them with "
+            f"`flowkit evaluate --split {split}{place_options(data, reports=reports)}`"
+        )
     own, own_row = read_own_scores(own_path, row=row)
     paths = [Path(str(path).replace("{split}", str(split))) for path in scores]
     names = [path.stem if sum(other.stem == path.stem for other in paths) == 1 and path.stem != own_row else str(path) for path in paths]
@@ -150,22 +169,21 @@ def _fuse_split(
     return result, sources, published_with_idt(data, split, result)
 
 
-def _write(
-    result: FusionResult,
-    sources: dict[str, str],
-    published: dict[str, float] | None,
-    output: Path | None,
-    data: Path,
-    run: str,
-    split: int,
-    *,
-    several: bool,
-) -> dict[str, Any]:
+def _folder(data: Path, run: str, split: int, output: Path | None, reports: Path | None, *, several: bool) -> Path:
+    """Return where a split's results are written, after trying whether that is possible."""
+    from flowkit.model.runs.places import check_writable
+    from flowkit.model.runs.run_folder import check_run_name, report_folder
+
+    check_run_name(run)
+    folder = output / f"split{split}" if output and several else output or report_folder(data, run, split, reports=reports)
+    check_writable(folder, option="--output DIR")
+    return folder
+
+
+def _write(result: FusionResult, sources: dict[str, str], published: dict[str, float] | None, folder: Path) -> dict[str, Any]:
     """Write a split's results, and return them as --json prints them."""
     from flowkit.model.fusion.late_fusion import fusion_dict, write_fusion
-    from flowkit.model.runs.run_folder import report_folder
 
-    folder = output / f"split{split}" if output and several else output or report_folder(data, run, split)
     values = fusion_dict(result, sources=sources, published=published)
     paths = write_fusion(folder, result, values)
     warn(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
@@ -211,9 +229,10 @@ def _method_text(settings: FusionSettings) -> str:
     )
 
 
-def _evaluated(data: Path, run: str) -> list[int]:
+def _evaluated(data: Path, run: str, reports: Path | None) -> list[int]:
     """Return the splits for which a run has scores."""
     from flowkit.model.runs.run_folder import report_folder
 
-    numbers = [path.parent.name.removeprefix("split") for path in report_folder(data, run, 0).parent.glob("split*/scores.h5")]
+    folders = report_folder(data, run, 0, reports=reports).parent.glob("split*/scores.h5")
+    numbers = [path.parent.name.removeprefix("split") for path in folders]
     return sorted(int(number) for number in numbers if number.isdecimal())

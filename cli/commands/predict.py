@@ -10,7 +10,7 @@ import click
 
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, split_option
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option
 from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @data_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose networks classify the videos.")
+@runs_option
 @split_option
 @click.option(
     "--row",
@@ -47,6 +48,7 @@ def predict(
     videos: Sequence[Path],
     data: Path,
     run: str,
+    runs: Path | None,
     split: int,
     row: str | None,
     checkpoint: Path | None,
@@ -68,9 +70,9 @@ def predict(
     from flowkit.model.evaluation.predict import Predictor
     from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
 
-    if checkpoint is not None and row is not None:
-        raise click.UsageError("--row is for a run; a --checkpoint is one network and therefore one row")
-    trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row)
+    if checkpoint is not None:
+        refuse_unused("a --checkpoint is one network and therefore one row", "run", "runs", "split", "row")
+    trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
     settings, assumed = extraction_of(trained.provenance, data)
     settings, note = with_solver(settings, solver, device)  # type: ignore[arg-type]
     notes = [text for text in (assumed, note) if text]

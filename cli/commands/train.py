@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.options import data_option, refuse_unused, split_option
+from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
 from flowkit.cli.shared.recipe_options import (
     NETWORK_SETTINGS,
     execution_options,
@@ -34,6 +34,7 @@ from flowkit.model.settings.training import BASE_PHASES, PHASES
 @click.option(
     "--run", default="default", show_default=True, metavar="NAME", help="The name of the run, whose folder is runs/NAME in the data root."
 )
+@runs_option
 @click.option("--base-run", metavar="NAME", help="Take earlier phases that this run lacks from another run.")
 @recipe_options
 @settings_options(NETWORK_SETTINGS)
@@ -51,6 +52,7 @@ def train(
     split: int,
     phase: str,
     run: str,
+    runs: Path | None,
     base_run: str | None,
     device: str,
     grace: float,
@@ -73,13 +75,14 @@ def train(
 
     with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
         execution = read_execution(settings, device=own_device, rank=rank, world=world)
-        live_curves = LiveCurves(data, run=run, split=split) if tensorboard and rank == 0 else nullcontext()
+        live_curves = LiveCurves(data, run=run, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
         with RunProgress(rank == 0) as show, live_curves as curves:
             report = train_phases(
                 data,
                 train_settings(settings),
                 split=split,
                 run=run,
+                runs=runs,
                 base_run=base_run,
                 phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
                 execution=execution,

@@ -1,6 +1,8 @@
 """Options that several commands share, each declared once.
 
 data_option     --data DIR           the data root
+runs_option     --runs DIR           where runs are, if not in the data root
+reports_option  --reports DIR        where reports are, if not in the data root
 split_option    --split N            a split's number
 splits_option   --split N[,N...]     several splits, read by `split_numbers`
 output_option   --output DIR         where reports are written
@@ -37,6 +39,26 @@ def data_option(command: Command) -> Command:
         show_default=True,
         metavar="DIR",
         help="The data root, which holds everything that flowkit writes.",
+    )(command)
+
+
+def runs_option(command: Command) -> Command:
+    """Add ``--runs DIR``."""
+    return click.option(
+        "--runs",
+        type=click.Path(file_okay=True, path_type=Path),
+        metavar="DIR",
+        help="The folder of the runs, for a data root that is read-only or shared.  [default: runs in the data root]",
+    )(command)
+
+
+def reports_option(command: Command) -> Command:
+    """Add ``--reports DIR``."""
+    return click.option(
+        "--reports",
+        type=click.Path(file_okay=True, path_type=Path),
+        metavar="DIR",
+        help="The folder of the reports, for a data root that is read-only or shared.  [default: reports in the data root]",
     )(command)
 
 
@@ -84,7 +106,7 @@ def output_option(command: Command) -> Command:
         "--output",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Where to write the results.  [default: reports/RUN/splitN in the data root]",
+        help="Where to write the results.  [default: RUN/splitN in the folder of the reports]",
     )(command)
 
 

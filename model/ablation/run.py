@@ -19,6 +19,7 @@ from flowkit.model.compute.ranks import gathered, wait
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import AblationEvent, VariantFailed, VariantStarted, VariantTested, ignore, never
+from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
@@ -142,6 +143,8 @@ def ablate(
     *,
     split: int = 1,
     run: str = "default",
+    runs: Path | None = None,
+    reports: Path | None = None,
     phases: Sequence[Phase] = ST_PHASES,
     execution: Execution | None = None,
     restart: bool = False,
@@ -163,6 +166,8 @@ def ablate(
     run : str
         The base run: all variants share its base streams, and its ST phases are the paper's variant. Those it lacks are trained. The
         run of a variant is ``<run>+<variant>``.
+    runs, reports : Path, optional
+        The folders of runs and of reports. Default: ``runs`` and ``reports`` in the data root.
     phases : sequence of str
         ``st-resnet`` alone or with ``st-resnet-star``.
     execution : Execution, optional
@@ -193,13 +198,15 @@ def ablate(
     planned, _ = plan_ablation(root, variants, settings, split=split, run=run, phases=phases, execution=execution)
     dataset = Dataset.open(root)
     check_shards(dataset, dataset.split(split))
-    training = partial(train_phases, root, split=split, execution=execution, on_event=on_event, should_stop=should_stop)
-    folder = report_folder(root, run, split)
+    training = partial(train_phases, root, split=split, runs=runs, execution=execution, on_event=on_event, should_stop=should_stop)
+    folder = report_folder(root, run, split, reports=reports)
+    if execution.rank == 0:
+        check_writable(folder, option="--reports DIR")
     results: list[VariantResult] = []
     if restart and execution.rank == 0:  # all at once, so that a stop leaves no old phase beside a new one
         for plan in planned[1:]:
             for phase in plan.phases:
-                PhaseFolder(phase_folder(root, plan.run, split, phase)).discard()
+                PhaseFolder(phase_folder(root, plan.run, split, phase, runs=runs)).discard()
     wait(execution.world)
     if training(settings, run=run, phases=BASE_PHASES).stopped:
         return AblationReport((), folder, stopped=True)
@@ -217,7 +224,8 @@ def ablate(
             raise  # not caused by the variant: the others would fail too
         except FlowkitError as error:
             failure = str(error)
-        results.append(_tested(root, split, plan, tuple(done), failure, folder / "ablation" / plan.variant.name, execution, on_event))
+        tests = folder / "ablation" / plan.variant.name
+        results.append(_tested(root, split, plan, tuple(done), failure, tests, execution, on_event, runs))
         if execution.rank == 0:
             write_ablation(folder, results, split=split, base_run=run, complete=len(results) == len(planned))
         if should_stop() and len(results) < len(planned):
@@ -234,17 +242,20 @@ def _tested(
     folder: Path,
     execution: Execution,
     on_event: Callable[[AblationEvent], None],
+    runs: Path | None,
 ) -> VariantResult:
     """Test the phases of a variant that could be trained, unless exactly these weights were tested already."""
     name, scores, num_failed = plan.variant.name, {}, 0
     try:
         if done:
-            paths = {phase: phase_folder(root, plan.run, split, phase) / WEIGHTS_NAME for phase in PHASES}
+            paths = {phase: phase_folder(root, plan.run, split, phase, runs=runs) / WEIGHTS_NAME for phase in PHASES}
             files = _tested_files(root, split, paths)
             what = {**files, "amp": execution.amp}
             # The first process decides for all of them, so that either all test or none.
             if not gathered(is_tested(folder, what), execution.world)[0]:
-                evaluation = evaluate(root, splits=(split,), run=plan.run, execution=execution, progress=False, on_event=on_event)
+                evaluation = evaluate(
+                    root, splits=(split,), run=plan.run, runs=runs, execution=execution, progress=False, on_event=on_event
+                )
                 if gathered(_tested_files(root, split, paths) != files, execution.world)[0]:
                     raise CheckpointError(
                         f"the weights or the data of run {plan.run} changed while they were tested; run the same line again"

@@ -167,6 +167,7 @@ class Predictor:
         run: str = "default",
         split: int = 1,
         row: str | None = None,
+        runs: str | Path | None = None,
         root: str | Path | None = None,
         device: str = "auto",
         solver: Solver = "auto",
@@ -180,6 +181,8 @@ class Predictor:
             A data root, or one phase's weights, checkpoint or folder.
         run, split, row : str, int, str
             If `source` is a data root: which run, split and row of the results table; by default the last row that is trained.
+        runs : path, optional
+            If `source` is a data root whose runs are kept elsewhere: their folder.
         root : path, optional
             The data root whose settings to take where the weights do not record how their videos were extracted. Default: `source`,
             if it is a data root.
@@ -199,7 +202,8 @@ class Predictor:
         """
         source = Path(source)
         is_root = (source / RECORD_NAME).is_file()
-        trained = find_row(source, run=run, split=split, row=row) if is_root else row_of(source)
+        elsewhere = None if runs is None else Path(runs)
+        trained = find_row(source, run=run, split=split, row=row, runs=elsewhere) if is_root else row_of(source)
         root = source if root is None and is_root else None if root is None else Path(root)
         settings, assumed = extraction_of(trained.provenance, root)
         settings, note = with_solver(settings, solver, device)

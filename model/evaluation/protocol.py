@@ -44,6 +44,7 @@ def evaluate(
     *,
     splits: Sequence[int] = (1,),
     run: str = "default",
+    runs: str | Path | None = None,
     checkpoint: str | Path | None = None,
     fusion: Fusion = "logits_mean",
     weights: tuple[float, float] = (1.0, 1.0),
@@ -63,6 +64,8 @@ def evaluate(
         The numbers of the splits.
     run : str
         The run's name.
+    runs : path, optional
+        The folder of the runs. Default: ``runs`` in the data root.
     checkpoint : path, optional
         Test this network instead of the run's: a phase's folder, weights or checkpoint.
     fusion : {"logits_mean", "softmax_mean"}
@@ -115,6 +118,7 @@ def evaluate(
     (6, 6)
     """
     root, execution = Path(root), execution or Execution()
+    kept = None if runs is None else Path(runs)
     check_run_name(run)
     combine_scores([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
     dataset = Dataset.open(root)
@@ -124,7 +128,7 @@ def evaluate(
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
         check_shards(dataset, split, records=split.test)
-        return TestedNetworks(split, _checkpoints(root, run, number, checkpoint), force=force, execution=execution)
+        return TestedNetworks(split, _checkpoints(root, run, number, checkpoint, kept), force=force, execution=execution)
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
@@ -210,11 +214,12 @@ def _batches(clips: Iterable[WholeClip | Unreadable], size: int) -> Iterator[lis
         yield batch
 
 
-def _checkpoints(root: Path, run: str, split: int, given: str | Path | None) -> dict[Phase, tuple[str, Checkpoint]]:
+def _checkpoints(root: Path, run: str, split: int, given: str | Path | None, runs: Path | None) -> dict[Phase, tuple[str, Checkpoint]]:
     """Return the weights to test by phase, and where they come from."""
     if given is not None:
         checkpoint = load_checkpoint(Path(given))
         return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
-    find_weights(root, run=run, split=split)  # refuses a run without any trained phase
-    folders = {phase: phase_folder(root, run, split, phase) for phase in trained_phases(root, run=run, split=split)}
+    find_weights(root, run=run, split=split, runs=runs)  # refuses a run without any trained phase
+    trained = trained_phases(root, run=run, split=split, runs=runs)
+    folders = {phase: phase_folder(root, run, split, phase, runs=runs) for phase in trained}
     return {phase: (str(folder), load_checkpoint(folder)) for phase, folder in folders.items()}

@@ -53,7 +53,7 @@ class TrainedRow:
         return next(iter(self.checkpoints.values()))[1].provenance
 
 
-def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | None = None) -> TrainedRow:
+def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | None = None, runs: Path | None = None) -> TrainedRow:
     """Return a row of a run; by default the last of the table whose phases are trained, ``ST-ResNet*`` if it is.
 
     Raises
@@ -65,9 +65,9 @@ def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | Non
     """
     if row is not None and row not in ROWS:
         raise ParameterError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
-    find_weights(root, run=run, split=split)  # refuses a run without any trained phase
-    name = row or rows_of(trained_phases(root, run=run, split=split))[-1]
-    paths: dict[Phase, Path] = {phase: find_weights(root, run=run, split=split, phase=phase) for phase, _ in ROWS[name]}
+    find_weights(root, run=run, split=split, runs=runs)  # refuses a run without any trained phase
+    name = row or rows_of(trained_phases(root, run=run, split=split, runs=runs))[-1]
+    paths: dict[Phase, Path] = {phase: find_weights(root, run=run, split=split, phase=phase, runs=runs) for phase, _ in ROWS[name]}
     return TrainedRow(name, {phase: (str(path), load_checkpoint(path)) for phase, path in paths.items()})
 
 

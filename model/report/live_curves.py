@@ -24,6 +24,8 @@ class LiveCurves:
         The run's name.
     split : int
         The number of the split.
+    runs : Path, optional
+        The folder of the runs. Default: ``runs`` in the data root.
 
     Raises
     ------
@@ -36,7 +38,7 @@ class LiveCurves:
     step each process began, and TensorBoard drops what an earlier process wrote from that step on.
     """
 
-    def __init__(self, root: Path, *, run: str, split: int) -> None:
+    def __init__(self, root: Path, *, run: str, split: int, runs: Path | None = None) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as cause:
@@ -45,7 +47,7 @@ class LiveCurves:
                 "--tensorboard (metrics.jsonl and the report have the same numbers)"
             ) from cause
         self._make_writer: type[SummaryWriter] = SummaryWriter
-        self._root, self._run, self._split = root, run, split
+        self._root, self._run, self._split, self._runs = root, run, split, runs
         self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> LiveCurves:
@@ -58,7 +60,7 @@ class LiveCurves:
         """Write the values of an event; a phase's file is complete after the event of the phase's end, or the run's."""
         if isinstance(event, PhaseStarted):
             self._close()
-            folder = phase_folder(self._root, self._run, self._split, event.phase) / FOLDER_NAME
+            folder = phase_folder(self._root, self._run, self._split, event.phase, runs=self._runs) / FOLDER_NAME
             self._writer = self._make_writer(str(folder), purge_step=event.first_step)
         elif isinstance(event, StepDone):
             assert self._writer is not None

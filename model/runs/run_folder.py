@@ -12,6 +12,7 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.runs.places import place_options
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.training import PHASES, Phase
 from flowkit.versions import __version__
@@ -26,14 +27,14 @@ def check_run_name(run: str) -> None:
         raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
 
 
-def phase_folder(root: Path, run: str, split: int, phase: Phase) -> Path:
-    """Return the folder of a phase of a run in a data root."""
-    return root / "runs" / run / f"split{split}" / phase
+def phase_folder(root: Path, run: str, split: int, phase: Phase, *, runs: Path | None = None) -> Path:
+    """Return the folder of a phase of a run: in the data root, or in the folder `runs`."""
+    return (runs or root / "runs") / run / f"split{split}" / phase
 
 
-def report_folder(root: Path, run: str, split: int) -> Path:
-    """Return the folder of the results of a run in a data root."""
-    return root / "reports" / run / f"split{split}"
+def report_folder(root: Path, run: str, split: int, *, reports: Path | None = None) -> Path:
+    """Return the folder of the results of a run: in the data root, or in the folder `reports`."""
+    return (reports or root / "reports") / run / f"split{split}"
 
 
 class PhaseFolder:
@@ -111,20 +112,22 @@ class PhaseFolder:
         return exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
 
 
-def trained_phases(root: Path, *, run: str, split: int) -> list[Phase]:
+def trained_phases(root: Path, *, run: str, split: int, runs: Path | None = None) -> list[Phase]:
     """Return the phases of a run whose final weights are there."""
-    return [phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase)).done]
+    return [phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).done]
 
 
-def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None) -> Path:
+def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None, runs: Path | None = None) -> Path:
     """Return the final weights of a phase, by default of the last that is trained.
 
     If there are none, a `CheckpointError` names the phases that are trained.
     """
     check_run_name(run)
-    done = trained_phases(root, run=run, split=split)
+    done = trained_phases(root, run=run, split=split, runs=runs)
     if not done or (phase is not None and phase not in done):
         there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
-        command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "")
-        raise CheckpointError(f"run {run!r} of {root} has no trained {phase or 'phase'} for split {split} ({there}); `{command}` trains it")
-    return phase_folder(root, run, split, phase or done[-1]) / WEIGHTS_NAME
+        command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "") + place_options(root, runs=runs)
+        raise CheckpointError(
+            f"run {run!r} of {runs or root} has no trained {phase or 'phase'} for split {split} ({there}); `{command}` trains it"
+        )
+    return phase_folder(root, run, split, phase or done[-1], runs=runs) / WEIGHTS_NAME

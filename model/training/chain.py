@@ -19,6 +19,7 @@ from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
+from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance, differences_from_training_data
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
@@ -55,6 +56,7 @@ def train(
     *,
     split: int = 1,
     run: str = "default",
+    runs: str | Path | None = None,
     base_run: str | None = None,
     phases: Sequence[Phase] = PHASES,
     recipe: Recipe = "auto",
@@ -77,6 +79,8 @@ def train(
         The number of the split.
     run : str
         The run's name. A phase is kept in ``runs/<run>/split<n>/<phase>/``.
+    runs : path, optional
+        The folder of the runs. Default: ``runs`` in the data root, which may be read-only.
     base_run : str, optional
         Another run, whose phases serve as starting points where this run does not have them.
     phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
@@ -147,6 +151,7 @@ def train(
             TrainSettings(recipe, weights, paper_steps, overrides or {}),
             split=split,
             run=run,
+            runs=None if runs is None else Path(runs),
             base_run=base_run,
             phases=phases,
             execution=execution,
@@ -162,6 +167,7 @@ def train_phases(
     *,
     split: int,
     run: str,
+    runs: Path | None = None,
     base_run: str | None = None,
     phases: Sequence[Phase],
     execution: Execution,
@@ -184,7 +190,7 @@ def train_phases(
     chosen = settings.recipe_on(device.type)
     bases = [phase for phase in wanted if phase in BASE_PHASES]
     # What the phases start from that this call does not train.
-    before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name))
+    before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name, runs))
                       for name in BEFORE[phase] if name not in wanted} for phase in wanted}  # fmt: skip
     start = Start(settings.weights_on(device.type) if bases else "none", settings.overrides)
     extraction = _extraction(dataset, listed)
@@ -206,23 +212,25 @@ def train_phases(
     for phase in wanted:
         if before[phase]:
             check_earlier(configs[phase], before[phase])
-        folder = PhaseFolder(phase_folder(root, run, split, phase))
+        folder = PhaseFolder(phase_folder(root, run, split, phase, runs=runs))
         if phase in bases and (restart or not folder.begun):
             start.check(configs[phase])
+        if execution.rank == 0 and (restart or not folder.done):
+            check_writable(folder.path, option="--runs DIR")
     on_event(RunStarted(chosen, str(device), start.describe() if bases else "", len(listed.train), len(listed.classes)))
     if restart:
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
         if execution.rank == 0:  # all at once, so that a stopped run does not continue with old phases
             for phase in wanted:
-                PhaseFolder(phase_folder(root, run, split, phase)).discard()
+                PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).discard()
         wait(execution.world)
 
     trained: list[Phase] = []
     skipped: list[Phase] = []
     for phase in wanted:
-        folder = PhaseFolder(phase_folder(root, run, split, phase))
-        earlier = {name: _weights_before(root, run, base_run, split, name) for name in BEFORE[phase]}
+        folder = PhaseFolder(phase_folder(root, run, split, phase, runs=runs))
+        earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase]}
         provenance = _provenance(configs[phase], listed, earlier, extraction)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
@@ -245,10 +253,10 @@ def train_phases(
     return TrainReport(tuple(trained), tuple(skipped), stopped=False)
 
 
-def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase) -> Path:
+def _weights_before(root: Path, run: str, base_run: str | None, split: int, phase: Phase, runs: Path | None) -> Path:
     """Return the path of an earlier phase's final weights, in the run or else in its base run, whether they exist or not."""
-    own = phase_folder(root, run, split, phase) / WEIGHTS_NAME
-    return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase) / WEIGHTS_NAME
+    own = phase_folder(root, run, split, phase, runs=runs) / WEIGHTS_NAME
+    return own if base_run is None or own.is_file() else phase_folder(root, base_run, split, phase, runs=runs) / WEIGHTS_NAME
 
 
 def _earlier(split: Split, phase: Phase, name: Phase, path: Path) -> Checkpoint:
