@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import stat
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from flowkit.dataset.progress import ProgressBar
 from flowkit.errors import FlowkitError
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import SUFFIX
+from flowkit.exchange.own_files import is_own_file
 from flowkit.files import replacing
 from flowkit.shards.reader import Clip
 from flowkit.shards.schema import ClipAttributes
@@ -128,14 +128,6 @@ class TarExport:
         for k, (u, v) in enumerate(self.encoder.pairs(clip)):
             yield f"u{k:05d}{suffix}", u
             yield f"v{k:05d}{suffix}", v
-
-
-def is_own_file(path: Path) -> bool:
-    """Return whether a regular file lies at a path, and not a link to one, which might lead out of the export."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
 
 
 def _read(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:

@@ -18,14 +18,14 @@ from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
-from flowkit.exchange.export_tars import TarExport, is_own_file
+from flowkit.exchange.export_tars import TarExport
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages, TreeLayout, folder_name
+from flowkit.exchange.own_files import is_own_file, refuse_links
 from flowkit.exchange.record import RECORD_NAME, ExportRecord, read_record
 from flowkit.files import with_file_name, write_atomically
 from flowkit.shards.reader import Clip
 from flowkit.shards.schema import ClipAttributes
-from flowkit.video.ids import printable_name
 
 MappingChoice = Literal["keep", "paper", "symmetric"]
 
@@ -199,7 +199,7 @@ class _TreeExport:
             return
         try:
             for what in ("frames", "u", "v"):
-                self._refuse_links(self._folder(what, folder))
+                refuse_links(self.output, self._folder(what, folder))
             if self._is_there(clip, folder):
                 self.num_skipped += 1
             else:
@@ -221,14 +221,6 @@ class _TreeExport:
     def _folder(self, what: Literal["frames", "u", "v"], folder: str) -> Path:
         top: str = getattr(self.layout, what)[0]
         return self.output / top / folder
-
-    def _refuse_links(self, folder: Path) -> None:
-        """Refuse a folder that lies behind a link or a file, since what is written or deleted there would lie outside the export."""
-        for part in (*reversed(folder.relative_to(self.output).parents[:-1]), folder.relative_to(self.output)):
-            path = self.output / part
-            if path.is_symlink() or (path.exists() and not path.is_dir()):
-                what = "a link" if path.is_symlink() else "not a folder"
-                raise ManifestError(f"{printable_name(str(path))!r} is {what}; remove it from the export, then export again")
 
     def _write_video(self, clip: Clip, folder: str) -> int:
         """Write the images of a video aside, then give them their names, the first frame last: if it exists, all do."""

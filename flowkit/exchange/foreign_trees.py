@@ -104,11 +104,10 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
         tree = tree / LAYOUTS[record.layout].frames[0] if record.layout != "gpu_flow" else tree
     roots = _top_folders(tree, tool, exported=record is not None)
     if roots is not None:
-        u_root, v_root = roots
+        u_root, v_root, below = roots
         frame_root = frames or _frame_root(tree, u_root)
         videos = [
-            _video(folder, frame_root / folder, u_root / folder, v_root / folder, "any", images.fault)
-            for folder, images in _folders_with_images(u_root).items()
+            _video(folder, frame_root / folder, u_root / folder, v_root / folder, "any", images.fault) for folder, images in below.items()
         ]
     else:
         videos = list(_videos_below(tree, tool, frames))
@@ -126,8 +125,11 @@ def _axes(tool: ForeignTool) -> tuple[tuple[str, str], ...]:
     return _AXES if tool == "gpu_flow" else _AXES[1:]
 
 
-def _top_folders(tree: Path, tool: ForeignTool, *, exported: bool = False) -> tuple[Path, Path] | None:
-    """Return the folders of u and v above those of the videos, if the tree has them, and they are not classes of such names."""
+def _top_folders(tree: Path, tool: ForeignTool, *, exported: bool = False) -> tuple[Path, Path, dict[str, _Images]] | None:
+    """Return the folders of u and v above those of the videos, and what the first holds; None if there are none.
+
+    Folders u and v in which each video has both are classes of such names.
+    """
     for folder in (tree, *(tree / name for name in _FLOW_FOLDERS)):
         for u, v in _axes(tool):
             if (folder / u).is_dir() and (folder / v).is_dir():
@@ -137,7 +139,7 @@ def _top_folders(tree: Path, tool: ForeignTool, *, exported: bool = False) -> tu
                     for name, images in below.items()
                 )
                 if exported or not are_whole:
-                    return folder / u, folder / v
+                    return folder / u, folder / v, below
     return None
 
 

@@ -28,11 +28,12 @@ from flowkit.exchange.foreign_trees import TreeVideo, find_videos
 from flowkit.exchange.image_runs import read_flow_runs
 from flowkit.exchange.import_video import ImportJob, Trim, import_task, import_video
 from flowkit.exchange.layouts import LAYOUTS
+from flowkit.exchange.own_files import refuse_links
 from flowkit.exchange.record import ExportRecord, read_record
 from flowkit.extraction.results import IndexWriter, VideoResult
 from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
-from flowkit.video.ids import first_few, name_ends, without_suffix
+from flowkit.video.ids import OWN_FOLDERS, first_few, name_ends, without_suffix
 from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
 
@@ -171,6 +172,7 @@ def import_tree(
     _check_different(videos)
     check_apart(root, (video.video_id for video in videos if not video.fault))
     root_has = _root_settings(videos, tool, settings, record)
+    refuse_links(root / "clips", root / "clips" / OWN_FOLDERS[0])
     open_root(root, tree, root_has)
     with changing(root, "imports into"):
         stored = find_clips(root)
@@ -181,10 +183,11 @@ def import_tree(
         skipped, failed = [], []
         rate = f"{settings.frame_rate.numerator}/{settings.frame_rate.denominator}"
         for video in videos:
+            if fault := video.fault or _link_fault(root, video):
+                failed.append(VideoResult(video.folder, "failed", 0, 0, error=fault))
+                continue
             path = clip_path(root, video.video_id)
-            if video.fault:
-                failed.append(VideoResult(video.folder, "failed", 0, 0, error=video.fault))
-            elif video.video_id in stored.paths or video.video_id in earlier:
+            if video.video_id in stored.paths or video.video_id in earlier:
                 video_id = earlier.get(video.video_id, video.video_id)
                 path = clip_path(root, video_id)
                 skipped.append(VideoResult(video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
@@ -242,6 +245,15 @@ def _tool(settings: ImportSettings, record: ExportRecord | None, tree: Path) -> 
     if settings.bound_px not in (None, record.settings.quantiser.bound):
         raise ParameterError(f"{str(tree)!r} was exported with bound {record.settings.quantiser.bound:g}, not {settings.bound_px:g}")
     return tool
+
+
+def _link_fault(root: Path, video: TreeVideo) -> str:
+    """Return why the clip file of a video cannot be written into a data root, whose ``clips`` may be a link and nothing below it."""
+    try:
+        refuse_links(root / "clips", clip_path(root, video.video_id).parent)
+    except ManifestError as error:
+        return str(error)
+    return ""
 
 
 def _recorded(videos: Iterable[TreeVideo], record: ExportRecord) -> list[TreeVideo]:

@@ -504,3 +504,28 @@ def test_png_flow_of_another_tool_is_kept_without_loss(tmp_path: Path) -> None:
     assert clip.codec == "zstd"
     plane = cv2.imread(str(tmp_path / "tree" / "run" / "a" / "flow_y_00001.png"), cv2.IMREAD_GRAYSCALE)
     assert (clip.flow(1, 2)[0, 1] == plane).all()
+
+
+def test_an_import_writes_no_clip_behind_a_linked_class_folder(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "tree", "run/a", 3)
+    write_gpu_flow(tmp_path / "tree", "walk/b", 3)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "disk").mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "clips").symlink_to(tmp_path / "disk")  # a data root may keep its clips on another disk
+    (tmp_path / "disk" / "run").symlink_to(tmp_path / "elsewhere")
+    report = import_tree(tmp_path / "tree", root, settings=GPU_FLOW, jobs=1)
+    assert [result.video_id for result in report.done] == ["walk/b"]
+    assert "is a link, and nothing is written behind it" in why(report)["run/a"]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_an_import_keeps_no_index_behind_a_link(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "tree", "run/a", 3)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root" / "clips").mkdir(parents=True)
+    (tmp_path / "root" / "clips" / ".index").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ManifestError, match="is a link"):
+        import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1)
+    assert not list((tmp_path / "elsewhere").iterdir())
