@@ -195,22 +195,29 @@ def check_step(frames: Sequence[Path], u: ImageRun, v: ImageRun, *, bound_px: fl
     Raises
     ------
     ShardFormatError
-        If flow from frame k to k + 1 + `num_dropped` fits the frames much better than flow between neighbours.
+        If flow from frame k to k + 1 + `num_dropped`, or between the neighbours that the other end would give, fits the frames much
+        better.
     """
-    step, start = num_dropped + 1, num_dropped if trim == "first" else 0
-    between = {"neighbours": 0.0, "step": 0.0}
+    step = num_dropped + 1
+    offsets = {"first": (num_dropped, num_dropped + 1), "last": (0, 1), "step": (0, step)}  # what field k may lead from and to
+    misfits = dict.fromkeys(offsets, 0.0)
     for k in _evenly(len(u.paths), _SAMPLES // 2):
         planes = [decode_plane(read_image(run.paths[k])[0], run.paths[k].name) for run in (u, v)]
         size = planes[0].shape
         flow = Quantiser(bound_px, "paper").decode(np.stack([_middle(plane) for plane in planes]))
-        pictures = {n: _middle(_grey(frames[n], *size)).astype(np.float32) for n in {k, k + step, k + start, k + start + 1}}
-        between["neighbours"] += _misfit(pictures[k + start], pictures[k + start + 1], flow)
-        between["step"] += _misfit(pictures[k], pictures[k + step], flow)
-    if between["step"] < _MUCH_BETTER * between["neighbours"]:
+        needed = {k + offset for pair in offsets.values() for offset in pair}
+        pictures = {n: _middle(_grey(frames[n], *size)).astype(np.float32) for n in needed}
+        for name, (start, stop) in offsets.items():
+            misfits[name] += _misfit(pictures[k + start], pictures[k + stop], flow)
+    best = min(misfits, key=misfits.__getitem__)
+    if misfits[best] >= _MUCH_BETTER * misfits[trim]:
+        return
+    if best == "step":
         raise ShardFormatError(
             f"has flow that fits frames {step} apart better than neighbours, as denseflow -s={step} writes it; flowkit needs flow from "
             "each frame to the next, so --trim does not help"
         )
+    raise ShardFormatError(f"has flow that fits the frames much better with --trim {best} than with --trim {trim}")
 
 
 def _grey(path: Path, height: int, width: int) -> NDArray[np.uint8]:

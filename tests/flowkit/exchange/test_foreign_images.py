@@ -121,13 +121,14 @@ def test_a_still_video_has_equal_u_and_v_and_is_accepted(tmp_path: Path) -> None
 
 
 def write_moving_video(folder: Path, *, step: int, num_frames: int, lost: int = 0) -> None:
-    """A texture that moves 3 px per frame to the right, and its flow over `step` frames as denseflow writes it."""
+    """A texture that moves to the right by 1 px and 6 px in turn, and its flow over `step` frames as denseflow writes it."""
     folder.mkdir(parents=True)
     texture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (48, 300, 3), dtype=np.uint8), (0, 0), 2)
-    for k in range(num_frames):
-        cv2.imwrite(str(folder / f"img_{k:05d}.jpg"), texture[:, 200 - 3 * k : 264 - 3 * k])
+    places = [7 * (k // 2) + k % 2 for k in range(num_frames)]
+    for k, place in enumerate(places):
+        cv2.imwrite(str(folder / f"img_{k:05d}.jpg"), texture[:, 200 - place : 264 - place])
     for k in range(num_frames - step - lost):
-        for axis, speed in (("x", 3.0 * step), ("y", 0.0)):
+        for axis, speed in (("x", places[k + step] - places[k]), ("y", 0)):
             plane = Quantiser(20, "paper").encode(np.full(SIZE, speed, np.float32))
             cv2.imwrite(str(folder / f"flow_{axis}_{k:05d}.jpg"), plane)
 
@@ -141,6 +142,7 @@ def test_flow_over_several_frames_is_not_trimmed_into_flow_of_neighbours(tmp_pat
 
 def test_flow_of_neighbours_whose_last_fields_were_lost_is_trimmed(tmp_path: Path) -> None:
     write_moving_video(tmp_path / "tree" / "a", step=1, num_frames=12, lost=1)
+    assert "fits the frames much better with --trim last" in outcome(tmp_path / "tree", tmp_path / "root", trim="first")
     assert outcome(tmp_path / "tree", tmp_path / "root", trim="last") == "done"
 
 
