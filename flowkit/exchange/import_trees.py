@@ -24,8 +24,9 @@ from flowkit.dataset.root_locks import changing
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
 from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
 from flowkit.exchange.bounds import bounds_text
+from flowkit.exchange.foreign_images import read_image
 from flowkit.exchange.foreign_trees import TreeVideo, find_videos
-from flowkit.exchange.image_runs import read_flow_runs
+from flowkit.exchange.image_runs import read_flow_runs, read_runs
 from flowkit.exchange.import_video import ImportJob, Trim, import_task, import_video
 from flowkit.exchange.layouts import LAYOUTS
 from flowkit.exchange.own_files import refuse_links
@@ -293,27 +294,36 @@ def _listed(videos: Sequence[TreeVideo], lists: Path) -> list[TreeVideo]:
 
 
 def _ids_in_root(videos: Iterable[TreeVideo], stored: StoredClips) -> dict[str, str]:
-    """Return under which id an earlier import wrote videos that it named otherwise, with or without lists.
-
-    A video is the same if the last part of its id is, and its clip records the name of its folder; then it is not imported twice.
-    """
+    """Return under which id an earlier import wrote videos that it named otherwise, with or without lists."""
     by_name: dict[str, list[str]] = {}
     for video_id in stored.paths:
         by_name.setdefault(video_id.rpartition("/")[2], []).append(video_id)
     earlier = {}
     with ClipSource(stored) as source:
         for video in videos:
-            others = by_name.get(video.video_id.rpartition("/")[2], [])
             if video.fault or video.video_id in stored.paths:
                 continue
-            for other in others:
-                is_end = {video.folder, video.video_id} & {*name_ends(other)} or other in name_ends(video.video_id)
-                try:
-                    if is_end and source.clip(other).attributes.source_name == video.folder.rpartition("/")[2]:
+            for name in {video.video_id.rpartition("/")[2], video.folder.rpartition("/")[2]}:
+                for other in by_name.get(name, []):
+                    is_end = {video.folder, video.video_id} & {*name_ends(other)} or other in name_ends(video.video_id)
+                    if is_end and _is_clip_of(source, other, video):
                         earlier[video.video_id] = other
-                except (FlowkitError, OSError):
-                    continue
     return earlier
+
+
+def _is_clip_of(source: ClipSource, video_id: str, video: TreeVideo) -> bool:
+    """Return whether a clip was imported from the folder of a video: by its name and its first frame, if the frame is kept as it is."""
+    try:
+        clip, (frames, _, _) = source.clip(video_id), read_runs(video)
+        surplus = max(len(frames.paths) - clip.num_frames, 0)  # an import may have dropped frames at either end
+        images = [read_image(frames.paths[k]) for k in (0, surplus)]
+        if clip.attributes.source_name != video.folder.rpartition("/")[2]:
+            return False
+        if frames.is_png or images[0][1] != (clip.height, clip.width):  # it was encoded again
+            return surplus == 0
+        return clip.encoded_frames(0, 1)[0] in [data for data, _ in images]
+    except (FlowkitError, OSError):
+        return False
 
 
 def _check_different(videos: Iterable[TreeVideo]) -> None:

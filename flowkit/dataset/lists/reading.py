@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowkit.dataset.lists.annotations import is_annotation, read_annotations, read_json
@@ -17,7 +17,7 @@ from flowkit.dataset.lists.tables import CSV_COLUMNS, is_table, read_tables
 from flowkit.errors import ManifestError
 from flowkit.file_versions import FileVersion, versions_in
 from flowkit.video.folders import SUBSET_OF_NAME, Subset
-from flowkit.video.ids import first_few
+from flowkit.video.ids import first_few, without_suffix
 
 FORMS = (
     f"a CSV file with the columns {','.join(CSV_COLUMNS)}, a JSON file of 3D-ResNets, or a folder with classInd.txt and trainlist01.txt "
@@ -112,7 +112,7 @@ def _read_folder(folder: Path, number: int) -> SplitLists:
     if chosen:
         lists = [_read_family(family) for family in chosen]
         for other, family in zip(lists[1:], chosen[1:], strict=True):
-            if replace(other, classes=()) != replace(lists[0], classes=()):
+            if _videos(other) != _videos(lists[0]):
                 raise ManifestError(
                     f"{str(folder)!r} holds lists of different videos, {chosen[0].pattern} and {family.pattern} (* is the subset); "
                     "name one of the files instead of the folder"
@@ -124,6 +124,11 @@ def _read_folder(folder: Path, number: int) -> SplitLists:
         numbers = sorted({family.number for family in families if family.number is not None})
         raise ManifestError(f"{str(folder)!r} has no lists of split {number}; it has {', '.join(map(str, numbers))}")
     raise ManifestError(f"{str(folder)!r} holds no split lists: name {FORMS}")
+
+
+def _videos(lists: SplitLists) -> list[set[tuple[str, str]]]:
+    """Return the videos of each half, and their classes: the same for lists of videos and of folders of their images."""
+    return [{(without_suffix(entry.video_id), entry.class_name) for entry in half} for half in (lists.train, lists.test, lists.unused)]
 
 
 def _families(folder: Path) -> list[_Family]:

@@ -322,6 +322,15 @@ def test_a_tree_that_is_imported_with_and_without_lists_has_each_video_once(tmp_
     assert pack(tmp_path / "root", lists=tmp_path / "lists").num_videos == 4
 
 
+def test_another_video_of_the_same_name_is_not_one_that_was_imported(tmp_path: Path) -> None:
+    write_gpu_flow(tmp_path / "tree", "run/1", 3)
+    write_gpu_flow(tmp_path / "other", "1", 3)
+    for number, name in ((2, "frame000001.jpg"), (1, "frame000002.jpg")):
+        (tmp_path / "other" / "rgb" / "1" / name).write_bytes(image(number, grey=False))
+    import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1)
+    assert [r.video_id for r in import_tree(tmp_path / "other", tmp_path / "root", settings=GPU_FLOW, jobs=1).done] == ["1"]
+
+
 def test_folders_of_subsets_in_a_tree_are_no_part_of_the_class(tmp_path: Path) -> None:
     for video in ("train/run/a", "train/jump/b", "test/run/c"):
         write_gpu_flow(tmp_path / "tree", video, 12)

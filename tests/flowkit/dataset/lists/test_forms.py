@@ -150,6 +150,9 @@ def test_several_lists_of_one_split_must_agree(tmp_path: Path) -> None:
     assert names(read_lists(tmp_path, 2)) == (["A/a"], ["A/b"])
     with pytest.raises(ManifestError, match="no lists of split 1; it has 2"):
         read_lists(tmp_path, 1)
+    write(tmp_path / "train_split_2_videos.txt", "A/a.avi 0\n")
+    write(tmp_path / "test_split_2_videos.txt", "A/b.avi 0\n")
+    assert names(read_lists(tmp_path, 2)) == (["A/a"], ["A/b"])
     write(tmp_path / "train_split_2_flow.txt", "A/other 9 0\n")
     with pytest.raises(ManifestError, match="lists of different videos"):
         read_lists(tmp_path, 2)
