@@ -92,11 +92,15 @@ def forecast(
 
 
 def _open(job: VideoJob, progress: TaskProgress) -> int | None:
-    """In a worker process: return how many frames a video promises, 0 if it does not say; None if it cannot be opened."""
+    """In a worker process: return how many frames a video promises, 0 if it does not say; None if it cannot be opened.
+
+    Where the header gives no number of frames, its duration and frame rate give one.
+    """
     try:
-        num_frames = probe(job.path).header_frames
+        info = probe(job.path)
     except VideoDecodeError:
         return None
+    num_frames = info.header_frames or round((info.duration_seconds or 0) * info.frame_rate)
     return num_frames if num_frames * _LEAST_BYTES_PER_FRAME <= job.source_bytes else 0
 
 

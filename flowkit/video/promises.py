@@ -181,7 +181,6 @@ def frame_rate(stream: Any, times: Sequence[int]) -> Fraction:
     mean = len(intervals) / ((ticks[-1] - ticks[0]) * stream.time_base)
     is_regular = max(intervals) - min(intervals) <= max(2, min(intervals) // 50)
     measured: Fraction = mean if is_regular else median
-    for rate in (stream.guessed_rate, stream.base_rate, *_USUAL_RATES):
-        if rate and abs(rate / measured - 1) < Fraction(1, 100):
-            return Fraction(rate)
-    return measured.limit_denominator(1001)
+    likely = [Fraction(rate) for rate in (stream.guessed_rate, stream.base_rate, *_USUAL_RATES) if rate]
+    nearest = min(likely, key=lambda rate: abs(rate - measured))
+    return nearest if abs(nearest / measured - 1) < Fraction(1, 100) else measured.limit_denominator(1001)

@@ -41,6 +41,7 @@ def encode_video(
     width, height = size
     noise = np.random.default_rng(0).integers(0, 256, (height + 60, width + 60, 3), dtype=np.uint8)
     texture = cv2.GaussianBlur(noise, (0, 0), 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=container, options=container_options or {}) as out:
         stream: Any = out.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt, stream.options = width, height, pixels, options or {}

@@ -1,0 +1,42 @@
+"""The forecast of a run: headers that lie do not spoil it, and a duration serves where there is no number of frames."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from odd_videos import encode_video, needs
+from small_videos import SETTINGS
+
+from flowkit.extraction.forecast import forecast
+from flowkit.extraction.plan import make_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def pairs_of(videos: Path) -> int:
+    return forecast(make_plan(videos, videos.parent / "data", settings=SETTINGS), jobs=1, sample_videos=1, sample_frames=2).num_pairs
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, 10**6, 3000])
+def test_one_header_with_a_number_that_cannot_be_true_does_not_spoil_the_forecast(tmp_path: Path, number: int) -> None:
+    for k in range(3):
+        path = encode_video(tmp_path / "videos" / f"{k}.avi", "mpeg4", num_frames=20)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, number)
+    path.write_bytes(data)
+    assert pairs_of(tmp_path / "videos") == 57
+
+
+@needs("libvpx")
+def test_videos_without_a_number_of_frames_are_forecast_by_their_duration(tmp_path: Path) -> None:
+    encode_video(tmp_path / "videos" / "a.webm", "libvpx", num_frames=30)
+    assert pairs_of(tmp_path / "videos") == 29
+
+
+def test_a_given_header_that_lies_promises_what_its_index_has(shared_cases: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.avi").symlink_to(shared_cases / "video" / "hdr_huge.avi")
+    assert pairs_of(tmp_path / "videos") == 99
