@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from flowkit.dataset.settings import ExtractSettings, ForeignTool
-from flowkit.errors import FlowkitError, ShardFormatError
+from flowkit.errors import FlowkitError, ShardFormatError, SourceChangedError
 from flowkit.exchange.foreign_images import check_grey, check_step, decode_frame, decode_plane, read_image, resized
 from flowkit.exchange.foreign_trees import TreeVideo
 from flowkit.exchange.image_runs import ImageRun, align, read_runs
 from flowkit.extraction.results import VideoResult
+from flowkit.file_versions import FileVersion, versions_in
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.workers.progress import TaskProgress
@@ -51,6 +52,7 @@ def import_video(job: ImportJob) -> VideoResult:
     """
     started = time.monotonic()
     try:
+        versions = _versions(job.video)
         runs = read_runs(job.video)
         *aligned, remark = align(*runs, job.tool, trim=job.trim)
         frames, u, v = aligned
@@ -59,7 +61,7 @@ def import_video(job: ImportJob) -> VideoResult:
             if num_dropped := len(runs[0].paths) - len(frames.paths):
                 bound_px = job.settings.quantiser.bound
                 check_step(runs[0].paths, u, v, bound_px=bound_px, num_dropped=num_dropped, trim=job.trim)
-        num_source_bytes, num_clip_bytes, resized_from = _write_clip(job, frames, u, v)
+        num_source_bytes, num_clip_bytes, resized_from = _write_clip(job, frames, u, v, versions)
     except FlowkitError as error:
         return VideoResult(job.video.video_id, "failed", 0, 0, seconds=time.monotonic() - started, error=str(error))
     remark = "; ".join(filter(None, (remark, resized_from)))
@@ -68,8 +70,21 @@ def import_video(job: ImportJob) -> VideoResult:
     return VideoResult(job.video.video_id, "ok", num_source_bytes, 0, num_frames, clip_bytes=num_clip_bytes, seconds=seconds, error=remark)
 
 
-def _write_clip(job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun) -> tuple[int, int, str]:
-    """Write the clip file of a video; return the numbers of bytes that were read and written, and how frames were resized."""
+def _versions(video: TreeVideo) -> dict[Path, FileVersion | None]:
+    """Return the versions of all files of a video, by which it is seen that all that was read fits together."""
+    return versions_in({video.frames, video.u, video.v})
+
+
+def _write_clip(
+    job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun, versions: dict[Path, FileVersion | None]
+) -> tuple[int, int, str]:
+    """Write the clip file of a video; return the numbers of bytes that were read and written, and how frames were resized.
+
+    Raises
+    ------
+    SourceChangedError
+        If the files of the video no longer have these versions.
+    """
     codec = job.settings.codec
     if u.is_png == (codec == "jpeg") or u.is_png != v.is_png:
         kinds = f"{u.paths[0].suffix} and {v.paths[0].suffix}"
@@ -100,6 +115,8 @@ def _write_clip(job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun) -> t
                 writer.append_flow(np.stack(planes)[np.newaxis])
             else:
                 writer.append_encoded_flow(images)
+        if _versions(job.video) != versions:
+            raise SourceChangedError("its images were replaced, added or removed while they were imported; run the same line again")
         return num_bytes, writer.finish(_attributes(job, len(frames.paths))), resized_from
 
 

@@ -120,6 +120,7 @@ def _piece_source(job: VideoJob) -> Source:
 
 def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> VideoResult:
     sha256 = source.sha256
+    progress.alive()  # a large file on a slow disk may have taken minutes
     info = probe(job.path)
     expected = max(info.header_frames - 1, 0)
     if not job.pieces and expected >= MIN_RESUMED:
@@ -147,6 +148,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
                     result = with_report(replace(result, num_frames=num_frames), batch.report)
             if writer is None or result.status not in WRITTEN:
                 return result
+            progress.alive()
             source.confirm()
             return replace(result, clip_bytes=writer.finish(_attributes(job, info, result, sha256=sha256)), source_sha256=sha256)
         finally:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from flowkit.dataset.manifest import ClipRecord
 from flowkit.dataset.root import Dataset
-from flowkit.errors import ManifestError, SourceChangedError
+from flowkit.errors import ManifestError, ShardFormatError, SourceChangedError
 from flowkit.quantise import Quantiser
 from flowkit.shards.file_bytes import version_of
 from flowkit.shards.reader import Clip, ShardReader
@@ -48,7 +48,11 @@ class ManifestClips:
         record = self.records[row]
         shard = self._shards[record.shard]
         self._check_version(record.shard)
-        clip = shard.clip(record.video_id)
+        try:
+            clip = shard.clip(record.video_id)
+        except (ShardFormatError, OSError):
+            self._check_version(record.shard)  # the error may have come of a change
+            raise
         for name, is_now, must_be in (
             ("num_frames", clip.num_frames, record.num_frames),
             ("quantiser", clip.quantiser, self.quantiser),
@@ -67,10 +71,10 @@ class ManifestClips:
         if version is None:
             return  # it was never there, as the error of opening it will say
         try:
-            changed = shard.data.version != version
+            unchanged = shard.data.version == version == version_of(shard.path)
         except FileNotFoundError:
-            changed = True
-        if changed:
+            unchanged = False
+        if not unchanged:
             raise SourceChangedError(
                 f"{shard.path} was replaced, changed or removed while it was in use. If `flowkit pack` is running, wait until it has "
                 "finished; then run the same line again"

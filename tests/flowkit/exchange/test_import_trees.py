@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from fractions import Fraction
 from functools import partial
@@ -23,6 +24,7 @@ from flowkit.dataset.packing import pack
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
+from flowkit.exchange import import_video
 from flowkit.exchange.export_trees import export
 from flowkit.exchange.import_trees import ImportReport, ImportSettings, import_tree
 from flowkit.quantise import Quantiser
@@ -538,3 +540,44 @@ def test_an_import_keeps_no_index_behind_a_link(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="is a link"):
         import_tree(tmp_path / "tree", tmp_path / "root", settings=GPU_FLOW, jobs=1)
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def replace_frame(tree: Path) -> None:
+    (tree / "rgb" / "run" / "a" / "new").write_bytes(image(99, grey=False))
+    (tree / "rgb" / "run" / "a" / "new").replace(tree / "rgb" / "run" / "a" / "frame000003.jpg")
+
+
+def overwrite_flow(tree: Path) -> None:
+    """With the same modification time, as ``cp -p`` leaves it."""
+    path = tree / "u" / "run" / "a" / "frame000001.jpg"
+    status = path.stat()
+    path.write_bytes(image(98, grey=True))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def add_images(tree: Path) -> None:
+    """As if the tool that writes the tree were still running."""
+    write_gpu_flow(tree, "run/a", 6)
+
+
+@pytest.mark.parametrize("change", [replace_frame, overwrite_flow, add_images])
+def test_a_video_whose_images_change_while_they_are_imported_fails_and_the_next_run_imports_it(
+    tmp_path: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, root, calls = tmp_path / "tree", tmp_path / "data", []
+    write_gpu_flow(tree, "run/a", 5)
+    read = import_video.read_image
+
+    def disturbed(path: Path) -> Any:
+        calls.append(path)
+        if len(calls) == 9:
+            change(tree)
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_video, "read_image", disturbed)
+        report = import_tree(tree, root, settings=GPU_FLOW, jobs=1, progress=False)
+        (result,) = report.failed
+    assert "its images were replaced, added or removed while they were imported" in result.error
+    assert not list(root.rglob("*.h5"))
+    assert [result.video_id for result in import_tree(tree, root, settings=GPU_FLOW, jobs=1, progress=False).done] == ["run/a"]

@@ -211,22 +211,25 @@ def test_a_shard_that_changes_before_it_is_opened_ends_training_and_evaluation(
         list(whole_clip_loader(test, range(len(test)), num_workers=num_workers))
 
 
-def test_a_process_that_has_a_shard_open_keeps_reading_the_file_that_was_there(packed_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [replaced, extended, Path.unlink])
+@pytest.mark.parametrize("video", [0, 1])
+def test_a_shard_that_changes_while_it_is_open_ends_training_and_evaluation(
+    packed_root: Path, tmp_path: Path, change: Callable[[Path], None], video: int
+) -> None:
+    """Whether the structure of the clip is known already, or read from the file that is there now."""
     root = tmp_path / "data"
     shutil.copytree(packed_root, root)
     dataset = Dataset.open(root)
-    clips = ClipDataset(dataset, dataset.split(1), config_of("motion"))
-    before = clips[0].flow
-    assert before is not None
-    path = dataset.shard_path(dataset.split(1).train[0])
-    path.rename(path.with_name("old"))
-    path.write_bytes(b"another packing")
-    after = clips[0].flow
-    assert after is not None
-    assert np.array_equal(before, after)
-    os.truncate(path.with_name("old"), 1000)
+    split = dataset.split(1)
+    train = ClipDataset(dataset, split, config_of("motion"))
+    test = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
+    assert (train[0].video_id, test[0].video_id) == (split.train[0].video_id, split.test[0].video_id)
+    for path in (root / "shards").glob("*.h5"):
+        change(path)
     with pytest.raises(SourceChangedError):
-        clips[0]
+        train[video]
+    with pytest.raises(SourceChangedError):
+        next(whole_clip_loader(test, [video]))
 
 
 def test_a_shard_whose_links_and_permissions_change_is_read_on(packed_root: Path, tmp_path: Path) -> None:
