@@ -115,11 +115,14 @@ def evaluate(
     if redraw:
         if folders is None or not report:
             raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
+        folders.keep_others_out(numbers)
         evaluation = folders.stored(numbers)
     else:
         if folders is not None:
             folders.check(dataset, numbers)
         with ranks_from_environment(device) as (rank, world, own_device):
+            if folders is not None and rank == 0:
+                folders.keep_others_out(numbers)
             evaluation = run_evaluation(
                 data,
                 splits=numbers,
@@ -198,6 +201,13 @@ class _Folders:
                     f"the evaluation in {str(self.of(number))!r} scored {_videos(lost)} that split {number} no longer has. "
                     f"{_other_ways('replaces it')}"
                 )
+
+    def keep_others_out(self, splits: list[int]) -> None:
+        """Let no other process evaluate into these folders until this command ends."""
+        from flowkit.model.runs.run_folder import writing_report
+
+        for number in splits:
+            click.get_current_context().with_resource(writing_report(self.of(number), "evaluate"))
 
     def keep(self, evaluation: Evaluation) -> None:
         """Write the numbers, and remove the report of an earlier evaluation; or keep that if videos would be lost."""

@@ -93,7 +93,9 @@ def fuse(
     if method == "mean":
         refuse_unused("the mean needs no cross-validation; --method svm does", "folds", "seed")
     from flowkit.model.fusion.late_fusion import FusionSettings
+    from flowkit.model.runs.run_folder import check_run_name, writing_report
 
+    check_run_name(run)
     with usage_errors():
         settings = FusionSettings(
             method=method,  # type: ignore[arg-type]
@@ -108,6 +110,8 @@ def fuse(
             f"scores belong to one split: write {{split}} instead of its number in {show_name(fixed[0])}, or choose one --split"
         )
     folders = {number: _folder(data, run, number, output, reports, several=len(numbers) > 1) for number in numbers}
+    for folder in folders.values():
+        click.get_current_context().with_resource(writing_report(folder, "fuse"))
     results = {number: _fuse_split(scores, data, run, reports, number, row, settings, common, order) for number in numbers}
     written = []
     for number, (result, sources, published) in results.items():

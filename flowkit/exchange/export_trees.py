@@ -23,13 +23,18 @@ from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages, TreeLayout, folder_name
 from flowkit.exchange.own_files import is_own_file, refuse_links
 from flowkit.exchange.record import RECORD_NAME, ExportRecord, read_record
-from flowkit.files import with_file_name, write_atomically
+from flowkit.files import remove_leftovers, with_file_name, write_atomically
+from flowkit.locks import exclusive_lock
 from flowkit.shards.reader import Clip
 from flowkit.shards.schema import ClipAttributes
 
 MappingChoice = Literal["keep", "paper", "symmetric"]
 
 _PART_FOLDER = ".part"  # where the images of a video are written first
+_LOCK_NAME = ".export.lock"
+_OLD_NAMES = re.compile(
+    rf"{re.escape(RECORD_NAME)}|classes\.txt|(all|train|test)(_split_\d+)?_(rgb|flow)\.txt|(all|train|test)-\d{{6}}\.tar"
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ def export(
         If `root` is not a data root, or has no such split or no clips.
     ParameterError
         If the output folder holds something else.
+    BusyError
+        If another process exports to the output folder.
     OSError
         If it cannot be written.
     """
@@ -113,23 +120,27 @@ def export(
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip to export: run `flowkit extract VIDEOS` first")
     record = ExportRecord(layout, flow, settings, split)
-    before = _open_output(output, record)
-    missing = [
-        (video.video_id, "is in the split, but not in any clip file or shard") for video in videos if video.video_id not in stored.paths
-    ]
-    videos = [video for video in videos if video.video_id in stored.paths]
-    encoder = FlowEncoder(flow, settings.quantiser)
-    with ClipSource(stored) as source, ProgressBar("export", total=len(videos), unit="videos", progress=progress) as bar:
-        writer: _TreeExport | TarExport
-        if layout in LAYOUTS:
-            writer = _TreeExport(output, LAYOUTS[layout], encoder, before.videos or {})
-        else:
-            writer = TarExport(output, encoder, shard_bytes, redo=frozenset(before.failed or {}))
-        writer.write(videos, source, bar)
-    failed = (*writer.failed, *missing)
-    _write_lists(output, layout, videos, classes, writer.exported, split)
-    replace(record, complete=True, videos=dict(writer.exported), failed=dict(failed)).write(output)
-    return ExportReport(writer.num_done, writer.num_skipped, failed, writer.num_bytes, encoder.mean_error_px, encoder.max_error_px)
+    _earlier_record(output, record)
+    output.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(output / _LOCK_NAME, f"exports to {str(output)!r}"):
+        before = _earlier_record(output, record)  # again, now that no other process changes it
+        _begin(output, before)
+        missing = [
+            (video.video_id, "is in the split, but not in any clip file or shard") for video in videos if video.video_id not in stored.paths
+        ]
+        videos = [video for video in videos if video.video_id in stored.paths]
+        encoder = FlowEncoder(flow, settings.quantiser)
+        with ClipSource(stored) as source, ProgressBar("export", total=len(videos), unit="videos", progress=progress) as bar:
+            writer: _TreeExport | TarExport
+            if layout in LAYOUTS:
+                writer = _TreeExport(output, LAYOUTS[layout], encoder, before.videos or {})
+            else:
+                writer = TarExport(output, encoder, shard_bytes, redo=frozenset(before.failed or {}))
+            writer.write(videos, source, bar)
+        failed = (*writer.failed, *missing)
+        _write_lists(output, layout, videos, classes, writer.exported, split)
+        replace(record, complete=True, videos=dict(writer.exported), failed=dict(failed)).write(output)
+        return ExportReport(writer.num_done, writer.num_skipped, failed, writer.num_bytes, encoder.mean_error_px, encoder.max_error_px)
 
 
 def _videos(dataset: Dataset, stored: StoredClips, number: int | None, source: ClipSource) -> tuple[list[Labelled], tuple[str, ...]]:
@@ -150,24 +161,25 @@ def _videos(dataset: Dataset, stored: StoredClips, number: int | None, source: C
     return [Labelled(video_id, label.get(class_of.get(video_id, ""), -1), "all") for video_id in stored.paths], tuple(classes)
 
 
-def _open_output(output: Path, record: ExportRecord) -> ExportRecord:
-    """Make the output folder, or prepare to finish an export that was begun in it; return the record before."""
-    if output.is_dir() and any(output.iterdir()):
-        before = read_record(output)
-        if before is None:
-            raise ParameterError(
-                f"{str(output)!r} is neither empty nor an export of flowkit (it has no {RECORD_NAME}); choose another folder"
-            )
-        if not record.same_export(before):
-            raise ParameterError(f"{str(output)!r} holds an export with other options or of another data root; choose another folder")
-    else:
-        output.mkdir(parents=True, exist_ok=True)
-        before = record
+def _earlier_record(output: Path, record: ExportRecord) -> ExportRecord:
+    """Return the record of the same export that was begun in a folder, or `record` if the folder is new or empty."""
+    if not output.is_dir() or all(path.name == _LOCK_NAME for path in output.iterdir()):
+        return record
+    before = read_record(output)
+    if before is None:
+        raise ParameterError(f"{str(output)!r} is neither empty nor an export of flowkit (it has no {RECORD_NAME}); choose another folder")
+    if not record.same_export(before):
+        raise ParameterError(f"{str(output)!r} holds an export with other options or of another data root; choose another folder")
     if (output / _PART_FOLDER).is_symlink():
         raise ParameterError(f"{str(output / _PART_FOLDER)!r} is a link; choose another folder")
-    shutil.rmtree(output / _PART_FOLDER, ignore_errors=True)
-    replace(before, complete=False).write(output)
     return before
+
+
+def _begin(output: Path, before: ExportRecord) -> None:
+    """Remove what a killed process left, and record that the export is not complete."""
+    shutil.rmtree(output / _PART_FOLDER, ignore_errors=True)
+    remove_leftovers(output, alone=True, old_names=_OLD_NAMES)
+    replace(before, complete=False).write(output)
 
 
 class _TreeExport:

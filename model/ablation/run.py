@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import AblationEvent, VariantFailed, VariantStarted, VariantTested, ignore, never
 from flowkit.model.runs.places import check_writable
-from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder
+from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder, writing_report
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.chain import train_phases
@@ -203,34 +204,35 @@ def ablate(
     if execution.rank == 0:
         check_writable(folder, option="--reports DIR")
     results: list[VariantResult] = []
-    if restart and execution.rank == 0:  # all at once, so that a stop leaves no old phase beside a new one
-        for plan in planned[1:]:
-            for phase in plan.phases:
-                PhaseFolder(phase_folder(root, plan.run, split, phase, runs=runs)).discard()
-    wait(execution.world)
-    if training(settings, run=run, phases=BASE_PHASES).stopped:
-        return AblationReport((), folder, stopped=True)
-    for number, plan in enumerate(planned):
-        on_event(VariantStarted(plan.variant.name, str(plan.variant), number, len(planned), plan.run, plan.phases))
-        base_run = None if plan.run == run else run
-        own, done, failure = settings.but(plan.variant.overrides), [], None
-        try:
-            for phase in plan.phases:
-                stopped = training(own, run=plan.run, base_run=base_run, phases=[phase]).stopped
-                if stopped or should_stop():
-                    return AblationReport(tuple(results), folder, stopped=True)
-                done.append(phase)
-        except (BusyError, RankError):
-            raise  # not caused by the variant: the others would fail too
-        except FlowkitError as error:
-            failure = str(error)
-        tests = folder / "ablation" / plan.variant.name
-        results.append(_tested(root, split, plan, tuple(done), failure, tests, execution, on_event, runs))
-        if execution.rank == 0:
-            write_ablation(folder, results, split=split, base_run=run, complete=len(results) == len(planned))
-        if should_stop() and len(results) < len(planned):
-            return AblationReport(tuple(results), folder, stopped=True)
-    return AblationReport(tuple(results), folder)
+    with writing_report(folder / "ablation", "ablate") if execution.rank == 0 else nullcontext():
+        if restart and execution.rank == 0:  # all at once, so that a stop leaves no old phase beside a new one
+            for plan in planned[1:]:
+                for phase in plan.phases:
+                    PhaseFolder(phase_folder(root, plan.run, split, phase, runs=runs)).discard()
+        wait(execution.world)
+        if training(settings, run=run, phases=BASE_PHASES).stopped:
+            return AblationReport((), folder, stopped=True)
+        for number, plan in enumerate(planned):
+            on_event(VariantStarted(plan.variant.name, str(plan.variant), number, len(planned), plan.run, plan.phases))
+            base_run = None if plan.run == run else run
+            own, done, failure = settings.but(plan.variant.overrides), [], None
+            try:
+                for phase in plan.phases:
+                    stopped = training(own, run=plan.run, base_run=base_run, phases=[phase]).stopped
+                    if stopped or should_stop():
+                        return AblationReport(tuple(results), folder, stopped=True)
+                    done.append(phase)
+            except (BusyError, RankError):
+                raise  # not caused by the variant: the others would fail too
+            except FlowkitError as error:
+                failure = str(error)
+            tests = folder / "ablation" / plan.variant.name
+            results.append(_tested(root, split, plan, tuple(done), failure, tests, execution, on_event, runs))
+            if execution.rank == 0:
+                write_ablation(folder, results, split=split, base_run=run, complete=len(results) == len(planned))
+            if should_stop() and len(results) < len(planned):
+                return AblationReport(tuple(results), folder, stopped=True)
+        return AblationReport(tuple(results), folder)
 
 
 def _tested(

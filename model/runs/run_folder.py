@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-from contextlib import AbstractContextManager
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flowkit.errors import CheckpointError, ParameterError
-from flowkit.files import write_atomically
+from flowkit.errors import BusyError, CheckpointError, ParameterError
+from flowkit.files import remove_leftovers, write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.places import place_options
@@ -19,6 +20,8 @@ from flowkit.versions import __version__
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
+_OWN_NAMES = (CONFIG_NAME, "videos.json", METRICS_NAME, CHECKPOINT_NAME, "digests.json", WEIGHTS_NAME)  # all that training writes
+_OLD_RESULTS = re.compile(r"(results|fusion|ablation|tested)\.json|(table|ablation)\.md|per_class\.csv|(scores|fusion)\.h5|.*\.(png|html)")
 
 
 def check_run_name(run: str) -> None:
@@ -101,15 +104,65 @@ class PhaseFolder:
         return self.path / METRICS_NAME
 
     def discard(self) -> None:
-        """Delete the folder; `BusyError` if another process trains the phase."""
-        if self.path.is_dir():
-            with self.alone():
-                shutil.rmtree(self.path)
+        """Delete what training wrote, and the folder if nothing else is in it; `BusyError` if another process trains the phase."""
+        if not self.path.is_dir():
+            return
+        with self.alone():
+            for path in (*(self.path / name for name in _OWN_NAMES), *self.path.glob("tensorboard/events.out.tfevents.*")):
+                path.unlink(missing_ok=True)
+            for folder in (self.path / "tensorboard", self.path):
+                with suppress(OSError):  # it is missing, or holds files of the user
+                    folder.rmdir()
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Lock the phase while a block runs; `BusyError` if another process trains it."""
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Lock the phase while a block runs, and remove what killed processes left; `BusyError` if another process trains it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}")
+        with exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}"):
+            remove_leftovers(self.path, alone=True, old_names=re.compile("|".join(map(re.escape, _OWN_NAMES))))
+            yield
+
+
+@contextmanager
+def writing_report(folder: Path, command: str) -> Iterator[None]:
+    """Be the only process that writes the results of a command to a folder while the block runs.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder. It is made if it is missing; if nothing is in it at the end, it is removed.
+    command : str
+        The command, such as ``evaluate``. Different commands write different files, and may run side by side.
+
+    Raises
+    ------
+    BusyError
+        If another process writes the results of this command there.
+
+    Notes
+    -----
+    A folder that cannot be written is not locked, because no process writes there.
+    """
+    with ExitStack() as stack:
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_empty, missing)
+            stack.enter_context(exclusive_lock(folder / f".{command}.lock", f"writes the results of {command} to {str(folder)!r}"))
+        except BusyError:
+            raise
+        except OSError:
+            yield
+            return
+        remove_leftovers(folder, alone=True, old_names=_OLD_RESULTS)
+        yield
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, inner ones first, as long as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def trained_phases(root: Path, *, run: str, split: int, runs: Path | None = None) -> list[Phase]:

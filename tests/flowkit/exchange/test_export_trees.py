@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from shard_files import make_smooth_root
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
-from flowkit.errors import ParameterError
+from flowkit.errors import BusyError, ParameterError
 from flowkit.exchange.export_trees import ExportReport, export
 from flowkit.exchange.flow_images import convert
 from flowkit.exchange.image_runs import missing_numbers
 from flowkit.exchange.layouts import folder_name
+from flowkit.locks import exclusive_lock
 from flowkit.quantise import Quantiser
 
 run = partial(run_flowkit, "export")
@@ -227,6 +229,28 @@ def test_an_export_that_was_stopped_is_finished_and_equals_one_in_one_go(
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+def test_two_exports_to_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    root, output = make_smooth_root(tmp_path / "root", ["a/1"]), tmp_path / "out"
+    output.mkdir()
+    with exclusive_lock(output / ".export.lock", "exports to 'out'"), pytest.raises(BusyError, match="another process exports to 'out'"):
+        export(root, output, layout="denseflow")
+    assert list(output.iterdir()) == []
+    (output / ".export.lock").touch()  # left by a killed process
+    export(root, output, layout="denseflow")
+    assert not (output / ".export.lock").exists()
+
+
+def test_an_export_removes_the_temporary_files_of_killed_ones_and_no_others(tmp_path: Path) -> None:
+    root, output = make_smooth_root(tmp_path / "root", ["a/1"]), tmp_path / "out"
+    export(root, output, layout="webdataset")
+    before = contents(output)
+    for name in ("all-000000.tar.part", "all-000000.tar.node7-0123abcd-77-89abcdef.part", "classes.txt.part", "mine.part"):
+        (output / name).write_bytes(b"half")
+    export(root, output, layout="webdataset")
+    assert contents(output) == {**before, "mine.part": b"half"}
 
 
 def damage(root: Path, video_id: str) -> bytes:
