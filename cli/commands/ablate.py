@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,10 @@ import click
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, reports_option, runs_option, split_option
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
+from flowkit.cli.shared.training_commands import command_in_another_run, with_lower_rate
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 
 if TYPE_CHECKING:
@@ -84,37 +86,53 @@ def ablate(
     variants = chosen_variants(names, map(_own_variant, own))
     if not variants:
         raise click.UsageError(f"name sets of variants ({', '.join(VARIANT_SETS)}, all), or give your own variants with --variants")
+    if dry_run:
+        refuse_unused("--dry-run discards and trains nothing", "restart")
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
+    from flowkit.errors import CheckpointError, ParameterError
     from flowkit.model.ablation.run import ablate as run_ablation
     from flowkit.model.ablation.run import plan_ablation
     from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table, failure_lines
     from flowkit.model.runs.progress import RunProgress
+    from flowkit.model.runs.run_folder import OtherSettingsError
+    from flowkit.model.training.loop import NotFiniteLossError
 
-    with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
-        execution = read_execution(settings, device=own_device, rank=rank, world=world)
-        phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
-        training = train_settings(settings)
-        planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
-        if rank == 0 and same:
-            warn(f"left out because they equal the paper's network in {', '.join(phases)}: {', '.join(variant.name for variant in same)}.")
-        if dry_run:
-            say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
-            return 0
-        with RunProgress(rank == 0) as show:
-            report = run_ablation(
-                data,
-                variants,
-                training,
-                split=split,
-                run=run,
-                runs=runs,
-                reports=reports,
-                phases=phases,
-                execution=execution,
-                restart=restart and not is_elastic_restart(),
-                on_event=show,
-                should_stop=stop.asked,
-            )
+    try:
+        with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
+            execution = read_execution(settings, device=own_device, rank=rank, world=world)
+            phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
+            training = train_settings(settings)
+            if training.paper_steps and training.recipe_on(execution.torch_device().type) != "paper":
+                refuse_unused("it is for --recipe paper; the small recipe has one schedule", "schedule")
+            planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
+            if rank == 0 and same:
+                left_out = ", ".join(variant.name for variant in same)
+                warn(f"left out because they equal the paper's network in {', '.join(phases)}: {left_out}.")
+            if dry_run:
+                say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
+                return 0
+            with RunProgress(rank == 0) as show:
+                report = run_ablation(
+                    data,
+                    variants,
+                    training,
+                    split=split,
+                    run=run,
+                    runs=runs,
+                    reports=reports,
+                    phases=phases,
+                    execution=execution,
+                    restart=restart and not is_elastic_restart(),
+                    on_event=show,
+                    should_stop=stop.asked,
+                )
+    except NotFiniteLossError as error:
+        lower = with_lower_rate(error.config, sys.argv[1:])
+        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, more=lower)
+        raise ParameterError(f"{error}. With a tenth of it, in another run: `{another}`") from error
+    except OtherSettingsError as error:
+        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run)
+        raise CheckpointError(f"{error}. To keep this run and train another: `{another}`") from error
     if rank:
         return report_stopped(stop) if report.stopped else 0
     if report.results:

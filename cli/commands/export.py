@@ -9,7 +9,7 @@ import click
 
 from flowkit.cli.shared.console import long_table, say, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option
+from flowkit.cli.shared.options import data_option, refuse_unused
 from flowkit.cli.shared.sizes import parse_size
 
 
@@ -63,6 +63,8 @@ def export(data: Path, layout: Any, output: Path, split: int | None, flow: Any, 
 
     To write a trained network, use `flowkit convert`.
     """
+    if layout != "webdataset":
+        refuse_unused("only --layout webdataset has shards", "shard_size")
     from flowkit.exchange.export_trees import export as run
 
     if output.is_file():

@@ -13,7 +13,7 @@ import click
 
 from flowkit.cli.shared.console import duration, long_table, say, say_json, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, grace_option, json_option, usage_errors
+from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, usage_errors
 from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
@@ -184,6 +184,8 @@ def extract(
 
     if cluster and (jobs or dry_run):
         raise click.UsageError("--cluster uses all its workers: leave out --jobs; for a forecast, use --dry-run --jobs N without --cluster")
+    if dry_run:
+        refuse_unused("--dry-run extracts nothing", "fail_on_damaged")
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
     existing = Dataset.open_if_present(data)
     solver = _solver("cpu" if cluster and device == "auto" else device, mode, existing.settings if existing else None)  # clusters have CPUs

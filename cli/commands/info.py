@@ -10,7 +10,7 @@ import click
 
 from flowkit.cli.shared.console import duration, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 
 if TYPE_CHECKING:
     from flowkit.describe.contents import Contents, FileInfo, RootInfo
@@ -25,6 +25,8 @@ def info(path: Path | None, data: Path, as_json: bool) -> int:
 
     This reads the structure of the files, not their pixels. To test the data, use `flowkit verify`.
     """
+    if path is not None:
+        refuse_unused("PATH names what to describe", "data")
     from flowkit.describe.contents import describe_file, describe_root
 
     path = path or data

@@ -75,6 +75,8 @@ def predict(
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
     settings, assumed = extraction_of(trained.provenance, data)
     settings, note = with_solver(settings, solver, device)  # type: ignore[arg-type]
+    if settings.solver == "cuda":
+        refuse_unused("the GPU computes the flow", "jobs")
     notes = [text for text in (assumed, note) if text]
     predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes)
     _print_start(predictor)

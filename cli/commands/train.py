@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from flowkit.cli.shared.recipe_options import (
     settings_options,
     train_settings,
 )
-from flowkit.cli.shared.stopping import report_stopped, stop_signals
+from flowkit.cli.shared.stopping import report_stopped, resume_command, stop_signals
+from flowkit.cli.shared.training_commands import command_in_another_run, command_with_lower_rate, refuse_options_of_other_phases
 from flowkit.model.settings.training import BASE_PHASES, PHASES
 
 
@@ -64,32 +66,48 @@ def train(
 
     Phases that are trained already, with the same settings, are skipped; a phase that was stopped resumes from its checkpoint.
     """
+    refuse_options_of_other_phases(phase, run=run, base_run=base_run, others=settings["others"])
     if phase not in ("all", *BASE_PHASES):
-        refuse_unused(f"it concerns the base streams, and {phase} starts from the phases before it (--base-run)", "weights")
-        settings["weights"] = None
+        settings["weights"] = None  # from flowkit.toml or the environment, for other phases
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
+    from flowkit.errors import CheckpointError, ParameterError
     from flowkit.model.report.live_curves import LiveCurves
     from flowkit.model.runs.events import to_all
     from flowkit.model.runs.progress import RunProgress
+    from flowkit.model.runs.run_folder import OtherSettingsError
     from flowkit.model.training.chain import train_phases
+    from flowkit.model.training.loop import NotFiniteLossError
 
-    with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
-        execution = read_execution(settings, device=own_device, rank=rank, world=world)
-        live_curves = LiveCurves(data, run=run, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
-        with RunProgress(rank == 0) as show, live_curves as curves:
-            report = train_phases(
-                data,
-                train_settings(settings),
-                split=split,
-                run=run,
-                runs=runs,
-                base_run=base_run,
-                phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
-                execution=execution,
-                restart=not resume and not is_elastic_restart(),
-                on_event=to_all(show, curves.record if curves else None),
-                should_stop=stop.asked,
-            )
+    try:
+        with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
+            execution = read_execution(settings, device=own_device, rank=rank, world=world)
+            training = train_settings(settings)
+            if training.paper_steps and training.recipe_on(execution.torch_device().type) != "paper":
+                refuse_unused("it is for --recipe paper; the small recipe has one schedule", "schedule")
+            live_curves = LiveCurves(data, run=run, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
+            with RunProgress(rank == 0) as show, live_curves as curves:
+                report = train_phases(
+                    data,
+                    training,
+                    split=split,
+                    run=run,
+                    runs=runs,
+                    base_run=base_run,
+                    phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
+                    execution=execution,
+                    restart=not resume and not is_elastic_restart(),
+                    on_event=to_all(show, curves.record if curves else None),
+                    should_stop=stop.asked,
+                )
+    except NotFiniteLossError as error:
+        lower = command_with_lower_rate(sys.argv[1:], error.config, phase=phase, begun=error.begun)
+        raise ParameterError(f"{error}. With a tenth of it: `{lower}`") from error
+    except OtherSettingsError as error:
+        earlier = (base_run or run) if phase not in ("all", *BASE_PHASES) else None
+        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, base_run=earlier)
+        raise CheckpointError(
+            f"{error}. To keep this run and train another: `{another}`. To discard these phases: `{resume_command(sys.argv[1:])} --restart`"
+        ) from error
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
     return 0

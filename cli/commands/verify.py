@@ -8,7 +8,7 @@ import click
 
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_DAMAGED
-from flowkit.cli.shared.options import data_option, json_option
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 
 
 @click.command()
@@ -29,6 +29,8 @@ def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json:
     PATH is a shard, a clip file or a data root; the default is the data root of --data. The exit code is 4 if there is any fault.
     Files are read in child processes with limits of memory and time, so files from elsewhere are safe to check.
     """
+    if path is not None:
+        refuse_unused("PATH names what to verify", "data")
     from flowkit.dataset.verify import verify as run
 
     path = path or data

@@ -40,6 +40,10 @@ def report_folder(root: Path, run: str, split: int, *, reports: Path | None = No
     return (reports or root / "reports") / run / f"split{split}"
 
 
+class OtherSettingsError(CheckpointError):
+    """A phase was begun with other settings or data."""
+
+
 class PhaseFolder:
     """The folder of one phase and its files."""
 
@@ -59,14 +63,14 @@ class PhaseFolder:
     def claim(self, provenance: Provenance, command: dict[str, Any]) -> None:
         """Write config.json, with what else `command` says, which is not compared.
 
-        If the folder has weights or a checkpoint of other settings or data, a `CheckpointError` names all differences.
+        If the folder has weights or a checkpoint of other settings or data, an `OtherSettingsError` names all differences.
         """
         if self.begun:
             differences = load_checkpoint(self.path).provenance.differences(provenance)
             if differences:
-                raise CheckpointError(
-                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or `--run NAME` for another run, "
-                    "or `--restart` to discard this one"
+                raise OtherSettingsError(
+                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or another run (--run), or "
+                    "discard this one (--restart)"
                 )
         text = json.dumps({**provenance.to_dict(), "created_by": f"flowkit {__version__}", **command}, indent=1, ensure_ascii=False)
         path = self.path / CONFIG_NAME

@@ -41,6 +41,27 @@ FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
 MEMORY_SHARE = 0.6  # share of the free memory that these activations may fill
 
 
+class NotFiniteLossError(ParameterError):
+    """The loss of a phase is not a finite number.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings of the phase.
+    loss : float
+        The loss.
+    step : int
+        The step at which it was seen.
+    begun : bool
+        Whether the phase has a checkpoint, from which training would resume with the same settings.
+    """
+
+    def __init__(self, config: TrainConfig, *, loss: float, step: int, begun: bool) -> None:
+        rate = config.schedule[0][1]
+        super().__init__(f"the loss of {config.phase} is {loss} at step {step}; its learning rate, which begins at {rate:g}, is too high")
+        self.config, self.begun = config, begun
+
+
 class PhaseRun:
     """The training of one phase: its network, its optimiser, and how many steps are done.
 
@@ -102,7 +123,7 @@ class PhaseRun:
 
         Raises
         ------
-        ParameterError
+        NotFiniteLossError
             If the loss is not a finite number.
         DeviceError
             If the GPU has too little memory.
@@ -186,7 +207,7 @@ class PhaseRun:
         values = dict(zip(names, numbers, strict=True))
         loss = sum(value for name, value in values.items() if name.startswith("loss_"))
         if not loss < float("inf"):
-            raise ParameterError(f"the loss of {config.phase} is {loss} at step {self.step}; lower the learning rate with --lr")
+            raise NotFiniteLossError(config, loss=loss, step=self.step, begun=self.folder.begun)
         seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(batches.seconds_waited - waited, 4)}
         line = {"step": self.step, "loss": loss, "lr": rate, **values, **seconds}
         self.step += 1

@@ -285,7 +285,7 @@ def test_a_training_video_that_cannot_be_read_is_named_in_one_line_whoever_reads
 
 
 def test_a_loss_that_is_no_number_stops_with_advice(root: Path) -> None:
-    with pytest.raises(ParameterError, match=r"the loss of appearance is .* at step \d+; lower the learning rate with --lr"):
+    with pytest.raises(ParameterError, match=r"the loss of appearance is .* at step \d+; its learning rate, .*, is too high"):
         run(root, phases=["appearance"], overrides={"lr": 1e30})
 
 

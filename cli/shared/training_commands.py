@@ -1,0 +1,135 @@
+"""Which phases the options of training concern; and complete commands, with the user's options, for the errors of training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from flowkit.cli.shared.options import refuse_unused
+from flowkit.cli.shared.recipe_options import NETWORK_SETTINGS, RECIPE_SETTINGS
+from flowkit.cli.shared.stopping import resume_command
+from flowkit.model.settings.recipes import TWO_STREAM_KEYS
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+
+_ST_PHASES = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
+# A parameter of `flowkit train` -> the phases that it concerns, if it does not concern all.
+_CONCERNS: dict[str, tuple[Phase, ...]] = {
+    "weights": BASE_PHASES,
+    **{name: _ST_PHASES for _, name, _, _ in NETWORK_SETTINGS},
+    "temporal_pool_position": ("st-resnet-star",),
+    "corners": tuple(phase for phase in PHASES if phase != "motion"),  # which is cropped at regular places
+}
+_FLAGS = {flag: name for flags, name, _, _ in (*NETWORK_SETTINGS, *RECIPE_SETTINGS) for flag in flags.split("/")} | {"--weights": "weights"}
+_WITHOUT_VALUE = {"--temporal-convolution", "--no-temporal-convolution"}
+
+
+def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None, others: Sequence[str]) -> None:
+    """Raise a usage error for an option of `flowkit train` that does nothing for the phases that will be trained.
+
+    Parameters
+    ----------
+    phase : str
+        The value of ``--phase``.
+    run, base_run : str, optional
+        The run, and the run that has earlier phases.
+    others : sequence of str
+        The values of ``--set``.
+    """
+    wanted = PHASES if phase == "all" else (phase,)
+    for name, concerned in _CONCERNS.items():
+        crops = name == "corners" and any(text.partition("=")[0].rpartition(".")[2] == "crop" for text in others)
+        if not set(wanted) & set(concerned) and not crops:
+            more = " (--base-run names the run from which it starts)" if name == "weights" else ""
+            refuse_unused(f"it concerns {' and '.join(concerned)}, and --phase {phase} trains none of them{more}", name)
+    for text in others:
+        of, _, key = text.partition("=")[0].rpartition(".")
+        if of and of not in wanted:
+            raise click.UsageError(f"--set {text} would do nothing here: --phase {phase} does not train {of}")
+        if key in TWO_STREAM_KEYS and not set(wanted) & set(_ST_PHASES):
+            raise click.UsageError(f"--set {text} would do nothing here: it concerns {' and '.join(_ST_PHASES)}")
+    if phase not in _ST_PHASES:
+        reason = "every phase starts from one that this command trains" if phase == "all" else "base streams start from no other phase"
+        refuse_unused(f"{reason}; it is for --phase {' and --phase '.join(_ST_PHASES)}", "base_run")
+    elif base_run == run:
+        refuse_unused("it names the run itself", "base_run")
+
+
+def with_lower_rate(config: TrainConfig, arguments: Sequence[str]) -> list[str]:
+    """Return the option that gives a phase a tenth of its learning rates, whatever else the command line says about them."""
+    names = [argument.removeprefix("--set=").partition("=")[0] for argument in arguments]
+    if "schedule" in names or f"{config.phase}.schedule" in names:
+        schedule = [[steps, float(f"{rate / 10:g}")] for steps, rate in config.schedule]
+        return ["--set", f"{config.phase}.schedule={json.dumps(schedule, separators=(',', ':'))}"]
+    return ["--set", f"{config.phase}.lr={config.schedule[0][1] / 10:g}"]
+
+
+def command_with_lower_rate(arguments: Sequence[str], config: TrainConfig, *, phase: str, begun: bool) -> str:
+    """Return the command that trains a phase again with a tenth of its learning rate, and then what else the user asked for.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The user's command line, which begins with ``train``.
+    config : TrainConfig
+        The settings with which the loss of a phase was not a finite number.
+    phase : str
+        The value of ``--phase``.
+    begun : bool
+        Whether that phase has a checkpoint, which must be discarded.
+    """
+    lower = with_lower_rate(config, arguments)
+    if not begun:
+        return resume_command([*arguments, *lower])
+    again = f"{resume_command([*only_for(arguments, config.phase), '--phase', config.phase, *lower])} --restart"
+    return again if phase == config.phase else f"{again} && {resume_command([*arguments, *lower])}"
+
+
+def command_in_another_run(arguments: Sequence[str], *, runs: Path, run: str, base_run: str | None = None, more: Sequence[str] = ()) -> str:
+    """Return the user's command for a run that does not exist yet, so that nothing of the present one is discarded.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        The user's command line.
+    runs : Path
+        The folder of the runs.
+    run : str
+        The present run.
+    base_run : str, optional
+        The run that has the phases from which the new one starts, if it does not train them itself.
+    more : sequence of str
+        Further options.
+    """
+    number = next(number for number in range(2, 10**6) if not (runs / f"{run}-{number}").exists())
+    start = [] if base_run is None else ["--base-run", base_run]
+    return resume_command([*_without(arguments, {"--run", "--base-run"}), "--run", f"{run}-{number}", *start, *more])
+
+
+def only_for(arguments: Sequence[str], phase: Phase) -> list[str]:
+    """Return a command line of `flowkit train` without ``--phase`` and without the options that do nothing for one phase."""
+    unconcerned = {flag for flag, name in _FLAGS.items() if phase not in _CONCERNS.get(name, PHASES)}
+    return _without(arguments, {"--phase", *unconcerned}, phase=phase)
+
+
+def _without(arguments: Sequence[str], flags: set[str], *, phase: Phase | None = None) -> list[str]:
+    """Return a command line without some options and their values; and, given a phase, without ``--set`` of what does not concern it."""
+    kept: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        flag, equals, value = argument.partition("=")
+        values = [] if equals or flag in _WITHOUT_VALUE else rest[:1]
+        if flag in flags or (flag == "--set" and phase is not None and not _sets(value if equals else "".join(values), phase)):
+            rest = rest[len(values) :]
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _sets(setting: str, phase: Phase) -> bool:
+    """Return whether the value of ``--set`` concerns a phase."""
+    of, _, key = setting.partition("=")[0].rpartition(".")
+    return of in ("", phase) and (phase in _ST_PHASES or key not in TWO_STREAM_KEYS)
