@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # with the full-width forms, which some spreadsheets evaluate too
+# Spreadsheets of some countries cut lines at semicolons, so a formula may begin behind one.
+_CUT = re.compile(rf";(?=[\s\"']*[{re.escape(_FORMULA)}])")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # with those that turn the direction of text
 _ESCAPED = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4}))")
 _MARK = "'"
@@ -21,7 +23,7 @@ _MARK = "'"
 
 def is_harmful(text: str) -> bool:
     """Return whether a spreadsheet would evaluate a field, or the field holds a control character."""
-    return text.lstrip()[:1] in tuple(_FORMULA) or _CONTROL.search(text) is not None
+    return text.lstrip()[:1] in tuple(_FORMULA) or _CUT.search(text) is not None or _CONTROL.search(text) is not None
 
 
 def harmless_field(text: str) -> str:
@@ -34,7 +36,7 @@ def harmless_field(text: str) -> str:
     """
     if not is_harmful(text) and not text.startswith(_MARK):
         return text
-    return _MARK + _CONTROL.sub(_escape, text.replace("\\", "\\\\"))
+    return _MARK + _CUT.sub(_escape, _CONTROL.sub(_escape, text.replace("\\", "\\\\")))
 
 
 def original_field(field: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.dataset.csv_fields import harmless_field, original_field
 from flowkit.errors import ScoresError
 from flowkit.files import read_file
 from flowkit.model.evaluation.scores import MAX_BYTES, SUFFIXES, ScoreTable, read_scores, refusing
@@ -191,7 +192,7 @@ def read_order(path: Path) -> list[str]:
     try:
         lines = read_file(path, most_bytes=MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
         if lines and lines[0].split(",")[0].strip() == "video_id":
-            names = [row[0] for row in csv.reader(lines[1:], strict=True) if row]
+            names = [_as_packed(row[0]) for row in csv.reader(lines[1:], strict=True) if row]
         else:
             names = [_without_numbers(line) for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError, csv.Error) as cause:
@@ -199,6 +200,11 @@ def read_order(path: Path) -> list[str]:
     if not names:
         raise ScoresError(f"{path} lists no video")
     return names
+
+
+def _as_packed(field: str) -> str:
+    """Return an id as it was before flowkit wrote it into a table of a split."""
+    return original_field(field) if harmless_field(original_field(field)) == field else field
 
 
 def _without_numbers(line: str) -> str:

@@ -17,9 +17,22 @@ from flowkit.quantise import Quantiser
 
 HARMFUL = [
     "=cmd|' /C calc'!A0", "+1", "-J__xyz", "@SUM(A1)", "\t=1", "\r=1", "  =1", "\uff1d1", "a\x1b[31mred", "a\nb", "nul\0", "back\u202eward",
-    "=a\\b\\x41", "\x9b31m", "'=1\n", "\\x1b\x1b",
+    "=a\\b\\x41", "\x9b31m", "'=1\n", "\\x1b\x1b", "a;=1+1", 'a; "-1',
 ]  # fmt: skip
-ORDINARY = ["ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01", "a b", "é 🎬", 'q"uote', "com,ma", "a=b", "a-b", "a@b", "", "back\\slash", "\\x1b"]
+ORDINARY = [
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01",
+    "a b",
+    "é 🎬",
+    'q"uote',
+    "com,ma",
+    "a=b",
+    "a-b",
+    "a@b",
+    "",
+    "a;b",
+    "back\\slash",
+    "\\x1b",
+]
 
 
 @pytest.mark.parametrize("text", [*HARMFUL, *ORDINARY, "'tis", "''"])

@@ -61,6 +61,8 @@ def test_rows_without_names_are_in_the_order_of_a_list(tmp_path: Path, kind: str
 def test_a_csv_that_names_videos_is_a_list_too(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("video_id,label\n" + "".join(f'"{IDS[k]}",{LABELS[k]}\n' for k in ORDER))
     assert read_order(tmp_path / "test.csv") == [IDS[k] for k in ORDER]
+    (tmp_path / "test.csv").write_text("video_id,label\n'-J__a,0\n'tis,1\n")
+    assert read_order(tmp_path / "test.csv") == ["-J__a", "'tis"]
 
 
 def test_scores_of_frames_and_crops_are_averaged(tmp_path: Path) -> None:
