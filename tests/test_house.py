@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each entry, file or folder, imports only entries before it; flowkit/ comes before model/, model/ before cli/.
 LAYERS = {
     "flowkit": (
-        *("errors", "locks", "files", "file_versions", "temporary", "records", "versions", "children"),
+        *("errors", "locks", "files", "file_versions", "temporary", "records", "run_digests", "versions", "children"),
         *("quantise", "video", "flow", "trajectories", "shards"),
         *("dataset", "workers", "extraction", "describe", "exchange", "demo_videos"),
     ),

@@ -15,13 +15,14 @@ out to keep it small. To make it again, check that commit out and run, in a fold
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_lines import call_flowkit
+from command_lines import call_flowkit, run_flowkit
 
 if TYPE_CHECKING:
     pass
@@ -94,6 +95,53 @@ def test_training_skips_what_is_trained_and_evaluation_gives_the_same_rows() -> 
     run("evaluate", "--device", "cpu")
     assert json.loads((REPORT / "results.json").read_text())["rows"] == rows
     assert (REPORT / "report.html").is_file()
+
+
+@pytest.mark.parametrize("change", [("--shard-size", "10KB"), ("--shard-size", "50KB", "--move")])
+def test_packing_into_other_shards_leaves_the_run_and_its_evaluation_valid(change: tuple[str, ...]) -> None:
+    before, weights = contents(Path("flowkit-data/shards"), "*.h5"), contents(RUNS / "default", "weights.safetensors")
+    Path(RUNS, "default/split1/st-resnet-star/weights.safetensors").unlink()  # as if training had been stopped before its end
+    run("pack", "--split", "1", "--lists", "split.csv", *change)
+    assert contents(Path("flowkit-data/shards"), "*.h5") != before
+    run("train", *RECIPE, "--device", "cpu")
+    others = {path: data for path, data in weights.items() if "star" not in str(path)}
+    assert others.items() <= contents(RUNS / "default", "weights.safetensors").items()
+    run("pack", "--split", "1", "--lists", "split.csv", "--shard-size", "90KB")
+    rows = json.loads((REPORT / "results.json").read_text())["rows"]
+    run("evaluate", "--device", "cpu")
+    assert json.loads((REPORT / "results.json").read_text())["rows"] == rows
+    page = (REPORT / "report.html").read_text()
+    assert "other data" not in page
+    assert "changed since" not in page
+    states = json.loads(run("verify", "--json").out)["runs"]
+    assert {Path(phase["path"]).name: phase["state"] for phase in states if "/default/" in phase["path"]} == {
+        **dict.fromkeys(("appearance", "motion", "st-resnet"), "no digests"),
+        "st-resnet-star": "intact",
+    }
+
+
+def test_a_video_that_the_split_does_not_list_leaves_the_run_valid() -> None:
+    run("pack", "--split", "1", "--lists", "split.csv", "--shard-size", "10KB")
+    shutil.copy("videos/AzureBobbing/v_AzureBobbing_g01_c01.avi", "videos/AzureBobbing/v_AzureBobbing_g09_c01.avi")
+    run("extract", "videos", "--short-side", "32", "--jobs", "1", "--device", "cpu")
+    run("pack", "--split", "1", "--lists", "split.csv")
+    run("train", *RECIPE, "--device", "cpu")
+    run("evaluate", "--device", "cpu")
+
+
+def test_what_cannot_be_known_of_an_old_run_is_said_once_and_force_remains() -> None:
+    for path in Path("flowkit-data/splits/split1").iterdir():
+        path.unlink()  # the manifest that the run was trained with
+    run("pack", "--split", "1", "--lists", "split.csv", "--shard-size", "10KB")
+    refused = run_flowkit("evaluate", "--device", "cpu")
+    assert refused.code == 1
+    assert refused.err.count("cannot be known") == 1
+    assert "--force" in refused.err
+    assert "Traceback" not in refused.err
+    refused = run_flowkit("train", *RECIPE, "--device", "cpu")
+    assert (refused.code, refused.err.count("cannot be known")) == (1, 1)
+    assert "--restart" not in refused.err
+    run("evaluate", "--device", "cpu", "--force")
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ def ablate(
     from flowkit.model.ablation.run import plan_ablation
     from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table, failure_lines
     from flowkit.model.runs.progress import RunProgress
-    from flowkit.model.runs.run_folder import OtherSettingsError
+    from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.training.loop import NotFiniteLossError
 
     try:

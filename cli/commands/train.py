@@ -74,7 +74,7 @@ def train(
     from flowkit.model.report.live_curves import LiveCurves
     from flowkit.model.runs.events import to_all
     from flowkit.model.runs.progress import RunProgress
-    from flowkit.model.runs.run_folder import OtherSettingsError
+    from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.training.chain import train_phases
     from flowkit.model.training.loop import NotFiniteLossError
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flowkit.cli.shared.console import say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_DAMAGED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused
+
+if TYPE_CHECKING:
+    from flowkit.run_digests import VerifiedRun
+
+_STATES = {
+    "intact": "intact",
+    "damaged": "damaged",
+    "no digests": "cannot be tested, because an earlier version of flowkit wrote no digests",
+    "in training": "not finished, so there are no digests yet",
+}
 
 
 @click.command()
@@ -24,9 +35,10 @@ from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 )
 @json_option
 def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json: bool) -> int:
-    """Test every checksum, and manifests against shards, and name the video and record of every fault.
+    """Test every checksum, manifests against shards, and runs against their digests, and name the video and record of every fault.
 
-    PATH is a shard, a clip file or a data root; the default is the data root of --data. The exit code is 4 if there is any fault.
+    PATH is a shard, a clip file, a data root or a run's folder; the default is the data root of --data. The exit code is 4 if there is
+    any fault.
     Files are read in child processes with limits of memory and time, so files from elsewhere are safe to check.
     """
     if path is not None:
@@ -36,12 +48,25 @@ def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json:
     path = path or data
     if not path.exists():
         raise click.UsageError(f"there is no data root {str(path)!r}: give one with --data DIR, or a shard or clip file")
-    problems = run(path, deep=deep, jobs=jobs, progress=True)
+    phases: list[VerifiedRun] = []
+    problems = run(path, deep=deep, jobs=jobs, progress=True, on_run=phases.append)
     if as_json:
         records = [{"path": str(problem.path), "video_id": problem.video_id, "what": problem.what} for problem in problems]
-        say_json("verify", {"path": str(path), "deep": deep, "problems": records})
+        say_json(
+            "verify",
+            {
+                "path": str(path),
+                "deep": deep,
+                "problems": records,
+                "runs": [{"path": str(phase.path), "state": phase.state} for phase in phases],
+            },
+        )
     elif problems:
         say(table(("file", "video", "fault"), [(problem.path, problem.video_id, problem.what) for problem in problems]))
+    for state, what in _STATES.items():
+        number = sum(phase.state == state for phase in phases)
+        if number:
+            warn(f"verify: {number} trained or begun phase{'s' * (number != 1)} of runs: {what}")
     if problems:
         warn(f"verify: {len(problems)} fault{'s' * (len(problems) != 1)} in {show_name(path)}")
         return EXIT_DAMAGED

@@ -2,6 +2,8 @@
 
 On disk a split is ``splits/split1/{train.csv,test.csv,split.json}``. split.json is written last and holds the digests of the
 tables and shards, so that its presence means that the split is complete. What is read is checked before it is used.
+
+A split is identified by its videos, their labels and the contents of their clips, whichever shards hold them; see `Split.digest`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from flowkit.records import RecordFormat
 from flowkit.video.ids import check_video_id
 
 SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
-TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard")
+TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard", "sha256")
+OLD_TABLE_COLUMNS = TABLE_COLUMNS[:-1]  # until flowkit recorded the contents of clips
 TABLES = ("train", "test")
 MIN_FRAMES = 11  # of a video in a split: the shortest with a stack of 10 flow fields around a frame
 
@@ -49,13 +52,17 @@ class ClipRecord:
         Frames of the clip; it has one flow field fewer.
     shard : str
         The name of the shard file that holds the clip.
+    sha256 : str
+        The digest of the clip's contents, as its attribute ``sha256`` gives it. Empty in manifests that do not say, which earlier
+        versions of flowkit wrote.
 
     Examples
     --------
     >>> import flowkit
     >>> from flowkit.dataset.example import example_root
-    >>> flowkit.Dataset.open(example_root()).split(1).test[0]
-    ClipRecord(video_id='colour0-motion0/v12', label=0, class_name='colour0-motion0', num_frames=18, shard='shard-00000.h5')
+    >>> record = flowkit.Dataset.open(example_root()).split(1).test[0]
+    >>> record.video_id, record.label, record.class_name, record.num_frames, record.shard
+    ('colour0-motion0/v12', 0, 'colour0-motion0', 18, 'shard-00000.h5')
     """
 
     video_id: str
@@ -63,6 +70,7 @@ class ClipRecord:
     class_name: str
     num_frames: int
     shard: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +94,11 @@ class Split:
     shards : dict of str to str
         SHA-256 of each shard file by its name.
     digest : str
-        SHA-256 of split.json, and so of all the above.
+        What identifies the split: SHA-256 over the id, label and class of every video in each half, and over the contents of its
+        clip. Packing again into other shards does not change it. If the manifest does not say what the clips contain, it is the
+        SHA-256 of split.json.
+    earlier_digests : tuple of str
+        Further digests under which runs may know exactly these rows and clips, from when the digest was that of split.json.
 
     Examples
     --------
@@ -111,6 +123,12 @@ class Split:
     quantiser: Quantiser
     shards: dict[str, str]
     digest: str
+    earlier_digests: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """All digests under which these rows and clips are known."""
+        return frozenset({self.digest, *self.earlier_digests})
 
     def __repr__(self) -> str:
         counts = f"{len(self.classes)} classes, {len(self.train)} videos to train and {len(self.test)} to test"
@@ -154,6 +172,7 @@ def write_split(
     num_listed_test: int,
     quantiser: Quantiser,
     shards: Mapping[str, str],
+    earlier_digests: Sequence[str] = (),
 ) -> Split:
     """Write a split's manifest: the tables, then split.json; the same arguments give the same bytes.
 
@@ -161,7 +180,7 @@ def write_split(
     ----------
     root : Path
         The data root.
-    number, protocol, classes, train, test, num_listed_train, num_listed_test, quantiser, shards
+    number, protocol, classes, train, test, num_listed_train, num_listed_test, quantiser, shards, earlier_digests
         What the manifest says; see `Split`. The records may be in any order.
 
     Returns
@@ -187,6 +206,7 @@ def write_split(
         "tables": {f"{name}.csv": hashlib.sha256(text).hexdigest() for name, text in tables.items()},
         "shards": dict(sorted(shards.items())),
         **({"escaped": True} if escaped else {}),
+        **({"earlier_digests": sorted(earlier_digests)} if earlier_digests else {}),
     }
     text = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
     split = _parse_split(folder, number, text, tables)
@@ -196,9 +216,23 @@ def write_split(
     return split
 
 
+def split_identity(train: Sequence[ClipRecord], test: Sequence[ClipRecord]) -> str:
+    """Return the digest of a split's rows and the contents of their clips; empty if the contents of a clip are not known."""
+    if not all(record.sha256 for record in (*train, *test)):
+        return ""
+    digest = hashlib.sha256(b"flowkit-split-identity 1\n")
+    for name, records in (("train", train), ("test", test)):
+        rows = sorted((r.video_id, r.label, r.class_name, r.sha256) for r in records)
+        for row in rows:
+            digest.update(json.dumps([name, *row], ensure_ascii=False).encode("utf-8") + b"\n")
+    return digest.hexdigest()
+
+
 def _table_text(records: Sequence[ClipRecord], *, escaped: bool) -> bytes:
     """Return a table as CSV. Fields are escaped only if one of the split needs it, so that other tables are the plain names."""
-    rows = [(r.video_id, str(r.label), r.class_name, str(r.num_frames), r.shard) for r in sorted(records, key=lambda r: r.video_id)]
+    rows = [
+        (r.video_id, str(r.label), r.class_name, str(r.num_frames), r.shard, r.sha256) for r in sorted(records, key=lambda r: r.video_id)
+    ]
     return "".join(csv_line(map(harmless_field, row) if escaped else row) for row in [TABLE_COLUMNS, *rows]).encode("utf-8")
 
 
@@ -222,6 +256,9 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
         raise ManifestError(f"{path}: shards and tables must give the SHA-256 of each file by its name; pack the split again")
     if not isinstance(num_listed, dict) or any(not _is_count(num_listed.get(name)) for name in TABLES):
         raise ManifestError(f"{path}: num_listed must give the numbers of videos listed for train and test; pack the split again")
+    earlier = record.get("earlier_digests", [])
+    if not isinstance(earlier, list) or not all(map(_is_digest, earlier)):
+        raise ManifestError(f"{path}: earlier_digests must be a list of SHA-256 digests; pack the split again")
     records = {}
     for name in TABLES:
         if hashlib.sha256(tables[name]).hexdigest() != digests[f"{name}.csv"]:
@@ -242,7 +279,8 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
         num_listed_test=num_listed["test"],
         quantiser=quantiser,
         shards=shards,
-        digest=hashlib.sha256(text).hexdigest(),
+        digest=split_identity(records["train"], records["test"]) or hashlib.sha256(text).hexdigest(),
+        earlier_digests=tuple(earlier),
     )
 
 
@@ -250,9 +288,12 @@ def _parse_table(table: bytes, path: Path, classes: Sequence[str], shards: Mappi
     records = []
     try:
         rows = csv.reader(io.StringIO(table.decode("utf-8"), newline=""), strict=True)
-        if next(rows, None) != list(TABLE_COLUMNS):
+        columns = next(rows, None)
+        if columns not in (list(TABLE_COLUMNS), list(OLD_TABLE_COLUMNS)):
             raise ManifestError(f"{path}: its first line must be {','.join(TABLE_COLUMNS)}; pack the split again")
         for row in rows:
+            if len(row) != len(columns):
+                raise ManifestError(f"{path}, line {rows.line_num}: expected {len(columns)} fields, got {len(row)}")
             texts = [original_field(field) for field in row] if escaped else row
             records.append(_parse_row(texts, f"{path}, line {rows.line_num}", classes, shards))
     except (csv.Error, UnicodeDecodeError) as cause:
@@ -261,9 +302,7 @@ def _parse_table(table: bytes, path: Path, classes: Sequence[str], shards: Mappi
 
 
 def _parse_row(row: list[str], where: str, classes: Sequence[str], shards: Mapping[str, str]) -> ClipRecord:
-    if len(row) != len(TABLE_COLUMNS):
-        raise ManifestError(f"{where}: expected {len(TABLE_COLUMNS)} fields, got {len(row)}")
-    video_id, label, class_name, num_frames, shard = row
+    video_id, label, class_name, num_frames, shard, sha256 = row if len(row) == len(TABLE_COLUMNS) else [*row, ""]
     try:
         check_video_id(video_id)
     except ManifestError as cause:
@@ -274,7 +313,9 @@ def _parse_row(row: list[str], where: str, classes: Sequence[str], shards: Mappi
         raise ManifestError(f"{where}: num_frames must be a number above 0, got {num_frames!r}")
     if shard not in shards:
         raise ManifestError(f"{where}: shard {shard!r} is not listed in split.json")
-    return ClipRecord(video_id, int(label), class_name, int(num_frames), shard)
+    if sha256 and not _is_digest(sha256):
+        raise ManifestError(f"{where}: sha256 must be the digest of a clip or empty, got {sha256!r:.80}")
+    return ClipRecord(video_id, int(label), class_name, int(num_frames), shard, sha256)
 
 
 def _is_list_of_names(value: object) -> bool:

@@ -25,7 +25,7 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
-from flowkit.dataset.split_update import ManifestWriter, untrained_classes
+from flowkit.dataset.split_update import ManifestWriter, record_clip_digests, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
 
@@ -192,6 +192,11 @@ def _pack(
         write_state(root, state)
     planned = plan_shards(videos.values(), state.shard_bytes)
     shard_of = {video.video_id: shard_name(index) for index, members in enumerate(planned) for video in members}
+    packed_before = {
+        name: {video.video_id: video.sha256 for video in members} for name, members in shards.items() if name not in state.unsettled
+    }
+    if changed_shards(planned, shards) or len(shards) > len(planned):
+        record_clip_digests(dataset, packed_before)  # while the shards that the manifests describe are still there
     written: list[str] = []
     deleted: list[Path] = []
     kept: list[str] = []
@@ -219,7 +224,7 @@ def _pack(
 
     state = write_shards(root, planned, shards, state, on_shard=shard_is_final, on_bytes=bytes_are_copied)
     digests = _digests(dataset, [shard_name(index) for index in range(len(planned))], state.unsettled)
-    manifests = ManifestWriter(dataset, videos, shard_of, digests)
+    manifests = ManifestWriter(dataset, videos, shard_of, digests, packed_before)
     splits_written, splits_damaged = manifests.update_others(split, chosen)
     current, was_written = manifests.write(split, chosen)
     if was_written:

@@ -9,7 +9,7 @@ from flowkit.dataset.lists.choosing import ChosenLists
 from flowkit.dataset.lists.matching import Matched, match_lists
 from flowkit.dataset.lists.official import split_numbers
 from flowkit.dataset.lists.reading import read_lists
-from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, write_split
+from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, split_identity, write_split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_update import StoredVideo
 from flowkit.errors import ManifestError
@@ -28,10 +28,20 @@ class ManifestWriter:
         The name of the shard that holds each video.
     digests : dict of str to str
         The SHA-256 of each shard.
+    packed_before : dict of str to dict of str to str
+        The digest of each video in each shard before this run changed any, without shards that manifests may not describe.
     """
 
-    def __init__(self, dataset: Dataset, videos: dict[str, StoredVideo], shard_of: dict[str, str], digests: dict[str, str]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        videos: dict[str, StoredVideo],
+        shard_of: dict[str, str],
+        digests: dict[str, str],
+        packed_before: Mapping[str, Mapping[str, str]],
+    ) -> None:
         self._dataset, self._videos, self._shard_of, self._digests = dataset, videos, shard_of, digests
+        self._packed_before = packed_before
 
     def write(self, number: int, chosen: ChosenLists) -> tuple[Split, bool]:
         """Write a split from its lists unless it is up to date; return it, and whether it was written."""
@@ -72,7 +82,7 @@ class ManifestWriter:
         """Return a split as the folder of the chosen lists defines it if it was made from these, or else with its own rows."""
         train, test = (self._records(old.classes, {row.video_id: row.label for row in half}) for half in (old.train, old.test))
         quantiser = self._dataset.settings.quantiser
-        kept = replace(old, train=train, test=test, quantiser=quantiser, shards=self._digests, digest="")
+        kept = replace(old, train=train, test=test, quantiser=quantiser, shards=self._digests, digest="", earlier_digests=())
         if chosen.path is None or old.protocol != chosen.lists.protocol or old.number not in split_numbers(chosen.path):
             return kept
         lists = read_lists(chosen.path, old.number)
@@ -84,10 +94,16 @@ class ManifestWriter:
     def _records(self, classes: Sequence[str], labels: Mapping[str, int]) -> tuple[ClipRecord, ...]:
         """Return the rows of the videos that exist and are long enough."""
         return tuple(
-            ClipRecord(video_id, label, classes[label], self._videos[video_id].num_frames, self._shard_of[video_id])
+            ClipRecord(video_id, label, classes[label], v.num_frames, self._shard_of[video_id], v.sha256)
             for video_id, label in labels.items()
-            if video_id in self._videos and self._videos[video_id].num_frames >= MIN_FRAMES
+            if (v := self._videos.get(video_id)) is not None and v.num_frames >= MIN_FRAMES
         )
+
+    def _earlier_digests(self, planned: Split, existing: Split | None) -> tuple[str, ...]:
+        """Return the digests under which runs may know exactly the rows and clips of the new manifest."""
+        known = None if existing is None else with_clip_digests(existing, self._packed_before)
+        same = known is not None and known.digest == split_identity(planned.train, planned.test)
+        return known.earlier_digests if known is not None and same else ()
 
     def _write(self, planned: Split) -> tuple[Split, bool]:
         if not len(planned):
@@ -96,10 +112,60 @@ class ManifestWriter:
             existing = self._dataset.split(planned.number)
         except ManifestError:
             existing = None
-        if existing is not None and replace(existing, digest="") == planned:
+        if existing is not None and _says_the_same(existing, planned):
             return existing, False
-        contents = {field.name: getattr(planned, field.name) for field in fields(planned) if field.name not in ("number", "digest")}
-        return write_split(self._dataset.root, planned.number, **contents), True
+        planned = replace(planned, earlier_digests=self._earlier_digests(planned, existing))
+        return _write_split(self._dataset, planned), True
+
+
+def _write_split(dataset: Dataset, split: Split) -> Split:
+    contents = {field.name: getattr(split, field.name) for field in fields(split) if field.name not in ("number", "digest")}
+    return write_split(dataset.root, split.number, **contents)
+
+
+def record_clip_digests(dataset: Dataset, packed: Mapping[str, Mapping[str, str]]) -> None:
+    """Write the contents of clips into the manifests of earlier versions of flowkit, as far as these shards show them.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data root.
+    packed : dict of str to dict of str to str
+        The digest of each video in each shard that the manifests describe.
+    """
+    for number in dataset.splits:
+        try:
+            split = dataset.split(number)
+        except ManifestError:  # the report of the pack names it
+            continue
+        known = with_clip_digests(split, packed)
+        if known is not split:
+            _write_split(dataset, known)
+
+
+def with_clip_digests(split: Split, packed: Mapping[str, Mapping[str, str]]) -> Split:
+    """Return a split whose rows say what the clips contain, as these shards show it; its digest becomes an earlier one.
+
+    If its rows say so already, or the shards do not show it, the split is returned as it is.
+    """
+    if all(record.sha256 for record in split):
+        return split
+    train, test = (
+        tuple(replace(record, sha256=packed.get(record.shard, {}).get(record.video_id, "")) for record in half)
+        for half in (split.train, split.test)
+    )
+    identity = split_identity(train, test)
+    if not identity:
+        return split
+    return replace(split, train=train, test=test, digest=identity, earlier_digests=(*split.earlier_digests, split.digest))
+
+
+def _says_the_same(existing: Split, planned: Split) -> bool:
+    """Return whether a manifest says what the new one would, or would but for the contents of clips, which an old one does not say."""
+    if not any(record.sha256 for record in existing):
+        train, test = (tuple(replace(record, sha256="") for record in half) for half in (planned.train, planned.test))
+        planned = replace(planned, train=train, test=test)
+    return replace(existing, digest="", earlier_digests=()) == planned
 
 
 def untrained_classes(split: Split) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""Verify a file or a whole data root: shards and clip files, manifests against shards, manifests against split lists."""
+"""Verify a file or a whole data root: shards and clip files, manifests against shards and split lists, runs against their digests."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from flowkit.dataset.root_locks import reading_whole
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.errors import FlowkitError, ManifestError
+from flowkit.run_digests import VerifiedRun, find_phases, verify_phase
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
 
 _logger = logging.getLogger(__name__)
@@ -30,19 +31,22 @@ def verify(
     deep: bool = False,
     jobs: int | None = None,
     progress: bool | None = None,
+    on_run: Callable[[VerifiedRun], None] | None = None,
 ) -> list[Problem]:
-    """Verify a shard, a clip file, or a whole data root.
+    """Verify a shard, a clip file, a whole data root with its runs, or a folder of runs.
 
     Parameters
     ----------
     path : path
-        A file, or a folder with ``dataset.json``.
+        A file, a folder with ``dataset.json``, or a folder of runs, of one run or of one phase.
     deep : bool
         Decode every frame and flow field, besides testing every checksum.
     jobs : int, optional
         Child processes that check files; by default one per core, at most 8.
     progress : bool, optional
         Show the progress over the files of a data root on stderr. By default it is shown on a terminal and in a notebook.
+    on_run : callable, optional
+        Receives a `flowkit.run_digests.VerifiedRun` for each phase of each run.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def verify(
     Raises
     ------
     ManifestError
-        If `path` is a folder but not a data root.
+        If `path` is a folder but neither a data root nor a folder of runs.
     FileNotFoundError
         If `path` does not exist.
 
@@ -76,8 +80,20 @@ def verify(
     """
     path = Path(path)
     if path.is_dir():
-        with reading_whole(path, "verifies", on_wait=_say_that_it_waits) if (path / RECORD_NAME).exists() else nullcontext():
-            return _verify_root(path, deep, jobs, progress)
+        is_root = (path / RECORD_NAME).exists()
+        with reading_whole(path, "verifies", on_wait=_say_that_it_waits) if is_root else nullcontext():
+            problems = _verify_root(path, deep, jobs, progress) if is_root else []
+        phases = find_phases(path / "runs" if is_root else path)
+        if not is_root and not phases:
+            raise ManifestError(
+                f"{str(path)!r} is not a data root (it has no dataset.json), nor are there runs in it; name a shard, a clip file, a data "
+                "root or a run's folder"
+            )
+        for run in map(verify_phase, phases):
+            problems.extend(Problem(file, "", what) for file, what in run.faults)
+            if on_run is not None:
+                on_run(run)
+        return problems
     path.stat()
     return [problem for found in verify_files([path], deep=deep) for problem in found.problems]
 
@@ -87,8 +103,6 @@ def _say_that_it_waits(what: str) -> None:
 
 
 def _verify_root(root: Path, deep: bool, jobs: int | None, progress: bool | None) -> list[Problem]:
-    if not (root / RECORD_NAME).exists():
-        raise ManifestError(f"{str(root)!r} is not a data root (it has no dataset.json); name a shard, a clip file or a data root")
     problems: list[Problem] = []
     dataset: Dataset | None = None
     try:
@@ -190,6 +204,8 @@ def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | 
     videos = {video["video_id"]: video for video in shards[record.shard].videos}
     if record.video_id not in videos:
         return f"is not in {record.shard}, or damaged there"
+    if record.sha256 and videos[record.video_id]["sha256"] != record.sha256:
+        return f"has other contents in {record.shard} than the split was packed with"
     if videos[record.video_id]["num_frames"] != record.num_frames:
         return f"has {videos[record.video_id]['num_frames']} frames in {record.shard}, not {record.num_frames}"
     if record.num_frames < MIN_FRAMES:

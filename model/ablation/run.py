@@ -251,10 +251,11 @@ def _tested(
     try:
         if done:
             paths = {phase: phase_folder(root, plan.run, split, phase, runs=runs) / WEIGHTS_NAME for phase in PHASES}
+            listed = Dataset.open(root).split(split)
             files = _tested_files(root, split, paths)
             what = {**files, "amp": execution.amp}
             # The first process decides for all of them, so that either all test or none.
-            if not gathered(is_tested(folder, what), execution.world)[0]:
+            if not gathered(is_tested(folder, what, listed.digests), execution.world)[0]:
                 evaluation = evaluate(
                     root, splits=(split,), run=plan.run, runs=runs, execution=execution, progress=False, on_event=on_event
                 )

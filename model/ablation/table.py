@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,12 @@ class VariantResult:
     num_failed_videos: int = 0
 
 
-def is_tested(folder: Path, what: Mapping[str, Any]) -> bool:
-    """Return whether a variant's folder holds the test of exactly these weights and data."""
+def is_tested(folder: Path, what: Mapping[str, Any], data_digests: Collection[str]) -> bool:
+    """Return whether a variant's folder holds the test of exactly these weights and data, which may have earlier digests."""
     try:
         stored = json.loads((folder / _TESTED_NAME).read_text(encoding="utf-8"))
-        return bool({key: stored.get(key) for key in what} == dict(what))
+        stored_what = {key: what["data"] if key == "data" and stored.get(key) in data_digests else stored.get(key) for key in what}
+        return stored_what == dict(what)
     except (OSError, ValueError, AttributeError):
         return False
 

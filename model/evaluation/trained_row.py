@@ -44,7 +44,8 @@ class TrainedRow:
 
     def __post_init__(self) -> None:
         made = [checkpoint.provenance for _, checkpoint in self.checkpoints.values()]
-        if len({(provenance.classes, provenance.digest, provenance.split) for provenance in made}) > 1:
+        same_data = frozenset.intersection(*(provenance.digests for provenance in made))
+        if not same_data or len({(provenance.classes, provenance.split) for provenance in made}) > 1:
             raise CheckpointError(f"{' and '.join(source for source, _ in self.checkpoints.values())} were trained on different data")
 
     @property

@@ -161,10 +161,10 @@ def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
     if result.warnings:
         text = "The networks were trained on other data than the test data (--force), so these numbers may be wrong:"
         notices.append({"text": text, "lines": _some(result.warnings)})
-    elif any(made.digest != split.digest for made in result.provenances.values()):
+    elif not all(made.digests & split.digests for made in result.provenances.values()):
         notices.append(
             {
-                "text": "The split was packed again after this test: the data described below may not be the tested data.",
+                "text": "The split has changed since this test: the data described below may not be the tested data.",
                 "lines": (),
             }
         )

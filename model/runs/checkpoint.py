@@ -21,6 +21,7 @@ from flowkit.errors import CheckpointError
 from flowkit.files import replacing, write_atomically
 from flowkit.model.foreign.state_dicts import read_safetensors
 from flowkit.model.runs.provenance import Provenance
+from flowkit.run_digests import check_digest
 from flowkit.versions import __version__
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -117,7 +118,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If there is none, or it is damaged, foreign, or holds anything but tensors and built-in types.
+        If there is none, or it is damaged, foreign, or holds anything but tensors and built-in types; also if it is not the file
+        that the ``digests.json`` beside it names.
 
     Notes
     -----
@@ -142,6 +144,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; train it first, or give a phase's folder, {WEIGHTS_NAME} or {CHECKPOINT_NAME}")
     try:
+        check_digest(path)
         return _load_weights(path) if path.suffix == ".safetensors" else _load_checkpoint(path)
     except CheckpointError as cause:
         raise CheckpointError(f"{path}: {cause}") from cause

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowkit.dataset.manifest import Split
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
+
+_DATA = ("classes", "digest", "earlier_digests", "num_videos")  # compared in words by `training_data`
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Provenance:
     protocol : str
         Where the split's lists come from.
     digest : str
-        SHA-256 of the split's manifest and shards.
+        What identifies the split that it was trained on; see `flowkit.Split`.
     quantiser : dict
         The settings of the flow's quantiser.
     started_from : dict
@@ -35,6 +36,10 @@ class Provenance:
     extraction : dict
         How the videos became frames and flow: `short_side` in px, `tvl1` parameters, `solver`, `codec`. New videos must be treated in
         the same way. Weights from before it was recorded have none, which is not a difference, because `digest` covers it.
+    earlier_digests : tuple of str
+        Further digests of the same split.
+    num_videos : dict
+        The number of videos in each half of the split: ``train`` and ``test``. Empty in weights from before it was recorded.
     """
 
     config: TrainConfig
@@ -45,10 +50,21 @@ class Provenance:
     quantiser: dict[str, Any]
     started_from: dict[str, str] = field(default_factory=dict)
     extraction: dict[str, Any] = field(default_factory=dict)
+    earlier_digests: tuple[str, ...] = ()
+    num_videos: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """All digests under which the split is known; two that share one are the same data."""
+        return frozenset({self.digest, *self.earlier_digests})
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as built-in types."""
-        return {**vars(self), "config": self.config.to_dict(), "classes": list(self.classes)}
+        newer = {
+            name: value for name, value in (("earlier_digests", list(self.earlier_digests)), ("num_videos", dict(self.num_videos))) if value
+        }
+        kept = {name: value for name, value in vars(self).items() if name not in ("earlier_digests", "num_videos")}
+        return {**kept, "config": self.config.to_dict(), "classes": list(self.classes), **newer}
 
     @classmethod
     def from_dict(cls, values: object) -> Provenance:
@@ -57,8 +73,10 @@ class Provenance:
             if not isinstance(values, dict):
                 raise TypeError("it is not a table")
             classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
-            texts = [protocol, digest, *classes, *values["started_from"].keys(), *values["started_from"].values()]
-            if not isinstance(classes, list) or not isinstance(split, int) or not all(isinstance(text, str) for text in texts):
+            earlier, num_videos = tuple(values.get("earlier_digests", ())), dict(values.get("num_videos", {}))
+            texts = [protocol, digest, *earlier, *num_videos, *classes, *values["started_from"].keys(), *values["started_from"].values()]
+            numbers = [split, *num_videos.values()]
+            if not isinstance(classes, list) or not all(isinstance(n, int) for n in numbers) or not all(isinstance(t, str) for t in texts):
                 raise TypeError("a value has the wrong type")
             config = TrainConfig.from_dict(values["config"])
             if config.network.num_classes != len(classes):
@@ -66,11 +84,11 @@ class Provenance:
             quantiser, started_from, extraction = map(dict, (values["quantiser"], values["started_from"], values.get("extraction", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
-        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction)
+        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos)
 
     def differences(self, other: Provenance) -> list[str]:
-        """Return ``<name> is ..., now ...`` for every setting in which `other` differs."""
-        mine, theirs = self.to_dict(), other.to_dict()
+        """Return ``<name> is ..., now ...`` for every setting in which `other` differs, but not how their videos and classes differ."""
+        mine, theirs = ({name: value for name, value in made.to_dict().items() if name not in _DATA} for made in (self, other))
         if self.config.phase not in BASE_PHASES:  # it starts from other phases, whose digests are compared
             del mine["config"]["weights"], theirs["config"]["weights"]
         if not (self.extraction and other.extraction):
@@ -78,21 +96,6 @@ class Provenance:
         mine, theirs = flattened(mine), flattened(theirs)
         names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
         return [f"{name} is {_brief(mine.get(name))}, now {_brief(theirs.get(name))}" for name in names]
-
-
-def differences_from_training_data(split: Split, provenance: Provenance) -> list[str]:
-    """Return in what a split differs from the data that weights were trained on."""
-    different = []
-    if sorted(provenance.classes) != sorted(split.classes):
-        different.append(f"its {len(provenance.classes)} classes are not the {len(split.classes)} of this split")
-    for name, was, now in (
-        ("split", provenance.split, split.number),
-        ("quantiser", provenance.quantiser, split.quantiser.to_dict()),
-        ("digest", provenance.digest, split.digest),
-    ):
-        if was != now:
-            different.append(f"{name} was {was}, is {now}")
-    return different
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

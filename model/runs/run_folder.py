@@ -1,4 +1,8 @@
-"""The files of one phase: config.json, then metrics.jsonl and checkpoint.pt during training, and weights.safetensors at its end."""
+"""The files of one phase.
+
+First ``config.json`` and ``videos.json``, then ``metrics.jsonl`` and ``checkpoint.pt`` during training, ``weights.safetensors`` at its
+end, and last ``digests.json`` with the SHA-256 of all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flowkit.dataset.manifest import Split
 from flowkit.errors import BusyError, CheckpointError, ParameterError
 from flowkit.files import remove_leftovers, write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.places import place_options
 from flowkit.model.runs.provenance import Provenance
+from flowkit.model.runs.training_data import VIDEOS_NAME, refuse_other_phase, videos_text
 from flowkit.model.settings.training import PHASES, Phase
+from flowkit.run_digests import DIGESTS_NAME, write_digests
 from flowkit.versions import __version__
 
 CONFIG_NAME = "config.json"
@@ -40,10 +47,6 @@ def report_folder(root: Path, run: str, split: int, *, reports: Path | None = No
     return (reports or root / "reports") / run / f"split{split}"
 
 
-class OtherSettingsError(CheckpointError):
-    """A phase was begun with other settings or data."""
-
-
 class PhaseFolder:
     """The folder of one phase and its files."""
 
@@ -60,18 +63,19 @@ class PhaseFolder:
         """Whether the phase has weights, final ones or a checkpoint."""
         return self.done or (self.path / CHECKPOINT_NAME).is_file()
 
-    def claim(self, provenance: Provenance, command: dict[str, Any]) -> None:
-        """Write config.json, with what else `command` says, which is not compared.
+    def claim(self, provenance: Provenance, split: Split, command: dict[str, Any]) -> None:
+        """Write config.json, with what else `command` says, which is not compared, and videos.json; nothing in a phase that is done.
 
         If the folder has weights or a checkpoint of other settings or data, an `OtherSettingsError` names all differences.
         """
         if self.begun:
-            differences = load_checkpoint(self.path).provenance.differences(provenance)
-            if differences:
-                raise OtherSettingsError(
-                    f"{self.path} was begun with other settings: {'; '.join(differences)}. Use those, or another run (--run), or "
-                    "discard this one (--restart)"
-                )
+            refuse_other_phase(load_checkpoint(self.path).provenance, provenance, split, self.path)
+        if self.done:
+            if (self.path / VIDEOS_NAME).is_file() and not (self.path / DIGESTS_NAME).exists():
+                write_digests(self.path)  # training was killed between the weights and their digests
+            return
+        (self.path / DIGESTS_NAME).unlink(missing_ok=True)  # of weights that someone deleted
+        write_atomically(self.path / VIDEOS_NAME, videos_text(split))
         text = json.dumps({**provenance.to_dict(), "created_by": f"flowkit {__version__}", **command}, indent=1, ensure_ascii=False)
         path = self.path / CONFIG_NAME
         if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
@@ -87,8 +91,9 @@ class PhaseFolder:
         save_checkpoint(self.path / CHECKPOINT_NAME, checkpoint)
 
     def write_weights(self, checkpoint: Checkpoint) -> None:
-        """Write the final weights: the phase is done."""
+        """Write the final weights, and then the digests of all files: the phase is done."""
         save_weights(self.path / WEIGHTS_NAME, checkpoint)
+        write_digests(self.path)
 
     def drop_later_metrics(self, num_steps: int) -> None:
         """Drop the lines of metrics.jsonl for steps that the checkpoint does not include, and a truncated line."""

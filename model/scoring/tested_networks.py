@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
-from flowkit.model.runs.provenance import differences_from_training_data
 from flowkit.model.runs.trained_network import trained_network
+from flowkit.model.runs.training_data import differences_from_training_data
 from flowkit.model.settings.training import Phase
 
 
@@ -49,11 +50,7 @@ class TestedNetworks:
         self.phases = tuple(checkpoints)
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
         self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
-        self.warnings = tuple(
-            f"{source}: {difference}"
-            for source, checkpoint in checkpoints.values()
-            for difference in differences_from_training_data(split, checkpoint.provenance)
-        )
+        self.warnings = _data_warnings(split, checkpoints)
         if self.warnings and not force:
             raise CheckpointError(
                 f"the weights were trained on other data than the test data: {'; '.join(self.warnings)}. Train on this split, "
@@ -122,6 +119,18 @@ class TestedNetworks:
 
     def _on_device(self, array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _data_warnings(split: Split, checkpoints: Mapping[Phase, tuple[str, Checkpoint]]) -> tuple[str, ...]:
+    """Return how the split differs from what the networks were trained on: each difference once, with the phases if it is not all."""
+    phases: dict[str, list[Phase]] = {}
+    for phase, (source, checkpoint) in checkpoints.items():
+        folder = Path(source) if Path(source).is_dir() else Path(source).parent
+        for difference in differences_from_training_data(split, checkpoint.provenance, folder):
+            phases.setdefault(difference, []).append(phase)
+    return tuple(
+        difference if len(names) == len(checkpoints) else f"{', '.join(names)}: {difference}" for difference, names in phases.items()
+    )
 
 
 def _columns(classes: Sequence[str], known: Sequence[str], source: str) -> list[int]:

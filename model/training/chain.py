@@ -21,8 +21,9 @@ from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpo
 from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
 from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
-from flowkit.model.runs.provenance import Provenance, differences_from_training_data
+from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
+from flowkit.model.runs.training_data import differences_from_training_data
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
@@ -140,7 +141,7 @@ def train(
     >>> train(root, recipe="small", overrides=overrides).skipped
     ('appearance', 'motion', 'st-resnet', 'st-resnet-star')
     >>> sorted(path.name for path in (root / "runs/default/split1/motion").iterdir())
-    ['checkpoint.pt', 'config.json', 'metrics.jsonl', 'weights.safetensors']
+    ['checkpoint.pt', 'config.json', 'digests.json', 'metrics.jsonl', 'videos.json', 'weights.safetensors']
     """
     execution = execution or Execution()
     if weights is not None and not set(phases) & set(BASE_PHASES):
@@ -234,7 +235,7 @@ def train_phases(
         provenance = _provenance(configs[phase], listed, earlier, extraction)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
-                folder.claim(provenance, {"overrides": {key: str(value) for key, value in settings.overrides.items()}})
+                folder.claim(provenance, listed, {"overrides": {key: str(value) for key, value in settings.overrides.items()}})
             wait(execution.world)
             if folder.done:
                 skipped.append(phase)
@@ -264,7 +265,7 @@ def _earlier(split: Split, phase: Phase, name: Phase, path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{phase} starts from {name}, and {path} does not exist; train it first with `--phase {name}`")
     checkpoint = load_checkpoint(path)
-    differences = differences_from_training_data(split, checkpoint.provenance)
+    differences = differences_from_training_data(split, checkpoint.provenance, path.parent)
     if differences:
         raise CheckpointError(
             f"{phase} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on this split, in "
@@ -297,6 +298,8 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         quantiser=split.quantiser.to_dict(),
         started_from={name: file_sha256(path) for name, path in earlier.items()},
         extraction=extraction,
+        earlier_digests=split.earlier_digests,
+        num_videos={"train": len(split.train), "test": len(split.test)},
     )
 
 

@@ -266,9 +266,6 @@ class PhaseRun:
         return {name: tensor.detach() for name, tensor in self.network.state_dict().items()}
 
     def _load_network(self, checkpoint: Checkpoint) -> None:
-        differences = checkpoint.provenance.differences(self.provenance)
-        if differences:
-            raise CheckpointError(f"the checkpoint in {self.folder.path} belongs to another run: {'; '.join(differences)}")
         try:
             self.network.load_state_dict(checkpoint.network)
         except RuntimeError as cause:

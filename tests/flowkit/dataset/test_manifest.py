@@ -281,11 +281,11 @@ def test_tables_are_plain_csv_that_any_reader_understands(tmp_path: Path) -> Non
     make(tmp_path)
     with (tmp_path / "splits/split1/train.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, strict=True))
-    assert list(rows[0]) == ["video_id", "label", "class_name", "num_frames", "shard"]
+    assert list(rows[0]) == ["video_id", "label", "class_name", "num_frames", "shard", "sha256"]
     assert [original_field(row["video_id"]) for row in rows] == sorted(clip.video_id for clip in records()[0])
     assert (
         tmp_path / "splits/split1/test.csv"
-    ).read_bytes() == b"video_id,label,class_name,num_frames,shard\nt/1,3,dog,500,shard-00001.h5\n"
+    ).read_bytes() == b"video_id,label,class_name,num_frames,shard,sha256\nt/1,3,dog,500,shard-00001.h5,\n"
 
 
 def test_split_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,6 +248,7 @@ def test_training_records_the_extraction_and_old_runs_go_on(home: Any, tmp_path:
     changed = replace(provenance, extraction=provenance.extraction | {"short_side": 64})
     assert provenance.differences(changed) == ["extraction.short_side is 40, now 64"]
     checkpoint = load_checkpoint(folder.path)
+    (folder.path / "digests.json").unlink()
     save_weights(folder.path / "weights.safetensors", replace(checkpoint, provenance=Provenance.from_dict(old)))
     assert train(tmp_path, phases=["motion"], overrides=tiny, execution=CPU).skipped == ("motion",)
 

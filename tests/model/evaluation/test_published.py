@@ -60,9 +60,9 @@ def test_the_numbers_are_shown_where_all_official_videos_were_trained_on_and_sco
         ({"classes": ("a", "b")}, {}, "another split, with 2 classes"),
         ({"number": 4}, {}, "another split"),
         ({"train": ()}, {}, "trained on 0 of the 3 videos"),
-        ({"digest": "00" * 32}, {}, "packed again after"),
+        ({"digest": "00" * 32}, {}, "other videos since"),
         ({}, {"video_ids": ("one",)}, "are those of 1 of the 13 videos"),
-        ({}, {"warnings": ("digest was 1, is 2",)}, "other data: digest was 1, is 2"),
+        ({}, {"warnings": ("1 video was added",)}, "other data: 1 video was added"),
     ],
 )
 def test_they_are_not_shown_where_they_do_not_compare(

@@ -289,7 +289,7 @@ def test_a_report_drawn_after_the_split_was_packed_again_says_so(tmp_path: Path)
     other = {phase: replace(made, digest="00" * 32) for phase, made in result.provenances.items()}
     shutil.rmtree(tmp_path / "root" / "runs")  # and there are no curves any more
     page = report_of(replace(kept, video_ids=old, provenances=other), tmp_path / "out", dataset)
-    assert "packed again after this test" in page.text
+    assert "changed since this test" in page.text
     assert "it is no longer in the split" in page.text
 
 

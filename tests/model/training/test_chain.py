@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
+from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import TrainSettings
 from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import TrainReport, train
+from flowkit.run_digests import verify_phase
 
 COMMAND = [sys.executable, "-m", "flowkit.cli", "train", "--base-width", "4", "--batch", "4", "--bn-group", "2", "--workers", "0"]
 
@@ -43,7 +46,8 @@ def test_all_phases_are_trained_in_order_with_their_files(undisturbed: tuple[Pat
     assert Counter(event.phase for event in received if isinstance(event, events.StepDone)) == dict.fromkeys(PHASES, 4)
     for phase in PHASES:
         folder = phase_folder(root, "default", 1, phase)
-        assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "checkpoint.pt", "weights.safetensors"}
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"config.json", "metrics.jsonl", "videos.json", "checkpoint.pt", "weights.safetensors", "digests.json"}
         assert [line["step"] for line in metrics(root, phase)] == [0, 1, 2, 3]
         streams = ["appearance", "motion"] if phase.startswith("st") else [phase]
         for line in metrics(root, phase):
@@ -128,6 +132,29 @@ def test_a_stop_on_request_finishes_the_step_and_the_run_continues_from_its_chec
     assert same(weights(root, "appearance"), weights(undisturbed[0], "appearance"))
 
 
+def test_digests_that_a_killed_run_did_not_write_are_written_by_the_next(root: Path) -> None:
+    run(root, phases=["appearance"])
+    folder = phase_folder(root, "default", 1, "appearance")
+    before = (folder / "digests.json").read_bytes()
+    (folder / "digests.json").unlink()
+    run(root, phases=["appearance"])
+    assert (folder / "digests.json").read_bytes() == before
+    (folder / "weights.safetensors").unlink()  # now it resumes from its checkpoint, and the digests are those of nothing
+    run(root, phases=["appearance"])
+    assert verify_phase(folder).state == "intact"
+
+
+def test_a_phase_does_not_start_from_damaged_weights(root: Path) -> None:
+    run(root, phases=["appearance", "motion"])
+    path = phase_folder(root, "default", 1, "motion") / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    for work in (partial(run, root, phases=["st-resnet"]), partial(evaluate, root, execution=Execution(device="cpu"))):
+        with pytest.raises(CheckpointError, match=r"motion/weights\.safetensors: it is damaged: its SHA-256"):
+            work()
+
+
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
     run(root, stop_after=2)
     path = phase_folder(root, "default", 1, "appearance") / "metrics.jsonl"
@@ -164,7 +191,7 @@ def repack(root: Path, **changes: Any) -> None:
 def test_other_data_are_refused(root: Path) -> None:
     run(root, phases=["appearance"])
     repack(root)
-    with pytest.raises(CheckpointError, match=r"digest is .*--run NAME"):
+    with pytest.raises(CheckpointError, match=r"1 training video was removed \(.*/v00\)\. Use another run"):
         run(root, phases=["appearance"])
 
 
@@ -174,7 +201,10 @@ def test_a_phase_does_not_start_from_weights_of_other_data(root: Path, trained_b
     run(root, phases=[trained_before])
     repack(root, train=split.test, test=split.train)  # the test would use what the base stream was trained on
     run(root, phases=[phase for phase in ("appearance", "motion") if phase != trained_before])
-    with pytest.raises(CheckpointError, match=rf"(?s)st-resnet starts from .*{trained_before}.*other data.*digest was.*--run NAME"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"(?s)st-resnet starts from .*{trained_before}.*other data.*18 videos were moved to the other half.*--run NAME",
+    ):
         run(root, phases=["st-resnet"])
     assert not phase_folder(root, "default", 1, "st-resnet").exists()
 

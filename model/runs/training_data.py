@@ -1,0 +1,164 @@
+"""The data that a run was trained on: which videos, and in words how a split differs from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowkit.dataset.manifest import TABLES, Split
+from flowkit.errors import CheckpointError
+from flowkit.model.runs.provenance import Provenance
+from flowkit.records import RecordFormat
+
+VIDEOS_NAME = "videos.json"
+
+_VIDEOS = RecordFormat("flowkit-training-videos", 1, CheckpointError, "the run can do without it: delete it")
+_HALVES = {"train": "training", "test": "test"}
+_NAMES_SHOWN = 3
+_UNKNOWN = (
+    "whether its videos are the same cannot be known, because an earlier version of flowkit trained it and the manifest that it used "
+    "is gone"
+)
+# A video by its id: the half that it is in, its class, and the beginning of its clip's digest.
+Videos = dict[str, tuple[str, str, str]]
+
+
+class OtherSettingsError(CheckpointError):
+    """A phase was begun with other settings or data."""
+
+
+def videos_text(split: Split) -> str:
+    """Return the contents of ``videos.json``: every video of a split, so that later differences can be named."""
+    record: dict[str, Any] = {**_VIDEOS.header, "digest": split.digest}
+    for half, rows in (("train", split.train), ("test", split.test)):
+        record[half] = {row.video_id: [row.class_name, row.sha256[:16]] for row in rows}
+    return json.dumps(record, ensure_ascii=False, indent=0) + "\n"
+
+
+def differences_from_training_data(split: Split, provenance: Provenance, folder: Path | None = None) -> list[str]:
+    """Return in words how a split differs from the data that weights were trained on; empty if it is the same data.
+
+    Parameters
+    ----------
+    split : Split
+        The split.
+    provenance : Provenance
+        What the weights record.
+    folder : Path, optional
+        The folder of their phase, whose ``videos.json`` names the videos.
+    """
+    different = []
+    if provenance.split != split.number:
+        different.append(f"they were trained on split {provenance.split}, and this is split {split.number}")
+    now = split.quantiser.to_dict()
+    different += [
+        f"the {name} of the quantiser was {provenance.quantiser.get(name)}, and is {now.get(name)}"
+        for name in sorted({*provenance.quantiser, *now})
+        if provenance.quantiser.get(name) != now.get(name)
+    ]
+    if sorted(provenance.classes) != sorted(split.classes):
+        different += _class_differences(provenance.classes, split.classes)
+    return different + ([] if provenance.digests & split.digests else _video_differences(split, provenance, folder, bool(different)))
+
+
+def refuse_other_phase(begun: Provenance, now: Provenance, split: Split, folder: Path) -> None:
+    """Raise `OtherSettingsError`, which says in words what differs, if the phase in a folder is not the one that is to be trained now.
+
+    Where this cannot be known, it is a `CheckpointError` of no such kind, because there is no reason to discard the phase.
+    """
+    different = begun.differences(now)
+    advice = "Use those, or another run (--run), or discard this one (--restart)"
+    if not different:
+        advice = "Use another run (--run), or discard this one (--restart)"
+    if begun.classes != now.classes:
+        different += _class_differences(begun.classes, now.classes)
+    if not begun.digests & now.digests:
+        different += _video_differences(split, begun, folder, bool(different))
+    if different == [_UNKNOWN]:
+        raise CheckpointError(f"{folder}: {_UNKNOWN}. `flowkit evaluate --force` tests it as it is, and `--run NAME` trains another run")
+    if different:
+        raise OtherSettingsError(f"{folder} was begun with other settings or data: {'; '.join(different)}. {advice}")
+
+
+def _class_differences(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    changes = [
+        f"{_count(len(names), 'class', 'classes')} {'was' if len(names) == 1 else 'were'} {what} ({_some(names)})"
+        for what, names in (
+            ("added", [name for name in now if name not in set(before)]),
+            ("removed", [name for name in before if name not in set(now)]),
+        )
+        if names
+    ]
+    return changes or ["the classes have other labels"]
+
+
+def _video_differences(split: Split, provenance: Provenance, folder: Path | None, explained: bool) -> list[str]:
+    """Return how the videos differ from those of the training; nothing that another difference `explained`."""
+    now: Videos = {row.video_id: (half, row.class_name, row.sha256[:16]) for half in TABLES for row in getattr(split, half)}
+    before = None if folder is None else _recorded_videos(folder, provenance)
+    if before is not None:
+        return _compared(before, now, contents=not explained)
+    if explained:
+        return []
+    counts = {half: len(getattr(split, half)) for half in TABLES}
+    if not provenance.num_videos:
+        return [_UNKNOWN]
+    if provenance.num_videos != counts:
+        was, is_now = (
+            " and ".join(f"{n.get(half, 0):,} {_HALVES[half]} videos" for half in TABLES) for n in (provenance.num_videos, counts)
+        )
+        return [f"the split had {was}, and has {is_now}"]
+    return ["some videos have other labels or other clips (which ones is not recorded beside these weights)"]
+
+
+def _compared(before: Videos, now: Videos, *, contents: bool) -> list[str]:
+    """Return the differences between two tables of videos, each kind once, with a few names."""
+    texts = []
+    for half, name in _HALVES.items():
+        for what, some, others in (("added", now, before), ("removed", before, now)):
+            ids = [video_id for video_id, video in some.items() if video[0] == half and video_id not in others]
+            if ids:
+                texts.append(f"{_videos(len(ids), name + ' ')} {what} ({_some(ids)})")
+    common = [video_id for video_id in now if video_id in before]
+    for position, text in ((0, "moved to the other half"), (1, "given another class"), (2, "extracted again with other contents")):
+        ids = [video_id for video_id in common if before[video_id][position] != now[video_id][position]]
+        if ids and (contents or position != 2):
+            texts.append(f"{_videos(len(ids))} {text} ({_some(ids)})")
+    return texts
+
+
+def _recorded_videos(folder: Path, provenance: Provenance) -> Videos | None:
+    """Return the videos that a phase's folder records for these weights; None if it has no such record."""
+    try:
+        record = _VIDEOS.read_if_present(folder / VIDEOS_NAME)
+    except CheckpointError:
+        return None
+    if record is None or record.get("digest") not in provenance.digests:
+        return None
+    videos: Videos = {}
+    for half in TABLES:
+        rows = record.get(half)
+        if not isinstance(rows, Mapping) or not all(map(_is_row, rows.values())):
+            return None
+        videos |= {video_id: (half, row[0], row[1]) for video_id, row in rows.items()}
+    return videos
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, list) and len(row) == 2 and all(isinstance(text, str) for text in row)
+
+
+def _videos(number: int, kind: str = "") -> str:
+    return f"{number:,} {kind}{'video was' if number == 1 else 'videos were'}"
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
