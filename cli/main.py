@@ -15,7 +15,7 @@ from flowkit.children import leave_working_folder_out
 from flowkit.cli.shared.console import show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
-from flowkit.cli.shared.settings_file import read_settings_file, setting_name
+from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, read_settings_file, refuse_environment, setting_name
 from flowkit.cli.shared.stopping import Terminated, print_resume_command
 from flowkit.errors import FlowkitError
 from flowkit.versions import __version__
@@ -57,6 +57,8 @@ class LazyGroup(click.Group):
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 name = setting_name(parameter)
+                if name in COMMAND_LINE_ONLY:
+                    continue
                 parameter.envvar = [f"FLOWKIT_{cmd_name}_{name}".upper(), f"FLOWKIT_{name}".upper()]
                 if isinstance(parameter, OldOption) and parameter.old.only_here:
                     del parameter.envvar[1]
@@ -81,13 +83,16 @@ def flowkit(ctx: click.Context, debug: bool) -> None:
       flowkit train
       flowkit evaluate
 
-    Every option can also be set by FLOWKIT_<OPTION>, FLOWKIT_<COMMAND>_<OPTION>, or in ./flowkit.toml.
+    Options can also be set by FLOWKIT_<OPTION>, FLOWKIT_<COMMAND>_<OPTION>, or in ./flowkit.toml, except those that delete, replace
+    or connect.
     """
     ctx.obj = {"debug": debug}
     settings = Path("flowkit.toml")
     name = ctx.invoked_subcommand
-    command = flowkit.get_command(ctx, name) if name and settings.is_file() else None
+    command = flowkit.get_command(ctx, name) if name else None
     if name and command:
+        refuse_environment(name, map(setting_name, command.params), os.environ)
+    if name and command and settings.is_file():
         ctx.default_map = {name: read_settings_file(settings, COMMANDS, command, name, lambda: _all_setting_names(ctx))}
 
 
@@ -141,6 +146,8 @@ def _print_error(error: Exception) -> None:
     """Print what happened to stderr; an error that flowkit does not expect is a bug."""
     if isinstance(error, (FlowkitError, OSError)):
         warn(f"flowkit: error: {show(describe(error))}")
+    elif isinstance(error, MemoryError):
+        warn("flowkit: error: there is not enough memory for this; close other programs, or use fewer processes or smaller files")
     elif isinstance(error, ImportError):
         warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` shows what is missing and how to fix it")
     else:

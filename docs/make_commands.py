@@ -19,7 +19,9 @@ This page is made from the commands' help by `python docs/make_commands.py`.
   4 `verify` found damage, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
 * **Settings**: an option on the command line takes precedence over `FLOWKIT_<COMMAND>_<OPTION>`, then
   `FLOWKIT_<OPTION>`, then `./flowkit.toml` (keys at the top for every command, a table such as `[extract]` for one), then
-  the default. The data root is `--data`, `FLOWKIT_DATA`, or `./flowkit-data`.
+  the default. `flowkit.toml` may come with somebody else's folder, so it cannot set `cluster`, which connects, nor
+  `restart`, `overwrite`, `replace`, `move`, `force`, `allow-missing` and `output`, which delete, replace or overlook
+  something; those that delete cannot be set in the environment either. The data root is `--data`, `FLOWKIT_DATA`, or `./flowkit-data`.
 * **Ctrl-C**, pressed once, lets the work in progress finish and prints the command that resumes. Pressed twice, it stops
   at once. Nothing that is finished is lost.
 """

@@ -16,6 +16,7 @@ from flowkit.errors import FlowkitError
 from flowkit.files import read_file
 
 MAX_RECORD_BYTES = 1 << 28
+MAX_DEPTH = 64  # of objects and lists within each other; flowkit's own files have at most 6
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class RecordFormat:
     def parse(self, data: bytes, path: Path) -> dict[str, Any]:
         """Return the record that bytes hold; `path` is named in errors. See `read`."""
         try:
-            record = json.loads(data.decode("utf-8"))
-        except (ValueError, RecursionError) as cause:
+            record = parse_json(data.decode("utf-8"))
+        except ValueError as cause:
             raise self.error(f"{path} is not valid JSON ({cause}); {self.remedy}") from cause
         if not isinstance(record, dict):
             raise self.error(f"{path} must hold a JSON object, got {type(record).__name__}; {self.remedy}")
@@ -99,6 +100,38 @@ class RecordFormat:
 
     def _unreadable(self, path: Path, cause: OSError) -> FlowkitError:
         return self.error(f"cannot read {path}: {cause.strerror}")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value that a foreign JSON text stands for; `ValueError` if it is not JSON or nested too deeply to be worked with.
+
+    Examples
+    --------
+    >>> from flowkit.records import parse_json
+    >>> parse_json('{"a": [1, 2]}')
+    {'a': [1, 2]}
+    >>> parse_json("[" * 100 + "]" * 100)
+    Traceback (most recent call last):
+        ...
+    ValueError: it is nested more than 64 deep
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as cause:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from cause
+    check_depth(value)
+    return value
+
+
+def check_depth(value: object) -> None:
+    """Raise `ValueError` if dictionaries, lists and tuples are nested more than `MAX_DEPTH` deep: functions that recurse would fail."""
+    level = [value] if isinstance(value, dict | list | tuple) else []
+    for _ in range(MAX_DEPTH):
+        parts = (part for item in level for part in (item.values() if isinstance(item, dict) else item))
+        level = [part for part in parts if isinstance(part, dict | list | tuple)]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def _short(value: object) -> str:

@@ -1,9 +1,13 @@
-"""Options from the environment and from flowkit.toml, under their names on the command line."""
+"""Options from the environment and from flowkit.toml, under their names on the command line.
+
+flowkit.toml lies in the working folder, so it may come with somebody else's data. It sets how flowkit works, and never that flowkit
+connects to a machine, deletes, replaces or overlooks something.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,24 @@ from typing import Any
 import click
 
 from flowkit.cli.shared.old_options import OldOption
+from flowkit.files import read_file
+
+MAX_FILE_BYTES = 1 << 16
+
+# Options that flowkit.toml may not set, by their setting's name, and what they do.
+NOT_FROM_FILE = {
+    "cluster": "connects to a scheduler, which can make flowkit run any code",
+    "resume": "can discard finished training",
+    "restart": "discards finished training",
+    "overwrite": "deletes files",
+    "replace": "replaces the results of an earlier evaluation",
+    "move": "deletes clip files",
+    "allow_missing": "gives up videos that earlier manifests know",
+    "force": "overlooks that the weights and the data do not belong together",
+    "output": "names where files are written, which may replace others",
+}
+# Of these, those that the environment may not set either, because they delete.
+COMMAND_LINE_ONLY = ("resume", "restart", "overwrite", "replace", "move")
 
 
 def setting_name(parameter: click.Parameter) -> str:
@@ -44,7 +66,7 @@ def read_settings_file(
     Raises
     ------
     click.UsageError
-        If the file is not TOML, has a key that no command knows, or a value that no option can have.
+        If the file is not TOML, has a key that no command knows or that a file may not set, or a value that no option can have.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -52,13 +74,17 @@ def read_settings_file(
         import tomli as tomllib
 
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise click.UsageError(f"{path} is not valid TOML: {cause}") from cause
+        values = tomllib.loads(read_file(path, most_bytes=MAX_FILE_BYTES).decode("utf-8"))
+    except OSError as cause:
+        raise click.UsageError(f"{path} cannot be read: {cause.strerror}") from cause
+    except RecursionError as cause:
+        raise click.UsageError(f"{path} is nested too deeply") from cause
+    except ValueError as cause:  # of TOML, of UTF-8, or of a number with thousands of digits
+        raise click.UsageError(f"{path} is not valid TOML: {cause!s:.200}") from cause
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     unknown = sorted(tables.keys() - set(commands))
     if unknown:
-        raise click.UsageError(f"{path}: no such command: {', '.join(unknown)}")
+        raise click.UsageError(f"{path}: no such command: {', '.join(map(_short, unknown[:5]))}")
     for key in set(commands) & (values.keys() - tables.keys()):
         raise click.UsageError(f"{path}: [{key}] must be a table of that command's options")
 
@@ -67,30 +93,55 @@ def read_settings_file(
     for key, value in values.items():
         if key in tables:
             continue
+        _refuse_if_not_from_file(key, str(path))
         parameter = parameters.get(key.replace("-", "_"))
         if isinstance(parameter, OldOption) and parameter.old.only_here:
             continue
         if parameter is not None:
             settings[str(parameter.name)] = _checked(value, parameter, f"{path}: {key}")
         elif key.replace("-", "_") not in (names := all_names()):
-            raise click.UsageError(f"{path}: no command has an option {key!r}{_meant(key, names)}")
+            raise click.UsageError(f"{path}: no command has an option {_short(key)}{_meant(key, names)}")
+    for table, contents in tables.items():
+        for key in contents:
+            _refuse_if_not_from_file(key, f"{path}, [{table}]")
     for key, value in tables.get(name, {}).items():
         parameter = parameters.get(key.replace("-", "_"))
         if parameter is None:
-            raise click.UsageError(f"{path}, [{name}]: `flowkit {name}` has no option {key!r}{_meant(key, parameters)}")
+            raise click.UsageError(f"{path}, [{name}]: `flowkit {name}` has no option {_short(key)}{_meant(key, parameters)}")
         settings[str(parameter.name)] = _checked(value, parameter, f"{path}, [{name}]: {key}")
     return settings
+
+
+def refuse_environment(command: str, names: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Raise `click.UsageError` if the environment sets an option of a command that only the command line may set."""
+    for name in sorted(set(names) & set(COMMAND_LINE_ONLY)):
+        for variable in (f"FLOWKIT_{command}_{name}".upper(), f"FLOWKIT_{name}".upper()):
+            if variable in environment:
+                raise click.UsageError(f"{variable}: this option {NOT_FROM_FILE[name]}, so it is given on the command line only")
+
+
+def _refuse_if_not_from_file(key: str, where: str) -> None:
+    reason = NOT_FROM_FILE.get(key.replace("-", "_"))
+    if reason is not None:
+        others = "" if key.replace("-", "_") in COMMAND_LINE_ONLY else " or in the environment"
+        raise click.UsageError(f"{where}: {key}: a file may not set this option, because it {reason}; give it on the command line{others}")
+
+
+def _short(key: str) -> str:
+    return f"{key!r:.60}"
 
 
 def _checked(value: Any, parameter: click.Parameter, where: str) -> Any:
     """Return a value as it would be typed (switches and lists as they are), so that the option checks it as usual."""
     takes_list = parameter.multiple or parameter.nargs != 1 or isinstance(parameter.type, click.types.FuncParamType)
     if isinstance(value, dict) or (isinstance(value, list) and not takes_list):
-        raise click.UsageError(f"{where} must be one value, got {value!r}")
+        raise click.UsageError(f"{where} must be one value, got {'a table' if isinstance(value, dict) else 'a list'}")
     if isinstance(value, list):
+        if any(isinstance(part, dict | list) for part in value):
+            raise click.UsageError(f"{where} must be a list of values")
         return [str(part) for part in value]
     if parameter.multiple or parameter.nargs != 1:
-        raise click.UsageError(f"{where} must be a list, got {value!r}")
+        raise click.UsageError(f"{where} must be a list, got {value!r:.60}")
     return value if getattr(parameter, "is_flag", False) else str(value)
 
 

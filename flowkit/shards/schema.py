@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.quantise import Quantiser
-from flowkit.records import canonical_json
+from flowkit.records import canonical_json, parse_json
 from flowkit.video.ids import check_video_id
 
 FORMAT = "flowkit-shard"
@@ -219,8 +218,8 @@ class ClipAttributes:
         values: dict[str, Any] = dict(stored)
         for name in ("quantiser", "tvl1"):
             try:
-                values[name] = json.loads(values[name])
-            except (ValueError, RecursionError) as cause:
+                values[name] = parse_json(values[name])
+            except ValueError as cause:
                 raise ShardFormatError(f"attribute {name} is not JSON: {values[name]!r}") from cause
         return cls(**values)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.files import write_atomically
+from flowkit.files import read_file, write_atomically
 from flowkit.model.ablation.variants import ST_PHASES, Variant
 from flowkit.model.evaluation.results import Evaluation, markdown, results_table, write_results
 from flowkit.model.evaluation.rows import ROW_OF_PHASE
@@ -18,6 +18,7 @@ from flowkit.model.networks.resnet import pooled_length
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.scoring.metrics import percent, percent_interval, wilson_interval
 from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.records import MAX_RECORD_BYTES, parse_json
 from flowkit.versions import __version__
 
 NOTES = (
@@ -96,7 +97,7 @@ class VariantResult:
 def is_tested(folder: Path, what: Mapping[str, Any], data_digests: Collection[str]) -> bool:
     """Return whether a variant's folder holds the test of exactly these weights and data, which may have earlier digests."""
     try:
-        stored = json.loads((folder / _TESTED_NAME).read_text(encoding="utf-8"))
+        stored = parse_json(read_file(folder / _TESTED_NAME, most_bytes=MAX_RECORD_BYTES))
         stored_what = {key: what["data"] if key == "data" and stored.get(key) in data_digests else stored.get(key) for key in what}
         return stored_what == dict(what)
     except (OSError, ValueError, AttributeError):

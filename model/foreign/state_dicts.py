@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.foreign.torch_archives import check_archive, check_tensors
 from flowkit.model.settings.network import STAGE_UNITS
 
 PYTORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pyth")  # .pth.tar is common
@@ -140,6 +141,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd pickles, which are refused below
@@ -150,7 +152,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file can make the unpickler raise anything
         raise CheckpointError(f"damaged, or not a file of weights ({_first_line(error)}); download it again") from error
-    return _state_within(state)
+    found = _state_within(state)
+    check_tensors(found.values(), path)
+    return found
 
 
 def _state_within(value: object, depth: int = 0) -> dict[str, Tensor]:

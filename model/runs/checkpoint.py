@@ -5,7 +5,6 @@ A checkpoint holds only tensors and built-in types and is read with ``weights_on
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import zipfile
@@ -20,7 +19,9 @@ from torch import Tensor
 from flowkit.errors import CheckpointError
 from flowkit.files import replacing, write_atomically
 from flowkit.model.foreign.state_dicts import read_safetensors
+from flowkit.model.foreign.torch_archives import check_archive, check_tensors
 from flowkit.model.runs.provenance import Provenance
+from flowkit.records import parse_json
 from flowkit.run_digests import check_digest
 from flowkit.versions import __version__
 
@@ -153,13 +154,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _load_checkpoint(path: Path) -> Checkpoint:
     if not zipfile.is_zipfile(path):  # as `save_checkpoint` writes it; a bare pickle is not opened
         raise CheckpointError("cannot be read as a checkpoint: it is truncated or foreign")
+    check_archive(path)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
         raise CheckpointError(
             "refused: it is damaged, or it holds Python objects, which could run code when read; a flowkit checkpoint never holds any"
         ) from cause
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError, io.UnsupportedOperation) as cause:
+    except Exception as cause:  # a damaged file can make the unpickler raise anything
         raise CheckpointError(f"cannot be read as a checkpoint: {str(cause).splitlines()[0] if str(cause) else cause!r}") from cause
     _check_format(values if isinstance(values, dict) else {}, _CHECKPOINT_FORMAT, _FORMAT_VERSION)
     provenance = Provenance.from_dict(values.get("provenance"))
@@ -168,6 +170,7 @@ def _load_checkpoint(path: Path) -> Checkpoint:
     tensors = all(isinstance(part, dict) and all(map(_is_plain, part.values())) for part in (network, momentum))
     if not (tensors and isinstance(step, int) and isinstance(environment, dict) and isinstance(scaler, dict)):
         raise CheckpointError("a part of the checkpoint is missing or has the wrong type")
+    check_tensors((*network.values(), *momentum.values()), path)
     return Checkpoint(provenance, step, network, momentum, environment, scaler)
 
 
@@ -179,7 +182,7 @@ def _load_weights(path: Path) -> Checkpoint:
     network, metadata = read_safetensors(path)
     _check_format(metadata, _WEIGHTS_FORMAT, str(_FORMAT_VERSION))
     try:
-        provenance, step = json.loads(metadata["provenance"]), int(metadata["step"])
+        provenance, step = parse_json(metadata["provenance"]), int(metadata["step"])
     except (KeyError, ValueError) as cause:
         raise CheckpointError(f"its header does not say what the weights were trained on: {cause}") from cause
     return Checkpoint(Provenance.from_dict(provenance), step, network)

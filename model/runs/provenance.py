@@ -9,6 +9,7 @@ from typing import Any
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
+from flowkit.records import check_depth
 
 _DATA = ("classes", "digest", "earlier_digests", "num_videos")  # compared in words by `training_data`
 
@@ -72,6 +73,7 @@ class Provenance:
         try:
             if not isinstance(values, dict):
                 raise TypeError("it is not a table")
+            check_depth(values)
             classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
             earlier, num_videos = tuple(values.get("earlier_digests", ())), dict(values.get("num_videos", {}))
             texts = [protocol, digest, *earlier, *num_videos, *classes, *values["started_from"].keys(), *values["started_from"].values()]

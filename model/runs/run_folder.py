@@ -22,6 +22,7 @@ from flowkit.model.runs.places import place_options
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.training_data import VIDEOS_NAME, refuse_other_phase, videos_text
 from flowkit.model.settings.training import PHASES, Phase
+from flowkit.records import parse_json
 from flowkit.run_digests import DIGESTS_NAME, write_digests
 from flowkit.versions import __version__
 
@@ -101,7 +102,7 @@ class PhaseFolder:
         kept = []
         for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
             try:
-                step = json.loads(line)["step"]
+                step = parse_json(line)["step"]
             except (ValueError, KeyError, TypeError):
                 continue
             if line.endswith(b"\n") and step < num_steps:

@@ -1,21 +1,22 @@
 # mypy: disable-error-code="attr-defined, no-untyped-call, unused-ignore"
-"""Compile kernels once per machine: numba's disk cache, in a separate folder that processes and machines can share.
+"""Compile kernels once per machine: machine code on disk, in a separate folder that processes and machines can share.
 
-numba's default cache beside the source file has three shortcomings here: it does not notice changes in modules that the kernel
-imports, it keeps the code for different processors in one index (in a home folder that a cluster shares), and it fails where no
-folder is writable. So the kernels are cached in a folder named after the processor, numba's version and the content of the
-kernel sources. Without a writable folder they are compiled in every process.
+numba's own cache beside the source file has four shortcomings here: it does not notice changes in modules that the kernel
+imports, it keeps the code for different processors in one index (in a home folder that a cluster shares), it fails where no
+folder is writable, and it executes whatever its files hold. So each kernel is kept in one file with a checksum, in a folder that
+is named after the processor, numba's version and the contents of the kernel sources. A file that is damaged, or that another
+user wrote, is not used: the kernel is compiled and stored again. Without a writable folder kernels are compiled in every process.
 
-Every kernel has exactly one signature. Processes that start at the same time then write the same bytes under the same name, and
+Every kernel has exactly one signature. Processes that start at the same time then write the same code under the same name, and
 no process finds the code of another kernel.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +25,12 @@ from typing import Any, TypeVar, cast
 import numba
 from llvmlite import binding  # type: ignore[import-untyped, unused-ignore]
 from numba.core import config as numba_config
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 from numba.extending import register_jitable
 
 from flowkit.files import user_cache_folder
+from flowkit.flow.kernel_cache import read_entry, write_entry
 
 # numba takes settings from a file in the working folder, where the data of others may lie: one of them is a folder of pickles.
 numba_config._config_fname = str(Path(__file__).parent / "no-settings-file")
@@ -36,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_CACHE_FAULTS = (OSError, EOFError, pickle.UnpicklingError)  # disk full, folder gone, file cut short
 _SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "simd.py", "warp.py")
 
 
@@ -63,31 +66,42 @@ def _cache_folder() -> Path | None:
 CACHE_FOLDER = _cache_folder()
 
 
+class _KernelCache:
+    """What numba asks for the machine code of one kernel; see `numba.core.caching._Cache`."""
+
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        code = function.__code__
+        name = f"{function.__name__}-{code.co_firstlineno}.py{sys.version_info.major}{sys.version_info.minor}.kernel"
+        self.cache_path = folder / name
+        self._code = hashlib.sha256(code.co_code).hexdigest()
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """Return the compiled kernel if the file holds it; None lets numba compile it."""
+        stored = read_entry(self.cache_path)
+        if stored is None:
+            return None
+        target_context.refresh()
+        try:
+            key, parts = pickle.loads(stored)  # noqa: S301 - of a file that only this user could write
+            return CompileResult._rebuild(target_context, *parts) if key == self._key(signature, target_context.codegen()) else None
+        except Exception as error:  # code that another environment made: whatever unpickling and linking raise
+            logger.warning("compiling again: the kernel cache %s cannot be used (%r)", self.cache_path, error)
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Store a compiled kernel."""
+        write_entry(self.cache_path, dumps((self._key(signature, compiled.codegen), compiled._reduce())))
+
+    def _key(self, signature: Any, codegen: Any) -> tuple[str, str, str]:
+        return str(signature), repr(codegen.magic_tuple()), self._code
+
+
 def compile_kernel(function: Function) -> Function:
     """Compile a function that Python calls, when it is first called, and keep the machine code on disk."""
-    uncached = numba.njit(nogil=True, error_model="numpy")(function)
-    if CACHE_FOLDER is None:
-        return cast("Function", uncached)
-    before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = str(CACHE_FOLDER)  # numba reads it when it makes the dispatcher, which is now
-    try:
-        cached = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    finally:
-        numba_config.CACHE_DIR = before
-    kernel = cached
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> Any:
-        nonlocal kernel
-        try:
-            return kernel(*arguments)
-        except _CACHE_FAULTS as error:  # the kernels themselves raise nothing
-            logger.info("%s is compiled but cannot be kept on disk: %r", function.__name__, error)
-            kernel = uncached
-            return kernel(*arguments)
-
-    call.stats = cached.stats  # type: ignore[attr-defined]
-    return cast("Function", call)
+    kernel = numba.njit(nogil=True, error_model="numpy")(function)
+    if CACHE_FOLDER is not None:
+        kernel._cache = _KernelCache(function, CACHE_FOLDER)
+    return cast("Function", kernel)
 
 
 def compile_part(function: Function) -> Function:

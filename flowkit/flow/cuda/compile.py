@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from flowkit.errors import DeviceError
-from flowkit.files import remove_leftovers, user_cache_folder, write_atomically
+from flowkit.files import user_cache_folder
+from flowkit.flow.kernel_cache import read_entry, write_entry
 
 logger = logging.getLogger(__name__)
 
@@ -224,27 +225,17 @@ def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | 
 
     Notes
     -----
-    The name of a file is a hash of the source, the options and the version of NVRTC. A file contains its SHA-256 and the code,
-    and is written under another name and renamed. So processes that start at the same time do not disturb each other, and a
-    damaged file is compiled again.
+    The name of a file is a hash of the source, the options and the version of NVRTC. Processes that start at the same time do not
+    disturb each other, and a file that is damaged, or that another user wrote, is compiled again; see `kernel_cache`.
     """
     folder = cache_folder() if folder is None else folder
     version = nvrtc_version()
     code_type = "cubin" if arch in supported_archs() else "ptx"
     settings: Sequence[object] = (kernel_source(), arch, code_type, tile, version)
     path = folder / f"tvl1-sm{arch}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:24]}.{code_type}"
-    try:
-        kept = path.read_bytes()
-        digest, code = kept[:32], kept[32:]
-        if hashlib.sha256(code).digest() == digest:
-            return code, code_type
-        logger.warning("compiling again: the kernel cache %s is damaged", path)
-    except OSError:
-        pass
+    code = read_entry(path)
+    if code is not None:
+        return code, code_type
     compiled = compile_kernels(arch, tile)
-    try:
-        write_atomically(path, hashlib.sha256(compiled.code).digest() + compiled.code)
-        remove_leftovers(folder, alone=False)
-    except OSError as error:
-        logger.info("compiled kernels are not cached: %s cannot be written (%s)", folder, error)
+    write_entry(path, compiled.code)
     return compiled.code, compiled.code_type

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from command_lines import run_flowkit
 
 from flowkit.cli.main import COMMANDS, flowkit
 from flowkit.cli.shared.old_options import OldOption
-from flowkit.cli.shared.settings_file import setting_name
+from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, MAX_FILE_BYTES, NOT_FROM_FILE, setting_name
 
 
 def chosen(command: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -35,6 +37,9 @@ def test_every_option_has_the_two_names_of_its_flag_in_the_environment() -> None
         for option in command.params:
             if isinstance(option, click.Option):
                 flag = max(option.opts, key=len).removeprefix("--").replace("-", "_").upper()
+                if setting_name(option) in COMMAND_LINE_ONLY:
+                    assert option.envvar is None
+                    continue
                 shared = [] if isinstance(option, OldOption) and option.old.only_here else [f"FLOWKIT_{flag}"]
                 assert option.envvar == [f"FLOWKIT_{name.upper()}_{flag}", *shared]
 
@@ -81,7 +86,7 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
     [
         ("[extract]\nshortside = 32\n", "did you mean short-side"),
         ("shortside = 32\n", "no command has an option 'shortside'"),
-        ("[extrakt]\njobs = 2\n", "no such command: extrakt"),
+        ("[extrakt]\njobs = 2\n", "no such command: 'extrakt'"),
         ("extract = 2\n", "must be a table"),
         ("jobs = [1, 2]\n", "must be one value"),
         ("jobs = true\n", "not a valid integer"),
@@ -94,6 +99,93 @@ def test_an_invalid_settings_file_is_a_usage_error_that_names_the_key(text: str,
     with pytest.raises(click.UsageError) as error:
         flowkit.main(args=["extract", ".", "--dry-run"], prog_name="flowkit", standalone_mode=False)
     assert said in error.value.format_message()
+
+
+DEEP = 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("jobs = " + "[" * DEEP + "]" * DEEP, "nested too deeply"),
+        ("jobs = " + "{a=" * DEEP + "1" + "}" * DEEP, "nested too deeply"),
+        ("[extract]\njobs." + "a." * DEEP + "a = 1\n", "must be one value"),
+        ("jobs = " + "9" * 10_000, "not valid TOML"),
+        ("a" * 10_000 + " = 1\n", "no command has an option"),
+        ("# " + "x" * MAX_FILE_BYTES, "too large"),
+        ('"\\u001b[2J" = 1\n', "no command has an option"),
+    ],
+)
+def test_a_hostile_settings_file_is_one_short_line(text: str, said: str) -> None:
+    Path("flowkit.toml").write_text(text)
+    with pytest.raises(click.UsageError) as error:
+        flowkit.main(args=["extract", ".", "--dry-run"], prog_name="flowkit", standalone_mode=False)
+    message = error.value.format_message()
+    assert said in message
+    assert len(message) < 500
+    assert message.isprintable()
+
+
+# Options that are switches or paths, and that neither delete nor replace, connect or overlook anything: a file may set them.
+HARMLESS = {
+    *("all", "checkpoint_activations", "common", "compile", "deep", "dry_run", "fail_on_damaged", "json", "redraw", "report", "resize"),
+    *("temporal_convolution", "tensorboard"),
+    *("checkpoint", "classes", "data", "frames", "lists", "order", "reports", "runs"),
+}
+
+
+def options_of_all_commands() -> list[tuple[str, click.Option]]:
+    context = click.Context(flowkit)
+    commands = [(name, flowkit.get_command(context, name)) for name in COMMANDS]
+    return [(name, option) for name, command in commands if command for option in command.params if isinstance(option, click.Option)]
+
+
+def test_each_switch_and_path_of_each_command_may_be_set_by_a_file_or_not() -> None:
+    """A new option of this kind must be added either to `NOT_FROM_FILE` or to `HARMLESS`: may somebody else's folder set it?"""
+    for command, option in options_of_all_commands():
+        name = setting_name(option)
+        assert not (name in HARMLESS and name in NOT_FROM_FILE)
+        if not isinstance(option, OldOption) and (option.is_flag or isinstance(option.type, click.Path)):
+            assert name in HARMLESS or name in NOT_FROM_FILE, (command, name)
+
+
+def test_what_only_the_command_line_may_set_is_refused_from_a_file_too() -> None:
+    assert set(COMMAND_LINE_ONLY) <= set(NOT_FROM_FILE)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    sorted({(command, setting_name(option)) for command, option in options_of_all_commands() if setting_name(option) in NOT_FROM_FILE}),
+)
+@pytest.mark.parametrize("place", ["top", "table", "table of another command"])
+def test_an_option_that_deletes_or_connects_is_refused_from_a_file_with_the_reason(command: str, name: str, place: str) -> None:
+    table = "" if place == "top" else f"[{command}]\n"
+    Path("flowkit.toml").write_text(f"{table}{name.replace('_', '-')} = false\n")
+    with pytest.raises(click.UsageError) as error:
+        flowkit.main(args=["info" if place == "table of another command" else command, "a"], prog_name="flowkit", standalone_mode=False)
+    assert NOT_FROM_FILE[name] in error.value.format_message()
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("command", "name"), [("train", "RESUME"), ("train", "TRAIN_RESUME"), ("demo", "OVERWRITE"), ("pack", "MOVE")])
+def test_an_option_that_deletes_is_refused_from_the_environment(command: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"FLOWKIT_{name}", "0")
+    with pytest.raises(click.UsageError, match="on the command line only"):
+        flowkit.main(args=[command], prog_name="flowkit", standalone_mode=False)
+
+
+def test_a_file_that_names_a_scheduler_connects_to_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        (tmp_path / "videos").mkdir()
+        for text in (f'cluster = "{address}"\n', f'[extract]\ncluster = "{address}"\n', f'[extract]\nCLUSTER = "{address}"\n'):
+            Path("flowkit.toml").write_text(text)
+            ended = run_flowkit("extract", "videos")
+            assert ended.code == 2
+            assert "Traceback" not in ended.err
+        with pytest.raises(TimeoutError):
+            listener.accept()
 
 
 def test_lists_are_for_options_that_take_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowkit.errors import DeviceError
+from flowkit.files import file_sha256
 from flowkit.flow.cuda.compile import DEFAULT_TILE, SOURCE_PATH, TileShape, kernel_parameters, ordered_arguments
 from flowkit.flow.cuda.device import PinnedMemory
 
@@ -70,14 +71,17 @@ def _build(name: str, tile: TileShape, appended: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes wait for the one that builds
-        if not library.exists():
+        known = library.with_name(f"{name}.sha256")
+        if not (library.is_file() and known.is_file() and known.read_text() == file_sha256(library)):  # a damaged one would crash tests
             made = folder / f"{name}.{os.getpid()}"
             unit = f'#include "host_emulation.h"\n#include "{SOURCE_PATH}"\n{entries}'
             command = ["g++", *flags, *macros, "-I", str(HERE), "-x", "c++", "-", "-o", str(made)]
             built = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
             assert built.returncode == 0, built.stderr
             assert not built.stderr, built.stderr  # no warnings
+            known.unlink(missing_ok=True)
             made.replace(library)
+            known.write_text(file_sha256(library))
     return library
 
 

@@ -179,7 +179,7 @@ def test_processes_that_start_at_once_share_one_cache_and_the_next_one_hits_it(t
     with ThreadPoolExecutor() as threads:
         answers = list(threads.map(lambda _: run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path)), range(2)))
     made = files_under(tmp_path)
-    assert len([path for path in made if path.suffix == ".nbc"]) == 6, "one file a kernel"
+    assert len([path for path in made if path.suffix == ".kernel"]) == 6, "one file a kernel"
 
     second = run(SOLVE, NUMBA_CACHE_DIR=str(tmp_path))
     assert second["hits"] == [1] * 6
@@ -211,19 +211,20 @@ def test_kernels_run_though_their_cache_folder_has_gone_or_is_damaged(tmp_path: 
     code = f"""
 import json, logging, shutil
 import numpy as np
+from flowkit.flow import kernel_cache
 from flowkit.flow.cpu import jit, warp
 said, result = [], np.zeros(3 * 256, np.float32)
 def differentiate(): warp._differentiate(np.ones(256, np.float32), result, 16, 16, 0, 48, 3, 1)
 def cut_short():
     import subprocess, sys
     subprocess.run([sys.executable, "-c", {WRITE_CACHE!r}], check=True)
-    for path in jit.CACHE_FOLDER.rglob("*.nbc"): path.write_bytes(path.read_bytes()[:100])
+    for path in jit.CACHE_FOLDER.rglob("*.kernel"): path.write_bytes(path.read_bytes()[:100])
 shutil.rmtree(jit.CACHE_FOLDER)
 {fault}
 handler = logging.Handler()
 handler.emit = lambda record: said.append(record.getMessage())
-jit.logger.addHandler(handler)
-jit.logger.setLevel("INFO")
+kernel_cache.logger.addHandler(handler)
+kernel_cache.logger.setLevel("INFO")
 differentiate()
 print(json.dumps({{"said": len(said), "sum": float(result.sum())}}))
 """
