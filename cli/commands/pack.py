@@ -26,7 +26,7 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
         return "automatic"
     if value == "folders":
         return "folders"
-    raise click.BadParameter(f"{value!r} is neither a file or folder of split lists, nor the word folders or automatic")
+    raise click.BadParameter(f"{value!r} is neither a file nor a folder of split lists, nor the word folders or automatic")
 
 
 @click.command()
