@@ -37,7 +37,7 @@ _REMOVE = "not a video; remove it"
 _UNPACK = "not a video; unpack it, or remove it"
 _FOLLOW = "which flowkit does not follow; name the videos themselves"
 _UNFINISHED = "the copy, download or recording was not finished, so get the file again"
-_ENCRYPTED = "is encrypted, so its pictures cannot be decoded; decrypt it first, or remove it"
+ENCRYPTED = "is encrypted, so its pictures cannot be decoded; decrypt it first, or remove it"
 
 # Regular expressions of the first bytes, what such a file is, and what to do. The first that matches counts.
 _SIGNATURES = (
@@ -119,7 +119,7 @@ def why_unreadable(path: Path) -> str | None:
             if _is_text(head):
                 return "is a text file, not a video; move it out of the folder of videos"
             if _is_encrypted(file, head):
-                return _ENCRYPTED
+                return ENCRYPTED
             if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov"):
                 boxes = list(_boxes(file))
                 if not any(kind == b"moov" for kind, _, _ in boxes):

@@ -40,7 +40,7 @@ _SHORTER_SECONDS, _SHORTER_SHARE = 0.5, 0.02
 _JUMP = 1.5  # frame intervals
 _LOSS = 2.5  # frame intervals; less lacks one frame only
 _MIN_INTERVALS = 8  # below, equal intervals may be chance
-_MOST_GAPS, _MOST_LOSSES = 1 / 10, 1 / 20  # of all intervals; if there are more, the frame rate is variable
+_MOST_GAPS, _MOST_LOSSES = 1 / 10, 1 / 20  # of all intervals; if there are more (and more than 2), the frame rate is variable
 _MOST_REORDERED = 32  # intervals by which a picture may be stored after one that is shown later
 _WITH_CLOCK = ("asf", "flv", "ivf", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "ogg")  # in the others FFmpeg makes time stamps up
 _UNKNOWN = -(1 << 63)  # a time stamp that is not known
@@ -266,12 +266,12 @@ class Account:
         is_gap = intervals[inner] > max(_JUMP * usual, usual + 2)
         even = np.abs(intervals[inner] - usual) <= max(1.0, usual / 50)
         gaps = np.flatnonzero(is_gap)
-        if not len(gaps) or not (even | is_gap).all() or len(gaps) > max(_MOST_GAPS * len(intervals), 1):
+        if not len(gaps) or not (even | is_gap).all() or len(gaps) > max(_MOST_GAPS * len(intervals), 2):
             return []
         sizes, places = intervals[inner][gaps], starts[:-1][inner][gaps] - starts[0]
         unit = float(self.video.stream.time_base)
         is_loss = sizes > _LOSS * usual
-        if is_loss.sum() > max(_MOST_LOSSES * len(intervals), 1):
+        if is_loss.sum() > max(_MOST_LOSSES * len(intervals), 2):
             return []
         if (~is_loss).any():
             notes.append(f"{_count(int((~is_loss).sum()), 'place')} where one frame is missing")

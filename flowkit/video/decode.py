@@ -201,7 +201,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
             rotation=rotation,
             codec=account.codec,
             container=video.container.format.name,
-            duration_seconds=duration_seconds(video),
+            duration_seconds=duration_seconds(video, account.promise),
             mirrored=mirrored,
             stream_number=video.number,
             num_streams=video.num_streams,
@@ -238,7 +238,7 @@ def read_frames(
         When the function is called, if a setting is out of its range.
     VideoDecodeError
         On the first iteration, if the file is not a regular file or not a video in a real container, or if none of its
-        frames can be decoded. Errors after the first frame are counted, not raised.
+        frames can be decoded; on any, if its pictures are encrypted. Errors after the first frame are counted, not raised.
 
     Notes
     -----
@@ -335,8 +335,12 @@ def _packets(account: Account) -> Iterator[Any]:
                 if packet.stream is not stream:
                     account.note_other_packet(packet)
                     continue
+                if packet.has_sidedata("encryption_info"):
+                    raise account.video.encrypted()
                 account.note_packet(packet)
                 yield packet
+        except VideoDecodeError:
+            raise
         except (av.FFmpegError, OSError):
             account.unread += 1
         else:

@@ -118,9 +118,8 @@ def _asf_duration(path: Path) -> float | None:
     return None if is_live & 1 or not ticks else ticks / 1e7 - preroll / 1e3
 
 
-def duration_seconds(video: OpenVideo) -> float | None:
+def duration_seconds(video: OpenVideo, promise: Promise) -> float | None:
     """Return the duration that a file gives, or that FFmpeg estimates; None if there is none that makes sense."""
-    promise = promise_of(video)
     if promise.notes:
         return None
     stream, container = video.stream, video.container

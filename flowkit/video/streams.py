@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import VideoDecodeError
-from flowkit.video.containers import CONTAINERS, check_regular_file, why_unreadable
+from flowkit.video.containers import CONTAINERS, ENCRYPTED, check_regular_file, why_unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,10 @@ class OpenVideo:
     stream: Any
     number: int
     num_streams: int
+
+    def encrypted(self) -> VideoDecodeError:
+        """Return the error of a video with encrypted pictures, from which a decoder may make any picture or none."""
+        return VideoDecodeError(f"{str(self.path)!r} {ENCRYPTED}")
 
     def nothing_decoded(self) -> VideoDecodeError:
         """Return the error of a video without one frame that can be decoded."""

@@ -7,12 +7,12 @@ import io
 import struct
 import tarfile
 import zipfile
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pytest
+from odd_videos import encode_video, needs
 from small_videos import write_video
 
 from flowkit.errors import VideoDecodeError
@@ -21,8 +21,6 @@ from flowkit.video.decode import probe, read_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-needs_x264 = pytest.mark.skipif("libx264" not in av.codecs_available, reason="this PyAV has no libx264 to encode with")
 
 
 def refusal(path: Path) -> str:
@@ -110,37 +108,22 @@ def test_a_gif_is_called_a_gif_under_any_name(tmp_path: Path) -> None:
         assert "is a GIF animation, which flowkit does not read; convert it" in refusal(tmp_path / name)
 
 
-@needs_x264
+@needs("libx264")
 def test_an_mp4_without_its_index_was_not_finished(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for level in range(10):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")))
-        out.mux(stream.encode())
+    path = encode_video(tmp_path / "a.mp4", "libx264", num_frames=10)
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov") - 4])
     assert "an MP4 or MOV file without its index (the moov box)" in refusal(path)
 
 
-@needs_x264
-def test_an_encrypted_file_is_not_called_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "cenc.mp4"
+@pytest.mark.parametrize("codec", [pytest.param(codec, marks=needs(codec)) for codec in ("libx264", "libvpx-vp9", "libsvtav1", "mpeg4")])
+def test_an_encrypted_file_is_not_called_damaged_even_if_a_decoder_makes_pictures_of_it(tmp_path: Path, codec: str) -> None:
     key = {
         "encryption_scheme": "cenc-aes-ctr",
         "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
         "encryption_kid": "a7e61c373e219033" * 2,
     }
-    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), dtype=np.uint8)
-    with av.open(str(path), "w", options=key) as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for k, picture in enumerate(noise):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = k, Fraction(1, 25)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+    path = encode_video(tmp_path / "cenc.mp4", codec, container_options=key)
     assert b"encv" in path.read_bytes()
     assert "is encrypted, so its pictures cannot be decoded" in refusal(path)
 

@@ -194,6 +194,12 @@ def test_lost_packets_are_seen_as_a_jump_where_the_decoder_conceals_them(tmp_pat
     assert "in time" in result.error
 
 
+def test_two_jumps_are_seen_in_a_short_video_too(tmp_path: Path) -> None:
+    whole = encode_video(tmp_path / "whole.mkv", "mjpeg", num_frames=30, pixels="yuvj420p")
+    result = result_of(copy_video(whole, tmp_path / "lost.mkv", lost=[5, 6, 7, 20, 21]))
+    assert (result.status, result.error) == ("damaged", "2 jumps in time, the first of 0.16 s at 0.16 s")
+
+
 def test_one_missing_frame_is_noted_and_no_damage(tmp_path: Path) -> None:
     whole = encode_video(tmp_path / "whole.mkv", "mjpeg", pixels="yuvj420p")
     assert_ok(copy_video(whole, tmp_path / "lost.mkv", lost=[20]), 39, "1 place where one frame is missing")
