@@ -27,15 +27,16 @@ from flowkit.exchange.bounds import bounds_text
 from flowkit.exchange.foreign_images import read_image
 from flowkit.exchange.foreign_trees import TreeVideo, find_videos
 from flowkit.exchange.image_runs import read_flow_runs, read_runs
-from flowkit.exchange.import_video import ImportJob, Trim, import_task, import_video
+from flowkit.exchange.import_video import ImportJob, Trim, import_task, prepare_process
 from flowkit.exchange.layouts import LAYOUTS
 from flowkit.exchange.own_files import refuse_links
 from flowkit.exchange.record import ExportRecord, read_record
 from flowkit.extraction.results import IndexWriter, VideoResult
+from flowkit.extraction.schedule import PATIENCE_SECONDS
 from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
 from flowkit.video.ids import OWN_FOLDERS, first_few, name_ends, without_suffix
-from flowkit.workers.processes import TaskOutcome, num_cores, run_tasks
+from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
 
 _MOST_CLASHES = 10  # that one error names
@@ -199,7 +200,11 @@ def import_tree(
         index = IndexWriter(root)
         try:
             with ProgressBar("import", total=num_todo, unit="videos", progress=progress) as bar:
-                for outcome in _outcomes(todo, min(jobs or num_cores(), max(num_todo, 1)), stop):
+                num_processes, limits = min(jobs or num_cores(), max(num_todo, 1)), TaskLimits(_patience)
+                # Worker processes alone decode the images, because a decoder may crash or hang.
+                for outcome in run_tasks(
+                    import_task, todo, jobs=num_processes, prepare=prepare_process, limits=limits, stop=stop, keep=True
+                ):
                     result = outcome.result
                     if outcome.crash is not None:
                         result = VideoResult(outcome.task.video.video_id, "failed", 0, 0, error=outcome.crash)
@@ -355,10 +360,5 @@ def _root_settings(
     return ExtractSettings(preset="imported", solver=tool, quantiser=quantiser, short_side=0, codec=codec)
 
 
-def _outcomes(todo: deque[ImportJob], jobs: int, stop: StopRequest | None) -> Iterable[TaskOutcome[ImportJob, VideoResult | None]]:
-    if jobs > 1:
-        yield from run_tasks(import_task, todo, jobs=jobs, stop=stop)
-        return
-    while todo and not (stop is not None and stop.requested()):
-        job = todo.popleft()
-        yield TaskOutcome(job, import_video(job))
+def _patience(job: ImportJob) -> float:
+    return PATIENCE_SECONDS

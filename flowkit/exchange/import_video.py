@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -39,11 +40,20 @@ class ImportJob:
 
 def import_task(job: ImportJob, progress: TaskProgress) -> VideoResult | None:
     """Import one video in a worker process; None if the run is being stopped."""
-    return None if progress.stopping else import_video(job)
+    return None if progress.stopping else import_video(job, progress.alive)
 
 
-def import_video(job: ImportJob) -> VideoResult:
+def prepare_process() -> None:
+    """Load what a worker process needs, before its first video."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def import_video(job: ImportJob, alive: Callable[[], None]) -> VideoResult:
     """Import one video; any fault of its images becomes part of the result instead of an exception.
+
+    `alive` is called before each image is read.
 
     Raises
     ------
@@ -61,7 +71,7 @@ def import_video(job: ImportJob) -> VideoResult:
             if num_dropped := len(runs[0].paths) - len(frames.paths):
                 bound_px = job.settings.quantiser.bound
                 check_step(runs[0].paths, u, v, bound_px=bound_px, num_dropped=num_dropped, trim=job.trim)
-        num_source_bytes, num_clip_bytes, resized_from = _write_clip(job, frames, u, v, versions)
+        num_source_bytes, num_clip_bytes, resized_from = _write_clip(job, frames, u, v, versions, alive)
     except FlowkitError as error:
         return VideoResult(job.video.video_id, "failed", 0, 0, seconds=time.monotonic() - started, error=str(error))
     remark = "; ".join(filter(None, (remark, resized_from)))
@@ -76,7 +86,7 @@ def _versions(video: TreeVideo) -> dict[Path, FileVersion | None]:
 
 
 def _write_clip(
-    job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun, versions: dict[Path, FileVersion | None]
+    job: ImportJob, frames: ImageRun, u: ImageRun, v: ImageRun, versions: dict[Path, FileVersion | None], alive: Callable[[], None]
 ) -> tuple[int, int, str]:
     """Write the clip file of a video; return the numbers of bytes that were read and written, and how frames were resized.
 
@@ -93,6 +103,7 @@ def _write_clip(
     with ClipWriter(Path(job.clip_path), codec=codec, height=height, width=width) as writer:
         num_bytes, resized_from = 0, ""
         for path in frames.paths:
+            alive()
             data, size = read_image(path)
             num_bytes += len(data)
             if size != (height, width):
@@ -104,6 +115,7 @@ def _write_clip(
             else:
                 writer.append_encoded_frames([data])
         for pair in zip(u.paths, v.paths, strict=True):
+            alive()
             images = []
             for path in pair:
                 data, size = read_image(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -193,7 +195,12 @@ def test_the_memory_of_an_import_does_not_grow_with_the_number_of_images(tmp_pat
     code = """
 import resource, sys
 import cv2, h5py, hdf5plugin
+from types import SimpleNamespace
+from flowkit.exchange import import_trees
 from flowkit.exchange.import_trees import ImportSettings, import_tree
+from flowkit.workers.processes import TaskOutcome
+progress = SimpleNamespace(stopping=False, alive=lambda: None)
+import_trees.run_tasks = lambda work, todo, **_: [TaskOutcome(job, work(job, progress)) for job in todo]  # in this process
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = import_tree(sys.argv[1], sys.argv[2], settings=ImportSettings("denseflow", 20.0), jobs=1, progress=False)
 assert len(report.done) == 1, report
@@ -203,6 +210,26 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
         [sys.executable, "-c", code, str(tmp_path / "tree"), str(tmp_path / "root")], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 100, "MiB"
+
+
+def test_an_image_that_crashes_the_decoder_fails_its_video_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    custom = tmp_path / "custom"
+    custom.mkdir()
+    (custom / "sitecustomize.py").write_text(
+        "import os, signal, cv2\n"
+        "decode = cv2.imdecode\n"
+        "cv2.imdecode = lambda data, flags: os.kill(os.getpid(), signal.SIGSEGV) if b'crash' in bytes(data) else decode(data, flags)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(custom), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr("flowkit.workers.processes._kept", [])  # processes that would not see the lines above
+    write_flat_tree(tmp_path / "tree", 48, 64, num_frames=3)
+    shutil.copytree(tmp_path / "tree" / "a", tmp_path / "tree" / "b")
+    image = tmp_path / "tree" / "b" / "img_00001.png"
+    data = image.read_bytes()
+    image.write_bytes(data[:33] + b"\0\0\0\5tEXtcrash" + zlib.crc32(b"tEXtcrash").to_bytes(4, "big") + data[33:])
+    report = import_tree(tmp_path / "tree", tmp_path / "root", settings=ImportSettings("denseflow", 20.0), jobs=1)
+    assert [result.video_id for result in report.done] == ["a"]
+    assert [(result.video_id, "killed twice" in result.error) for result in report.failed] == [("b", True)]
 
 
 def test_an_image_of_more_pixels_than_an_8k_video_is_refused_by_its_header(tmp_path: Path) -> None:

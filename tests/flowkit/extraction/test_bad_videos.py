@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_videos import environment, write_videos
+from harmful_videos import environment, write_videos
 
 from flowkit.errors import ParameterError
 from flowkit.extraction.run import extract

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bad_videos
+import harmful_videos
 import pytest
 from click.testing import CliRunner
+from dask_cluster import running_cluster
 from small_videos import SETTINGS, files_of, write_video
 from worker_tasks import die_on_7, raise_on_2, square, wait_for_stop
 
@@ -33,46 +32,8 @@ from flowkit.workers.cluster import Cluster
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the address of a scheduler with two workers."""
     folder = tmp_path_factory.mktemp("cluster")
-    with running_cluster(folder, bad_videos.environment(folder / "custom")) as (_, address):
+    with running_cluster(folder, harmful_videos.environment(folder / "custom")) as (_, address):
         yield address
-
-
-@contextmanager
-def running_cluster(folder: Path, here: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Yield the process of a scheduler, and its address. It has two workers of one thread each; each has its own process."""
-    ready = folder / "address"
-    script = (
-        "import sys, time; from pathlib import Path; from distributed import LocalCluster\n"
-        "if __name__ == '__main__':\n"
-        "    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host='127.0.0.1') as cluster:\n"
-        "        Path(sys.argv[1] + '.part').write_text(cluster.scheduler_address)\n"
-        "        Path(sys.argv[1] + '.part').rename(sys.argv[1])\n"
-        "        sys.stdin.read()\n"
-    )
-    path = folder / "cluster.py"
-    path.write_text(script)
-    environment = {
-        **here,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "support"), here["PYTHONPATH"]]),
-        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",  # the default; tasks that wait on a killed worker count too
-        "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, str(path), str(ready)], stdin=subprocess.PIPE, stderr=log, env=environment)
-    try:
-        end = time.monotonic() + 300  # usually seconds, but more than a minute on a busy machine
-        while not ready.exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield process, ready.read_text()
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def test_every_task_has_an_outcome_and_the_killer_is_set_aside(address: str, tmp_path: Path) -> None:
@@ -156,7 +117,7 @@ def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_pa
 
 def test_a_video_that_crashes_the_decoder_and_one_that_blocks_it_are_listed_and_the_rest_is_done(address: str, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
-    bad_videos.write_videos(videos, 3, "crash", "hang")
+    harmful_videos.write_videos(videos, 3, "crash", "hang")
     report = extract(videos, tmp_path / "data", settings=SETTINGS, cluster=address, time_limit=3)
     assert len(report.done) == 3
     failed = {result.video_id: result.error for result in report.failed}
@@ -168,8 +129,8 @@ def test_a_video_that_crashes_the_decoder_and_one_that_blocks_it_are_listed_and_
 @pytest.mark.slow
 def test_the_end_of_the_scheduler_is_one_line(tmp_path: Path) -> None:
     """No library prints a traceback, and the run does not wait forever."""
-    bad_videos.write_videos(tmp_path / "videos", 2, "hang")
-    environment = bad_videos.environment(tmp_path / "custom")
+    harmful_videos.write_videos(tmp_path / "videos", 2, "hang")
+    environment = harmful_videos.environment(tmp_path / "custom")
     with running_cluster(tmp_path, environment) as (cluster, address):
         options = ["--data", str(tmp_path / "data"), "--short-side", "32", "--cluster", address]
         line = [sys.executable, "-m", "flowkit.cli", "extract", str(tmp_path / "videos"), *options]

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import bad_videos
+import harmful_videos
 import numpy as np
 import pytest
 import torch
@@ -118,7 +118,7 @@ def test_a_video_that_crashes_the_decoder_has_no_scores_and_the_next_one_has(
     home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flowkit.workers.processes._kept", [])  # processes that would not see the next line
-    monkeypatch.setenv("PYTHONPATH", bad_videos.environment(tmp_path / "custom")["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", harmful_videos.environment(tmp_path / "custom")["PYTHONPATH"])
     for name in ("crash", "good"):
         shutil.copy(home / "videos" / "run" / "a.avi", tmp_path / f"{name}.avi")
     ours = predictor(find_row(home / "data"))
