@@ -6,9 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from flowkit.workers.processes import TaskOutcome
+from flowkit.workers.progress import ChildProgress
 
 if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable, Iterator
+
     from flowkit.workers.progress import TaskProgress
 
 
@@ -56,3 +62,10 @@ def wait_with_pid(task: str, progress: TaskProgress) -> None:
     Path(task + ".part").write_text(str(os.getpid()))
     Path(task + ".part").replace(task)
     time.sleep(60)
+
+
+def run_here(function: Callable[..., Any], tasks: deque[Any], **options: object) -> Iterator[TaskOutcome[Any, Any]]:
+    """Do what `run_tasks` does, in this process, where a test can disturb the tasks."""
+    while tasks:
+        task = tasks.popleft()
+        yield TaskOutcome(task, function(task, ChildProgress(lambda note: None)))

@@ -22,6 +22,7 @@ from flowkit.shards.reader import ShardReader
 
 Array = np.ndarray[Any, Any]
 SIZE = (48, 64)
+SUPPORT = Path(__file__).parents[2] / "support"
 
 
 def smooth_flow(seed: int, speed_px: float) -> Array:
@@ -195,20 +196,18 @@ def test_the_memory_of_an_import_does_not_grow_with_the_number_of_images(tmp_pat
     code = """
 import resource, sys
 import cv2, h5py, hdf5plugin
-from types import SimpleNamespace
 from flowkit.exchange import import_trees
 from flowkit.exchange.import_trees import ImportSettings, import_tree
-from flowkit.workers.processes import TaskOutcome
-progress = SimpleNamespace(stopping=False, alive=lambda: None)
-import_trees.run_tasks = lambda work, todo, **_: [TaskOutcome(job, work(job, progress)) for job in todo]  # in this process
+from worker_tasks import run_here
+import_trees.run_tasks = run_here
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = import_tree(sys.argv[1], sys.argv[2], settings=ImportSettings("denseflow", 20.0), jobs=1, progress=False)
 assert len(report.done) == 1, report
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "tree"), str(tmp_path / "root")], capture_output=True, text=True, check=True
-    )
+    line = [sys.executable, "-c", code, str(tmp_path / "tree"), str(tmp_path / "root")]
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(line, env=here, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100, "MiB"
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from command_lines import run_flowkit
 from shard_files import make_smooth_root
+from worker_tasks import run_here
 
 from flowkit.cli.main import main
 from flowkit.dataset.packing import pack
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
-from flowkit.exchange import import_video
+from flowkit.exchange import import_trees, import_video
 from flowkit.exchange.export_trees import export
 from flowkit.exchange.import_trees import ImportReport, ImportSettings, import_tree
 from flowkit.quantise import Quantiser
@@ -576,6 +577,7 @@ def test_a_video_whose_images_change_while_they_are_imported_fails_and_the_next_
 
     with monkeypatch.context() as patch:
         patch.setattr(import_video, "read_image", disturbed)
+        patch.setattr(import_trees, "run_tasks", run_here)
         report = import_tree(tree, root, settings=GPU_FLOW, jobs=1, progress=False)
         (result,) = report.failed
     assert "its images were replaced, added or removed while they were imported" in result.error
