@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from shard_files import clip_arrays, make_root, write_clip
 import flowkit
 from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
+from flowkit.dataset.root_locks import packing
 from flowkit.errors import ManifestError
 from flowkit.quantise import Quantiser
 from flowkit.shards.verify import verify_files
@@ -62,6 +64,28 @@ def test_a_sound_root_has_no_problem(root: Path) -> None:
     assert flowkit.verify(root, deep=True) == []
     result = run(str(root))
     assert (result.code, result.out) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
+def test_a_root_that_is_being_packed_is_verified_afterwards_without_false_faults(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    began, end = threading.Event(), threading.Event()
+    moved = root / "shards" / "elsewhere.h5"
+
+    def repack() -> None:
+        with packing(root):
+            (root / "shards" / "shard-00000.h5").rename(moved)  # as if it were about to be replaced
+            began.set()
+            end.wait(30)
+            moved.rename(root / "shards" / "shard-00000.h5")
+
+    packer = threading.Thread(target=repack)
+    packer.start()
+    began.wait(30)
+    threading.Timer(1, end.set).start()
+    assert flowkit.verify(root) == []
+    packer.join()
+    assert [record.message.split(" (")[0] for record in caplog.records] == [f"verify: another process packs {str(root)!r}"]
+    assert not list(root.glob(".*"))
 
 
 def test_each_fault_is_named_by_video_and_record(root: Path) -> None:
