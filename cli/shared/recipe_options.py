@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -24,6 +23,7 @@ from flowkit.model.settings.network import (
 )
 from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
 from flowkit.model.settings.training import PHASES, Corners
+from flowkit.records import parse_json
 
 
 def stages(value: Any) -> tuple[int, ...]:
@@ -168,6 +168,6 @@ def read_setting(text: str, *, option: str) -> tuple[str, Any]:
     if not equals or name.rpartition(".")[2] not in OVERRIDES or name.rpartition(".")[0] not in ("", *PHASES):
         raise click.UsageError(f"{option} takes [PHASE.]NAME=VALUE with one of the names that `--set list` lists, got {text!r}")
     try:
-        return name, json.loads(value)
+        return name, parse_json(value)
     except ValueError:
         return name, value

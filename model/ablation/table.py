@@ -99,7 +99,7 @@ def is_tested(folder: Path, what: Mapping[str, Any], data_digests: Collection[st
     try:
         stored = parse_json(read_file(folder / _TESTED_NAME, most_bytes=MAX_RECORD_BYTES))
         stored_what = {key: what["data"] if key == "data" and stored.get(key) in data_digests else stored.get(key) for key in what}
-        return stored_what == dict(what)
+        return stored_what == dict(what) and type(stored.get("num_failed")) is int
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -126,12 +126,21 @@ def read_score(folder: Path, phase: Phase, config: TrainConfig, phase_folder: Pa
 
 def final_loss(metrics: Path, config: TrainConfig) -> float:
     """Return the mean cross-entropy of one output (2 streams x T' times) over the last tenth of a phase's steps; NaN if unknown."""
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
-    last = [json.loads(line)["loss"] for line in lines][-math.ceil(len(lines) / 10) :]
+    losses = [loss for loss in map(_loss, metrics.read_bytes().splitlines() if metrics.is_file() else []) if loss is not None]
+    last = losses[-math.ceil(len(losses) / 10) :]
     num_outputs = 2 * (
         pooled_length(config.num_samples, config.network.temporal_pool_stride) if config.network.temporal_pool else config.num_samples
     )
     return sum(last) / len(last) / num_outputs if last else math.nan
+
+
+def _loss(line: bytes) -> float | None:
+    """Return the loss of one line of metrics.jsonl; None if the line is cut off or foreign."""
+    try:
+        loss = parse_json(line)["loss"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return loss if isinstance(loss, float) else None
 
 
 def ablation_table(results: Sequence[VariantResult]) -> tuple[list[str], list[list[str]]]:

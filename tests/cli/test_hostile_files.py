@@ -236,6 +236,10 @@ def test_scores_that_are_no_numbers_are_one_line(root: Path, value: float) -> No
     answer("fuse", "scores.npz", "--data", root)
 
 
+def test_a_setting_that_is_nested_deeply_is_one_line(root: Path) -> None:
+    answer("train", "--data", root, "--device", "cpu", "--set", "batch=" + "[" * 3000)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
 @pytest.mark.parametrize("name", ["dataset.json", "splits/split1/split.json", f"{PHASE}/weights.safetensors", f"{PHASE}/digests.json"])
 def test_a_pipe_in_a_files_place_is_not_waited_for(root: Path, name: str) -> None:

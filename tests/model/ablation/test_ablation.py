@@ -185,6 +185,8 @@ def test_the_loss_is_that_of_one_output_at_the_end(tmp_path: Path) -> None:
     configs = make_configs("small", num_classes=6, num_videos=12, short_side=64)
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step, "loss": float(step)}) + "\n" for step in range(25)))
+    with path.open("ab") as file:
+        file.write(b'[[[[\n{"loss": "text"}\nnull\n\xff\n{"step": 9, "los')  # lines that are foreign or cut off
     assert final_loss(path, configs["st-resnet"]) == pytest.approx((22 + 23 + 24) / 3 / (2 * 5))
     assert final_loss(path, configs["st-resnet-star"]) == pytest.approx((22 + 23 + 24) / 3 / (2 * 4))  # 11 frames pooled to 4
 

@@ -178,7 +178,7 @@ def test_another_config_is_refused_with_all_that_differs(undisturbed: tuple[Path
     message = str(caught.value)
     assert "config.batch is 4, now 6" in message
     assert "config.bn_group is 2, now 3" in message
-    assert "--run NAME" in message
+    assert "another run (--run)" in message
 
 
 def repack(root: Path, **changes: Any) -> None:
