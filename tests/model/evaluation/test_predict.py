@@ -349,4 +349,4 @@ def test_a_row_of_a_lone_checkpoint_is_a_usage_error(home: Any) -> None:
         flowkit, ["predict", str(home / "videos/walk/b.avi"), "--checkpoint", str(home / "data"), "--row", "motion"]
     )
     assert result.exit_code == 2
-    assert "--row is for a run" in result.stderr
+    assert "--row would do nothing here" in result.stderr
