@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -100,7 +101,8 @@ def evaluate(
     from flowkit.dataset.root import Dataset
     from flowkit.model.compute.execution import Execution
     from flowkit.model.evaluation.protocol import evaluate as run_evaluation
-    from flowkit.model.evaluation.results import results_dict, results_table
+    from flowkit.model.evaluation.results import results_dict
+    from flowkit.model.evaluation.tables import explanations, results_table
 
     weights = read_numbers(fusion_weights, "--fusion-weights")
     if len(weights) != 2:
@@ -120,6 +122,7 @@ def evaluate(
     else:
         if folders is not None:
             folders.check(dataset, numbers)
+        command = resume_command(sys.argv[1:])
         with ranks_from_environment(device) as (rank, world, own_device):
             if folders is not None and rank == 0:
                 folders.keep_others_out(numbers)
@@ -134,8 +137,9 @@ def evaluate(
                 force=force,
                 execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
                 progress=True,
-                on_split=lambda one: folders.keep(one) if folders is not None and rank == 0 else None,
+                on_split=lambda one: folders.keep(changed(one, command=command)) if folders is not None and rank == 0 else None,
             )
+        evaluation = changed(evaluation, command=command)
         if rank:
             return 0
         if folders is not None and len(evaluation.splits) > 1:
@@ -151,7 +155,8 @@ def evaluate(
         say(table(*results_table(evaluation)))
         for split in evaluation.splits:
             say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
-        say("\n".join(f"* {line}" for line in evaluation.protocol))
+        notes = explanations(evaluation.splits[0]) if len(evaluation.splits) == 1 else []
+        say("\n".join(f"* {line}" for line in [*notes, *evaluation.protocol]))
     if not complete:
         return EXIT_ERROR
     return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
@@ -212,7 +217,7 @@ class _Folders:
     def keep(self, evaluation: Evaluation) -> None:
         """Write the numbers, and remove the report of an earlier evaluation; or keep that if videos would be lost."""
         from flowkit.model.evaluation.earlier import lost_videos
-        from flowkit.model.evaluation.results import results_table
+        from flowkit.model.evaluation.tables import details, results_table
 
         text = table(*results_table(evaluation))
         for split in evaluation.splits:
@@ -230,7 +235,7 @@ class _Folders:
                 self._not_stored.add(number)
                 warn(f"split {number}: no video could be scored; nothing was written")
             else:
-                self._write(split, evaluation, text)
+                self._write(split, evaluation, f"{text}\n\n{details(split)}")
 
     def _write(self, split: SplitEvaluation, evaluation: Evaluation, text: str) -> None:
         """Write the numbers of one split: to a temporary folder if they cannot be written to their own, so that they are not lost."""

@@ -128,6 +128,12 @@ def fuse(
             values = ", ".join(f"{name} {value:g} %" for name, value in published.items())
             say(f"the paper's figures, means over three splits: {values}")
     say(f"* {_method_text(settings)}")
+    if len(results) == 1:
+        from flowkit.model.evaluation.row_results import interval_text
+
+        ((result, _, _),) = results.values()
+        say(f"* 95 % interval: {interval_text(result.rows)}")
+        say("* p: exact McNemar test of a row against the fusion on the same videos; small means unlikely to be chance")
     return 0
 
 
@@ -196,15 +202,17 @@ def _write(result: FusionResult, sources: dict[str, str], published: dict[str, f
 
 def _table(results: dict[int, FusionResult]) -> str:
     """Return the table of one split, or of several with the mean. The rows are systems, whose names may differ between splits."""
-    from flowkit.model.scoring.metrics import percent, percent_interval
+    from flowkit.model.evaluation.row_results import paired_test
+    from flowkit.model.scoring.metrics import p_value, percent, percent_interval
 
     if len(results) == 1:
         ((split, result),) = results.items()
-        rows = [
-            (name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}")
-            for name, row in result.rows.items()
-        ]
-        return table((f"split {split}", "top-1 %", "95 % interval", "right"), rows)
+        fused = list(result.rows)[-1]
+        rows = []
+        for name, row in result.rows.items():
+            p = "-" if name == fused else p_value(paired_test(result.rows, name, fused).p)
+            rows.append((name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}", p))
+        return table((f"split {split}", "top-1 %", "95 % interval", "right", "p"), rows)
     header = ("top-1 %", *(f"split {split}" for split in results), "mean")
     lines = zip(*(result.rows.items() for result in results.values()), strict=True)
     means = _means(list(results.values()))

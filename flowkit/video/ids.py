@@ -100,3 +100,10 @@ def group_of(video_id: str) -> int | None:
     """Return the number in the last ``_gNN_`` of a video's name, which UCF101 gives to videos of one actor or scene; None without one."""
     groups = _GROUP.findall(video_id.rpartition("/")[2])
     return int(groups[-1]) if groups else None
+
+
+def group_name(video_id: str) -> str:
+    """Return the name of the group that a video is in: its id up to the last ``_gNN_`` of its name, or the complete id without one."""
+    folder, slash, name = video_id.rpartition("/")
+    ends = [found.end() for found in _GROUP.finditer(name)]
+    return f"{folder}{slash}{name[: ends[-1]]}" if ends else video_id

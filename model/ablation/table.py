@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flowkit.files import read_file, write_atomically
 from flowkit.model.ablation.variants import ST_PHASES, Variant
-from flowkit.model.evaluation.results import Evaluation, markdown, results_table, write_results
+from flowkit.model.evaluation.results import Evaluation, write_results
 from flowkit.model.evaluation.rows import ROW_OF_PHASE
 from flowkit.model.evaluation.scores import read_own_ranks
+from flowkit.model.evaluation.tables import details, markdown, results_table
 from flowkit.model.networks.resnet import pooled_length
 from flowkit.model.runs.run_folder import METRICS_NAME
-from flowkit.model.scoring.metrics import percent, percent_interval, wilson_interval
+from flowkit.model.scoring.metrics import p_value, percent, percent_interval
+from flowkit.model.scoring.significance import group_interval, group_numbers, mcnemar_test
 from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.records import MAX_RECORD_BYTES, parse_json
 from flowkit.versions import __version__
@@ -24,8 +28,9 @@ from flowkit.versions import __version__
 NOTES = (
     "difference: top-1 minus that of the paper's variant, in percentage points. gained, lost: test videos that this variant classifies "
     "correctly and the paper's does not, and the reverse.",
-    "Each variant was trained once. A difference says little unless gained and lost differ by well over the square root of their sum; "
-    "trainings with other values of --seed say more.",
+    "p: exact McNemar test of gained against lost, that is how likely so uneven counts are if both networks are equally good.",
+    "Each variant was trained once, and p knows only of these two networks: another --seed would also give other gains and losses, so "
+    "repeat the trainings before you believe a difference.",
     "loss: cross-entropy of one output of the training, mean over the last tenth of the steps.",
 )
 _TESTED_NAME = "tested.json"
@@ -57,8 +62,10 @@ class NetworkScore:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of `top1`."""
-        return wilson_interval(len(self.correct), len(self.scored))
+        """95 % confidence interval of `top1`, over the groups of the videos if they have groups."""
+        video_ids = sorted(self.scored)
+        is_correct = np.array([video_id in self.correct for video_id in video_ids], bool)
+        return group_interval(is_correct, group_numbers(video_ids))
 
     def against(self, other: NetworkScore) -> tuple[float, int, int]:
         """Return the difference of top-1, and how many common videos only this network classifies correctly, and only the other."""
@@ -108,7 +115,7 @@ def write_tested(folder: Path, evaluation: Evaluation, what: Mapping[str, Any]) 
     """Write the results of a variant's test as `flowkit evaluate` does, and then what was tested."""
     (split,) = evaluation.splits
     (folder / _TESTED_NAME).unlink(missing_ok=True)
-    write_results(folder, split, evaluation, table=markdown(*results_table(evaluation)))
+    write_results(folder, split, evaluation, table=f"{markdown(*results_table(evaluation))}\n\n{details(split)}")
     write_atomically(folder / _TESTED_NAME, json.dumps({**what, "num_failed": len(split.failed)}, indent=1) + "\n")
 
 
@@ -145,7 +152,7 @@ def _loss(line: bytes) -> float | None:
 
 def ablation_table(results: Sequence[VariantResult]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: every variant's ST-ResNet, then every variant's ST-ResNet*; the first result is the paper's."""
-    header = ["network", "variant", "top-1 %", "95 % interval", "right", "difference", "gained", "lost", "loss"]
+    header = ["network", "variant", "top-1 %", "95 % interval", "right", "difference", "gained", "lost", "p", "loss"]
     rows = []
     for phase in ST_PHASES:
         for result in results:
@@ -205,11 +212,11 @@ def failure_lines(results: Sequence[VariantResult]) -> list[str]:
 
 def _cells(score: NetworkScore | None, reference: NetworkScore | None) -> list[str]:
     if score is None:
-        return ["failed", *[_NONE] * 6]
-    against = [_NONE] * 3
+        return ["failed", *[_NONE] * 7]
+    against = [_NONE] * 4
     if reference is not None:
         difference, gained, lost = score.against(reference)
-        against = [_number(100 * difference, "+.2f"), str(gained), str(lost)]
+        against = [_number(100 * difference, "+.2f"), str(gained), str(lost), p_value(mcnemar_test(gained, lost))]
     return [
         percent(score.top1),
         percent_interval(score.interval),
@@ -232,5 +239,6 @@ def _score_dict(score: NetworkScore, reference: NetworkScore | None) -> dict[str
         "loss": score.loss,
     }
     if reference is not None:
-        values |= dict(zip(("difference", "gained", "lost"), score.against(reference), strict=True))
+        difference, gained, lost = score.against(reference)
+        values |= {"difference": difference, "gained": gained, "lost": lost, "mcnemar_p": mcnemar_test(gained, lost)}
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}

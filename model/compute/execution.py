@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -179,6 +181,16 @@ class Execution:
             "crop_on": "device" if self.crops_on_device(device) else "host",
             "num_ranks": self.world,
         }
+
+
+def machine() -> dict[str, str | int]:
+    """Return the processor of this machine and the number of cores that this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "num_cores": num_cores()}
 
 
 def compile_in_place(network: nn.Module, *, backend: str = "inductor") -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,12 @@ from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
-from flowkit.model.compute.execution import Execution
+from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
-from flowkit.model.evaluation.results import Evaluation, RowResult, Scores, SplitEvaluation
+from flowkit.model.evaluation.results import Evaluation, Scores, SplitEvaluation
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
@@ -132,13 +137,15 @@ def evaluate(
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
-    environment = execution.environment(execution.torch_device())
+    environment = {**execution.environment(execution.torch_device()), **machine()}
     protocol = (*PROTOCOL, FUSION_TEXT[fusion].format(*weights))
     results: list[SplitEvaluation] = []
     with RunProgress(progress if execution.rank == 0 else False) as show:
         for number in splits:
             report = to_all(show, on_event)
-            results.append(_evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, report))
+            started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
+            result = _evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, report)
+            results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
                 on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
     return Evaluation(tuple(results), protocol, fusion, weights, environment)
@@ -183,8 +190,9 @@ def _evaluate_split(
     rows = {}
     for row in rows_of(networks.phases):
         parts = [stream_scores[part] for part in ROWS[row]]
-        rows[row] = RowResult.of(combine_scores(parts, weights=weights if len(parts) == 2 else (1.0,), fusion=fusion), labels)
-    trained = {record.label for record in split.train}
+        joined = combine_scores(parts, weights=weights if len(parts) == 2 else (1.0,), fusion=fusion)
+        rows[row] = RowResult.of(joined, labels, video_ids=[record.video_id for record in records])
+    trained = Counter(record.label for record in split.train)
     return SplitEvaluation(
         split=split.number,
         classes=split.classes,
@@ -194,10 +202,11 @@ def _evaluate_split(
         stream_scores=stream_scores,
         num_listed=split.num_listed_test,
         failed=tuple(sorted(failed, key=lambda clip: clip.video_id)),
-        untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained)),
+        untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained.keys())),
         checkpoints=networks.sources,
         warnings=networks.warnings,
         provenances=networks.provenances,
+        majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
     )
 
 

@@ -1,4 +1,4 @@
-"""The results of an evaluation: each row's scores and accuracy, the table, and the files that store them, written and read.
+"""The results of an evaluation, and the files that store them, written and read.
 
 | file | holds |
 |---|---|
@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,69 +23,17 @@ from flowkit.dataset.csv_fields import csv_line, harmless_field
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, write_own_scores
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.scoring.metrics import Fusion, confusion_matrix, percent, percent_interval, ranks_of_labels, wilson_interval
+from flowkit.model.scoring.metrics import Fusion, percent
 from flowkit.model.settings.training import Phase
 from flowkit.records import RecordFormat
 from flowkit.versions import __version__
 
 RESULTS = RecordFormat("flowkit-results", 1, ManifestError, "test again with `flowkit evaluate`", MAX_BYTES)
 Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)
-
-
-@dataclass(frozen=True)
-class RowResult:
-    """One row of the table on one split.
-
-    Parameters
-    ----------
-    scores : float64 array, shape (n, C)
-        Each video's scores.
-    ranks : int64 array, shape (n,)
-        Rank of the correct class, 0 for the highest score.
-    confusion : int64 array, shape (C, C)
-        Number of videos by class and prediction.
-    """
-
-    scores: NDArray[np.float64]
-    ranks: NDArray[np.int64]
-    confusion: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> RowResult:
-        """Return the result of scores for videos of these classes."""
-        return cls(scores, ranks_of_labels(scores, labels), confusion_matrix(labels, scores.argmax(1), scores.shape[1]))
-
-    @property
-    def num_correct(self) -> int:
-        """Number of videos whose correct class has the highest score."""
-        return int((self.ranks == 0).sum())
-
-    @property
-    def top1(self) -> float:
-        """Share of videos that are classified correctly; NaN if there are none."""
-        return float((self.ranks == 0).mean()) if len(self.ranks) else float("nan")
-
-    @property
-    def top5(self) -> float:
-        """Share of videos with the correct class among the five highest scores."""
-        return float((self.ranks < 5).mean()) if len(self.ranks) else float("nan")
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of `top1`."""
-        return wilson_interval(self.num_correct, len(self.ranks))
-
-    def accuracy_dict(self) -> dict[str, Any]:
-        """Return the accuracy as built-in types, for JSON."""
-        return {
-            "top1": self.top1,
-            "top1_interval_95": list(self.interval),
-            "num_correct": self.num_correct,
-            "num_videos": len(self.ranks),
-        }
 
 
 @dataclass(frozen=True)
@@ -119,6 +66,12 @@ class SplitEvaluation:
         Differences between the data of the training and of the test.
     provenances : dict from phase to Provenance
         How those weights were made.
+    majority_label : int, optional
+        The class that has most training videos, the first one among equals; None if unknown.
+    started : str
+        When the test of this split began, in UTC (ISO 8601); empty if unknown.
+    seconds : float, optional
+        How long it took.
     """
 
     split: int
@@ -133,6 +86,16 @@ class SplitEvaluation:
     checkpoints: dict[Phase, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     provenances: dict[Phase, Provenance] = field(default_factory=dict)
+    majority_label: int | None = None
+    started: str = ""
+    seconds: float | None = None
+
+    @property
+    def majority_top1(self) -> float | None:
+        """Accuracy of a guess that always names the class with most training videos; None if unknown, or no video was scored."""
+        if self.majority_label is None or not len(self.labels):
+            return None
+        return float((self.labels == self.majority_label).mean())
 
     def __repr__(self) -> str:
         accuracies = ", ".join(f"{name} {percent(row.top1)} %" for name, row in self.rows.items())
@@ -154,7 +117,9 @@ class Evaluation:
     weights : (float, float)
         Weights of the appearance and the motion stream.
     environment : dict
-        Versions, device, precision.
+        Versions, machine, precision.
+    command : str
+        The command line; empty if the evaluation was made from Python.
     """
 
     splits: tuple[SplitEvaluation, ...]
@@ -162,6 +127,7 @@ class Evaluation:
     fusion: Fusion = "logits_mean"
     weights: tuple[float, float] = (1.0, 1.0)
     environment: dict[str, str | int] = field(default_factory=dict)
+    command: str = ""
 
     def mean_top1(self, row: str) -> float | None:
         """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row, and videos for it."""
@@ -169,37 +135,14 @@ class Evaluation:
         return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 
-def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Return the paper's table as header and rows: accuracies in percent, ``-`` where a network is not trained.
-
-    For one split it has the accuracy, its 95 % interval, the number of correct videos and top-5; for several, the accuracy on each
-    and their unweighted mean.
-    """
-    splits = evaluation.splits
-    if len(splits) > 1:
-        header = ["top-1 %", *(f"split {split.split}" for split in splits), "mean"]
-        values = {name: [split.rows[name].top1 if name in split.rows else None for split in splits] for name in ROWS}
-        return header, [[name, *map(percent, values[name]), percent(evaluation.mean_top1(name))] for name in ROWS]
-    rows = []
-    for name in ROWS:
-        row = splits[0].rows.get(name)
-        if row is None:
-            rows.append([name, "-", "-", "-", "-"])
-        else:
-            rows.append([name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}", percent(row.top5)])
-    return [f"split {splits[0].split}", "top-1 %", "95 % interval", "right", "top-5 %"], rows
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table as Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])
-
-
 def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
     """Return the results of one split of an evaluation as built-in types, for JSON."""
     return {
         **RESULTS.header,
         "created_by": f"flowkit {__version__}",
+        "command": evaluation.command,
+        "time_started": split.started,
+        "seconds": split.seconds,
         "split": split.split,
         "protocol": list(evaluation.protocol),
         "fusion": {"kind": evaluation.fusion, "weights": list(evaluation.weights)},
@@ -212,18 +155,17 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
         "checkpoints": dict(split.checkpoints),
         "networks": {phase: made.to_dict() for phase, made in split.provenances.items()},
         "warnings": list(split.warnings),
-        "rows": {
-            name: {
-                "top1": _number(row.top1),
-                "top1_interval_95": list(row.interval),
-                "top5": _number(row.top5),
-                "num_correct": row.num_correct,
-                "num_videos": len(row.ranks),
-                "confusion": row.confusion.tolist(),
-            }
-            for name, row in split.rows.items()
-        },
+        "interval": interval_dict(split.rows),
+        "majority_class": _majority(split),
+        "rows": {name: row.accuracy_dict() | {"confusion": row.confusion.tolist()} for name, row in split.rows.items()},
+        "comparisons": [pair.to_dict() for pair in paired_tests(split.rows)],
     }
+
+
+def _majority(split: SplitEvaluation) -> dict[str, Any] | None:
+    if split.majority_label is None:
+        return None
+    return {"label": split.majority_label, "class_name": split.classes[split.majority_label], "top1": split.majority_top1}
 
 
 def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, *, table: str) -> list[Path]:
@@ -240,7 +182,7 @@ def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, 
     evaluation : Evaluation
         How the results were made.
     table : str
-        The table as Markdown.
+        The table as Markdown, and what it needs to be understood.
     """
     paths = [folder / name for name in ("table.md", "per_class.csv", "scores.h5", "results.json")]
     lines = [
@@ -288,7 +230,7 @@ def read_results(folder: Path) -> Evaluation:
         if "scores_sha256" in record and record["scores_sha256"] != file_sha256(folder / "scores.h5"):
             raise ValueError("results.json and scores.h5 are not of the same test")
         tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ROWS if name in record["rows"]}
-        rows = {name: RowResult.of(table.scores, _labels(table)) for name, table in tables.items()}
+        rows = {name: RowResult.of(table.scores, _labels(table), video_ids=table.video_ids) for name, table in tables.items()}
         if not rows or any(row.num_correct != record["rows"][name]["num_correct"] for name, row in rows.items()):
             raise ValueError("results.json and scores.h5 are not of the same test")
         table = next(iter(tables.values()))
@@ -327,6 +269,9 @@ def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]
         checkpoints={phase: _texts([record["checkpoints"][phase]])[0] for phase in networks},
         warnings=_texts(record["warnings"]),
         provenances=networks,
+        majority_label=_label(record.get("majority_class"), table),
+        started=str(record.get("time_started", "")),
+        seconds=None if record.get("seconds") is None else float(record["seconds"]),
     )
 
 
@@ -336,12 +281,22 @@ def _evaluation(record: dict[str, Any], split: SplitEvaluation) -> Evaluation:
     if fusion not in get_args(Fusion):
         raise ValueError(f"there is no fusion {fusion!r}")
     environment = {name: value if isinstance(value, int) else str(value) for name, value in record["environment"].items()}
-    return Evaluation((split,), _texts(record["protocol"]), fusion, (float(appearance), float(motion)), environment)
+    return Evaluation(
+        (split,), _texts(record["protocol"]), fusion, (float(appearance), float(motion)), environment, str(record.get("command", ""))
+    )
 
 
 def _labels(table: ScoreTable) -> NDArray[np.int64]:
     assert table.labels is not None  # `read_own_scores` promises them
     return table.labels
+
+
+def _label(majority: Any, table: ScoreTable) -> int | None:
+    if majority is None:
+        return None
+    if not isinstance(majority["label"], int) or not 0 <= majority["label"] < len(table.classes):
+        raise ValueError(f"there is no class {majority['label']!r}")
+    return int(majority["label"])
 
 
 def _texts(values: Any) -> tuple[str, ...]:
@@ -358,7 +313,3 @@ def _per_class(split: SplitEvaluation) -> str:
         shares = [f"{float((row.ranks[own] == 0).mean()):.4f}" if own.any() else "" for row in split.rows.values()]
         lines.append(csv_line([str(label), harmless_field(name), str(int(own.sum())), *shares]))
     return "".join(lines)
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -21,7 +21,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import ParameterError, ScoresError
 from flowkit.files import write_atomically
 from flowkit.model.evaluation.published import published_for
-from flowkit.model.evaluation.results import RowResult
+from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import first_names, match_classes, match_videos
 from flowkit.model.scoring.metrics import combine_scores
@@ -182,7 +182,8 @@ def fuse_systems(
         folds = folds_of(ids, labels, num_folds=settings.num_folds, seed=settings.seed)
         joined, more = svm_scores(inputs, labels, folds, num_classes=len(ours.table.classes), seed=settings.seed, on_fold=on_fold)
         notes += more
-    rows_of = {name: RowResult.of(part, labels) for name, part in zip([*names, " + ".join(names)], [*parts, joined], strict=True)}
+    systems = zip([*names, " + ".join(names)], [*parts, joined], strict=True)
+    rows_of = {name: RowResult.of(part, labels, video_ids=ids) for name, part in systems}
     fused = ScoreTable(" + ".join(names), ids, ours.table.classes, joined, labels)
     return FusionResult(replace(settings, weights=tuple(weights)), fused, rows_of, len(ours.table.video_ids), tuple(notes))
 
@@ -326,7 +327,9 @@ def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: 
         "num_videos": len(result.fused.video_ids),
         "num_ours": result.num_ours,
         "notes": list(result.notes),
+        "interval": interval_dict(result.rows),
         "rows": {name: row.accuracy_dict() for name, row in result.rows.items()},
+        "comparisons": [pair.to_dict() for pair in paired_tests(result.rows)],
         "published_percent": dict(published) if published else None,
     }
 

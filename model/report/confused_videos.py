@@ -14,7 +14,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_colour import flow_to_colour, round_scale
 from flowkit.describe.flow_histogram import component_px
 from flowkit.errors import FlowkitError
-from flowkit.model.evaluation.results import RowResult
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.scoring.metrics import Fusion, softmax
 from flowkit.shards.reader import ShardReader
 

@@ -16,10 +16,12 @@ from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.files import write_atomically
 from flowkit.model.evaluation.published import compare_with_paper
-from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, results_table
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
+from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text
 from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
-from flowkit.model.report.settings import data_facts, network_settings, software_facts
+from flowkit.model.report.settings import data_facts, network_settings, test_facts
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
 
@@ -124,6 +126,12 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         "num_classes": len(result.classes),
         "coverage": f"{len(result.video_ids):,} of {result.num_listed:,} listed test videos scored",
         "guessing": f"{100 / len(result.classes):.1f}" if result.classes else "",
+        "majority": {"name": result.classes[result.majority_label], "top1": percent(result.majority_top1)}
+        if result.majority_label is not None and result.majority_top1 is not None
+        else None,
+        "interval_text": interval_text(result.rows),
+        "top5": has_top5(len(result.classes)),
+        "pairs_of_rows": pairs_table(result.rows) if len(result.rows) > 1 and len(result.video_ids) else None,
         "tiles": _tiles(result, main),
         "notices": _notices(result, split),
         "main_row": main,
@@ -137,7 +145,7 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         **_class_values(result, main),
         **confused_videos(result, evaluation, dataset, split, main),
         "networks": network_settings(result, dataset.root),
-        "facts": [data_facts(result, split, dataset), software_facts(evaluation)],
+        "facts": [data_facts(result, split, dataset), test_facts(result, evaluation)],
     }
 
 
@@ -194,6 +202,7 @@ def _row_values(name: str, row: RowResult | None, paper: float | None) -> dict[s
     if row is not None and values["tested"]:
         least, most = row.interval
         values |= {"top1": percent(row.top1), "interval": percent_interval(row.interval), "top5": percent(row.top5)}
+        values |= {"class_mean": percent(row.mean_class_accuracy)}
         values |= {"correct": f"{row.num_correct:,}/{len(row.ranks):,}", "at": percent(row.top1), "low": percent(least)}
         values |= {"reach": percent(most - least)}
     return values

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,24 @@ def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[
     return {"heading": "Data", "rows": rows}
 
 
-def software_facts(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the software that computed the test."""
-    rows = {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
+def test_facts(result: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
+    """Return when, how and where the test was made, and with which software; what an older flowkit did not store is left out."""
+    rows = {"began (UTC)": result.started.removesuffix("+00:00").replace("T", " ")} if result.started else {}
+    rows |= {"duration": f"{result.seconds:,.1f} s"} if result.seconds is not None else {}
+    rows |= {"command": _command(evaluation.command)} if evaluation.command else {}
+    rows |= {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
     rows |= {"python": platform.python_version()}
     rows |= {name: version for name in _SOFTWARE if (version := installed_version(name)) is not None}
-    return {"heading": "Software of the test", "rows": list(rows.items())}
+    return {"heading": "The test", "rows": list(rows.items())}
+
+
+def _command(command: str) -> str:
+    """Return a command line with absolute paths reduced to their names, because a report should not show folders of the machine."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # results.json may come from anyone
+        return ""
+    return shlex.join(re.sub(r"(^|=)[/~].*/|(^|=)[A-Za-z]:[\\/].*[\\/]", lambda found: found[1] or found[2] or "", word) for word in words)
 
 
 def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:

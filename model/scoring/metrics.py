@@ -1,4 +1,4 @@
-"""Accuracy and its interval, confusion, combined scores: arithmetic on arrays of scores, and how results are written in text."""
+"""Ranks, confusion, combined scores: arithmetic on arrays of scores, and how results are written in text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from flowkit.errors import ParameterError
 
 Fusion = Literal["logits_mean", "softmax_mean"]
-
-_Z_95 = 1.959963984540054  # 97.5 % point of the normal distribution
 
 
 def combine_scores(
@@ -71,16 +69,6 @@ def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -
     return np.asarray(((scores > own) | ((scores == own) & before)).sum(1), dtype=np.int64)
 
 
-def wilson_interval(num_correct: int, num_videos: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of an accuracy (Wilson's score interval); (0, 1) for no videos."""
-    if num_videos == 0:
-        return 0.0, 1.0
-    share, spread = num_correct / num_videos, _Z_95**2 / num_videos
-    centre = share + spread / 2
-    reach = _Z_95 * math.sqrt(share * (1 - share) / num_videos + spread / (4 * num_videos))
-    return max((centre - reach) / (1 + spread), 0.0), min((centre + reach) / (1 + spread), 1.0)
-
-
 def confusion_matrix(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
     """Count videos by class (row) and prediction (column)."""
     counts = np.zeros((num_classes, num_classes), np.int64)
@@ -96,3 +84,8 @@ def percent(share: float | None) -> str:
 def percent_interval(interval: tuple[float, float]) -> str:
     """Return an interval of shares in percent: ``81.20 to 83.40``."""
     return " to ".join(map(percent, interval))
+
+
+def p_value(value: float) -> str:
+    """Return a p-value as text: ``0.0148``, ``< 0.0001``."""
+    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"

@@ -13,7 +13,8 @@ from flowkit.dataset.manifest import ClipRecord, write_split
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.model.data.whole_videos import Unreadable
-from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import combine_scores

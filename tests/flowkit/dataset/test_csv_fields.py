@@ -12,7 +12,8 @@ import pytest
 
 from flowkit.dataset.csv_fields import csv_line, harmless_field, is_harmful, original_field
 from flowkit.dataset.manifest import ClipRecord, read_split, write_split
-from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, write_results
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation, write_results
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.quantise import Quantiser
 
 HARMFUL = [

@@ -199,7 +199,7 @@ def test_a_variant_that_diverges_is_a_row_that_says_so_and_stops_nothing(finishe
     (event,) = [event for event in told if isinstance(event, events.VariantFailed)]
     assert event.name == "diverging"
     text = (root / "reports/default/split1/ablation.md").read_text()
-    assert "| ST-ResNet* | diverging | failed | - | - | - | - | - | - |" in text
+    assert "| ST-ResNet* | diverging | failed | - | - | - | - | - | - | - |" in text
     assert "diverging failed: the loss of st-resnet-star is" in text
 
 
@@ -291,11 +291,11 @@ def test_the_table_sets_every_variant_against_the_paper_s(tmp_path: Path) -> Non
     header, rows = ablation_table(results)
     assert header[:5] == ["network", "variant", "top-1 %", "95 % interval", "right"]
     assert rows == [
-        ["ST-ResNet", "paper", "50.00", "21.52 to 78.48", "4/8", "-", "-", "-", "1.000"],
-        ["ST-ResNet", "direct", "50.00", "21.52 to 78.48", "4/8", "+0.00", "2", "2", "-"],
-        ["ST-ResNet*", "paper", "75.00", "40.93 to 92.85", "6/8", "-", "-", "-", "1.000"],
-        ["ST-ResNet*", "direct", "failed", "-", "-", "-", "-", "-", "-"],
-        ["ST-ResNet*", "no-pool", "100.00", "64.57 to 100.00", "7/7", "+25.00", "1", "0", "1.000"],
+        ["ST-ResNet", "paper", "50.00", "21.52 to 78.48", "4/8", "-", "-", "-", "-", "1.000"],
+        ["ST-ResNet", "direct", "50.00", "21.52 to 78.48", "4/8", "+0.00", "2", "2", "1.0000", "-"],
+        ["ST-ResNet*", "paper", "75.00", "40.93 to 92.85", "6/8", "-", "-", "-", "-", "1.000"],
+        ["ST-ResNet*", "direct", "failed", "-", "-", "-", "-", "-", "-", "-"],
+        ["ST-ResNet*", "no-pool", "100.00", "64.57 to 100.00", "7/7", "+25.00", "1", "0", "1.0000", "1.000"],
     ]
     values = ablation_dict(results, split=1, base_run="r", complete=True)
     assert json.loads(json.dumps(values, allow_nan=False)) == values
@@ -308,6 +308,7 @@ def test_the_table_sets_every_variant_against_the_paper_s(tmp_path: Path) -> Non
         "difference": 0.25,
         "gained": 1,
         "lost": 0,
+        "mcnemar_p": 1.0,
     }
     paths = write_ablation(tmp_path, results, split=1, base_run="r", complete=True)
     assert [path.name for path in paths] == ["ablation.md", "ablation.json"]
@@ -341,7 +342,7 @@ def test_the_command_prints_the_table_writes_it_and_tells_failures_by_its_exit_c
     assert code == 0, err
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ST-")]
     assert rows == ablation_table(finished[1].results[:3])[1]
-    assert "square root" in out
+    assert "exact McNemar test" in out
     assert "[2/3] direct (injection direct): st-resnet and st-resnet-star in run default+direct" in err
     assert err.count("Recipe small") == 1
     assert "reports/default/split1: ablation.md, ablation.json" in err

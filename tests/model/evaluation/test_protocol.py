@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,10 @@ from flowkit.errors import CheckpointError, DeviceError, ManifestError, Paramete
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.protocol import VIDEOS_AT_ONCE, evaluate
-from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, results_table, write_results
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation, write_results
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.tables import results_table
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
@@ -150,6 +153,18 @@ def test_accuracies_are_counted_from_the_scores(root: Any, evaluation: Any) -> N
         assert row.top5 == pytest.approx(np.mean(hits))
 
 
+def test_a_test_says_when_how_long_and_on_what_it_ran_and_which_class_is_most_frequent(root: Any, evaluation: Any) -> None:
+    (split,) = evaluation.splits
+    assert datetime.fromisoformat(split.started).utcoffset() == timedelta(0)
+    assert 0 < split.seconds < 600
+    assert evaluation.environment["cpu"]
+    assert evaluation.environment["num_cores"] >= 1
+    labels = [record.label for record in Dataset.open(root).split(1).train]
+    most = max(labels.count(label) for label in labels)
+    assert split.majority_label == min(label for label in labels if labels.count(label) == most)
+    assert split.majority_top1 == np.mean(split.labels == split.majority_label)
+
+
 def test_a_weight_of_zero_gives_the_other_stream_s_row(root: Any, evaluation: Any) -> None:
     (plain,) = evaluation.splits
     for weights, alone in (((1, 0), "appearance"), ((0, 1), "motion")):
@@ -212,7 +227,7 @@ def test_rows_of_phases_that_are_not_trained_are_left_out(root: Any, tmp_path: P
         shutil.copytree(tmp_path / "kept", root / "runs")
     assert list(result.splits[0].rows) == ["appearance", "ST-ResNet", "ST-ResNet*"]
     _, rows = results_table(result)
-    assert rows[1] == ["motion", "-", "-", "-", "-"]
+    assert rows[1] == ["motion", "-", "-", "-", "-", "-", "-"]
 
 
 def test_one_checkpoint_can_be_tested_alone(root: Any) -> None:

@@ -43,6 +43,22 @@ def test_everything_but_the_streams_scores_comes_back(result: Any, folder: Any) 
         assert np.array_equal(split.rows[name].ranks, row.ranks)
 
 
+def test_the_circumstances_of_a_test_come_back_and_older_results_do_without(result: Any, tmp_path: Path) -> None:
+    timed = replace(result, majority_label=3, started="2026-01-02T03:04:05+00:00", seconds=1.5)
+    evaluation = replace(make_evaluation(timed), command="flowkit evaluate")
+    write_results(tmp_path, timed, evaluation, table="")
+    stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (stored["time_started"], stored["seconds"], stored["command"]) == (timed.started, 1.5, "flowkit evaluate")
+    assert stored["majority_class"]["top1"] == np.mean(result.labels == 3)
+    (split,) = (read := read_results(tmp_path)).splits
+    assert results_dict(split, read) == results_dict(timed, evaluation)
+    newer = ("command", "time_started", "seconds", "interval", "majority_class", "comparisons")
+    change_json(tmp_path, lambda told: [told.pop(name) for name in newer])
+    read = read_results(tmp_path)
+    assert (read.command, read.splits[0].majority_label, read.splits[0].started, read.splits[0].seconds) == ("", None, "", None)
+    assert read.splits[0].majority_top1 is None
+
+
 def test_results_of_splits_are_joined_only_if_made_in_the_same_way(result: Any) -> None:
     one, two = make_evaluation(result), make_evaluation(replace(result, split=2))
     assert [split.split for split in join_results([one, two]).splits] == [1, 2]
@@ -74,6 +90,10 @@ def change_json(folder: Path, change: Any) -> None:
         lambda told: told.update(failed=[{"video_id": 5, "reason": "x"}]),
         lambda told: told.update(protocol="a text"),
         lambda told: told.update(split="one"),
+        lambda told: told.update(majority_class={"label": 7}),
+        lambda told: told.update(majority_class={"label": -1}),
+        lambda told: told.update(majority_class=[]),
+        lambda told: told.update(seconds="long"),
     ],
 )
 def test_a_results_json_that_was_changed_is_refused(folder: Any, change: Callable[..., Any]) -> None:

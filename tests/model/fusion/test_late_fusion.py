@@ -134,7 +134,8 @@ def test_our_own_scores_give_the_last_row_that_is_there_or_the_one_named(tmp_pat
 
 
 def test_scores_written_by_evaluate_are_read(tmp_path: Path) -> None:
-    from flowkit.model.evaluation.results import Evaluation, RowResult, SplitEvaluation, write_results
+    from flowkit.model.evaluation.results import Evaluation, SplitEvaluation, write_results
+    from flowkit.model.evaluation.row_results import RowResult
 
     rows = {"motion": RowResult(OURS.scores, LABELS * 0, np.zeros((3, 3), np.int64))}
     split = SplitEvaluation(1, CLASSES, IDS, LABELS, rows, {}, len(IDS))

@@ -19,6 +19,7 @@ from hostile_results import CLASSES, FAILED, make_evaluation, make_hostile_root,
 from PIL import Image
 
 from flowkit.model.evaluation.results import write_results
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.report.page import discard_report, visible, write_report
 
@@ -181,12 +182,17 @@ def test_what_cannot_be_seen_is_written_out(text: object, shown: object) -> None
 def test_the_table_says_what_results_json_says(folder: Any, page: Page) -> None:
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     header, *rows = page.tables[0]
-    assert header[:5] == ["row", "top-1", "95 % interval", "correct", "top-5"]
+    assert header[:6] == ["row", "top-1", "95 % interval", "correct", "class mean", "top-5"]
     assert [row[0] for row in rows] == list(ROWS) == list(stored["rows"])
     for row, told in zip(rows, stored["rows"].values(), strict=True):
         least, most = told["top1_interval_95"]
         correct = f"{told['num_correct']}/{told['num_videos']}"
-        assert row[1:5] == [f"{100 * told['top1']:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", correct, f"{100 * told['top5']:.2f}"]
+        assert row[1:4] == [f"{100 * told['top1']:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", correct]
+        assert row[4:6] == [f"{100 * told['mean_class_accuracy']:.2f}", f"{100 * told['top5']:.2f}"]
+    (pairs,) = [table for table in page.tables if table[0][:2] == ["row", "other row"]]
+    assert [row[:4] for row in pairs[1:]] == [
+        [*pair["rows"], str(pair["only_first"]), str(pair["only_second"])] for pair in stored["comparisons"]
+    ]
     assert f"{stored['num_scored']} of {stored['num_listed']} listed test videos scored" in page.text
     assert all(line in page.text for line in stored["protocol"])
 
@@ -301,11 +307,36 @@ def test_each_split_has_its_own_report_and_the_mean_over_all(dataset: Dataset, t
     for result, other in ((one, two), (two, one)):
         page = report_of(result, tmp_path / str(result.split), dataset, other)
         assert page.tables[0][1][1] == f"{100 * result.rows['appearance'].top1:.2f}"
-        assert page.tables[1][0] == ["top-1 %", f"split {result.split}", f"split {other.split}", "mean"]
-        for row in page.tables[1][1:3]:
+        assert page.tables[2][0] == ["top-1 %", f"split {result.split}", f"split {other.split}", "mean"]
+        for row in page.tables[2][1:3]:
             first, second = result.rows[row[0]].top1, other.rows[row[0]].top1
             assert row[1:] == [f"{100 * value:.2f}" for value in (first, second, (first + second) / 2)]
-        assert page.tables[1][3] == ["two-streams", "-", "-", "-"]
+        assert page.tables[2][3] == ["two-streams", "-", "-", "-"]
+
+
+def test_the_page_says_when_how_and_where_and_hides_the_folders_of_the_machine(dataset: Dataset, tmp_path: Path) -> None:
+    result = replace(lean(make_result(dataset), "motion"), started="2026-01-02T03:04:05+00:00", seconds=61.25, majority_label=2)
+    command = "flowkit evaluate --data '/home/<i>me</i>/my data' --reports=/srv/secret/out --split 1"
+    evaluation = replace(make_evaluation(result), command=command, environment={"cpu": "<b>Fast 9000", "num_cores": 3})
+    write_report(tmp_path, result, evaluation, dataset, run="default")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    facts = {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
+    assert facts["began (UTC)"] == "2026-01-02 03:04:05"
+    assert facts["duration"] == "61.2 s"
+    assert facts["command"] == "flowkit evaluate --data 'my data' --reports=out --split 1"
+    assert (facts["cpu"], facts["num cores"]) == ("<b>Fast 9000", "3")
+    share = 100 * np.mean(result.labels == 2)
+    assert f"Always naming {CLASSES[2]}, the most frequent class of the training list, would classify {share:.2f} %" in page.text
+
+
+def test_top_5_is_left_out_where_it_says_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    result = lean(make_result(dataset), "motion")
+    scores, labels = result.rows["motion"].scores[:, :5], result.labels % 5
+    few = replace(result, classes=CLASSES[:5], labels=labels, rows={"motion": RowResult.of(scores, labels)}, untrained_classes=())
+    page = report_of(few, tmp_path, dataset)
+    assert "top-5" not in page.text
+    assert page.tables[0][0][:5] == ["row", "top-1", "95 % interval", "correct", "class mean"]
+    assert all(len(row) == len(page.tables[0][0]) for row in page.tables[0])
 
 
 def test_the_page_dwells_on_the_last_row_that_was_tested(dataset: Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from flowkit.dataset.manifest import ClipRecord
 from flowkit.describe.flow_colour import flow_to_colour
-from flowkit.model.evaluation.results import RowResult
+from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.report.confused_videos import Thumbnails, most_confused
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
 from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothed, smoothing_window

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.scoring.metrics import combine_scores, confusion_matrix, ranks_of_labels, softmax, wilson_interval
+from flowkit.model.scoring.metrics import combine_scores, confusion_matrix, ranks_of_labels, softmax
 
 
 @pytest.fixture
@@ -69,20 +69,6 @@ def test_scores_that_are_no_numbers_have_no_ranks(scores: Any, value: Any) -> No
     scores[0][3, 2] = value
     with pytest.raises(ParameterError, match="1 videos are not all finite"):
         ranks_of_labels(scores[0], np.zeros(40, np.int64))
-
-
-@pytest.mark.parametrize(
-    ("num_correct", "num_videos", "interval"),
-    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0, 0.1611)), (1, 29, (0.0061, 0.1718))],
-)
-def test_wilson_intervals_are_those_of_newcombe_1998_table_1(num_correct: int, num_videos: int, interval: tuple[Any, ...]) -> None:
-    assert wilson_interval(num_correct, num_videos) == pytest.approx(interval, abs=5e-5)
-    least, most = wilson_interval(num_videos - num_correct, num_videos)
-    assert (1 - most, 1 - least) == pytest.approx(interval, abs=5e-5)
-
-
-def test_of_no_videos_nothing_is_known() -> None:
-    assert wilson_interval(0, 0) == (0, 1)
 
 
 def test_confusion_counts_by_class_and_prediction() -> None:
