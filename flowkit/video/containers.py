@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 import stat
-import struct
 from typing import TYPE_CHECKING, BinaryIO
 
 from flowkit.errors import VideoDecodeError
+from flowkit.video.endings import mp4_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 _SUFFIXES = """
@@ -121,7 +120,7 @@ def why_unreadable(path: Path) -> str | None:
             if _is_encrypted(file, head):
                 return ENCRYPTED
             if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free", b"skip", b"moov"):
-                boxes = list(_boxes(file))
+                boxes = list(mp4_boxes(file))
                 if not any(kind == b"moov" for kind, _, _ in boxes):
                     return f"is an MP4 or MOV file without its index (the moov box): {_UNFINISHED}"
                 if max(start + size for _, start, size in boxes) > file.seek(0, 2):
@@ -156,30 +155,9 @@ def _is_encrypted(file: BinaryIO, head: bytes) -> bool:
     if head[0] == 0x47 and head[_TS_PACKET : _TS_PACKET + 1] == b"\x47":
         packets = [head[start : start + 4] for start in range(0, len(head) - 3, _TS_PACKET)]
         return sum(packet[0] == 0x47 and packet[3] >> 6 for packet in packets) > len(packets)  # 2 or 3 in most packets
-    for kind, start, size in _boxes(file):
+    for kind, start, size in mp4_boxes(file):
         if kind == b"moov":
             file.seek(start)
             content = file.read(min(size, _MAX_MOOV_BYTES))
             return b"drmi" in content or (b"encv" in content and b"sinf" in content)
     return False
-
-
-def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the kind, the start and the size of the content of the boxes of an MP4 or MOV file, at its top level."""
-    end = file.seek(0, 2)
-    at = 0
-    for _ in range(10000):
-        file.seek(at)
-        header = file.read(16)
-        if len(header) < 8:
-            return
-        size, kind = struct.unpack(">I4s", header[:8])
-        skip = 8
-        if size == 1 and len(header) == 16:
-            size, skip = struct.unpack(">Q", header[8:])[0], 16
-        elif size == 0:
-            size = end - at
-        if size < skip:
-            return
-        yield kind, at + skip, size - skip
-        at += size

@@ -6,11 +6,13 @@ These count as damage:
   larger count is taken, not the sum.
 * Packets that give no frame, in the codecs whose decoders drop pictures without an error: HEVC, VVC, H.264, AV1, VP8 and VP9. Not
   counted are packets that an edit list hides, those that say themselves that they are not shown, those with the time stamp of the
-  one before, and those that would be shown before the first frame (leading pictures of an open GOP, a start amid a GOP). Of
-  interlaced video every second packet may be the other field of a frame.
+  one before, and those that would be shown before the first frame (leading pictures of an open GOP, and a start amid a GOP where
+  no index promises its frames). Of interlaced video every second packet may be the other field of a frame.
 * Fewer frames than the index or the header promises, without those that were left out on purpose: empty chunks, hidden frames, and
   in other codecs pictures that are not coded (`flowkit.video.packets`).
-* An end more than 0.5 s and 2 % before the promised duration, by time stamps, where no index gives the number of frames.
+* An end more than 0.5 s and 2 % before the promised duration, by time stamps, where no index gives the number of frames. Of a
+  Matroska file that ends before its own structure does, an end more than 2.5 frames before.
+* An MP4 file that ends amid its index or, if it has none for the whole file, amid a fragment.
 * A jump: an interval of more than 2.5 frames, in a file whose other intervals are equal but for the first and the last. If the
   interval lacks one frame only, it is noted and no damage. If more than 1 interval in 20 is that long, or more than 1 in 10 is
   longer than 1.5 frames, the frame rate is variable.
@@ -26,6 +28,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowkit.video.endings import count_avi_chunks
 from flowkit.video.packets import is_hidden, is_not_coded, is_skipped_leading
 from flowkit.video.promises import promise_of
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 _DROPPING_CODECS = frozenset(("hevc", "vvc", "h264", "av1", "vp8", "vp9"))
 _SHORTER_SECONDS, _SHORTER_SHARE = 0.5, 0.02
+_CUT_OFF_FRAMES = 2.5  # that may be missing of a file that is cut off, because durations are rounded
 _JUMP = 1.5  # frame intervals
 _LOSS = 2.5  # frame intervals; less lacks one frame only
 _MIN_INTERVALS = 8  # below, equal intervals may be chance
@@ -98,6 +102,7 @@ class Account:
         self._extradata = stream.codec_context.extradata
         names = video.container.format.name.split(",")
         self._counts_chunks = "avi" in names  # its time stamps are the numbers of its chunks
+        self._tells_end = "matroska" in names  # its header gives the duration of the video; that of MP4 may lie in the lost part
         self._has_clock = any(name in names for name in _WITH_CLOCK)
         self._times = array("q")  # of the packets that should give a frame: pts, or dts, or unknown
         self._have_pts = True
@@ -184,6 +189,7 @@ class Account:
 
         times = np.frombuffer(self._times, np.int64) if self._times else np.empty(0, np.int64)
         missing, leading = self._missing(times)
+        leading = min(leading, max(len(times) - self._num_frames, 0))  # some decoders can begin anywhere
         notes = list(self.promise.notes)
         if self.video.num_streams > 1:
             notes.insert(0, f"video stream {self.video.number} of {self.video.num_streams}")
@@ -196,9 +202,11 @@ class Account:
             if repeated:
                 notes.append(f"{_count(repeated, 'picture')} not coded")
         decode_errors = max(self.unread + self.refused + len(self._early_refused) + lost, self.marked)
-        header_frames = self._header_frames(times, num_frames, missing, notes)
+        header_frames = self._header_frames(times, num_frames, missing, leading, notes)
         words = count_words(num_frames, header_frames, decode_errors, min(lost, decode_errors))
         words += self._shorter()
+        if self.promise.is_cut_off and (self.promise.duration is None or not self._tells_end):
+            words.append("the file is cut off before its end")
         if self._has_clock and len(times) > _MIN_INTERVALS and _UNKNOWN not in self._times:
             words += self._jumps(times, notes)
         return DecodeReport(header_frames, decode_errors, ", ".join(words), ", ".join(notes))
@@ -219,7 +227,7 @@ class Account:
             expected = min(expected, max(self._num_frames, math.ceil(expected / 2)))
         return max(expected - self._num_frames - refused, 0), leading
 
-    def _header_frames(self, times: NDArray[np.int64], num_frames: int, missing: int, notes: list[str]) -> int:
+    def _header_frames(self, times: NDArray[np.int64], num_frames: int, missing: int, leading: int, notes: list[str]) -> int:
         """Return how many frames the file promises, without those that were left out on purpose."""
         promise = self.promise
         unread = max(promise.frames - self._num_packets, 0)
@@ -229,10 +237,13 @@ class Account:
                 notes.append(_count(empty, "empty chunk"))
             if not promise.is_indexed:
                 unread = max(promise.chunks - max(self._end, self._num_packets), 0)
+                if unread:  # there may be empty chunks at the end
+                    unread = max(promise.chunks - count_avi_chunks(self.video.path, self.video.stream.index), 0)
         if not promise.frames:
             return 0
         refused = self.refused + len(self._early_refused)
-        return min(promise.frames, unread + max(num_frames, self._num_frames) + refused + missing)
+        amid = min(leading, self._before_key) if promise.is_indexed else 0  # an index knows no start amid a group of pictures
+        return min(promise.frames, unread + max(num_frames, self._num_frames) + refused + missing + amid)
 
     def _shorter(self) -> list[str]:
         """Return in words whether the last frame ends long before the promised duration."""
@@ -246,9 +257,13 @@ class Account:
             if self._end_elsewhere > end + _SHORTER_SECONDS:
                 return []
             last = max(end, self._end_elsewhere)
-        if promise.duration - last <= max(_SHORTER_SECONDS, _SHORTER_SHARE * promise.duration):
+        slack = max(_SHORTER_SECONDS, _SHORTER_SHARE * promise.duration)
+        if promise.is_cut_off:  # and what is missing cannot be an inexact duration
+            slack = min(slack, _CUT_OFF_FRAMES / float(self.video.stream.average_rate or 25))
+        if promise.duration - last <= slack:
             return []
-        return [f"{end:.1f} s of {promise.duration:.1f} s"]
+        digits = 1 if promise.duration - end >= 0.1 else 2
+        return [f"{end:.{digits}f} s of {promise.duration:.{digits}f} s"]
 
     def _jumps(self, times: NDArray[np.int64], notes: list[str]) -> list[str]:
         """Return in words where the time stamps jump although all other frames follow each other evenly."""

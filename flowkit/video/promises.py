@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from flowkit.video.endings import has_complete_avi_index, is_cut_off
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -26,7 +28,6 @@ _STREAM_DURATIONS = ("mov", "mxf", "ivf")
 _FILE_DURATIONS = ("flv", "matroska")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _CHUNK_BYTES = 8  # of a chunk's header in an AVI
-_RIFF_SLACK_BYTES = 64  # some programs count the size of the file a little too large
 _MAX_RATE = 1000  # frames/s; more is a clock's rate
 _TOO_FAST = 4  # an average rate so many times that of the time stamps is no rate of frames
 _USUAL_RATES = [Fraction(rate) for rate in (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)]
@@ -49,6 +50,8 @@ class Promise:
         Number of frames as the header counts them; 0 if it gives none, or nonsense.
     is_indexed : bool
         Whether the file has the complete index of its chunks, which is more certain than the header's number.
+    is_cut_off : bool
+        Whether the file ends before the end that its structure gives.
     notes : tuple of str
         What in the header cannot be true.
     """
@@ -58,6 +61,7 @@ class Promise:
     of_file: bool
     chunks: int
     is_indexed: bool
+    is_cut_off: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -73,7 +77,7 @@ def promise_of(video: OpenVideo) -> Promise:
     if "avi" in names or ("mov" in names and chunks):
         indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
         # The index of a fragmented MP4 holds the frames of fragments too, of which the header does not know.
-        is_indexed = indexed > 0 and (_has_complete_index(video.path, num_bytes) if "avi" in names else indexed <= chunks)
+        is_indexed = indexed > 0 and (has_complete_avi_index(video.path, num_bytes) if "avi" in names else indexed <= chunks)
         if is_indexed:
             frames = indexed
         if "avi" in names and is_indexed and stream.frames and not notes and _is_far(chunks, indexed, stream):
@@ -82,7 +86,8 @@ def promise_of(video: OpenVideo) -> Promise:
     rate = stream.average_rate or stream.guessed_rate or Fraction(1)
     if notes or (duration is not None and duration * float(min(rate, _MAX_RATE)) > num_bytes):
         duration = None
-    return Promise(frames, duration, of_file, chunks, is_indexed, tuple(notes))
+    cut_off = is_cut_off(video.path, names, is_indexed=is_indexed)
+    return Promise(frames, duration, of_file, chunks, is_indexed, cut_off, tuple(notes))
 
 
 def _is_far(chunks: int, indexed: int, stream: Any) -> bool:
@@ -126,32 +131,6 @@ def duration_seconds(video: OpenVideo, promise: Promise) -> float | None:
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else container.duration / 1e6
-
-
-def _has_complete_index(path: Path, num_bytes: int) -> bool:
-    """Whether an AVI has an index of its chunks and does not end before the end that its RIFF lists give.
-
-    FFmpeg makes up the beginning of an index where the file has none.
-    """
-    at, found = 0, False
-    with path.open("rb") as file:
-        while at + 12 <= num_bytes:
-            file.seek(at)
-            name, size, kind = struct.unpack("<4sI4s", file.read(12))
-            if name != b"RIFF" or kind not in (b"AVI ", b"AVIX"):
-                break
-            end = at + 8 + size + size % 2
-            if end > num_bytes + _RIFF_SLACK_BYTES:
-                return False
-            at += 12
-            while at + 8 <= min(end, num_bytes):
-                file.seek(at)
-                name, size = struct.unpack("<4sI", file.read(8))
-                found |= name == b"idx1" and size > 0
-                at += 8 + size + size % 2
-            at = end
-        file.seek(0)
-        return found or b"indx" in file.read(1 << 16)
 
 
 def frame_rate(stream: Any, times: Sequence[int]) -> Fraction:

@@ -151,10 +151,51 @@ def test_the_end_is_found_by_time_stamps_and_not_by_counting_frames(tmp_path: Pa
 
 def test_the_last_half_second_and_two_per_cent_are_not_missed(tmp_path: Path) -> None:
     path = encode_video(tmp_path / "a.mkv", "mjpeg", num_frames=50, pixels="yuvj420p")
-    start = 20 / 50
-    result = result_of(truncate(path, 0.9 - start / 50))
-    assert result.status == "ok"
-    assert 38 < result.num_frames < 50
+    whole = path.read_bytes()
+    for seconds, status in (("02.400", "ok"), ("02.600", "damaged")):
+        path.write_bytes(whole.replace(b"00:00:02.000", f"00:00:{seconds}".encode()))
+        assert result_of(path).status == status
+
+
+def test_a_file_that_ends_before_its_own_structure_does_lacks_its_last_frames_too(tmp_path: Path) -> None:
+    path = encode_video(tmp_path / "a.mkv", "mjpeg", num_frames=50, pixels="yuvj420p")
+    result = result_of(truncate(path, 0.9))
+    assert 42 < result.num_frames < 48
+    assert (result.status, result.error) == ("damaged", f"{result.num_frames / 25:.1f} s of 2.0 s")
+
+
+@needs("libx264")
+@pytest.mark.parametrize("flags", ["empty_moov+frag_every_frame", "empty_moov+frag_keyframe"])
+def test_a_fragmented_mp4_that_ends_amid_a_fragment_is_damaged(tmp_path: Path, flags: str) -> None:
+    path = encode_video(tmp_path / "a.mp4", "libx264", options={"g": "8"}, container_options={"movflags": flags})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rfind(b"moof") + 60])  # within the headers of a fragment, which FFmpeg passes over without a word
+    result = result_of(path)
+    assert result.status == "damaged"
+    assert "the file is cut off before its end" in result.error
+
+
+@needs("libx264", "libopus")
+def test_an_mp4_whose_index_is_cut_off_is_damaged(tmp_path: Path) -> None:
+    path = encode_video(tmp_path / "a.mp4", "libx264", num_frames=100, sound_seconds=9)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rfind(b"stco") + 8])  # that of the sound is the last
+    result = result_of(path)
+    assert result.status == "damaged"
+    assert "the file is cut off before its end" in result.error
+
+
+@needs("libx264")
+def test_an_index_promises_the_frames_before_the_first_key_frame_too(tmp_path: Path) -> None:
+    whole = encode_video(tmp_path / "whole.mkv", "libx264", num_frames=60, options={"g": "30", "bf": "0"})
+    for suffix, status in ((".mp4", "damaged"), (".mkv", "ok")):
+        result = result_of(copy_video(whole, tmp_path / f"cut{suffix}", lost=range(3)))
+        assert (result.status, result.num_frames) == (status, 30)
+
+
+def test_pictures_that_were_decoded_do_not_come_before_the_first_frame(tmp_path: Path) -> None:
+    whole = encode_video(tmp_path / "whole.mkv", "mpeg4", num_frames=40, options={"g": "12", "bf": "2"})
+    assert_ok(copy_video(whole, tmp_path / "cut.mkv", lost=range(3)), 37)
 
 
 def test_a_duration_that_cannot_be_true_promises_nothing(tmp_path: Path) -> None:
@@ -253,6 +294,19 @@ def test_empty_chunks_are_no_damage(tmp_path: Path, codec: str, pixels: str, has
         without_index(path)
     assert_ok(path, 40, "7 empty chunks")
     assert probe(path).header_frames == (40 if has_index else 47)
+
+
+def test_empty_chunks_at_the_end_are_no_damage_where_there_is_no_index(tmp_path: Path) -> None:
+    path = without_index(encode_video(tmp_path / "a.avi", "mjpeg", pixels="yuvj420p"))
+    data = bytearray(path.read_bytes())
+    movi, end = data.index(b"LIST", data.index(b"movi") - 8), data.rindex(b"JUNK")
+    data[end:end] = b"00dc\0\0\0\0" * 30
+    struct.pack_into("<I", data, 4, len(data) - 8)
+    struct.pack_into("<I", data, movi + 4, end + 240 - movi - 8)
+    for field in (data.index(b"avih") + 24, data.index(b"strh") + 40):  # the number of frames of the file and of the stream
+        struct.pack_into("<I", data, field, 70)
+    path.write_bytes(data)
+    assert_ok(path, 40)
 
 
 def test_a_truncated_avi_with_empty_chunks_is_damaged(tmp_path: Path) -> None:
