@@ -3,7 +3,7 @@
     python benchmarks/check_full_width.py --weights resnet50_imagenet_v1_fp16.safetensors VIDEO_OF_CLASS_A VIDEO_OF_CLASS_B
 
 Two clips, T = 5, 224 px, no augmentation; both streams start from the weights, and ST-ResNet from the streams, with residual
-injection (equation 5 of the ST-ResNet paper); six SGD steps with the parameter groups of the recipe `paper`. The exit code is 1
+injection (equation 5 of the ST-ResNet paper); six SGD steps with the parameter groups of the recipe `official`. The exit code is 1
 unless the seventh loss is below 0.7 of the first and the peak memory is at most 25 % above the forecast, which is 0.94 GiB of
 activations per clip, plus weights, gradients and momentum.
 """
@@ -74,7 +74,7 @@ def main() -> int:
     before = bytes_now(options.device)  # Python, its libraries and the inputs
     weights = pretrained_state(options.weights)
     overrides = {"stride_in_1x1": weights.stride_in_1x1, "batch": 2, "bn_group": 2}
-    training = make_configs("paper", num_classes=NUM_CLASSES, num_videos=2, short_side=256, overrides=overrides)["st-resnet"]
+    training = make_configs("official", num_classes=NUM_CLASSES, num_videos=2, short_side=256, overrides=overrides)["st-resnet"]
     config = training.network
     generator = torch.Generator().manual_seed(0)
     states = []

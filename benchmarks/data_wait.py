@@ -99,7 +99,9 @@ def make_root(root: Path, size: Size) -> str:
     )
     open_root(root, root / "videos", ExtractSettings(short_side=size.height, quantiser=video.quantiser))
     split = Dataset.open(root).split(1)
-    configs = make_configs("paper", num_classes=NUM_CLASSES, num_videos=len(records), short_side=size.height, overrides=overrides_of(size))
+    configs = make_configs(
+        "official", num_classes=NUM_CLASSES, num_videos=len(records), short_side=size.height, overrides=overrides_of(size)
+    )
     for phase in ("appearance", "motion"):
         provenance = Provenance(configs[phase], split.classes, 1, split.protocol, split.digest, split.quantiser.to_dict())
         checkpoint = Checkpoint(provenance, 1, build_network(configs[phase]).state_dict())
@@ -136,7 +138,7 @@ def measure_data_wait(device: str, size: Size, *, amp: str = "float32", num_work
                     phases=["st-resnet"],
                     run=f"{crop_on}{number}",
                     base_run="base",
-                    recipe="paper",
+                    recipe="official",
                     weights="none",
                     overrides=overrides_of(size),
                     execution=Execution(device=device, amp=amp, crop_on=crop_on, num_workers=num_workers, checkpoint_seconds=1e9),

@@ -77,7 +77,7 @@ def ablate(
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """Train and test variants of ST-ResNet and the paper's network, all from the same base streams.
+    """Train and test variants of ST-ResNet and the reference, the network without changes, all from the same base streams.
 
     When the same line is run again, variants that are trained and tested already are skipped, and one that was stopped resumes. A
     variant that cannot be trained (for example because its loss is not a number) is named in the table and does not stop the others.
@@ -102,12 +102,12 @@ def ablate(
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
             training = train_settings(settings)
-            if training.paper_steps and training.recipe_on(execution.torch_device().type) != "paper":
-                refuse_unused("it is for --recipe paper; the small recipe has one schedule", "schedule")
+            if training.paper_schedule and training.recipe_on(execution.torch_device().type) != "official":
+                refuse_unused("it is for --recipe official; the small recipe has one schedule", "schedule")
             planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
             if rank == 0 and same:
                 left_out = ", ".join(variant.name for variant in same)
-                warn(f"left out because they equal the paper's network in {', '.join(phases)}: {left_out}.")
+                warn(f"left out because they equal the reference in {', '.join(phases)}: {left_out}.")
             if dry_run:
                 say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
                 return 0

@@ -82,8 +82,8 @@ def train(
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             training = train_settings(settings)
-            if training.paper_steps and training.recipe_on(execution.torch_device().type) != "paper":
-                refuse_unused("it is for --recipe paper; the small recipe has one schedule", "schedule")
+            if training.paper_schedule and training.recipe_on(execution.torch_device().type) != "official":
+                refuse_unused("it is for --recipe official; the small recipe has one schedule", "schedule")
             live_curves = LiveCurves(data, run=run, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
             with RunProgress(rank == 0) as show, live_curves as curves:
                 report = train_phases(

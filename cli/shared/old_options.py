@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,19 @@ OLD_OPTIONS = {
         ),
     ],
 }
+
+
+class RenamedChoice(click.Choice[str]):
+    """A choice of names, some of which replace older ones: an older name is a usage error that gives the new one."""
+
+    def __init__(self, choices: Sequence[str], renamed: Mapping[str, str]) -> None:
+        super().__init__(choices)
+        self.renamed = renamed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in self.renamed:
+            self.fail(f"{value!r} is now called {self.renamed[value]!r}.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class OldOption(click.Option):

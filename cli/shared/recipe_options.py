@@ -9,6 +9,7 @@ import click
 
 from flowkit.cli.shared.compute_options import training_options
 from flowkit.cli.shared.console import say
+from flowkit.cli.shared.old_options import RenamedChoice
 from flowkit.cli.shared.options import Command, grace_option, with_options
 from flowkit.model.settings.network import (
     INPUT_SIZES,
@@ -22,7 +23,7 @@ from flowkit.model.settings.network import (
     TemporalPoolPosition,
 )
 from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
-from flowkit.model.settings.training import PHASES, Corners
+from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Corners
 from flowkit.records import parse_json
 
 
@@ -106,22 +107,23 @@ def recipe_options(command: Command) -> Command:
     options: tuple[Callable[[Command], Command], ...] = (
         click.option(
             "--recipe",
-            type=click.Choice(get_args(Recipe)),
+            type=RenamedChoice(get_args(Recipe), RENAMED_RECIPES),
             default="auto",
             show_default=True,
-            help="paper has full width and the official code's schedule, small suits a CPU, auto is paper if there is a CUDA device.",
+            help="official has full width and the official code's schedule, small suits a CPU, auto is official if there is a CUDA device.",
         ),
         click.option(
             "--schedule",
             type=click.Choice(["code", "paper"]),
             default="code",
             show_default=True,
-            help="The step counts of --recipe paper: the official code's epochs (code) or the paper's iterations (paper).",
+            help="The schedule of --recipe official: the official code's (code), or the paper's batches and iterations (paper), which are "
+            "recollection: they could not be checked against its text.",
         ),
         click.option(
             "--weights",
             metavar="imagenet|none|FILE",
-            help="What the base streams start from.  [default: imagenet for paper, none for small]",
+            help="What the base streams start from.  [default: imagenet for official, none for small]",
         ),
         settings_options(RECIPE_SETTINGS),
     )

@@ -1,4 +1,4 @@
-"""An ablation: variants of ST-ResNet and the paper's network, trained from the same base streams and tested on the same videos."""
+"""An ablation: variants of ST-ResNet and the reference, trained from the same base streams and tested on the same videos."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class PlannedVariant:
     variant : Variant
         What to train.
     run : str
-        Its own run; the base run for the paper's variant.
+        Its own run; the base run for the reference.
     phases : tuple of str
-        The phases that it trains itself: all from the first in which it differs from the paper's variant.
+        The phases that it trains itself: all from the first in which it differs from the reference.
     configs : dict from phase to TrainConfig
         The settings of these phases; number of classes and steps are those of the split.
     """
@@ -58,7 +58,7 @@ class AblationReport:
     Parameters
     ----------
     results : tuple of VariantResult
-        One per variant, the paper's first.
+        One per variant, the reference first.
     folder : Path
         Where the table is.
     stopped : bool
@@ -85,9 +85,9 @@ def plan_ablation(
     Returns
     -------
     planned : list of PlannedVariant
-        The paper's variant first.
+        The reference first.
     same : list of Variant
-        Variants that do not differ from the paper's in these phases, and so are left out.
+        Variants that do not differ from the reference in these phases, and so are left out.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def plan_ablation(
         raise ParameterError(f"phases must be st-resnet, or st-resnet and st-resnet-star, got {list(phases)}")
     varied = [name for name in settings.overrides if name.rpartition(".")[2] in TWO_STREAM_KEYS]
     if varied:
-        raise ParameterError(f"{varied[0]} is a setting that variants vary: make a variant of it ({REFERENCE} has the paper's value)")
+        raise ParameterError(f"{varied[0]} is a setting that variants vary: make a variant of it ({REFERENCE} has the recipe's value)")
     listed = Dataset.open(root).split(split)
     chosen = settings.recipe_on((execution or Execution()).torch_device().type)
 
@@ -112,7 +112,7 @@ def plan_ablation(
             num_classes=len(listed.classes),
             num_videos=len(listed.train),
             short_side=_ANY_SHORT_SIDE,
-            paper_steps=settings.paper_steps,
+            paper_schedule=settings.paper_schedule,
             overrides=settings.but(more).overrides,
         )
 
@@ -131,9 +131,8 @@ def plan_ablation(
             differing = wanted[first:]
             planned.append(PlannedVariant(variant, f"{run}+{variant.name}", differing, {phase: own[phase] for phase in differing}))
     if len(planned) == 1:
-        raise ParameterError(
-            f"nothing to compare: {'no variant is given' if not variants else 'no variant differs from the paper in ' + ', '.join(wanted)}"
-        )
+        why = f"no variant differs from the reference in {', '.join(wanted)}" if variants else "no variant is given"
+        raise ParameterError(f"nothing to compare: {why}")
     return planned, same
 
 
@@ -152,20 +151,20 @@ def ablate(
     on_event: Callable[[AblationEvent], None] = ignore,
     should_stop: Callable[[], bool] = never,
 ) -> AblationReport:
-    """Train and test the paper's network and variants of it from the same base streams; continue where an earlier call stopped.
+    """Train and test the reference and variants of it from the same base streams; continue where an earlier call stopped.
 
     Parameters
     ----------
     root : Path
         The data root.
     variants : sequence of Variant
-        The variants besides the paper's, which always comes first.
+        The variants besides the reference, which always comes first.
     settings : TrainSettings
         How to train; the same for all variants. Its `overrides` must not contain what variants vary.
     split : int
         The number of the split.
     run : str
-        The base run: all variants share its base streams, and its ST phases are the paper's variant. Those it lacks are trained. The
+        The base run: all variants share its base streams, and its ST phases are the reference. Those it lacks are trained. The
         run of a variant is ``<run>+<variant>``.
     runs, reports : Path, optional
         The folders of runs and of reports. Default: ``runs`` and ``reports`` in the data root.

@@ -26,8 +26,8 @@ from flowkit.records import MAX_RECORD_BYTES, parse_json
 from flowkit.versions import __version__
 
 NOTES = (
-    "difference: top-1 minus that of the paper's variant, in percentage points. gained, lost: test videos that this variant classifies "
-    "correctly and the paper's does not, and the reverse.",
+    "difference: top-1 minus that of the reference, in percentage points. gained, lost: test videos that this variant classifies "
+    "correctly and the reference does not, and the reverse.",
     "p: exact McNemar test of gained against lost, that is how likely so uneven counts are if both networks are equally good.",
     "Each variant was trained once, and p knows only of these two networks: another --seed would also give other gains and losses, so "
     "repeat the trainings before you believe a difference.",
@@ -151,7 +151,7 @@ def _loss(line: bytes) -> float | None:
 
 
 def ablation_table(results: Sequence[VariantResult]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: every variant's ST-ResNet, then every variant's ST-ResNet*; the first result is the paper's."""
+    """Return header and rows: every variant's ST-ResNet, then every variant's ST-ResNet*; the first result is the reference's."""
     header = ["network", "variant", "top-1 %", "95 % interval", "right", "difference", "gained", "lost", "p", "loss"]
     rows = []
     for phase in ST_PHASES:

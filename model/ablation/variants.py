@@ -12,12 +12,12 @@ from flowkit.model.settings.recipes import OVERRIDES
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
 
 ST_PHASES: tuple[Phase, ...] = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
-REFERENCE = "paper"  # the variant that all others are compared with: the network without any changed setting
+REFERENCE = "reference"  # the variant that all others are compared with: the network without any changed setting
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One network to compare: the paper's, except for some settings of its ST phases.
+    """One network to compare: the reference, except for some settings of its ST phases.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Variant:
         return shared | {name: value for name, value in self.settings.items() if "." in name}
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {_shown(value)}" for name, value in self.settings.items()) or "as the paper"
+        return ", ".join(f"{name} {_shown(value)}" for name, value in self.settings.items()) or "nothing changed"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def _set(question: str, **settings: Mapping[str, Any]) -> VariantSet:
 
 VARIANT_SETS: dict[str, VariantSet] = {
     "connections": _set(
-        "Motion enters the residual branch (paper), the identity path as well, or neither; in one direction, the other, or both.",
+        "Motion enters the residual branch (eq. 2 of the paper), the identity path as well, or neither; in one direction, the other, or "
+        "both.",
         no_injection={"injection": "none"},
         residual_reverse={"injection_direction": "appearance_to_motion"},
         residual_both={"injection_direction": "both"},
@@ -80,20 +81,20 @@ VARIANT_SETS: dict[str, VariantSet] = {
         direct_both={"injection": "direct", "injection_direction": "both"},
     ),
     "kinds": _set(
-        "Motion is added (paper), or multiplied, as in the authors' next paper (CVPR 2017).",
+        "Motion is added (eq. 2 of the paper), or multiplied, as in the authors' next paper (CVPR 2017).",
         multiplicative={"injection_kind": "multiplicative"},
         multiplicative_both={"injection_kind": "multiplicative", "injection_direction": "both"},
         multiplicative_direct={"injection_kind": "multiplicative", "injection": "direct"},
     ),
     "temporal": _set(
-        "Temporal convolutions start as an average (paper) or as their centre tap only (CVPR 2017), or are left out; beyond the ends of a "
-        "clip there are zeros (paper) or repeated frames.",
+        "Temporal convolutions start as an average (eq. 5 of the paper) or as their centre tap only (CVPR 2017), or are left out; beyond "
+        "the ends of a clip there are zeros (official code) or repeated frames.",
         center_init={"temporal_init": "center"},
         no_temporal={"temporal_convolution": False},
         replicate={"temporal_padding": "replicate"},
     ),
     "stages": _set(
-        "Motion residuals and temporal convolutions are at every stage, 2 to 5 (paper), or only at later ones.",
+        "Motion residuals and temporal convolutions are at every stage, 2 to 5 (Table 1 of the paper), or only at later ones.",
         injection_345={"injection_stages": [3, 4, 5]},
         injection_45={"injection_stages": [4, 5]},
         injection_5={"injection_stages": [5]},
@@ -102,12 +103,12 @@ VARIANT_SETS: dict[str, VariantSet] = {
         temporal_5={"temporal_stages": [5]},
     ),
     "pooling": _set(
-        "ST-ResNet* pools over time after the spatial pooling (paper), before it (official code), or not at all.",
+        "ST-ResNet* pools over time after the spatial pooling (Table 1 of the paper), before it (official code), or not at all.",
         pool_before={"st-resnet-star.temporal_pool_position": "before_pool5"},
         no_pool={"st-resnet-star.temporal_pool": False},
     ),
     "heads": _set(
-        "Average pooling uses 7x7 windows (paper) or the whole map; the two are the same on training crops, but not on test frames.",
+        "Average pooling uses 7x7 windows (official code) or the whole map; the two are the same on training crops, not on test frames.",
         global_head={"head_pool": "global"},
     ),
 }

@@ -157,7 +157,9 @@ def _class_names(network: MatConvNetNetwork, data_set: str | None, classes: Sequ
 
 def _train_config(network: MatConvNetNetwork, settings: STResNetConfig, data_set: str | None) -> TrainConfig:
     """Return the official recipe's settings of the phase with this network. The file does not say how it was trained."""
-    config = make_configs("paper", num_classes=settings.num_classes, num_videos=_NUM_TRAINING_VIDEOS.get(data_set or "", 1), short_side=256)
+    config = make_configs(
+        "official", num_classes=settings.num_classes, num_videos=_NUM_TRAINING_VIDEOS.get(data_set or "", 1), short_side=256
+    )
     return replace(config[network.phase], network=settings, weights="matconvnet")
 
 

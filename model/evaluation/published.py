@@ -126,14 +126,14 @@ def _differences(config: TrainConfig, split: Split) -> list[str]:
     """Return the settings in which a phase differs from the recipe `paper`, with the recipe's value in brackets."""
     own = _flat(config)
     recipes = []
-    for paper_steps in (False, True):  # the schedule of the official code, or the paper's
+    for paper_schedule in (False, True):  # the schedule of the official code, or the paper's
         made = make_configs(
-            "paper",
+            "official",
             num_classes=len(split.classes),
             num_videos=len(split.train),
             short_side=256,
             weights="imagenet",
-            paper_steps=paper_steps,
+            paper_schedule=paper_schedule,
         )
         theirs = _flat(made[config.phase])
         names = [name for name in theirs if name.removeprefix("network.") not in _FREE and own[name] != theirs[name]]

@@ -20,6 +20,7 @@ Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after th
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 BASE_PHASES: tuple[Phase, ...] = ("appearance", "motion")
+RENAMED_RECIPES = {"paper": "official"}  # it was named for the paper, and has always been the official code's
 STREAMS_OF: dict[Phase, tuple[str, ...]] = {phase: (phase,) if phase in BASE_PHASES else ("appearance", "motion") for phase in PHASES}
 
 
@@ -162,6 +163,7 @@ class TrainConfig:
         if unknown:
             raise ParameterError(f"unknown training settings: {', '.join(unknown)}")
         try:
-            return cls(**{**values, "network": STResNetConfig.from_dict(values["network"])})
+            recipe = RENAMED_RECIPES.get(values["recipe"], values["recipe"])
+            return cls(**{**values, "recipe": recipe, "network": STResNetConfig.from_dict(values["network"])})
         except (KeyError, TypeError) as cause:
             raise ParameterError(f"training settings are incomplete: {cause}") from cause

@@ -62,7 +62,7 @@ def train(
     phases: Sequence[Phase] = PHASES,
     recipe: Recipe = "auto",
     weights: Weights | str | None = None,
-    paper_steps: bool = False,
+    paper_schedule: bool = False,
     overrides: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
     restart: bool = False,
@@ -86,13 +86,14 @@ def train(
         Another run, whose phases serve as starting points where this run does not have them.
     phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
         Which phases to train, in any order. What they start from must be among them, or trained already.
-    recipe : {"auto", "paper", "small"}
-        The paper's network and schedule, or a small network for a CPU. ``auto`` is `paper` on a CUDA device and `small` elsewhere.
+    recipe : {"auto", "official", "small"}
+        The network at full width with the official code's schedule, or a small network for a CPU. ``auto`` is `official` on a CUDA
+        device and `small` elsewhere.
     weights : "imagenet", "none" or path, optional
-        What the base streams start from. By default ImageNet for `paper`, random weights for `small`. A file may be a training
+        What the base streams start from. By default ImageNet for `official`, random weights for `small`. A file may be a training
         checkpoint of PyTorch's; of a larger model only the ResNet is used.
-    paper_steps : bool
-        Take the paper's iteration counts instead of the official code's epochs.
+    paper_schedule : bool
+        Take the paper's batches and iterations, as far as they are known, instead of the official code's.
     overrides : dict, optional
         Values to use instead of the recipe's, for all phases or one: ``{"batch": 8, "motion.lr": 0.01}``. Their names are the fields
         of `TrainConfig` and `STResNetConfig`, ``steps`` (of a phase) and ``lr`` (the first learning rate).
@@ -149,7 +150,7 @@ def train(
     with RunProgress(progress if execution.rank == 0 else False) as show:
         return train_phases(
             Path(root),
-            TrainSettings(recipe, weights, paper_steps, overrides or {}),
+            TrainSettings(recipe, weights, paper_schedule, overrides or {}),
             split=split,
             run=run,
             runs=None if runs is None else Path(runs),
@@ -201,7 +202,7 @@ def train_phases(
         num_videos=len(listed.train),
         short_side=extraction["short_side"],
         weights=start.identity if bases else _weights_of(before),
-        paper_steps=settings.paper_steps,
+        paper_schedule=settings.paper_schedule,
         overrides={**(start.overrides if bases else _stride_of(before)), **settings.overrides},
     )
     for phase in wanted:

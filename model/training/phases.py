@@ -72,7 +72,9 @@ class Start:
             check_pretrained(network, state, name)
         except CheckpointError as cause:
             hint = (
-                " (The small recipe's network is narrow; the weights of a ResNet need --recipe paper.)" if config.recipe == "small" else ""
+                " (The small recipe's network is narrow; the weights of a ResNet need --recipe official.)"
+                if config.recipe == "small"
+                else ""
             )
             raise CheckpointError(f"the weights do not fit the {config.phase} stream: {cause}{hint}") from cause
 

@@ -21,10 +21,10 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run_with(command: str, old: Old, where: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+def run_with(command: str, old: Old, where: str, monkeypatch: pytest.MonkeyPatch, *, value: str = "x") -> tuple[int, str]:
     """Set an old option in one of the ways and return the command's exit code and what it printed to stderr."""
-    name, value = old.flag.removeprefix("--"), "true" if old.is_flag else "'x'"
-    flag = [old.flag] if old.is_flag else [old.flag, "x"]
+    name, flag = old.flag.removeprefix("--"), [old.flag] if old.is_flag else [old.flag, value]
+    value = "true" if old.is_flag else f"'{value}'"
     if where == "key":
         Path("flowkit.toml").write_text(f"{name} = {value}\n")
     elif where == "section key":
@@ -45,6 +45,14 @@ def test_an_old_option_is_refused_with_its_new_name(command: str, old: Old, wher
         assert refusal not in err
     else:
         assert (code, refusal in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["train", "ablate"])
+@pytest.mark.parametrize("where", FOUR_WAYS)
+def test_the_recipe_paper_is_refused_with_its_new_name(command: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARGUMENTS, command, ["all"] if command == "ablate" else [])
+    code, err = run_with(command, Old("--recipe", ""), where, monkeypatch, value="paper")
+    assert (code, "'paper' is now called 'official'" in err) == (2, True)
 
 
 @everywhere

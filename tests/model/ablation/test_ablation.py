@@ -64,22 +64,22 @@ def weights(root: Path, name: str, phase: str) -> Path:
 # -- what is compared --------------------------------------------------------------------------------------------------------------
 
 
-def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_paper_s(packed_root: Path) -> None:
+def test_every_listed_variant_is_a_network_of_its_own_and_differs_from_the_reference(packed_root: Path) -> None:
     variants = chosen_variants(VARIANT_SETS)
-    planned, same = plan_ablation(packed_root, variants, TrainSettings("paper"), execution=CPU)
+    planned, same = plan_ablation(packed_root, variants, TrainSettings("official"), execution=CPU)
     assert not same
-    assert [one.variant.name for one in planned] == ["paper", *(variant.name for variant in variants)]
+    assert [one.variant.name for one in planned] == ["reference", *(variant.name for variant in variants)]
     configs = [json.dumps([one.configs[ST_PHASES[1]].to_dict()], sort_keys=True) for one in planned]
     assert len(set(configs)) == len(planned)
     star_only = {one.variant.name for one in planned if one.phases == ST_PHASES[1:]}
     assert star_only == {variant.name for variant in VARIANT_SETS["pooling"].variants}
 
 
-def test_without_any_setting_the_network_is_the_paper_s(packed_root: Path) -> None:
-    (paper, _), _ = plan_ablation(packed_root, [DIRECT], TrainSettings("paper"), execution=CPU)
-    expected = make_configs("paper", num_classes=6, num_videos=12, short_side=256)
-    assert paper.configs == {phase: expected[phase] for phase in ST_PHASES}
-    network = paper.configs["st-resnet-star"].network
+def test_without_any_setting_the_network_is_the_recipe_s(packed_root: Path) -> None:
+    (reference, _), _ = plan_ablation(packed_root, [DIRECT], TrainSettings("official"), execution=CPU)
+    expected = make_configs("official", num_classes=6, num_videos=12, short_side=256)
+    assert reference.configs == {phase: expected[phase] for phase in ST_PHASES}
+    network = reference.configs["st-resnet-star"].network
     assert (network.injection, network.injection_direction, network.injection_kind) == ("residual", "motion_to_appearance", "additive")
     assert (network.temporal_init, network.temporal_padding, network.temporal_pool_position) == ("average", "zeros", "after_pool5")
 
@@ -98,13 +98,13 @@ def test_a_setting_without_a_phase_is_for_both_st_phases_and_what_is_said_for_on
     )
 
 
-def test_variants_that_are_no_others_than_the_paper_s_are_left_out(packed_root: Path) -> None:
+def test_variants_that_are_no_others_than_the_reference_are_left_out(packed_root: Path) -> None:
     planned, same = plan_ablation(
         packed_root, [NO_POOL, DIRECT, Variant("residual", {"injection": "residual"})], TrainSettings(), phases=["st-resnet"]
     )
-    assert [one.variant.name for one in planned] == ["paper", "direct"]
+    assert [one.variant.name for one in planned] == ["reference", "direct"]
     assert [variant.name for variant in same] == ["no-pool", "residual"]
-    with pytest.raises(ParameterError, match="no variant differs from the paper in st-resnet"):
+    with pytest.raises(ParameterError, match="no variant differs from the reference in st-resnet"):
         plan_ablation(packed_root, [NO_POOL], TrainSettings(), phases=["st-resnet"])
 
 
@@ -138,8 +138,8 @@ def test_names_and_settings_that_are_none_are_refused() -> None:
         chosen_variants(["colours"])
     with pytest.raises(ParameterError, match="two variants are called direct"):
         chosen_variants(["connections"], [DIRECT])
-    with pytest.raises(ParameterError, match="two variants are called paper"):
-        chosen_variants([], [Variant("paper", {"lr": 1})])
+    with pytest.raises(ParameterError, match="two variants are called reference"):
+        chosen_variants([], [Variant("reference", {"lr": 1})])
 
 
 # -- training and test -------------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_base_streams_are_trained_once_and_every_variant_starts_from_them(finish
     assert started["default"] == started["default+no-pool"] == file_sha256(weights(root, "default", "st-resnet"))
     assert started["default+direct"] == file_sha256(weights(root, "default+direct", "st-resnet"))
     assert load_checkpoint(weights(root, "default+direct", "st-resnet")).provenance.config.network.injection == "direct"
-    assert [result.variant.name for result in report.results] == ["paper", "direct", "no-pool", "diverging"]
+    assert [result.variant.name for result in report.results] == ["reference", "direct", "no-pool", "diverging"]
 
 
 def test_scores_are_those_of_evaluate(finished: tuple[Any, ...]) -> None:
@@ -282,18 +282,18 @@ def score(right: Any, scored: str = "abcdefgh", loss: float = 1.0) -> Any:
     return NetworkScore(frozenset(right), frozenset(scored), loss)
 
 
-def test_the_table_sets_every_variant_against_the_paper_s(tmp_path: Path) -> None:
+def test_the_table_sets_every_variant_against_the_reference(tmp_path: Path) -> None:
     results = [
-        VariantResult(Variant("paper"), "r", ST_PHASES, {"st-resnet": score("abcd"), "st-resnet-star": score("abcdef")}),
+        VariantResult(Variant("reference"), "r", ST_PHASES, {"st-resnet": score("abcd"), "st-resnet-star": score("abcdef")}),
         VariantResult(DIRECT, "r+direct", ST_PHASES, {"st-resnet": score("cdeg", loss=float("nan"))}, failure="x\ny"),
         VariantResult(NO_POOL, "r+no-pool", ST_PHASES[1:], {"st-resnet-star": score("abcdefg", "abcdefg")}),
     ]
     header, rows = ablation_table(results)
     assert header[:5] == ["network", "variant", "top-1 %", "95 % interval", "right"]
     assert rows == [
-        ["ST-ResNet", "paper", "50.00", "21.52 to 78.48", "4/8", "-", "-", "-", "-", "1.000"],
+        ["ST-ResNet", "reference", "50.00", "21.52 to 78.48", "4/8", "-", "-", "-", "-", "1.000"],
         ["ST-ResNet", "direct", "50.00", "21.52 to 78.48", "4/8", "+0.00", "2", "2", "1.0000", "-"],
-        ["ST-ResNet*", "paper", "75.00", "40.93 to 92.85", "6/8", "-", "-", "-", "-", "1.000"],
+        ["ST-ResNet*", "reference", "75.00", "40.93 to 92.85", "6/8", "-", "-", "-", "-", "1.000"],
         ["ST-ResNet*", "direct", "failed", "-", "-", "-", "-", "-", "-", "-"],
         ["ST-ResNet*", "no-pool", "100.00", "64.57 to 100.00", "7/7", "+25.00", "1", "0", "1.0000", "1.000"],
     ]
@@ -351,7 +351,7 @@ def test_the_command_prints_the_table_writes_it_and_tells_failures_by_its_exit_c
     assert "diverging failed: the loss of st-resnet-star" in err
     told = json.loads(out)
     assert told["complete"]
-    assert [variant["name"] for variant in told["variants"]] == ["paper", "diverging"]
+    assert [variant["name"] for variant in told["variants"]] == ["reference", "diverging"]
     assert json.loads((root / "reports/default/split1/ablation.json").read_text()) == told
 
 
@@ -363,13 +363,13 @@ def test_dry_run_lists_all_variants_with_their_steps_and_writes_nothing(root: Pa
     code, out, _ = command_line("pooling", "--data", root, "--device", "cpu", "--dry-run", "--json")
     assert code == 0
     assert [(one["name"], list(one["steps"])) for one in json.loads(out)["variants"]] == [
-        ("paper", ["st-resnet", "st-resnet-star"]),
+        ("reference", ["st-resnet", "st-resnet-star"]),
         ("pool-before", ["st-resnet-star"]),
         ("no-pool", ["st-resnet-star"]),
     ]
     code, _, err = command_line("pooling", "kinds", "--phase", "st-resnet", "--data", root, "--device", "cpu", "--dry-run")
     assert code == 0
-    assert "left out because they equal the paper's network in st-resnet: pool-before, no-pool." in err
+    assert "left out because they equal the reference in st-resnet: pool-before, no-pool." in err
     assert not (root / "runs").exists()
 
 
@@ -406,12 +406,12 @@ def test_stopped_by_a_signal_it_names_the_line_that_goes_on(root: Path, monkeypa
     assert load_checkpoint(phase_folder(root, "default", 1, "appearance")).step == 1
 
 
-def test_the_paper_s_variant_is_the_run_that_train_makes(finished: tuple[Any, ...], root: Path) -> None:
+def test_the_reference_is_the_run_that_train_makes(finished: tuple[Any, ...], root: Path) -> None:
     arguments = ["train", "--data", str(root), *OPTIONS]
     result = CliRunner().invoke(flowkit, arguments, standalone_mode=False)
     assert result.return_value == 0, result.stderr
     for phase in PHASES:
         ours, theirs = (load_checkpoint(weights(path, "default", phase)).network for path in (root, finished[0]))
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    with h5py.File(finished[0] / "reports/default/split1/ablation/paper/scores.h5") as file:
+    with h5py.File(finished[0] / "reports/default/split1/ablation/reference/scores.h5") as file:
         assert set(file["rows"]) == {"appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*"}

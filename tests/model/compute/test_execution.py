@@ -141,7 +141,7 @@ def test_as_many_groups_share_a_pass_as_memory_holds(
     monkeypatch: pytest.MonkeyPatch, execution: dict[str, Any], phase: str, free: int, expected: int
 ) -> None:
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (int(free * 2**30), 0))
-    config = make_configs("paper", num_classes=101, num_videos=1000, short_side=256)[phase]
+    config = make_configs("official", num_classes=101, num_videos=1000, short_side=256)[phase]
     network = build_network(config) if free in (2, 16) else torch.nn.Identity()
     assert groups_per_pass(config, network, Execution(**execution), torch.device(execution["device"])) == expected
 

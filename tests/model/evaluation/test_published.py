@@ -34,7 +34,7 @@ def case(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
     counts = ((NUM_TRAIN, len(split.test)),) * 3
     monkeypatch.setitem(PUBLISHED, "ucf101", replace(PUBLISHED["ucf101"], classes_sha256=names, num_videos=counts))
     result = make_result(dataset)
-    result = replace(result, failed=(), warnings=(), provenances=with_recipe(result, "paper"))
+    result = replace(result, failed=(), warnings=(), provenances=with_recipe(result, "official"))
     return split, result, make_evaluation(result)
 
 
@@ -76,7 +76,7 @@ def test_they_are_not_shown_where_they_do_not_compare(
 
 def test_what_differs_from_the_paper_is_said_beside_them(case: tuple[Any, ...]) -> None:
     split, result, evaluation = case
-    changed = replace(result, provenances=with_recipe(result, "paper", batch=64, **{"motion.motion_dropout": 0.5}, injection="direct"))
+    changed = replace(result, provenances=with_recipe(result, "official", batch=64, **{"motion.motion_dropout": 0.5}, injection="direct"))
     told = compare_with_paper(split, changed, replace(evaluation, fusion="softmax_mean")).differences
     assert [line.split(":")[0] for line in told[:4]] == list(PHASES)
     assert "batch 64 (paper: 256)" in told[0]
@@ -88,16 +88,16 @@ def test_what_differs_from_the_paper_is_said_beside_them(case: tuple[Any, ...]) 
     assert all("base_width 16 (paper: 64)" in line and "random first weights" in line for line in told)
 
 
-@pytest.mark.parametrize("paper_steps", [False, True])
-def test_either_schedule_of_the_recipe_is_the_paper_s_way(case: tuple[Any, ...], paper_steps: bool) -> None:
+@pytest.mark.parametrize("paper_schedule", [False, True])
+def test_either_schedule_of_the_recipe_is_the_paper_s_way(case: tuple[Any, ...], paper_schedule: bool) -> None:
     split, result, evaluation = case
     configs = make_configs(
-        "paper",
+        "official",
         num_classes=len(split.classes),
         num_videos=NUM_TRAIN,
         short_side=256,
         weights="sha256:ab",
-        paper_steps=paper_steps,
+        paper_schedule=paper_schedule,
         overrides={"seed": 3, "stride_in_1x1": True},
     )
     made = {phase: replace(result.provenances[phase], config=configs[phase]) for phase in PHASES}

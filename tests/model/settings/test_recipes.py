@@ -1,4 +1,4 @@
-"""Recipes: the paper's table as data, schedules that fit a list, overrides, learning rates by step."""
+"""Recipes: the official code's table as data, schedules that fit a list, overrides, learning rates by step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from flowkit.model.settings.recipes import OVERRIDES, TrainSettings, make_config
 from flowkit.model.settings.training import PHASES, TrainConfig
 
 
-def paper(num_videos: int = 9537, **settings: Any) -> Any:
-    return make_configs("paper", num_classes=101, num_videos=num_videos, short_side=256, **settings)
+def official(num_videos: int = 9537, **settings: Any) -> Any:
+    return make_configs("official", num_classes=101, num_videos=num_videos, short_side=256, **settings)
 
 
-def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table() -> None:
-    configs = paper()
+def test_the_official_recipe_on_ucf101_split_1_is_the_official_codes_table() -> None:
+    configs = official()
     assert {phase: config.schedule for phase, config in configs.items()} == {
         "appearance": ((746, 1e-2), (746, 1e-3), (746, 1e-4)),
         "motion": ((7451, 1e-2), (7451, 1e-3), (7451, 1e-4), (7451, 1e-5)),
@@ -39,24 +39,28 @@ def test_the_paper_recipe_on_ucf101_split_1_is_the_official_codes_table() -> Non
         assert config.network.temporal_pool == (phase == "st-resnet-star")
 
 
-def test_the_paper_s_iteration_counts_are_an_option() -> None:
+def test_the_paper_s_schedule_as_far_as_it_is_known_has_the_paper_s_batches() -> None:
     for num_videos in (9537, 90):  # for lists of any length
-        assert {phase: config.schedule for phase, config in paper(num_videos, paper_steps=True).items()} == {
+        assert {phase: config.schedule for phase, config in official(num_videos, paper_schedule=True).items()} == {
             "appearance": ((10_000, 1e-2), (10_000, 1e-3)),
             "motion": ((30_000, 1e-2), (10_000, 1e-3)),
             "st-resnet": ((30_000, 1e-3), (30_000, 1e-4), (20_000, 1e-5)),
             "st-resnet-star": ((2_000, 1e-4), (2_000, 1e-5)),
         }
-    assert paper(paper_steps=True)["st-resnet"].num_steps == 80_000
+        groups = {phase: (config.batch, config.bn_group) for phase, config in official(num_videos, paper_schedule=True).items()}
+        assert groups == {"appearance": (256, 8), "motion": (258, 86), "st-resnet": (128, 4), "st-resnet-star": (128, 4)}
+    assert official(paper_schedule=True)["st-resnet"].num_steps == 80_000
+    smaller = official(paper_schedule=True, overrides={"batch": 129})["motion"]
+    assert (smaller.batch, smaller.bn_group, smaller.num_steps) == (129, 43, 40_000)
 
 
 def test_the_schedule_follows_the_list_and_the_batch() -> None:
-    assert [steps for steps, _ in paper(3570)["st-resnet"].schedule] == [3 * 279, 3 * 279, 2 * 279]  # HMDB51
-    assert paper(10, overrides={"batch": 8, "bn_group": 4})["appearance"].schedule[0] == (2 * 13, 1e-2)  # ceil(10 * 10 / 8)
+    assert [steps for steps, _ in official(3570)["st-resnet"].schedule] == [3 * 279, 3 * 279, 2 * 279]  # HMDB51
+    assert official(10, overrides={"batch": 8, "bn_group": 4})["appearance"].schedule[0] == (2 * 13, 1e-2)  # ceil(10 * 10 / 8)
 
 
 def test_learning_rate_by_step_follows_the_schedule() -> None:
-    config = paper()["motion"]
+    config = official()["motion"]
     for step, rate in ((0, 1e-2), (7450, 1e-2), (7451, 1e-3), (14902, 1e-4), (22353, 1e-5), (29803, 1e-5)):
         assert config.learning_rate(step) == rate
     assert config.num_steps == 29804
@@ -80,14 +84,14 @@ def test_the_small_recipe_sees_seven_eighths_of_the_frame_up_to_112_px(short_sid
 
 
 def test_steps_scale_the_schedule_and_lr_keeps_its_ratios() -> None:
-    configs = paper(overrides={"steps": 20, "lr": 0.5})
+    configs = official(overrides={"steps": 20, "lr": 0.5})
     assert {phase: config.num_steps for phase, config in configs.items()} == dict.fromkeys(PHASES, 20)
     assert [rate for _, rate in configs["motion"].schedule] == pytest.approx([0.5, 0.05, 0.005, 0.0005])
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(8, [8, 8, 4, 4]), (48, [24, 24, 4, 4]), (9, [9, 9, 3, 3]), (7, [7, 7, 1, 1])])
 def test_a_batch_without_a_group_takes_the_largest_that_divides_it(batch: int, groups: list[Any]) -> None:
-    assert [config.bn_group for config in paper(overrides={"batch": batch}).values()] == groups
+    assert [config.bn_group for config in official(overrides={"batch": batch}).values()] == groups
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 20, 1000])
@@ -98,20 +102,20 @@ def test_a_scaled_schedule_has_exactly_the_steps(num_steps: int) -> None:
 
 
 def test_overrides_may_be_for_one_phase_and_the_phase_s_own_wins() -> None:
-    configs = paper(overrides={"motion.batch": 64, "batch": 32, "bn_group": 16, "st-resnet.temporal_init": "center"})
+    configs = official(overrides={"motion.batch": 64, "batch": 32, "bn_group": 16, "st-resnet.temporal_init": "center"})
     assert {phase: config.batch for phase, config in configs.items()} == dict.fromkeys(PHASES, 32) | {"motion": 64}
     assert configs["st-resnet"].network.temporal_init == "center"
     assert configs["st-resnet-star"].network.temporal_init == "average"
 
 
 def test_a_phase_s_own_schedule_wins_over_the_steps_and_rate_of_all() -> None:
-    configs = paper(overrides={"motion.schedule": [[9, 0.5]], "steps": 12, "lr": 0.125})
+    configs = official(overrides={"motion.schedule": [[9, 0.5]], "steps": 12, "lr": 0.125})
     assert configs["motion"].schedule == ((9, 0.5),)
     assert {config.num_steps for phase, config in configs.items() if phase != "motion"} == {12}
 
 
 def test_settings_of_two_streams_do_not_tell_base_streams_apart() -> None:
-    plain, ablated = paper(), paper(overrides={"injection": "direct", "temporal_padding": "replicate"})
+    plain, ablated = official(), official(overrides={"injection": "direct", "temporal_padding": "replicate"})
     assert plain["appearance"] == ablated["appearance"]
     assert plain["motion"] == ablated["motion"]
     assert plain["st-resnet"] != ablated["st-resnet"]
@@ -152,35 +156,35 @@ def test_settings_of_two_streams_do_not_tell_base_streams_apart() -> None:
 )
 def test_values_that_cannot_be_are_refused_by_name(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
-        paper(overrides=overrides)
+        official(overrides=overrides)
 
 
 def test_a_config_survives_json() -> None:
-    for config in (*paper().values(), *make_configs("small", num_classes=9, num_videos=90, short_side=64).values()):
+    for config in (*official().values(), *make_configs("small", num_classes=9, num_videos=90, short_side=64).values()):
         assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(("depth", "units"), [(50, (3, 4, 6, 3)), (101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))])
-@pytest.mark.parametrize("recipe", ["paper", "small"])
+@pytest.mark.parametrize("recipe", ["official", "small"])
 def test_a_depth_that_is_asked_for_is_that_of_every_phase(recipe: str, depth: int, units: tuple[Any, ...]) -> None:
     configs = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"depth": depth})
     assert {config.network.units for config in configs.values()} == {units}
 
 
 def test_stages_are_kept_in_order_each_once() -> None:
-    network = paper(overrides={"injection_stages": [5, 3, 5], "temporal_stages": (4,)})["st-resnet"].network
+    network = official(overrides={"injection_stages": [5, 3, 5], "temporal_stages": (4,)})["st-resnet"].network
     assert (network.injection_stages, network.temporal_stages) == ((3, 5), (4,))
 
 
 def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them() -> None:
-    config = paper()["st-resnet"]
+    config = official()["st-resnet"]
     values = config.to_dict()
     for name in ("injection_stages", "temporal_stages"):
         assert values["network"].pop(name) == [2, 3, 4, 5]
     assert TrainConfig.from_dict(values) == config
 
 
-@pytest.mark.parametrize("recipe", ["paper", "small"])
+@pytest.mark.parametrize("recipe", ["official", "small"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
     """Each name that `--set list` prints reaches the configuration of this phase."""
@@ -191,7 +195,7 @@ def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
         "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
         "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",
         "temporal_padding": "replicate", "temporal_pool": True, "temporal_pool_position": "before_pool5", "head_pool": "global",
-        "motion_dropout": 0.25,
+        "motion_dropout": 0.25, "stem_pool": "ceil", "rgb_offset": [0.5, 0.25, 0.0], "temporal_pool_stride": 1,
     }  # fmt: skip
     for name, value in other.items():
         needed = {"batch": 12} if name == "bn_group" else {"tau_max": 15} if name == "tau_min" else {}
@@ -206,12 +210,18 @@ def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
 
 ABOUT_TWO_STREAMS = {
     *("injection", "injection_direction", "injection_kind", "injection_stages", "temporal_pool", "temporal_pool_position"),
-    *("temporal_convolution", "temporal_stages", "temporal_init", "temporal_padding"),
+    *("temporal_convolution", "temporal_stages", "temporal_init", "temporal_padding", "temporal_pool_stride"),
 }
 
 
+def test_a_config_of_the_recipe_paper_reads_as_official() -> None:
+    for config in official().values():
+        assert TrainConfig.from_dict({**config.to_dict(), "recipe": "paper"}) == config
+        assert TrainConfig.from_dict({**config.to_dict(), "recipe": "mine"}).recipe == "mine"
+
+
 def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused() -> None:
-    values = paper()["motion"].to_dict()
+    values = official()["motion"].to_dict()
     with pytest.raises(ParameterError, match="unknown training settings: speed"):
         TrainConfig.from_dict({**values, "speed": 1})
     del values["network"]
@@ -221,25 +231,27 @@ def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused() -> None:
 
 def test_what_a_recipe_leaves_open_depends_on_the_device() -> None:
     settings = TrainSettings()
-    assert [settings.recipe_on(device) for device in ("cpu", "cuda")] == ["small", "paper"]
+    assert [settings.recipe_on(device) for device in ("cpu", "cuda")] == ["small", "official"]
     assert [settings.weights_on(device) for device in ("cpu", "cuda")] == ["none", "imagenet"]
     assert TrainSettings("small").weights_on("cuda") == "none"
-    assert TrainSettings("paper", "none").weights_on("cpu") == "none"
+    assert TrainSettings("official", "none").weights_on("cpu") == "none"
     assert TrainSettings(weights="a/resnet.pth").weights_on("cuda") == Path("a/resnet.pth")
-    with pytest.raises(ParameterError, match="recipe must be one of auto, paper, small"):
+    with pytest.raises(ParameterError, match="recipe must be one of auto, official, small"):
         TrainSettings("tiny")
+    with pytest.raises(ParameterError, match="the recipe paper is now called official"):
+        TrainSettings("paper")  # type: ignore[arg-type]
 
 
 def test_more_overrides_leave_the_settings_alone() -> None:
-    settings = TrainSettings("paper", overrides={"lr": 1, "batch": 4})
-    assert settings.but({"lr": 2}) == TrainSettings("paper", overrides={"lr": 2, "batch": 4})
+    settings = TrainSettings("official", overrides={"lr": 1, "batch": 4})
+    assert settings.but({"lr": 2}) == TrainSettings("official", overrides={"lr": 2, "batch": 4})
     assert settings.overrides == {"lr": 1, "batch": 4}
 
 
 def test_settings_are_shown_without_their_defaults() -> None:
-    config = paper()["motion"]
+    config = official()["motion"]
     assert repr(config.network) == "STResNetConfig(num_classes=101, motion_dropout=0.8)"
     assert repr(config).startswith(
-        "TrainConfig(phase='motion', network=STResNetConfig(num_classes=101, motion_dropout=0.8), recipe='paper'"
+        "TrainConfig(phase='motion', network=STResNetConfig(num_classes=101, motion_dropout=0.8), recipe='official'"
     )
     assert "tau_min" not in repr(config)

@@ -33,7 +33,7 @@ from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import TrainSettings
-from flowkit.model.settings.training import PHASES
+from flowkit.model.settings.training import PHASES, TrainConfig
 from flowkit.model.training.chain import TrainReport, train
 from flowkit.run_digests import verify_phase
 
@@ -322,14 +322,27 @@ def test_a_loss_that_is_no_number_stops_with_advice(root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101, 152])
 def test_every_depth_trains(root: Path, depth: int) -> None:
-    """One step of base streams and ST-ResNet at a small width, otherwise with the paper recipe's settings."""
+    """One step of base streams and ST-ResNet at a small width, otherwise with the official recipe's settings."""
     settings = {"depth": depth, "base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "motion.motion_dropout": 0.8}
-    report, received = run(root, recipe="paper", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
+    report, received = run(root, recipe="official", weights="none", overrides=settings, phases=["appearance", "motion", "st-resnet"])
     assert report.trained == ("appearance", "motion", "st-resnet")
     for phase in report.trained:
         config = load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config
-        assert (config.network.depth, config.network.stage_units, config.recipe) == (depth, None, "paper")
+        assert (config.network.depth, config.network.stage_units, config.recipe) == (depth, None, "official")
     assert all(0 < event.loss < 100 for event in received if isinstance(event, events.StepDone))
+
+
+def test_a_run_that_recorded_the_recipe_paper_continues_as_official(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"base_width": 2, "batch": 2, "bn_group": 2, "steps": 1, "input_size": 32}
+    written = TrainConfig.to_dict
+    with monkeypatch.context() as earlier:
+        earlier.setattr(TrainConfig, "to_dict", lambda self: {**written(self), "recipe": "paper"})
+        run(root, recipe="official", weights="none", overrides=settings, phases=["appearance"])
+    folder = phase_folder(root, "default", 1, "appearance")
+    assert json.loads((folder / "config.json").read_text())["config"]["recipe"] == "paper"
+    assert load_checkpoint(folder).provenance.config.recipe == "official"
+    report, _ = run(root, recipe="official", weights="none", overrides=settings, phases=["appearance", "motion"])
+    assert (report.skipped, report.trained) == (("appearance",), ("motion",))
 
 
 def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
@@ -392,7 +405,7 @@ def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_not
     from safetensors.torch import save_file
 
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, root / "resnet.safetensors")
-    with pytest.raises(CheckpointError, match="--recipe paper"):
+    with pytest.raises(CheckpointError, match="--recipe official"):
         run(root, weights=root / "resnet.safetensors")
     assert run(root, phases=["appearance"])[0].trained == ("appearance",)
 
@@ -474,12 +487,13 @@ def test_recipe_schedule_and_weights_are_handed_on(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("flowkit.model.training.chain.train_phases", record)
     assert (
-        call_flowkit("train", "--recipe", "paper", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0] == 0
+        call_flowkit("train", "--recipe", "official", "--schedule", "paper", "--weights", "none", "--depth", "101", "--device", "cpu")[0]
+        == 0
     )
     assert call_flowkit("train", "--weights", "resnet.pth", "--set", "motion.lr=0.5", "--device", "cpu")[0] == 0
     train("root", recipe="small", weights="resnet.pth", overrides={"lr": 0.5})
     assert handed == [
-        TrainSettings("paper", "none", True, {"depth": 101}),
+        TrainSettings("official", "none", True, {"depth": 101}),
         TrainSettings("auto", Path("resnet.pth"), False, {"motion.lr": 0.5}),
         TrainSettings("small", Path("resnet.pth"), False, {"lr": 0.5}),
     ]
