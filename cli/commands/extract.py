@@ -205,6 +205,8 @@ def extract(
         if as_json:
             say_json("extract-forecast", _forecast_dict(todo, outlook))
             return 0
+        if todo.failed:
+            warn("\nwould fail:\n" + long_table(("video", "reason"), [(result.video_id, result.error) for result in todo.failed]))
         say(
             f"would extract {len(todo.jobs)} videos, about {outlook.num_pairs} flow fields: "
             f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {outlook.jobs} processes; nothing was written"

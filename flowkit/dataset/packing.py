@@ -25,7 +25,7 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
-from flowkit.dataset.split_update import ManifestWriter, record_clip_digests, untrained_classes
+from flowkit.dataset.split_update import ManifestWriter, check_length, record_clip_digests, too_short, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
 
@@ -186,6 +186,7 @@ def _pack(
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
     chosen = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()})
+    check_length(split, chosen.matched, videos)
 
     if shard_bytes is not None and shard_bytes != state.shard_bytes:
         state = replace(state, shard_bytes=shard_bytes)
@@ -237,7 +238,7 @@ def _pack(
         split=current,
         lists=chosen.path,
         matched=matched,
-        too_short=tuple(manifests.too_short(chosen.matched)),
+        too_short=tuple(too_short(chosen.matched, videos)),
         shards_written=tuple(written),
         shards_removed=tuple(name for name in shards if name not in digests),
         num_shards=len(planned),

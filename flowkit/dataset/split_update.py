@@ -15,6 +15,18 @@ from flowkit.dataset.shard_update import StoredVideo
 from flowkit.errors import ManifestError
 
 
+def too_short(matched: Matched, videos: Mapping[str, StoredVideo]) -> list[tuple[str, int]]:
+    """Return the listed videos that are too short for a flow stack, with their numbers of frames."""
+    listed = [videos[entry.video_id] for entry in (*matched.train, *matched.test)]
+    return sorted((video.video_id, video.num_frames) for video in listed if video.num_frames < MIN_FRAMES)
+
+
+def check_length(number: int, matched: Matched, videos: Mapping[str, StoredVideo]) -> None:
+    """Refuse a split none of whose videos is long enough for a flow stack."""
+    if len(too_short(matched, videos)) == len(matched.train) + len(matched.test):
+        raise ManifestError(f"no video of split {number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
+
+
 class ManifestWriter:
     """Writes the manifests of splits, given which shard holds which video.
 
@@ -61,11 +73,6 @@ class ManifestWriter:
             if was_written:
                 written.append(other)
         return written, damaged
-
-    def too_short(self, matched: Matched) -> list[tuple[str, int]]:
-        """Return the listed videos that are too short for a flow stack, with their numbers of frames."""
-        listed = [self._videos[entry.video_id] for entry in (*matched.train, *matched.test)]
-        return sorted((video.video_id, video.num_frames) for video in listed if video.num_frames < MIN_FRAMES)
 
     def _planned(self, number: int, chosen: ChosenLists) -> Split:
         """Return a split as its lists define it."""

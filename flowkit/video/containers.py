@@ -6,6 +6,7 @@ often under a video's name. FFmpeg calls all of them invalid data. Here their fi
 
 from __future__ import annotations
 
+import codecs
 import re
 import stat
 from typing import TYPE_CHECKING, BinaryIO
@@ -51,7 +52,7 @@ _SIGNATURES = (
     (rb"NSV[fs]", "an NSV video", _CONVERT),
     (rb"BIK[a-z]|KB2[a-z]|SMK[24]", "a Bink or Smacker video", _CONVERT),
     (rb"\xff\xd8\xff", "a JPEG picture, or Motion JPEG without a container", _CONVERT),
-    (rb"\x89PNG|II\*\x00|MM\x00\*|BM....\x00\x00|\x00\x00\x00\x0cjP  ", "a picture", _REMOVE),
+    (rb"\x89PNG|II\*\x00|MM\x00\*|BM....\x00\x00|\x00\x00\x00\x0cjP  |....ftyp(avif|heic|heix|heim|mif1)|8BPS", "a picture", _REMOVE),
     (rb"PK\x03\x04|PK\x05\x06", "a zip archive", _UNPACK),
     (rb"\x1f\x8b|BZh[1-9]|\xfd7zXZ|\x28\xb5\x2f\xfd|Rar!\x1a\x07|7z\xbc\xaf\x27\x1c|.{257}ustar", "an archive or compressed file", _UNPACK),
     (rb"%PDF-", "a PDF document", _REMOVE),
@@ -60,7 +61,7 @@ _SIGNATURES = (
     (rb"SQLite format 3", "a database", _REMOVE),
     (rb"MZ.{58}.\x00\x00\x00|\x7fELF", "a program", _REMOVE),
     (rb"d\d+:(announce|created by|info)", "a torrent file", "not the video itself; download what it names"),
-    (rb"version https://git-lfs", "a Git LFS pointer", "not the video itself; run `git lfs pull` in its repository"),
+    (rb"version https://(git-lfs|hawser)\b", "a Git LFS pointer", "not the video itself; run `git lfs pull` in its repository"),
     (rb"\.{0,2}/.{0,200}annex/objects/", "a git-annex pointer", "not the video itself; run `git annex get` in its repository"),
     (rb"\s*(#EXTM3U|ffconcat version|\[playlist\]|v=0\r?\n|<\?xml.{0,200}<(MPD|smil))", "a playlist or script", _FOLLOW),
     (
@@ -110,8 +111,9 @@ def why_unreadable(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
+            begin = head.removeprefix(codecs.BOM_UTF8)
             for pattern, kind, advice in _SIGNATURES:
-                if re.match(pattern, head, re.DOTALL):
+                if re.match(pattern, begin, re.DOTALL):
                     return f"is {kind}, {advice}"
             if not head.strip(b"\0"):
                 return f"begins with nothing but zero bytes: {_UNFINISHED}"

@@ -87,7 +87,7 @@ def read_layout(video_ids: Iterable[str]) -> FolderLayout:
     others = [top for top in tops if not subset_of_name(top)]
     flat = [top for top in named if top in folder_of.values()]
     if not named or others or flat:
-        return FolderLayout(folder_of, {}, {}, _doubt(named, others, flat))
+        return FolderLayout(folder_of, {}, {}, _doubt(named, others, flat) or _doubt_inside(folder_of.values()))
     subset_of: dict[str, Subset] = {}
     for video_id, folder in folder_of.items():
         subset = subset_of_name(folder.partition("/")[0])
@@ -109,3 +109,15 @@ def _doubt(named: list[str], others: list[str], flat: list[str]) -> str:
     if flat:
         return f"{what}, but videos lie directly in {first_few(map(repr, flat), last='and')}, without a class folder"
     return f"{what}, but {first_few(map(repr, others), last='and')} {'is' if len(others) == 1 else 'are'} beside them"
+
+
+def _doubt_inside(folders: Iterable[str]) -> str:
+    """Say that folders inside others have the names of several subsets, if they do: they will be parts of the names of classes."""
+    above: dict[str, str] = {}
+    for folder in set(folders):
+        parts = folder.split("/")
+        above |= {part: "/".join(parts[:k]) for k, part in enumerate(parts) if k and subset_of_name(part)}
+    if len({subset_of_name(name) for name in above}) < 2:
+        return ""
+    names = sorted(above)
+    return f"{first_few(map(repr, names), last='and')} are names of subsets, but they lie in other folders, such as {above[names[0]]!r}"

@@ -164,5 +164,6 @@ def check_unique(lists: SplitLists, path: Path) -> None:
     for half, entries in (("train", lists.train), ("test", lists.test), ("unused", lists.unused)):
         for entry in entries:
             if entry.video_id in half_of:
-                raise ManifestError(f"{path} names {entry.video_id!r} twice, in {half_of[entry.video_id]} and {half}; remove one line")
+                where = f"in {half}" if half_of[entry.video_id] == half else f"in {half_of[entry.video_id]} and {half}"
+                raise ManifestError(f"{str(path)!r} names {entry.video_id!r} twice, {where}; remove one line")
             half_of[entry.video_id] = half

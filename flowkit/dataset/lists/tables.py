@@ -51,9 +51,10 @@ def read_tables(paths: Sequence[Path]) -> SplitLists:
 
 
 def _own_entry(row: Mapping[str, str], where: str) -> ListEntry:
-    if not row["class_name"]:
+    class_name = row["class_name"].strip()  # some write a space behind each comma
+    if not class_name:
         raise ManifestError(f"{where}: needs a class_name, got {row['class_name']!r}")
-    return ListEntry(name_in_list(row["video_id"], where), row["class_name"])
+    return ListEntry(name_in_list(row["video_id"], where), class_name)
 
 
 def _kinetics_entry(row: Mapping[str, str], where: str) -> ListEntry:
@@ -80,17 +81,30 @@ def _rows(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str, st
     missing = [column for column in columns if column not in names]
     if missing:
         raise ManifestError(f"{path}: its first line must name the columns {','.join(columns)}; missing: {', '.join(missing)}")
+    twice = [column for column in columns if names.count(column) > 1]
+    if twice:
+        raise ManifestError(f"{path}: its first line names the column {twice[0]} twice; remove one of them")
     place = {column: names.index(column) for column in columns}
-    return columns, _parsed(reader, path, lambda row: {column: row[k] if k < len(row) else "" for column, k in place.items()})
+    num_columns = len(names)
+
+    def parse(row: list[str], where: str) -> dict[str, str]:
+        if any(row[num_columns:]):
+            raise ManifestError(
+                f"{where}: has {len(row)} fields, the first line {num_columns}; write a field that contains {delimiter!r} in quotes"
+            )
+        return {column: row[k] if k < len(row) else "" for column, k in place.items()}
+
+    return columns, _parsed(reader, path, parse)
 
 
-def _parsed(reader: Any, path: Path, parse: Callable[[list[str]], dict[str, str]]) -> Iterator[tuple[str, dict[str, str]]]:
+def _parsed(reader: Any, path: Path, parse: Callable[[list[str], str], dict[str, str]]) -> Iterator[tuple[str, dict[str, str]]]:
     try:
         next(reader, None)
         for number, row in enumerate(reader, start=1):
             check_row_number(number, path)
             if row:
-                yield f"{path}, line {reader.line_num}", parse(row)
+                where = f"{path}, line {reader.line_num}"
+                yield where, parse(row, where)
     except csv.Error as cause:
         raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV ({cause})") from cause
 

@@ -35,6 +35,13 @@ def test_nothing_is_said_about_ordinary_folders(videos: Path) -> None:
     assert dry_run(videos).stderr.count("extract:") == 1
 
 
+def test_a_forecast_names_the_videos_that_cannot_be_tried(videos: Path) -> None:
+    (videos / "run" / "con.avi").touch()
+    said = dry_run(videos).stderr
+    assert "would fail:" in said
+    assert "'run/con' cannot be a video id" in said
+
+
 def test_folders_that_give_a_split_are_named(tmp_path: Path) -> None:
     for top in ("train", "val"):
         write_video(tmp_path / "videos" / top / "archery" / f"{top}.avi", 3)

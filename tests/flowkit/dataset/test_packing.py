@@ -496,6 +496,14 @@ def test_videos_too_short_for_a_stack_are_left_out_and_named(tmp_path: Path) -> 
         pack(root, lists=csv)
 
 
+def test_a_split_of_short_videos_only_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    root = make_root(tmp_path, {"Run/short": 10, "Walk/shorter": 5})
+    before = sorted(root.rglob("*"))
+    with pytest.raises(ManifestError, match="11 frames"):
+        pack(root)
+    assert sorted(path for path in root.rglob("*") if path.name != ".lock") == before
+
+
 def test_several_folders_of_lists_are_a_usage_error_that_names_them(tmp_path: Path) -> None:
     names = sorted(VIDEOS)
     for folder in ("one", "two"):

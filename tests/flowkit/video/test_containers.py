@@ -53,6 +53,7 @@ PAGE = b'\n<!DOCTYPE html><html lang="en"><head><title>Google Drive - Virus scan
 
 NO_VIDEOS = {
     "pointer": ("a.mp4", LFS, "a Git LFS pointer", "run `git lfs pull`"),
+    "pointer of old": ("a.mkv", b"version https://hawser.github.com/spec/v1\noid sha256:00", "a Git LFS pointer", "run `git lfs pull`"),
     "annex pointer": ("a.mp4", b"/annex/objects/SHA256E-s10--00.mp4\n", "a git-annex pointer", "run `git annex get`"),
     "page": ("a.mp4", PAGE, "an HTML page", "download the video again"),
     "page with a comment": (
@@ -61,6 +62,7 @@ NO_VIDEOS = {
         "an HTML page",
         "download the video again",
     ),
+    "page with a mark": ("a.mp4", b"\xef\xbb\xbf<!DOCTYPE html><html>", "an HTML page", "download the video again"),
     "xhtml": ("a.avi", b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML">', "an HTML page", "download the video again"),
     "xml": ("a.avi", b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "XML text", "answer of a web server"),
     "json": ("a.mp4", b'{"message": "Not Found"}', "JSON text", "answer of a web server"),
@@ -73,6 +75,8 @@ NO_VIDEOS = {
     "wtv": ("a.avi", b"\xb7\xd8\x00\x20\x37\x49\xda\x11\xa6\x4e\x00\x07\xe9\x5e\xad\x8d", "a WTV recording", "convert it"),
     "flash": ("a.flv", b"CWS\x09" + bytes(50), "a Flash (SWF) film", "convert it"),
     "png": ("a.mp4", b"\x89PNG\r\n\x1a\n" + bytes(50), "a picture", "remove it"),
+    "heic": ("a.mov", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "a picture", "remove it"),
+    "avif": ("a.mp4", b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(50), "a picture", "remove it"),
     "wave": ("a.avi", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), "a sound file", "remove it"),
     "zip": ("a.mp4", zip_archive(), "a zip archive", "unpack it"),
     "gzip": ("a.avi", gzip.compress(b"x" * 100), "an archive", "unpack it"),

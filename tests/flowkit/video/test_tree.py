@@ -188,7 +188,9 @@ def test_deeper_folders_are_parts_of_the_class() -> None:
         (["train/1", "val/2"], ("train", "val"), "videos lie directly in 'train' and 'val'"),
         (["train/steam/1", "bus/2"], ("bus", "train/steam"), "'bus' is beside"),
         (["train/1", "bus/2"], ("bus", "train"), ""),
-        (["archery/train/1", "archery/test/2"], ("archery/test", "archery/train"), ""),
+        (["archery/train/1", "archery/test/2"], ("archery/test", "archery/train"), "but they lie in other folders, such as 'archery'"),
+        (["k400/train/archery/1", "k400/val/archery/2"], ("k400/train/archery", "k400/val/archery"), "in other folders, such as 'k400'"),
+        (["archery/test/1", "archery/2", "bus/test/3"], ("archery", "archery/test", "bus/test"), ""),
         (["1", "2"], (), ""),
     ],
 )

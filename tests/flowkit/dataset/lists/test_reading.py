@@ -230,6 +230,12 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path: Path) -> None:
     assert read_lists(path, 1).train == (ListEntry("v", "c"),)
 
 
+def test_spaces_around_the_name_of_a_class_and_empty_fields_at_the_end_do_not_matter(tmp_path: Path) -> None:
+    lists = read_lists(write(tmp_path / "x.csv", "video_id, class_name, subset\nu, c, train,,\nv,c , test\n"), 1)
+    assert lists.classes == ("c",)
+    assert (len(lists.train), len(lists.test)) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -240,7 +246,10 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path: Path) -> None:
         ("video_id,class_name,subset\nv,c", "line 2"),
         ("video_id,class_name,subset\n,c,train", "line 2"),
         ("video_id,class_name,subset\nu,c,train\n../v,c,train", "line 3"),
-        ("video_id,class_name,subset\nv,c,train\nv,c,test", "twice"),
+        ("video_id,class_name,subset\nv,c,train\nv,c,test", "twice, in train and test"),
+        ("video_id,class_name,subset\nv,c,train\nv,c,train", "twice, in train; remove"),
+        ("video_id,class_name,subset,subset\nv,c,train,test", "column subset twice"),
+        ("video_id,class_name,subset\nv,c,train,more", "line 2: has 4 fields, the first line 3"),
         ('video_id,class_name,subset\n"v,c,train', "CSV"),
         ('video_id,class_name,subset\n"v"x,c,train', "CSV"),
     ],
