@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from flowkit.model.fusion.late_fusion import FusionResult, FusionSettings
 
+    # The paper's accuracies by system, and what was done differently; None if they cannot be compared.
+    Published = tuple[dict[str, float], tuple[str, ...]] | None
+
 
 @click.command()
 @click.argument("scores", nargs=-1, required=True, metavar="SCORES...", type=click.Path(path_type=Path))
@@ -87,8 +90,9 @@ def fuse(
     Videos are matched by id, with or without folders and suffix, and classes by name; files without names of classes by label
     number. With several splits, {split} in a file's name stands for the split's number. Pickles are never read.
 
-    The default is the paper's "+ IDT": L2-normalised scores with equal weights. --method svm trains a linear SVM (C = 100) on all
-    systems' scores of the test videos of other folds; this gives a cross-validated number and is not the paper's protocol.
+    The default is what is remembered of the paper's "+ IDT": L2-normalised scores with equal weights. --method svm trains a linear
+    SVM (C = 100) on all systems' scores of the test videos of other folds; this gives a cross-validated number and is not the paper's
+    protocol.
     """
     if method == "mean":
         refuse_unused("the mean needs no cross-validation; --method svm does", "folds", "seed")
@@ -125,8 +129,11 @@ def fuse(
         of = "" if len(result.fused.video_ids) == result.num_ours else f" of {result.num_ours}"
         say(f"split {number}: {len(result.fused.video_ids)}{of} videos")
         if published:
-            values = ", ".join(f"{name} {value:g} %" for name, value in published.items())
+            figures, differences = published
+            values = ", ".join(f"{name} {value:g} %" for name, value in figures.items())
             say(f"the paper's figures, means over three splits: {values}")
+            for difference in differences:
+                say(f"  done differently: {show_name(difference)}")
     say(f"* {_method_text(settings)}")
     if len(results) == 1:
         from flowkit.model.evaluation.row_results import interval_text
@@ -147,7 +154,7 @@ def _fuse_split(
     settings: FusionSettings,
     common: bool,
     order: Path | None,
-) -> tuple[FusionResult, dict[str, str], dict[str, float] | None]:
+) -> tuple[FusionResult, dict[str, str], Published]:
     """Return a split's fusion, the file of each system, and the published figures if they can be compared."""
     from flowkit.errors import ScoresError
     from flowkit.model.evaluation.scores import read_own_scores
@@ -176,7 +183,7 @@ def _fuse_split(
     for note in (*(note for _, notes in read for note in notes), *result.notes):
         warn(f"split {split}: {show_name(note)}")
     sources = {own_row: str(own_path), **{name: str(path) for name, path in zip(names, paths, strict=True)}}
-    return result, sources, published_with_idt(data, split, result)
+    return result, sources, published_with_idt(data, split, result, report=own_path.parent)
 
 
 def _folder(data: Path, run: str, split: int, output: Path | None, reports: Path | None, *, several: bool) -> Path:
@@ -190,11 +197,12 @@ def _folder(data: Path, run: str, split: int, output: Path | None, reports: Path
     return folder
 
 
-def _write(result: FusionResult, sources: dict[str, str], published: dict[str, float] | None, folder: Path) -> dict[str, Any]:
+def _write(result: FusionResult, sources: dict[str, str], published: Published, folder: Path) -> dict[str, Any]:
     """Write a split's results, and return them as --json prints them."""
     from flowkit.model.fusion.late_fusion import fusion_dict, write_fusion
 
-    values = fusion_dict(result, sources=sources, published=published)
+    figures, differences = published or (None, ())
+    values = fusion_dict(result, sources=sources, published=figures, differences=differences)
     paths = write_fusion(folder, result, values)
     warn(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
     return values

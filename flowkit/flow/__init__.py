@@ -36,7 +36,8 @@ def compute_flow(
         Where the flow is computed; ``cuda:1`` is the second GPU.
     mode : {"strict", "fast"}
         On the CPU, ``strict`` gives the same bits as ``DualTVL1OpticalFlow`` of the installed OpenCV, and ``fast`` differs
-        from it by hundredths of a pixel. A GPU has one solver, and ignores the mode.
+        from it by hundredths of a pixel where the flow is well determined, by more in noise. A GPU has one solver, and ignores
+        the mode.
 
     Returns
     -------

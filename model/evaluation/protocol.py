@@ -17,8 +17,8 @@ from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
-from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
+from flowkit.model.evaluation.official import PROTOCOL
 from flowkit.model.evaluation.results import Evaluation, Scores, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
@@ -28,15 +28,9 @@ from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import check_run_name, find_weights, phase_folder, trained_phases
 from flowkit.model.scoring.metrics import Fusion, combine_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
-from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.training import STREAMS_OF, Phase
 
 VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
-PROTOCOL = (
-    f"{NUM_TEST_CENTRES} frames a video, evenly spaced, each with its stack of {NUM_FLOW_FIELDS} flow fields, and their mirror images",
-    "whole frames, no crop; the 25 samples of one mirror state are one sequence",
-    "score of a stream: mean of its logits over places, time and mirror images",
-)
 _NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {:g} : {:g} (appearance : motion)",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flowkit.dataset.manifest import Split
+from flowkit.model.evaluation.official import PROTOCOL, flow_differences, phase_differences
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
-from flowkit.model.runs.provenance import flattened
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,15 @@ class Comparison:
     obstacles : tuple of str
         Why they do not.
     differences : tuple of str
-        If they do: what was done differently from the paper.
+        If they do: what was done differently from the official code.
+    choices : tuple of str
+        And what flowkit's recipe of the official code does in its own way, with what the code or the paper does.
     """
 
     published: PublishedResults | None
     obstacles: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 def published_for(split: Split) -> PublishedResults | None:
@@ -85,10 +87,21 @@ def published_for(split: Split) -> PublishedResults | None:
     return published
 
 
-def compare_with_paper(split: Split, result: SplitEvaluation, evaluation: Evaluation) -> Comparison:
-    """Return the paper's accuracies with what differs from the paper, or the reasons why they do not compare with a split's results.
+def compare_with_paper(
+    split: Split, result: SplitEvaluation, evaluation: Evaluation, *, tested: Mapping[str, Any] | None = None
+) -> Comparison:
+    """Return the paper's accuracies with what differs from the official code, or the reasons why they do not compare with the results.
 
     They compare only if networks that were trained on a complete official training list scored every video of its test list.
+
+    Parameters
+    ----------
+    split : flowkit.Split
+        The split.
+    result, evaluation : SplitEvaluation, Evaluation
+        Its results, and how they were made.
+    tested : dict, optional
+        How the tested frames and flow were made, as `Provenance` has it, where that may differ from those of the training.
     """
     published = published_for(split)
     if published is None:
@@ -109,51 +122,38 @@ def compare_with_paper(split: Split, result: SplitEvaluation, evaluation: Evalua
         if have != must_be
     ]
     obstacles += [f"The weights were trained on other data: {warning}" for warning in result.warnings]
-    if not result.warnings and not all(made.digests & split.digests for made in result.provenances.values()):
+    if not result.warnings and not all(made.is_converted or made.digests & split.digests for made in result.provenances.values()):
         obstacles.append("The split has had other videos since the test.")
     if obstacles:
         return Comparison(
             None, (f"The paper's accuracies for {published.data_set} are not shown, because the two cannot be compared:", *obstacles)
         )
-    differences = [f"{phase}: {', '.join(_differences(made.config, split))}" for phase, made in result.provenances.items()]
-    differences = [line for line in differences if not line.endswith(": ")]
+    differences, choices = _compared(result, evaluation, len(split.train), tested)
+    return Comparison(published, (), tuple(differences), tuple(choices))
+
+
+def _compared(
+    result: SplitEvaluation, evaluation: Evaluation, num_train: int, tested: Mapping[str, Any] | None
+) -> tuple[list[str], list[str]]:
+    """Return what was done differently from the official code, and flowkit's choices: by phase, then flow, then the test."""
+    differences: list[str] = []
+    choices: list[str] = []
+    sources: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [(made.extraction, made.quantiser) for made in result.provenances.values()]
+    if tested is not None:
+        sources += [(tested, made.quantiser) for made in result.provenances.values()]
+    parts: list[tuple[str, list[str], list[str]]] = []
+    for phase, made in result.provenances.items():
+        parts.append((phase, *phase_differences(made, num_train=num_train)))
+    parts += [("frames and flow", *flow_differences(extraction, quantiser)) for extraction, quantiser in sources]
+    for name, differing, chosen in parts:
+        differences += [f"{name}: {', '.join(differing)}"] if differing else []
+        choices += [f"{name}: {'; '.join(chosen)}"] if chosen else []
+    precisions = {f"{phase}: trained in": made.precision for phase, made in result.provenances.items() if not made.is_converted}
+    precisions["test: computed in"] = str(evaluation.environment.get("amp", "a precision that is not recorded"))
+    differences += [f"{what} {precision} (official code: float32)" for what, precision in precisions.items() if precision != "float32"]
+    if evaluation.protocol[: len(PROTOCOL)] != PROTOCOL:
+        differences.append(f"test: {'; '.join(evaluation.protocol)} (official code: {'; '.join(PROTOCOL)})")
     if evaluation.fusion != "logits_mean" or evaluation.weights[0] != evaluation.weights[1]:
-        differences.append("streams are not combined by the plain mean of their logits")
-    return Comparison(published, (), tuple(differences))
-
-
-def _differences(config: TrainConfig, split: Split) -> list[str]:
-    """Return the settings in which a phase differs from the recipe `paper`, with the recipe's value in brackets."""
-    own = _flat(config)
-    recipes = []
-    for paper_schedule in (False, True):  # the schedule of the official code, or the paper's
-        made = make_configs(
-            "official",
-            num_classes=len(split.classes),
-            num_videos=len(split.train),
-            short_side=256,
-            weights="imagenet",
-            paper_schedule=paper_schedule,
-        )
-        theirs = _flat(made[config.phase])
-        names = [name for name in theirs if name.removeprefix("network.") not in _FREE and own[name] != theirs[name]]
-        recipes.append([f"{name.removeprefix('network.')} {_brief(own[name])} (paper: {_brief(theirs[name])})" for name in names])
-    differences = min(recipes, key=len)
-    return [*differences, "random first weights (paper: ImageNet)"] if config.weights == "none" else differences
-
-
-# Settings that no comparison depends on: the seed, where a ResNet has its stride (as the weights file has it), and names.
-_FREE = ("seed", "weights", "stride_in_1x1", "recipe", "phase", "stage_units", "num_classes")
-
-
-def _flat(config: TrainConfig) -> dict[str, Any]:
-    return flattened(config.to_dict()) | {"network.units": list(config.network.units)}
-
-
-def _brief(value: Any) -> str:
-    text = (
-        ", ".join(f"{steps} x {rate:g}" for steps, rate in value)
-        if value and isinstance(value, list) and isinstance(value[0], list)
-        else str(value)
-    )
-    return text if len(text) <= 60 else text[:57] + "..."
+        how = f"{evaluation.fusion} with weights {evaluation.weights[0]:g} : {evaluation.weights[1]:g}"
+        differences.append(f"test: streams joined by {how} (official code: the plain mean of their logits)")
+    return list(dict.fromkeys(differences)), list(dict.fromkeys(choices))

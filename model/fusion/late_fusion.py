@@ -1,7 +1,7 @@
 """Late fusion of our scores with those of other systems: matched by name, normalised, then averaged or combined by a linear SVM.
 
-The paper combines its network with improved dense trajectories (IDT) in this way: both scores are L2-normalised, and averaged with
-equal weights.
+The paper combines its network with improved dense trajectories (IDT); its code does not have that. L2-normalised scores with equal
+weights, the default here, are what is remembered of its text.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.dataset.root import Dataset
-from flowkit.errors import ParameterError, ScoresError
+from flowkit.errors import ManifestError, ParameterError, ScoresError
 from flowkit.files import write_atomically
-from flowkit.model.evaluation.published import published_for
+from flowkit.model.evaluation.published import compare_with_paper, published_for
+from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import first_names, match_classes, match_videos
@@ -301,7 +302,13 @@ def svm_scores(
     return scores, notes
 
 
-def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: Mapping[str, float] | None = None) -> dict[str, Any]:
+def fusion_dict(
+    result: FusionResult,
+    *,
+    sources: Mapping[str, str],
+    published: Mapping[str, float] | None = None,
+    differences: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return a fusion's results as built-in types, for JSON.
 
     Parameters
@@ -312,6 +319,8 @@ def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: 
         The file of each system's scores.
     published : dict from str to float, optional
         The paper's accuracies by system, in percent, where they may be compared with these.
+    differences : sequence of str
+        What was done differently from the official code and the paper.
     """
     settings = result.settings
     svm = {"C": SVM_C, "cross_validated": True, "num_folds": settings.num_folds, "seed": settings.seed}
@@ -331,6 +340,7 @@ def fusion_dict(result: FusionResult, *, sources: Mapping[str, str], published: 
         "rows": {name: row.accuracy_dict() for name, row in result.rows.items()},
         "comparisons": [pair.to_dict() for pair in paired_tests(result.rows)],
         "published_percent": dict(published) if published else None,
+        "published_differences": list(differences) if published else None,
     }
 
 
@@ -343,17 +353,36 @@ def write_fusion(folder: Path, result: FusionResult, values: Mapping[str, Any]) 
     return [scores, record]
 
 
-def published_with_idt(root: Path, split: int, result: FusionResult) -> dict[str, float] | None:
-    """Return the paper's accuracies with IDT in percent, if `result` is comparable: ST-ResNet* on a complete official test list."""
-    if "ST-ResNet*" not in result.rows or not (root / "dataset.json").is_file():
+def published_with_idt(root: Path, split: int, result: FusionResult, *, report: Path) -> tuple[dict[str, float], tuple[str, ...]] | None:
+    """Return the paper's accuracies with IDT in percent, and what was done differently; None if the two do not measure the same thing.
+
+    They do if ST-ResNet* and one other system, whose name says that it is IDT, were joined by their mean on a complete official test
+    list, and the test of the run in the folder `report` can be compared (`compare_with_paper`).
+    """
+    others = [name for name in list(result.rows)[:-1] if name != "ST-ResNet*"]
+    if "ST-ResNet*" not in result.rows or len(others) != 1 or "idt" not in Path(others[0]).stem.casefold():
+        return None
+    if result.settings.method != "mean" or not (root / "dataset.json").is_file():  # the SVM is trained on labels of the test
         return None
     dataset = Dataset.open(root)
     if split not in dataset.splits:
         return None
     manifest = dataset.split(split)
     is_complete = len(result.fused.video_ids) == manifest.num_listed_test and result.fused.classes == manifest.classes
-    published = published_for(manifest)
-    if published is None or not is_complete:
+    if published_for(manifest) is None or not is_complete:
         return None
-    top1 = published.top1 | published.top1_with_idt
-    return {row: top1[row] for row in ("IDT", "ST-ResNet*", "ST-ResNet* + IDT")}
+    try:
+        evaluation = read_results(report)
+    except ManifestError:  # how these scores were made is unknown
+        return None
+    compared = compare_with_paper(manifest, evaluation.splits[0], evaluation)
+    if compared.published is None:
+        return None
+    differences = [*compared.differences, *compared.choices]
+    weights = result.settings.weights or (1.0,)
+    if len(set(weights)) > 1:
+        differences.append(f"fusion: weights {' : '.join(f'{weight:g}' for weight in weights)} (paper, from memory: equal)")
+    if result.settings.normalise != "l2":
+        differences.append(f"fusion: normalised by {result.settings.normalise} (paper, from memory: l2)")
+    top1 = compared.published.top1 | compared.published.top1_with_idt
+    return {row: top1[row] for row in ("IDT", "ST-ResNet*", "ST-ResNet* + IDT")}, tuple(differences)

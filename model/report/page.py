@@ -21,7 +21,7 @@ from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_t
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
-from flowkit.model.report.settings import data_facts, network_settings, test_facts
+from flowkit.model.report.settings import data_facts, extraction_of, network_settings, test_facts
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
 
@@ -115,7 +115,7 @@ def _render(values: dict[str, Any]) -> str:
 def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
     """Return what the page shows, except the plots."""
     split = dataset.split(result.split)
-    comparison = compare_with_paper(split, result, evaluation)
+    comparison = compare_with_paper(split, result, evaluation, tested=extraction_of(dataset, split))
     paper = comparison.published.top1 if comparison.published else {}
     return {
         "version": __version__,
@@ -140,6 +140,7 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         "published": f"{comparison.published.data_set}, Feichtenhofer, Pinz, Wildes, NIPS 2016, Table 3" if comparison.published else "",
         "obstacles": comparison.obstacles,
         "differences": comparison.differences,
+        "choices": comparison.choices,
         "all_splits": _all_splits(evaluation, dataset),
         "protocol": evaluation.protocol,
         **_class_values(result, main),
@@ -169,7 +170,7 @@ def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
     if result.warnings:
         text = "The networks were trained on other data than the test data (--force), so these numbers may be wrong:"
         notices.append({"text": text, "lines": _some(result.warnings)})
-    elif not all(made.digests & split.digests for made in result.provenances.values()):
+    elif not all(made.is_converted or made.digests & split.digests for made in result.provenances.values()):
         notices.append(
             {
                 "text": "The split has changed since this test: the data described below may not be the tested data.",

@@ -81,6 +81,19 @@ def _command(command: str) -> str:
     return shlex.join(re.sub(r"(^|=)[/~].*/|(^|=)[A-Za-z]:[\\/].*[\\/]", lambda found: found[1] or found[2] or "", word) for word in words)
 
 
+def extraction_of(dataset: Dataset, split: Split) -> dict[str, Any] | None:
+    """Return how frames and flow of the test videos were made, as `Provenance` has it; None if the first of them cannot be read."""
+    for record in split.test[:1]:
+        try:
+            with ShardReader(dataset.shard_path(record)) as shard:
+                clip = shard.clip(record.video_id)
+        except (FlowkitError, OSError):
+            break
+        stored = clip.attributes
+        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
+    return None
+
+
 def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
     """Return a phase's settings in words."""
     config, network = made.config, made.config.network

@@ -12,6 +12,7 @@ from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.records import check_depth
 
 _DATA = ("classes", "digest", "earlier_digests", "num_videos")  # compared in words by `training_data`
+_NOT_COMPARED = (*_DATA, "precision")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Provenance:
         Further digests of the same split.
     num_videos : dict
         The number of videos in each half of the split: ``train`` and ``test``. Empty in weights from before it was recorded.
+    precision : str
+        The precision in which the phase was trained, ``float32`` in weights from before it was recorded. It may change when a phase
+        resumes, so it is not compared.
     """
 
     config: TrainConfig
@@ -53,6 +57,12 @@ class Provenance:
     extraction: dict[str, Any] = field(default_factory=dict)
     earlier_digests: tuple[str, ...] = ()
     num_videos: dict[str, int] = field(default_factory=dict)
+    precision: str = "float32"
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether the weights are the authors' own, out of a MATLAB file, which says nothing of their training and its data."""
+        return "matconvnet" in self.started_from
 
     @property
     def digests(self) -> frozenset[str]:
@@ -61,10 +71,12 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as built-in types."""
-        newer = {
+        newer: dict[str, Any] = {
             name: value for name, value in (("earlier_digests", list(self.earlier_digests)), ("num_videos", dict(self.num_videos))) if value
         }
-        kept = {name: value for name, value in vars(self).items() if name not in ("earlier_digests", "num_videos")}
+        if self.precision != "float32":
+            newer["precision"] = self.precision
+        kept = {name: value for name, value in vars(self).items() if name not in ("earlier_digests", "num_videos", "precision")}
         return {**kept, "config": self.config.to_dict(), "classes": list(self.classes), **newer}
 
     @classmethod
@@ -76,7 +88,17 @@ class Provenance:
             check_depth(values)
             classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
             earlier, num_videos = tuple(values.get("earlier_digests", ())), dict(values.get("num_videos", {}))
-            texts = [protocol, digest, *earlier, *num_videos, *classes, *values["started_from"].keys(), *values["started_from"].values()]
+            precision = values.get("precision", "float32")
+            texts = [
+                protocol,
+                digest,
+                precision,
+                *earlier,
+                *num_videos,
+                *classes,
+                *values["started_from"].keys(),
+                *values["started_from"].values(),
+            ]
             numbers = [split, *num_videos.values()]
             if not isinstance(classes, list) or not all(isinstance(n, int) for n in numbers) or not all(isinstance(t, str) for t in texts):
                 raise TypeError("a value has the wrong type")
@@ -86,11 +108,11 @@ class Provenance:
             quantiser, started_from, extraction = map(dict, (values["quantiser"], values["started_from"], values.get("extraction", {})))
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
-        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos)
+        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision)
 
     def differences(self, other: Provenance) -> list[str]:
         """Return ``<name> is ..., now ...`` for every setting in which `other` differs, but not how their videos and classes differ."""
-        mine, theirs = ({name: value for name, value in made.to_dict().items() if name not in _DATA} for made in (self, other))
+        mine, theirs = ({name: value for name, value in made.to_dict().items() if name not in _NOT_COMPARED} for made in (self, other))
         if self.config.phase not in BASE_PHASES:  # it starts from other phases, whose digests are compared
             del mine["config"]["weights"], theirs["config"]["weights"]
         if not (self.extraction and other.extraction):

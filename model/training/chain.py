@@ -233,7 +233,7 @@ def train_phases(
     for phase in wanted:
         folder = PhaseFolder(phase_folder(root, run, split, phase, runs=runs))
         earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase]}
-        provenance = _provenance(configs[phase], listed, earlier, extraction)
+        provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
                 folder.claim(provenance, listed, {"overrides": {key: str(value) for key, value in settings.overrides.items()}})
@@ -289,7 +289,7 @@ def _stride_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> dict[str, 
     return {"stride_in_1x1": strides.pop()} if len(strides) == 1 else {}
 
 
-def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any]) -> Provenance:
+def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any], precision: str) -> Provenance:
     return Provenance(
         config=config,
         classes=split.classes,
@@ -301,6 +301,7 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         extraction=extraction,
         earlier_digests=split.earlier_digests,
         num_videos={"train": len(split.train), "test": len(split.test)},
+        precision=precision,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -26,8 +27,9 @@ from flowkit.dataset.manifest import ClipRecord, write_split
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError, ScoresError
-from flowkit.model.evaluation.published import PUBLISHED
+from flowkit.model.evaluation.published import PUBLISHED, Comparison
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_scores, write_scores
+from flowkit.model.fusion import late_fusion
 from flowkit.model.fusion.late_fusion import (
     FusionSettings,
     NamedScores,
@@ -592,21 +594,42 @@ def test_the_paper_s_numbers_stand_beside_the_whole_official_list_only(root: Any
             shards={"shard-00000.h5": "0" * 64},
         )
 
+    def alike(manifest: Any) -> Comparison:
+        return Comparison(PUBLISHED[manifest.protocol], differences=("small batch",))
+
+    def figures(result: Any) -> Any:
+        published = published_with_idt(root, 1, result, report=root)
+        return published and published[0]
+
     result = fuse_systems(NamedScores("ST-ResNet*", OURS), [NamedScores("idt", IDT)])
-    assert published_with_idt(root, 1, result) is None  # no data root
+    assert figures(result) is None  # no data root
+    compared: list[Any] = []
+    monkeypatch.setattr(late_fusion, "read_results", lambda folder: SimpleNamespace(splits=(None,)))
+    monkeypatch.setattr(late_fusion, "compare_with_paper", lambda manifest, *_: compared[-1] if compared else alike(manifest))
     open_root(root, root / "videos", ExtractSettings())
-    assert published_with_idt(root, 1, result) is None  # no such split
+    assert figures(result) is None  # no such split
     split("ucf101", 24)
-    assert published_with_idt(root, 1, result) is None  # other classes
+    assert figures(result) is None  # other classes
     names = hashlib.sha256("\n".join(sorted(CLASSES)).encode()).hexdigest()
     for name, published in list(PUBLISHED.items()):
         monkeypatch.setitem(PUBLISHED, name, replace(published, classes_sha256=names))
-    assert published_with_idt(root, 1, result) == {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6}
+    assert figures(result) == {"IDT": 86.4, "ST-ResNet*": 93.46, "ST-ResNet* + IDT": 94.6}
     _, out, _ = command_line(root / "idt.csv", "--data", root)
     assert "the paper's figures, means over three splits: IDT 86.4 %, ST-ResNet* 93.46 %, ST-ResNet* + IDT 94.6 %" in out
-    assert published_with_idt(root, 1, fuse_systems(NamedScores("motion", OURS), [NamedScores("idt", IDT)])) is None
+    assert figures(fuse_systems(NamedScores("motion", OURS), [NamedScores("idt", IDT)])) is None
     split("hmdb51", 24)
-    assert published_with_idt(root, 1, result)["ST-ResNet* + IDT"] == 70.3
+    assert figures(result)["ST-ResNet* + IDT"] == 70.3
+    for settings, told in (
+        (FusionSettings(weights=(1, 5)), ("fusion: weights 1 : 5 (paper, from memory: equal)",)),
+        (FusionSettings(normalise="softmax"), ("fusion: normalised by softmax (paper, from memory: l2)",)),
+    ):
+        other = fuse_systems(NamedScores("ST-ResNet*", OURS), [NamedScores("idt", IDT)], settings=settings)
+        assert published_with_idt(root, 1, other, report=root)[1] == ("small batch", *told)
+    assert figures(replace(result, settings=replace(result.settings, method="svm"))) is None
+    assert figures(fuse_systems(NamedScores("ST-ResNet*", OURS), [NamedScores("my_i3d_scores", IDT)])) is None
+    compared.append(Comparison(None, ("The weights were trained on other data",)))  # --force, or another training list
+    assert figures(result) is None
+    compared.clear()
     for protocol, num_listed in (("hmdb51", 25), ("csv", 24), ("automatic", 24)):
         split(protocol, num_listed)
-        assert published_with_idt(root, 1, result) is None
+        assert figures(result) is None

@@ -1,0 +1,163 @@
+"""In what a run differs from the official code, setting by setting, and which choices of its own flowkit makes where that is not the guide.
+
+The official code is feichtenhofer/st-resnet at 8b4f284, with gpu_flow at 32548bc for the flow. What is said of the paper here is in its
+equations and tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowkit.flow.params import TVL1Params
+from flowkit.model.data.sampling import NUM_TEST_CENTRES
+from flowkit.model.runs.provenance import Provenance, flattened
+from flowkit.model.settings.network import NUM_FLOW_FIELDS
+from flowkit.model.settings.recipes import make_configs
+from flowkit.model.settings.training import TrainConfig
+from flowkit.quantise import Quantiser
+
+PROTOCOL = (
+    f"{NUM_TEST_CENTRES} frames a video, evenly spaced, each with its stack of {NUM_FLOW_FIELDS} flow fields, and their mirror images",
+    "whole frames, no crop; the 25 samples of one mirror state are one sequence",
+    "score of a stream: mean of its logits over places, time and mirror images",
+)
+
+# Choices that the recipe `official` makes: setting, flowkit's value, and what the official code (and the paper) has instead.
+# The official code's value is no difference either.
+FREE_CHOICES: dict[str, tuple[Any, Any, str]] = {
+    "tau_drawn": ("clip", "sub_batch", "official code: once for a sub-batch, getBatchWrapper_rgbflow.m:31"),
+    "corners": ("four", "diagonal", "official code: two of the four, cnn_get_im_flow_batch.m:273"),
+    "network.temporal_pool_position": (
+        "after_pool5",
+        "before_pool5",
+        "paper, Table 1: after_pool5; official code: before_pool5, STResNet_stage2.m:97",
+    ),
+    "network.stride_in_1x1": (False, True, "official code: in the 1x1, as in its ImageNet weights"),
+    "network.stem_pool": ("same", "ceil", "official code: ceil, as in its ImageNet weights"),
+}
+_NO_COMPARISON = ("seed", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
+# Settings that the official code has; for the others, the value of the recipe stands for what it does without a name for it.
+_IN_THE_CODE = {
+    *("batch", "bn_group", "schedule", "num_samples", "tau_min", "tau_max", "momentum", "weight_decay", "bn_momentum", "crop", "flip"),
+    *(f"network.{name}" for name in ("units", "base_width", "input_size", "head_pool", "motion_dropout", "temporal_pool")),
+    *(f"network.injection{name}" for name in ("", "_direction", "_kind", "_stages")),
+    *(f"network.temporal_{name}" for name in ("convolution", "stages", "init", "padding", "pool_stride")),
+}
+_ABOUT_CLIPS = ("tau_min", "tau_max", "tau_drawn")  # without meaning for single samples
+_WEIGHTS = "ResNet-50 of MSRA, trained on ImageNet"
+_HMDB51_EPOCHS = ((2, 1e-2), (1, 1e-3), (1, 1e-4))  # of the appearance stream, cnn_ucf101_spatial.m:36
+_HMDB51_NUM_CLASSES = 51
+
+
+def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], list[str]]:
+    """Return the settings of a phase that differ from the official code's, and flowkit's choices that it follows.
+
+    Parameters
+    ----------
+    made : Provenance
+        How the phase was trained. A network that the authors trained is compared in its architecture only.
+    num_train : int
+        The number of videos of the training list, from which the official schedule follows.
+    """
+    own, theirs = _flat(made.config), _flat(_official_config(made, num_train))
+    names = [name for name in theirs if name not in _NO_COMPARISON and own.get(name) != theirs[name]]
+    if made.is_converted:  # the file does not say how it was trained, and rgb_offset is the authors' mean colour
+        names = [name for name in names if name.startswith("network.") and name != "network.rgb_offset"]
+    elif made.config.num_samples == 1:
+        names = [name for name in names if name not in _ABOUT_CLIPS or theirs["num_samples"] > 1]
+    differences = [f"{_shown(name)} {_brief(own.get(name))} ({_source(name, theirs[name])})" for name in names if name not in FREE_CHOICES]
+    choices: list[str] = []
+    if made.is_converted:
+        return differences, choices
+    choices = [
+        f"{_shown(name)} {_brief(ours)} ({instead})"
+        for name, (ours, _, instead) in FREE_CHOICES.items()
+        if own.get(name) == ours and _matters(name, made.config)
+    ]
+    weights = made.config.weights
+    if weights == "none":
+        differences.append("random first weights (official code: ImageNet)")
+    elif weights == "imagenet":
+        choices.append(f"first weights torchvision's, trained on ImageNet (official code: {_WEIGHTS})")
+    elif weights != "matconvnet":
+        differences.append(f"first weights of a file, {_brief(weights)} (official code: {_WEIGHTS})")
+    if "schedule" not in names:
+        if made.config.phase != "st-resnet":
+            choices.append("the schedule ends with its list of rates (official code: the last rate up to epoch 300, cnn_train_dag.m:22)")
+        if made.config.phase == "appearance" and len(made.classes) == _HMDB51_NUM_CLASSES:
+            epochs = ", ".join(f"{count} x {rate:g}" for count, rate in _HMDB51_EPOCHS)
+            choices.append(f"epochs as for UCF101 (official code for HMDB51: {epochs}, cnn_ucf101_spatial.m:36)")
+    return differences, choices
+
+
+def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return in what frames and flow differ from the official code's, and flowkit's choices.
+
+    Parameters
+    ----------
+    extraction : dict
+        Frame size, TV-L1 parameters, solver and codec, as `Provenance` has them; empty if they are not recorded.
+    quantiser : dict
+        The quantiser's settings.
+    """
+    theirs: dict[str, Any] = {f"quantiser {key}": value for key, value in Quantiser(20.0, "paper").to_dict().items()}
+    own: dict[str, Any] = {f"quantiser {key}": value for key, value in quantiser.items()}
+    differences, choices = [], []
+    if not extraction:
+        differences.append("how frames and flow were made is not recorded")
+    else:
+        solver = extraction.get("solver")
+        if solver == "strict":
+            choices.append("solver strict, OpenCV's CPU class with other parameters (official code: the GPU class of OpenCV 2.4, gpu_flow)")
+        elif solver != "gpu_flow":
+            differences.append(f"solver {_brief(solver)} (official code: gpu_flow)")
+        theirs |= {"short side": 256, "codec": "jpeg"}
+        own |= {"short side": extraction.get("short_side"), "codec": extraction.get("codec")}
+        parameters = extraction.get("tvl1") or {}
+        if parameters:
+            theirs |= {f"TV-L1 {name}": value for name, value in TVL1Params.preset("paper").to_dict().items()}
+            own |= {f"TV-L1 {name}": value for name, value in parameters.items()}
+        elif solver != "gpu_flow":
+            differences.append("TV-L1 parameters unknown (official code: those of the preset paper)")
+    differences += [
+        f"{name.rstrip('_')} {_brief(own.get(name))} (official code: {_brief(theirs.get(name))})"
+        for name in dict.fromkeys([*theirs, *own])
+        if own.get(name) != theirs.get(name)
+    ]
+    return differences, choices
+
+
+def _official_config(made: Provenance, num_train: int) -> TrainConfig:
+    """Return the recipe `official` of a phase."""
+    configs = make_configs("official", num_classes=len(made.classes), num_videos=num_train, short_side=256, weights="imagenet")
+    return configs[made.config.phase]
+
+
+def _matters(name: str, config: TrainConfig) -> bool:
+    """Return whether a free choice has an effect on a phase."""
+    if name == "tau_drawn":
+        return config.num_samples > 1
+    if name == "corners":
+        return config.crop == "borders25"
+    return name != "network.temporal_pool_position" or config.network.temporal_pool
+
+
+def _source(name: str, value: Any) -> str:
+    return f"{'official code' if name in _IN_THE_CODE else 'recipe official'}: {_brief(value)}"
+
+
+def _shown(name: str) -> str:
+    return name.removeprefix("network.")
+
+
+def _flat(config: TrainConfig) -> dict[str, Any]:
+    return flattened(config.to_dict()) | {"network.units": list(config.network.units)}
+
+
+def _brief(value: Any) -> str:
+    if value and isinstance(value, list) and isinstance(value[0], list):
+        text = ", ".join(f"{steps} x {rate:g}" for steps, rate in value)
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
