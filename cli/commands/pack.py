@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from flowkit.cli.shared.console import say, show_name, size, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_ERROR
 from flowkit.cli.shared.options import data_option, split_option
 from flowkit.cli.shared.sizes import parse_size
 
@@ -53,11 +54,12 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 def pack(
     data: Path, split: int, lists: Path | Literal["automatic", "folders"] | None, shard_size: int | None, move: bool, allow_missing: bool
-) -> None:
+) -> int:
     """Gather all clips into HDF5 shards and write the manifests of split N.
 
     Shards are written once, whatever the number of splits. After more videos were extracted, the same line rewrites only the
-    shards that change, and updates all splits. Without split lists, flowkit divides the videos by class and group, and says so.
+    shards that change, and updates all splits. Without split lists, flowkit divides the videos by class, group and file, and
+    says so. A split from which nothing can be learnt or tested is written, but the exit code is 1.
 
     \b
     Examples:
@@ -73,7 +75,11 @@ def pack(
     except SeveralListsError as error:
         raise click.UsageError(show_name(error)) from error
     _print_lists(report)
+    _print_faults(report)
     _print_result(report, data)
+    for reason in report.faults.errors:
+        warn(f"pack: split {report.split.number} is of no use: {show_name(reason)}")
+    return EXIT_ERROR if report.faults.errors else 0
 
 
 def _print_lists(report: PackReport) -> None:
@@ -87,8 +93,8 @@ def _print_lists(report: PackReport) -> None:
         warn(f"pack: split {number} from the lists in {show_name(report.lists)}, {show_name(report.split.protocol)}")
     elif report.split.protocol == "automatic":
         warn(
-            f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) kept together, fixed seed; "
-            "to use your own lists: --lists DIR|FILE"
+            f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) and identical files kept "
+            "together, fixed seed; to use your own lists: --lists DIR|FILE"
         )
     else:
         warn(f"pack: split {number} from the {show_name(report.split.protocol)}; to use other lists: --lists DIR|FILE")
@@ -104,6 +110,17 @@ def _print_lists(report: PackReport) -> None:
     _print_names("warning: test classes without a training video", matched.untrained_classes)
     for other, why in report.splits_damaged:
         warn(f"pack: split {other} could not be updated: {show_name(why)}")
+
+
+def _print_faults(report: PackReport) -> None:
+    """Print to stderr why the split's test says little."""
+    faults = report.faults
+    _print_names("warning: classes without a test video", faults.untested_classes)
+    for warning in faults.warnings:
+        warn(f"pack: warning: {show_name(warning)}")
+    shared = [f"{', '.join(train)} is {', '.join(test)}" for train, test in faults.shared_files]
+    _print_names("warning: byte-identical videos for training and for test", shared)
+    _print_names("warning: byte-identical videos of several classes", [" is ".join(videos) for videos in faults.ambiguous_files])
 
 
 def _print_names(what: str, names: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from flowkit.dataset.shard_update import (
     write_shards,
     write_state,
 )
+from flowkit.dataset.split_faults import SplitFaults, split_faults
 from flowkit.dataset.split_update import ManifestWriter, check_length, record_clip_digests, too_short, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
@@ -60,6 +61,8 @@ class PackReport:
         Videos whose clip files were to be deleted, and were not, because they are no longer those that were packed.
     notes : tuple of str
         What the user should know about the choice of the split.
+    faults : SplitFaults
+        What is wrong with the split. It is written nevertheless.
 
     Examples
     --------
@@ -86,6 +89,7 @@ class PackReport:
     num_moved: int = 0
     kept: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    faults: SplitFaults = field(default=SplitFaults())
 
     @property
     def did_nothing(self) -> bool:
@@ -113,7 +117,7 @@ def pack(
         The number of the split, from 1.
     lists : path or "folders" or "automatic", optional
         A folder of lists or a file (see `flowkit.dataset.lists.reading.read_lists`); ``"folders"`` for the split that folders called
-        train, val and test give; or ``"automatic"`` for a seeded split by class and group. By default such folders give the split;
+        train, val and test give; or ``"automatic"`` for a seeded split by class, group and file. By default such folders give the split;
         otherwise flowkit looks for official lists around the videos, and the split is automatic if there are none.
     shard_bytes : int, optional
         A shard ends with the first video that brings it past this size. By default the size of the last time, or 1 GiB.
@@ -185,7 +189,8 @@ def _pack(
         _refuse_if_gone(dataset, videos)
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
-    chosen = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()})
+    file_of = {video.video_id: video.source_sha256 for video in videos.values()}
+    chosen = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()}, file_of=file_of)
     check_length(split, chosen.matched, videos)
 
     if shard_bytes is not None and shard_bytes != state.shard_bytes:
@@ -249,6 +254,7 @@ def _pack(
         num_moved=len(deleted),
         kept=tuple(kept),
         notes=chosen.notes,
+        faults=split_faults(current, file_of),
     )
 
 

@@ -41,6 +41,8 @@ class StoredVideo:
         What frames and flow take in the file.
     path : Path
         The file that holds it.
+    source_sha256 : str
+        The digest of the video file that it was extracted from; empty if unknown.
     """
 
     video_id: str
@@ -49,6 +51,7 @@ class StoredVideo:
     sha256: str
     stored_bytes: int
     path: Path
+    source_sha256: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
                 f"({'; '.join(differing)}); one data root never mixes settings: delete that file and extract the video again"
             )
     return [
-        StoredVideo(a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path)
+        StoredVideo(a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path, a.source_sha256)
         for layout in layouts
         for a in (layout.attributes,)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def attributes(video_id: str, num_frames: int, **changes: object) -> ClipAttribu
         video_id=video_id,
         class_name=video_id.rpartition("/")[0],
         source_name=video_id.rpartition("/")[2] + ".avi",
-        source_sha256="ab" * 32,
+        source_sha256=hashlib.sha256(video_id.encode()).hexdigest(),
         frame_rate="25/1",
         num_frames=num_frames,
         header_frames=num_frames,

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from flowkit.dataset.lists.automatic import automatic_split
 from flowkit.dataset.lists.entries import ListEntry, SplitLists, divide
 from flowkit.dataset.lists.matching import Matched, match_lists
 from flowkit.dataset.lists.official import split_numbers
 from flowkit.dataset.lists.reading import read_lists
-from flowkit.dataset.lists.tables import CSV_COLUMNS
 from flowkit.dataset.root import Dataset
 from flowkit.errors import ManifestError
 from flowkit.video.folders import FolderLayout, Subset, read_layout, subset_of_name
-from flowkit.video.ids import comparable_name, first_few, group_of, name_ends
+from flowkit.video.ids import comparable_name, first_few, name_ends
 
 AUTOMATIC = "automatic"  # instead of lists: a seeded split of the videos
 FOLDERS = "folders"  # instead of lists: the folders of the videos, called train, val and test
-TEST_FRACTION = 0.3  # of each class's videos, in the automatic split; as in UCF101's and HMDB51's lists
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,9 @@ class ChosenLists:
     notes: tuple[str, ...] = ()
 
 
-def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_of: Mapping[str, str]) -> ChosenLists:
+def choose_lists(
+    dataset: Dataset, split: int, given: str | Path | None, class_of: Mapping[str, str], *, file_of: Mapping[str, str] | None = None
+) -> ChosenLists:
     """Find the lists from which a split is made.
 
     Parameters
@@ -73,6 +72,8 @@ def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_o
         otherwise flowkit looks for lists around the videos, and without any the split is automatic.
     class_of : mapping of str to str
         The clips of the root: from video id to the name of the class that the clip has.
+    file_of : mapping of str to str, optional
+        The SHA-256 of the video file of each clip, as far as it is known, for an automatic split.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def choose_lists(dataset: Dataset, split: int, given: str | Path | None, class_o
         matched = match_lists(lists, class_of)
         _check_halves(lists, matched, path, class_of, root)
         return ChosenLists(path, lists, matched)
-    lists = automatic_split(class_of, seed=split - 1)
+    lists = automatic_split(class_of, seed=split - 1, file_of=file_of)
     return ChosenLists(None, lists, match_lists(lists, class_of), notes)
 
 
@@ -235,64 +236,6 @@ def find_lists(videos: Path, video_ids: Iterable[str]) -> FoundLists:
 
         matching = [folder for folder in folders if any(map(fits, _all_entries(folder)))]
     return FoundLists(tuple(matching), tuple(folder for folder in folders if folder not in matching))
-
-
-def automatic_split(class_of: Mapping[str, str], *, seed: int = 0) -> SplitLists:
-    """Divide videos into train and test without lists: by a seed, class by class, and without dividing groups.
-
-    Parameters
-    ----------
-    class_of : mapping of str to str
-        From video id to class name.
-    seed : int
-        Another seed gives another split.
-
-    Returns
-    -------
-    SplitLists
-        About 30 % of each class's videos are in test. Videos of a class whose ids share a ``_gNN_`` (one actor or
-        scene, as in UCF101) stay together; a class of one group, or one video, is all in train.
-
-    Raises
-    ------
-    ManifestError
-        If a video has no class (it lies in no folder).
-    """
-    groups: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for video_id, class_name in sorted(class_of.items()):
-        if not class_name:
-            raise ManifestError(
-                f"{video_id!r} lies in no class folder, so its class is unknown: list it in a CSV file with the columns "
-                f"{','.join(CSV_COLUMNS)} and pass it with --lists FILE.csv"
-            )
-        number = group_of(video_id)
-        groups[class_name][video_id if number is None else f"g{number}"].append(video_id)
-    train: list[ListEntry] = []
-    test: list[ListEntry] = []
-    for class_name, members in groups.items():
-        chosen = _test_groups({group: len(ids) for group, ids in members.items()}, f"{seed}/{class_name}")
-        for group, ids in members.items():
-            (test if group in chosen else train).extend(ListEntry(video_id, class_name) for video_id in ids)
-    return SplitLists("automatic", tuple(sorted(groups)), tuple(sorted(train, key=_by_id)), tuple(sorted(test, key=_by_id)))
-
-
-def _test_groups(sizes: dict[str, int], salt: str) -> set[str]:
-    """Return the groups of a class that go to test: in an order by hash, each that brings the share closer to the target."""
-    if len(sizes) < 2:
-        return set()
-    drawn = sorted(sizes, key=lambda group: hashlib.sha256(f"{salt}/{group}".encode()).digest())
-    target = TEST_FRACTION * sum(sizes.values())
-    chosen: set[str] = set()
-    num_chosen = 0
-    for group in drawn:
-        if abs(num_chosen + sizes[group] - target) < abs(num_chosen - target):
-            chosen.add(group)
-            num_chosen += sizes[group]
-    return chosen or {min(drawn, key=lambda group: sizes[group])}
-
-
-def _by_id(entry: ListEntry) -> str:
-    return entry.video_id
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import pytest
 from shard_files import SETTINGS, write_clip
 
 from flowkit import Dataset, ManifestError, Split, pack, verify
+from flowkit.dataset.lists.automatic import automatic_split
 from flowkit.dataset.lists.choosing import ChosenLists, choose_lists
 from flowkit.dataset.packing import PackReport
 from flowkit.dataset.paths import clip_path
@@ -150,3 +151,55 @@ def test_official_lists_are_found_for_videos_in_one_folder(tmp_path: Path) -> No
     assert chosen.path == around
     assert [(entry.video_id, entry.class_name) for entry in chosen.matched.train] == [("v_Run_g01_c01", "Run")]
     assert len(chosen.matched.by_end) == 2
+
+
+# -- the automatic split and byte-identical files ----------------------------------------------------------------------------------
+
+
+def halves(class_of: dict[str, str], file_of: dict[str, str], seed: int) -> list[set[str]]:
+    lists = automatic_split(class_of, seed=seed, file_of=file_of)
+    return [{entry.video_id for entry in half} for half in (lists.train, lists.test)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_byte_identical_videos_stay_on_one_side(seed: int) -> None:
+    class_of = {f"{name}/{kind}{k}": name for name in "abc" for kind in ("v", "copy") for k in range(3)}
+    file_of = {video_id: f"{video_id[0]}{video_id[-1]}" for video_id in class_of}
+    train, test = halves(class_of, file_of, seed)
+    assert not {file_of[video_id] for video_id in train} & {file_of[video_id] for video_id in test}
+    assert {video_id[0] for video_id in test} == set("abc")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_that_share_a_file_stay_together_with_all_they_share_files_with(seed: int) -> None:
+    class_of = {f"a/v_g{group:02d}_c{k}": "a" for group in range(1, 9) for k in range(3)}
+    file_of = {video_id: video_id for video_id in class_of}
+    file_of["a/v_g02_c0"] = file_of["a/v_g07_c1"]
+    file_of["a/v_g07_c2"] = file_of["a/v_g05_c0"]
+    train, test = halves(class_of, file_of, seed)
+    chain = {video_id for video_id in class_of if video_id[4:7] in ("g02", "g05", "g07")}
+    assert len(chain) == 9
+    assert chain <= train or chain <= test
+    for half in (train, test):
+        assert all(len([other for other in half if other[4:7] == video_id[4:7]]) == 3 for video_id in half)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_file_of_several_classes_is_on_one_side_and_every_class_keeps_both_sides(seed: int) -> None:
+    class_of = {f"{name}/v{k}": name for name in "abcd" for k in range(6)} | {"e/only": "e"}
+    file_of = {video_id: video_id for video_id in class_of}
+    file_of |= {f"{name}/v{k}": f"file {k}" for name in "abc" for k in range(6)}  # three classes of the same six files
+    file_of |= {"d/v2": "file 3", "d/v3": "file 1", "e/only": "file 0"}
+    train, test = halves(class_of, file_of, seed)
+    assert not {file_of[video_id] for video_id in train} & {file_of[video_id] for video_id in test}
+    assert {video_id[0] for video_id in test} == set("abcd")
+    assert {video_id[0] for video_id in train} == set("abcde")
+
+
+@pytest.mark.parametrize("file_of", [{}, {"a/v1": "", "a/v2": ""}, None])
+def test_without_identical_files_the_automatic_split_is_as_before(file_of: dict[str, str] | None) -> None:
+    class_of = {f"{name}/v{k}": name for name in "ab" for k in range(7)} | {f"c/x_g{k // 2:02d}_{k}": "c" for k in range(8)}
+    distinct = {video_id: f"file of {video_id}" for video_id in class_of}
+    before = {"a/v2", "a/v4", "b/v1", "b/v5", "c/x_g03_6", "c/x_g03_7"}  # what commit 72d1ebb chose for test
+    assert {entry.video_id for entry in automatic_split(class_of, file_of=file_of).test} == before
+    assert {entry.video_id for entry in automatic_split(class_of, file_of=distinct).test} == before

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flowkit.dataset.lists import entries as list_entries
-from flowkit.dataset.lists.choosing import automatic_split, find_lists
+from flowkit.dataset.lists.automatic import automatic_split
+from flowkit.dataset.lists.choosing import find_lists
 from flowkit.dataset.lists.entries import ListEntry, SplitLists
 from flowkit.dataset.lists.matching import match_lists
 from flowkit.dataset.lists.reading import read_lists
