@@ -108,6 +108,8 @@ def fuse(
             num_folds=folds,
             seed=seed,
         )
+    if not {".npz", ".json"} & {path.suffix.lower() for path in scores}:
+        refuse_unused("CSV and HDF5 files name their videos", "order")
     numbers = split_numbers(splits, _evaluated(data, run, reports) if splits == "all" else [])
     if len(numbers) > 1 and (fixed := [path for path in (*scores, *filter(None, [order])) if "{split}" not in str(path)]):
         raise click.UsageError(

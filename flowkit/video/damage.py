@@ -242,7 +242,10 @@ class Account:
         if not promise.frames:
             return 0
         refused = self.refused + len(self._early_refused)
-        amid = min(leading, self._before_key) if promise.is_indexed else 0  # an index knows no start amid a group of pictures
+        amid = 0
+        if promise.is_indexed:  # which promises the pictures of a start amid a group of pictures too
+            undecoded = leading if self._have_pts else max(len(times) - self._num_frames - refused, 0)
+            amid = min(undecoded, self._before_key)
         return min(promise.frames, unread + max(num_frames, self._num_frames) + refused + missing + amid)
 
     def _shorter(self) -> list[str]:

@@ -227,11 +227,11 @@ def _read_csv(path: Path) -> ScoreTable:
 
 def _number(text: str, class_name: str, where: str) -> float:
     try:
-        value = float(text)
+        value = float("nan" if "_" in text else text)  # Python reads 1_5 as 15
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise ScoresError(f"{where}: the score for class {class_name!r} must be a finite number, got {text!r}")
+        raise ScoresError(f"{where}: the score for class {class_name[:80]!r} must be a finite number, got {text[:80]!r}")
     return value
 
 

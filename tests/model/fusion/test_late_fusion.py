@@ -158,6 +158,7 @@ def test_scores_written_by_evaluate_are_read(tmp_path: Path) -> None:
         ("video_id,a,b\nx,1,2\ny,1,high\n", "line 3: the score for class 'b' must be a finite number, got 'high'"),
         ("video_id,a,b\nx,1,nan\n", "line 2: the score for class 'b' must be a finite number, got 'nan'"),
         ("video_id,a,b\nx,inf,0\n", "line 2: the score for class 'a'"),
+        ("video_id,a,b\nx,1_5,0\n", "line 2: the score for class 'a'"),
         ("video_id,a,b\nx,1,2\ny,1,2\nx,3,4\n", "line 4: video id 'x' is already in line 2"),
         ("video_id,a,a\nx,1,2\n", "class 'a' occurs twice, as number 1 and 2"),
         ("video_id,a,\nx,1,2\n", "class 2 is empty"),
@@ -172,6 +173,13 @@ def test_a_csv_that_is_not_scores_is_an_error_that_names_file_and_line(tmp_path:
     with pytest.raises(ScoresError, match=message) as caught:
         read_scores(path)
     assert str(path) in str(caught.value)
+
+
+def test_an_error_about_a_score_is_of_bounded_length(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"video_id,a\nx,{'9' * 100_000}\n")
+    with pytest.raises(ScoresError, match="finite number") as caught:
+        read_scores(tmp_path / "a.csv")
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_csv_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -567,6 +575,14 @@ def test_several_splits_give_each_and_the_unweighted_mean(root: Any) -> None:
     result = CliRunner().invoke(flowkit, ["fuse", str(root / "idt1.csv"), "--data", str(root), "--split", "1,2"])
     assert result.exit_code == 2
     assert "scores belong to one split: write {split} instead of its number in" in result.stderr
+
+
+def test_an_order_for_files_that_all_name_their_videos_is_refused(root: Any) -> None:
+    write_csv(root / "idt.csv", IDT)
+    (root / "order.txt").write_text("\n".join(IDS))
+    result = CliRunner().invoke(flowkit, ["fuse", str(root / "idt.csv"), "--data", str(root), "--order", str(root / "order.txt")])
+    assert result.exit_code == 2
+    assert "--order would do nothing here: CSV and HDF5 files name their videos" in result.stderr
 
 
 def test_files_of_one_name_are_told_apart_by_their_paths(root: Any) -> None:
