@@ -38,8 +38,12 @@ def is_cut_off(path: Path, names: Sequence[str], *, is_indexed: bool) -> bool:
             return _segment_end(file) > num_bytes
         if "mov" not in names:
             return False
-        kinds = (b"moov", b"moof") if is_indexed else (b"moov", b"moof", b"mdat")
-        return any(kind in kinds and start + size > num_bytes for kind, start, size in mp4_boxes(file))
+        has_index = False
+        for kind, start, size in mp4_boxes(file):
+            if start + size > num_bytes:  # of two files that were joined, only the first is read
+                return not has_index if kind == b"moov" else kind in (b"moof", b"mdat") and not is_indexed
+            has_index |= kind == b"moov"
+        return False
 
 
 def mp4_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:

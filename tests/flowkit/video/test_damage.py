@@ -186,6 +186,15 @@ def test_an_mp4_whose_index_is_cut_off_is_damaged(tmp_path: Path) -> None:
 
 
 @needs("libx264")
+def test_what_follows_a_whole_mp4_may_be_cut_off(tmp_path: Path) -> None:
+    path = encode_video(tmp_path / "a.mp4", "libx264")
+    whole = path.read_bytes()
+    for rest in (whole[:-20], struct.pack(">I4s", 1 << 20, b"free"), struct.pack(">I4s", 1 << 20, b"mdat")):
+        path.write_bytes(whole + rest)
+        assert_ok(path, 40)
+
+
+@needs("libx264")
 def test_an_index_promises_the_frames_before_the_first_key_frame_too(tmp_path: Path) -> None:
     for suffix, status in ((".mp4", "damaged"), (".avi", "damaged"), (".mkv", "ok")):
         whole = encode_video(tmp_path / f"whole{suffix}", "libx264", num_frames=60, options={"g": "30", "bf": "0"})
