@@ -74,7 +74,7 @@ def read_settings_file(
         import tomli as tomllib
 
     try:
-        values = tomllib.loads(read_file(path, most_bytes=MAX_FILE_BYTES).decode("utf-8"))
+        values = tomllib.loads(read_file(path, most_bytes=MAX_FILE_BYTES).decode("utf-8-sig"))  # Windows editors begin with a mark
     except OSError as cause:
         raise click.UsageError(f"{path} cannot be read: {cause.strerror}") from cause
     except RecursionError as cause:
@@ -88,7 +88,8 @@ def read_settings_file(
     for key in set(commands) & (values.keys() - tables.keys()):
         raise click.UsageError(f"{path}: [{key}] must be a table of that command's options")
 
-    parameters = {setting_name(parameter): parameter for parameter in command.params}
+    # Arguments are left out: they say what a command reads, and may name a file that it writes.
+    parameters = {setting_name(parameter): parameter for parameter in command.params if isinstance(parameter, click.Option)}
     settings: dict[str, Any] = {}
     for key, value in values.items():
         if key in tables:
@@ -139,10 +140,21 @@ def _checked(value: Any, parameter: click.Parameter, where: str) -> Any:
     if isinstance(value, list):
         if any(isinstance(part, dict | list) for part in value):
             raise click.UsageError(f"{where} must be a list of values")
-        return [str(part) for part in value]
+        return [_as_typed(part, where) for part in value]
     if parameter.multiple or parameter.nargs != 1:
-        raise click.UsageError(f"{where} must be a list, got {value!r:.60}")
-    return value if getattr(parameter, "is_flag", False) else str(value)
+        raise click.UsageError(f"{where} must be a list, got {_as_typed(value, where)!r:.60}")
+    return value if getattr(parameter, "is_flag", False) else _as_typed(value, where)
+
+
+def _as_typed(value: Any, where: str) -> str:
+    """Return a value as the text that would be typed, which has no NUL and no number of thousands of digits."""
+    try:
+        text = str(value)
+    except ValueError as cause:
+        raise click.UsageError(f"{where} is too large a number") from cause
+    if "\0" in text:
+        raise click.UsageError(f"{where} holds a NUL character")
+    return text
 
 
 def _meant(key: str, names: Iterable[str]) -> str:

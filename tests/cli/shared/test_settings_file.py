@@ -92,13 +92,22 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
         ("jobs = true\n", "not a valid integer"),
         ("[extract.jobs]\nn = 2\n", "must be one value"),
         ("jobs = \n", "not valid TOML"),
+        ('[extract]\nvideos = "elsewhere"\n', "has no option 'videos'"),
+        ('[convert]\ntarget = "of-somebody.safetensors"\n', "has no option 'target'"),
+        ('target = "of-somebody.safetensors"\n', "no command has an option 'target'"),
     ],
 )
 def test_an_invalid_settings_file_is_a_usage_error_that_names_the_key(text: str, said: str) -> None:
     Path("flowkit.toml").write_text(text)
     with pytest.raises(click.UsageError) as error:
-        flowkit.main(args=["extract", ".", "--dry-run"], prog_name="flowkit", standalone_mode=False)
+        command = "convert" if text.startswith("[convert]") else "extract"
+        flowkit.main(args=[command, ".", "--dry-run"], prog_name="flowkit", standalone_mode=False)
     assert said in error.value.format_message()
+
+
+def test_a_settings_file_of_a_windows_editor_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("flowkit.toml").write_bytes(b"\xef\xbb\xbf[extract]\r\njobs = 3\r\n")
+    assert chosen("extract", ".", monkeypatch=monkeypatch)["jobs"] == 3
 
 
 DEEP = 10_000
@@ -112,6 +121,8 @@ DEEP = 10_000
         ("[extract]\njobs." + "a." * DEEP + "a = 1\n", "must be one value"),
         ("jobs = " + "9" * 10_000, "not valid TOML"),
         ("a" * 10_000 + " = 1\n", "no command has an option"),
+        ("jobs = 0x" + "f" * 10_000, "too large a number"),
+        ('data = "a\\u0000b"\n', "NUL"),
         ("# " + "x" * MAX_FILE_BYTES, "too large"),
         ('"\\u001b[2J" = 1\n', "no command has an option"),
     ],
