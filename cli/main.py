@@ -99,7 +99,9 @@ def flowkit(ctx: click.Context, debug: bool) -> None:
 def _all_setting_names(ctx: click.Context) -> set[str]:
     """Return the names of all commands' settings."""
     commands = [flowkit.get_command(ctx, name) for name in COMMANDS]
-    return {setting_name(parameter) for command in commands if command for parameter in command.params if isinstance(parameter, click.Option)}
+    return {
+        setting_name(parameter) for command in commands if command for parameter in command.params if isinstance(parameter, click.Option)
+    }
 
 
 def _terminated(signum: int, frame: object) -> None:

@@ -94,7 +94,8 @@ def evaluate(
     The networks see 25 complete frames of each video and their mirror images, and the logits are averaged. The rows are appearance,
     motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained.
 
-    An earlier evaluation is replaced only if every video that it scored can be scored now; --replace replaces it in any case.
+    An earlier evaluation is replaced only if every video and every row that it has can be scored now; --replace replaces it in any
+    case.
     """
     _refuse_unused_options(redraw=redraw, checkpoint=checkpoint, output=output)
     from flowkit.cli.shared.ranks import ranks_from_environment
@@ -145,7 +146,7 @@ def evaluate(
         if folders is not None and len(evaluation.splits) > 1:
             folders.keep(evaluation)  # again, now with the table of all splits
     _print_warnings(evaluation)
-    complete = folders is None or ((not report or folders.draw(evaluation, dataset)) and not folders.elsewhere)
+    complete = folders is None or ((not report or folders.draw(evaluation, dataset)) and folders.all_stored)
     if folders is not None:
         folders.print_names(evaluation)
     if as_json:
@@ -182,7 +183,13 @@ class _Folders:
         self._data, self._run, self._output, self._reports = data, run, output, reports
         self._several, self._replace = several, replace
         self._not_stored: set[int] = set()
+        self._lacks_rows = False
         self.elsewhere: dict[int, Path] = {}  # where the results of a split are that could not be written to its folder
+
+    @property
+    def all_stored(self) -> bool:
+        """Whether all results were stored in their folders, except those that lack videos, which count as failures."""
+        return not self.elsewhere and not self._lacks_rows
 
     def of(self, split: int) -> Path:
         from flowkit.model.runs.run_folder import report_folder
@@ -215,8 +222,8 @@ class _Folders:
             click.get_current_context().with_resource(writing_report(self.of(number), "evaluate"))
 
     def keep(self, evaluation: Evaluation) -> None:
-        """Write the numbers, and remove the report of an earlier evaluation; or keep that if videos would be lost."""
-        from flowkit.model.evaluation.earlier import lost_videos
+        """Write the numbers, and remove the report of an earlier evaluation; or keep that if videos or rows would be lost."""
+        from flowkit.model.evaluation.earlier import lost_rows, lost_videos
         from flowkit.model.evaluation.tables import details, results_table
 
         text = table(*results_table(evaluation))
@@ -230,6 +237,13 @@ class _Folders:
                 warn(
                     f"split {number}: the evaluation in {show_name(folder)} scored {_videos(lost)} that could not be scored now. "
                     f"It stays as it is, and this one is not stored. Repair the data, and evaluate again. {_other_ways('stores this one')}"
+                )
+            elif rows := [] if self._replace or not split.video_ids else lost_rows(folder, split.rows):
+                self._not_stored.add(number)
+                self._lacks_rows = True
+                warn(
+                    f"split {number}: the evaluation in {show_name(folder)} has {', '.join(rows)}, for which no trained network was found "
+                    f"now. It stays as it is, and this one is not stored. {_other_ways('stores this one')}"
                 )
             elif not split.video_ids:
                 self._not_stored.add(number)

@@ -35,6 +35,7 @@ from flowkit.workers.cluster import Cluster
 from flowkit.workers.processes import KILLED_TWICE, TaskLimits, TaskOutcome, check_memory_limit, num_cores, run_tasks
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
+MAX_JOBS = 1024  # worker processes; a mistyped number must not start thousands
 LEAST_MEMORY = 256 << 20  # bytes; what a worker process may use cannot be limited to less
 
 
@@ -146,8 +147,8 @@ def extract(
     videos, root = Path(videos), Path(root)
     if not 0 <= part[0] < part[1]:
         raise ParameterError(f"part must be (i, n) with 0 <= i < n, got {part!r}")
-    if (jobs is not None and jobs < 1) or not devices:
-        raise ParameterError(f"extract needs at least one process and one device, got jobs={jobs!r} and devices={devices!r}")
+    if (jobs is not None and not 1 <= jobs <= MAX_JOBS) or not devices:
+        raise ParameterError(f"extract needs 1 to {MAX_JOBS} processes and at least one device, got jobs={jobs!r} and devices={devices!r}")
     if time_limit is not None and not 0 <= time_limit < math.inf:
         raise ParameterError(f"time_limit must be at least 0 s (0 is no limit), got {time_limit!r}")
     if memory_limit is not None and memory_limit < LEAST_MEMORY:

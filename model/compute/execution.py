@@ -23,6 +23,7 @@ from flowkit.workers.processes import num_cores
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _MAX_WORKERS = 16
+MAX_WORKERS_ASKED = 1024  # more processes than a machine has cores; a mistyped number must not start thousands
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Execution:
         for name, least in (("num_workers", 0), ("checkpoint_steps", 1), ("videos_per_pass", 1)):
             value = getattr(self, name)
             check(value is None or value >= least, name, f"at least {least}", value)
+        check((self.num_workers or 0) <= MAX_WORKERS_ASKED, "num_workers", f"at most {MAX_WORKERS_ASKED}", self.num_workers)
         check(0 <= self.rank < self.world, "rank", f"in [0, {self.world})", self.rank)
 
     def torch_device(self) -> torch.device:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flowkit.errors import FlowkitError
 from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.scores import read_own_scores
 
 SCORES_NAME = "scores.h5"
@@ -25,6 +26,15 @@ def scored_before(folder: Path) -> frozenset[str]:
 def lost_videos(folder: Path, video_ids: Iterable[str]) -> list[str]:
     """Return the videos that the evaluation in a folder scored and that are not among these, sorted."""
     return sorted(scored_before(folder) - frozenset(video_ids))
+
+
+def lost_rows(folder: Path, rows: Iterable[str]) -> list[str]:
+    """Return the rows of the evaluation in a folder that are not among these; none if there is no evaluation, or it cannot be read."""
+    try:
+        (earlier,) = read_results(folder).splits
+    except (FlowkitError, OSError):
+        return []
+    return [row for row in earlier.rows if row not in set(rows)]
 
 
 def failure_lines(failed: Sequence[Unreadable]) -> list[str]:

@@ -153,7 +153,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file can make the unpickler raise anything
         raise CheckpointError(f"damaged, or not a file of weights ({_first_line(error)}); download it again") from error
     found = _state_within(state)
-    check_tensors(found.values(), path)
+    check_tensors(found, path)
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from flowkit.errors import CheckpointError
@@ -43,8 +44,16 @@ def check_archive(path: Path) -> None:
         raise CheckpointError("refused: its entries are together larger than the file")
 
 
-def check_tensors(tensors: Iterable[object], path: Path) -> None:
-    """Refuse tensors that claim more bytes than the file holds, so that copying them would fill the memory; see `check_archive`."""
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+def check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are not plain arrays of real numbers, or that claim more bytes than the file holds; see `check_archive`.
+
+    Tensors that claim more than the file holds would fill the memory when they are copied.
+    """
+    claimed = 0
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            what = "sparse" if tensor.layout != torch.strided else "quantised" if tensor.is_quantized else "complex"
+            raise CheckpointError(f"its tensor {name!r:.100} is {what}; store plain tensors of real numbers")
+        claimed += tensor.numel() * tensor.element_size()
     if claimed > MAX_TENSOR_COPIES * path.stat().st_size:
         raise CheckpointError(f"refused: its tensors claim {claimed:,} bytes, far more than the file holds")

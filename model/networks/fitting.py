@@ -92,7 +92,7 @@ def _misshaped(name: str, tensor: Tensor, target: Tensor) -> str:
     if name == "conv1.weight" and len(its) == len(ours) == 4:
         if its[0] == ours[0] and its[2:] == ours[2:]:
             return f"its conv1 takes {_channels_text(its[1])}, and this stream's takes {_channels_text(ours[1])}"
-        if its[0] != ours[0]:
+        if its[0] != ours[0] and its[0] > 0:
             return f"{shapes}: it is {its[0]} channels wide, and this network {ours[0]}; choose --base-width {its[0]}"
     if len(its) == 5 and len(ours) == 4:
         return f"{shapes}: its convolution extends over {its[2]} frames, and a base stream sees one frame at a time"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowkit.errors import ParameterError
+from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.foreign.backbones import find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.fitting import fit_state, is_counter
@@ -93,8 +93,23 @@ def initialise_single_stream(
 
 
 def check_pretrained(model: SingleStream, state: Mapping[str, Tensor], source: str) -> None:
-    """Raise `CheckpointError` if `initialise_single_stream` would; the model and the state may be on the meta device."""
-    fit_state(model.stream.state_dict(), find_backbone(state, source).state, source, pretrained=True)
+    """Raise `CheckpointError` if `initialise_single_stream` would, or if the weights are not finite numbers.
+
+    The model and the state may be on the meta device.
+    """
+    own, state = model.stream.state_dict(), find_backbone(state, source).state
+    fit_state(own, state, source, pretrained=True)
+    for name, tensor in state.items():
+        if is_counter(name) or tensor.is_meta:
+            continue
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source}: {name} holds whole numbers ({str(tensor.dtype).removeprefix('torch.')}), which are no weights"
+            )
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{source}: {name} holds NaN or infinity, so its training failed; use an earlier file")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{source}: {name} holds negative variances, so the file is damaged; copy it again")
 
 
 def check_streams(

@@ -170,7 +170,7 @@ def _load_checkpoint(path: Path) -> Checkpoint:
     tensors = all(isinstance(part, dict) and all(map(_is_plain, part.values())) for part in (network, momentum))
     if not (tensors and isinstance(step, int) and isinstance(environment, dict) and isinstance(scaler, dict)):
         raise CheckpointError("a part of the checkpoint is missing or has the wrong type")
-    check_tensors((*network.values(), *momentum.values()), path)
+    check_tensors({**{"momentum " + name: tensor for name, tensor in momentum.items()}, **network}, path)
     return Checkpoint(provenance, step, network, momentum, environment, scaler)
 
 

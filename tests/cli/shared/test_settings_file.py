@@ -99,8 +99,8 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
 )
 def test_an_invalid_settings_file_is_a_usage_error_that_names_the_key(text: str, said: str) -> None:
     Path("flowkit.toml").write_text(text)
+    command = "convert" if text.startswith("[convert]") else "extract"
     with pytest.raises(click.UsageError) as error:
-        command = "convert" if text.startswith("[convert]") else "extract"
         flowkit.main(args=[command, ".", "--dry-run"], prog_name="flowkit", standalone_mode=False)
     assert said in error.value.format_message()
 

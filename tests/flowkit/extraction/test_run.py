@@ -152,6 +152,12 @@ def test_a_damaged_clip_is_extracted_again_and_stops_nothing(videos: Path, tmp_p
     assert files_of(root) == before
 
 
+def test_a_mistyped_number_of_processes_is_refused_before_any_work(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="1 to 1024 processes"):
+        extract(videos, tmp_path / "data", settings=SETTINGS, jobs=10**23)
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(
     "change",
     [{"video_id": ["run/a"]}, {"num_frames": "5"}, {"status": "fine"}, {"error": 1}, {"time_ns": 1e400}, {"source_bytes": True}, {"x": 1}],

@@ -24,6 +24,11 @@ from flowkit.model.training.loop import groups_per_pass
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
+def test_a_mistyped_number_of_reading_processes_is_refused() -> None:
+    with pytest.raises(ParameterError, match="num_workers must be at most 1024, got 99999999999"):
+        Execution(num_workers=99999999999)
+
+
 def environment(root: Path, phase: str) -> Any:
     return load_checkpoint(phase_folder(root, "default", 1, phase) / "checkpoint.pt").environment
 

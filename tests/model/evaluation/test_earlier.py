@@ -88,6 +88,17 @@ def test_an_evaluation_that_loses_videos_half_way_replaces_nothing(root: Path, s
     assert json.loads(files(root)["results.json"])["num_scored"] == 6
 
 
+def test_an_evaluation_that_lacks_rows_of_the_earlier_one_replaces_nothing(root: Path) -> None:
+    before = files(root)
+    (root / "runs" / "default" / "split1" / "motion" / "weights.safetensors").unlink()
+    ended = evaluate(root)
+    assert ended.code == 1
+    assert files(root) == before
+    assert "has motion, two-streams, for which no trained network was found now" in ended.err
+    assert evaluate(root, "--replace").code == 0
+    assert "motion" not in json.loads(files(root)["results.json"])["rows"]
+
+
 def test_an_evaluation_of_nothing_is_not_written(root: Path, spoilt: set[str]) -> None:
     shutil.rmtree(root / "reports")
     spoilt |= {record.video_id for record in Dataset.open(root).split(1).test}

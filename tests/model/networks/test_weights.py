@@ -333,6 +333,39 @@ def test_the_stride_is_read_from_the_file_and_contradictions_are_refused(tmp_pat
         pretrained_state(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensor: tensor.to_sparse(), "is sparse"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "is quantised"),
+        (lambda tensor: tensor.to(torch.complex64), "is complex"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # torch's own, about such tensors
+def test_tensors_that_are_no_plain_arrays_are_refused_by_name(tmp_path: Path, change: Any, said: str) -> None:
+    path = tmp_path / "odd.pt"
+    state = small_state()
+    torch.save({**state, "conv1.weight": change(state["conv1.weight"])}, path)
+    with pytest.raises(CheckpointError, match=rf"odd.pt: its tensor 'conv1.weight' {said}"):
+        pretrained_state(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("conv1.weight", float("nan"), "holds NaN or infinity"),
+        ("layer1.0.bn1.running_mean", float("inf"), "holds NaN or infinity"),
+        ("bn1.running_var", -1.0, "negative variances"),
+        ("conv1.weight", 1, "whole numbers"),
+    ],
+)
+def test_weights_with_values_that_no_training_leaves_are_refused_before_training(name: str, value: Any, said: str) -> None:
+    state = small_state()
+    changed = {**state, name: torch.full(state[name].shape, value)}
+    with pytest.raises(CheckpointError, match=rf"w.pt: {name} holds .*{said.rsplit(maxsplit=1)[-1]}"):
+        check_pretrained(SingleStream(SMALL, "appearance"), changed, "w.pt")
+
+
 class Poison:
     """A pickle that writes a file when it runs."""
 
