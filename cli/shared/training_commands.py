@@ -46,7 +46,7 @@ def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None
             refuse_unused(f"it concerns {' and '.join(concerned)}, and --phase {phase} trains none of them{more}", name)
     for text in others:
         of, _, key = text.partition("=")[0].rpartition(".")
-        if of and of not in wanted:
+        if of in PHASES and of not in wanted:  # another name is no phase at all, which is said elsewhere
             raise click.UsageError(f"--set {text} would do nothing here: --phase {phase} does not train {of}")
         if key in TWO_STREAM_KEYS and not set(wanted) & set(_ST_PHASES):
             raise click.UsageError(f"--set {text} would do nothing here: it concerns {' and '.join(_ST_PHASES)}")
