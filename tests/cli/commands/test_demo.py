@@ -167,6 +167,7 @@ def test_a_demo_folder_with_something_else_in_it_is_not_replaced(tmp_path: Path,
     assert len(list((tmp_path / "demo" / "videos").rglob("v_*_g0?_c01.avi"))) >= 18  # nor is anything else gone
 
 
+@pytest.mark.slow
 def test_what_a_killed_stage_left_is_replaced(tmp_path: Path, no_stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "demo"
 

@@ -33,7 +33,7 @@ def run(tmp_path: Path, *options: str) -> tuple[int, dict[str, str], str]:
     return done.returncode, {result["video_id"]: result["error"] for result in report["failed"]}, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("jobs", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_a_video_that_crashes_the_decoder_and_one_that_blocks_it_are_listed_and_the_rest_is_done(tmp_path: Path, jobs: str) -> None:
     write_videos(tmp_path / "videos", 3, "crash", "hang")
     code, failed, printed = run(tmp_path, "--jobs", jobs, "--time-limit", "3")
@@ -92,6 +92,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_forecast_goes_on_too(tmp_path: Path) -> None:
     write_videos(tmp_path / "videos", 3, "crash", "hang")
     line = [*command(tmp_path, "--jobs", "2", "--time-limit", "2", "--dry-run")]

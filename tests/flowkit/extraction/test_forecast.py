@@ -20,7 +20,7 @@ def pairs_of(videos: Path) -> int:
     return forecast(make_plan(videos, videos.parent / "data", settings=SETTINGS), jobs=1, sample_videos=1, sample_frames=2).num_pairs
 
 
-@pytest.mark.parametrize("number", [2**31 - 1, 10**6, 3000])
+@pytest.mark.parametrize("number", [2**31 - 1, *(pytest.param(number, marks=pytest.mark.slow) for number in (10**6, 3000))])
 def test_one_header_with_a_number_that_cannot_be_true_does_not_spoil_the_forecast(tmp_path: Path, number: int) -> None:
     for k in range(3):
         path = encode_video(tmp_path / "videos" / f"{k}.avi", "mpeg4", num_frames=20)

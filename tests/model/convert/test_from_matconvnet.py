@@ -83,7 +83,7 @@ def slow_but(*quick: str) -> list[Any]:
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
 
 
-@pytest.mark.parametrize("name", slow_but("appearance", "st-resnet-star"))
+@pytest.mark.parametrize("name", slow_but("st-resnet-star"))
 @pytest.mark.parametrize(("height", "width"), [(224, 224), pytest.param(256, 340, marks=pytest.mark.slow)])
 def test_before_its_weights_are_rounded_a_converted_network_gives_the_logits_of_the_stored_graph(
     tmp_path: Path, name: str, height: int, width: int
@@ -100,7 +100,7 @@ def test_before_its_weights_are_rounded_a_converted_network_gives_the_logits_of_
         assert np.abs(wanted - logits).max() < 1e-10 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", slow_but("motion", "st-mulnet"))
+@pytest.mark.parametrize("name", slow_but("st-mulnet"))
 def test_files_of_all_versions_give_the_same_network(tmp_path: Path, name: str) -> None:
     first, *others = (read_matconvnet(write(tmp_path / f"{writer}.mat", name, writer=writer)[0]) for writer in WRITERS)
     for other in others:

@@ -82,6 +82,7 @@ def test_a_run_elsewhere_is_resumed_skipped_and_a_starting_point(shared: tuple[P
     assert (root / "runs").is_file()
 
 
+@pytest.mark.slow
 def test_every_command_finds_runs_and_reports_elsewhere(shared: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     root, mine = shared
     monkeypatch.setenv("FLOWKIT_RUNS", str(mine / "runs"))
