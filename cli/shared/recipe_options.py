@@ -23,7 +23,7 @@ from flowkit.model.settings.network import (
     TemporalPoolPosition,
 )
 from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
-from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Corners
+from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, BnMoments, Corners
 from flowkit.records import parse_json
 
 
@@ -40,6 +40,7 @@ Settings = list[tuple[str, str, Any, str]]
 RECIPE_SETTINGS: Settings = [
     ("--batch", "batch", click.IntRange(min=1), "How many videos a step takes."),
     ("--bn-group", "bn_group", click.IntRange(min=1), "How many videos share batch statistics; must divide --batch."),
+    ("--bn-moments", "bn_moments", click.Choice(get_args(BnMoments)), "What the running moments of batch normalisation average."),
     ("--steps-per-phase", "steps", click.IntRange(min=1), "How many steps each phase takes; the recipe's schedule is scaled to it."),
     ("--lr", "lr", click.FloatRange(min=0), "The first learning rate of each phase; later ones keep their ratio to it."),
     ("--seed", "seed", click.IntRange(min=0), "The seed of every random draw."),

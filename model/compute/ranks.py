@@ -5,30 +5,27 @@ Several processes must have initialised `torch.distributed`. Every function rais
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from flowkit.errors import RankError
 
 Item = TypeVar("Item")
 
 
-def sum_gradients(network: nn.Module, world: int) -> None:
-    """Add up the ranks' gradients in one message. They are parts of a sum over the whole batch, so nothing is divided."""
+def sum_in_place(tensors: Sequence[Tensor], world: int) -> None:
+    """Replace each tensor by its sum over ranks, in one message."""
     if world == 1:
         return
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    _exchange(gradients, 1.0)
-
-
-def average_moments(network: nn.Module, world: int) -> None:
-    """Average the ranks' running moments in one message."""
-    if world > 1:
-        _exchange([buffer for buffer in network.buffers() if buffer.is_floating_point()], 1 / world)
+    joined = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with _others_needed():
+        distributed.all_reduce(joined)
+    for tensor, part in zip(tensors, torch.split(joined, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def summed(values: Tensor, world: int) -> Tensor:
@@ -59,17 +56,6 @@ def wait(world: int) -> None:
     if world > 1:
         with _others_needed():
             distributed.barrier()
-
-
-def _exchange(tensors: Iterable[Tensor], factor: float) -> None:
-    """Replace tensors by their sum over ranks times `factor`."""
-    tensors = list(tensors)
-    joined = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    with _others_needed():
-        distributed.all_reduce(joined)
-    parts = torch.split(joined * factor, [tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view(tensor.shape))
 
 
 @contextmanager

@@ -160,7 +160,7 @@ def _train_config(network: MatConvNetNetwork, settings: STResNetConfig, data_set
     config = make_configs(
         "official", num_classes=settings.num_classes, num_videos=_NUM_TRAINING_VIDEOS.get(data_set or "", 1), short_side=256
     )
-    return replace(config[network.phase], network=settings, weights="matconvnet")
+    return replace(config[network.phase], network=settings, weights="matconvnet", bn_renewal_steps=0)
 
 
 def _check_shapes(path: Path, config: TrainConfig, state: Mapping[str, Tensor]) -> None:

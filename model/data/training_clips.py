@@ -231,8 +231,8 @@ def _uncropped_clips(samples: Sequence[UncroppedSample]) -> UncroppedClips:
 
 
 def _sub_batches(config: TrainConfig, num_videos: int, *, first_step: int, rank: int, world: int) -> Iterator[list[SampleKey]]:
-    """Yield the keys of each sub-batch that one rank takes, in order, from a step to the end of the phase."""
-    for step in range(first_step, config.num_steps):
+    """Yield the keys of each sub-batch that one rank takes, in order, from a step to the phase's end, its renewal of moments included."""
+    for step in range(first_step, config.num_steps + config.bn_renewal_steps):
         videos = batch_videos(step, num_videos=num_videos, batch=config.batch, seed=config.seed, phase=config.phase)
         for sub_batch in range(rank, config.num_sub_batches, world):
             first = sub_batch * config.bn_group
@@ -249,7 +249,10 @@ def training_loader(
     pin_memory: bool = False,
     cropped: bool = True,
 ) -> Iterator[Batch | UncroppedBatch]:
-    """Return every sub-batch of the phase from `first_step` on, in order: `Batch`, or `UncroppedBatch` unless `cropped`."""
+    """Return every sub-batch of the phase from `first_step` on, in order: `Batch`, or `UncroppedBatch` unless `cropped`.
+
+    The last ``config.bn_renewal_steps`` steps only renew the running moments.
+    """
     batches = _sub_batches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
     collate_fn = partial(_collated, join=collate if cropped else collate_uncropped)
     samples = _Samples(clips, cropped=cropped)

@@ -29,27 +29,40 @@ TEMPORAL_POOL_SIZE = 5
 
 
 class GroupedBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that in training uses separate statistics for each of `num_groups` equal parts of the batch.
+    """Batch normalisation that in training can treat equal parts of the batch, its groups, one by one.
 
-    The result, including the running moments, is that of the parts one after another, while everything else in the network runs once.
+    Without groups it is torch's. `set_groups` divides the batch: each group then has its own batch statistics, while everything else in
+    the network runs once. The running moments stay as they are, and `group_moments`, shape (2, G, C), receives the mean and the unbiased
+    variance of each of the G groups, for whoever trains the network to average them over a step.
     """
 
-    num_groups = 1
+    group_moments: Tensor | None
+    values_per_group = 0  # values of one channel in a group, in the last pass
+
+    def __init__(self, num_channels: int, *, momentum: float = BATCH_NORM_MOMENTUM) -> None:
+        super().__init__(num_channels, eps=BATCH_NORM_EPS, momentum=momentum)
+        self.register_buffer("group_moments", None, persistent=False)
+
+    def divide(self, num_groups: int) -> None:
+        """Treat the next batches of training as this many groups."""
+        if self.group_moments is None or self.group_moments.shape[1] != num_groups:
+            self.group_moments = self.weight.new_zeros((2, num_groups, self.num_features), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W), N a multiple of `num_groups`."""
-        if self.num_groups == 1 or not self.training:
+        """Normalise (N, C, H, W), N a multiple of the number of groups."""
+        if self.group_moments is None or not self.training:
             return super().forward(x)
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
+        num_groups = self.group_moments.shape[1]
+        self.values_per_group = x.numel() // (num_groups * self.num_features)
         # What the groups share is done once: with small groups, a GPU spends most of its time launching kernels.
-        weights, biases = (shared.expand(self.num_groups, -1).unbind() for shared in (self.weight, self.bias))
-        self.num_batches_tracked.add_(self.num_groups)
+        weights, biases = (shared.expand(num_groups, -1).unbind() for shared in (self.weight, self.bias))
+        means, variances = (moments.unbind() for moments in self.group_moments.unbind())
         parts = [
-            functional.batch_norm(part, self.running_mean, self.running_var, weight, bias, True, self.momentum, self.eps)
-            for part, weight, bias in zip(x.chunk(self.num_groups), weights, biases, strict=True)
+            # With momentum 1 the "running" moments become those of the group, whatever they were before.
+            functional.batch_norm(part, mean, variance, weight, bias, True, 1.0, self.eps)
+            for part, mean, variance, weight, bias in zip(x.chunk(num_groups), means, variances, weights, biases, strict=True)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts) if num_groups > 1 else parts[0]
 
 
 class Bottleneck(nn.Module):
@@ -84,12 +97,14 @@ class Bottleneck(nn.Module):
             self.conv1 = nn.Conv2d(in_channels, width, 1, stride=stride_1x1, bias=False)
             self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, stride=stride_3x3, padding=1, bias=False)
-        self.bn1 = _batch_norm(width)
-        self.bn2 = _batch_norm(width)
-        self.bn3 = _batch_norm(out_channels)
+        self.bn1 = GroupedBatchNorm(width)
+        self.bn2 = GroupedBatchNorm(width)
+        self.bn3 = GroupedBatchNorm(out_channels)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), _batch_norm(out_channels))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), GroupedBatchNorm(out_channels)
+            )
 
     def forward(self, identity: Tensor, branch: Tensor, num_frames: int) -> Tensor:
         """Return ``identity + F(branch)``, before the ReLU (eq. 2).
@@ -141,7 +156,7 @@ class ResidualStream(nn.Module):
         self.group_seeds: tuple[int, ...] = ()
         self.checkpoint_activations = checkpoint_activations
         self.conv1 = nn.Conv2d(in_channels, config.base_width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = _batch_norm(config.base_width)
+        self.bn1 = GroupedBatchNorm(config.base_width)
         channels = config.base_width
         for stage, num_units in enumerate(config.units):
             width = config.base_width * 2**stage
@@ -291,16 +306,16 @@ def set_groups(network: nn.Module, seeds: Sequence[int]) -> None:
         A network of `ResidualStream` modules.
     seeds : sequence of int
         The seed of each group's dropout. If there is only one group, the caller seeds torch.
+
+    Notes
+    -----
+    From then on the caller updates the running moments, from each `GroupedBatchNorm.group_moments`.
     """
     for module in network.modules():
         if isinstance(module, GroupedBatchNorm):
-            module.num_groups = len(seeds)
+            module.divide(len(seeds))
         elif isinstance(module, ResidualStream):
             module.group_seeds = tuple(seeds) if len(seeds) > 1 else ()
-
-
-def _batch_norm(num_channels: int) -> GroupedBatchNorm:
-    return GroupedBatchNorm(num_channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
 
 
 def _recomputation_contexts(unit: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

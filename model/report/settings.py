@@ -114,6 +114,7 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
         "training clip": samples,
         "crop": _CROPS.get(config.crop, config.crop) + (", mirrored at random" if config.flip else ""),
         "batch": f"{config.batch} videos, statistics over {config.bn_group}",
+        "running moments": _moments(config),
         "steps": f"{config.num_steps:,}",
         "learning rate": _schedule(config),
         "SGD": f"momentum {config.momentum:g}, weight decay {config.weight_decay:g}",
@@ -128,6 +129,12 @@ def _start(config: TrainConfig) -> str:
         return "appearance and motion" if config.phase == "st-resnet" else "st-resnet"
     names = {"none": "random", "imagenet": "ImageNet"}
     return names.get(config.weights, f"a file, {config.weights[:19]}…")
+
+
+def _moments(config: TrainConfig) -> str:
+    kind = "standard deviations" if config.bn_moments == "std" else "variances"
+    renewed = f", renewed in {config.bn_renewal_steps} steps at the end" if config.bn_renewal_steps else ""
+    return f"{kind}, a step's weight {config.bn_momentum:g}{', a plain mean at first' if config.bn_average_first else ''}{renewed}"
 
 
 def _schedule(config: TrainConfig) -> str:

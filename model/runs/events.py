@@ -58,6 +58,15 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class MomentsRenewed:
+    """After the last step of a phase, `done` of `num_steps` batches have gone into the new running moments of batch normalisation."""
+
+    phase: Phase
+    done: int
+    num_steps: int
+
+
+@dataclass(frozen=True)
 class PhaseDone:
     """A phase is done and its weights are written."""
 
@@ -75,7 +84,7 @@ class RunStopped:
     num_steps: int
 
 
-TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | PhaseDone | RunStopped
+TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | MomentsRenewed | PhaseDone | RunStopped
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ class RunProgress:
         message = self._stages.message
         if isinstance(event, events.StepDone):
             self._show_step(event)
+        elif isinstance(event, events.MomentsRenewed):
+            self._stages.update(f"{event.phase}, batch norm", event.done, event.num_steps, unit="steps")
         elif isinstance(event, events.VideosScored):
             note = f"{event.num_failed} failed" if event.num_failed else ""
             self._stages.update(f"evaluate split {event.split}", event.done, event.num_videos, note=note)

@@ -97,6 +97,7 @@ RECIPES: dict[RecipeName, dict[Phase, PhaseRecipe]] = {"official": OFFICIAL, "sm
 
 _CROP = 224 / 256  # side of the mean crop, as a share of the frame's short side
 _SMALL_INPUT_SIZE_LIMIT = 112
+_MEMORIES = 3  # after 1 / bn_momentum steps this many times, 5 % of the older running moments are left
 
 
 def small_network(short_side: int) -> dict[str, Any]:
@@ -187,7 +188,8 @@ def make_configs(
         if "steps" in own and "warmup_steps" not in own:
             settings["warmup_steps"] = min(settings.get("warmup_steps", 0), own["steps"] // 10)
         made = STResNetConfig(num_classes=num_classes, **network)
-        configs[phase] = TrainConfig(phase=phase, network=made, recipe=recipe, weights=weights, **settings)
+        config = TrainConfig(phase=phase, network=made, recipe=recipe, weights=weights, **settings)
+        configs[phase] = config if "bn_renewal_steps" in own else replace(config, bn_renewal_steps=renewal_steps(config))
     for key in _SAME_IN_ALL_PHASES:
         values = {phase: getattr(config.network, key) for phase, config in configs.items()}
         if len(set(values.values())) > 1:
@@ -236,6 +238,30 @@ class TrainSettings:
     def but(self, overrides: Mapping[str, Any]) -> TrainSettings:
         """Return the same settings with more values to use instead of the recipe's."""
         return replace(self, overrides={**self.overrides, **overrides})
+
+
+def renewal_steps(config: TrainConfig) -> int:
+    """Return for how many steps a phase renews its running moments by default.
+
+    Notes
+    -----
+    The running moments remember about ``3 / bn_momentum`` steps, which is 95 % of them. If the last learning rate of the schedule lasts
+    for fewer, they are in part those of weights that have changed a lot since, and ``1 / bn_momentum`` further batches replace them.
+    """
+    last = config.num_steps if config.decay == "cosine" else config.schedule[-1][0]
+    enough = config.bn_momentum == 0 or last * config.bn_momentum >= _MEMORIES
+    return 0 if enough else min(config.num_steps, math.ceil(1 / config.bn_momentum))
+
+
+def with_moments_of(config: TrainConfig, begun: TrainConfig, overrides: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a phase that was begun, perhaps before its rules for running moments were settings, by those rules.
+
+    Then variances were averaged and nothing was renewed, which is kept unless `overrides` says otherwise.
+    """
+    names = {name.rpartition(".")[2] for name in overrides}
+    if (begun.bn_moments, begun.bn_renewal_steps) != ("variance", 0) or names & {"bn_moments", "bn_renewal_steps"}:
+        return config
+    return replace(config, bn_moments="variance", bn_renewal_steps=0)
 
 
 def scaled(schedule: Schedule, num_steps: int) -> Schedule:

@@ -16,6 +16,7 @@ Crop = Literal["borders25", "regular", "none"]
 Corners = Literal["four", "diagonal"]
 Decay = Literal["steps", "cosine"]
 TauDrawn = Literal["clip", "sub_batch"]
+BnMoments = Literal["std", "variance"]
 Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after the other
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -61,7 +62,13 @@ class TrainConfig:
     bn_momentum : float
         The weight of a step's moments in batch normalisation's running moments, in [0, 1].
     bn_average_first : bool
-        Start the running moments as a plain average (momentum ``1/(step+1)`` until that falls below `bn_momentum`), for short runs.
+        Start the running moments as a plain average (momentum ``1/(step+1)`` until that falls below `bn_momentum`).
+    bn_moments : {"std", "variance"}
+        Average standard deviations, as the official code does, or variances, as PyTorch does. Weights from before there was a choice
+        have variances.
+    bn_renewal_steps : int
+        After the last step, replace the running moments by the plain mean over the batches of this many further steps, with the final
+        weights. 0 keeps the running moments of training.
     crop : {"borders25", "regular", "none"}
         Random crops: near the borders with sides of 0.75 to 1.25 times 224/256; at one of five places with sides of 256, 224, 192 or
         168 of 256; or the whole frame.
@@ -104,6 +111,8 @@ class TrainConfig:
     weight_decay: float = 5e-4
     bn_momentum: float = 0.05
     bn_average_first: bool = False
+    bn_moments: BnMoments = "std"
+    bn_renewal_steps: int = 0
     crop: Crop = "borders25"
     corners: Corners = "four"
     flip: bool = True
@@ -112,7 +121,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name, least in {"batch": 1, "bn_group": 1, "num_samples": 1, "tau_min": 1, "tau_max": 1, "warmup_steps": 0, "seed": 0}.items():
+        for name, least in {
+            "batch": 1,
+            "bn_group": 1,
+            "num_samples": 1,
+            "tau_min": 1,
+            "tau_max": 1,
+            "warmup_steps": 0,
+            "seed": 0,
+            "bn_renewal_steps": 0,
+        }.items():
             value = getattr(self, name)
             check(is_int(value) and value >= least, name, f"a whole number of at least {least}", value)
         check(self.tau_max >= self.tau_min, "tau_max", f"at least tau_min ({self.tau_min})", self.tau_max)
@@ -164,6 +182,6 @@ class TrainConfig:
             raise ParameterError(f"unknown training settings: {', '.join(unknown)}")
         try:
             recipe = RENAMED_RECIPES.get(values["recipe"], values["recipe"])
-            return cls(**{**values, "recipe": recipe, "network": STResNetConfig.from_dict(values["network"])})
+            return cls(**{"bn_moments": "variance", **values, "recipe": recipe, "network": STResNetConfig.from_dict(values["network"])})
         except (KeyError, TypeError) as cause:
             raise ParameterError(f"training settings are incomplete: {cause}") from cause

@@ -24,7 +24,7 @@ from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.runs.training_data import differences_from_training_data
-from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs
+from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, Start, check_earlier
@@ -215,6 +215,8 @@ def train_phases(
         if before[phase]:
             check_earlier(configs[phase], before[phase])
         folder = PhaseFolder(phase_folder(root, run, split, phase, runs=runs))
+        if not restart and folder.begun:
+            configs[phase] = with_moments_of(configs[phase], load_checkpoint(folder.path).provenance.config, settings.overrides)
         if phase in bases and (restart or not folder.begun):
             start.check(configs[phase])
         if execution.rank == 0 and (restart or not folder.done):

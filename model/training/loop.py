@@ -14,7 +14,7 @@ from torch import Tensor
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.compute.device_batches import DeviceBatches
 from flowkit.model.compute.execution import Execution, compile_in_place, explain_out_of_memory
-from flowkit.model.compute.ranks import any_rank, average_moments, sum_gradients, summed, wait
+from flowkit.model.compute.ranks import any_rank, sum_in_place, summed, wait
 from flowkit.model.data.device_crops import crop_clips
 from flowkit.model.data.sampling import network_seed
 from flowkit.model.data.training_clips import Batch, ClipDataset, UncroppedBatch, training_loader
@@ -23,18 +23,12 @@ from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
-from flowkit.model.runs.events import PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent
+from flowkit.model.runs.events import MomentsRenewed, PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
-from flowkit.model.training.optimiser import (
-    make_optimiser,
-    running_moment_share,
-    running_moment_share_settled,
-    set_learning_rate,
-    set_running_moment_share,
-    stream_losses,
-)
+from flowkit.model.training.moments import RunningMoments, share_of_step
+from flowkit.model.training.optimiser import make_optimiser, set_learning_rate, stream_losses
 
 FRAME_BYTES = 0.094 * 2**30  # measured: activations in float32 of a 224-px frame in one ResNet-50
 FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
@@ -107,6 +101,7 @@ class PhaseRun:
             compile_in_place(self.network)
         self.optimiser = make_optimiser(self.network, self.config, scaled_loss=execution.amp == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
+        self.moments = RunningMoments(self.network, kind=self.config.bn_moments)
         self.groups_per_pass = groups_per_pass(self.config, self.network, execution, self.device)
         self.step = 0
         self.changes: tuple[str, ...] = ()
@@ -179,6 +174,9 @@ class PhaseRun:
                 if stop and self.step < config.num_steps:
                     on_event(RunStopped(config.phase, self.step, config.num_steps))
                     return False
+            if not self._renew_moments(batches, on_event=on_event, should_stop=should_stop):
+                on_event(RunStopped(config.phase, self.step, config.num_steps))
+                return False
         if execution.rank == 0:
             self.folder.write_weights(Checkpoint(self.provenance, self.step, self._network_state()))
         wait(execution.world)
@@ -188,18 +186,18 @@ class PhaseRun:
     def _take_step(self, batches: DeviceBatches[Batch | UncroppedBatch]) -> dict[str, Any]:
         """Sum the gradients of the sub-batches, update the weights, and return the step's line of metrics."""
         config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
-        mine = range(self.execution.rank, config.num_sub_batches, world)
         rate = config.learning_rate(self.step)
         set_learning_rate(self.optimiser, rate)
-        set_running_moment_share(self.network, running_moment_share(config, self.step, len(mine)))
         self.optimiser.zero_grad()
         totals: dict[str, Tensor] = {}
-        for start in range(0, len(mine), self.groups_per_pass):
-            for name, value in self._pass(batches, mine[start : start + self.groups_per_pass]).items():
+        for sub_batches in self._passes():
+            for name, value in self._pass(batches, sub_batches).items():
                 totals[name] = totals[name] + value if name in totals else value
         batches.look_ahead()  # before the host waits for the device below
-        sum_gradients(self.network, world)
-        average_moments(self.network, world)
+        # The gradients are parts of a sum over the whole batch, so nothing is divided.
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        sum_in_place([*gradients, self.moments.sums], world)
+        self.moments.update(num_groups=config.num_sub_batches, share=share_of_step(config, self.step))
         self.scaler.step(self.optimiser)
         self.scaler.update()
         names = sorted(totals)
@@ -213,17 +211,37 @@ class PhaseRun:
         self.step += 1
         return line
 
+    def _renew_moments(
+        self, batches: DeviceBatches[Batch | UncroppedBatch], *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
+    ) -> bool:
+        """Make the running moments the plain mean over further batches with the final weights, if the phase asks for it.
+
+        The batches are those that the next steps would take. The checkpoint keeps the moments of training, so a process that is
+        stopped here (the result is then False) or killed does only this again.
+        """
+        config, execution = self.config, self.execution
+        # The network would be compiled a second time, for a pass without gradients.
+        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager") if execution.compile else nullcontext()
+        with torch.no_grad(), stance:
+            for done in range(config.bn_renewal_steps):
+                for sub_batches in self._passes():
+                    self._logits(batches, sub_batches, step=self.step + done)
+                sum_in_place([self.moments.sums], execution.world)
+                self.moments.update(num_groups=config.num_sub_batches, share=1 / (done + 1))
+                on_event(MomentsRenewed(config.phase, done + 1, config.bn_renewal_steps))
+                if any_rank(should_stop(), self.device, execution.world) and done + 1 < config.bn_renewal_steps:
+                    return False
+        return True
+
+    def _passes(self) -> list[range]:
+        """Return the sub-batches of this rank in a step, by pass through the network."""
+        mine = range(self.execution.rank, self.config.num_sub_batches, self.execution.world)
+        return [mine[start : start + self.groups_per_pass] for start in range(0, len(mine), self.groups_per_pass)]
+
     def _pass(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range) -> dict[str, Tensor]:
         """Add the gradients of the next sub-batches, and return their part of losses and training accuracies."""
         config = self.config
-        given = [next(batches) for _ in sub_batches]
-        labels = torch.cat([batch.labels for batch in given])
-        rgb, flow = (_joined(list(parts)) for parts in zip(*map(self._inputs, given), strict=True))
-        seeds = [network_seed(config.seed, config.phase, self.step, sub_batch) for sub_batch in sub_batches]
-        set_groups(self.network, seeds)
-        torch.manual_seed(seeds[0])  # dropout
-        with self.execution.autocast(self.device), self._compiled_or_not():
-            logits = stream_logits(self.network, rgb, flow)
+        logits, labels = self._logits(batches, sub_batches, step=self.step)
         losses = stream_losses(logits, labels, num_videos=config.batch)
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
         total.backward()  # type: ignore[no-untyped-call]
@@ -232,6 +250,18 @@ class PhaseRun:
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
         return values
 
+    def _logits(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range, *, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Pass the next sub-batches through the network; return each stream's logits and the labels."""
+        given = [next(batches) for _ in sub_batches]
+        rgb, flow = (_joined(list(parts)) for parts in zip(*map(self._inputs, given), strict=True))
+        seeds = [network_seed(self.config.seed, self.config.phase, step, sub_batch) for sub_batch in sub_batches]
+        set_groups(self.network, seeds)
+        torch.manual_seed(seeds[0])  # dropout
+        with self.execution.autocast(self.device):
+            logits = stream_logits(self.network, rgb, flow)
+        self.moments.add_pass()
+        return logits, torch.cat([batch.labels for batch in given])
+
     def _inputs(self, batch: Batch | UncroppedBatch) -> tuple[Tensor | None, Tensor | None]:
         """Return a batch's RGB and flow, cropped and normalised."""
         if isinstance(batch, UncroppedBatch):
@@ -239,13 +269,6 @@ class PhaseRun:
             cropped = [crop_clips(part, size=size, quantiser=quantiser) for part in batch.parts]
             return _joined([rgb for rgb, _ in cropped]), _joined([flow for _, flow in cropped])
         return None if batch.rgb is None else normalise_rgb(batch.rgb), None if batch.flow is None else normalise_flow(batch.flow)
-
-    def _compiled_or_not(self) -> AbstractContextManager[object]:
-        """Return a context that runs the network uncompiled while batch normalisation's momentum changes, which compiling fixes."""
-        if self.execution.compile and not running_moment_share_settled(self.config, self.step):
-            eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-            return eager
-        return nullcontext()
 
     def _save(self) -> None:
         if self.execution.rank == 0:

@@ -1,4 +1,4 @@
-"""The rules of an update, as in the official code: loss, parameter groups, learning rate, running moments."""
+"""The rules of an update, as in the official code: loss, parameter groups, learning rate."""
 
 from __future__ import annotations
 
@@ -75,28 +75,3 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of each parameter group to its multiple of `rate`."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["lr_multiplier"]
-
-
-def running_moment_share(config: TrainConfig, step: int, num_forwards: int) -> float:
-    """Return batch normalisation's momentum for each of the `num_forwards` forward passes of one step.
-
-    Notes
-    -----
-    The official code updates the running moments once per step. Here each sub-batch updates them, with the momentum that lets the old
-    moments fade equally fast.
-    """
-    share = config.bn_momentum if running_moment_share_settled(config, step) else 1 / (step + 1)
-    kept: float = (1 - share) ** (1 / num_forwards)
-    return 1 - kept
-
-
-def running_moment_share_settled(config: TrainConfig, step: int) -> bool:
-    """Return whether the momentum has its final value; before, the running moments are a plain average of all steps."""
-    return not config.bn_average_first or 1 / (step + 1) <= config.bn_momentum
-
-
-def set_running_moment_share(network: nn.Module, share: float) -> None:
-    """Set the momentum of every batch normalisation."""
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = share

@@ -67,7 +67,7 @@ def test_a_compiled_step_is_the_same_step_but_for_rounding_and_is_compiled_once(
     """With the backend that compiles both passes into torch's own operations: tracing without inductor."""
     counters = torch._dynamo.utils.counters
     monkeypatch.setattr("flowkit.model.training.loop.compile_in_place", lambda network: compile_in_place(network, backend="aot_eager"))
-    settings = {"phases": [phase], "overrides": {"steps": 12}}  # batch normalisation's momentum changes until step 9
+    settings = {"phases": [phase], "overrides": {"steps": 12}}
     torch._dynamo.reset()
     run(root, **settings, run="eager", execution=Execution(device="cpu", videos_per_pass=2 if phase == "motion" else videos_per_pass))
     before = counters["stats"]["unique_graphs"]
@@ -105,13 +105,18 @@ def test_groups_that_share_a_pass_are_trained_as_one_after_another(root: Path, c
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups: int, shape: tuple[Any, ...], memory_format: Any) -> None:
     torch.manual_seed(0)
-    grouped, plain = (GroupedBatchNorm(shape[1], momentum=0.3).train() for _ in range(2))
-    grouped.num_groups = num_groups
+    grouped = GroupedBatchNorm(shape[1]).train()
+    plain = GroupedBatchNorm(shape[1], momentum=1.0).train()  # its running moments are those of the last batch
+    grouped.divide(num_groups)
     x = torch.randn(shape).to(memory_format=memory_format)
     gradient = torch.randn(shape).to(memory_format=memory_format)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     together = grouped(inputs[0])
-    apart = torch.cat([plain(part) for part in inputs[1].chunk(num_groups)])
+    outputs, moments = [], []
+    for part in inputs[1].chunk(num_groups):
+        outputs.append(plain(part))
+        moments.append(torch.stack([plain.running_mean, plain.running_var]))
+    apart = torch.cat(outputs)
     together.backward(gradient)
     apart.backward(gradient)
     assert torch.equal(together, apart)
@@ -119,11 +124,14 @@ def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups: int, shape: 
     assert torch.equal(inputs[0].grad, inputs[1].grad)
     for ours, theirs in ((grouped.weight, plain.weight), (grouped.bias, plain.bias)):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)  # the same terms in another order
-    assert all(torch.equal(*both) for both in zip(grouped.buffers(), plain.buffers(), strict=True))
+    assert torch.equal(grouped.group_moments, torch.stack(moments, 1))
+    assert grouped.values_per_group == x.numel() // (num_groups * shape[1])
+    assert torch.equal(grouped.running_mean, torch.zeros(shape[1]))
+    assert torch.equal(grouped.running_var, torch.ones(shape[1]))
     expected = (x[: len(x) // num_groups] - x[: len(x) // num_groups].mean((0, 2, 3), keepdim=True)).flatten()
     assert expected @ together[: len(x) // num_groups].flatten().detach() > 0  # from the first group's moments
-    grouped.eval()
-    assert torch.equal(grouped(x), plain.eval()(x))
+    plain.load_state_dict(grouped.state_dict())
+    assert torch.equal(grouped.eval()(x), plain.eval()(x))
 
 
 @pytest.mark.parametrize(

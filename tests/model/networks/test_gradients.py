@@ -10,7 +10,7 @@ import torch
 from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
-from flowkit.model.networks.resnet import set_groups
+from flowkit.model.networks.resnet import GroupedBatchNorm, set_groups
 from flowkit.model.networks.stresnet import STResNet
 from flowkit.model.networks.temporal_conv import TemporalConv, _ByProducts, by_clip
 
@@ -119,19 +119,30 @@ def test_m23_checkpointing_changes_neither_output_nor_gradient_nor_moments(train
         assert torch.equal(x, y), name
 
 
+def norms(model: nn.Module) -> list[tuple[str, GroupedBatchNorm]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, GroupedBatchNorm)]
+
+
+def running_buffers(model: nn.Module) -> list[torch.Tensor]:
+    return [tensor for name, tensor in model.state_dict().items() if "running" in name or "num_batches" in name]
+
+
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs_moments_and_dropout(checkpointed: bool) -> None:
     settings = replace(SMALL, motion_dropout=0.5)
     apart, together = (STResNet(settings, checkpoint_activations=checkpointed).train() for _ in range(2))
     apart.motion.dropout = together.motion.dropout = 0.5
     together.load_state_dict(apart.state_dict())
+    running = [buffer.clone() for buffer in running_buffers(apart)]
     groups, seeds = [clips() for _ in range(3)], [5, 6, 7]
-    outputs = []
+    outputs, moments = [], []
     for seed, inputs in zip(seeds, groups, strict=True):
         set_groups(apart, [seed])
         torch.manual_seed(seed)
         outputs.append(apart(*inputs))
         sum(map(loss, outputs[-1])).backward()
+        moments.append({name: module.group_moments.clone() for name, module in norms(apart)})
+    assert all(torch.equal(before, after) for before, after in zip(running, running_buffers(apart), strict=True))
     set_groups(together, seeds)
     joined = together(*(torch.cat(stream) for stream in zip(*groups, strict=True)))
     sum(map(loss, joined)).backward()
@@ -139,8 +150,9 @@ def test_groups_in_one_pass_give_the_sum_of_their_gradients_and_each_its_outputs
         torch.testing.assert_close(got, torch.cat(expected), rtol=1e-9, atol=1e-11)
     for (name, x), y in zip(apart.named_parameters(), together.parameters(), strict=True):
         assert (x.grad - y.grad).norm() <= 1e-9 * x.grad.norm(), name
-    for (name, x), y in zip(apart.named_buffers(), together.buffers(), strict=True):
-        torch.testing.assert_close(y, x, rtol=1e-9, atol=1e-11, msg=name)
+    for name, module in norms(together):
+        torch.testing.assert_close(module.group_moments, torch.cat([one[name] for one in moments], 1), rtol=1e-9, atol=1e-11, msg=name)
+    assert not [name for name in together.state_dict() if "group" in name]
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
@@ -194,7 +206,7 @@ def test_a_temporal_convolution_has_the_same_gradients_in_either_memory_format(p
         torch.testing.assert_close(one, other)
 
 
-def test_running_moments_take_a_twentieth_of_the_new_ones() -> None:
+def test_a_network_whose_batches_are_not_divided_updates_its_running_moments_as_torch_does() -> None:
     model = network().train()
     seen = {}
     model.motion.bn1.register_forward_hook(lambda _m, inputs, _o: seen.update(x=inputs[0].detach()))

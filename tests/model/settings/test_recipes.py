@@ -184,6 +184,39 @@ def test_a_config_from_before_there_were_stages_to_choose_has_all_of_them() -> N
     assert TrainConfig.from_dict(values) == config
 
 
+def test_a_config_from_before_the_rules_for_running_moments_could_be_chosen_has_the_old_ones() -> None:
+    values = official()["motion"].to_dict()
+    assert (values.pop("bn_moments"), values.pop("bn_renewal_steps")) == ("std", 0)
+    old = TrainConfig.from_dict(values)
+    assert (old.bn_moments, old.bn_renewal_steps) == ("variance", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": [[1000, 0.01], [60, 0.001]]}, 0),
+        ({"schedule": [[1000, 0.01], [59, 0.001]]}, 20),
+        ({"schedule": [[7, 0.01], [6, 0.001]]}, 13),
+        ({"schedule": [[7, 0.01], [59, 0.001]], "decay": "cosine"}, 0),
+        ({"schedule": [[7, 0.01], [52, 0.001]], "decay": "cosine"}, 20),
+        ({"schedule": [[29, 0.01]], "bn_momentum": 0.1}, 10),
+        ({"schedule": [[30, 0.01]], "bn_momentum": 0.1}, 0),
+        ({"schedule": [[1, 0.01]], "bn_momentum": 0}, 0),
+        ({"schedule": [[1, 0.01]], "bn_renewal_steps": 0}, 0),
+    ],
+)
+def test_moments_are_renewed_where_the_last_learning_rate_lasts_for_fewer_steps_than_they_remember(
+    settings: dict[str, Any], expected: int
+) -> None:
+    assert {config.bn_renewal_steps for config in official(overrides=settings).values()} == {expected}
+
+
+@pytest.mark.parametrize(("num_videos", "expected"), [(9537, [0, 0, 0, 0]), (3570, [0, 0, 0, 20]), (10, [6, 20, 8, 2])])
+def test_of_the_official_schedules_only_short_ones_renew_their_moments(num_videos: int, expected: list[int]) -> None:
+    configs = make_configs("official", num_classes=9, num_videos=num_videos, short_side=256)
+    assert [config.bn_renewal_steps for config in configs.values()] == expected
+
+
 @pytest.mark.parametrize("recipe", ["official", "small"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
@@ -191,6 +224,7 @@ def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
     other = {
         "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
         "seed": 5, "decay": "cosine", "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True,
+        "bn_moments": "variance", "bn_renewal_steps": 7,
         "crop": "none", "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
         "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
         "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",

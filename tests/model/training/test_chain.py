@@ -63,13 +63,6 @@ def test_an_empty_classifier_starts_at_the_loss_of_chance(undisturbed: tuple[Pat
     assert first == pytest.approx(torch.log(torch.tensor(6.0)).item(), rel=0.1)
 
 
-def test_the_sub_batches_of_a_step_share_its_part_of_the_running_moments(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = []
-    monkeypatch.setattr("flowkit.model.training.loop.set_running_moment_share", lambda network, share: shares.append(share))
-    run(root, phases=["appearance"], overrides={"bn_average_first": False, "bn_momentum": 0.05})
-    assert [(1 - share) ** 2 for share in shares] == pytest.approx([0.95] * 4)  # batch 4 in groups of 2
-
-
 def test_a_second_run_does_nothing_and_says_so(undisturbed: tuple[Path, list[Any]]) -> None:
     root, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}

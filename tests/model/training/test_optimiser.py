@@ -1,4 +1,4 @@
-"""Loss, parameter groups and running moments: the official code's rules (invariants L1, L2, L3, L5)."""
+"""Loss and parameter groups: the official code's rules (invariants L1, L2, L3, L5)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from flowkit.model.settings.training import PHASES
 from flowkit.model.training.optimiser import (
     make_optimiser,
     parameter_groups,
-    running_moment_share,
     set_learning_rate,
-    set_running_moment_share,
     stream_losses,
 )
 from flowkit.model.training.phases import start_network
@@ -136,29 +134,6 @@ def test_one_update_is_the_rule_written_out() -> None:
     for name, rule in rules.items():
         key = f"appearance.{name}"
         assert torch.allclose(network.get_parameter(key), expected(before[key], *rule), atol=1e-6)
-
-
-@pytest.mark.parametrize("num_forwards", [1, 4, 32])
-def test_running_moments_fade_as_fast_however_many_sub_batches_a_step_has(num_forwards: int) -> None:
-    share = running_moment_share(config_of("motion", bn_momentum=0.05, bn_average_first=False), 7, num_forwards)
-    assert (1 - share) ** num_forwards == pytest.approx(0.95)
-    norm = nn.BatchNorm2d(1)
-    set_running_moment_share(nn.Sequential(norm), share)
-    norm.running_mean.fill_(1)
-    for _ in range(num_forwards):
-        norm(torch.zeros(2, 1, 2, 2))
-    assert norm.running_mean.item() == pytest.approx(0.95)
-
-
-def test_averaging_first_makes_the_running_moments_a_plain_mean() -> None:
-    config = config_of("motion", bn_momentum=0.1, bn_average_first=True)
-    norm = nn.BatchNorm2d(1)
-    norm.running_mean.fill_(100)
-    for step in range(6):
-        set_running_moment_share(norm, running_moment_share(config, step, 1))
-        norm(torch.full((2, 1, 2, 2), float(step)))
-    assert norm.running_mean.item() == pytest.approx(2.5)
-    assert running_moment_share(config, 50, 1) == pytest.approx(0.1)
 
 
 def test_taps_are_equal_at_first_and_differ_after_one_step_on_a_moving_clip() -> None:
