@@ -33,27 +33,30 @@ class GroupedBatchNorm(nn.BatchNorm2d):
 
     Without groups it is torch's. `set_groups` divides the batch: each group then has its own batch statistics, while everything else in
     the network runs once. The running moments stay as they are, and `group_moments`, shape (2, G, C), receives the mean and the unbiased
-    variance of each of the G groups, for whoever trains the network to average them over a step.
+    variance of each of the G groups, for whoever trains the network to average them over a step. `values_per_group` receives how many
+    values of a channel a group has.
     """
 
     group_moments: Tensor | None
-    values_per_group = 0  # values of one channel in a group, in the last pass
+    values_per_group: Tensor | None  # a tensor, because a compiled network cannot set anything else
 
     def __init__(self, num_channels: int, *, momentum: float = BATCH_NORM_MOMENTUM) -> None:
         super().__init__(num_channels, eps=BATCH_NORM_EPS, momentum=momentum)
-        self.register_buffer("group_moments", None, persistent=False)
+        for name in ("group_moments", "values_per_group"):
+            self.register_buffer(name, None, persistent=False)
 
     def divide(self, num_groups: int) -> None:
         """Treat the next batches of training as this many groups."""
         if self.group_moments is None or self.group_moments.shape[1] != num_groups:
             self.group_moments = self.weight.new_zeros((2, num_groups, self.num_features), requires_grad=False)
+            self.values_per_group = self.weight.new_zeros((), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W), N a multiple of the number of groups."""
-        if self.group_moments is None or not self.training:
+        if self.group_moments is None or self.values_per_group is None or not self.training:
             return super().forward(x)
         num_groups = self.group_moments.shape[1]
-        self.values_per_group = x.numel() // (num_groups * self.num_features)
+        self.values_per_group.fill_(x.numel() // (num_groups * self.num_features))
         # What the groups share is done once: with small groups, a GPU spends most of its time launching kernels.
         weights, biases = (shared.expand(num_groups, -1).unbind() for shared in (self.weight, self.bias))
         means, variances = (moments.unbind() for moments in self.group_moments.unbind())

@@ -28,7 +28,7 @@ from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.training.moments import RunningMoments, share_of_step
-from flowkit.model.training.optimiser import make_optimiser, set_learning_rate, stream_losses
+from flowkit.model.training.optimiser import GradientSums, make_optimiser, set_learning_rate, stream_losses
 
 FRAME_BYTES = 0.094 * 2**30  # measured: activations in float32 of a 224-px frame in one ResNet-50
 FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
@@ -102,6 +102,7 @@ class PhaseRun:
         self.optimiser = make_optimiser(self.network, self.config, scaled_loss=execution.amp == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
         self.moments = RunningMoments(self.network, kind=self.config.bn_moments)
+        self.gradients = GradientSums(self.network)
         self.groups_per_pass = groups_per_pass(self.config, self.network, execution, self.device)
         self.step = 0
         self.changes: tuple[str, ...] = ()
@@ -188,18 +189,18 @@ class PhaseRun:
         config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
         rate = config.learning_rate(self.step)
         set_learning_rate(self.optimiser, rate)
-        self.optimiser.zero_grad()
         totals: dict[str, Tensor] = {}
         for sub_batches in self._passes():
             for name, value in self._pass(batches, sub_batches).items():
                 totals[name] = totals[name] + value if name in totals else value
         batches.look_ahead()  # before the host waits for the device below
         # The gradients are parts of a sum over the whole batch, so nothing is divided.
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        sum_in_place([*gradients, self.moments.sums], world)
+        sum_in_place([*self.gradients.sums, self.moments.sums], world)
+        self.gradients.write()
         self.moments.update(num_groups=config.num_sub_batches, share=share_of_step(config, self.step))
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        self.optimiser.zero_grad()
         names = sorted(totals)
         numbers = summed(torch.stack([totals[name] for name in names]).double(), world).tolist()
         values = dict(zip(names, numbers, strict=True))
@@ -245,6 +246,7 @@ class PhaseRun:
         losses = stream_losses(logits, labels, num_videos=config.batch)
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
         total.backward()  # type: ignore[no-untyped-call]
+        self.gradients.add()
         values = {f"loss_{stream}": loss.detach() for stream, loss in losses.items()}
         for stream, scores in logits.items():
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
@@ -331,7 +333,7 @@ def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execu
     shape = config.network
     frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
     frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
-    gradients_and_momentum = 8 * sum(parameter.numel() for parameter in network.parameters())
+    gradients_and_momentum = 16 * sum(parameter.numel() for parameter in network.parameters())
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well, left from an earlier phase
     room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached - gradients_and_momentum)
     frames_per_group = config.bn_group * config.num_samples * num_streams

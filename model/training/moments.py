@@ -43,23 +43,22 @@ class RunningMoments:
         self._means = [_buffer(norm.running_mean) for norm in self._norms]
         self._variances = [_buffer(norm.running_var) for norm in self._norms]
         self._counts = [_buffer(norm.num_batches_tracked) for norm in self._norms]
-        self._biased: Tensor | None = None
-        self.sums = torch.zeros_like(torch.cat(self._means)).repeat(2, 1)
+        layers = [layer for layer, size in enumerate(self._sizes) for _ in range(size)]
+        self._layer_of_channel = torch.tensor(layers, device=self._means[0].device)
+        self.sums = torch.zeros_like(torch.cat(self._means), dtype=torch.float64).repeat(2, 1)
 
     def add_pass(self) -> None:
         """Add the moments of the groups of the last pass through the network."""
         # All layers at once, because a GPU would spend more time on launching small kernels than on running them.
         means, spreads = torch.cat([_buffer(norm.group_moments) for norm in self._norms], 2).unbind()
         if self._kind == "std":
-            if self._biased is None:
-                factors = [[1 - 1 / norm.values_per_group] * norm.num_features for norm in self._norms]
-                self._biased = means.new_tensor([factor for layer in factors for factor in layer])
-            spreads = (spreads * self._biased + BATCH_NORM_EPS).sqrt()
-        self.sums += torch.stack([means.sum(0), spreads.sum(0)])
+            biased = 1 - 1 / torch.stack([_buffer(norm.values_per_group) for norm in self._norms])
+            spreads = (spreads * biased[self._layer_of_channel] + BATCH_NORM_EPS).sqrt()
+        self.sums += torch.stack([means, spreads]).sum(1, dtype=torch.float64)
 
     def update(self, *, num_groups: int, share: float) -> None:
         """Give the mean over a step's groups, of all ranks, this weight in the running moments, and begin the next step."""
-        mean, spread = self.sums / num_groups
+        mean, spread = (self.sums / num_groups).to(self._means[0].dtype)
         _replace(self._means, torch.cat(self._means).lerp_(mean, share), self._sizes)
         old = torch.cat(self._variances)
         if self._kind == "std":

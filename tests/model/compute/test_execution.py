@@ -125,7 +125,7 @@ def test_grouped_batch_norm_is_batch_norm_of_each_group(num_groups: int, shape: 
     for ours, theirs in ((grouped.weight, plain.weight), (grouped.bias, plain.bias)):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)  # the same terms in another order
     assert torch.equal(grouped.group_moments, torch.stack(moments, 1))
-    assert grouped.values_per_group == x.numel() // (num_groups * shape[1])
+    assert int(grouped.values_per_group) == x.numel() // (num_groups * shape[1])
     assert torch.equal(grouped.running_mean, torch.zeros(shape[1]))
     assert torch.equal(grouped.running_var, torch.ones(shape[1]))
     expected = (x[: len(x) // num_groups] - x[: len(x) // num_groups].mean((0, 2, 3), keepdim=True)).flatten()

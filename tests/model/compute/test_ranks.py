@@ -36,13 +36,13 @@ QUICK = [
 ]
 
 
-def run_jobs(folder: Path, jobs: Any) -> Any:
+def run_jobs(folder: Path, jobs: Any, seconds: int = 300) -> Any:
     """Run commands by forked_commands.py."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps({"do": "jobs", "jobs": jobs}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
     program = [sys.executable, str(Path(__file__).parents[2] / "support" / "forked_commands.py"), str(plan)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=seconds, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -104,6 +104,49 @@ def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root: 
             for name, value in one.items():
                 assert two[name] == pytest.approx(value, rel=1e-5), (phase, name)
         assert load_checkpoint(phase_folder(root, "two", 1, phase) / "checkpoint.pt").environment["num_ranks"] == 2
+
+
+def near(got: Any, expected: Any) -> Any:
+    """Return the largest difference, relative to the spread of what is expected."""
+    return float(np.abs(got - expected).max() / expected.std())
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_any_number_of_ranks_ends_with_the_same_moments_scores_and_predictions(root: Any, tmp_path: Path, world: int) -> None:
+    """With several sub-batches a step, averaging first, and moments renewed in the end."""
+    small = [
+        "--recipe",
+        "small",
+        "--steps-per-phase",
+        "6",
+        "--batch",
+        str(2 * world),
+        "--bn-group",
+        "2",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    names = [f"{world}-alone", f"{world}-shared"]
+    jobs = [{"arguments": command("train", root, *small, run=name), "world": count} for name, count in zip(names, (1, world), strict=True)]
+    jobs += [{"arguments": command("evaluate", root, "--no-report", "--output", f"{tmp_path}/{name}", run=name)} for name in names]
+    for result in run_jobs(tmp_path, [{**job, "seconds": 250} for job in jobs], seconds=900):
+        assert set(result["codes"]) == {0}, result["said"]
+    for phase in PHASES:
+        alone, shared = (weights(root, phase, name) for name in names)
+        for name, tensor in alone.items():
+            if "num_batches" in name:
+                assert torch.equal(tensor, shared[name])
+            elif "running" in name:
+                difference = (shared[name].double() - tensor.double()).norm() / tensor.double().norm()
+                assert difference <= 1e-5, (phase, name, float(difference))
+    one, other = (stored_scores(tmp_path / name) for name in names)
+    scored = [name for name in one if name.startswith(("rows/", "streams/")) and one[name].ndim == 2]
+    assert len(scored) >= 11
+    for name in scored:
+        assert near(other[name], one[name]) <= 1e-5, name
+        assert np.array_equal(other[name].argmax(1), one[name].argmax(1)), name
 
 
 def test_only_the_first_rank_speaks(ended: Any) -> None:
