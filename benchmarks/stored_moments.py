@@ -132,7 +132,7 @@ def main() -> int:
     train(
         root,
         phases=options.phases,
-        recipe="paper",
+        recipe="official",
         weights="none" if narrow else options.weights,
         overrides=overrides,
         execution=Execution(device="cpu"),
