@@ -64,8 +64,7 @@ class TrainConfig:
     bn_average_first : bool
         Start the running moments as a plain average (momentum ``1/(step+1)`` until that falls below `bn_momentum`).
     bn_moments : {"std", "variance"}
-        Average standard deviations, as the official code does, or variances, as PyTorch does. Weights from before there was a choice
-        have variances.
+        Average standard deviations, as the official code does, or variances, as PyTorch does.
     bn_renewal_steps : int
         After the last step, replace the running moments by the plain mean over the batches of this many further steps, with the final
         weights. 0 keeps the running moments of training.
@@ -111,7 +110,7 @@ class TrainConfig:
     weight_decay: float = 5e-4
     bn_momentum: float = 0.05
     bn_average_first: bool = False
-    bn_moments: BnMoments = "std"
+    bn_moments: BnMoments = "variance"
     bn_renewal_steps: int = 0
     crop: Crop = "borders25"
     corners: Corners = "four"
@@ -182,6 +181,6 @@ class TrainConfig:
             raise ParameterError(f"unknown training settings: {', '.join(unknown)}")
         try:
             recipe = RENAMED_RECIPES.get(values["recipe"], values["recipe"])
-            return cls(**{"bn_moments": "variance", **values, "recipe": recipe, "network": STResNetConfig.from_dict(values["network"])})
+            return cls(**{**values, "recipe": recipe, "network": STResNetConfig.from_dict(values["network"])})
         except (KeyError, TypeError) as cause:
             raise ParameterError(f"training settings are incomplete: {cause}") from cause

@@ -134,7 +134,7 @@ def test_both_loaders_give_the_same_crops_of_the_same_samples(packed_root: Path,
 def test_every_field_is_sent_once(packed_root: Path) -> None:
     """Neighbouring stacks share fields: with a distance of 1, five stacks of ten need fourteen fields."""
     dataset = Dataset.open(packed_root)
-    overrides = {"batch": 2, "bn_group": 2, "steps": 1, "tau_min": 1, "tau_max": 1}
+    overrides = {"batch": 2, "bn_group": 2, "steps": 1, "tau_min": 1, "tau_max": 1, "bn_renewal_steps": 0}
     config = make_configs("small", num_classes=6, num_videos=12, short_side=40, overrides=overrides)["st-resnet"]
     split = dataset.split(1)
     (batch,) = training_loader(ClipDataset(dataset, split, config), cropped=False)

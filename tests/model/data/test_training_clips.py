@@ -29,7 +29,7 @@ from flowkit.shards.reader import ShardReader
 
 
 def config_of(phase: str, **overrides: Any) -> Any:
-    settings = {"batch": 4, "bn_group": 2, "steps": 3, **overrides}
+    settings = {"batch": 4, "bn_group": 2, "steps": 3, "bn_renewal_steps": 0, **overrides}
     return make_configs("small", num_classes=6, num_videos=12, short_side=40, overrides=settings)[phase]
 
 
@@ -119,6 +119,15 @@ def test_a_loader_that_starts_later_gives_the_same_from_there(dataset: Any) -> N
     whole, rest = list(training_loader(clips)), list(training_loader(clips, first_step=2))
     assert len(rest) == 2
     assert all(equal(a, b) for a, b in zip(whole[4:], rest, strict=True))
+
+
+def test_after_the_last_step_the_loader_gives_what_the_next_steps_would_draw_to_renew_the_moments(dataset: Any) -> None:
+    renewed, longer = (
+        list(training_loader(ClipDataset(dataset, dataset.split(1), config_of("appearance", **settings)), first_step=3))
+        for settings in ({"bn_renewal_steps": 2}, {"steps": 5})
+    )
+    assert len(renewed) == 4  # 2 steps of 2 sub-batches
+    assert all(equal(a, b) for a, b in zip(renewed, longer, strict=True))
 
 
 def test_ranks_share_the_sub_batches_of_each_step(dataset: Any) -> None:

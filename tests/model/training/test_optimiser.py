@@ -14,6 +14,7 @@ from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
 from flowkit.model.training.optimiser import (
+    GradientSums,
     make_optimiser,
     parameter_groups,
     set_learning_rate,
@@ -134,6 +135,31 @@ def test_one_update_is_the_rule_written_out() -> None:
     for name, rule in rules.items():
         key = f"appearance.{name}"
         assert torch.allclose(network.get_parameter(key), expected(before[key], *rule), atol=1e-6)
+
+
+def test_the_gradients_of_a_step_add_up_to_the_same_bits_in_any_order_and_unused_parameters_get_none() -> None:
+    layer = nn.Linear(1000, 3)
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(8, 3, 1000, generator=generator) * torch.logspace(-3, 3, 8)[:, None, None]
+
+    def summed(order: list[int]) -> Any:
+        sums = GradientSums(layer)
+        for _ in range(2):  # nothing of the first step is left in the second
+            for index in order:
+                layer.weight.grad = parts[index].clone()
+                sums.add()
+                assert layer.weight.grad is None
+            sums.write()
+        assert layer.bias.grad is None
+        assert layer.weight.grad is not None
+        return layer.weight.grad
+
+    expected = summed(list(range(8)))
+    assert expected.dtype == torch.float32
+    torch.testing.assert_close(expected, parts.sum(0))
+    assert all(torch.equal(summed(order), expected) for order in ([7, 6, 5, 4, 3, 2, 1, 0], [0, 4, 1, 5, 2, 6, 3, 7]))
+    forward, backward = (sum(parts[index] for index in order) for order in (range(8), range(7, -1, -1)))
+    assert not torch.equal(forward, backward)  # as float32 would have it
 
 
 def test_taps_are_equal_at_first_and_differ_after_one_step_on_a_moving_clip() -> None:
