@@ -39,7 +39,8 @@ FREE_CHOICES: dict[str, tuple[Any, Any, str]] = {
 _NO_COMPARISON = ("seed", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
 # Settings that the official code has; for the others, the value of the recipe stands for what it does without a name for it.
 _IN_THE_CODE = {
-    *("batch", "bn_group", "schedule", "num_samples", "tau_min", "tau_max", "momentum", "weight_decay", "bn_momentum", "crop", "flip"),
+    *("batch", "bn_group", "schedule", "num_samples", "tau_min", "tau_max", "momentum", "weight_decay", "crop", "flip"),
+    *("bn_momentum", "bn_moments", "bn_renewal_steps"),
     *(f"network.{name}" for name in ("units", "base_width", "input_size", "head_pool", "motion_dropout", "temporal_pool")),
     *(f"network.injection{name}" for name in ("", "_direction", "_kind", "_stages")),
     *(f"network.temporal_{name}" for name in ("convolution", "stages", "init", "padding", "pool_stride")),
@@ -130,7 +131,14 @@ def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]
 
 def _official_config(made: Provenance, num_train: int) -> TrainConfig:
     """Return the recipe `official` of a phase."""
-    configs = make_configs("official", num_classes=len(made.classes), num_videos=num_train, short_side=256, weights="imagenet")
+    configs = make_configs(
+        "official",
+        num_classes=len(made.classes),
+        num_videos=num_train,
+        short_side=256,
+        weights="imagenet",
+        overrides={"bn_renewal_steps": 0},  # which the official code does not have
+    )
     return configs[made.config.phase]
 
 
