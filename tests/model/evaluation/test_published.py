@@ -46,6 +46,7 @@ EXTRACTION: dict[str, Any] = {"short_side": 256, "tvl1": TVL1Params.preset("pape
 
 
 def with_recipe(result: Any, recipe: Any, **overrides: Any) -> dict[Any, Any]:
+    overrides = {"bn_renewal_steps": 0, **overrides}  # which this short list would have, unlike the official ones
     configs = make_configs(
         recipe, num_classes=len(result.classes), num_videos=NUM_TRAIN, short_side=256, weights="imagenet", overrides=overrides
     )
@@ -114,6 +115,8 @@ CHANGES: dict[str, tuple[Any, list[str], set[str]]] = {
     "weight_decay": (0.1, STREAMS, set()),
     "bn_momentum": (0.2, STREAMS, set()),
     "bn_average_first": (True, STREAMS, set()),
+    "bn_moments": ("variance", STREAMS, set()),
+    "bn_renewal_steps": (7, STREAMS, set()),
     "crop": ("none", STREAMS, set()),
     "flip": (False, STREAMS, set()),
     "depth": (101, STREAMS, {"units"}),
