@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flowkit.errors import BusyError
+from flowkit.errors import BusyError, ParameterError
 from flowkit.files import PART_SUFFIX, remove_leftovers
 from flowkit.locks import exclusive_lock, is_held, shared_lock
 
@@ -43,6 +43,7 @@ def changing(root: Path, does: str) -> Iterator[None]:
     BusyError
         If another process changes the root; says what it does.
     """
+    _check_writable(root)
     with exclusive_lock(root / _WRITE_LOCK, f"{does} {str(root)!r}"):
         _refuse_beside(root)
         remove_root_leftovers(root, alone=True)
@@ -53,6 +54,7 @@ def changing(root: Path, does: str) -> Iterator[None]:
 def packing(root: Path) -> Iterator[None]:
     """Be the only process that changes a data root, and let none that reads it as a whole begin; see `reading_whole`."""
     what = f"packs {str(root)!r}"
+    _check_writable(root)
     with exclusive_lock(root / _WRITE_LOCK, what), exclusive_lock(root / _PACK_LOCK, what):
         _refuse_beside(root, packs=True)
         remove_root_leftovers(root, alone=True)
@@ -69,6 +71,7 @@ def extracting(root: Path, part: tuple[int, int]) -> Iterator[None]:
         If another process extracts the same part or parts of another number, or changes the root otherwise.
     """
     number, of = part[0] + 1, part[1]
+    _check_writable(root)
     with ExitStack() as stack:
         try:
             if of == 1:
@@ -82,6 +85,14 @@ def extracting(root: Path, part: tuple[int, int]) -> Iterator[None]:
         except BusyError as error:
             raise BusyError(f"{error} (several processes share an extraction with --shard I/N, each with another I)") from error
         yield
+
+
+def _check_writable(root: Path) -> None:
+    """Refuse a data root that others share for reading only, before any work and in words."""
+    if not os.access(root, os.W_OK):
+        raise ParameterError(
+            f"{str(root)!r} cannot be written by this user, or lies on a read-only disk: choose another data root with --data DIR"
+        )
 
 
 def _refuse_beside(root: Path, *, of: int | None = None, packs: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowkit.dataset.root_locks import changing, extracting, packing, reading_whole
-from flowkit.errors import BusyError
+from flowkit.errors import BusyError, ParameterError
 from flowkit.locks import exclusive_lock
 
 if TYPE_CHECKING:
@@ -158,3 +158,11 @@ def test_a_part_leaves_alone_what_other_hosts_may_still_write(tmp_path: Path) ->
     made = leave(tmp_path, ".node7-0123abcd-77-89abcdef.part")
     with extracting(tmp_path, (0, 2)):
         assert all(path.exists() for path in made)
+
+
+@pytest.mark.parametrize("begin", [lambda root: changing(root, "imports into"), packing, lambda root: extracting(root, (0, 2))])
+def test_a_root_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, begin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == tmp_path and mode == os.W_OK))
+    with pytest.raises(ParameterError, match=r"cannot be written .*choose another data root with --data DIR"), begin(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
