@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.extraction.source import Source
 from flowkit.file_versions import FileVersion
-from flowkit.files import fsync_folder, new_part, read_file, write_atomically
+from flowkit.files import fsync_folder, new_part, read_file, with_file_name, write_atomically
 from flowkit.locks import release
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.flow")
@@ -190,7 +190,8 @@ class PieceWriter:
             if self._file is None:
                 self._part, self._lock = new_part(self._folder / f"{self._first:09d}")
                 self._file = self._part.open("wb")
-            self._file.write(field.tobytes())
+            with with_file_name(self._part):
+                self._file.write(field.tobytes())
             self._next += 1
             if self._next - self._first == FIELDS_PER_FILE:
                 self.close()
@@ -201,7 +202,7 @@ class PieceWriter:
             return
         file, self._file = self._file, None
         try:
-            with file:
+            with with_file_name(self._part), file:
                 file.flush()
                 os.fsync(file.fileno())
             self._check()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from flowkit.files import read_file, this_host
+from flowkit.files import read_file, this_host, with_file_name
 from flowkit.video.damage import DecodeReport, count_words
 
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
@@ -222,13 +222,15 @@ class IndexWriter:
 
     def append(self, result: VideoResult) -> None:
         """Add one line and wait until it is on the disk."""
-        self._file.write(json.dumps({**asdict(result), "time_ns": time.time_ns()}) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with with_file_name(Path(self._file.name)):
+            self._file.write(json.dumps({**asdict(result), "time_ns": time.time_ns()}) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file, and remove it if it is empty."""
-        empty = self._file.tell() == 0
-        self._file.close()
+        with with_file_name(Path(self._file.name)):
+            empty = self._file.tell() == 0
+            self._file.close()
         if empty:
             Path(self._file.name).unlink(missing_ok=True)
