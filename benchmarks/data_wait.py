@@ -139,7 +139,6 @@ def measure_data_wait(device: str, size: Size, *, amp: str = "float32", num_work
                     run=f"{crop_on}{number}",
                     base_run="base",
                     recipe="official",
-                    weights="none",
                     overrides=overrides_of(size),
                     execution=Execution(device=device, amp=amp, crop_on=crop_on, num_workers=num_workers, checkpoint_seconds=1e9),
                     on_event=events.append,

@@ -26,6 +26,7 @@ README = DOCS.parent / "README.md"
 PAGES = [README, DOCS.parent / "CONTRIBUTING.md", *sorted(page for page in DOCS.glob("*.md") if page.name != "commands.md")]
 PAGES_WITH_CODE = [page for page in PAGES if any(block.is_code and not block.not_run for block in blocks_of(page))]
 NUM_NOT_RUN = 11
+SLOW_PAGES = {"ablations.md", "using-a-model.md", "README.md"}
 # What the reader of a page has already.
 GIVEN: dict[str, dict[str, Any]] = {
     "using-a-model.md": {
@@ -80,7 +81,7 @@ def is_script(block: Block) -> bool:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow) if page.name == "ablations.md" else page for page in PAGES_WITH_CODE],
+    [pytest.param(page, marks=pytest.mark.slow) if page.name in SLOW_PAGES else page for page in PAGES_WITH_CODE],
     ids=lambda page: page.name,
 )
 def test_the_code_of_a_page_runs_as_it_is_written(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:

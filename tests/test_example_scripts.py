@@ -33,7 +33,7 @@ def run(name: str, *arguments: object, folder: Path) -> str:
 
 
 # These train a network; tests/test_docs.py and tests/cli/commands/test_demo.py train one each time.
-SLOW = {"train_and_evaluate.py", "classify_a_video.py"}
+SLOW = {"train_and_evaluate.py", "classify_a_video.py", "stacks_in_a_dataloader.py"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PRINTED])

@@ -100,7 +100,7 @@ def test_training_skips_what_is_trained_and_evaluation_gives_the_same_rows() -> 
     assert (REPORT / "report.html").is_file()
 
 
-@pytest.mark.parametrize("change", [("--shard-size", "10KB"), ("--shard-size", "50KB", "--move")])
+@pytest.mark.parametrize("change", [pytest.param(("--shard-size", "10KB"), marks=pytest.mark.slow), ("--shard-size", "50KB", "--move")])
 def test_packing_into_other_shards_leaves_the_run_and_its_evaluation_valid(change: tuple[str, ...]) -> None:
     before, weights = contents(Path("flowkit-data/shards"), "*.h5"), contents(RUNS / "default", "weights.safetensors")
     Path(RUNS, "default/split1/st-resnet-star/weights.safetensors").unlink()  # as if training had been stopped before its end
@@ -126,6 +126,7 @@ def test_packing_into_other_shards_leaves_the_run_and_its_evaluation_valid(chang
     }
 
 
+@pytest.mark.slow
 def test_a_video_that_the_split_does_not_list_leaves_the_run_valid() -> None:
     run("pack", "--split", "1", "--lists", "split.csv", "--shard-size", "10KB")
     shutil.copy("videos/AzureBobbing/v_AzureBobbing_g01_c01.avi", "videos/AzureBobbing/v_AzureBobbing_g09_c01.avi")
@@ -135,6 +136,7 @@ def test_a_video_that_the_split_does_not_list_leaves_the_run_valid() -> None:
     run("evaluate", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_known_of_an_old_run_is_said_once_and_force_remains() -> None:
     for path in Path("flowkit-data/splits/split1").iterdir():
         path.unlink()  # the manifest that the run was trained with

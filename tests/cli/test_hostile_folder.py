@@ -41,7 +41,8 @@ def environment(path: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("start", [pytest.param(SCRIPT, marks=pytest.mark.slow), MODULE], ids=["script", "module"])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [SCRIPT, MODULE], ids=["script", "module"])
 def test_extract_pack_verify_and_forecast_import_nothing_from_the_working_folder(hostile: Path, start: list[str]) -> None:
     if start is MODULE:
         loaded = subprocess.run([sys.executable, "-c", LOADED_BY_MINUS_M], capture_output=True, text=True, check=True, cwd=hostile.parent)

@@ -106,11 +106,13 @@ def object_grey_statistics(num_scenes: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(features), np.array(labels)
 
 
+@pytest.mark.slow
 def test_grey_frames_do_not_tell_the_appearance() -> None:
     features, labels = object_grey_statistics(500)
     assert classifier_accuracy(features, labels) < chance_limit(3, 250)
 
 
+@pytest.mark.slow
 def test_the_same_statistics_find_hues_of_unequal_luminance(monkeypatch: pytest.MonkeyPatch) -> None:
     def paint_unequally(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
         """As computer graphics paints hues: the value in the hue's channel, less in the others, and the luminance what it may be."""
@@ -244,10 +246,12 @@ def rendered_frame_features(draw: Callable[..., scenes.Trajectory], num_videos: 
     return np.array(features), np.array(labels)
 
 
+@pytest.mark.slow
 def test_rendered_single_frames_do_not_tell_the_motion() -> None:
     assert classifier_accuracy(*rendered_frame_features(draw_trajectory, 500)) < chance_limit(3, 250)
 
 
+@pytest.mark.slow
 def test_the_same_classifier_finds_a_leak_in_rendered_frames() -> None:
     assert classifier_accuracy(*rendered_frame_features(draw_from_the_centre, 500)) > chance_limit(3, 250)
 

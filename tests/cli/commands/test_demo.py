@@ -43,6 +43,7 @@ def no_stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_miniature_runs_the_four_ordinary_commands_and_ends_with_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "EXTRACT_OPTIONS", ("--short-side", "32"))
     monkeypatch.setattr(demo, "TRAIN_OPTIONS", ("--recipe", "small", "--base-width", "4"))

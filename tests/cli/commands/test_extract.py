@@ -31,10 +31,12 @@ def test_ignored_files_are_listed_by_suffix(videos: Path) -> None:
     assert json.loads(dry_run(videos, "--json").stdout)["ignored_by_suffix"] == {".txt": 2, ".gif": 1, "hidden": 1}
 
 
+@pytest.mark.slow
 def test_nothing_is_said_about_ordinary_folders(videos: Path) -> None:
     assert dry_run(videos).stderr.count("extract:") == 1
 
 
+@pytest.mark.slow
 def test_a_forecast_names_the_videos_that_cannot_be_tried(videos: Path) -> None:
     (videos / "run" / "con.avi").touch()
     said = dry_run(videos).stderr
@@ -49,6 +51,7 @@ def test_folders_that_give_a_split_are_named(tmp_path: Path) -> None:
     assert "the folders at the top, 'train' and 'val', give the split, and those inside them the classes (1, such as 'archery')" in said
 
 
+@pytest.mark.slow
 def test_a_folder_that_stands_in_the_way_of_a_split_is_named(videos: Path) -> None:
     for top in ("train", "val"):
         write_video(videos / top / "archery" / f"{top}.avi", 3)
@@ -57,6 +60,7 @@ def test_a_folder_that_stands_in_the_way_of_a_split_is_named(videos: Path) -> No
     assert "--lists" in said
 
 
+@pytest.mark.slow
 def test_a_folder_without_classes_is_reported_before_any_flow_is_computed(tmp_path: Path) -> None:
     write_video(tmp_path / "videos" / "a.avi", 3)
     assert "no video lies in a class folder" in dry_run(tmp_path / "videos").stderr

@@ -51,6 +51,7 @@ def test_a_video_that_needs_more_memory_than_the_limit_is_listed_and_the_rest_is
     assert "needs more memory than the limit of 572 MiB" in failed["c/large"]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_does_not_keep_flowkit_from_stopping(tmp_path: Path) -> None:
     write_videos(tmp_path / "videos", 1, "stuck")
     line = command(tmp_path, "--jobs", "1", "--grace", "0")

@@ -31,11 +31,13 @@ def test_one_header_with_a_number_that_cannot_be_true_does_not_spoil_the_forecas
 
 
 @needs("libvpx")
+@pytest.mark.slow
 def test_videos_without_a_number_of_frames_are_forecast_by_their_duration(tmp_path: Path) -> None:
     encode_video(tmp_path / "videos" / "a.webm", "libvpx", num_frames=30)
     assert pairs_of(tmp_path / "videos") == 29
 
 
+@pytest.mark.slow
 def test_a_given_header_that_lies_promises_what_its_index_has(shared_cases: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.avi").symlink_to(shared_cases / "video" / "hdr_huge.avi")

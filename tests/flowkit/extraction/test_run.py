@@ -86,6 +86,7 @@ def test_a_second_run_does_nothing_and_a_changed_video_is_done_again(videos: Pat
     assert [name for name in after if after[name] != before[name]] == ["clips/run/a.h5"]
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_root_are_the_default_and_progress_is_shown_on_request(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_lost_index_does_not_redo_finished_clips(videos: Path, tmp_path: Path)
     assert (len(again.done), [r.status for r in again.skipped]) == (0, ["ok"] * 3)
 
 
+@pytest.mark.slow
 def test_videos_of_two_folders_with_the_same_id_are_refused_and_nothing_is_overwritten(videos: Path, tmp_path: Path) -> None:
     root, other = tmp_path / "data", tmp_path / "other"
     extract(videos, root, settings=SETTINGS, jobs=1)
@@ -306,6 +308,7 @@ def test_parts_of_the_videos_are_disjoint_and_cover_all(videos: Path, tmp_path: 
     assert all(parts)
 
 
+@pytest.mark.slow
 def test_the_report_of_several_machines_is_of_all_their_videos(videos: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_video(videos / "run" / "single.avi", 1)
@@ -424,6 +427,7 @@ def test_two_processes_that_make_a_root_at_once_agree_on_its_settings(tmp_path: 
     assert [path.name for path in root.iterdir()] == ["dataset.json"]
 
 
+@pytest.mark.slow
 def test_the_last_part_to_end_reports_the_videos_of_all(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one part is about to write the report, another one ends."""
     root = tmp_path / "data"

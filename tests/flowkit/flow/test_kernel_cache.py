@@ -80,6 +80,7 @@ class _Payload:
         return exec, ("raise SystemExit('the pickle ran')",)
 
 
+@pytest.mark.slow
 def test_an_entry_of_another_kind_is_compiled_again(tmp_path: Path) -> None:
     first, other = tmp_path / "first", tmp_path / "other"
     first.mkdir()

@@ -169,6 +169,7 @@ def test_nobody_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_gpu_solver_and_a_number_of_jobs_do_not_go_with_a_cluster(tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -111,7 +111,8 @@ def near(got: Any, expected: Any) -> Any:
     return float(np.abs(got - expected).max() / expected.std())
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
 def test_any_number_of_ranks_ends_with_the_same_moments_scores_and_predictions(root: Any, tmp_path: Path, world: int) -> None:
     """With several sub-batches a step, averaging first, and moments renewed in the end."""
     small = ["--recipe", "small", "--steps-per-phase", "6", "--workers", "0", "--device", "cpu"]

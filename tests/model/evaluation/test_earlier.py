@@ -63,6 +63,7 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_loses_videos_half_way_replaces_nothing(root: Path, spoilt: set[str], tmp_path: Path) -> None:
     before = files(root)
     assert "report.html" in before

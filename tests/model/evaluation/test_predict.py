@@ -128,6 +128,7 @@ def test_a_video_that_crashes_the_decoder_has_no_scores_and_the_next_one_has(
     assert good.status == "ok"
 
 
+@pytest.mark.slow
 def test_a_video_that_changes_while_it_is_read_has_no_scores(home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.avi"
     shutil.copy(home / "videos" / "run" / "a.avi", path)

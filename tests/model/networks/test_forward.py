@@ -66,7 +66,7 @@ def test_equals_the_equations_written_out(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("stride_in_1x1", [False, True])
+@pytest.mark.parametrize("stride_in_1x1", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_m1_without_injection_and_time_the_streams_are_torchvisions_resnets(stride_in_1x1: bool, dtype: Any) -> None:
     torch.set_default_dtype(dtype)
     config = STResNetConfig(num_classes=5, stage_units=(2, 2, 2, 2), stride_in_1x1=stride_in_1x1, input_size=64)

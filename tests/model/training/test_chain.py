@@ -91,7 +91,7 @@ class Killed(BaseException):
     """Simulates a kill: nothing in the library may catch it, and nothing is written after it."""
 
 
-@pytest.mark.parametrize("kill_at", [1, 6, 16, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 4, 9, 13))])
+@pytest.mark.parametrize("kill_at", [6, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 3, 4, 9, 13, 16))])
 def test_killed_after_any_step_and_run_again_gives_the_same_weights_and_metrics(
     undisturbed: tuple[Path, list[Any]], root: Path, kill_at: int
 ) -> None:
@@ -240,6 +240,7 @@ def test_restart_discards_and_begins_again(root: Path) -> None:
     assert len(metrics(root, "motion")) == 4
 
 
+@pytest.mark.slow
 def test_a_stopped_restart_continues_without_the_old_phases(root: Path) -> None:
     run(root)
     report, _ = run(root, overrides={"lr": 0.001}, restart=True, stop_after=2)

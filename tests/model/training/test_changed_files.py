@@ -31,6 +31,7 @@ def change_after(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None
     monkeypatch.setattr(phases, name, disturbed)
 
 
+@pytest.mark.slow
 def test_a_shard_that_is_replaced_ends_the_training_and_the_same_line_goes_on(
     packed_root: Path, tmp_path: Path, undisturbed: tuple[Path, list[Any]]
 ) -> None:

@@ -152,7 +152,7 @@ def test_strict_equals_opencv_on_real_clips(shared_data: Path) -> None:
 
 
 @needs_opencv_flow
-@pytest.mark.parametrize("name", ["Venus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("RubberWhale", "Dimetrodon"))])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ("Venus", "RubberWhale", "Dimetrodon")])
 def test_on_middlebury_strict_equals_opencv_and_fast_is_as_near_the_truth(shared_data: Path, name: str) -> None:
     folder = shared_data / "flow_gt" / "middlebury" / name
     first, second = (cv2.imread(str(folder / file), cv2.IMREAD_GRAYSCALE) for file in ("frame10.png", "frame11.png"))
