@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,14 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared/data beside the project (real clips, lists, ground truth, weights)")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def import_path() -> Iterator[None]:
+    """Restore what a command that is run in this process takes from the import path."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")
