@@ -38,7 +38,7 @@ def temporary_folder(what: str) -> Iterator[Path]:
 @cache
 def process_folder() -> Path:
     """Return a temporary folder that lives as long as this process."""
-    folder, owner = _new_folder("process"), os.getpid()
+    folder, owner = _new_folder("run"), os.getpid()  # a short name, because sockets in it must have short paths
 
     def remove() -> None:
         if os.getpid() == owner:  # not in a process that was forked from this one

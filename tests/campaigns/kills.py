@@ -65,7 +65,7 @@ class Campaign:
     def __init__(self, folder: Path, seed: int) -> None:
         self.work = folder / "work"  # always the same path, because records hold it
         self.before = folder / "before"
-        self.temporary = folder / "temporary"
+        self.temporary = folder / "tmp"  # short, since paths of sockets cannot be long
         self.draw = random.Random(seed)
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, dict[str, str]] = {}
