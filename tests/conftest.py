@@ -14,6 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Processes that tests spawn import the tests' own functions; a command that runs in this process drops "" from the path.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -23,14 +26,6 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared/data beside the project (real clips, lists, ground truth, weights)")
     return SHARED
-
-
-@pytest.fixture(autouse=True)
-def import_path() -> Iterator[None]:
-    """Restore what a command that is run in this process takes from the import path."""
-    before = list(sys.path)
-    yield
-    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")
