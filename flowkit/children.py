@@ -139,7 +139,8 @@ def leave_working_folder_out() -> None:
     ``python -m`` puts that folder on the path, for which `flowkit.__init__` cares; an empty or a relative entry of ``PYTHONPATH``
     does so too.
     """
-    named = {os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not os.path.isabs(entry)}
+    entries = os.environ["PYTHONPATH"].split(os.pathsep) if os.environ.get("PYTHONPATH") else []
+    named = {os.path.abspath(entry) for entry in entries if not os.path.isabs(entry)}
     sys.path[:] = [entry for entry in sys.path if entry and not (entry in named and _is_working_folder(entry))]
     environment = child_environment()
     if "PYTHONPATH" not in environment:

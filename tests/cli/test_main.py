@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from flowkit.children import leave_working_folder_out
 from flowkit.cli.main import main
 
 
@@ -35,3 +38,15 @@ def test_the_ways_that_are_named_do_name_the_file(
         with pytest.raises(SystemExit):
             main(["verify", *arguments])
         assert "No such option" not in capsys.readouterr().err
+
+
+def test_without_pythonpath_a_command_keeps_the_folders_that_an_installation_put_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editable installation may name the working folder; an unset PYTHONPATH is no empty entry of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "PYTHONPATH"})
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
+    leave_working_folder_out()
+    assert str(tmp_path) in sys.path
+    assert "" not in sys.path
