@@ -15,7 +15,7 @@ from flowkit.children import leave_working_folder_out
 from flowkit.cli.shared.console import show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
-from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, read_settings_file, refuse_environment, setting_name
+from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, environment_names, read_settings_file, refuse_environment, setting_name
 from flowkit.cli.shared.stopping import Terminated, print_resume_command
 from flowkit.errors import FlowkitError
 from flowkit.versions import __version__
@@ -59,7 +59,7 @@ class LazyGroup(click.Group):
                 name = setting_name(parameter)
                 if name in COMMAND_LINE_ONLY:
                     continue
-                parameter.envvar = [f"FLOWKIT_{cmd_name}_{name}".upper(), f"FLOWKIT_{name}".upper()]
+                parameter.envvar = environment_names(cmd_name, name)
                 if isinstance(parameter, OldOption) and parameter.old.only_here:
                     del parameter.envvar[1]
         return command

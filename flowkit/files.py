@@ -233,14 +233,18 @@ def read_file(path: Path, *, most_bytes: int) -> bytes:
         If the file cannot be read, is larger (``EFBIG``), or is not a regular file (``EINVAL``): reading a pipe would
         wait for its writer, and a device may have no end.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=open_without_waiting) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         if status.st_size > most_bytes:
             raise OSError(errno.EFBIG, f"too large ({status.st_size} bytes)", str(path))
         return file.read()
+
+
+def open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, as the ``opener`` of `open`: a pipe, which the caller then refuses, does not wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def file_sha256(path: Path) -> str:

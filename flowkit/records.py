@@ -7,6 +7,7 @@ and that object names the format and the version that are expected.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,14 @@ from flowkit.files import read_file
 
 MAX_RECORD_BYTES = 1 << 28
 MAX_DEPTH = 64  # of objects and lists within each other; flowkit's own files have at most 6
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_sha256(value: object) -> bool:
+    """Return whether a value of a record is a SHA-256 in hexadecimal."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)

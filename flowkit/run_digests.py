@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Literal
 
 from flowkit.errors import CheckpointError
 from flowkit.files import file_sha256, write_atomically
-from flowkit.records import RecordFormat
+from flowkit.records import RecordFormat, is_sha256
 
 DIGESTS_NAME = "digests.json"
 PHASE_FILES = ("config.json", "metrics.jsonl", "videos.json", "checkpoint.pt", "weights.safetensors")
@@ -24,7 +23,6 @@ RunState = Literal["intact", "damaged", "no digests", "in training"]
 _DIGESTS = RecordFormat(
     "flowkit-digests", 1, CheckpointError, "train the phase again, or delete this file if its weights are known to be good"
 )
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_DEPTH = 4  # from a folder of runs to a phase: <run>/split<n>/<phase>; from a data root: runs/<run>/split<n>/<phase>
 
 
@@ -66,7 +64,7 @@ def read_digests(folder: Path) -> dict[str, str] | None:
     if record is None:
         return None
     files = record.get("files")
-    if not isinstance(files, dict) or not set(files) <= set(PHASE_FILES) or not all(map(_is_digest, files.values())):
+    if not isinstance(files, dict) or not set(files) <= set(PHASE_FILES) or not all(map(is_sha256, files.values())):
         raise CheckpointError(f"{path} must give the SHA-256 of a phase's files by their names; {_DIGESTS.remedy}")
     return files
 
@@ -125,7 +123,3 @@ def _faults(folder: Path, digests: dict[str, str]) -> list[tuple[Path, str]]:
         if fault:
             faults.append((path, f"{fault}; copy the run again from a good copy, or train the phase again"))
     return faults
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None

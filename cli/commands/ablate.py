@@ -17,7 +17,7 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
-from flowkit.cli.shared.training_commands import command_in_another_run, with_lower_rate
+from flowkit.cli.shared.training_commands import command_in_another_run, refuse_unused_schedule, with_lower_rate
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def ablate(
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
             training = train_settings(settings)
-            if training.paper_schedule and training.recipe_on(execution.torch_device().type) != "official":
-                refuse_unused("it is for --recipe official; the small recipe has one schedule", "schedule")
+            refuse_unused_schedule(training, execution.torch_device().type)
             planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
             if rank == 0 and same:
                 left_out = ", ".join(variant.name for variant in same)

@@ -319,6 +319,7 @@ def _other_ways(what: str) -> str:
 
 def _print_warnings(evaluation: Evaluation) -> None:
     from flowkit.model.evaluation.earlier import failure_lines
+    from flowkit.video.ids import first_few
 
     for split in evaluation.splits:
         for text in split.warnings:
@@ -327,10 +328,9 @@ def _print_warnings(evaluation: Evaluation) -> None:
             warn(f"split {split.split}: {show_name(line)}")
         names = split.untrained_classes
         if names:
-            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
             warn(
                 f"split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be classified: "
-                f"{', '.join(map(show_name, names[:_NAMES_SHOWN]))}{more}"
+                f"{first_few(map(show_name, names), most=_NAMES_SHOWN)}"
             )
 
 

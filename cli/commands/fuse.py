@@ -191,9 +191,8 @@ def _fuse_split(
 def _folder(data: Path, run: str, split: int, output: Path | None, reports: Path | None, *, several: bool) -> Path:
     """Return where a split's results are written, after trying whether that is possible."""
     from flowkit.model.runs.places import check_writable
-    from flowkit.model.runs.run_folder import check_run_name, report_folder
+    from flowkit.model.runs.run_folder import report_folder
 
-    check_run_name(run)
     folder = output / f"split{split}" if output and several else output or report_folder(data, run, split, reports=reports)
     check_writable(folder, option="--output DIR")
     return folder

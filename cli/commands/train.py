@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
+from flowkit.cli.shared.options import data_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import (
     NETWORK_SETTINGS,
     execution_options,
@@ -19,7 +19,12 @@ from flowkit.cli.shared.recipe_options import (
     train_settings,
 )
 from flowkit.cli.shared.stopping import report_stopped, resume_command, stop_signals
-from flowkit.cli.shared.training_commands import command_in_another_run, command_with_lower_rate, refuse_options_of_other_phases
+from flowkit.cli.shared.training_commands import (
+    command_in_another_run,
+    command_with_lower_rate,
+    refuse_options_of_other_phases,
+    refuse_unused_schedule,
+)
 from flowkit.model.settings.training import BASE_PHASES, PHASES
 
 
@@ -82,8 +87,7 @@ def train(
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             training = train_settings(settings)
-            if training.paper_schedule and training.recipe_on(execution.torch_device().type) != "official":
-                refuse_unused("it is for --recipe official; the small recipe has one schedule", "schedule")
+            refuse_unused_schedule(training, execution.torch_device().type)
             live_curves = LiveCurves(data, run=run, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
             with RunProgress(rank == 0) as show, live_curves as curves:
                 report = train_phases(

@@ -113,10 +113,15 @@ def read_settings_file(
     return settings
 
 
+def environment_names(command: str, name: str) -> list[str]:
+    """Return the environment variables of an option of a command: for this command only, and for all."""
+    return [f"FLOWKIT_{command}_{name}".upper(), f"FLOWKIT_{name}".upper()]
+
+
 def refuse_environment(command: str, names: Iterable[str], environment: Mapping[str, str]) -> None:
     """Raise `click.UsageError` if the environment sets an option of a command that only the command line may set."""
     for name in sorted(set(names) & set(COMMAND_LINE_ONLY)):
-        for variable in (f"FLOWKIT_{command}_{name}".upper(), f"FLOWKIT_{name}".upper()):
+        for variable in environment_names(command, name):
             if variable in environment:
                 raise click.UsageError(f"{variable}: this option {NOT_FROM_FILE[name]}, so it is given on the command line only")
 

@@ -11,7 +11,7 @@ import click
 from flowkit.cli.shared.options import refuse_unused
 from flowkit.cli.shared.recipe_options import NETWORK_SETTINGS, RECIPE_SETTINGS
 from flowkit.cli.shared.stopping import resume_command
-from flowkit.model.settings.recipes import TWO_STREAM_KEYS
+from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 
 _ST_PHASES = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
@@ -55,6 +55,12 @@ def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None
         refuse_unused(f"{reason}; it is for --phase {' and --phase '.join(_ST_PHASES)}", "base_run")
     elif base_run == run:
         refuse_unused("it names the run itself", "base_run")
+
+
+def refuse_unused_schedule(training: TrainSettings, device_type: str) -> None:
+    """Raise a usage error if ``--schedule`` does nothing for the recipe that a device of this type has."""
+    if training.paper_schedule and training.recipe_on(device_type) != "official":
+        refuse_unused("it is for --recipe official; the small recipe has one schedule", "schedule")
 
 
 def with_lower_rate(config: TrainConfig, arguments: Sequence[str]) -> list[str]:

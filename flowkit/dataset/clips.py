@@ -55,21 +55,6 @@ def find_clips(root: Path) -> StoredClips:
     return StoredClips(dict(sorted(paths.items())), len(packed), tuple(unreadable))
 
 
-def packed_video_ids(root: Path) -> dict[str, Path]:
-    """Return the videos that are in shards, with the shard that holds each.
-
-    Raises
-    ------
-    ShardFormatError
-        If a shard cannot be read.
-    """
-    packed: dict[str, Path] = {}
-    for path in shard_paths(root):
-        with ShardReader(path) as reader:
-            packed.update(dict.fromkeys(reader.video_ids, path))
-    return packed
-
-
 def packed_sources(root: Path) -> dict[str, tuple[Path, str]]:
     """Return the videos that are in shards, with the shard that holds each and the SHA-256 of the video file it was extracted from.
 

@@ -23,7 +23,7 @@ from flowkit.dataset.paths import is_shard_name, split_folder
 from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
-from flowkit.records import RecordFormat
+from flowkit.records import RecordFormat, is_sha256
 from flowkit.video.ids import check_video_id
 
 SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
@@ -33,7 +33,6 @@ TABLES = ("train", "test")
 MIN_FRAMES = 11  # of a video in a split: the shortest with a stack of 10 flow fields around a frame
 
 _TABLE_FILES = {f"{name}.csv" for name in TABLES}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -252,12 +251,12 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     except ParameterError as cause:
         raise ManifestError(f"{path}: {cause}; pack the split again") from cause
     names_fit = isinstance(shards, dict) and all(map(is_shard_name, shards)) and isinstance(digests, dict) and {*digests} == _TABLE_FILES
-    if not names_fit or not all(map(_is_digest, (*shards.values(), *digests.values()))):
+    if not names_fit or not all(map(is_sha256, (*shards.values(), *digests.values()))):
         raise ManifestError(f"{path}: shards and tables must give the SHA-256 of each file by its name; pack the split again")
     if not isinstance(num_listed, dict) or any(not _is_count(num_listed.get(name)) for name in TABLES):
         raise ManifestError(f"{path}: num_listed must give the numbers of videos listed for train and test; pack the split again")
     earlier = record.get("earlier_digests", [])
-    if not isinstance(earlier, list) or not all(map(_is_digest, earlier)):
+    if not isinstance(earlier, list) or not all(map(is_sha256, earlier)):
         raise ManifestError(f"{path}: earlier_digests must be a list of SHA-256 digests; pack the split again")
     records = {}
     for name in TABLES:
@@ -313,17 +312,13 @@ def _parse_row(row: list[str], where: str, classes: Sequence[str], shards: Mappi
         raise ManifestError(f"{where}: num_frames must be a number above 0, got {num_frames!r}")
     if shard not in shards:
         raise ManifestError(f"{where}: shard {shard!r} is not listed in split.json")
-    if sha256 and not _is_digest(sha256):
+    if sha256 and not is_sha256(sha256):
         raise ManifestError(f"{where}: sha256 must be the digest of a clip or empty, got {sha256!r:.80}")
     return ClipRecord(video_id, int(label), class_name, int(num_frames), shard, sha256)
 
 
 def _is_list_of_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value)
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _is_count(value: object) -> bool:

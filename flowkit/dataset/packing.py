@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flowkit.dataset.lists.choosing import AUTOMATIC, FOLDERS, choose_lists
+from flowkit.dataset.lists.automatic import AUTOMATIC
+from flowkit.dataset.lists.choosing import FOLDERS, choose_lists
 from flowkit.dataset.lists.matching import Matched
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
@@ -29,6 +30,7 @@ from flowkit.dataset.split_faults import SplitFaults, split_faults
 from flowkit.dataset.split_update import ManifestWriter, check_length, record_clip_digests, too_short, untrained_classes
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
+from flowkit.video.ids import first_few
 
 _MOST_NAMED = 5  # videos that an error names
 
@@ -288,10 +290,9 @@ def _refuse_if_gone(dataset: Dataset, videos: Mapping[str, StoredVideo]) -> None
         gone.update(record.video_id for record in (*split.train, *split.test) if record.video_id not in videos)
     if gone:
         are = "s of earlier manifests are" if len(gone) > 1 else " of earlier manifests is"
-        more = f" and {len(gone) - _MOST_NAMED} more" if len(gone) > _MOST_NAMED else ""
         raise ManifestError(
             f"{str(dataset.root)!r}: {len(gone)} video{are} gone, neither in a clip file nor in a shard: "
-            f"{', '.join(map(repr, sorted(gone)[:_MOST_NAMED]))}{more}; put the files back or extract the videos again, or pack "
+            f"{first_few(map(repr, sorted(gone)), most=_MOST_NAMED)}; put the files back or extract the videos again, or pack "
             "without them with --allow-missing"
         )
 

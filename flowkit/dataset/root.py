@@ -17,10 +17,9 @@ from flowkit.errors import ManifestError, ParameterError
 from flowkit.files import write_if_new
 from flowkit.records import RecordFormat
 from flowkit.versions import software_versions
-from flowkit.video.ids import comparable_name, first_few
+from flowkit.video.ids import MOST_CLASHES, comparable_name, first_few
 
 RECORD_NAME = "dataset.json"
-_MOST_CLASHES = 10  # that one error names
 _RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")
 
 
@@ -178,7 +177,7 @@ def check_apart(root: Path, video_ids: Iterable[str]) -> None:
     several = [ids for ids in by_comparable_id.values() if len(ids) > 1]
     pairs = [pair for ids in several for pair in combinations(ids, 2) if _are_one_name(root, *pair)]
     if pairs:
-        names = first_few((f"{first!r} and {second!r}" for first, second in pairs), most=_MOST_CLASHES)
+        names = first_few((f"{first!r} and {second!r}" for first, second in pairs), most=MOST_CLASHES)
         raise ManifestError(
             f"the file system of {str(root)!r} treats these ids as the same name: {names}; rename one of each, or choose a data root "
             "elsewhere with --data DIR"

@@ -118,24 +118,19 @@ def reading_whole(root: Path, does: str, *, on_wait: Callable[[str], None]) -> I
     This waits for a pack that is running, after it has called `on_wait` with what that process does. In a data root that cannot be
     written, it waits for such a process too, but cannot keep one from starting.
     """
-    try:
-        lock = shared_lock(root / _PACK_LOCK, f"{does} {str(root)!r}", on_wait=on_wait)
-        lock.__enter__()
-    except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        has_waited = False
-        while what := is_held(root / _PACK_LOCK):
-            if not has_waited:
-                on_wait(what)
-            has_waited = True
-            time.sleep(0.2)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(shared_lock(root / _PACK_LOCK, f"{does} {str(root)!r}", on_wait=on_wait))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            has_waited = False
+            while what := is_held(root / _PACK_LOCK):
+                if not has_waited:
+                    on_wait(what)
+                has_waited = True
+                time.sleep(0.2)
         yield
-        return
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def remove_root_leftovers(root: Path, *, alone: bool) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from flowkit.dataset.lists.choosing import AUTOMATIC, FOLDERS, find_lists
+from flowkit.dataset.lists.automatic import AUTOMATIC
+from flowkit.dataset.lists.choosing import FOLDERS, find_lists
 from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from flowkit.dataset.lists.automatic import AUTOMATIC
 from flowkit.dataset.manifest import ClipRecord, Split
 
 
@@ -83,7 +84,7 @@ def _errors(split: Split, trained: set[int], tested: set[int]) -> list[str]:
 def _why_empty(split: Split, num_listed: int) -> str:
     if num_listed:
         return "all that are listed are missing or too short"
-    if split.protocol == "automatic":
+    if split.protocol == AUTOMATIC:
         return (
             "no class has two videos or groups (_gNN_) that could be divided (byte-identical files count as one video); add "
             "videos, or name lists with --lists DIR|FILE"

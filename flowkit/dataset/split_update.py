@@ -24,7 +24,11 @@ def too_short(matched: Matched, videos: Mapping[str, StoredVideo]) -> list[tuple
 def check_length(number: int, matched: Matched, videos: Mapping[str, StoredVideo]) -> None:
     """Refuse a split none of whose videos is long enough for a flow stack."""
     if len(too_short(matched, videos)) == len(matched.train) + len(matched.test):
-        raise ManifestError(f"no video of split {number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
+        raise _all_too_short(number)
+
+
+def _all_too_short(number: int) -> ManifestError:
+    return ManifestError(f"no video of split {number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
 
 
 class ManifestWriter:
@@ -114,7 +118,7 @@ class ManifestWriter:
 
     def _write(self, planned: Split) -> tuple[Split, bool]:
         if not len(planned):
-            raise ManifestError(f"no video of split {planned.number} has the {MIN_FRAMES} frames that a stack of 10 flow fields needs")
+            raise _all_too_short(planned.number)
         try:
             existing = self._dataset.split(planned.number)
         except ManifestError:

@@ -53,7 +53,7 @@ def bound_of(name: str, tool: ForeignTool) -> float:
     >>> bound_of("mmaction2", "denseflow"), bound_of("denseflow", "denseflow"), bound_of("default", "gpu_flow")
     (20.0, 32.0, 20.0)
     """
-    fitting = {key: known.bound_px for key, known in KNOWN_BOUNDS.items() if tool in known.tools}
+    fitting = _fitting(tool)
     if name == "default":
         if len(fitting) == 1:
             return fitting[tool]
@@ -69,7 +69,11 @@ def bound_of(name: str, tool: ForeignTool) -> float:
 
 def bounds_text(tool: ForeignTool) -> str:
     """Return the known bounds of a tool, as messages list them."""
-    return _texts({key: known.bound_px for key, known in KNOWN_BOUNDS.items() if tool in known.tools}, tool)
+    return _texts(_fitting(tool), tool)
+
+
+def _fitting(tool: ForeignTool) -> dict[str, float]:
+    return {key: known.bound_px for key, known in KNOWN_BOUNDS.items() if tool in known.tools}
 
 
 def _texts(bounds: dict[str, float], tool: ForeignTool) -> str:

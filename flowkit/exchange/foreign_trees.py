@@ -32,11 +32,15 @@ _FRAME_FOLDERS = ("rgb", "jpegs_256", "frames", "rgb_frames", "jpegs", "images",
 _FRAMES_INSIDE = ("i", "rgb", "img", "image", "images", "frames", "rgb_frames")  # in the folder of a video
 _ANY_IMAGE = re.compile(r"[^.].*?\d\.(?:jpg|jpeg|png)|\d\.(?:jpg|jpeg|png)", re.I)
 
-_LOOKED_FOR = {
-    "named": "<video>/flow_x_00001.jpg with flow_y_00001.jpg, or x_00001.jpg with y_00001.jpg",
-    "top": "u/<video>/frame000001.jpg with v/<video>/..., or x/ with y/, also in tvl1_flow/ or flow/",
-    "inside": "<video>/u/frame_0000000001.jpg with <video>/v/..., or x/ with y/",
-}
+_LOOKED_FOR_GPU_FLOW = (
+    "u/<video>/frame000001.jpg with v/<video>/..., or x/ with y/, also in tvl1_flow/ or flow/",
+    "<video>/u/frame_0000000001.jpg with <video>/v/..., or x/ with y/",
+)
+_LOOKED_FOR_OTHERS = (
+    "<video>/flow_x_00001.jpg with flow_y_00001.jpg, or x_00001.jpg with y_00001.jpg",
+    "x/<video>/00001.jpg with y/<video>/..., also in tvl1_flow/ or flow/",
+    "<video>/x/00001.jpg with <video>/y/...",
+)
 
 
 @dataclass(frozen=True)
@@ -216,15 +220,7 @@ def _frames_of(tree: Path, parts: list[str], frames: Path | None) -> tuple[list[
 
 def _nothing_found(tree: Path, tool: ForeignTool) -> str:
     """Say what was looked for, and which tool writes what is there instead."""
-    kinds = ("top", "inside") if tool == "gpu_flow" else ("named", "top", "inside")
-    looked_for = "; ".join(_LOOKED_FOR[kind] for kind in kinds)
-    if tool != "gpu_flow":
-        looked_for = looked_for.replace(
-            "u/<video>/frame000001.jpg with v/<video>/..., or x/ with y/", "x/<video>/00001.jpg with y/<video>/..."
-        )
-        looked_for = looked_for.replace(
-            "<video>/u/frame_0000000001.jpg with <video>/v/..., or x/ with y/", "<video>/x/00001.jpg with <video>/y/..."
-        )
+    looked_for = "; ".join(_LOOKED_FOR_GPU_FLOW if tool == "gpu_flow" else _LOOKED_FOR_OTHERS)
     other: tuple[ForeignTool, ...] = ("denseflow", "dense_flow") if tool == "gpu_flow" else ("gpu_flow",)
     hint = ""
     if _top_folders(tree, other[0]) is not None or next(iter(_videos_below(tree, other[0], None)), None) is not None:

@@ -35,11 +35,10 @@ from flowkit.extraction.results import IndexWriter, VideoResult
 from flowkit.extraction.schedule import PATIENCE_SECONDS
 from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
-from flowkit.video.ids import OWN_FOLDERS, first_few, name_ends, without_suffix
+from flowkit.video.ids import MOST_CLASHES, OWN_FOLDERS, first_few, name_ends, without_suffix
 from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
 
-_MOST_CLASHES = 10  # that one error names
 _TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": "denseflow", "denseflow": "denseflow"}
 
 
@@ -289,7 +288,7 @@ def _listed(videos: Sequence[TreeVideo], lists: Path) -> list[TreeVideo]:
     pairs = pair_names(list(entries.values()), [video.video_id for video in videos if not video.fault])
     if pairs.several:
         clashes = [f"{first_few(map(repr, folders), last='and')} could be {name!r}" for name, folders in sorted(pairs.several.items())]
-        raise ManifestError(f"several folders fit one row of {str(lists)!r}; rename all but one: {first_few(clashes, most=_MOST_CLASHES)}")
+        raise ManifestError(f"several folders fit one row of {str(lists)!r}; rename all but one: {first_few(clashes, most=MOST_CLASHES)}")
     entry_of = {video_id: entries[name] for name, video_id in pairs.video_of.items()}
     listed = []
     for video in videos:
@@ -319,11 +318,12 @@ def _ids_in_root(videos: Iterable[TreeVideo], stored: StoredClips) -> dict[str, 
 def _is_clip_of(source: ClipSource, video_id: str, video: TreeVideo) -> bool:
     """Return whether a clip was imported from the folder of a video: by its name and its first frame, if the frame is kept as it is."""
     try:
-        clip, (frames, _, _) = source.clip(video_id), read_runs(video)
-        surplus = max(len(frames.paths) - clip.num_frames, 0)  # an import may have dropped frames at either end
-        images = [read_image(frames.paths[k]) for k in (0, surplus)]
+        clip = source.clip(video_id)
         if clip.attributes.source_name != video.folder.rpartition("/")[2]:
             return False
+        frames, _, _ = read_runs(video)
+        surplus = max(len(frames.paths) - clip.num_frames, 0)  # an import may have dropped frames at either end
+        images = [read_image(frames.paths[k]) for k in sorted({0, surplus})]
         if frames.is_png or images[0][1] != (clip.height, clip.width):  # it was encoded again
             return surplus == 0
         return clip.encoded_frames(0, 1)[0] in [data for data, _ in images]
@@ -338,7 +338,7 @@ def _check_different(videos: Iterable[TreeVideo]) -> None:
             folders.setdefault(video.video_id, []).append(video.folder)
     clashes = [f"{first_few(map(repr, several), last='and')} would be {name!r}" for name, several in folders.items() if len(several) > 1]
     if clashes:
-        raise ManifestError(f"several folders would be one video; rename all but one of each: {first_few(clashes, most=_MOST_CLASHES)}")
+        raise ManifestError(f"several folders would be one video; rename all but one of each: {first_few(clashes, most=MOST_CLASHES)}")
 
 
 def _root_settings(

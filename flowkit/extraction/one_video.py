@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, SourceChangedError, VideoDecodeError
-from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob
+from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob, video_of
 from flowkit.extraction.pieces import (
     PieceReader,
     PieceWriter,
@@ -77,7 +77,7 @@ def extract_task(task: VideoJob | PieceJob, progress: TaskProgress) -> TaskResul
         If the device of the solver is unavailable.
     """
     started = time.monotonic()
-    job = task.video if isinstance(task, PieceJob) else task
+    job = video_of(task)
     failed = VideoResult(job.video_id, "failed", job.source_bytes, job.source_mtime_ns)
     try:
         if isinstance(task, PieceJob):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from flowkit.dataset.clips import packed_sources
@@ -17,10 +18,8 @@ from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout
-from flowkit.video.ids import first_few
+from flowkit.video.ids import MOST_CLASHES, first_few
 from flowkit.video.tree import ignored_text, scan_videos
-
-_MOST_CLASHES = 10  # that one error names
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,6 @@ class Plan:
 
     Parameters
     ----------
-    is_new : bool
-        Whether there is no data root yet.
     settings : ExtractSettings
         The settings that all clips of the root share.
     jobs : tuple of VideoJob
@@ -51,7 +48,6 @@ class Plan:
         Those of `skipped` that are done although the index does not say so of the present version of their file.
     """
 
-    is_new: bool
     settings: ExtractSettings
     jobs: tuple[VideoJob, ...]
     skipped: tuple[VideoResult, ...]
@@ -124,7 +120,6 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
     failed, failed_elsewhere = ((*unusable, *vanished), ()) if part[0] == 0 else (tuple(vanished), unusable)
     largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
     return Plan(
-        existing is None,
         settings,
         largest_first,
         tuple(skipped),
@@ -140,9 +135,8 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
 def _notes(layout: FolderLayout) -> Iterator[str]:
     """Yield what the folders say about classes and subsets, where that may be a surprise."""
     if layout.has_subsets:
-        folders = first_few((repr(name) for names in layout.subset_folders.values() for name in names), last="and")
         yield (
-            f"the folders at the top, {folders}, give the split, and those inside them the classes "
+            f"the folders at the top, {layout.subset_folder_names}, give the split, and those inside them the classes "
             f"({len(layout.classes)}, such as {layout.classes[0]!r})"
         )
     elif layout.doubt:
@@ -157,22 +151,30 @@ def _notes(layout: FolderLayout) -> Iterator[str]:
         )
 
 
+def _folder(job: VideoJob) -> str:
+    return job.video_id.rpartition("/")[0]
+
+
 def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJob]) -> None:
     """Refuse to replace the clips of one folder's videos with those of another folder whose videos have the same ids."""
     source = Path(dataset.source)
     if not replacing or not source.is_dir() or source.samefile(videos):  # moved, or the same
         return
     both = []
-    for job in replacing:
-        folder, _, name = job.video_id.rpartition("/")
-        for other in sorted((source / folder).iterdir() if (source / folder).is_dir() else ()):
-            if other.stem == name and other.suffix.lower() in VIDEO_SUFFIXES:
-                both.append(f"{str(other)!r} and {str(job.path)!r} would both be {job.video_id!r}")
-                break
+    for folder, jobs in groupby(sorted(replacing, key=_folder), key=_folder):
+        others: dict[str, Path] = {}
+        for path in sorted((source / folder).iterdir() if (source / folder).is_dir() else ()):
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                others.setdefault(path.stem, path)
+        both += [
+            f"{str(other)!r} and {str(job.path)!r} would both be {job.video_id!r}"
+            for job in jobs
+            if (other := others.get(job.video_id.rpartition("/")[2])) is not None
+        ]
     if both:
         raise ManifestError(
             f"{str(dataset.root)!r} holds clips of other videos with the same ids: "
-            f"{first_few(sorted(both), most=_MOST_CLASHES)}; extract the second folder into a separate data root with --data DIR, "
+            f"{first_few(sorted(both), most=MOST_CLASHES)}; extract the second folder into a separate data root with --data DIR, "
             "or rename the videos"
         )
 

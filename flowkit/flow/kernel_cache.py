@@ -12,7 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from flowkit.files import remove_leftovers, replacing
+from flowkit.files import open_without_waiting, remove_leftovers, replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def read_entry(path: Path) -> bytes | None:
     """Return what `write_entry` stored; None if there is nothing, or what is there cannot be used."""
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=open_without_waiting) as file:
             status = os.fstat(file.fileno())
             fault = _distrust(status)
             if not fault:
@@ -54,10 +54,6 @@ def write_entry(path: Path, data: bytes) -> None:
         remove_leftovers(path.parent, alone=False)
     except OSError as error:
         logger.info("a compiled kernel is not cached: %s cannot be written (%s)", path, error)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
 
 
 def _distrust(status: os.stat_result) -> str:

@@ -119,7 +119,11 @@ class Account:
     @property
     def decode_errors(self) -> int:
         """Number of decode errors so far."""
-        return max(self.unread + self.refused + len(self._early_refused), self.marked)
+        return self._errors()
+
+    def _errors(self, lost: int = 0) -> int:
+        """Return the number of decode errors with `lost` packets that gave no frame in silence."""
+        return max(self.unread + self.refused + len(self._early_refused) + lost, self.marked)
 
     @property
     def times(self) -> list[int]:
@@ -201,7 +205,7 @@ class Account:
             lost, missing = 0, missing - repeated
             if repeated:
                 notes.append(f"{_count(repeated, 'picture')} not coded")
-        decode_errors = max(self.unread + self.refused + len(self._early_refused) + lost, self.marked)
+        decode_errors = self._errors(lost)
         header_frames = self._header_frames(times, num_frames, missing, leading, notes)
         words = count_words(num_frames, header_frames, decode_errors, min(lost, decode_errors))
         words += self._shorter()
@@ -251,10 +255,10 @@ class Account:
     def _shorter(self) -> list[str]:
         """Return in words whether the last frame ends long before the promised duration."""
         promise = self.promise
-        known = [time for time in (self._times[:1] or [_UNKNOWN]) if time != _UNKNOWN]
-        if promise.duration is None or promise.is_indexed or not known or not self.video.stream.time_base:
+        first = self._times[0] if self._times else _UNKNOWN
+        if promise.duration is None or promise.is_indexed or first == _UNKNOWN or not self.video.stream.time_base:
             return []
-        end = float(max(self._end, self._end - min(known)) * self.video.stream.time_base)
+        end = float(max(self._end, self._end - first) * self.video.stream.time_base)
         last = end
         if promise.of_file:  # other streams may be longer: the video is cut off only where all of them are
             if self._end_elsewhere > end + _SHORTER_SECONDS:

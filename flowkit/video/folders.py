@@ -47,6 +47,11 @@ class FolderLayout:
         return bool(self.subset_of)
 
     @property
+    def subset_folder_names(self) -> str:
+        """The folders that stand for subsets, as messages name them."""
+        return first_few((repr(name) for names in self.subset_folders.values() for name in names), last="and")
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, sorted by code point."""
         return tuple(sorted({name for name in self.class_of.values() if name}))
@@ -83,21 +88,22 @@ def read_layout(video_ids: Iterable[str]) -> FolderLayout:
     ids = list(video_ids)
     folder_of = {video_id: video_id.rpartition("/")[0] for video_id in ids}
     tops = sorted({folder.partition("/")[0] for folder in folder_of.values() if folder})
-    named = [top for top in tops if subset_of_name(top)]
-    others = [top for top in tops if not subset_of_name(top)]
+    subset_at = {top: subset_of_name(top) for top in tops}
+    named = [top for top in tops if subset_at[top]]
+    others = [top for top in tops if not subset_at[top]]
     flat = [top for top in named if top in folder_of.values()]
     if not named or others or flat:
         return FolderLayout(folder_of, {}, {}, _doubt(named, others, flat) or _doubt_inside(folder_of.values()))
     subset_of: dict[str, Subset] = {}
     for video_id, folder in folder_of.items():
-        subset = subset_of_name(folder.partition("/")[0])
+        subset = subset_at.get(folder.partition("/")[0])
         if subset is not None:
             subset_of[video_id] = subset
     class_of = {video_id: folder.partition("/")[2] for video_id, folder in folder_of.items()}
     folders: dict[Subset, tuple[str, ...]] = {}
-    for top in named:
-        subset = SUBSET_OF_NAME[comparable_name(top)]
-        folders[subset] = (*folders.get(subset, ()), top)
+    for top, subset in subset_at.items():
+        if subset is not None:
+            folders[subset] = (*folders.get(subset, ()), top)
     return FolderLayout(class_of, subset_of, folders)
 
 

@@ -88,6 +88,9 @@ def printable_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+MOST_CLASHES = 10  # that one error names
+
+
 def first_few(names: Iterable[str], *, most: int = 5, last: str = "") -> str:
     """Return names as a text of bounded length: ``a, b, c`` or ``a, b and 7 more``; `last`, such as ``and``, joins the last two."""
     shown = list(names)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
 from flowkit.video.folders import FolderLayout, read_layout
-from flowkit.video.ids import MAX_ID_BYTES, check_video_id, first_few, printable_name
+from flowkit.video.ids import MAX_ID_BYTES, MOST_CLASHES, check_video_id, first_few, printable_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,6 @@ _SYSTEM_FOLDERS = frozenset(
 )
 _HIDDEN, _NO_SUFFIX, _OTHER = "hidden", "without suffix", "others"
 _MOST_SUFFIXES = 30  # that are counted one by one
-_MOST_CLASHES = 10  # that one error names
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _check_one_file_each(paths: Mapping[str, Sequence[str]]) -> None:
     if clashes:
         raise ManifestError(
             f"files that differ only in their suffix would share a video id; rename or remove all but one of each. "
-            f"{len(clashes)} id{'s' * (len(clashes) != 1)}: {first_few(sorted(clashes), most=_MOST_CLASHES)}"
+            f"{len(clashes)} id{'s' * (len(clashes) != 1)}: {first_few(sorted(clashes), most=MOST_CLASHES)}"
         )
 
 

@@ -123,7 +123,7 @@ class Cluster:
         topic, slots = f"flowkit-{secrets.token_hex(8)}", itertools.count()
         running: dict[Any, tuple[Task, int]] = {}
         noted: dict[int, tuple[int, int]] = {}
-        versions, one_is_done = _versions(), threading.Event()
+        work, one_is_done = _Work(function, prepare, limits, topic, _versions(), str(self._mark)), threading.Event()
         times_lost: Counter[int] = Counter()  # by the tasks' identities
         last_worker = time.monotonic()
         self._client.subscribe_topic(topic, lambda event: noted.update({event[1][0]: event[1][1:]}))
@@ -136,7 +136,6 @@ class Cluster:
                 while tasks and len(running) < _QUEUED_PER_THREAD * self.num_processes and not stop.requested():
                     task, slot = tasks.popleft(), next(slots)
                     key = f"{topic}-{slot}"
-                    work = _Work(function, prepare, limits, topic, versions, str(self._mark))
                     future = self._client.submit(_begin, work, task, slot, key=key, pure=False)
                     future.add_done_callback(lambda _: one_is_done.set())
                     running[future] = (task, slot)

@@ -8,6 +8,7 @@ within a grace period.
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import threading
@@ -61,8 +62,6 @@ class TaskLimits:
 
 def check_memory_limit(memory_bytes: int | None) -> None:
     """Raise `ParameterError` if a limit on the memory of a process cannot be kept here."""
-    import os
-
     if memory_bytes is not None and not os.path.exists("/proc/self/statm"):
         raise ParameterError("a memory limit needs a system that tells how much memory a process uses in /proc, such as Linux")
 
@@ -174,16 +173,14 @@ class _Run:
     def hand_out(self) -> bool:
         """Give tasks to processes that are free; return whether any task is running."""
         while not self.stop.requested() and len(self.running) < self._jobs:
-            task = next((task for task in self._tasks if id(task) not in self._suspects), None)
-            if task is None:  # suspects run alone, when all else is done: if memory was short, it is not now
+            index = next((k for k, task in enumerate(self._tasks) if id(task) not in self._suspects), None)
+            alone = index is None
+            if index is None:  # suspects run alone, when all else is done: if memory was short, it is not now
                 if self.running or not self._tasks:
                     break
-                task = self._tasks[0]
-            for k, other in enumerate(self._tasks):  # by identity; the first, unless that is a suspect
-                if other is task:
-                    del self._tasks[k]
-                    break
-            alone = id(task) in self._suspects
+                index = 0
+            task = self._tasks[index]
+            del self._tasks[index]
             child = self._idle.pop() if self._idle else _kept_child(self._function, self._prepare, self._inbox)
             child.begin(task)
             self.running[child] = _Running(task)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class NetworkScore:
         """Share of videos that are classified correctly; NaN if there are none."""
         return len(self.correct) / len(self.scored) if self.scored else math.nan
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of `top1`, over the groups of the videos if they have groups."""
         video_ids = sorted(self.scored)

@@ -14,9 +14,10 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import write_atomically
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.networks.phase_networks import stream_logits
-from flowkit.model.networks.stresnet import NUM_CHANNELS, SingleStream, STResNet
+from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint, save_weights
 from flowkit.model.runs.trained_network import trained_network
+from flowkit.model.settings.network import NUM_CHANNELS
 from flowkit.versions import __version__
 
 ONNX_TOLERANCE = 1e-4  # of the largest logit, if that is above 1; rounding causes about 1e-6 of it

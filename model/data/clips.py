@@ -56,7 +56,7 @@ class ManifestClips:
         for name, is_now, must_be in (
             ("num_frames", clip.num_frames, record.num_frames),
             ("quantiser", clip.quantiser, self.quantiser),
-            ("sha256", clip.sha256, getattr(record, "sha256", "") or clip.sha256),
+            ("sha256", clip.sha256, record.sha256 or clip.sha256),
         ):
             if is_now != must_be:
                 raise ManifestError(

@@ -10,6 +10,7 @@ from flowkit.errors import FlowkitError
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.scores import read_own_scores
+from flowkit.video.ids import first_few
 
 SCORES_NAME = "scores.h5"
 _NAMES_SHOWN = 3
@@ -44,8 +45,7 @@ def failure_lines(failed: Sequence[Unreadable]) -> list[str]:
         kinds.setdefault(re.sub(r"\d+", "#", clip.reason.replace(clip.video_id, "")), []).append(clip)
     lines = []
     for clips in kinds.values():
-        names = ", ".join(clip.video_id for clip in clips[:_NAMES_SHOWN])
-        more = f" and {len(clips) - _NAMES_SHOWN} more" if len(clips) > _NAMES_SHOWN else ""
+        names = first_few((clip.video_id for clip in clips), most=_NAMES_SHOWN)
         count = f"{len(clips)} videos" if len(clips) > 1 else "1 video"
-        lines.append(f"{count} could not be scored ({names}{more}): {clips[0].reason}")
+        lines.append(f"{count} could not be scored ({names}): {clips[0].reason}")
     return lines

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from flowkit.errors import CheckpointError
+from flowkit.video.ids import first_few
 
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 _ANCHOR = "layer1.0.conv1.weight"  # every ResNet has it
 _BODY = re.compile(r"(conv1|bn1|layer[1-4])\.")
 _UNIT = re.compile(r"layer([1-4])\.(\d+)\.")
-_NAMES_SHOWN = 3
+NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Backbone:
 
     def __str__(self) -> str:
         notes = [f"the network under {self.prefix!r}"] if self.prefix else []
-        notes += [f"not read: {some_names(self.left_out)}"] if self.left_out else []
+        notes += [f"not read: {first_few(self.left_out, most=NAMES_SHOWN)}"] if self.left_out else []
         return "; ".join(notes)
 
 
@@ -75,7 +76,7 @@ def find_backbone(state: Mapping[str, Tensor], source: str) -> Backbone:
     prefixes = [name.removesuffix(_ANCHOR) for name in state if name == _ANCHOR or name.endswith(f".{_ANCHOR}")]
     prefixes = [prefix for prefix in prefixes if not (prefix.endswith("encoder_k.") and f"{prefix[:-2]}q." in prefixes)]
     if not prefixes:
-        held = f"its names are {some_names(state)}" if state else "it holds no tensors"
+        held = f"its names are {first_few(state, most=NAMES_SHOWN)}" if state else "it holds no tensors"
         raise CheckpointError(f"{source} holds no ResNet: {_ANCHOR} is missing; {held}")
     if len(prefixes) > 1:
         raise CheckpointError(
@@ -96,9 +97,3 @@ def units_of(names: Iterable[str]) -> tuple[int, ...]:
             stage = int(match[1]) - 1
             units[stage] = max(units[stage], int(match[2]) + 1)
     return tuple(units)
-
-
-def some_names(names: Iterable[str]) -> str:
-    """Return the first names of many."""
-    names = list(names)
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")

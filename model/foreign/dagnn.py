@@ -147,9 +147,7 @@ class _Reading:
         if kind.removeprefix(_PREFIX) not in KINDS or not kind.startswith(_PREFIX):
             self._refuse(f"layer {name!r} has the type {kind[:64]!r}, which no residual network has (flowkit reads {', '.join(KINDS)})")
         lists = [self._texts(item.get(key, CellArray(())), f"{key} of layer {name!r}") for key in ("inputs", "outputs", "params")]
-        block = item.get("block", StructArray(()))
-        settings = block.elements[0] if isinstance(block, StructArray) and len(block.elements) == 1 else {}
-        return Layer(name, kind.removeprefix(_PREFIX), lists[0], lists[1], lists[2], settings)
+        return Layer(name, kind.removeprefix(_PREFIX), lists[0], lists[1], lists[2], _fields(item.get("block")))
 
     def _params(self, stored: MatlabValue | None) -> dict[str, NDArray[np.float64]]:
         params: dict[str, NDArray[np.float64]] = {}
@@ -181,11 +179,8 @@ class _Reading:
             self._refuse(f"no layer uses parameter {name!r}")
 
     def _meta(self, stored: MatlabValue | None) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
-        def field(value: MatlabValue | None, name: str) -> MatlabValue | None:
-            return value.elements[0].get(name) if isinstance(value, StructArray) and len(value.elements) == 1 else None
-
-        mean = field(field(stored, "normalization"), "averageImage")
-        names = field(field(stored, "classes"), "description")
+        mean = _fields(_fields(stored).get("normalization")).get("averageImage")
+        names = _fields(_fields(stored).get("classes")).get("description")
         average = None
         if isinstance(mean, np.ndarray) and mean.size:
             average = mean.astype(np.float64)
@@ -215,8 +210,13 @@ class _Reading:
         return tuple(str(part) for part in value.elements)
 
     def _simple_kind(self, layer: MatlabValue) -> str:
-        kind = layer.elements[0].get("type") if isinstance(layer, StructArray) and len(layer.elements) == 1 else None
+        kind = _fields(layer).get("type")
         return kind[:32] if isinstance(kind, str) else "unknown"
 
     def _refuse(self, why: str) -> NoReturn:
         raise CheckpointError(f"{self._path}: {why}")
+
+
+def _fields(value: MatlabValue | None) -> Mapping[str, MatlabValue]:
+    """Return the fields of a scalar struct; none if the value is anything else."""
+    return value.elements[0] if isinstance(value, StructArray) and len(value.elements) == 1 else {}

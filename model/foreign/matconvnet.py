@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.model.foreign.dagnn import DagNN, Layer, read_dagnn
-from flowkit.model.foreign.residual_graph import Place, ResidualGraph, StreamGraph, StreamName, find_residual_network
-from flowkit.model.settings.network import STAGE_UNITS, STAGES
+from flowkit.model.foreign.residual_graph import Place, ResidualGraph, StreamGraph, find_residual_network
+from flowkit.model.settings.network import BATCH_NORM_EPS, DEPTH_OF_UNITS, NUM_CHANNELS, STAGES, StreamName
 from flowkit.model.settings.training import Phase
 
 Array = NDArray[np.float64]
 
-BATCH_NORM_EPS = 1e-5  # which PyTorch adds to a variance; MatConvNet stores sqrt(variance + epsilon)
 _CONV = {"1": "downsample.0", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 _NORM = {"1": "downsample.1", "2a": "bn1", "2b": "bn2", "2c": "bn3"}
-_NUM_CHANNELS: dict[StreamName, int] = {"appearance": 3, "motion": 20}
 _FLOW_MEAN = 128.0
 _FLOW_MEAN_TOLERANCE = 1e-3
 _INPUT_SIZE = 224  # whose last maps the pool of 7x7 covers
@@ -139,6 +137,7 @@ class _Conversion:
         mean, sigma = moments.T
         if not (sigma > 0).all():
             self._net.refuse(f"parameter {layer.params[2]!r} has deviations that are not positive: the network was not trained")
+        # PyTorch adds epsilon to a variance; MatConvNet stores sqrt(variance + epsilon).
         variance = np.maximum(sigma**2 - BATCH_NORM_EPS, 0)
         self._state |= {
             key + ".weight": self._vector(layer.params[0], scale) * np.sqrt(variance + BATCH_NORM_EPS) / sigma,
@@ -196,10 +195,10 @@ class _Conversion:
         if image is None:
             self._net.refuse("it does not say what is subtracted from the input: meta.normalization.averageImage is missing")
         mean = image.mean((0, 1)) if image.ndim == 3 else image.ravel(order="F")
-        expected = sum(_NUM_CHANNELS[name] for name in streams)
+        expected = sum(NUM_CHANNELS[name] for name in streams)
         if mean.size != expected or (image.ndim == 2 and min(image.shape) != 1):
             self._net.refuse(f"its averageImage has the shape {image.shape} where {expected} channels belong")
-        means = {name: mean[: _NUM_CHANNELS[name]] if name == "motion" else mean[-_NUM_CHANNELS[name] :] for name in streams}
+        means = {name: mean[: NUM_CHANNELS[name]] if name == "motion" else mean[-NUM_CHANNELS[name] :] for name in streams}
         if "motion" in means and np.abs(means["motion"] - _FLOW_MEAN).max() > _FLOW_MEAN_TOLERANCE:
             order = " (its last 20 numbers are: RGB stands first, where flow belongs)" if np.all(mean[-20:] == _FLOW_MEAN) else ""
             self._net.refuse(f"the mean of its flow channels is not {_FLOW_MEAN:g}{order}")
@@ -210,10 +209,9 @@ class _Conversion:
     def _settings(self, has_time: tuple[int, ...]) -> dict[str, Any]:
         streams = self._graph.streams
         units = next(iter(streams.values())).num_units
-        standard = {count: depth for depth, count in STAGE_UNITS.items()}
         settings: dict[str, Any] = {
             "num_classes": self._same("number of classes", {n: len(self._state[f"{n}.fc.bias"]) for n in streams}),
-            **({"depth": standard[units]} if units in standard else {"stage_units": units}),
+            **({"depth": DEPTH_OF_UNITS[units]} if units in DEPTH_OF_UNITS else {"stage_units": units}),
             "base_width": self._same("width", {n: len(self._state[f"{n}.conv1.weight"]) for n in streams}),
             "input_size": _INPUT_SIZE,
             "stride_in_1x1": self._same("place of the stride", {n: stream.stride_in_1x1 for n, stream in streams.items()}),

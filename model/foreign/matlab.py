@@ -11,6 +11,7 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
+from flowkit.files import open_without_waiting
 from flowkit.model.foreign.matlab_v5 import read_v5
 from flowkit.model.foreign.matlab_v73 import read_v73
 from flowkit.model.foreign.matlab_values import Budget, Limits, MatlabValue
@@ -50,7 +51,7 @@ def read_matlab(path: Path, names: Collection[str], limits: Limits | None = None
     only compressed variables (version 7) have a checksum.
     """
     budget = Budget(path, limits or Limits())
-    with open(path, "rb", opener=_open_without_waiting) as file:
+    with open(path, "rb", opener=open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             budget.refuse("not a regular file")
@@ -62,8 +63,3 @@ def read_matlab(path: Path, names: Collection[str], limits: Limits | None = None
         if header.startswith(b"MATLAB 7.3") or (header[126:128] == b"IM" and header[124:126] == _V73):
             return read_v73(path, names, budget)
         return read_v5(file, status.st_size, "<" if header[126:128] == b"IM" else ">", names, budget)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe, which is refused later, must not keep the reader waiting for its writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

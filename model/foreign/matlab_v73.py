@@ -46,9 +46,12 @@ class _Reader:
         self._file, self._budget = file, budget
 
     def child(self, group: h5py.Group, name: str, depth: int) -> MatlabValue:
+        return self._value(self._node(group, name), depth)
+
+    def _node(self, group: h5py.Group, name: str) -> Any:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             self._budget.refuse("it has a link, which MATLAB does not write")
-        return self._value(group[name], depth)
+        return group[name]
 
     def _value(self, node: Any, depth: int) -> MatlabValue:
         kind = _text_attribute(node, "MATLAB_class")
@@ -85,9 +88,7 @@ class _Reader:
 
     def _is_list(self, group: h5py.Group, field: str) -> bool:
         """Whether a field has one value for each element of a struct array: a data set of references without a class."""
-        if not isinstance(group.get(field, getlink=True), h5py.HardLink):
-            self._budget.refuse("it has a link, which MATLAB does not write")
-        node = group[field]
+        node = self._node(group, field)
         return isinstance(node, h5py.Dataset) and node.dtype == h5py.ref_dtype and "MATLAB_class" not in node.attrs
 
     def _referred(self, node: h5py.Dataset, depth: int) -> list[MatlabValue]:

@@ -15,13 +15,11 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from flowkit.model.foreign.dagnn import DagNN, Layer
-
-StreamName = Literal["appearance", "motion"]
+from flowkit.model.settings.network import NUM_CHANNELS, STAGES, StreamName
 
 _SUFFIXES: dict[str, StreamName] = {"_spatial": "appearance", "_temporal": "motion"}
 _UNIT_LAYER = re.compile(r"(res|bn)([2-5])([a-z]|b\d{1,2})_branch(1|2a|2b|2c)(_relu_Time)?")
-_BY_CHANNELS: dict[int, StreamName] = {3: "appearance", 20: "motion"}
-_NUM_STAGES = 4
+_BY_CHANNELS = {count: name for name, count in NUM_CHANNELS.items()}
 _CHANNEL_AXIS = 2  # of a filter (height, width, in, out)
 
 
@@ -135,7 +133,7 @@ class _Walk:
         if len({stream.num_units for stream in streams.values()}) > 1:
             units = " and ".join("-".join(map(str, stream.num_units)) for stream in streams.values())
             self._refuse(f"its streams have different depths ({units} units); a network of flowkit has one depth")
-        for stage in range(_NUM_STAGES):
+        for stage in range(len(STAGES)):
             for stream in streams.values():
                 self._unit(stream, stage, 0)
             after_a = {name: (stream.x, stream.before_relu) for name, stream in streams.items()}
@@ -193,14 +191,14 @@ class _Walk:
 
     def _stream(self, name: StreamName, layers: dict[Place, Layer]) -> _Stream:
         units = []
-        for stage in range(_NUM_STAGES):
+        for stage in range(len(STAGES)):
             numbers = {place.unit for place in layers if place.role == "conv" and place.branch and place.stage == stage}
             if numbers != set(range(len(numbers))) or len(numbers) < 2:
                 self._refuse(
                     f"stage {stage + 2} of the {name} stream has units {sorted(numbers)}; at least two, numbered from a, are needed"
                 )
             units.append(len(numbers))
-        channels = next(count for count, of in _BY_CHANNELS.items() if of == name)
+        channels = NUM_CHANNELS[name]
         if Place("conv1") in layers and self._net.filter_shape(layers[Place("conv1")])[_CHANNEL_AXIS] != channels:
             self._refuse(f"conv1 of the {name} stream must take {channels} channels")
         return _Stream(name, layers, tuple(units))

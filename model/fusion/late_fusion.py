@@ -25,7 +25,7 @@ from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import first_names, match_classes, match_videos
-from flowkit.model.scoring.metrics import combine_scores
+from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.versions import __version__
 from flowkit.video.ids import group_of
 
@@ -197,12 +197,6 @@ def l2_normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _normalised(scores: NDArray[np.float64], how: Normalise) -> NDArray[np.float64]:
     return {"l2": l2_normalised, "softmax": softmax}[how](scores) if how != "none" else scores
-
-
-def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each video's scores (n, C) as probabilities."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _scale_remarks(scores: NDArray[np.float64], normalise: Normalise) -> list[str]:

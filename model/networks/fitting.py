@@ -8,10 +8,10 @@ from typing import Literal
 from torch import Tensor
 
 from flowkit.errors import CheckpointError
-from flowkit.model.foreign.backbones import CLASSIFIER, some_names, units_of
-from flowkit.model.settings.network import STAGE_UNITS
+from flowkit.model.foreign.backbones import CLASSIFIER, NAMES_SHOWN, units_of
+from flowkit.model.settings.network import DEPTH_OF_UNITS, NUM_RGB_CHANNELS
+from flowkit.video.ids import first_few
 
-NUM_RGB_CHANNELS = 3
 # How a tensor of a stream gets its first value.
 How = Literal["copied", "inflated", "averaged", "drawn"]
 
@@ -65,7 +65,9 @@ def fit_exactly(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: 
     """Raise `CheckpointError` unless a state has the very names and shapes of a network's."""
     differing = sorted(name for name in {*own, *state} if name not in own or name not in state or own[name].shape != state[name].shape)
     if differing:
-        raise CheckpointError(f"{source} do not fit this network, in {some_names(differing)}; both must have the same settings")
+        raise CheckpointError(
+            f"{source} do not fit this network, in {first_few(differing, most=NAMES_SHOWN)}; both must have the same settings"
+        )
 
 
 def is_counter(name: str) -> bool:
@@ -79,9 +81,13 @@ def _misnamed(own: Mapping[str, Tensor], state: Mapping[str, Tensor], missing: l
     if its[0] and not any(name.endswith(".conv3.weight") for name in state):
         return "it has the basic blocks of ResNet-18 or ResNet-34, and this network has bottlenecks (ResNet-50, 101 or 152)"
     if 0 not in its and its != ours:
-        advice = f"; choose --depth {_depths()[its]}" if its in _depths() else ""
+        advice = f"; choose --depth {DEPTH_OF_UNITS[its]}" if its in DEPTH_OF_UNITS else ""
         return f"its stages have {_units_text(its)} units, and this network's have {_units_text(ours)}{advice}"
-    parts = [f"{len(names)} {what} ({some_names(names)})" for what, names in (("missing", missing), ("unexpected", unexpected)) if names]
+    parts = [
+        f"{len(names)} {what} ({first_few(names, most=NAMES_SHOWN)})"
+        for what, names in (("missing", missing), ("unexpected", unexpected))
+        if names
+    ]
     return f"{'; '.join(parts)}; is it another architecture?"
 
 
@@ -105,10 +111,6 @@ def _channels_text(count: int) -> str:
     return f"{count} channels ({count // 2} flow fields)" if count % 2 == 0 else f"{count} channels"
 
 
-def _depths() -> dict[tuple[int, ...], int]:
-    return {units: depth for depth, units in STAGE_UNITS.items()}
-
-
 def _units_text(units: tuple[int, ...]) -> str:
-    depth = _depths().get(units)
+    depth = DEPTH_OF_UNITS.get(units)
     return f"{', '.join(map(str, units))}" + (f" (ResNet-{depth})" if depth else "")

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from flowkit.model.networks.stresnet import SingleStream, StreamName, STResNet
+from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.settings.network import StreamName
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 
 

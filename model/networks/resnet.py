@@ -18,11 +18,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
-from flowkit.model.settings.network import STAGES, STResNetConfig, TemporalPadding
+from flowkit.model.settings.network import BATCH_NORM_EPS, NUM_RGB_CHANNELS, STAGES, STResNetConfig, TemporalPadding
 
-NUM_RGB_CHANNELS = 3
 EXPANSION = 4  # output channels of a unit per channel of its 3x3 convolution
-BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as in the official code
 CLASSIFIER_STD = 0.01
 TEMPORAL_POOL_SIZE = 5

@@ -9,17 +9,14 @@ CVPR 2017.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flowkit.errors import ParameterError
 from flowkit.model.networks.resnet import ResidualStream
-from flowkit.model.settings.network import NUM_FLOW_FIELDS, STAGES, InjectionDirection, InjectionKind, STResNetConfig
-
-StreamName = Literal["appearance", "motion"]
-NUM_CHANNELS: dict[StreamName, int] = {"appearance": 3, "motion": 2 * NUM_FLOW_FIELDS}
+from flowkit.model.settings.network import NUM_CHANNELS, STAGES, InjectionDirection, InjectionKind, StreamName, STResNetConfig
 
 
 class StreamLogits(NamedTuple):

@@ -21,7 +21,7 @@ from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_t
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
-from flowkit.model.report.settings import data_facts, extraction_of, network_settings, test_facts
+from flowkit.model.report.settings import data_facts, network_settings, test_facts, tested_extraction
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
 
@@ -115,7 +115,7 @@ def _render(values: dict[str, Any]) -> str:
 def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
     """Return what the page shows, except the plots."""
     split = dataset.split(result.split)
-    comparison = compare_with_paper(split, result, evaluation, tested=extraction_of(dataset, split))
+    comparison = compare_with_paper(split, result, evaluation, tested=tested_extraction(dataset, split))
     paper = comparison.published.top1 if comparison.published else {}
     return {
         "version": __version__,

@@ -15,6 +15,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.runs.provenance import Provenance, flattened
+from flowkit.model.runs.training_data import extraction_of
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
@@ -81,17 +82,12 @@ def _command(command: str) -> str:
     return shlex.join(re.sub(r"(^|=)[/~].*/|(^|=)[A-Za-z]:[\\/].*[\\/]", lambda found: found[1] or found[2] or "", word) for word in words)
 
 
-def extraction_of(dataset: Dataset, split: Split) -> dict[str, Any] | None:
+def tested_extraction(dataset: Dataset, split: Split) -> dict[str, Any] | None:
     """Return how frames and flow of the test videos were made, as `Provenance` has it; None if the first of them cannot be read."""
-    for record in split.test[:1]:
-        try:
-            with ShardReader(dataset.shard_path(record)) as shard:
-                clip = shard.clip(record.video_id)
-        except (FlowkitError, OSError):
-            break
-        stored = clip.attributes
-        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
-    return None
+    try:
+        return extraction_of(dataset, split.test[0]) if split.test else None
+    except (FlowkitError, OSError):
+        return None
 
 
 def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:

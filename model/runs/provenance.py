@@ -71,13 +71,15 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as built-in types."""
-        newer: dict[str, Any] = {
-            name: value for name, value in (("earlier_digests", list(self.earlier_digests)), ("num_videos", dict(self.num_videos))) if value
+        values = {
+            **vars(self),
+            "config": self.config.to_dict(),
+            "classes": list(self.classes),
+            "earlier_digests": list(self.earlier_digests),
+            "num_videos": dict(self.num_videos),
         }
-        if self.precision != "float32":
-            newer["precision"] = self.precision
-        kept = {name: value for name, value in vars(self).items() if name not in ("earlier_digests", "num_videos", "precision")}
-        return {**kept, "config": self.config.to_dict(), "classes": list(self.classes), **newer}
+        left_out: dict[str, Any] = {"earlier_digests": [], "num_videos": {}, "precision": "float32"}
+        return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @classmethod
     def from_dict(cls, values: object) -> Provenance:

@@ -28,7 +28,7 @@ from flowkit.versions import __version__
 
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
-_OWN_NAMES = (CONFIG_NAME, "videos.json", METRICS_NAME, CHECKPOINT_NAME, "digests.json", WEIGHTS_NAME)  # all that training writes
+_OWN_NAMES = (CONFIG_NAME, VIDEOS_NAME, METRICS_NAME, CHECKPOINT_NAME, DIGESTS_NAME, WEIGHTS_NAME)  # all that training writes
 _OLD_RESULTS = re.compile(r"(results|fusion|ablation|tested)\.json|(table|ablation)\.md|per_class\.csv|(scores|fusion)\.h5|.*\.(png|html)")
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowkit.dataset.manifest import TABLES, Split
+from flowkit.dataset.manifest import TABLES, ClipRecord, Split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
 from flowkit.model.runs.provenance import Provenance
 from flowkit.records import RecordFormat
+from flowkit.shards.reader import ShardReader
 
 VIDEOS_NAME = "videos.json"
 
@@ -35,6 +37,14 @@ def videos_text(split: Split) -> str:
     for half, rows in (("train", split.train), ("test", split.test)):
         record[half] = {row.video_id: [row.class_name, row.sha256[:16]] for row in rows}
     return json.dumps(record, ensure_ascii=False, indent=0) + "\n"
+
+
+def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
+    """Return how the frames and the flow of a clip were made, as `Provenance` stores it; it is the same for all clips of a data root."""
+    with ShardReader(dataset.shard_path(record)) as shard:
+        clip = shard.clip(record.video_id)
+        stored = clip.attributes
+        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
 
 
 def differences_from_training_data(split: Split, provenance: Provenance, folder: Path | None = None) -> list[str]:

@@ -15,14 +15,19 @@ InjectionKind = Literal["additive", "multiplicative"]
 TemporalInit = Literal["average", "center"]
 TemporalPadding = Literal["zeros", "replicate"]
 TemporalPoolPosition = Literal["after_pool5", "before_pool5"]
+StreamName = Literal["appearance", "motion"]
 HeadPool = Literal["7x7", "global"]
 StemPool = Literal["same", "ceil"]
 
 STAGE_UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+DEPTH_OF_UNITS: dict[tuple[int, ...], int] = {units: depth for depth, units in STAGE_UNITS.items()}
 STAGES = (2, 3, 4, 5)  # the stages of residual units as the paper counts them: conv2_x to conv5_x
 INPUT_SIZES = (32, 4096)  # px; no tensor depends on it, so without a limit foreign weights could ask for any amount of memory
+NUM_RGB_CHANNELS = 3
+BATCH_NORM_EPS = 1e-5
 LARGEST_RGB_OFFSET = 5.0  # in units of the normalised input, whose whole range is narrower
 NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
+NUM_CHANNELS: dict[StreamName, int] = {"appearance": NUM_RGB_CHANNELS, "motion": 2 * NUM_FLOW_FIELDS}  # of each stream's input
 
 
 @dataclass(frozen=True)

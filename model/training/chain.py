@@ -23,12 +23,11 @@ from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.runs.training_data import differences_from_training_data
+from flowkit.model.runs.training_data import differences_from_training_data, extraction_of
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, Start, check_earlier
-from flowkit.shards.reader import ShardReader
 
 UNUSED_WEIGHTS = "st-resnet starts from both of them, and st-resnet-star from st-resnet; base_run names the run that has them"
 
@@ -195,7 +194,7 @@ def train_phases(
     before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name, runs))
                       for name in BEFORE[phase] if name not in wanted} for phase in wanted}  # fmt: skip
     start = Start(settings.weights_on(device.type) if bases else "none", settings.overrides)
-    extraction = _extraction(dataset, listed)
+    extraction = extraction_of(dataset, listed.train[0])
     configs = make_configs(
         chosen,
         num_classes=len(listed.classes),
@@ -211,10 +210,10 @@ def train_phases(
                 f"{phase}: the {configs[phase].num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
                 f"{execution.world} processes; choose --batch and --bn-group so that they can"
             )
-    for phase in wanted:
+    folders = {phase: PhaseFolder(phase_folder(root, run, split, phase, runs=runs)) for phase in wanted}
+    for phase, folder in folders.items():
         if before[phase]:
             check_earlier(configs[phase], before[phase])
-        folder = PhaseFolder(phase_folder(root, run, split, phase, runs=runs))
         if not restart and folder.begun:
             configs[phase] = with_moments_of(configs[phase], load_checkpoint(folder.path).provenance.config, settings.overrides)
         if phase in bases and (restart or not folder.begun):
@@ -226,14 +225,13 @@ def train_phases(
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
         if execution.rank == 0:  # all at once, so that a stopped run does not continue with old phases
-            for phase in wanted:
-                PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).discard()
+            for folder in folders.values():
+                folder.discard()
         wait(execution.world)
 
     trained: list[Phase] = []
     skipped: list[Phase] = []
-    for phase in wanted:
-        folder = PhaseFolder(phase_folder(root, run, split, phase, runs=runs))
+    for phase, folder in folders.items():
         earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase]}
         provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
@@ -305,12 +303,3 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         num_videos={"train": len(split.train), "test": len(split.test)},
         precision=precision,
     )
-
-
-def _extraction(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Return how frames and flow were made, as `Provenance` stores it; it is the same for all clips of a data root."""
-    record = split.train[0]
-    with ShardReader(dataset.shard_path(record)) as shard:
-        clip = shard.clip(record.video_id)
-        stored = clip.attributes
-        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}

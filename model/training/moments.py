@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flowkit.model.networks.resnet import BATCH_NORM_EPS, GroupedBatchNorm
+from flowkit.model.networks.resnet import GroupedBatchNorm
+from flowkit.model.settings.network import BATCH_NORM_EPS
 from flowkit.model.settings.training import BnMoments, TrainConfig
 
 

@@ -11,6 +11,7 @@ from flowkit.dataset.lists.tables import CSV_COLUMNS
 from flowkit.errors import ManifestError
 from flowkit.video.ids import group_of
 
+AUTOMATIC = "automatic"  # instead of lists: a seeded split of the videos
 TEST_FRACTION = 0.3  # of each class's videos; as in UCF101's and HMDB51's lists
 
 _Group = tuple[str, str]  # class and name
@@ -64,7 +65,7 @@ def automatic_split(class_of: Mapping[str, str], *, seed: int = 0, file_of: Mapp
         for unit, ids in members.items():
             in_test[unit] = names[unit] in chosen
             (test if in_test[unit] else train).extend(ListEntry(video_id, class_name) for video_id in ids)
-    return SplitLists("automatic", tuple(sorted(units)), tuple(sorted(train, key=_by_id)), tuple(sorted(test, key=_by_id)))
+    return SplitLists(AUTOMATIC, tuple(sorted(units)), tuple(sorted(train, key=_by_id)), tuple(sorted(test, key=_by_id)))
 
 
 def _leaders(groups: Mapping[_Group, list[str]], file_of: Mapping[str, str]) -> dict[_Group, _Group]:

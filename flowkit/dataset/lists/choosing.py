@@ -18,7 +18,6 @@ from flowkit.errors import ManifestError
 from flowkit.video.folders import FolderLayout, Subset, read_layout, subset_of_name
 from flowkit.video.ids import comparable_name, first_few, name_ends
 
-AUTOMATIC = "automatic"  # instead of lists: a seeded split of the videos
 FOLDERS = "folders"  # instead of lists: the folders of the videos, called train, val and test
 
 
@@ -154,9 +153,8 @@ def _has_both_halves(layout: FolderLayout) -> bool:
 
 
 def _why_not_folders(layout: FolderLayout) -> str:
-    folders = first_few((repr(name) for names in layout.subset_folders.values() for name in names), last="and")
     missing = "nothing to test on" if "train" in layout.subset_folders else "nothing to train on"
-    return f"the folders give no split, since beside {folders} there is {missing}"
+    return f"the folders give no split, since beside {layout.subset_folder_names} there is {missing}"
 
 
 _OLD_CLASSES = (

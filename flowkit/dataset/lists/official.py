@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowkit.dataset.lists.entries import ListEntry, SplitLists, last_number, lines_of, name_in_list
 from flowkit.errors import ManifestError
-from flowkit.video.ids import comparable_name
+from flowkit.video.ids import comparable_name, name_ends
 
 _UCF101_LIST = re.compile(r"(train|test)list(\d{1,9})\.txt")
 _HMDB51_LIST = re.compile(r"(.+)_test_split(\d{1,9})\.txt")
@@ -53,9 +53,8 @@ def _read_ucf101(folder: Path, number: int) -> SplitLists:
 
     def class_of(video_id: str) -> str | None:
         """Return the class that the folder names, also if it lies in further folders."""
-        parts = video_id.split("/")[:-1]
-        tails = ("/".join(parts[k:]) for k in range(len(parts)))
-        return next((canonical[comparable_name(tail)] for tail in tails if comparable_name(tail) in canonical), None)
+        ends = map(comparable_name, name_ends(video_id.rpartition("/")[0]))
+        return next((canonical[end] for end in ends if end in canonical), None)
 
     def half(subset: str) -> tuple[ListEntry, ...]:
         entries = []

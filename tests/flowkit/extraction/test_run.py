@@ -345,7 +345,7 @@ def test_shard_auto_takes_the_scheduler_s_word_only_if_it_makes_sense(
     for name, value in (("ID", rank), ("COUNT", count), ("MIN", first), ("STEP", step)):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     seen: list[object] = []
-    nothing = Plan(True, SETTINGS, (), (), (), {})
+    nothing = Plan(SETTINGS, (), (), (), {})
     monkeypatch.setattr("flowkit.extraction.plan.make_plan", lambda *_, part, **__: seen.append(part) or nothing)
     result = CliRunner().invoke(command, ["extract", ".", "--shard", "auto", "--dry-run"])
     assert seen == ([] if expected is None else [expected])

@@ -21,7 +21,8 @@ from hostile_pickles import Payload
 from flowkit.errors import ScoresError
 from flowkit.model.evaluation.scores import ScoreTable
 from flowkit.model.fusion.foreign_scores import read_order, read_system_scores
-from flowkit.model.fusion.late_fusion import FusionSettings, NamedScores, fuse_systems, softmax
+from flowkit.model.fusion.late_fusion import FusionSettings, NamedScores, fuse_systems
+from flowkit.model.scoring.metrics import softmax
 
 CLASSES = ("Archery", "Bowling", "Clap")
 IDS = tuple(f"{name}/v_{name}_g{group:02d}_c01" for name in CLASSES for group in (1, 2, 3, 4))

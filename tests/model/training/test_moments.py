@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from training_runs import metrics, run, same, weights
 
 from flowkit.model.compute.execution import Execution
-from flowkit.model.networks.resnet import BATCH_NORM_EPS, GroupedBatchNorm, set_groups
+from flowkit.model.networks.resnet import GroupedBatchNorm, set_groups
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
+from flowkit.model.settings.network import BATCH_NORM_EPS
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
 from flowkit.model.training.moments import RunningMoments, share_of_step
