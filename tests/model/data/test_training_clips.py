@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import ManifestError, ParameterError, SourceChangedError
-from flowkit.model.data.clips import stacks
+from flowkit.model.data.clips import ManifestClips, stacks
 from flowkit.model.data.sampling import protocol_centres, sample_generator, stack_fields, training_centres
 from flowkit.model.data.training_clips import ClipDataset, SampleKey, collate, training_loader
 from flowkit.model.data.transforms import crop_flow, crop_rgb, draw_crop
@@ -201,17 +202,22 @@ def extended(path: Path) -> None:
         file.write(b"x")
 
 
+def opened_copy(packed_root: Path, folder: Path) -> tuple[Path, Split, ClipDataset, WholeClipDataset]:
+    """Return a copy of a data root, its split, and data sets that have opened its manifest but no shard."""
+    root = folder / "data"
+    shutil.copytree(packed_root, root)
+    dataset = Dataset.open(root)
+    split = dataset.split(1)
+    train = ClipDataset(dataset, split, config_of("motion"))
+    return root, split, train, WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
+
+
 @pytest.mark.parametrize("change", [replaced, extended, Path.unlink])
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_shard_that_changes_before_it_is_opened_ends_training_and_evaluation(
     packed_root: Path, tmp_path: Path, change: Callable[[Path], None], num_workers: int
 ) -> None:
-    root = tmp_path / "data"
-    shutil.copytree(packed_root, root)
-    dataset = Dataset.open(root)
-    split = dataset.split(1)
-    train = ClipDataset(dataset, split, config_of("motion"))
-    test = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
+    root, _, train, test = opened_copy(packed_root, tmp_path)
     for path in (root / "shards").glob("*.h5"):
         change(path)
     with pytest.raises(SourceChangedError, match=r"shard-0000\d\.h5 was replaced, changed or removed while it was in use"):
@@ -226,12 +232,7 @@ def test_a_shard_that_changes_while_it_is_open_ends_training_and_evaluation(
     packed_root: Path, tmp_path: Path, change: Callable[[Path], None], video: int
 ) -> None:
     """Whether the structure of the clip is known already, or read from the file that is there now."""
-    root = tmp_path / "data"
-    shutil.copytree(packed_root, root)
-    dataset = Dataset.open(root)
-    split = dataset.split(1)
-    train = ClipDataset(dataset, split, config_of("motion"))
-    test = WholeClipDataset(dataset, split.test, split.quantiser, input_size=35)
+    root, split, train, test = opened_copy(packed_root, tmp_path)
     assert (train[0].video_id, test[0].video_id) == (split.train[0].video_id, split.test[0].video_id)
     for path in (root / "shards").glob("*.h5"):
         change(path)
@@ -284,3 +285,14 @@ def test_workers_forked_after_opencv_used_threads_do_not_wait_for_ever(dataset: 
     for child in multiprocessing.active_children():  # it would wait forever for its own workers
         child.kill()
     assert process.exitcode == 0
+
+
+def test_a_clip_of_other_contents_than_the_manifest_gives_is_refused(dataset: Any) -> None:
+    record = dataset.split(1).test[0]
+    for sha256, is_good in ((record.sha256, True), ("", True), ("0" * 64, False)):  # an older manifest gives none
+        clips = ManifestClips(dataset, [replace(record, sha256=sha256)], dataset.split(1).quantiser)
+        if is_good:
+            assert clips.clip(0).video_id == record.video_id
+        else:
+            with pytest.raises(ManifestError, match=f"the sha256 of '{record.video_id}' is .* manifest says 000"):
+                clips.clip(0)
