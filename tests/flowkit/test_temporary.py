@@ -89,12 +89,11 @@ def semaphores() -> set[str]:
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_a_killed_extraction_leaves_nothing_in_the_temporary_folder_or_shared_memory(shared: Path, whole_group: bool) -> None:
     folder = shared / "work"
-    for k in range(2):
-        write_video(folder / "videos" / "c" / f"v{k}.avi", 150, seed=k)
+    write_video(folder / "videos" / "c" / "long.avi", 600)
     line = [sys.executable, "-m", "flowkit.cli", "extract", "videos", "--short-side", "32", "--jobs", "2", "--device", "cpu"]
     with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, start_new_session=True) as process:
         assert process.stderr is not None
-        while not list(folder.glob("flowkit-data/clips/**/*.part")):
+        while not list(folder.glob("flowkit-data/clips/.segments/*/*.flow")):  # a piece stays there until the whole clip is written
             assert process.poll() is None
             time.sleep(0.02)
         children = {int(name) for name in os.listdir("/proc") if name.isdecimal() and _parent(int(name)) == process.pid}
