@@ -92,7 +92,8 @@ def evaluate(
     """Evaluate a run's networks by the paper's test protocol and print its table.
 
     The networks see 25 complete frames of each video and their mirror images, and the logits are averaged. The rows are appearance,
-    motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained.
+    motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained; below them, the two heads of ST-ResNet and ST-ResNet* by
+    themselves.
 
     An earlier evaluation is replaced only if every video and every row that it has can be scored now; --replace replaces it in any
     case.

@@ -19,9 +19,10 @@ from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
 from flowkit.model.evaluation.official import PROTOCOL
-from flowkit.model.evaluation.results import Evaluation, Scores, SplitEvaluation
+from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
+from flowkit.model.evaluation.scores import Scores
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.progress import RunProgress

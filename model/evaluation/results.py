@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,8 +25,8 @@ from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
-from flowkit.model.evaluation.rows import ROWS
-from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, write_own_scores
+from flowkit.model.evaluation.rows import HEADS, ROWS
+from flowkit.model.evaluation.scores import MAX_BYTES, Scores, ScoreTable, read_own_scores, read_own_streams, write_own_scores
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import Fusion, percent
 from flowkit.model.settings.training import Phase
@@ -33,7 +34,6 @@ from flowkit.records import RecordFormat
 from flowkit.versions import __version__
 
 RESULTS = RecordFormat("flowkit-results", 1, ManifestError, "test again with `flowkit evaluate`", MAX_BYTES)
-Scores = dict[tuple["Phase", str], "NDArray[np.float64]"]  # (phase, stream) -> (n, C)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,19 @@ class SplitEvaluation:
     started: str = ""
     seconds: float | None = None
 
+    @cached_property
+    def heads(self) -> dict[str, RowResult]:
+        """The results of the outputs of two-stream networks by themselves, by their names in `HEADS`, as far as their scores are there."""
+        return {
+            name: RowResult.of(self.stream_scores[part], self.labels, video_ids=self.video_ids)
+            for name, part in HEADS.items()
+            if part in self.stream_scores
+        }
+
+    def row(self, name: str) -> RowResult | None:
+        """Return the result of a row of the table or of a head; None if its network is not trained."""
+        return self.rows.get(name) or self.heads.get(name)
+
     @property
     def majority_top1(self) -> float | None:
         """Accuracy of a guess that always names the class with most training videos; None if unknown, or no video was scored."""
@@ -130,8 +143,9 @@ class Evaluation:
     command: str = ""
 
     def mean_top1(self, row: str) -> float | None:
-        """Return the unweighted mean of a row's accuracy over the splits; None unless every split has the row, and videos for it."""
-        values = [split.rows[row].top1 for split in self.splits if row in split.rows and len(split.rows[row].ranks)]
+        """Return the unweighted mean of a row's or head's accuracy over the splits; None unless all have the row, and videos for it."""
+        found = [split.row(row) for split in self.splits]
+        values = [result.top1 for result in found if result is not None and len(result.ranks)]
         return float(np.mean(values)) if values and len(values) == len(self.splits) else None
 
 
@@ -158,6 +172,7 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
         "interval": interval_dict(split.rows),
         "majority_class": _majority(split),
         "rows": {name: row.accuracy_dict() | {"confusion": row.confusion.tolist()} for name, row in split.rows.items()},
+        "heads": {name: head.accuracy_dict() for name, head in split.heads.items()},
         "comparisons": [pair.to_dict() for pair in paired_tests(split.rows)],
     }
 
@@ -216,7 +231,7 @@ def read_results(folder: Path) -> Evaluation:
     Returns
     -------
     Evaluation
-        With that one split. Ranks and confusion matrices are counted again from the scores; the scores of single streams are left out.
+        With that one split. Ranks and confusion matrices are counted again from the scores.
 
     Raises
     ------
@@ -236,7 +251,8 @@ def read_results(folder: Path) -> Evaluation:
         table = next(iter(tables.values()))
         if list(table.classes) != record["classes"]:
             raise ValueError("results.json and scores.h5 have different classes")
-        return _evaluation(record, _split(record, table, rows))
+        streams = read_own_streams(folder / "scores.h5", shape=table.scores.shape)
+        return _evaluation(record, _split(record, table, rows, streams))
     except (FlowkitError, OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise ManifestError(f"{folder} does not hold results that can be read ({cause}); {RESULTS.remedy}") from cause
 
@@ -254,7 +270,7 @@ def join_results(evaluations: Sequence[Evaluation]) -> Evaluation:
     return replace(evaluations[0], splits=tuple(split for evaluation in evaluations for split in evaluation.splits))
 
 
-def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]) -> SplitEvaluation:
+def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult], streams: Scores) -> SplitEvaluation:
     networks: dict[Phase, Provenance] = {phase: Provenance.from_dict(made) for phase, made in record["networks"].items()}
     return SplitEvaluation(
         split=int(record["split"]),
@@ -262,7 +278,7 @@ def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]
         video_ids=table.video_ids,
         labels=_labels(table),
         rows=rows,
-        stream_scores={},
+        stream_scores=streams,
         num_listed=int(record["num_listed"]),
         failed=tuple(Unreadable(*_texts((video["video_id"], video["reason"]))) for video in record["failed"]),
         untrained_classes=_texts(record["classes_without_training_video"]),

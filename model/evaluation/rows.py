@@ -13,6 +13,10 @@ ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
     "ST-ResNet": (("st-resnet", "appearance"), ("st-resnet", "motion")),
     "ST-ResNet*": (("st-resnet-star", "appearance"), ("st-resnet-star", "motion")),
 }
+# The two outputs of a two-stream network by themselves, below the table: a row that joins them equally hides that one is at chance.
+HEADS: dict[str, tuple[Phase, str]] = {
+    f"{row}, {stream} head": (phase, stream) for row in ("ST-ResNet", "ST-ResNet*") for phase, stream in ROWS[row]
+}
 ROW_OF_PHASE: dict[Phase, str] = {
     phase: next(row for row, parts in ROWS.items() if {part[0] for part in parts} == {phase}) for phase in PHASES
 }

@@ -25,11 +25,12 @@ from flowkit.errors import ScoresError
 from flowkit.files import replacing
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
-from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import STREAMS_OF, Phase
 
 MAX_BYTES = 1 << 30  # of a file, and of each array in it
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
 OWN_FORMAT, OWN_FORMAT_VERSION = "flowkit-scores", 1
+Scores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (n, C)
 _PLAIN_FILTERS = {1, 2, 3}  # gzip, shuffle and checksum: built into every HDF5
 
 
@@ -145,6 +146,21 @@ def read_own_ranks(path: Path, row: str) -> dict[str, int]:
         arrays, _ = _read_hdf5(path, row=row)
         ranks = ranks_of_labels(arrays["scores"], arrays["labels"])
         return dict(zip(_texts(arrays["video_ids"], "video_ids", str(path)), ranks.tolist(), strict=True))
+
+
+def read_own_streams(path: Path, *, shape: tuple[int, ...]) -> Scores:
+    """Return the mean logits of each network's streams in flowkit's own scores, which must have the shape of the rows' scores."""
+    import h5py
+
+    with refusing(path, "an HDF5 file of plain arrays"), h5py.File(path, "r", locking=False) as file:
+        if "streams" not in file:
+            return {}
+        stored = _group(file, "streams")
+        parts = [(phase, stream) for phase, streams in STREAMS_OF.items() if phase in stored for stream in streams]
+        found = {(phase, stream): _read_data_set(_group(stored, phase), stream) for phase, stream in parts}
+        if any(scores.shape != shape or scores.dtype.kind != "f" or not np.isfinite(scores).all() for scores in found.values()):
+            raise ScoresError(f"the scores of each stream must be finite numbers of shape {shape}")
+        return {part: scores.astype(np.float64) for part, scores in found.items()}
 
 
 def write_scores(path: Path, table: ScoreTable) -> None:

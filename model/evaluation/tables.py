@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text, paired_test, paired_tests
-from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
 from flowkit.model.scoring.metrics import p_value, percent, percent_interval
 
 
 def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Return the paper's table as header and rows: accuracies in percent, ``-`` where a network is not trained.
+    """Return the paper's table as header and rows: accuracies in percent, ``-`` where a network is not trained; then the heads' rows.
 
     For one split it has the accuracy, its 95 % interval, the number of correct videos, the mean over classes, the p-value of the
     difference from the last row that was tested, and top-5 if there are more than five classes; for several splits, the accuracy on
@@ -20,12 +20,15 @@ def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     splits = evaluation.splits
     if len(splits) > 1:
         header = ["top-1 %", *(f"split {split.split}" for split in splits), "mean"]
-        values = {name: [split.rows[name].top1 if name in split.rows else None for split in splits] for name in ROWS}
-        return header, [[name, *map(percent, values[name]), percent(evaluation.mean_top1(name))] for name in ROWS]
+        names = [*ROWS, *(name for name in HEADS if any(name in split.heads for split in splits))]
+        found = {name: [split.row(name) for split in splits] for name in names}
+        values = {name: [None if row is None else row.top1 for row in results] for name, results in found.items()}
+        return header, [[name, *map(percent, values[name]), percent(evaluation.mean_top1(name))] for name in names]
     (split,) = splits
     header = [f"split {split.split}", "top-1 %", "95 % interval", "right", "class mean %", "p"]
     header += ["top-5 %"] if has_top5(len(split.classes)) else []
-    return header, [[name, *(_cells(name, split.rows) or ["-"] * (len(header) - 1))] for name in ROWS]
+    rows = split.rows | split.heads
+    return header, [[name, *(_cells(name, rows) or ["-"] * (len(header) - 1))] for name in (*ROWS, *split.heads)]
 
 
 def _cells(name: str, rows: Mapping[str, RowResult]) -> list[str]:
@@ -48,6 +51,8 @@ def explanations(split: SplitEvaluation) -> list[str]:
     lines = [f"95 % interval: {interval_text(split.rows)}"]
     if len(split.rows) > 1:
         lines.append(f"p: exact McNemar test of a row against {last_row(split.rows)} on the same videos; small means unlikely to be chance")
+    if split.heads:
+        lines.append("a head is one output of a two-stream network by itself; the row that bears the network's name joins both")
     if split.majority_top1 is not None:
         lines.append(f"a guess that always names the most frequent class of the training list: {percent(split.majority_top1)} %")
     return lines

@@ -135,7 +135,8 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         "tiles": _tiles(result, main),
         "notices": _notices(result, split),
         "main_row": main,
-        "rows": [_row_values(name, result.rows.get(name), paper.get(name)) for name in ROWS],
+        "rows": [_row_values(name, result.row(name), paper.get(name)) for name in (*ROWS, *result.heads)],
+        "heads": bool(result.heads),
         "untested": any(name not in result.rows for name in ROWS),
         "published": f"{comparison.published.data_set}, Feichtenhofer, Pinz, Wildes, NIPS 2016, Table 3" if comparison.published else "",
         "obstacles": comparison.obstacles,
@@ -218,7 +219,7 @@ def _all_splits(evaluation: Evaluation, dataset: Dataset) -> dict[str, Any] | No
     published = by_split[0]
     if published and all(by_split) and sorted(result.split for result in evaluation.splits) == [*range(1, len(published.num_videos) + 1)]:
         header = [*header, "paper, mean"]
-        rows = [[*row, f"{published.top1[row[0]]:.2f}"] for row in rows]
+        rows = [[*row, f"{published.top1[row[0]]:.2f}" if row[0] in published.top1 else "-"] for row in rows]
     return {"header": header, "rows": rows}
 
 

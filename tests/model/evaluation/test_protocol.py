@@ -28,7 +28,7 @@ from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.protocol import VIDEOS_AT_ONCE, evaluate
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation, write_results
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.rows import HEADS, ROWS
 from flowkit.model.evaluation.tables import results_table
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs import events
@@ -36,6 +36,8 @@ from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weig
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
+from flowkit.model.scoring.metrics import p_value
+from flowkit.model.scoring.significance import mcnemar_test
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
 from flowkit.shards.reader import ShardReader
@@ -135,6 +137,26 @@ def test_two_streams_and_both_heads_are_joined_by_the_mean(evaluation: Any) -> N
         "ST-ResNet*": [("st-resnet-star", "appearance"), ("st-resnet-star", "motion")],
     }.items():
         assert np.allclose(split.rows[row].scores, np.mean([scores[part] for part in parts], axis=0))
+
+
+def test_each_head_of_a_two_stream_network_has_a_row_of_its_own_below_the_table(evaluation: Any) -> None:
+    (split,) = evaluation.splits
+    assert list(split.heads) == [
+        "ST-ResNet, appearance head",
+        "ST-ResNet, motion head",
+        "ST-ResNet*, appearance head",
+        "ST-ResNet*, motion head",
+    ]
+    assert np.array_equal(split.heads["ST-ResNet, motion head"].scores, split.stream_scores["st-resnet", "motion"])
+    header, rows = results_table(evaluation)
+    assert [row[0] for row in rows] == [*ROWS, *HEADS]
+    head = split.heads["ST-ResNet*, appearance head"]
+    assert rows[-2][1:4] == [f"{100 * head.top1:.2f}", " to ".join(f"{100 * end:.2f}" for end in head.interval), f"{head.num_correct}/6"]
+    only = (
+        int((head.is_correct & ~split.rows["ST-ResNet*"].is_correct).sum()),
+        int((~head.is_correct & split.rows["ST-ResNet*"].is_correct).sum()),
+    )
+    assert rows[-2][header.index("p")] == p_value(mcnemar_test(*only))
 
 
 def test_accuracies_are_counted_from_the_scores(root: Any, evaluation: Any) -> None:
@@ -456,7 +478,8 @@ command_line = partial(call_flowkit, "evaluate")
 def test_the_command_prints_the_table_and_the_protocol_and_writes_the_report(root: Any) -> None:
     code, out, err = command_line("--data", root, "--no-report")
     assert code == 0
-    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")] == ["split 1", *ROWS]
+    assert [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| ")] == ["split 1", *ROWS, *HEADS]
+    assert "a head is one output of a two-stream network by itself" in out
     assert "split 1: scored 6 of 7 listed videos" in out
     assert "25 frames a video" in out
     assert "reports/default/split1" in err
@@ -471,6 +494,7 @@ def test_the_command_takes_all_splits_and_prints_json(root: Any) -> None:
     assert (told["format"], told["format_version"]) == ("flowkit-evaluation", 1)
     assert [split["split"] for split in told["splits"]] == [1, 2]
     assert set(told["mean"]) == set(ROWS)
+    assert all(set(split["heads"]) == set(HEADS) for split in told["splits"])
     assert "colour0-motion0" in err
 
 

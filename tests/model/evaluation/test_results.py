@@ -29,7 +29,7 @@ def folder(result: Any, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_everything_but_the_streams_scores_comes_back(result: Any, folder: Any) -> None:
+def test_everything_comes_back(result: Any, folder: Any) -> None:
     evaluation = make_evaluation(result)
     read = read_results(folder)
     (split,) = read.splits
@@ -41,6 +41,9 @@ def test_everything_but_the_streams_scores_comes_back(result: Any, folder: Any) 
     for name, row in result.rows.items():
         assert np.array_equal(split.rows[name].scores, row.scores)
         assert np.array_equal(split.rows[name].ranks, row.ranks)
+    assert {part: scores.tolist() for part, scores in split.stream_scores.items()} == {
+        part: scores.tolist() for part, scores in result.stream_scores.items()
+    }
 
 
 def test_the_circumstances_of_a_test_come_back_and_older_results_do_without(result: Any, tmp_path: Path) -> None:
@@ -142,6 +145,9 @@ def external(file: Any) -> None:
         other("rows/motion", np.zeros((13, 3))),
         other("rows/motion", np.full((13, 7), np.nan)),
         other("video_ids", np.zeros(13)),
+        other("streams/motion/motion", np.zeros((13, 3))),
+        other("streams/st-resnet/motion", np.full((13, 7), np.nan)),
+        other("streams", np.zeros(13)),
         linked,
         soft,
         external,
@@ -151,6 +157,7 @@ def external(file: Any) -> None:
 def test_a_score_file_that_was_changed_is_refused_and_nothing_else_is_opened(folder: Any, change: Any) -> None:
     with h5py.File(folder / "scores.h5", "r+") as file:
         change(file)
+    change_json(folder, lambda told: told.pop("scores_sha256"))  # which alone would tell
     with pytest.raises(ManifestError, match="test again with `flowkit evaluate`"):
         read_results(folder)
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from flowkit.model.evaluation.results import write_results
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
 from flowkit.model.report.page import discard_report, visible, write_report
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def test_the_table_says_what_results_json_says(folder: Any, page: Page) -> None:
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     header, *rows = page.tables[0]
     assert header[:6] == ["row", "top-1", "95 % interval", "correct", "class mean", "top-5"]
-    assert [row[0] for row in rows] == list(ROWS) == list(stored["rows"])
-    for row, told in zip(rows, stored["rows"].values(), strict=True):
+    assert [row[0] for row in rows] == [*ROWS, *HEADS] == [*stored["rows"], *stored["heads"]]
+    for row, told in zip(rows, [*stored["rows"].values(), *stored["heads"].values()], strict=True):
         least, most = told["top1_interval_95"]
         correct = f"{told['num_correct']}/{told['num_videos']}"
         assert row[1:4] == [f"{100 * told['top1']:.2f}", f"{100 * least:.2f} to {100 * most:.2f}", correct]
@@ -284,7 +284,7 @@ def test_a_damaged_shard_costs_its_pictures_and_nothing_else(tmp_path: Path) -> 
         shard.unlink() if damaged is None else shard.write_bytes(damaged)
         page = report_of(result, tmp_path / "out", dataset)
         assert "No pictures: " in page.text
-        assert [row[0] for row in page.tables[0][1:]] == list(ROWS)
+        assert [row[0] for row in page.tables[0][1:]] == [*ROWS, *HEADS]
 
 
 def test_a_report_drawn_after_the_split_was_packed_again_says_so(tmp_path: Path) -> None:
