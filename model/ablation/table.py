@@ -18,7 +18,7 @@ from flowkit.model.evaluation.results import Evaluation, write_results
 from flowkit.model.evaluation.rows import ROW_OF_PHASE
 from flowkit.model.evaluation.scores import read_own_ranks
 from flowkit.model.evaluation.tables import details, markdown, results_table
-from flowkit.model.networks.resnet import pooled_length
+from flowkit.model.runs.metrics import read_metrics
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.scoring.metrics import p_value, percent, percent_interval
 from flowkit.model.scoring.significance import group_interval, group_numbers, mcnemar_test
@@ -32,7 +32,7 @@ NOTES = (
     "p: exact McNemar test of gained against lost, that is how likely so uneven counts are if both networks are equally good.",
     "Each variant was trained once, and p knows only of these two networks: another --seed would also give other gains and losses, so "
     "repeat the trainings before you believe a difference.",
-    "loss: cross-entropy of one output of the training, mean over the last tenth of the steps.",
+    "loss: cross-entropy of the training per frame and stream, mean over the last tenth of the steps.",
 )
 _TESTED_NAME = "tested.json"
 _NONE = "-"
@@ -49,7 +49,7 @@ class NetworkScore:
     scored : frozenset of str
         All videos that could be scored.
     loss : float
-        Cross-entropy of one output of the training in nats, mean over the last tenth of the steps.
+        Cross-entropy of the training per frame and stream in nats, mean over the last tenth of the steps.
     """
 
     correct: frozenset[str]
@@ -133,22 +133,10 @@ def read_score(folder: Path, phase: Phase, config: TrainConfig, phase_folder: Pa
 
 
 def final_loss(metrics: Path, config: TrainConfig) -> float:
-    """Return the mean cross-entropy of one output (2 streams x T' times) over the last tenth of a phase's steps; NaN if unknown."""
-    losses = [loss for loss in map(_loss, metrics.read_bytes().splitlines() if metrics.is_file() else []) if loss is not None]
+    """Return the mean loss per frame and stream over the last tenth of a phase's steps; NaN if unknown."""
+    losses = [line["loss"] for line in read_metrics(metrics, config).values() if isinstance(line.get("loss"), float)]
     last = losses[-math.ceil(len(losses) / 10) :]
-    num_outputs = 2 * (
-        pooled_length(config.num_samples, config.network.temporal_pool_stride) if config.network.temporal_pool else config.num_samples
-    )
-    return sum(last) / len(last) / num_outputs if last else math.nan
-
-
-def _loss(line: bytes) -> float | None:
-    """Return the loss of one line of metrics.jsonl; None if the line is cut off or foreign."""
-    try:
-        loss = parse_json(line)["loss"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return loss if isinstance(loss, float) else None
+    return sum(last) / len(last) if last else math.nan
 
 
 def ablation_table(results: Sequence[VariantResult]) -> tuple[list[str], list[list[str]]]:

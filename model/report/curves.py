@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.model.report.encoding import drawn
-from flowkit.model.settings.training import Phase
+from flowkit.model.runs.metrics import read_metrics
+from flowkit.model.settings.training import Phase, TrainConfig
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ class TrainingCurves:
     learning_rate : float64 array, shape (n,)
         The learning rate.
     loss, accuracy : dict from stream to float64 array, shape (n,)
-        Loss of each stream (summed over time), and the share of the batch's videos that it classified correctly. NaN where unknown.
+        Loss of each stream per frame, and the share of the batch's videos that it classified correctly. NaN where unknown.
     """
 
     phase: Phase
@@ -56,29 +56,20 @@ class TrainingCurves:
     accuracy: dict[str, NDArray[np.float64]]
 
 
-def read_curves(path: Path, phase: Phase) -> TrainingCurves | None:
-    """Read a phase's metrics.jsonl without the lines that are cut off or foreign; return None if there is no other."""
-    lines: dict[int, dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-            step = line["step"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if isinstance(step, int) and 0 <= step < 1 << 53:
-            lines[step] = line  # if a step was taken twice, its later line
+def read_curves(path: Path, config: TrainConfig) -> TrainingCurves | None:
+    """Read the metrics.jsonl of a phase with these settings; return None if no line of it can be read."""
+    lines = read_metrics(path, config)
     if not lines:
         return None
-    steps = sorted(lines)
 
     def column(name: str) -> NDArray[np.float64]:
-        return np.array([_number(lines[step].get(name)) for step in steps], dtype=np.float64)
+        return np.array([_number(line.get(name)) for line in lines.values()], dtype=np.float64)
 
     def by_stream(what: str) -> dict[str, NDArray[np.float64]]:
         columns = {stream: column(f"{what}_{stream}") for stream in _STYLES}
         return {stream: values for stream, values in columns.items() if np.isfinite(values).any()}
 
-    return TrainingCurves(phase, np.array(steps, dtype=np.int64), column("lr"), by_stream("loss"), by_stream("accuracy"))
+    return TrainingCurves(config.phase, np.array(list(lines), dtype=np.int64), column("lr"), by_stream("loss"), by_stream("accuracy"))
 
 
 def _number(value: object) -> float:
@@ -136,7 +127,7 @@ def _draw_streams(axes: Axes, curves: TrainingCurves, panel: Panel) -> None:
         at = _places(len(values))
         mean = scale * smoothed(values, window)
         axes.plot(curves.steps[at], mean[at], label=stream, linewidth=1.8, marker="o" if len(at) == 1 else None, markersize=4, **style)
-    axes.set_ylabel("loss" if panel == "loss" else "correct, % of the batch", fontsize=8)
+    axes.set_ylabel("loss per frame" if panel == "loss" else "correct, % of the batch", fontsize=8)
     if panel == "accuracy":
         axes.set_ylim(-3, 103)
     else:

@@ -69,10 +69,11 @@ class LiveCurves:
             self._close()
 
     def _write(self, event: StepDone) -> None:
-        values: dict[str, Any] = {"loss/all": event.loss, "learning_rate": event.learning_rate, "seconds/step": event.seconds}
+        values: dict[str, Any] = {"loss_per_frame/all": event.loss, "learning_rate": event.learning_rate, "seconds/step": event.seconds}
         values["seconds/data_wait"] = event.data_seconds
-        # loss_motion becomes loss/motion, in one group with the other losses
-        values |= {name.replace("_", "/", 1): value for name, value in event.measured.items()}
+        # loss_motion becomes loss_per_frame/motion, in one group with the other losses. Earlier versions wrote sums over time as
+        # loss/motion, which must not continue in the same curve.
+        values |= {name.replace("_", "/", 1).replace("loss/", "loss_per_frame/"): value for name, value in event.measured.items()}
         assert self._writer is not None
         for name, value in values.items():
             self._writer.add_scalar(name, value, event.step)

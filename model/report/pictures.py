@@ -48,7 +48,7 @@ def training_pictures(result: SplitEvaluation) -> TrainingPictures:
     for phase in PHASES:
         if phase in result.checkpoints:
             source = Path(result.checkpoints[phase])
-            curves = read_curves((source if source.is_dir() else source.parent) / METRICS_NAME, phase)
+            curves = read_curves((source if source.is_dir() else source.parent) / METRICS_NAME, result.provenances[phase].config)
             if curves is not None:
                 rows.append([panel_picture(curves, panel) for panel in PANELS])
                 phases.append(_phase_values(curves, rows[-1]))

@@ -44,7 +44,8 @@ class PhaseStarted:
 class StepDone:
     """A step was done. `step` counts from 0; `seconds` includes `data_seconds`, the wait for data.
 
-    `measured` holds each stream's loss and training accuracy on the batch under their names in metrics.jsonl, such as ``loss_motion``.
+    `loss` is the mean cross-entropy per frame and stream. `measured` holds each stream's loss per frame and training accuracy on the
+    batch under their names in metrics.jsonl, such as ``loss_motion``.
     """
 
     phase: Phase

@@ -24,6 +24,7 @@ from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.events import MomentsRenewed, PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent
+from flowkit.model.runs.metrics import OUTPUTS, num_outputs
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
@@ -204,11 +205,12 @@ class PhaseRun:
         names = sorted(totals)
         numbers = summed(torch.stack([totals[name] for name in names]).double(), world).tolist()
         values = dict(zip(names, numbers, strict=True))
-        loss = sum(value for name, value in values.items() if name.startswith("loss_"))
+        losses = [value for name, value in values.items() if name.startswith("loss_")]
+        loss = sum(losses) / len(losses)
         if not loss < float("inf"):
             raise NotFiniteLossError(config, loss=loss, step=self.step, begun=self.folder.begun)
         seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(batches.seconds_waited - waited, 4)}
-        line = {"step": self.step, "loss": loss, "lr": rate, **values, **seconds}
+        line = {"step": self.step, "loss": loss, OUTPUTS: num_outputs(config), "lr": rate, **values, **seconds}
         self.step += 1
         return line
 
@@ -247,7 +249,8 @@ class PhaseRun:
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
         total.backward()  # type: ignore[no-untyped-call]
         self.gradients.add()
-        values = {f"loss_{stream}": loss.detach() for stream, loss in losses.items()}
+        # What is measured is per frame and stream; the gradient above is that of the sum.
+        values = {f"loss_{stream}": loss.detach() / logits[stream].shape[1] for stream, loss in losses.items()}
         for stream, scores in logits.items():
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
         return values

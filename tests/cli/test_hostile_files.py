@@ -252,9 +252,10 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(root: Path, name: str) -> Non
 def test_hostile_lines_of_metrics_and_of_the_index_stop_nothing(root: Path, contents: str) -> None:
     from flowkit.extraction.results import read_index
     from flowkit.model.report.curves import read_curves
+    from flowkit.model.settings.recipes import make_configs
 
     (root / PHASE / "metrics.jsonl").write_bytes(JSON_CONTENTS[contents] + b"\n")
     (root / "clips/.index").mkdir(parents=True, exist_ok=True)
     (root / "clips/.index/a-1.jsonl").write_bytes(JSON_CONTENTS[contents] + b"\n")
     read_index(root)
-    read_curves(root / PHASE / "metrics.jsonl", "appearance")
+    read_curves(root / PHASE / "metrics.jsonl", make_configs("small", num_classes=6, num_videos=12, short_side=64)["appearance"])

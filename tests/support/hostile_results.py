@@ -101,7 +101,8 @@ def write_metrics(path: Path, streams: tuple[str, ...], *, num_steps: int) -> No
         for step in range(num_steps):
             measured = {f"loss_{stream}": 2 / (1 + step) + float(draw.random()) for stream in streams}
             measured |= {f"accuracy_{stream}": step / num_steps for stream in streams}
-            line = {"step": step, "loss": sum(measured[f"loss_{stream}"] for stream in streams), "lr": 0.1 if step < 20 else 0.01}
+            loss = sum(measured[f"loss_{stream}"] for stream in streams) / len(streams)
+            line = {"step": step, "loss": loss, "outputs": 1, "lr": 0.1 if step < 20 else 0.01}
             file.write(json.dumps({**line, **measured, "seconds": 0.5, "data_seconds": 0.1}) + "\n")
 
 

@@ -56,13 +56,13 @@ def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its
 
     with pytest.raises(KeyboardInterrupt):
         run(root, kill)
-    assert curves(root)["loss/all"][0] == [0, 1, 2]
+    assert curves(root)["loss_per_frame/all"][0] == [0, 1, 2]
     run(root, lambda event: None)  # from the checkpoint of two steps: the third is taken again
     lines = [json.loads(line) for line in (phase_folder(root, "default", 1, "motion") / "metrics.jsonl").read_text().splitlines()]
     shown = curves(root)
     for tag, name in {
-        "loss/all": "loss",
-        "loss/motion": "loss_motion",
+        "loss_per_frame/all": "loss",
+        "loss_per_frame/motion": "loss_motion",
         "accuracy/motion": "accuracy_motion",
         "learning_rate": "lr",
         "seconds/step": "seconds",
@@ -75,7 +75,7 @@ def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its
 def test_a_phase_begun_anew_shows_nothing_of_the_one_before(root: Path) -> None:
     run(root, lambda event: None)
     run(root, lambda event: None, restart=True)
-    assert curves(root)["loss/all"][0] == [*range(6)]
+    assert curves(root)["loss_per_frame/all"][0] == [*range(6)]
 
 
 def test_the_command_writes_curves_only_when_asked(root: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_command_writes_curves_only_when_asked(root: Path) -> None:
     assert CliRunner().invoke(flowkit, line).exit_code == 0
     assert not (folder / "tensorboard").exists()
     assert CliRunner().invoke(flowkit, [*line, "--restart", "--tensorboard"]).exit_code == 0
-    assert curves(root)["loss/motion"][0] == [0]
+    assert curves(root)["loss_per_frame/motion"][0] == [0]
 
 
 def test_without_tensorboard_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

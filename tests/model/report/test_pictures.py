@@ -21,6 +21,12 @@ from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, r
 from flowkit.model.report.encoding import data_uri, jpeg, png
 from flowkit.model.report.pictures import training_pictures
 from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, softmax
+from flowkit.model.settings.recipes import make_configs
+
+
+def config_of(phase: Any) -> Any:
+    return make_configs("small", num_classes=6, num_videos=12, short_side=64)[phase]
+
 
 # -- training curves ---------------------------------------------------------------------------------------------------------------
 
@@ -28,7 +34,7 @@ from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, sof
 def test_curves_are_the_lines_of_metrics_by_stream(tmp_path: Path) -> None:
     write_metrics(tmp_path / "metrics.jsonl", ("appearance", "motion"), num_steps=25)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    curves = read_curves(tmp_path / "metrics.jsonl", "st-resnet")
+    curves = read_curves(tmp_path / "metrics.jsonl", config_of("st-resnet"))
     assert curves.steps.tolist() == list(range(25))
     assert curves.learning_rate.tolist() == [line["lr"] for line in lines]
     for stream in ("appearance", "motion"):
@@ -41,7 +47,7 @@ def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path: Path) -> None:
     lines = ["", "[]", '{"step": "x"}', '{"step": -1}', "null", "[" * 100_000, '{"step": 1, "lr": 0.5, "loss_motion": 2.0}']
     lines += [f'{{"step": 0, "lr": "NaN", "loss_motion": 1{"0" * 400}, "accuracy_motion": Infinity}}', '{"step": 2, "lo']
     path.write_text("\n".join(lines))
-    curves = read_curves(path, "motion")
+    curves = read_curves(path, config_of("motion"))
     assert curves.steps.tolist() == [0, 1]
     assert np.isnan(curves.learning_rate[0])
     assert np.isnan(curves.loss["motion"][0])
@@ -50,8 +56,8 @@ def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path: Path) -> None:
     for panel in PANELS:
         panel_picture(curves, panel)
     path.write_bytes(b"\xff\x00no json")
-    assert read_curves(path, "motion") is None
-    assert read_curves(tmp_path / "absent", "motion") is None
+    assert read_curves(path, config_of("motion")) is None
+    assert read_curves(tmp_path / "absent", config_of("motion")) is None
 
 
 @pytest.mark.parametrize("window", [1, 3, 7, 101])
@@ -71,7 +77,7 @@ def test_the_window_grows_with_the_run_and_stays_odd() -> None:
 @pytest.mark.parametrize("num_steps", [1, 2, 5000])
 def test_a_run_of_any_length_is_drawn(tmp_path: Path, num_steps: int) -> None:
     write_metrics(tmp_path / "metrics.jsonl", ("appearance", "motion"), num_steps=num_steps)
-    panels = [panel_picture(read_curves(tmp_path / "metrics.jsonl", "st-resnet"), panel) for panel in PANELS]
+    panels = [panel_picture(read_curves(tmp_path / "metrics.jsonl", config_of("st-resnet")), panel) for panel in PANELS]
     height, width, _ = panels[0].shape
     assert {panel.shape for panel in panels} == {(height, width, 3)}
     for panel in panels[:2]:
@@ -82,7 +88,7 @@ def test_a_run_of_any_length_is_drawn(tmp_path: Path, num_steps: int) -> None:
 
 def test_an_outlier_of_a_long_run_is_not_lost(tmp_path: Path) -> None:
     write_metrics(tmp_path / "metrics.jsonl", ("motion",), num_steps=5000)
-    curves = read_curves(tmp_path / "metrics.jsonl", "motion")
+    curves = read_curves(tmp_path / "metrics.jsonl", config_of("motion"))
     plain = panel_picture(curves, "loss")
     curves.loss["motion"][2501] = 50.0
     assert not np.array_equal(panel_picture(curves, "loss"), plain)

@@ -1,0 +1,58 @@
+"""metrics.jsonl: what each step of a phase measured, one JSON object per line, and the scale of its losses.
+
+Losses are cross-entropies per frame and stream: ``loss_<stream>`` is the mean over the outputs of a stream in time, and ``loss`` the
+mean over the streams. Guessing among C classes therefore gives ln C in every phase. Each line says in ``outputs`` how many outputs in
+time a stream has. A line without it is from an earlier flowkit, whose losses were sums over these outputs and over the streams.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flowkit.model.networks.resnet import pooled_length
+from flowkit.model.settings.training import STREAMS_OF, TrainConfig
+from flowkit.records import parse_json
+
+OUTPUTS = "outputs"
+
+
+def num_outputs(config: TrainConfig) -> int:
+    """Return how many outputs in time each stream of a phase's network has for one training clip."""
+    network = config.network
+    return pooled_length(config.num_samples, network.temporal_pool_stride) if network.temporal_pool else config.num_samples
+
+
+def read_metrics(path: Path, config: TrainConfig) -> dict[int, dict[str, Any]]:
+    """Return the lines of a metrics.jsonl by step, with all losses per frame and stream, whichever flowkit wrote them.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which may be missing.
+    config : TrainConfig
+        The settings of its phase.
+
+    Returns
+    -------
+    dict from int to dict
+        In the order of steps. Lines that are cut off or foreign are left out. If a step was taken twice, its later line counts.
+    """
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            line = parse_json(text)
+            step = line["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if type(step) is int and 0 <= step < 1 << 53:
+            lines[step] = line if OUTPUTS in line else _per_output(line, config)
+    return dict(sorted(lines.items()))
+
+
+def _per_output(line: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Return a line of an earlier flowkit with its losses as means instead of sums."""
+    streams = STREAMS_OF[config.phase]
+    parts = {f"loss_{stream}": num_outputs(config) for stream in streams} | {"loss": num_outputs(config) * len(streams)}
+    sums = {name: line[name] for name in parts if type(line.get(name)) is float}
+    return line | dict.fromkeys(parts) | {name: value / parts[name] for name, value in sums.items()}
