@@ -23,7 +23,7 @@ from flowkit.model.settings.network import (
     TemporalPoolPosition,
 )
 from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
-from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, BnMoments, Corners
+from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Balance, BnMoments, Corners
 from flowkit.records import parse_json
 
 
@@ -43,6 +43,13 @@ RECIPE_SETTINGS: Settings = [
     ("--bn-moments", "bn_moments", click.Choice(get_args(BnMoments)), "What the running moments of batch normalisation average."),
     ("--steps-per-phase", "steps", click.IntRange(min=1), "How many steps each phase takes; the recipe's schedule is scaled to it."),
     ("--lr", "lr", click.FloatRange(min=0), "The first learning rate of each phase; later ones keep their ratio to it."),
+    (
+        "--balance",
+        "balance",
+        click.Choice(get_args(Balance)),
+        "For classes of uneven size: draw all classes equally often (sampling), or weigh the losses of a class by its inverse frequency "
+        "(weights).",
+    ),
     ("--seed", "seed", click.IntRange(min=0), "The seed of every random draw."),
     ("--depth", "depth", click.Choice(["50", "101", "152"]), "The depth of the networks."),
     ("--base-width", "base_width", click.IntRange(min=1), "How many channels the first convolution has; 64 in ResNet."),

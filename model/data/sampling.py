@@ -19,7 +19,8 @@ from flowkit.model.settings.training import PHASES, Phase
 REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its centre
 NUM_TEST_CENTRES = 25
 
-_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU = 1, 2, 3, 4, 5  # keep the streams of random numbers apart
+# These keep the streams of random numbers apart.
+_FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU, _FOR_CLASSES, _FOR_CLASS = 1, 2, 3, 4, 5, 6, 7
 
 
 def valid_centres(num_frames: int) -> range:
@@ -123,10 +124,56 @@ def batch_videos(step: int, *, num_videos: int, batch: int, seed: int, phase: Ph
     return [int(_order(seed, phase, index // num_videos, num_videos)[index % num_videos]) for index in range(first, first + batch)]
 
 
+def balanced_videos(step: int, *, labels: Sequence[int], batch: int, seed: int, phase: Phase) -> list[int]:
+    """Return the videos of a step's batch, with equally many of each class that has videos.
+
+    Parameters
+    ----------
+    step : int
+        The number of the step, from 0.
+    labels : sequence of int
+        The class of each training video.
+    batch : int
+        Videos per step.
+    seed : int
+        The seed of all draws.
+    phase : str
+        The phase, whose draws differ from those of the others.
+
+    Notes
+    -----
+    The classes take turns, in a new random order each round; each turn takes the next video of the class, all of them in random order
+    and in a new order each time all have been taken. So the turn alone decides which video it is.
+    """
+    members = _members(tuple(labels))
+    videos = []
+    for turn in range(step * batch, (step + 1) * batch):
+        round_, place = divmod(turn, len(members))
+        label = int(_order(seed, phase, round_, len(members), purpose=_FOR_CLASSES)[place])
+        pass_, place = divmod(round_, len(members[label]))
+        videos.append(members[label][int(_class_order(seed, phase, pass_, label, len(members[label]))[place])])
+    return videos
+
+
+@lru_cache(maxsize=1)
+def _members(labels: tuple[int, ...]) -> list[list[int]]:
+    """Return the videos of each class that has any, in the order of the labels."""
+    members: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
+    for video, label in enumerate(labels):
+        members[label].append(video)
+    return list(members.values())
+
+
+@lru_cache(maxsize=1 << 12)
+def _class_order(seed: int, phase: Phase, pass_: int, label: int, num_videos: int) -> NDArray[np.int64]:
+    """Return the order of the videos of one class in one pass over them."""
+    return _generator(_FOR_CLASS, phase, pass_, label, seed).permutation(num_videos)
+
+
 @lru_cache(maxsize=4)
-def _order(seed: int, phase: Phase, epoch: int, num_videos: int) -> NDArray[np.int64]:
-    """Return the order of the videos in one pass."""
-    return _generator(_FOR_ORDER, phase, epoch, 0, seed).permutation(num_videos)
+def _order(seed: int, phase: Phase, epoch: int, num: int, purpose: int = _FOR_ORDER) -> NDArray[np.int64]:
+    """Return the order of the videos in one pass, or that of the classes in one round."""
+    return _generator(purpose, phase, epoch, 0, seed).permutation(num)
 
 
 def _generator(purpose: int, phase: Phase, first: int, second: int, seed: int) -> np.random.Generator:

@@ -18,7 +18,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields, stacks
 from flowkit.model.data.device_crops import UncroppedClips
-from flowkit.model.data.sampling import batch_videos, sample_generator, stack_fields, sub_batch_tau, training_centres
+from flowkit.model.data.sampling import balanced_videos, batch_videos, sample_generator, stack_fields, sub_batch_tau, training_centres
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop
 from flowkit.model.settings.training import STREAMS_OF, TrainConfig
 from flowkit.quantise import Quantiser
@@ -144,6 +144,11 @@ class ClipDataset(TorchDataset[TrainingSample]):
         """The quantiser that the flow was stored with."""
         return self._clips.quantiser
 
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The class of each video."""
+        return tuple(record.label for record in self._clips.records)
+
     def __getitem__(self, key: SampleKey | int) -> TrainingSample:
         clip = self.uncropped(key)
         size = self.config.network.input_size
@@ -230,10 +235,13 @@ def _uncropped_clips(samples: Sequence[UncroppedSample]) -> UncroppedClips:
     )
 
 
-def _sub_batches(config: TrainConfig, num_videos: int, *, first_step: int, rank: int, world: int) -> Iterator[list[SampleKey]]:
+def _sub_batches(config: TrainConfig, labels: Sequence[int], *, first_step: int, rank: int, world: int) -> Iterator[list[SampleKey]]:
     """Yield the keys of each sub-batch that one rank takes, in order, from a step to the phase's end, its renewal of moments included."""
     for step in range(first_step, config.num_steps + config.bn_renewal_steps):
-        videos = batch_videos(step, num_videos=num_videos, batch=config.batch, seed=config.seed, phase=config.phase)
+        if config.balance == "sampling":
+            videos = balanced_videos(step, labels=labels, batch=config.batch, seed=config.seed, phase=config.phase)
+        else:
+            videos = batch_videos(step, num_videos=len(labels), batch=config.batch, seed=config.seed, phase=config.phase)
         for sub_batch in range(rank, config.num_sub_batches, world):
             first = sub_batch * config.bn_group
             yield [SampleKey(videos[position], step, position) for position in range(first, first + config.bn_group)]
@@ -253,7 +261,7 @@ def training_loader(
 
     The last ``config.bn_renewal_steps`` steps only renew the running moments.
     """
-    batches = _sub_batches(clips.config, len(clips), first_step=first_step, rank=rank, world=world)
+    batches = _sub_batches(clips.config, clips.labels, first_step=first_step, rank=rank, world=world)
     collate_fn = partial(_collated, join=collate if cropped else collate_uncropped)
     samples = _Samples(clips, cropped=cropped)
     loader = clip_loader(samples, num_workers, batch_sampler=batches, collate_fn=collate_fn, pin_memory=pin_memory)

@@ -40,7 +40,7 @@ _NO_COMPARISON = ("seed", "weights", "recipe", "phase", "network.depth", "networ
 # Settings that the official code has; for the others, the value of the recipe stands for what it does without a name for it.
 _IN_THE_CODE = {
     *("batch", "bn_group", "schedule", "num_samples", "tau_min", "tau_max", "momentum", "weight_decay", "crop", "flip"),
-    *("bn_momentum", "bn_moments", "bn_renewal_steps"),
+    *("bn_momentum", "bn_moments", "bn_renewal_steps", "balance"),
     *(f"network.{name}" for name in ("units", "base_width", "input_size", "head_pool", "motion_dropout", "temporal_pool")),
     *(f"network.injection{name}" for name in ("", "_direction", "_kind", "_stages")),
     *(f"network.temporal_{name}" for name in ("convolution", "stages", "init", "padding", "pool_stride")),

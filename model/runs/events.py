@@ -13,13 +13,17 @@ from flowkit.model.settings.training import Phase
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Training begins: which recipe was chosen, and on which device; `weights` is empty if no base stream is trained."""
+    """Training begins: which recipe was chosen, and on which device; `weights` is empty if no base stream is trained.
+
+    `num_empty_classes` of the `num_classes` have no training video.
+    """
 
     recipe: RecipeName
     device: str
     weights: str
     num_videos: int
     num_classes: int
+    num_empty_classes: int = 0
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class RunProgress:
                     f"Recipe {event.recipe} on {event.device}, from {start}: {event.num_videos} training videos, "
                     f"{event.num_classes} classes."
                 )
+                if event.num_empty_classes:
+                    message(
+                        f"Without a training video: {event.num_empty_classes} of the classes. They are never drawn, whatever --balance, "
+                        "and the network only learns not to choose them."
+                    )
             self._run_is_described = True
         elif isinstance(event, events.PhaseSkipped):
             message(f"{event.phase}: already done ({printable_name(event.folder)}); nothing to do.")

@@ -17,6 +17,7 @@ Corners = Literal["four", "diagonal"]
 Decay = Literal["steps", "cosine"]
 TauDrawn = Literal["clip", "sub_batch"]
 BnMoments = Literal["std", "variance"]
+Balance = Literal["none", "sampling", "weights"]
 Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after the other
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -75,6 +76,10 @@ class TrainConfig:
         ``diagonal``: `borders25` takes only two opposite corners, as the official code does.
     flip : bool
         Mirror half of the clips.
+    balance : {"none", "sampling", "weights"}
+        What makes up for classes of uneven size: nothing; ``sampling`` draws videos so that all classes are equally frequent; ``weights``
+        multiplies the loss of a video by the inverse frequency of its class, with mean 1 over the training videos. A class without a
+        training video is never drawn either way.
 
     Raises
     ------
@@ -115,6 +120,7 @@ class TrainConfig:
     crop: Crop = "borders25"
     corners: Corners = "four"
     flip: bool = True
+    balance: Balance = "none"
 
     __repr__ = brief_repr
 

@@ -220,7 +220,8 @@ def train_phases(
             start.check(configs[phase])
         if execution.rank == 0 and (restart or not folder.done):
             check_writable(folder.path, option="--runs DIR")
-    on_event(RunStarted(chosen, str(device), start.describe() if bases else "", len(listed.train), len(listed.classes)))
+    num_empty = len(listed.classes) - len({record.label for record in listed.train})
+    on_event(RunStarted(chosen, str(device), start.describe() if bases else "", len(listed.train), len(listed.classes), num_empty))
     if restart:
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted

@@ -29,7 +29,7 @@ from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.training.moments import RunningMoments, share_of_step
-from flowkit.model.training.optimiser import GradientSums, make_optimiser, set_learning_rate, stream_losses
+from flowkit.model.training.optimiser import GradientSums, class_weights, make_optimiser, set_learning_rate, stream_losses
 
 FRAME_BYTES = 0.094 * 2**30  # measured: activations in float32 of a 224-px frame in one ResNet-50
 FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
@@ -104,6 +104,9 @@ class PhaseRun:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.amp == "fp16")
         self.moments = RunningMoments(self.network, kind=self.config.bn_moments)
         self.gradients = GradientSums(self.network)
+        self.class_weights = (
+            class_weights(clips.labels, self.config.network.num_classes).to(self.device) if self.config.balance == "weights" else None
+        )
         self.groups_per_pass = groups_per_pass(self.config, self.network, execution, self.device)
         self.step = 0
         self.changes: tuple[str, ...] = ()
@@ -205,6 +208,8 @@ class PhaseRun:
         names = sorted(totals)
         numbers = summed(torch.stack([totals[name] for name in names]).double(), world).tolist()
         values = dict(zip(names, numbers, strict=True))
+        weight = values.pop("weight", 1.0)  # the mean of the batch's, by which the losses that are shown are divided
+        values = {name: value / weight if name.startswith("loss_") else value for name, value in values.items()}
         losses = [value for name, value in values.items() if name.startswith("loss_")]
         loss = sum(losses) / len(losses)
         if not loss < float("inf"):
@@ -245,7 +250,7 @@ class PhaseRun:
         """Add the gradients of the next sub-batches, and return their part of losses and training accuracies."""
         config = self.config
         logits, labels = self._logits(batches, sub_batches, step=self.step)
-        losses = stream_losses(logits, labels, num_videos=config.batch)
+        losses = stream_losses(logits, labels, num_videos=config.batch, weights=self.class_weights)
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
         total.backward()  # type: ignore[no-untyped-call]
         self.gradients.add()
@@ -253,6 +258,8 @@ class PhaseRun:
         values = {f"loss_{stream}": loss.detach() / logits[stream].shape[1] for stream, loss in losses.items()}
         for stream, scores in logits.items():
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
+        if self.class_weights is not None:
+            values["weight"] = self.class_weights[labels].sum() / config.batch
         return values
 
     def _logits(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range, *, step: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,20 @@ from flowkit.model.settings.training import TrainConfig
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: int) -> dict[str, Tensor]:
+def class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
+    """Return the inverse frequency of each class, with mean 1 over the videos: float32 (num_classes,), 0 for a class without video.
+
+    Examples
+    --------
+    >>> from flowkit.model.training.optimiser import class_weights
+    >>> class_weights([0, 0, 0, 2], num_classes=3)
+    tensor([0.6667, 0.0000, 2.0000])
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes).double()
+    return torch.where(counts > 0, len(labels) / (counts > 0).sum() / counts, 0.0).float()
+
+
+def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: int, weights: Tensor | None = None) -> dict[str, Tensor]:
     """Return each stream's part of the loss; training minimises the sum of the two streams.
 
     Parameters
@@ -24,6 +37,8 @@ def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: i
         Their classes.
     num_videos : int
         The number of videos in the batch.
+    weights : float tensor, shape (num_classes,), optional
+        What the cross entropy of each video of a class is multiplied by; see `class_weights`.
 
     Returns
     -------
@@ -33,7 +48,7 @@ def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: i
     losses = {}
     for stream, values in logits.items():
         repeated = labels[:, None].expand(values.shape[:2]).reshape(-1)
-        losses[stream] = functional.cross_entropy(values.flatten(0, 1).float(), repeated, reduction="sum") / num_videos
+        losses[stream] = functional.cross_entropy(values.flatten(0, 1).float(), repeated, weight=weights, reduction="sum") / num_videos
     return losses
 
 

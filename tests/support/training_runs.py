@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from flowkit.dataset.manifest import write_split
+from flowkit.dataset.root import Dataset
 from flowkit.model.compute.execution import Execution
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
@@ -44,13 +46,33 @@ def run(root: Path, **settings: Any) -> tuple[Any, list[Any]]:
     return report, received
 
 
-def weights(root: Path, phase: Any, name: str = "default") -> Any:
-    return load_checkpoint(phase_folder(root, name, 1, phase) / "weights.safetensors").network
+def write_uneven_split(root: Path, number: int) -> list[int]:
+    """Write another split of an `example_root` with 2, 2, 1, 1, 1 and 0 training videos of the classes; return their labels."""
+    split = Dataset.open(root).split(1)
+    kept = {0: 2, 1: 2, 2: 1, 3: 1, 4: 1, 5: 0}
+    train = [record for k, record in enumerate(split.train) if [r.label for r in split.train[:k]].count(record.label) < kept[record.label]]
+    write_split(
+        root,
+        number,
+        protocol=split.protocol,
+        classes=split.classes,
+        train=train,
+        test=split.test,
+        num_listed_train=len(train),
+        num_listed_test=len(split.test),
+        quantiser=split.quantiser,
+        shards=split.shards,
+    )
+    return [record.label for record in train]
 
 
-def metrics(root: Path, phase: Any, name: str = "default") -> list[dict[str, Any]]:
+def weights(root: Path, phase: Any, name: str = "default", *, split: int = 1) -> Any:
+    return load_checkpoint(phase_folder(root, name, split, phase) / "weights.safetensors").network
+
+
+def metrics(root: Path, phase: Any, name: str = "default", *, split: int = 1) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl without times."""
-    lines = [json.loads(line) for line in (phase_folder(root, name, 1, phase) / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (phase_folder(root, name, split, phase) / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
 
 

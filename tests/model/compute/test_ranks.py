@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from training_runs import metrics, same, share_root, weights
+from training_runs import metrics, same, share_root, weights, write_uneven_split
 
 from flowkit.cli.shared.ranks import meet, ranks_from_environment
 from flowkit.dataset.manifest import write_split
@@ -104,6 +104,24 @@ def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root: 
             for name, value in one.items():
                 assert two[name] == pytest.approx(value, rel=1e-5), (phase, name)
         assert load_checkpoint(phase_folder(root, "two", 1, phase) / "checkpoint.pt").environment["num_ranks"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balance", ["sampling", "weights"])
+def test_classes_of_uneven_size_are_balanced_in_the_same_way_by_one_and_two_ranks(packed_root: Path, tmp_path: Path, balance: str) -> None:
+    root = share_root(packed_root, tmp_path / "root")
+    labels = write_uneven_split(root, 2)
+    assert len(set(map(labels.count, set(labels)))) > 1
+    train = command("train", root, *RUN, "--split", "2", "--phase", "motion", "--steps-per-phase", "4", "--balance", balance)
+    names = {"one": 1, "two": 2}
+    for result in run_jobs(tmp_path, [{"arguments": [*train, "--run", name], "world": world} for name, world in names.items()]):
+        assert set(result["codes"]) == {0}, result["said"]
+    alone, shared = (metrics(root, "motion", name, split=2) for name in names)
+    for one, two in zip(alone, shared, strict=True):
+        assert two == pytest.approx(one, rel=1e-5)
+    states = [weights(root, "motion", name, split=2) for name in names]
+    for name, tensor in states[0].items():
+        assert torch.allclose(states[1][name], tensor, rtol=1e-4, atol=1e-6), name
 
 
 def near(got: Any, expected: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from flowkit.errors import ParameterError
 from flowkit.model.data.sampling import (
+    balanced_videos,
     batch_videos,
     evenly_spaced_centres,
     initial_seed,
@@ -144,3 +146,36 @@ def test_a_step_s_videos_depend_only_on_the_step() -> None:
 
 def test_a_batch_may_be_larger_than_the_list() -> None:
     assert sorted(batch_videos(0, num_videos=3, batch=6, seed=0, phase="motion")) == [0, 0, 1, 1, 2, 2]
+
+
+UNEVEN = [0] * 9 + [3] * 2 + [5]  # labels 1, 2 and 4 have no video
+
+
+def balanced(step: int, seed: int = 0) -> list[int]:
+    return balanced_videos(step, labels=UNEVEN, batch=4, seed=seed, phase="motion")
+
+
+def test_balanced_batches_draw_all_classes_equally_often_and_each_video_of_a_class_once_a_pass() -> None:
+    taken = [video for step in range(27) for video in balanced(step)]  # 36 rounds of the three classes
+    assert Counter(UNEVEN[video] for video in taken) == {0: 36, 3: 36, 5: 36}
+    for first in range(0, len(taken), 3):
+        assert {UNEVEN[video] for video in taken[first : first + 3]} == {0, 3, 5}
+    large = [video for video in taken if UNEVEN[video] == 0]
+    passes = [large[first : first + 9] for first in range(0, 36, 9)]
+    assert all(sorted(one) == list(range(9)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 4
+    assert len({tuple(UNEVEN[video] for video in taken[first : first + 3]) for first in range(0, len(taken), 3)}) > 1
+
+
+def test_balanced_batches_depend_only_on_step_and_seed() -> None:
+    later = balanced(5)
+    for step in (0, 9, 3):
+        balanced(step)
+    assert balanced(5) == later
+    assert balanced(5, seed=1) != later
+
+
+def test_of_balanced_classes_every_video_is_drawn_as_often_as_without_balance() -> None:
+    labels = [0, 1, 2] * 4
+    taken = [video for step in range(6) for video in balanced_videos(step, labels=labels, batch=4, seed=0, phase="motion")]
+    assert Counter(taken) == dict.fromkeys(range(12), 2)

@@ -119,6 +119,7 @@ CHANGES: dict[str, tuple[Any, list[str], set[str]]] = {
     "bn_renewal_steps": (7, STREAMS, set()),
     "crop": ("none", STREAMS, set()),
     "flip": (False, STREAMS, set()),
+    "balance": ("weights", STREAMS, set()),
     "depth": (101, STREAMS, {"units"}),
     "stage_units": ([2, 2, 2, 2], STREAMS, {"units"}),
     "base_width": (8, STREAMS, set()),

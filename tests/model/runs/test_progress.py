@@ -51,6 +51,11 @@ def test_evaluation_has_a_bar_of_videos(capsys: pytest.CaptureFixture[str]) -> N
     assert line.endswith(", 1 failed")
 
 
+def test_classes_without_a_training_video_are_counted_with_what_becomes_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    (_, told) = shown(capsys, [events.RunStarted("small", "cpu", "none", 12, 6, num_empty_classes=2)])
+    assert told.startswith("Without a training video: 2 of the classes.")
+
+
 def test_an_ablation_names_its_variants_and_describes_the_run_once(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, [TRAINING[0], VARIANT, TRAINING[0], *EVALUATION, events.VariantFailed("direct", "loss\nnan")])
     assert lines[0].startswith("Recipe small")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import metrics, run
+from training_runs import metrics, run, write_uneven_split
 
 from flowkit.model.networks.stresnet import SingleStream
 from flowkit.model.report.curves import read_curves
@@ -47,6 +47,14 @@ def test_guessing_gives_ln_c_in_every_phase(root: Path, empty_classifiers: None)
             assert len(losses) == (3 if phase.startswith("st-") else 2)
             assert losses == pytest.approx([math.log(NUM_CLASSES)] * len(losses), rel=1e-6)
             assert line["outputs"] == {"st-resnet": 5, "st-resnet-star": 4}.get(phase, 1)
+
+
+@pytest.mark.parametrize("balance", ["sampling", "weights"])
+def test_guessing_gives_ln_c_for_classes_of_uneven_size(root: Path, empty_classifiers: None, balance: str) -> None:
+    write_uneven_split(root, 2)
+    run(root, split=2, phases=["motion"], overrides={"lr": 0, "bn_renewal_steps": 0, "balance": balance})
+    losses = [line["loss"] for line in metrics(root, "motion", split=2)]
+    assert losses == pytest.approx([math.log(NUM_CLASSES)] * 4, rel=1e-6)
 
 
 def test_metrics_of_an_earlier_flowkit_are_read_on_the_same_scale(tmp_path: Path) -> None:

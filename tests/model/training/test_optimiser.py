@@ -15,6 +15,7 @@ from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
 from flowkit.model.training.optimiser import (
     GradientSums,
+    class_weights,
     make_optimiser,
     parameter_groups,
     set_learning_rate,
@@ -68,6 +69,21 @@ def test_duplicating_the_batch_leaves_the_loss_unchanged() -> None:
     once = stream_losses({"motion": logits}, labels, num_videos=4)["motion"]
     twice = stream_losses({"motion": logits.repeat(2, 1, 1)}, labels.repeat(2), num_videos=8)["motion"]
     assert twice.item() == pytest.approx(once.item(), rel=1e-6)
+
+
+def test_weighted_classes_have_the_same_share_of_the_sum_over_the_training_list() -> None:
+    labels = [0] * 9 + [3] * 2 + [4]
+    weights = class_weights(labels, num_classes=6)
+    assert weights[labels].mean().item() == pytest.approx(1)
+    shares = [weights[[label] * labels.count(label)].sum().item() for label in (0, 3, 4)]
+    assert shares == pytest.approx([4, 4, 4])
+    assert weights[[1, 2, 5]].tolist() == [0, 0, 0]
+    logits, batch = torch.randn(4, 5, 6), torch.tensor([0, 4, 3, 0])
+    one_by_one = [stream_losses({"motion": logits[k : k + 1]}, batch[k : k + 1], num_videos=4)["motion"] for k in range(4)]
+    weighted = stream_losses({"motion": logits}, batch, num_videos=4, weights=weights)["motion"]
+    assert weighted.item() == pytest.approx(
+        sum(weights[label] * loss for label, loss in zip(batch, one_by_one, strict=True)).item(), rel=1e-6
+    )
 
 
 def gradients(network: Any, batch: Any, groups: Any) -> Any:
