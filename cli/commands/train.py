@@ -18,6 +18,7 @@ from flowkit.cli.shared.recipe_options import (
     settings_options,
     train_settings,
 )
+from flowkit.cli.shared.seeds import chosen_seeds, seeds_option, show_seed
 from flowkit.cli.shared.stopping import report_stopped, resume_command, stop_signals
 from flowkit.cli.shared.training_commands import (
     command_in_another_run,
@@ -43,6 +44,7 @@ from flowkit.model.settings.training import BASE_PHASES, PHASES
 )
 @runs_option
 @click.option("--base-run", metavar="NAME", help="Take earlier phases that this run lacks from another run.")
+@seeds_option("Train a run for each of these seeds, one after another: NAME-seed0, NAME-seed1, ...")
 @recipe_options
 @settings_options(NETWORK_SETTINGS)
 @execution_options
@@ -61,6 +63,7 @@ def train(
     run: str,
     runs: Path | None,
     base_run: str | None,
+    seeds: tuple[int, ...] | None,
     device: str,
     grace: float,
     tensorboard: bool,
@@ -79,36 +82,46 @@ def train(
     from flowkit.model.report.live_curves import LiveCurves
     from flowkit.model.runs.events import to_all
     from flowkit.model.runs.progress import RunProgress
+    from flowkit.model.runs.seeds import base_runs, seed_run
     from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.training.chain import train_phases
     from flowkit.model.training.loop import NotFiniteLossError
 
+    seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
+    names = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
+    starts = [base_run] * len(names) if seeds is None or base_run is None else base_runs(runs or data / "runs", base_run, seeds)
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             training = train_settings(settings)
             refuse_unused_schedule(training, execution.torch_device().type)
-            live_curves = LiveCurves(data, run=run, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
-            with RunProgress(rank == 0) as show, live_curves as curves:
-                report = train_phases(
-                    data,
-                    training,
-                    split=split,
-                    run=run,
-                    runs=runs,
-                    base_run=base_run,
-                    phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
-                    execution=execution,
-                    restart=not resume and not is_elastic_restart(),
-                    on_event=to_all(show, curves.record if curves else None),
-                    should_stop=stop.asked,
-                )
+            for number, (name, start) in enumerate(zip(names, starts, strict=True)):
+                if seeds is not None and rank == 0:
+                    show_seed(seeds, number, run=name, base_run=start)
+                live_curves = LiveCurves(data, run=name, split=split, runs=runs) if tensorboard and rank == 0 else nullcontext()
+                with RunProgress(rank == 0) as show, live_curves as curves:
+                    report = train_phases(
+                        data,
+                        training if seeds is None else training.with_seed(seeds[number]),
+                        split=split,
+                        run=name,
+                        runs=runs,
+                        base_run=start,
+                        phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
+                        execution=execution,
+                        restart=number == 0 and not resume and not is_elastic_restart(),
+                        restart_too=names[1:],
+                        on_event=to_all(show, curves.record if curves else None),
+                        should_stop=stop.asked,
+                    )
+                if report.stopped:
+                    break
     except NotFiniteLossError as error:
         lower = command_with_lower_rate(sys.argv[1:], error.config, phase=phase, begun=error.begun)
         raise ParameterError(f"{error}. With a tenth of it: `{lower}`") from error
     except OtherSettingsError as error:
         earlier = (base_run or run) if phase not in ("all", *BASE_PHASES) else None
-        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, base_run=earlier)
+        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, base_run=earlier, seeds=seeds)
         raise CheckpointError(
             f"{error}. To keep this run and train another: `{another}`. To discard these phases: `{resume_command(sys.argv[1:])} --restart`"
         ) from error

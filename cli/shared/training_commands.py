@@ -11,6 +11,7 @@ import click
 from flowkit.cli.shared.options import refuse_unused
 from flowkit.cli.shared.recipe_options import NETWORK_SETTINGS, RECIPE_SETTINGS
 from flowkit.cli.shared.stopping import resume_command
+from flowkit.model.runs.seeds import seed_run
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 
@@ -93,7 +94,15 @@ def command_with_lower_rate(arguments: Sequence[str], config: TrainConfig, *, ph
     return again if phase == config.phase else f"{again} && {resume_command([*arguments, *lower])}"
 
 
-def command_in_another_run(arguments: Sequence[str], *, runs: Path, run: str, base_run: str | None = None, more: Sequence[str] = ()) -> str:
+def command_in_another_run(
+    arguments: Sequence[str],
+    *,
+    runs: Path,
+    run: str,
+    base_run: str | None = None,
+    seeds: Sequence[int] | None = None,
+    more: Sequence[str] = (),
+) -> str:
     """Return the user's command for a run that does not exist yet, so that nothing of the present one is discarded.
 
     Parameters
@@ -106,10 +115,16 @@ def command_in_another_run(arguments: Sequence[str], *, runs: Path, run: str, ba
         The present run.
     base_run : str, optional
         The run that has the phases from which the new one starts, if it does not train them itself.
+    seeds : sequence of int, optional
+        The seeds of ``--seeds``, each of which has a run.
     more : sequence of str
         Further options.
     """
-    number = next(number for number in range(2, 10**6) if not (runs / f"{run}-{number}").exists())
+
+    def is_free(name: str) -> bool:
+        return not any((runs / own).exists() for own in ([name] if seeds is None else [seed_run(name, seed) for seed in seeds]))
+
+    number = next(number for number in range(2, 10**6) if is_free(f"{run}-{number}"))
     start = [] if base_run is None else ["--base-run", base_run]
     return resume_command([*_without(arguments, {"--run", "--base-run"}), "--run", f"{run}-{number}", *start, *more])
 

@@ -112,8 +112,8 @@ class Provenance:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
         return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision)
 
-    def differences(self, other: Provenance) -> list[str]:
-        """Return ``<name> is ..., now ...`` for every setting in which `other` differs, but not how their videos and classes differ."""
+    def differences(self, other: Provenance, form: str = "{} is {}, now {}") -> list[str]:
+        """Return the name and both values of every setting in which `other` differs, but not how their videos and classes differ."""
         mine, theirs = ({name: value for name, value in made.to_dict().items() if name not in _NOT_COMPARED} for made in (self, other))
         if self.config.phase not in BASE_PHASES:  # it starts from other phases, whose digests are compared
             del mine["config"]["weights"], theirs["config"]["weights"]
@@ -121,7 +121,7 @@ class Provenance:
             del mine["extraction"], theirs["extraction"]
         mine, theirs = flattened(mine), flattened(theirs)
         names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
-        return [f"{name} is {_brief(mine.get(name))}, now {_brief(theirs.get(name))}" for name in names]
+        return [form.format(name, _brief(mine.get(name)), _brief(theirs.get(name))) for name in names]
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

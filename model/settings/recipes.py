@@ -240,6 +240,11 @@ class TrainSettings:
         """Return the same settings with more values to use instead of the recipe's."""
         return replace(self, overrides={**self.overrides, **overrides})
 
+    def with_seed(self, seed: int) -> TrainSettings:
+        """Return the same settings with this seed in all phases."""
+        kept = {name: value for name, value in self.overrides.items() if name.rpartition(".")[2] != "seed"}
+        return replace(self, overrides=kept | {"seed": seed})
+
 
 def renewal_steps(config: TrainConfig) -> int:
     """Return for how many steps a phase renews its running moments by default.

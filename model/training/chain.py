@@ -173,12 +173,13 @@ def train_phases(
     phases: Sequence[Phase],
     execution: Execution,
     restart: bool = False,
+    restart_too: Sequence[str] = (),
     on_event: Callable[[TrainEvent], None] = ignore,
     should_stop: Callable[[], bool] = never,
 ) -> TrainReport:
-    """Train phases as `train` does, which explains the parameters."""
+    """Train phases as `train` does, which explains the parameters. `restart` also discards these phases of the runs `restart_too`."""
     device = execution.torch_device()
-    for name in {run, base_run or run}:
+    for name in {run, base_run or run, *restart_too}:
         check_run_name(name)
     wanted = [phase for phase in PHASES if phase in phases]
     if not wanted or set(phases) - set(PHASES):
@@ -226,8 +227,9 @@ def train_phases(
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
         if execution.rank == 0:  # all at once, so that a stopped run does not continue with old phases
-            for folder in folders.values():
-                folder.discard()
+            for name in (run, *restart_too):
+                for phase in wanted:
+                    PhaseFolder(phase_folder(root, name, split, phase, runs=runs)).discard()
         wait(execution.world)
 
     trained: list[Phase] = []

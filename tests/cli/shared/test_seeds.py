@@ -1,0 +1,151 @@
+"""``--seeds``: the same training for several seeds, each in a run that is like any other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from command_lines import Ended, run_flowkit
+from training_runs import same, weights
+
+from flowkit.model.runs import events
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.progress import RunProgress
+from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
+
+TINY = ["--base-width", "4", "--batch", "4", "--bn-group", "2", "--device", "cpu", "--input-size", "32", "--steps-per-phase", "2"]
+
+
+def train(root: Path, *options: str) -> Ended:
+    return run_flowkit("train", "--data", root, *TINY, *options)
+
+
+def folder(root: Path, run: str, phase: str = "motion") -> PhaseFolder:
+    return PhaseFolder(phase_folder(root, run, 1, phase))  # type: ignore[arg-type]
+
+
+def runs_of(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "runs").iterdir()) if (root / "runs").exists() else []
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Press Ctrl-C after as many steps as the list says; nothing while it is empty."""
+    left: list[int] = []
+    shown = RunProgress.__call__
+
+    def show(self: RunProgress, event: events.AblationEvent) -> None:
+        shown(self, event)
+        if isinstance(event, events.StepDone) and left:
+            left[0] -= 1
+            if not left[0]:
+                left.clear()
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RunProgress, "__call__", show)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--seeds 0,0", "given twice"),
+        ("--seeds 1,01", "given twice"),
+        ("--seeds -1", "is not a list of seeds"),
+        ("--seeds 1,-2", "is not a list of seeds"),
+        ("--seeds=", "is not a list of seeds"),
+        ("--seeds 1,,2", "is not a list of seeds"),
+        ("--seeds 0.5", "is not a list of seeds"),
+        ("--seeds 1,two", "is not a list of seeds"),
+        (f"--seeds {'9' * 5000}", "is not a list of seeds"),
+        (f"--seeds {','.join(map(str, range(2000)))}", "too many"),
+        ("--seeds 0,1 --seed 2", "--seed and --seeds exclude each other"),
+        ("--seeds 0,1 --set seed=2", "--set seed=2 and --seeds exclude each other"),
+        ("--seeds 0,1 --set motion.seed=2", "--set motion.seed=2 and --seeds exclude each other"),
+    ],
+)
+def test_lists_that_are_no_lists_of_seeds_are_refused(root: Path, options: str, message: str) -> None:
+    ended = train(root, *options.split())
+    assert ended.code == 2, ended
+    assert message in ended.err
+    assert len(ended.err) < 400
+    assert runs_of(root) == []
+
+
+def test_each_seed_is_a_run_that_equals_one_trained_alone(root: Path) -> None:
+    ended = train(root, "--phase", "motion", "--seeds", "3,0")
+    assert ended.code == 0, ended
+    assert ended.err.index("seed 3 (1 of 2): run default-seed3") < ended.err.index("seed 0 (2 of 2): run default-seed0")
+    assert runs_of(root) == ["default-seed0", "default-seed3"]
+    assert train(root, "--phase", "motion", "--run", "alone", "--seed", "3").code == 0
+    assert same(weights(root, "motion", "alone"), weights(root, "motion", "default-seed3"))
+    assert not same(weights(root, "motion", "alone"), weights(root, "motion", "default-seed0"))
+    assert "already done" in train(root, "--phase", "motion", "--run", "default-seed3", "--seed", "3").err  # the run by itself
+
+
+def test_ctrl_c_in_the_second_seed_names_the_command_that_continues_with_all(
+    root: Path, interrupt_after: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["train", "--data", str(root), *TINY, "--phase", "motion", "--seeds", "0,1,2"]
+    monkeypatch.setattr("sys.argv", ["flowkit", *line])
+    interrupt_after.append(3)
+    ended = run_flowkit(*line)
+    assert ended.code == 130, ended
+    assert f"to resume: flowkit {' '.join(line)}" in ended.err
+    assert folder(root, "default-seed0").done
+    assert not folder(root, "default-seed1").done
+    assert load_checkpoint(folder(root, "default-seed1").path).step == 1
+    assert runs_of(root) == ["default-seed0", "default-seed1"]
+    ended = run_flowkit(*line)
+    assert ended.code == 0, ended
+    assert "continues at step 1 of 2" in ended.err
+    assert all(folder(root, f"default-seed{seed}").done for seed in range(3))
+
+
+def test_a_restart_discards_all_seeds_before_the_first_begins(root: Path, interrupt_after: list[int]) -> None:
+    assert train(root, "--phase", "motion", "--seeds", "0,1").code == 0
+    interrupt_after.append(1)
+    assert train(root, "--phase", "motion", "--seeds", "0,1", "--restart").code == 130
+    assert not folder(root, "default-seed0").done
+    assert not folder(root, "default-seed1").begun  # so that the same line without --restart leaves no old training
+
+
+@pytest.mark.slow
+def test_each_seed_starts_from_the_base_run_of_its_seed_where_there_are_such_runs(root: Path) -> None:
+    for phase in ("appearance", "motion"):
+        assert train(root, "--phase", phase, "--run", "base", "--seeds", "0,1").code == 0
+    ended = train(root, "--phase", "st-resnet", "--run", "late", "--base-run", "base", "--seeds", "0,1")
+    assert ended.code == 0, ended
+    assert "run late-seed1, from run base-seed1" in ended.err
+    made = [load_checkpoint(folder(root, f"late-seed{seed}", "st-resnet").path).provenance for seed in (0, 1)]
+    assert made[0].started_from["motion"] != made[1].started_from["motion"]
+    ended = train(root, "--phase", "st-resnet", "--run", "late", "--base-run", "base", "--seeds", "0,1,2")
+    assert ended.code == 1
+    assert "base-seed2 does not exist" in ended.err
+    ended = train(root, "--phase", "st-resnet", "--run", "same", "--base-run", "base-seed0", "--seeds", "5")
+    assert ended.code == 0, ended
+    assert load_checkpoint(folder(root, "same-seed5", "st-resnet").path).provenance.started_from == made[0].started_from
+
+
+def test_another_run_is_suggested_whose_seeds_are_all_free(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "runs" / "default-2-seed1").mkdir(parents=True)
+    line = ["train", "--data", str(root), *TINY, "--phase", "motion", "--seeds", "0,1"]
+    assert run_flowkit(*line).code == 0
+    changed = [*line, "--lr", "0.5"]
+    monkeypatch.setattr("sys.argv", ["flowkit", *changed])
+    ended = run_flowkit(*changed)
+    assert ended.code == 1
+    assert f"`flowkit {' '.join(changed)} --run default-3`" in ended.err
+
+
+def test_one_seed_on_the_command_line_wins_over_seeds_of_a_file(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("flowkit.toml").write_text("[train]\nseeds = [4, 5]\n", encoding="utf-8")
+    assert train(root, "--phase", "motion", "--seed", "1").code == 0
+    assert runs_of(root) == ["default"]
+    assert train(root, "--phase", "motion", "--steps-per-phase", "1").code == 0
+    assert runs_of(root) == ["default", "default-seed4", "default-seed5"]
+    monkeypatch.setenv("FLOWKIT_SEED", "1")
+    assert train(root, "--phase", "motion").code == 2
