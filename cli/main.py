@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
@@ -12,11 +13,15 @@ from pathlib import Path
 import click
 
 from flowkit.children import leave_working_folder_out
-from flowkit.cli.shared.console import show, warn
+from flowkit.cli.help.format import name_placeholders
+from flowkit.cli.help.pages import COMMAND_GROUPS
+from flowkit.cli.shared.console import inform, show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
+from flowkit.cli.shared.option_sources import option_values, unknown_variables
 from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, environment_names, read_settings_file, refuse_environment, setting_name
 from flowkit.cli.shared.stopping import Terminated, print_resume_command
+from flowkit.dataset.progress import Verbosity, set_verbosity
 from flowkit.errors import FlowkitError
 from flowkit.versions import __version__
 
@@ -39,6 +44,8 @@ COMMANDS = {
     "convert": "Write a trained network as a safetensors or ONNX file.",
     "doctor": "Show versions and devices, what is missing and how to fix it.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
+    "config": "Show the value of every option, and where it comes from.",
+    "completion": "Print the script with which a shell completes commands and options.",
 }
 
 
@@ -54,6 +61,7 @@ class LazyGroup(click.Group):
         module = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
         command: click.Command = getattr(import_module("flowkit.cli.commands." + module), module)
         add_old_options(cmd_name, command)
+        name_placeholders(command)
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 name = setting_name(parameter)
@@ -64,16 +72,36 @@ class LazyGroup(click.Group):
                     del parameter.envvar[1]
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name; for a name that does not exist, the error asks about the one that was meant."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = get_close_matches(name, COMMANDS, n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {name!r}.{meant}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """Write the commands, in groups, with columns that are aligned over all groups."""
+        widest = max(map(len, COMMANDS))
+        for heading, names in COMMAND_GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(widest), COMMANDS[name]) for name in names])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=True)
 @click.version_option(__version__, prog_name="flowkit")
+@click.option("-q", "--quiet", is_flag=True, envvar="FLOWKIT_QUIET", help="Print results, warnings and errors only.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    envvar="FLOWKIT_VERBOSE",
+    help="Print which options are not at their defaults, and progress every second.",
+)
 @click.option("--debug", is_flag=True, envvar="FLOWKIT_DEBUG", help="Show a traceback when something goes wrong.")
 @click.pass_context
-def flowkit(ctx: click.Context, debug: bool) -> None:
+def flowkit(ctx: click.Context, quiet: bool, verbose: bool, debug: bool) -> None:
     """Turn folders of videos into optical flow, HDF5 shards and a trained ST-ResNet.
 
     \b
@@ -87,21 +115,41 @@ def flowkit(ctx: click.Context, debug: bool) -> None:
     or connect.
     """
     ctx.obj = {"debug": debug}
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
     settings = Path("flowkit.toml")
     name = ctx.invoked_subcommand
     command = flowkit.get_command(ctx, name) if name else None
     if name and command:
         refuse_environment(name, map(setting_name, command.params), os.environ)
+    if name:
+        _warn_of_unknown_variables(ctx)
     if name and command and settings.is_file():
         ctx.default_map = {name: read_settings_file(settings, COMMANDS, command, name, lambda: _all_setting_names(ctx))}
+    if name and command and verbose:
+        from_file = (ctx.default_map or {}).get(name, {})
+        for value in option_values(command, name, from_file, os.environ):
+            if value.source != "default":
+                inform(f"{name}: {value.option} is {show(value.value)}, from {value.source}")
+
+
+def _all_commands(ctx: click.Context) -> dict[str, click.Command]:
+    """Return all commands by name; this imports the modules of all."""
+    return {name: command for name in COMMANDS if (command := flowkit.get_command(ctx, name)) is not None}
 
 
 def _all_setting_names(ctx: click.Context) -> set[str]:
     """Return the names of all commands' settings."""
-    commands = [flowkit.get_command(ctx, name) for name in COMMANDS]
-    return {
-        setting_name(parameter) for command in commands if command for parameter in command.params if isinstance(parameter, click.Option)
-    }
+    commands = _all_commands(ctx).values()
+    return {setting_name(parameter) for command in commands for parameter in command.params if isinstance(parameter, click.Option)}
+
+
+def _warn_of_unknown_variables(ctx: click.Context) -> None:
+    """Print a warning for each variable FLOWKIT_... that sets nothing, such as a misspelled one."""
+    own = [variable for variable in os.environ if variable.startswith("FLOWKIT_") and variable != "FLOWKIT_DEBUG"]
+    for sentence in unknown_variables(own, _all_commands(ctx)) if own else ():
+        warn(f"warning: {show(sentence)}")
 
 
 def _terminated(signum: int, frame: object) -> None:

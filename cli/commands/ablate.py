@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
@@ -29,7 +30,7 @@ _SETS = "\n\n".join(
 )
 
 
-@click.command(epilog="The sets:\n\n" + _SETS)
+@click.command(cls=Command, epilog="The sets:\n\n" + _SETS)
 @click.argument("sets", nargs=-1, type=click.Choice([*VARIANT_SETS, "all"]), metavar="[SET]...")
 @data_option
 @split_option
@@ -106,7 +107,7 @@ def ablate(
             planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
             if rank == 0 and same:
                 left_out = ", ".join(variant.name for variant in same)
-                warn(f"left out because they equal the reference in {', '.join(phases)}: {left_out}.")
+                inform(f"left out because they equal the reference in {', '.join(phases)}: {left_out}.")
             if dry_run:
                 say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
                 return 0
@@ -140,12 +141,15 @@ def ablate(
         else:
             say(table(*ablation_table(report.results)))
             say("\n".join(f"* {note}" for note in NOTES))
-        warn(f"Results in {show_name(report.folder)}: ablation.md, ablation.json.")
+        inform(f"Results in {show_name(report.folder)}: ablation.md, ablation.json.")
     for line in failure_lines(report.results):
         warn(show_name(line))
     for result in report.results:
         if result.num_failed_videos:
-            warn(f"{result.variant.name}: {result.num_failed_videos} test videos could not be scored; `flowkit evaluate` names them.")
+            warn(
+                f"{result.variant.name}: {counted(result.num_failed_videos, 'test video')} could not be scored; "
+                "`flowkit evaluate` names each."
+            )
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
     failed = any(result.failure is not None or result.num_failed_videos for result in report.results)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, size, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, inform, say, show_name, size
 from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
 from flowkit.model.settings.training import PHASES, Phase
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _MATLAB = ".mat"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="RUN|FILE")
 @click.argument("target", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
 @data_option
@@ -75,8 +76,8 @@ def _from_matlab(source: Path, output: Path, *, data_set: str | None, split: int
     converted = convert_matconvnet(source, data_set=data_set, split=split, classes=read_class_names(classes) if classes else ())
     write_safetensors(output, converted.checkpoint)
     for text in converted.notes:
-        warn(f"convert: {text}")
-    warn(f"convert: the SHA-256 of {show_name(source)} is {converted.sha256}")
+        inform(f"convert: {text}")
+    inform(f"convert: the SHA-256 of {show_name(source)} is {converted.sha256}")
     say(_written(source, output, converted.checkpoint))
     return 0
 
@@ -109,6 +110,6 @@ def _from_trained(source: str, output: Path, *, data: Path, runs: Path | None, s
 def _written(source: Path, output: Path, weights: Checkpoint) -> str:
     provenance = weights.provenance
     return (
-        f"wrote {provenance.config.phase} of {show_name(source)}, {len(provenance.classes)} classes, {size(output.stat().st_size)}, "
-        f"to {show_name(output)}"
+        f"wrote {provenance.config.phase} of {show_name(source)}, {counted(len(provenance.classes), 'class')}, "
+        f"{size(output.stat().st_size)}, to {show_name(output)}"
     )

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from flowkit.cli.shared.console import duration, say, show_name, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, duration, say, show_name, table, warn
 from flowkit.cli.shared.made_files import MadeFiles
 
 RECORD = ".flowkit-demo.json"  # what the demo made in its folder, so that --overwrite removes nothing else
@@ -34,7 +35,7 @@ EXTRACT_OPTIONS = ("--short-side", str(SHORT_SIDE))
 TRAIN_OPTIONS = ("--recipe", "small")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -78,7 +79,7 @@ def demo(output: Path, overwrite: bool, seed: int, train_videos: int, test_video
     seconds: dict[str, float] = {}
 
     began = time.monotonic()
-    say(f"Writing {num_videos} videos of {len(classes)} classes to {show_name(output / VIDEOS)}")
+    say(f"Writing {counted(num_videos, 'video')} of {counted(len(classes), 'class')} to {show_name(output / VIDEOS)}")
     with made.making(VIDEOS, LISTS):
         write_scenes(
             output,
@@ -189,7 +190,7 @@ def print_results(results: dict[str, Any], classes: dict[str, tuple[str, str]], 
     for name, row in results["rows"].items():
         halves = half_accuracies(row["confusion"], results["classes"], classes)
         rows.append((name, *(f"{100 * share:.1f}" for share in (row["top1"], *halves, ceilings.get(name, 1.0)))))
-    say(f"\nWhat each row recognises: {num_appearances} hues x {num_motions} motions, {results['num_scored']} test videos")
+    say(f"\nWhat each row recognises: {num_appearances} hues x {num_motions} motions, {counted(results['num_scored'], 'test video')}")
     say(table(("", "top-1 %", "hue right %", "motion right %", "ceiling %"), rows))
     say(verdict({name: row["top1"] for name, row in results["rows"].items()}, ceilings))
     say("\nTime of each stage")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import say, say_json, show
 from flowkit.cli.shared.exit_codes import EXIT_ERROR
 from flowkit.cli.shared.options import json_option
@@ -14,7 +15,7 @@ from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, opencv_proble
 from flowkit.versions import __version__, installed_version
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def doctor(as_json: bool) -> int:
     """Show versions and devices, what is missing and how to fix it. The exit code is 1 if there is a problem."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import device_option, precision_option
-from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.shared.console import inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import (
     data_option,
@@ -36,7 +37,7 @@ _NAMES_SHOWN = 10
 _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option
 @splits_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to evaluate.")
@@ -300,7 +301,7 @@ class _Folders:
         for split in self._stored_splits(evaluation):
             folder = self.of(split.split)
             names = [name for name in _FILES if (folder / name).is_file()]
-            warn(f"Results in {show_name(folder)}: {', '.join(names)}.")
+            inform(f"Results in {show_name(folder)}: {', '.join(names)}.")
 
     def _stored_splits(self, evaluation: Evaluation) -> list[SplitEvaluation]:
         """Return the splits whose results are in their folders."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from flowkit.cli.shared.console import long_table, say, show_name, size, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, long_table, say, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, refuse_unused
 from flowkit.cli.shared.sizes import parse_size
@@ -20,7 +21,7 @@ def _parse_shard_size(ctx: click.Context, param: click.Parameter, value: str) ->
     return parse_size(ctx, param, value)
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option
 @click.option(
     "--layout",
@@ -74,7 +75,7 @@ def export(data: Path, layout: Any, output: Path, split: int | None, flow: Any, 
     if report.num_done:
         error = f"; flow error {report.mean_error_px:.3f} px on average, {report.max_error_px:.2f} px at most (one field per video)"
     skipped = f", {report.num_skipped} exported before" if report.num_skipped else ""
-    say(f"exported {report.num_done} videos ({size(report.num_bytes)}) to {show_name(output)}{skipped}{error}")
+    say(f"exported {counted(report.num_done, 'video')} ({size(report.num_bytes)}) to {show_name(output)}{skipped}{error}")
     if report.failed:
         warn("\nfailed:\n" + long_table(("video", "reason"), report.failed))
         return EXIT_SOME_FAILED

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flowkit.cli.shared.console import duration, long_table, say, say_json, show_name, size, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, duration, inform, long_table, say, say_json, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, usage_errors
 from flowkit.cli.shared.sizes import parse_size
@@ -55,10 +56,17 @@ def _tvl1_options(command: Any) -> Any:
     for name, text in reversed(_TVL1_HELP.items()):
         kind = type(getattr(_DEFAULT.tvl1, name))
         flag = "--tvl1-" + name.rstrip("_").replace("_", "-")
-        command = click.option(
-            flag, f"tvl1_{name}", type=kind, default=None, metavar=kind.__name__.upper(), help=f"TV-L1: {text} [default: the preset's]."
-        )(command)
+        command = click.option(flag, f"tvl1_{name}", type=kind, default=None, help=f"TV-L1: {text}.  [default: {_by_preset(name)}]")(
+            command
+        )
     return command
+
+
+def _by_preset(name: str) -> str:
+    """Return the value of a TV-L1 parameter in the first preset and, where it is another, in the others."""
+    values = {preset: f"{getattr(TVL1Params.preset(preset), name):g}" for preset in PRESETS}
+    first = values[PRESETS[0]]
+    return "; ".join([first, *(f"{value} in preset {preset}" for preset, value in values.items() if value != first)])
 
 
 def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
@@ -88,7 +96,7 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("videos", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @data_option
 @click.option("--preset", type=click.Choice(PRESETS), default=_DEFAULT.preset, show_default=True, help="The set of TV-L1 parameters.")
@@ -208,8 +216,8 @@ def extract(
         if todo.failed:
             warn("\nwould fail:\n" + long_table(("video", "reason"), [(result.video_id, result.error) for result in todo.failed]))
         say(
-            f"would extract {len(todo.jobs)} videos, about {outlook.num_pairs} flow fields: "
-            f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {outlook.jobs} processes; nothing was written"
+            f"would extract {counted(len(todo.jobs), 'video')}, about {counted(outlook.num_pairs, 'flow field')}: "
+            f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {counted(outlook.jobs, 'process')}; nothing was written"
         )
         return 0
 
@@ -277,15 +285,15 @@ def _print_plan(todo: Plan) -> None:
     settings = todo.settings
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     if todo.jobs:
-        warn(
-            f"extract: {len(todo.jobs)} videos to do, {len(todo.skipped)} done already; TV-L1 {settings.preset} ({where}), "
+        inform(
+            f"extract: {counted(len(todo.jobs), 'video')} to do, {len(todo.skipped)} done already; TV-L1 {settings.preset} ({where}), "
             f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
         )
     else:
-        warn(f"extract: nothing to do, {len(todo.skipped)} videos are done already")
+        inform(f"extract: nothing to do: {counted(len(todo.skipped), 'video')} done already")
     for note in (ignored_text(todo.ignored), *todo.notes):
         if note:
-            warn(f"extract: {show_name(note)}")
+            inform(f"extract: {show_name(note)}")
 
 
 def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
@@ -314,11 +322,11 @@ def _print_report(report: ExtractReport, data: Path) -> None:
             warn(f"\n{title}:\n" + long_table(("video", "status", "reason"), rows))
     if report.noted:
         notes = [(result.video_id, result.notes) for result in report.noted]
-        warn("\nnoted (undamaged):\n" + long_table(("video", "note"), notes, most=_MOST_NOTES, rest=" in extract-report.json"))
+        inform("\nnoted (undamaged):\n" + long_table(("video", "note"), notes, most=_MOST_NOTES, rest=" in extract-report.json"))
     rate = f", {report.num_pairs / report.seconds:.1f} flow fields/s" if report.num_pairs else ""
     pending = f", {report.pending} not finished" if report.pending else ""
     say(
         f"extract: {len(report.done)} done, {len(report.skipped)} skipped, {len(report.failed)} failed, "
         f"{len(report.damaged)} damaged{pending}; "
-        f"{report.num_pairs} flow fields in {duration(report.seconds)}{rate}; report: {show_name(data / 'extract-report.json')}"
+        f"{counted(report.num_pairs, 'flow field')} in {duration(report.seconds)}{rate}; report: {show_name(data / 'extract-report.json')}"
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.options import (
     data_option,
     json_option,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Published = tuple[dict[str, float], tuple[str, ...]] | None
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scores", nargs=-1, required=True, metavar="SCORES...", type=click.Path(path_type=Path))
 @data_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose scores are combined with SCORES.")
@@ -205,7 +206,7 @@ def _write(result: FusionResult, sources: dict[str, str], published: Published, 
     figures, differences = published or (None, ())
     values = fusion_dict(result, sources=sources, published=figures, differences=differences)
     paths = write_fusion(folder, result, values)
-    warn(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
+    inform(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
     return values
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flowkit.cli.shared.console import duration, long_table, say, show_name, size, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, duration, long_table, say, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, usage_errors
 from flowkit.cli.shared.stopping import report_stopped, signals_to
@@ -39,7 +40,7 @@ def _parse_rate(ctx: click.Context, param: click.Parameter, value: str | None) -
     return rate.limit_denominator(1_000_000)
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("tree", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @data_option
 @click.option("--tool", type=click.Choice(get_args(ForeignTool)), default=None, help="Which tool wrote the tree.")
@@ -141,10 +142,13 @@ def _print_report(report: ImportReport, data: Path) -> None:
         if results:
             warn(f"\n{title}:\n" + long_table(("video", column), [(r.video_id, r.error) for r in results]))
     if report.num_without_class:
-        warn(f"{report.num_without_class} videos are in no class folder: import with --lists, or pack with a CSV list that names them")
+        warn(
+            f"{counted(report.num_without_class, 'video')} without a class folder: import with --lists, "
+            "or pack with a CSV list that names them"
+        )
     num_bytes = sum(result.clip_bytes for result in report.done)
     pending = f", {report.pending} not finished" if report.pending else ""
     say(
-        f"imported {len(report.done)} videos ({size(num_bytes)}) in {duration(report.seconds)}, {len(report.skipped)} imported before, "
-        f"{len(report.failed)} failed{pending}; report: {show_name(data / 'import-report.json')}"
+        f"imported {counted(len(report.done), 'video')} ({size(num_bytes)}) in {duration(report.seconds)}, "
+        f"{len(report.skipped)} imported before, {len(report.failed)} failed{pending}; report: {show_name(data / 'import-report.json')}"
     )

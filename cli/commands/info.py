@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import duration, long_table, say, show_name, size, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, duration, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from flowkit.describe.contents import Contents, FileInfo, RootInfo
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
 @data_option
 @json_option
@@ -53,7 +54,9 @@ def _file_text(info: FileInfo) -> str:
 def _root_text(root: RootInfo) -> str:
     lines = [f"{show_name(root.path)}: data root, made from {show_name(root.source or 'unknown')}", "", _contents_text(root.contents)]
     lines.append(f"clip files  {root.num_clip_files} ({size(root.clip_bytes)})")
-    lines.append(f"shards      {root.num_shards} ({size(root.shard_bytes)}), {root.num_packed} of {root.contents.num_videos} videos")
+    lines.append(
+        f"shards      {root.num_shards} ({size(root.shard_bytes)}), {root.num_packed} of {counted(root.contents.num_videos, 'video')}"
+    )
     versions = ", ".join(f"{show_name(name)} {show_name(version)}" for name, version in root.versions.items())
     lines.append(f"written by  {versions or 'unknown'}")
     if not root.splits:
@@ -79,7 +82,7 @@ def _contents_text(contents: Contents) -> str:
             f"videos      {contents.num_videos}{damaged}",
             f"classes     {contents.num_classes}: {shares(contents.classes)}",
             f"frames      {contents.num_frames}{length}, of {shares(contents.sizes)} px",
-            f"flow        {contents.num_pairs} fields, solver {shares(contents.solvers)}",
+            f"flow        {counted(contents.num_pairs, 'flow field')}, solver {shares(contents.solvers)}",
             f"quantiser   {shares(contents.quantisers)}",
             f"TV-L1       {shares({('not known (imported)' if name == '{}' else name): n for name, n in contents.tvl1.items()})}",
             f"codec       {shares(contents.codecs)}, {size(contents.stored_bytes)}",

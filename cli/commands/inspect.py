@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import say, say_json, show_name, warn
 from flowkit.cli.shared.options import data_option, json_option
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("video_id")
 @data_option
 @click.option(

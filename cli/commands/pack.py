@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from flowkit.cli.shared.console import say, show_name, size, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, inform, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR
 from flowkit.cli.shared.options import data_option, split_option
 from flowkit.cli.shared.sizes import parse_size
@@ -30,7 +31,7 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     raise click.BadParameter(f"{value!r} is neither a file nor a folder of split lists, nor the word folders or automatic")
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option
 @split_option
 @click.option(
@@ -60,12 +61,6 @@ def pack(
     Shards are written once, whatever the number of splits. After more videos were extracted, the same line rewrites only the
     shards that change, and updates all splits. Without split lists, flowkit divides the videos by class, group and file, and
     says so. A split from which nothing can be learnt or tested is written, but the exit code is 1.
-
-    \b
-    Examples:
-      flowkit pack --split 1
-      flowkit pack --split 2 --lists ucfTrainTestlist/
-      flowkit pack --lists my-split.csv --move
     """
     from flowkit.dataset.lists.choosing import SeveralListsError
     from flowkit.dataset.packing import pack as run
@@ -88,17 +83,17 @@ def _print_lists(report: PackReport) -> None:
 
     matched, number = report.matched, report.split.number
     for note in report.notes:
-        warn(f"pack: {show_name(note)}")
+        inform(f"pack: {show_name(note)}")
     if report.lists is not None:
-        warn(f"pack: split {number} from the lists in {show_name(report.lists)}, {show_name(report.split.protocol)}")
+        inform(f"pack: split {number} from the lists in {show_name(report.lists)}, {show_name(report.split.protocol)}")
     elif report.split.protocol == "automatic":
         warn(
             f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) and identical files kept "
             "together, fixed seed; to use your own lists: --lists DIR|FILE"
         )
     else:
-        warn(f"pack: split {number} from the {show_name(report.split.protocol)}; to use other lists: --lists DIR|FILE")
-    too_short = [f"{name} ({num_frames} frames)" for name, num_frames in report.too_short]
+        inform(f"pack: split {number} from the {show_name(report.split.protocol)}; to use other lists: --lists DIR|FILE")
+    too_short = [f"{name} ({counted(num_frames, 'frame')})" for name, num_frames in report.too_short]
     _print_names(f"left out because they are too short for a flow stack ({MIN_FRAMES} frames)", too_short)
     _print_names("matched by the end of the name", [f"{name} is {video_id}" for name, video_id in matched.by_end])
     for half, entries in (("training", matched.missing_train), ("test", matched.missing_test)):
@@ -133,16 +128,16 @@ def _print_result(report: PackReport, data: Path) -> None:
     """Print what was done to stderr, and what the split holds to stdout."""
     split = report.split
     if report.did_nothing:
-        warn(f"pack: nothing to do, {_shards(report)} and the manifests of split {split.number} are up to date")
+        inform(f"pack: nothing to do, {_shards(report)} and the manifests of split {split.number} are up to date")
     elif not report.shards_written and not report.shards_removed:
-        warn(f"pack: {_shards(report)} up to date; only manifests were written")
+        inform(f"pack: {_shards(report)} up to date; only manifests were written")
     else:
         removed = f", removed {len(report.shards_removed)}" if report.shards_removed else ""
-        warn(f"pack: wrote {len(report.shards_written)} of {_shards(report)}{removed}")
+        inform(f"pack: wrote {len(report.shards_written)} of {_shards(report)}{removed}")
     if report.splits_written:
-        warn(f"pack: wrote the manifests of split {', '.join(map(str, report.splits_written))}")
+        inform(f"pack: wrote the manifests of split {', '.join(map(str, report.splits_written))}")
     if report.num_moved:
-        warn(f"pack: deleted {report.num_moved} clip files, which the shards now hold")
+        inform(f"pack: deleted {counted(report.num_moved, 'clip file')}, which the shards now hold")
     _print_names("clip files that are no longer those that were packed, and were kept: pack again", report.kept)
     rows = [
         (name, len({record.label for record in records}), len(records), sum(record.num_frames for record in records), listed)
@@ -150,10 +145,10 @@ def _print_result(report: PackReport, data: Path) -> None:
     ]
     say(table((f"split {split.number}", "classes", "videos", "frames", "listed"), rows))
     say(
-        f"pack: {report.num_videos} videos in {_shards(report)}, {size(report.num_bytes)}, "
-        f"in {show_name(data / 'shards')}; {len(split.classes)} classes"
+        f"pack: {counted(report.num_videos, 'video')} in {_shards(report)}, {size(report.num_bytes)}, "
+        f"in {show_name(data / 'shards')}; {counted(len(split.classes), 'class')}"
     )
 
 
 def _shards(report: PackReport) -> str:
-    return f"{report.num_shards} shard{'s' * (report.num_shards != 1)}"
+    return counted(report.num_shards, "shard")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option
 from flowkit.model.evaluation.rows import ROWS
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from flowkit.model.evaluation.predict import Prediction, Predictor
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @data_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose networks classify the videos.")
@@ -98,8 +99,8 @@ def _print_start(predictor: Predictor) -> None:
     settings = predictor.settings
     where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     sources = " and ".join(show_name(source) for source, _ in predictor.row.checkpoints.values())
-    warn(
-        f"predict: {predictor.row.name}, {len(predictor.classes)} classes, on {predictor.device}, from {sources}; "
+    inform(
+        f"predict: {predictor.row.name}, {counted(len(predictor.classes), 'class')}, on {predictor.device}, from {sources}; "
         f"TV-L1 {settings.preset} ({where}), short side {settings.short_side} px"
     )
     for note in predictor.notes:
@@ -116,7 +117,7 @@ def _print_prediction(prediction: Prediction, predictor: Predictor, top: int) ->
         warn(f"{name}: {prediction.status}: {show_name(prediction.error)}")
     columns = _columns(prediction)
     rows = [(class_name, *(f"{100 * shares[column]:.2f}" for column in columns)) for class_name, shares in prediction.top_classes(top)]
-    say(f"{name}: {prediction.num_frames} frames")
+    say(f"{name}: {counted(prediction.num_frames, 'frame')}")
     say(table((predictor.row.name, *(f"{column} %" for column in columns)), rows) + "\n")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import long_table, say, show_name, size, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _HEADER = ("class", "subset", "videos", "frames", "hours", "bytes", "mean px", "median", "p90", "p99", "max", "clipped %")
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option
 @click.option(
     "--split",
@@ -72,7 +73,7 @@ def _text(measured: DataStats, *, everything: bool) -> str:
     sampled = (
         "of all flow fields"
         if everything
-        else f"of {s.fields_per_video} fields in up to {s.videos_per_class} videos per row, seed {s.seed}"
+        else f"of {counted(s.fields_per_video, 'flow field')} in up to {counted(s.videos_per_class, 'video')} per row, seed {s.seed}"
     )
     lines = [f"{show_name(measured.path)}, {divided}; speeds in px/frame {sampled}", ""]
     lines.append(table(_HEADER, [_row(row) for row in (*measured.subsets, *measured.classes)]))
@@ -85,7 +86,7 @@ def _text(measured: DataStats, *, everything: bool) -> str:
         lines.append("leaks: none; train and test share no group and no file")
     else:
         rows = [(leak.what, leak.name, len(leak.train), len(leak.test), leak.train[0], leak.test[0]) for leak in measured.leaks]
-        lines.append(f"leaks: train and test share {len(rows)} groups or files")
+        lines.append(f"leaks: train and test share {counted(len(rows), 'group')} or files")
         header = ("what", "name", "in train", "in test", "such as", "and")
         lines.append(long_table(header, rows, rest=" (--json lists all)"))
     return "\n".join(lines)

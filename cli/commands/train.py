@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.options import data_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import (
@@ -29,7 +30,7 @@ from flowkit.cli.shared.training_commands import (
 from flowkit.model.settings.training import BASE_PHASES, PHASES
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option
 @split_option
 @click.option(

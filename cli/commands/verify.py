@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_DAMAGED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 
@@ -22,7 +23,7 @@ _STATES = {
 }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", type=click.Path(exists=True, path_type=Path), required=False)
 @data_option
 @click.option("--deep", is_flag=True, help="Also decode every frame and flow field.")
@@ -66,9 +67,9 @@ def verify(path: Path | None, data: Path, deep: bool, jobs: int | None, as_json:
     for state, what in _STATES.items():
         number = sum(phase.state == state for phase in phases)
         if number:
-            warn(f"verify: {number} trained or begun phase{'s' * (number != 1)} of runs: {what}")
+            inform(f"verify: {counted(number, 'trained or begun phase')} of runs: {what}")
     if problems:
-        warn(f"verify: {len(problems)} fault{'s' * (len(problems) != 1)} in {show_name(path)}")
+        warn(f"verify: {counted(len(problems), 'fault')} in {show_name(path)}")
         return EXIT_DAMAGED
-    warn(f"verify: no fault in {show_name(path)}{'' if deep else ' (every checksum was tested; --deep also decodes everything)'}")
+    inform(f"verify: no fault in {show_name(path)}{'' if deep else ' (every checksum was tested; --deep also decodes everything)'}")
     return 0

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from flowkit.dataset.progress import duration, print_line
-from flowkit.dataset.progress import printable as show
-from flowkit.dataset.progress import printable_name as show_name
+from flowkit.dataset.progress import print_line, print_note
+from flowkit.words import counted, duration, size
+from flowkit.words import printable as show
+from flowkit.words import printable_name as show_name
 
-__all__ = ["duration", "long_table", "say", "say_json", "show", "show_name", "size", "table", "warn"]
+__all__ = ["counted", "duration", "inform", "long_table", "say", "say_json", "show", "show_name", "size", "table", "warn"]
 
 
 def say(text: str = "") -> None:
@@ -28,6 +29,11 @@ def say_json(kind: str, values: dict[str, Any], *, indent: int | None = 1) -> No
 def warn(text: str) -> None:
     """Print a message to stderr."""
     print_line(text)
+
+
+def inform(text: str) -> None:
+    """Print a message that is no warning to stderr; ``flowkit --quiet`` leaves it out."""
+    print_note(text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -53,12 +59,3 @@ def long_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, most:
     """Return a table of the first rows, and a line that says how many more there are (and `rest`, where to find them)."""
     more = f"\n... and {len(rows) - most} more{rest}" if len(rows) > most else ""
     return table(header, rows[:most]) + more
-
-
-def size(num_bytes: float) -> str:
-    """Return a number of bytes as people write it: 17.5 kB, 1.2 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import click
 
+from flowkit.cli.help.described_settings import default_text, did_you_mean, settings_text
 from flowkit.cli.shared.compute_options import training_options
 from flowkit.cli.shared.console import say
 from flowkit.cli.shared.old_options import RenamedChoice
@@ -104,7 +105,7 @@ NETWORK_SETTINGS: Settings = [
 def settings_options(settings: Settings) -> Callable[[Command], Command]:
     """Return a decorator that adds an option for each of these settings."""
     options: list[Callable[[Command], Command]] = [
-        click.option(option, name, type=kind, default=None, help=f"{text}  [default: the recipe's]")
+        click.option(option, name, type=kind, default=None, help=f"{text}  [default: {default_text(name)}]")
         for option, name, kind, text in settings
     ]
     return lambda command: with_options(command, options)
@@ -139,9 +140,9 @@ def recipe_options(command: Command) -> Command:
 
 
 def _list_names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Print the names of all values of the recipe, and end the command, for ``--set list``."""
+    """Describe all values of the recipe, and end the command, for ``--set list``."""
     if "list" in value:
-        say("\n".join(OVERRIDES))
+        say(settings_text())
         ctx.exit()
     return value
 
@@ -156,7 +157,7 @@ def execution_options(command: Command) -> Command:
             is_eager=True,
             callback=_list_names,
             metavar="[PHASE.]NAME=VALUE",
-            help="Any other value of the recipe, for all phases or one, such as motion.motion_dropout=0.5. `--set list` lists all names.",
+            help="Any other value of the recipe, for all phases or one, such as motion.motion_dropout=0.5. `--set list` describes all.",
         ),
         training_options,
         grace_option("the current step may take; if it takes longer, the work since the last checkpoint is lost"),
@@ -175,8 +176,10 @@ def train_settings(settings: dict[str, Any]) -> TrainSettings:
 def read_setting(text: str, *, option: str) -> tuple[str, Any]:
     """Read [PHASE.]NAME=VALUE; a value that is not JSON is text."""
     name, equals, value = text.partition("=")
-    if not equals or name.rpartition(".")[2] not in OVERRIDES or name.rpartition(".")[0] not in ("", *PHASES):
-        raise click.UsageError(f"{option} takes [PHASE.]NAME=VALUE with one of the names that `--set list` lists, got {text!r}")
+    phase, _, key = name.rpartition(".")
+    if not equals or key not in OVERRIDES or phase not in ("", *PHASES):
+        meant = did_you_mean(key) if key not in OVERRIDES else ""
+        raise click.UsageError(f"{option} takes [PHASE.]NAME=VALUE with one of the names that `--set list` lists, got {text!r}{meant}")
     try:
         return name, parse_json(value)
     except ValueError:

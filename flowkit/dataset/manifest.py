@@ -25,6 +25,7 @@ from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
 from flowkit.records import RecordFormat, is_sha256
 from flowkit.video.ids import check_video_id
+from flowkit.words import counted
 
 SPLIT_RECORD = RecordFormat("flowkit-split", 1, ManifestError, "pack the split again")
 TABLE_COLUMNS = ("video_id", "label", "class_name", "num_frames", "shard", "sha256")
@@ -130,7 +131,7 @@ class Split:
         return frozenset({self.digest, *self.earlier_digests})
 
     def __repr__(self) -> str:
-        counts = f"{len(self.classes)} classes, {len(self.train)} videos to train and {len(self.test)} to test"
+        counts = f"{counted(len(self.classes), 'class')}, {counted(len(self.train), 'video')} to train and {len(self.test)} to test"
         return f"Split({self.number}, {self.protocol}: {counts})"
 
     def __len__(self) -> int:

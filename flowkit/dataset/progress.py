@@ -3,39 +3,39 @@
 ProgressBar     one stage; ``with ProgressBar("pack", unit="videos") as bar: ... bar.update(done, total)``
 StageProgress   several stages in a row; ``progress.update("pack", done, total)`` ends the bar of the stage before
 
-Both take ``progress``: True shows them, False does not, and None shows them on a terminal and in a notebook.
+Both take ``progress``: True shows them, False does not, and None shows them on a terminal and in a notebook. `set_verbosity` says for
+the whole process how much is printed.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from enum import IntEnum
 from typing import Any
 
+from flowkit.words import duration, printable, printable_name
+
 PLAIN_SECONDS = 10.0  # between two plain lines
+_VERBOSE_SECONDS = 1.0  # the same, where much is printed
 _NOTEBOOK_SECONDS = 0.5  # between two changes of a notebook's line
 
 
-def printable(text: object) -> str:
-    """Return text with control characters and lone surrogates escaped, so that a file's name cannot control the terminal."""
-    return "".join(
-        c if c == "\n" or (c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF) else c.encode("unicode_escape").decode() for c in str(text)
-    )
+class Verbosity(IntEnum):
+    """How much this process prints: results, warnings and errors only; progress and notes too; or plain lines of progress every second."""
+
+    QUIET = -1
+    NORMAL = 0
+    VERBOSE = 1
 
 
-def printable_name(name: object) -> str:
-    """Return the name of a file or video on one line: newlines are escaped too."""
-    return printable(name).replace("\n", "\\n")
+_verbosity = Verbosity.NORMAL
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as people write them: 8 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+def set_verbosity(verbosity: Verbosity) -> None:
+    """Set how much this process prints from now on."""
+    global _verbosity  # noqa: PLW0603 - it is a property of the process, as logging's levels are
+    _verbosity = verbosity
 
 
 def in_notebook() -> bool:
@@ -47,6 +47,8 @@ def in_notebook() -> bool:
 
 def is_shown(progress: bool | None) -> bool:
     """Return whether to show progress; None leaves the decision to where stderr goes."""
+    if _verbosity is Verbosity.QUIET:
+        return False
     return sys.stderr.isatty() or in_notebook() if progress is None else progress
 
 
@@ -54,6 +56,12 @@ def print_line(text: str) -> None:
     """Print a line to stderr, above a live bar if there is one."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def print_note(text: str) -> None:
+    """Print a line about what is done, which is no warning, to stderr, unless this process is quiet."""
+    if _verbosity is not Verbosity.QUIET:
+        print_line(text)
 
 
 class ProgressBar:
@@ -77,7 +85,7 @@ class ProgressBar:
         self._started = self._printed = time.monotonic()
         self._shown, self._live = is_shown(progress), None
         self._notebook = self._shown and in_notebook()
-        if self._shown and not self._notebook and sys.stderr.isatty():
+        if self._shown and not self._notebook and sys.stderr.isatty() and _verbosity is not Verbosity.VERBOSE:
             self._live = _live_bar()
             self._live.start()
             self._task = self._live.add_task(printable_name(what), total=total, rate="")
@@ -111,12 +119,17 @@ class ProgressBar:
         if self._live is not None:
             shown = max(self.total, done) if fraction is None else done / fraction if fraction else None
             self._live.update(self._task, completed=done, total=shown, rate=printable_name(self._rate()))
-        elif self._shown and time.monotonic() - self._printed >= (_NOTEBOOK_SECONDS if self._notebook else PLAIN_SECONDS):
+        elif self._shown and time.monotonic() - self._printed >= self._seconds_between_lines():
             self._printed = time.monotonic()
             if self._notebook:
                 self._print_over(self._line())
             else:
                 print_line(self._line())
+
+    def _seconds_between_lines(self) -> float:
+        if self._notebook:
+            return _NOTEBOOK_SECONDS
+        return _VERBOSE_SECONDS if _verbosity is Verbosity.VERBOSE else PLAIN_SECONDS
 
     def _print_over(self, text: str) -> None:
         """Replace the line that a notebook shows."""

@@ -21,6 +21,7 @@ from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.run_digests import VerifiedRun, find_phases, verify_phase
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
+from flowkit.words import counted
 
 _logger = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | 
     if videos[record.video_id]["num_frames"] != record.num_frames:
         return f"has {videos[record.video_id]['num_frames']} frames in {record.shard}, not {record.num_frames}"
     if record.num_frames < MIN_FRAMES:
-        return f"has {record.num_frames} frames, too few for a flow stack"
+        return f"has {counted(record.num_frames, 'frame')}, too few for a flow stack"
     return None
 
 

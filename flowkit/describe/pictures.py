@@ -16,6 +16,7 @@ from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_pict
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
 from flowkit.shards.reader import Clip
+from flowkit.words import counted
 
 Animation = Literal["mp4", "gif"]
 
@@ -207,7 +208,7 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     right.set(xlabel="px/frame", ylabel="% of pixels (log)")
     right.set_title(f"{100 * stats.clipped_share:.3g} % of pixels at the bound of {quantiser.bound:g} px")
     right.legend()
-    figure.suptitle(f"{_printable(clip.video_id, ascii_only=True)}: {stats.num_fields} flow fields", parse_math=False)
+    figure.suptitle(f"{_printable(clip.video_id, ascii_only=True)}: {counted(stats.num_fields, 'flow field')}", parse_math=False)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=110)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flowkit.errors import ManifestError
 from flowkit.video.folders import FolderLayout, read_layout
 from flowkit.video.ids import MAX_ID_BYTES, MOST_CLASHES, check_video_id, first_few, printable_name
+from flowkit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +105,7 @@ def ignored_text(ignored: Mapping[str, int]) -> str:
     """Return what a scan ignored, in words of bounded length: ``13 other files ignored: 8 .txt, 3 .gif, 2 hidden``."""
     total = sum(ignored.values())
     kinds = first_few([f"{number} {kind}" for kind, number in ignored.items()], most=8)
-    return f"{total} other file{'s' * (total != 1)} ignored: {kinds}" if total else ""
+    return f"{counted(total, 'other file')} ignored: {kinds}" if total else ""
 
 
 def _fewer_kinds(ignored: Counter[str]) -> dict[str, int]:
@@ -120,7 +121,7 @@ def _check_one_file_each(paths: Mapping[str, Sequence[str]]) -> None:
     if clashes:
         raise ManifestError(
             f"files that differ only in their suffix would share a video id; rename or remove all but one of each. "
-            f"{len(clashes)} id{'s' * (len(clashes) != 1)}: {first_few(sorted(clashes), most=MOST_CLASHES)}"
+            f"{counted(len(clashes), 'id')}: {first_few(sorted(clashes), most=MOST_CLASHES)}"
         )
 
 

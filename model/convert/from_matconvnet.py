@@ -23,6 +23,7 @@ from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
+from flowkit.words import counted
 
 _MAX_LIST_BYTES = 1 << 20
 _NUM_TRAINING_VIDEOS = {"ucf101": 9537, "hmdb51": 3570}  # of split 1; by these the schedule is recorded
@@ -146,10 +147,10 @@ def _class_names(network: MatConvNetNetwork, data_set: str | None, classes: Sequ
     count = network.settings["num_classes"]
     names = tuple(classes) or (CLASS_LISTS[data_set] if data_set else network.class_names)
     if not names:
-        raise ParameterError(f"the network has {count} classes whose names are unknown: give --data-set ucf101, hmdb51 or --classes FILE")
+        raise ParameterError(f"the network has {counted(count, 'class')} without names: give --data-set ucf101, hmdb51 or --classes FILE")
     if len(names) != count:
         whose = "the list of --classes" if classes else f"{data_set}" if data_set else "the file's list"
-        raise ParameterError(f"the network has {count} classes, and {whose} has {len(names)}")
+        raise ParameterError(f"the network has {counted(count, 'class')}, and {whose} has {len(names)}")
     if len(set(names)) != count:
         raise ParameterError("a class name stands twice in the list")
     return names

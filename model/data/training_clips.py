@@ -22,6 +22,7 @@ from flowkit.model.data.sampling import balanced_videos, batch_videos, sample_ge
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop
 from flowkit.model.settings.training import STREAMS_OF, TrainConfig
 from flowkit.quantise import Quantiser
+from flowkit.words import counted
 
 
 class SampleKey(NamedTuple):
@@ -137,7 +138,7 @@ class ClipDataset(TorchDataset[TrainingSample]):
         return len(self._clips.records)
 
     def __repr__(self) -> str:
-        return f"ClipDataset({len(self)} training videos of split {self._split} for {self.config.phase})"
+        return f"ClipDataset({counted(len(self), 'training video')} of split {self._split} for {self.config.phase})"
 
     @property
     def quantiser(self) -> Quantiser:

@@ -11,6 +11,7 @@ from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.scores import read_own_scores
 from flowkit.video.ids import first_few
+from flowkit.words import counted
 
 SCORES_NAME = "scores.h5"
 _NAMES_SHOWN = 3
@@ -46,6 +47,6 @@ def failure_lines(failed: Sequence[Unreadable]) -> list[str]:
     lines = []
     for clips in kinds.values():
         names = first_few((clip.video_id for clip in clips), most=_NAMES_SHOWN)
-        count = f"{len(clips)} videos" if len(clips) > 1 else "1 video"
+        count = counted(len(clips), "video")
         lines.append(f"{count} could not be scored ({names}): {clips[0].reason}")
     return lines

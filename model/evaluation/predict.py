@@ -28,6 +28,7 @@ from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.quantise import Quantiser
+from flowkit.words import counted
 from flowkit.workers.processes import num_cores
 
 FUSED = "fused"
@@ -247,15 +248,15 @@ class Predictor:
         with StageProgress(progress) as bars:
             began = time.monotonic()
 
-            def counted(num_frames: int) -> None:
+            def show_count(num_frames: int) -> None:
                 if time.monotonic() - began > _PATIENCE_SECONDS:
                     bars.update("count", num_frames, unit="frames", note=path.name)
 
-            video = count_frames(path, settings=self.settings, on_frames=counted)
+            video = count_frames(path, settings=self.settings, on_frames=show_count)
             prediction = Prediction(path, video.status, video.num_frames, video.decode_errors, video.error, self.classes)
             if video.num_frames < MIN_FRAMES:
                 if video.status not in ("short", "undecodable"):
-                    why = f"{video.num_frames} frames; a stack of flow needs {MIN_FRAMES}"
+                    why = f"{counted(video.num_frames, 'frame')}; a stack of flow needs {MIN_FRAMES}"
                     prediction = replace(prediction, status="short", error=", ".join(filter(None, (why, video.error))))
                 return prediction
             try:

@@ -26,6 +26,7 @@ from flowkit.files import replacing
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
 from flowkit.model.settings.training import STREAMS_OF, Phase
+from flowkit.words import counted
 
 MAX_BYTES = 1 << 30  # of a file, and of each array in it
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
@@ -68,7 +69,7 @@ class ScoreTable:
                 f"{self.source}: scores have shape {self.scores.shape}, but there are {shape[0]} video ids and {shape[1]} classes"
             )
         if 0 in shape:
-            raise ScoresError(f"{self.source}: holds no scores ({shape[0]} videos, {shape[1]} classes)")
+            raise ScoresError(f"{self.source}: holds no scores ({counted(shape[0], 'video')}, {counted(shape[1], 'class')})")
         for what, names in (("video id", self.video_ids), ("class", self.classes)):
             first: dict[str, int] = {}
             for index, name in enumerate(names):

@@ -22,6 +22,7 @@ from flowkit.files import read_file
 from flowkit.model.evaluation.scores import MAX_BYTES, SUFFIXES, ScoreTable, read_scores, refusing
 from flowkit.model.fusion.matching import first_names, match_videos
 from flowkit.video.ids import comparable_name
+from flowkit.words import counted
 
 MAX_JSON_BYTES = 1 << 28
 MAX_LIST_BYTES = 1 << 26
@@ -135,13 +136,13 @@ def _listed_table(
         raise ScoresError(f"{path}: scores must be numbers of shape (videos, ..., classes), got {scores.dtype} {scores.shape}")
     if order is None:
         raise ScoresError(
-            f"{path} has scores of {len(scores)} videos and does not name them; give the test list that was used with --order LIST"
+            f"{path} has scores of {counted(len(scores), 'video')} without names; give the test list that was used with --order LIST"
         )
     if scores.shape[-1] != len(ours.classes):
-        raise ScoresError(f"{path} has scores for {scores.shape[-1]} classes, but there are {len(ours.classes)} of ours")
+        raise ScoresError(f"{path} has scores for {counted(scores.shape[-1], 'class')}, but there are {len(ours.classes)} of ours")
     names = read_order(order)
     if len(names) != len(scores):
-        raise ScoresError(f"{path} has scores of {len(scores)} videos, but {order} lists {len(names)}")
+        raise ScoresError(f"{path} has scores of {counted(len(scores), 'video')}, but {order} lists {len(names)}")
     if labels is not None and (labels.shape != (len(scores),) or labels.dtype.kind not in "iu"):
         raise ScoresError(f"{path}: labels must be one whole number for each of {len(scores)} videos, got {labels.dtype} {labels.shape}")
     means = scores.reshape(len(scores), -1, scores.shape[-1]).mean(axis=1, dtype=np.float64)
@@ -154,7 +155,7 @@ def _listed_table(
         alphabetic = _with_matching_ids(str(path), sorted(names), means, ours)
         hint = "; they agree if the list is sorted, as tsn-pytorch sorts it: sort it first" * (not _differing(alphabetic, labels, ours))
         raise ScoresError(
-            f"{path}: the labels of {len(wrong)} videos are not ours ({first_names(wrong)}), so the rows are not in the order of {order}, "
+            f"{path}: labels that are not ours: {len(wrong)} ({first_names(wrong)}), so the rows are not in the order of {order}, "
             f"or the classes are numbered otherwise{hint}"
         )
     if names != sorted(names) and not _differing(_with_matching_ids(str(path), sorted(names), means, ours), labels, ours):

@@ -28,6 +28,7 @@ from flowkit.model.fusion.matching import first_names, match_classes, match_vide
 from flowkit.model.scoring.metrics import combine_scores, softmax
 from flowkit.versions import __version__
 from flowkit.video.ids import group_of
+from flowkit.words import counted
 
 Normalise = Literal["l2", "softmax", "none"]
 Method = Literal["mean", "svm"]
@@ -163,7 +164,7 @@ def fuse_systems(
         notes += [f"{other.name} lacks {which}"] if lacking else []
         if unused:
             which = first_names(other.table.video_ids[row] for row in unused)
-            notes.append(f"{len(unused)} rows of {other.name} are for other videos and are not used ({which})")
+            notes.append(f"{counted(len(unused), 'row')} of {other.name} for other videos, not used ({which})")
     kept = [row for row in range(len(labels)) if row not in dropped]
     if not kept:
         raise ScoresError(f"no video is common to {ours.table.source} and {' and '.join(other.table.source for other in others)}")
@@ -291,7 +292,7 @@ def svm_scores(
         unseen += int((~np.isin(labels[test], known)).sum())
         if on_fold is not None:
             on_fold(done + 1)
-    notes = [f"{unseen} videos have classes that the other folds lack; none of them can be correct"] if unseen else []
+    notes = [f"{counted(unseen, 'video')} of classes that the other folds lack, which cannot be correct"] if unseen else []
     notes += [f"the SVM did not converge in {not_converged} folds"] if not_converged else []
     return scores, notes
 

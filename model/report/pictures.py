@@ -19,6 +19,7 @@ from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, 
 from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.settings.training import PHASES
+from flowkit.words import counted
 
 _PLOT_COLOURS = 128
 _ALL_MATRICES = 25  # classes up to which every row's matrix is drawn
@@ -67,7 +68,7 @@ def _phase_values(curves: TrainingCurves, pictures: list[NDArray[np.uint8]]) -> 
         _picture(picture, png(picture, num_colours=_PLOT_COLOURS), f"{curves.phase}, {panel} by step: {values[panel]}.", pixel_ratio=2)
         for panel, picture in zip(PANELS, pictures, strict=True)
     ]
-    note = f"{num:,} steps" if num > 1 else "1 step"
+    note = counted(num, "step")
     return {"name": curves.phase, "panels": panels, "note": note + (f"; each line is a mean over {window} steps." if window > 1 else ".")}
 
 
@@ -107,14 +108,14 @@ def matrix_pictures(result: SplitEvaluation, main: str) -> list[MatrixPicture]:
 def _matrix(result: SplitEvaluation, name: str) -> MatrixPicture:
     row = result.rows[name]
     shown = occurring_classes(row.confusion).tolist()
-    title = f"{name}: {row.num_correct:,} of {len(row.ranks):,} videos correct"
+    title = f"{name}: {row.num_correct:,} of {counted(len(row.ranks), 'video')} correct"
     pixels = confusion_picture(row.confusion, result.classes, title=title)
     caption = f"{title}. Rows are classes, columns are predictions, and correct predictions lie on the diagonal."
     if len(shown) < len(result.classes):
         caption += f" {len(result.classes) - len(shown)} classes that do not occur are left out."
     if not all(drawable(result.classes[label]) for label in shown):
         caption += " Classes whose names the font of the picture cannot write are shown by their labels, as in per_class.csv."
-    alt = f"Confusion matrix of {len(shown)} classes. {title}. The sections Classes and Confused classes give the numbers."
+    alt = f"Confusion matrix of {counted(len(shown), 'class')}. {title}. The sections Classes and Confused classes give the numbers."
     return MatrixPicture(name, png(pixels, num_colours=_PLOT_COLOURS), size_of(pixels), caption, alt, len(shown) <= _MATRIX_FITS)
 
 

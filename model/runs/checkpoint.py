@@ -24,6 +24,7 @@ from flowkit.model.runs.provenance import Provenance
 from flowkit.records import parse_json
 from flowkit.run_digests import check_digest
 from flowkit.versions import __version__
+from flowkit.words import counted
 
 CHECKPOINT_NAME = "checkpoint.pt"
 WEIGHTS_NAME = "weights.safetensors"
@@ -61,7 +62,7 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         config = self.provenance.config
-        steps, classes = f"{self.step} of {config.num_steps} steps", f"{len(self.provenance.classes)} classes"
+        steps, classes = f"{self.step} of {config.num_steps} steps", counted(len(self.provenance.classes), "class")
         return f"Checkpoint({config.phase}, {steps}, {classes}, {len(self.network)} tensors)"
 
 

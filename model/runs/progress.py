@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flowkit.dataset.progress import StageProgress, duration, printable_name
+from flowkit.dataset.progress import StageProgress
 from flowkit.model.runs import events
+from flowkit.words import counted, duration, printable_name
 
 
 class RunProgress:
@@ -41,8 +42,8 @@ class RunProgress:
                 start = f"weights {printable_name(event.weights)}" if event.weights else "the phases before it"
                 start = "random weights" if event.weights == "none" else start
                 message(
-                    f"Recipe {event.recipe} on {event.device}, from {start}: {event.num_videos} training videos, "
-                    f"{event.num_classes} classes."
+                    f"Recipe {event.recipe} on {event.device}, from {start}: {counted(event.num_videos, 'training video')}, "
+                    f"{counted(event.num_classes, 'class')}."
                 )
                 if event.num_empty_classes:
                     message(
@@ -74,7 +75,7 @@ class RunProgress:
             self._first_step = event.step
             remaining = event.num_steps - event.step - 1
             self._stages.message(
-                f"{event.phase}: {remaining + 1} steps; the first took {event.seconds:.2g} s, so the rest takes "
+                f"{event.phase}: {counted(remaining + 1, 'step')}; the first took {event.seconds:.2g} s, so the rest takes "
                 f"{duration(remaining * event.seconds)} or less."
             )
         done, total = event.step - self._first_step + 1, event.num_steps - self._first_step

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
+from flowkit.words import counted
 
 Fusion = Literal["logits_mean", "softmax_mean"]
 
@@ -63,7 +64,7 @@ def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -
         If a score is not a finite number: nothing is higher than NaN, so it would count as correct.
     """
     if not np.isfinite(scores).all():
-        raise ParameterError(f"the scores of {int((~np.isfinite(scores).all(1)).sum())} videos are not all finite numbers")
+        raise ParameterError(f"not all scores of {counted(int((~np.isfinite(scores).all(1)).sum()), 'video')} are finite numbers")
     own = np.take_along_axis(scores, labels[:, None], 1)
     before = np.arange(scores.shape[1]) < labels[:, None]
     return np.asarray(((scores > own) | ((scores == own) & before)).sum(1), dtype=np.int64)

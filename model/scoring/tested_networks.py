@@ -21,6 +21,7 @@ from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.runs.training_data import differences_from_training_data
 from flowkit.model.settings.training import Phase
+from flowkit.words import counted
 
 
 class TestedNetworks:
@@ -138,5 +139,5 @@ def _columns(classes: Sequence[str], known: Sequence[str], source: str) -> list[
     column_of = {name: column for column, name in enumerate(known)}
     missing = [name for name in classes if name not in column_of]
     if missing:
-        raise CheckpointError(f"{source} does not know {len(missing)} classes of this split: {', '.join(missing[:5])}")
+        raise CheckpointError(f"{source} does not know {counted(len(missing), 'class')} of this split: {', '.join(missing[:5])}")
     return [column_of[name] for name in classes]

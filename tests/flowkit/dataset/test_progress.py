@@ -9,7 +9,7 @@ import types
 import pytest
 
 from flowkit.dataset import progress
-from flowkit.dataset.progress import ProgressBar, StageProgress, duration, is_shown, printable, printable_name
+from flowkit.dataset.progress import ProgressBar, StageProgress, is_shown
 
 
 class Terminal(io.StringIO):
@@ -29,15 +29,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
-
-
-def test_names_cannot_control_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\nc\udc80é") == "a\\x1b[2Jb\nc\\udc80é"
-    assert printable_name("a\nb") == "a\\nb"
-
-
-def test_durations_are_written_as_people_write_them() -> None:
-    assert [duration(seconds) for seconds in (0.25, 8, 59.6, 200, 7500)] == ["0.2 s", "8.0 s", "1 min 00 s", "3 min 20 s", "2 h 05 min"]
 
 
 def test_by_default_progress_is_shown_on_a_terminal_and_in_a_notebook(

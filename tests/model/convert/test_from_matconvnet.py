@@ -163,7 +163,7 @@ def test_the_class_lists_are_those_of_the_official_lists(data_set: str, list_nam
 
 def test_class_names_must_be_known_and_fit(tmp_path: Path) -> None:
     path, _ = write(tmp_path / "net.mat", "appearance")
-    with pytest.raises(ParameterError, match="5 classes whose names are unknown: give --data-set"):
+    with pytest.raises(ParameterError, match="5 classes without names: give --data-set"):
         convert_matconvnet(path)
     with pytest.raises(ParameterError, match="5 classes, and ucf101 has 101"):
         convert_matconvnet(path, data_set="ucf101")

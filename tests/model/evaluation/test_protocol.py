@@ -292,7 +292,7 @@ def test_classes_are_matched_by_name(root: Any, evaluation: Any) -> None:
 def test_a_class_that_the_network_does_not_know_is_an_error_even_when_forced(root: Any) -> None:
     classes = ("other", *Dataset.open(root).split(1).classes[1:])
     save_networks(root, 1, run="unknown", classes=classes)
-    with pytest.raises(CheckpointError, match="does not know 1 classes of this split: colour0-motion0"):
+    with pytest.raises(CheckpointError, match="does not know 1 class of this split: colour0-motion0"):
         evaluate(root, run="unknown", execution=CPU, force=True)
 
 

@@ -404,7 +404,7 @@ def test_rows_of_other_videos_are_counted_and_not_used() -> None:
     more = ScoreTable("idt.csv", ("x/train", *IDS), CLASSES, np.concatenate([np.full((1, 3), 9.0), IDT.scores]))
     result = fused(more)
     assert np.array_equal(result.fused.scores, fused(IDT).fused.scores)
-    assert result.notes == ("1 rows of other0 are for other videos and are not used ('x/train')",)
+    assert result.notes == ("1 row of other0 for other videos, not used ('x/train')",)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_classes_that_the_other_folds_lack_come_last_and_are_said() -> None:
     folds = np.array([0, 1, 2, 0, 1, 2, 0])
     scores, notes = svm_scores(some_scores(0, 5, labels, 4), labels, folds, num_classes=4)
     assert np.isfinite(scores).all()
-    assert notes == ["1 videos have classes that the other folds lack; none of them can be correct"]
+    assert notes == ["1 video of classes that the other folds lack, which cannot be correct"]
     assert (scores[-1, 2:] < scores[-1, :2].min()).all()
     assert (scores[:, 3] < scores[:, :2].min(1)).all()
     assert np.array_equal(scores[:6].argmax(1), labels[:6])

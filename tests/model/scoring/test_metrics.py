@@ -67,7 +67,7 @@ def test_rank_zero_is_argmax(scores: Any) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_no_numbers_have_no_ranks(scores: Any, value: Any) -> None:
     scores[0][3, 2] = value
-    with pytest.raises(ParameterError, match="1 videos are not all finite"):
+    with pytest.raises(ParameterError, match="not all scores of 1 video are finite"):
         ranks_of_labels(scores[0], np.zeros(40, np.int64))
 
 

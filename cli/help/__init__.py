@@ -1,0 +1,1 @@
+"""What the help pages of commands say, and how they look."""

@@ -1,0 +1,133 @@
+"""The settings of training, described for help: default in each recipe and phase, type, meaning and phases.
+
+default_text          the default of a setting, as an option's help shows it
+described_settings    all settings that ``--set`` takes, from the docstrings of the settings
+settings_text         the same as text
+did_you_mean          a question about the setting that was probably meant
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.recipes import OVERRIDES, RECIPES, TWO_STREAM_KEYS, PhaseRecipe, RecipeName, small_network
+from flowkit.model.settings.training import PHASES, TrainConfig
+
+_SHORT_SIDE = 256  # of frames, for which the small recipe's network is shown
+_FIELDS = {item.name: item.default for kind in (STResNetConfig, TrainConfig) for item in fields(kind)}
+# What depends on the data, in words.
+_IN_WORDS = {
+    ("official", "steps"): "the official code's epochs",
+    ("small", "input_size"): "7/8 of the frames' short side and at most 112",
+}
+
+
+def default_text(name: str) -> str:
+    """Return the default of a setting in words, such as ``256, 128, 128, 128 by phase; 32, 32, 16, 16 in recipe small``.
+
+    Parameters
+    ----------
+    name : str
+        A name of `flowkit.model.settings.recipes.OVERRIDES`.
+
+    Returns
+    -------
+    str
+        The value in the official recipe and, where it is another, in each other recipe. Values that differ between phases are in the
+        order of the phases.
+    """
+    texts = {recipe: _IN_WORDS.get((recipe, name)) or _by_phase(recipe, name) for recipe in RECIPES}
+    first = texts["official"]
+    others = [f"{text} in recipe {recipe}" for recipe, text in texts.items() if text != first]
+    return "; ".join([first, *others])
+
+
+def _by_phase(recipe: RecipeName, name: str) -> str:
+    values = [_text(_value(recipe, RECIPES[recipe][phase], name)) for phase in PHASES]
+    return values[0] if len(set(values)) == 1 else f"{', '.join(values)} by phase"
+
+
+def _value(recipe: RecipeName, entry: PhaseRecipe, name: str) -> Any:
+    """Return the value of a setting in one phase of a recipe."""
+    if name == "lr":
+        return (entry.steps or entry.epochs)[0][1]
+    if name == "steps":
+        return sum(steps for steps, _ in entry.steps)
+    network = (small_network(_SHORT_SIDE) if recipe == "small" else {}) | entry.network
+    value = (network | entry.settings).get(name, _FIELDS[name])
+    assert value is not MISSING, name
+    return value
+
+
+def _text(value: Any) -> str:
+    """Return a value as it is typed."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_OF_SCHEDULE = {  # names that `make_configs` takes beside the fields of the settings
+    "steps": ("int", "The steps of a phase; the schedule is scaled to them."),
+    "lr": ("float", "The first learning rate of a phase; later ones keep their ratio to it."),
+}
+_ENTRY = re.compile(r"^    (\w+(?:, \w+)*) : (.+)\n((?:        .+\n)+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one name means.
+
+    Parameters
+    ----------
+    name, kind, meaning : str
+        The name, the type of the value, and what it does.
+    phases : str
+        The phases that it concerns.
+    default : str
+        Its value in each recipe.
+    """
+
+    name: str
+    kind: str
+    meaning: str
+    phases: str
+    default: str
+
+
+def described_settings() -> list[Setting]:
+    """Return all settings that ``--set`` takes, sorted by name."""
+    texts = dict(_OF_SCHEDULE)
+    for kind in (STResNetConfig, TrainConfig):
+        for names, of_type, meaning in _ENTRY.findall(kind.__doc__ or ""):
+            texts |= {name: (of_type, " ".join(meaning.split())) for name in names.split(", ")}
+    both = "st-resnet, st-resnet-star"
+    return [Setting(name, *texts.get(name, ("", "")), both if name in TWO_STREAM_KEYS else "all", _default_of(name)) for name in OVERRIDES]
+
+
+def settings_text() -> str:
+    """Return the description of all settings as text, a paragraph for each."""
+    paragraphs = []
+    for setting in described_settings():
+        facts = f"default: {setting.default}" + ("" if setting.phases == "all" else f"; phases: {setting.phases}")
+        body = textwrap.fill(f"{setting.meaning}  [{facts}]", 100, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+        paragraphs.append(f"{setting.name} : {setting.kind}\n{body}")
+    return "\n".join(paragraphs)
+
+
+def did_you_mean(name: str) -> str:
+    """Return a question about the setting that was probably meant; empty if no name is close."""
+    inner = [known for known in OVERRIDES if name and name in known.split("_")]
+    close = get_close_matches(name, OVERRIDES, n=1) or inner[:1]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _default_of(name: str) -> str:
+    """Return the default, where a recipe has one."""
+    return {"schedule": "the recipe's steps and rates", "bn_renewal_steps": "what the schedule needs", "temporal_pool": "by phase"}.get(
+        name
+    ) or default_text(name)

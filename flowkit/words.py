@@ -1,0 +1,47 @@
+"""How counts, times, sizes and names are written for people."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which is in the plural unless the number is one.
+
+    Examples
+    --------
+    >>> from flowkit.words import counted
+    >>> counted(1, "flow field"), counted(13320, "video"), counted(0, "class")
+    ('1 flow field', '13,320 videos', '0 classes')
+    """
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people write them: 8 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes as people write it: 17.5 kB, 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def printable(text: object) -> str:
+    """Return text with control characters and lone surrogates escaped, so that a file's name cannot control the terminal."""
+    return "".join(
+        c if c == "\n" or (c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF) else c.encode("unicode_escape").decode() for c in str(text)
+    )
+
+
+def printable_name(name: object) -> str:
+    """Return the name of a file or video on one line: newlines are escaped too."""
+    return printable(name).replace("\n", "\\n")
