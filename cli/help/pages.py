@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import click
 
+OTHER = "Other"
+
 # A heading -> the options under it, by the longest flag. Help shows headings in this order.
 HEADINGS: dict[str, tuple[str, ...]] = {
     "Data": (
@@ -25,7 +27,19 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--temporal-stages", "--temporal-init", "--temporal-padding", "--temporal-pool-position", "--variants"),
     ),
     "Schedule": (
-        *("--schedule", "--steps-per-phase", "--batch", "--bn-group", "--bn-moments", "--lr", "--corners", "--balance", "--seed", "--set"),
+        *(
+            "--schedule",
+            "--steps-per-phase",
+            "--batch",
+            "--bn-group",
+            "--bn-moments",
+            "--lr",
+            "--corners",
+            "--balance",
+            "--seed",
+            "--seeds",
+            "--set",
+        ),
         *("--resume", "--restart", "--checkpoint-steps"),
     ),
     "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds"),
@@ -37,6 +51,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--output", "--reports", "--report", "--redraw", "--replace", "--tensorboard", "--shard-size", "--move", "--layout"),
         *("--animation", "--top", "--dry-run", "--fail-on-damaged", "--overwrite", "--json", "--help"),
     ),
+    OTHER: (),
 }
 # A command and an option -> its heading, where the option means something else than in other commands.
 _ELSEWHERE = {
@@ -122,12 +137,6 @@ COMMAND_GROUPS = {
 
 
 def heading_of(command: str, option: click.Option) -> str:
-    """Return the heading under which the help page of a command shows an option.
-
-    Raises
-    ------
-    KeyError
-        If the option stands under no heading.
-    """
+    """Return the heading under which the help page of a command shows an option; `OTHER` if the option has none."""
     flag = max(option.opts, key=len)
-    return _ELSEWHERE.get((command, flag)) or _HEADING[flag]
+    return _ELSEWHERE.get((command, flag)) or _HEADING.get(flag, OTHER)
