@@ -40,7 +40,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--seeds",
             "--set",
         ),
-        *("--resume", "--restart", "--checkpoint-steps"),
+        *("--seed", "--seeds", "--set", "--resume", "--restart", "--checkpoint-steps"),
     ),
     "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds"),
     "Hardware": (

@@ -26,7 +26,8 @@ def shown_options(command: click.Command) -> list[click.Option]:
 
 def help_of(name: str) -> str:
     command = command_of(name)
-    return command.get_help(click.Context(command, info_name=name, terminal_width=200, max_content_width=200))
+    settings = flowkit.context_settings | {"max_content_width": 200}  # click keeps the names of --help from the first context
+    return command.get_help(click.Context(command, info_name=name, terminal_width=200, **settings))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
