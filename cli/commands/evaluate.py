@@ -326,6 +326,8 @@ def _print_warnings(evaluation: Evaluation) -> None:
     for split in evaluation.splits:
         for text in split.warnings:
             warn(f"split {split.split}: {show_name(text)} (--force)")
+        for text in split.notes:
+            warn(f"split {split.split}: note: {show_name(text)}")
         for line in failure_lines(split.failed):
             warn(f"split {split.split}: {show_name(line)}")
         names = split.untrained_classes

@@ -15,6 +15,7 @@ from flowkit.dataset.paths import clip_path
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.files import file_sha256
+from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard
 
@@ -23,7 +24,7 @@ HEIGHT, WIDTH = 40, 56
 NUM_TRAIN, NUM_TEST = 12, 6
 
 
-def example_root(folder: str | os.PathLike[str] | None = None) -> Path:
+def example_root(folder: str | os.PathLike[str] | None = None, *, quantiser: Quantiser | None = None) -> Path:
     """Make a data root of 18 generated clips in two shards, with one split: 12 to train, 6 to test.
 
     The classes are 3 colours x 2 motions. Clips are 56 x 40 px and 11 to 22 frames long; channel ``label // 2`` of the frames is
@@ -34,6 +35,8 @@ def example_root(folder: str | os.PathLike[str] | None = None) -> Path:
     ----------
     folder : path, optional
         Where to make it. By default a temporary folder, which is deleted when Python ends.
+    quantiser : Quantiser, optional
+        How the flow is stored. By default as `flowkit extract` stores it.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def example_root(folder: str | os.PathLike[str] | None = None) -> Path:
         folder = tempfile.mkdtemp(prefix="flowkit-example-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     root = Path(folder)
-    settings = ExtractSettings(short_side=HEIGHT)
+    settings = ExtractSettings(short_side=HEIGHT, quantiser=quantiser or Quantiser())
     open_root(root, root / "videos", settings)
     records = [_write_clip(root, number, settings) for number in range(NUM_TRAIN + NUM_TEST)]
     (root / "shards").mkdir()

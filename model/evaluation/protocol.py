@@ -27,6 +27,7 @@ from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import check_run_name, find_weights, phase_folder, trained_phases
+from flowkit.model.runs.training_data import reservations, tested_extraction
 from flowkit.model.scoring.metrics import Fusion, combine_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import STREAMS_OF, Phase
@@ -188,6 +189,7 @@ def _evaluate_split(
         joined = combine_scores(parts, weights=weights if len(parts) == 2 else (1.0,), fusion=fusion)
         rows[row] = RowResult.of(joined, labels, video_ids=[record.video_id for record in records])
     trained = Counter(record.label for record in split.train)
+    extraction = tested_extraction(dataset, split) or {}
     return SplitEvaluation(
         split=split.number,
         classes=split.classes,
@@ -201,6 +203,7 @@ def _evaluate_split(
         checkpoints=networks.sources,
         warnings=networks.warnings,
         provenances=networks.provenances,
+        notes=tuple(dict.fromkeys(text for made in networks.provenances.values() for text in reservations(made, extraction))),
         majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
     )
 

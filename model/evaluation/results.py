@@ -72,6 +72,8 @@ class SplitEvaluation:
         When the test of this split began, in UTC (ISO 8601); empty if unknown.
     seconds : float, optional
         How long it took.
+    notes : tuple of str
+        Reservations: what is not known of the training of converted networks, and in what their frames and flow differ from these.
     """
 
     split: int
@@ -89,6 +91,7 @@ class SplitEvaluation:
     majority_label: int | None = None
     started: str = ""
     seconds: float | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def heads(self) -> dict[str, RowResult]:
@@ -169,6 +172,7 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
         "checkpoints": dict(split.checkpoints),
         "networks": {phase: made.to_dict() for phase, made in split.provenances.items()},
         "warnings": list(split.warnings),
+        "notes": list(split.notes),
         "interval": interval_dict(split.rows),
         "majority_class": _majority(split),
         "rows": {name: row.accuracy_dict() | {"confusion": row.confusion.tolist()} for name, row in split.rows.items()},
@@ -288,6 +292,7 @@ def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]
         majority_label=_label(record.get("majority_class"), table),
         started=str(record.get("time_started", "")),
         seconds=None if record.get("seconds") is None else float(record["seconds"]),
+        notes=_texts(record.get("notes", ())),
     )
 
 

@@ -21,7 +21,8 @@ from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_t
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
-from flowkit.model.report.settings import data_facts, network_settings, test_facts, tested_extraction
+from flowkit.model.report.settings import data_facts, network_settings, test_facts
+from flowkit.model.runs.training_data import tested_extraction
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
 
@@ -178,6 +179,8 @@ def _notices(result: SplitEvaluation, split: Split) -> list[dict[str, Any]]:
                 "lines": (),
             }
         )
+    if result.notes:
+        notices.append({"text": "With these reservations:", "lines": result.notes})
     if result.failed:
         text = f"Test videos that could not be scored and are left out ({len(result.failed):,}):"
         notices.append({"text": text, "lines": _some([f"{clip.video_id}: {clip.reason}" for clip in result.failed])})

@@ -15,7 +15,6 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.runs.provenance import Provenance, flattened
-from flowkit.model.runs.training_data import extraction_of
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
@@ -80,14 +79,6 @@ def _command(command: str) -> str:
     except ValueError:  # results.json may come from anyone
         return ""
     return shlex.join(re.sub(r"(^|=)[/~].*/|(^|=)[A-Za-z]:[\\/].*[\\/]", lambda found: found[1] or found[2] or "", word) for word in words)
-
-
-def tested_extraction(dataset: Dataset, split: Split) -> dict[str, Any] | None:
-    """Return how frames and flow of the test videos were made, as `Provenance` has it; None if the first of them cannot be read."""
-    try:
-        return extraction_of(dataset, split.test[0]) if split.test else None
-    except (FlowkitError, OSError):
-        return None
 
 
 def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         path = next((path / name for name in (WEIGHTS_NAME, CHECKPOINT_NAME) if (path / name).is_file()), path / WEIGHTS_NAME)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; train it first, or give a phase's folder, {WEIGHTS_NAME} or {CHECKPOINT_NAME}")
+    if path.suffix == ".mat":
+        raise CheckpointError(
+            f"{path} is a MATLAB file; `flowkit convert {shlex.quote(str(path))} OUT.safetensors --data-set ucf101` (or hmdb51, or "
+            "--classes FILE) makes a file of it that can be given here"
+        )
     try:
         check_digest(path)
         return _load_weights(path) if path.suffix == ".safetensors" else _load_checkpoint(path)

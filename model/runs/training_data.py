@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from flowkit.dataset.manifest import TABLES, ClipRecord, Split
 from flowkit.dataset.root import Dataset
-from flowkit.errors import CheckpointError
-from flowkit.model.runs.provenance import Provenance
+from flowkit.dataset.settings import Solver
+from flowkit.errors import CheckpointError, FlowkitError
+from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.records import RecordFormat
 from flowkit.shards.reader import ShardReader
 
@@ -25,6 +26,9 @@ _UNKNOWN = (
 )
 # A video by its id: the half that it is in, its class, and the beginning of its clip's digest.
 Videos = dict[str, tuple[str, str, str]]
+
+
+_OWN_SOLVER = "flowkit's"
 
 
 class OtherSettingsError(CheckpointError):
@@ -47,6 +51,14 @@ def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
         return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
 
 
+def tested_extraction(dataset: Dataset, split: Split) -> dict[str, Any] | None:
+    """Return how frames and flow of the test videos were made, as `Provenance` has it; None if the first of them cannot be read."""
+    try:
+        return extraction_of(dataset, split.test[0]) if split.test else None
+    except (FlowkitError, OSError):
+        return None
+
+
 def differences_from_training_data(split: Split, provenance: Provenance, folder: Path | None = None) -> list[str]:
     """Return in words how a split differs from the data that weights were trained on; empty if it is the same data.
 
@@ -61,7 +73,8 @@ def differences_from_training_data(split: Split, provenance: Provenance, folder:
     """
     different = []
     if provenance.split != split.number:
-        different.append(f"they were trained on split {provenance.split}, and this is split {split.number}")
+        told = " (by `flowkit convert --split`)" if provenance.is_converted else ""
+        different.append(f"they were trained on split {provenance.split}{told}, and this is split {split.number}")
     now = split.quantiser.to_dict()
     different += [
         f"the {name} of the quantiser was {provenance.quantiser.get(name)}, and is {now.get(name)}"
@@ -69,8 +82,56 @@ def differences_from_training_data(split: Split, provenance: Provenance, folder:
         if provenance.quantiser.get(name) != now.get(name)
     ]
     if sorted(provenance.classes) != sorted(split.classes):
-        different += _class_differences(provenance.classes, split.classes)
-    return different + ([] if provenance.digests & split.digests else _video_differences(split, provenance, folder, bool(different)))
+        in_words = _classes_of_network if provenance.is_converted else _class_differences
+        different += in_words(provenance.classes, split.classes)
+    if provenance.is_converted or provenance.digests & split.digests:  # what cannot be known of converted networks is in `reservations`
+        return different
+    return different + _video_differences(split, provenance, folder, bool(different))
+
+
+def reservations(provenance: Provenance, extraction: Mapping[str, Any]) -> list[str]:
+    """Return in words what is not known of the training of a converted network, and in what its frames and flow differ from these.
+
+    Parameters
+    ----------
+    provenance : Provenance
+        What the weights record.
+    extraction : dict
+        How frames and flow of the test videos were made, as `Provenance` has it.
+    """
+    if not provenance.is_converted:
+        return []
+    texts = [
+        f"the authors' file does not say which videos it was trained on; split {provenance.split} comes from `flowkit convert --split`"
+    ]
+    different = extraction_differences(provenance.extraction, extraction)
+    return texts + ([f"the authors' frames and flow were made in another way: {'; '.join(different)}"] if different else [])
+
+
+def extraction_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return ``<setting> was ..., and is ...`` for each setting of frames and flow that matters and differs; nothing if one is unknown.
+
+    The solvers of flowkit differ by hundredths of a pixel, and codecs without loss by nothing.
+
+    Examples
+    --------
+    >>> from flowkit.model.runs.training_data import extraction_differences
+    >>> before = {"short_side": 256, "solver": "strict", "tvl1": {"tau": 0.25}, "codec": "zstd"}
+    >>> extraction_differences(before, {**before, "solver": "cuda", "short_side": 128})
+    ['the short side was 256, and is 128']
+    """
+    if not before or not now:
+        return []
+    was, is_now = _comparable(before), _comparable(now)
+    names = [name for name in {*was, *is_now} if was.get(name) != is_now.get(name)]
+    return [f"the {_in_words(name)} was {was.get(name, 'unknown')}, and is {is_now.get(name, 'unknown')}" for name in sorted(names)]
+
+
+def _comparable(extraction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that matter as one table."""
+    flat = {name: value for name, value in flattened(extraction).items() if value is not None}
+    flat |= {"solver": _OWN_SOLVER} if flat.get("solver") in get_args(Solver) else {}
+    return flat | ({"codec": "without loss"} if flat.get("codec") != "jpeg" else {})
 
 
 def refuse_other_phase(begun: Provenance, now: Provenance, split: Split, folder: Path) -> None:
@@ -102,6 +163,18 @@ def _class_differences(before: Sequence[str], now: Sequence[str]) -> list[str]:
         if names
     ]
     return changes or ["the classes have other labels"]
+
+
+def _classes_of_network(known: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Return how the classes of a converted network, which no split ever had, differ from those of a split."""
+    return [
+        f"{whose} {_count(len(names), 'class', 'classes')} that {lacks} ({_some(names)})"
+        for whose, lacks, names in (
+            ("this split has", "the network does not know", [name for name in now if name not in set(known)]),
+            ("the network has", "this split lacks", [name for name in known if name not in set(now)]),
+        )
+        if names
+    ]
 
 
 def _video_differences(split: Split, provenance: Provenance, folder: Path | None, explained: bool) -> list[str]:
@@ -158,6 +231,11 @@ def _recorded_videos(folder: Path, provenance: Provenance) -> Videos | None:
 
 def _is_row(row: object) -> bool:
     return isinstance(row, list) and len(row) == 2 and all(isinstance(text, str) for text in row)
+
+
+def _in_words(name: str) -> str:
+    """Return what a setting is called in messages: ``TV-L1 lambda`` for ``tvl1.lambda_``."""
+    return name.replace("tvl1.", "TV-L1 ").rstrip("_").replace("_", " ")
 
 
 def _videos(number: int, kind: str = "") -> str:

@@ -12,7 +12,14 @@ from random_networks import random_checkpoints
 from flowkit.dataset.manifest import ClipRecord, Split, split_identity
 from flowkit.errors import CheckpointError
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.runs.training_data import VIDEOS_NAME, differences_from_training_data, refuse_other_phase, videos_text
+from flowkit.model.runs.training_data import (
+    VIDEOS_NAME,
+    differences_from_training_data,
+    extraction_differences,
+    refuse_other_phase,
+    reservations,
+    videos_text,
+)
 from flowkit.quantise import Quantiser
 
 CLASSES = ("jump", "run")
@@ -106,3 +113,58 @@ def test_a_phase_that_was_begun_is_refused_with_advice_that_fits(trained: Proven
     with pytest.raises(CheckpointError, match=r"cannot be known.*`flowkit evaluate --force`") as refused:
         refuse_other_phase(old, trained, split, tmp_path)
     assert "--restart" not in str(refused.value)
+
+
+AUTHORS = {"short_side": 256, "solver": "strict", "tvl1": {"tau": 0.25}, "codec": "jpeg"}
+
+
+def converted(trained: Provenance, *classes: str) -> Provenance:
+    """What the file of a network that the authors trained on these classes records."""
+    config = replace(trained.config, network=replace(trained.config.network, num_classes=len(classes)))
+    return replace(
+        trained, config=config, classes=classes, digest="", started_from={"matconvnet": "ab" * 32}, num_videos={}, extraction=AUTHORS
+    )
+
+
+def test_the_unknown_videos_of_a_converted_network_are_a_reservation_and_no_difference(trained: Provenance) -> None:
+    network = converted(trained, *reversed(CLASSES))
+    assert differences_from_training_data(made(), network) == []
+    assert reservations(trained, trained.extraction) == []
+    (note,) = reservations(network, network.extraction)
+    assert "does not say which videos it was trained on; split 1 comes from `flowkit convert --split`" in note
+    _, note = reservations(network, {**network.extraction, "short_side": 300, "codec": "zstd"})
+    assert note.startswith("the authors' frames and flow were made in another way: ")
+    assert note.endswith("the codec was jpeg, and is without loss; the short side was 256, and is 300")
+
+
+@pytest.mark.parametrize(
+    ("classes", "texts"),
+    [
+        (("jump", "run", "walk"), ["the network has 1 class that this split lacks (walk)"]),
+        (("jump",), ["this split has 1 class that the network does not know (run)"]),
+        (
+            ("Jump", "run"),
+            ["this split has 1 class that the network does not know (jump)", "the network has 1 class that this split lacks (Jump)"],
+        ),
+    ],
+)
+def test_other_classes_of_a_converted_network_are_named(trained: Provenance, classes: tuple[str, ...], texts: list[str]) -> None:
+    assert differences_from_training_data(made(), converted(trained, *classes)) == texts
+
+
+def test_a_converted_network_of_another_split_is_a_difference_with_its_reason(trained: Provenance) -> None:
+    (text,) = differences_from_training_data(made(number=2), converted(trained, *CLASSES))
+    assert text == "they were trained on split 1 (by `flowkit convert --split`), and this is split 2"
+
+
+def test_settings_of_the_extraction_that_make_no_difference_are_not_named() -> None:
+    before = {"short_side": 256, "solver": "strict", "tvl1": {"tau": 0.25, "lambda_": 0.15}, "codec": "zstd"}
+    assert extraction_differences(before, {**before, "solver": "cuda", "codec": "gzip"}) == []
+    assert extraction_differences({}, before) == []
+    other = {"short_side": 128, "solver": "gpu_flow", "tvl1": {"tau": 0.25, "lambda_": 0.3}, "codec": "jpeg"}
+    assert extraction_differences(before, other) == [
+        "the codec was without loss, and is jpeg",
+        "the short side was 256, and is 128",
+        "the solver was flowkit's, and is gpu_flow",
+        "the TV-L1 lambda was 0.15, and is 0.3",
+    ]
