@@ -97,7 +97,7 @@ def evaluate(
     themselves.
 
     An earlier evaluation is replaced only if every video and every row that it has can be scored now; --replace replaces it in any
-    case.
+    case. An evaluation that is stopped keeps the scores it has computed, and the same command goes on from there.
     """
     _refuse_unused_options(redraw=redraw, checkpoint=checkpoint, output=output)
     from flowkit.cli.shared.ranks import ranks_from_environment
@@ -141,6 +141,7 @@ def evaluate(
                 execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
                 progress=True,
                 on_split=lambda one: folders.keep(changed(one, command=command)) if folders is not None and rank == 0 else None,
+                keep_scores_in=None if folders is None else folders.of,
             )
         evaluation = changed(evaluation, command=command)
         if rank:

@@ -256,7 +256,14 @@ def _tested(
             # The first process decides for all of them, so that either all test or none.
             if not gathered(is_tested(folder, what, listed.digests), execution.world)[0]:
                 evaluation = evaluate(
-                    root, splits=(split,), run=plan.run, runs=runs, execution=execution, progress=False, on_event=on_event
+                    root,
+                    splits=(split,),
+                    run=plan.run,
+                    runs=runs,
+                    execution=execution,
+                    progress=False,
+                    on_event=on_event,
+                    keep_scores_in=lambda _: folder,
                 )
                 if gathered(_tested_files(root, split, paths) != files, execution.world)[0]:
                     raise CheckpointError(

@@ -184,6 +184,11 @@ class Execution:
             "num_ranks": self.world,
         }
 
+    def scoring_environment(self, device: torch.device) -> dict[str, str | int | bool]:
+        """Return the part of `environment` that may change the last digits of the scores of a video."""
+        names = ("flowkit", "torch", "device", "num_threads", "amp", "channels_last")
+        return {name: value for name, value in self.environment(device).items() if name in names}
+
 
 def machine() -> dict[str, str | int]:
     """Return the processor of this machine and the number of cores that this process may use."""

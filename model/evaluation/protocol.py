@@ -23,6 +23,7 @@ from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.evaluation.scores import Scores
+from flowkit.model.evaluation.unfinished import UnfinishedScores, VideoScores, remove_unfinished
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.progress import RunProgress
@@ -54,6 +55,7 @@ def evaluate(
     progress: bool | None = None,
     on_event: Callable[[EvaluateEvent], None] | None = None,
     on_split: Callable[[Evaluation], None] | None = None,
+    keep_scores_in: Callable[[int], Path] | None = None,
 ) -> Evaluation:
     """Test a run's networks on the test videos of packed splits.
 
@@ -83,6 +85,10 @@ def evaluate(
         Receives the events of `flowkit.model.runs.events`.
     on_split : callable, optional
         Receives each split's results as soon as they are there, so that they can be kept whatever happens to later splits.
+    keep_scores_in : callable, optional
+        Returns a folder for the number of a split. The scores of each video are kept there until the split is finished, so that a
+        call that is interrupted goes on where it stopped when it is made again. They are used only with the same weights, data,
+        device, precision and versions. No other process may write there meanwhile. Default: nothing is kept.
 
     Returns
     -------
@@ -140,10 +146,13 @@ def evaluate(
         for number in splits:
             report = to_all(show, on_event)
             started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
-            result = _evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, report)
+            folder = None if keep_scores_in is None else keep_scores_in(number)
+            result = _evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, report, folder)
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
                 on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
+            if folder is not None and execution.rank == 0:
+                remove_unfinished(folder)
     return Evaluation(tuple(results), protocol, fusion, weights, environment)
 
 
@@ -155,25 +164,33 @@ def _evaluate_split(
     weights: tuple[float, float],
     execution: Execution,
     on_event: Callable[[EvaluateEvent], None],
+    folder: Path | None,
 ) -> SplitEvaluation:
-    """Score every test video once by all networks; each rank scores its share."""
+    """Score every test video once by all networks; each rank scores its share of those that no earlier call has scored."""
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
-    mine = range(execution.rank, len(clips), execution.world)
-    on_event(SplitStarted(split.number, len(mine)))
-    loader = whole_clip_loader(clips, mine, num_workers=execution.workers(networks.device))
-    scored: dict[str, Scores] = {}
+    own: dict[str, VideoScores] = {}
     failed: list[Unreadable] = []
-    for batch in _batches(loader, VIDEOS_AT_ONCE[networks.device.type]):
-        failed += [clip for clip in batch if isinstance(clip, Unreadable)]
-        readable = [clip for clip in batch if not isinstance(clip, Unreadable)]
-        if readable:
-            for clip, values in zip(readable, networks.score(readable), strict=True):
-                if all(np.isfinite(scores).all() for scores in values.values()):
-                    scored[clip.video_id] = values
-                else:
-                    failed.append(Unreadable(clip.video_id, _NOT_FINITE))
-        on_event(VideosScored(split.number, len(scored) + len(failed), len(mine), len(failed)))
-    scored = {name: values for part in gathered(scored, execution.world) for name, values in part.items()}
+    settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
+    with UnfinishedScores(folder, split, networks.digests, settings, rank=execution.rank) as unfinished:
+        scored = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
+        missing = [index for index, record in enumerate(split.test) if record.video_id not in scored]
+        mine = missing[execution.rank :: execution.world]
+        on_event(SplitStarted(split.number, len(mine), len(scored)))
+        loader = whole_clip_loader(clips, mine, num_workers=execution.workers(networks.device))
+        for batch in _batches(loader, VIDEOS_AT_ONCE[networks.device.type]):
+            failed += [clip for clip in batch if isinstance(clip, Unreadable)]
+            readable = [clip for clip in batch if not isinstance(clip, Unreadable)]
+            finite: dict[str, VideoScores] = {}
+            if readable:
+                for clip, values in zip(readable, networks.score(readable), strict=True):
+                    if all(np.isfinite(scores).all() for scores in values.values()):
+                        finite[clip.video_id] = values
+                    else:
+                        failed.append(Unreadable(clip.video_id, _NOT_FINITE))
+            unfinished.add(finite)
+            own |= finite
+            on_event(VideosScored(split.number, len(own) + len(failed), len(mine), len(failed)))
+    scored |= {name: values for part in gathered(own, execution.world) for name, values in part.items()}
     failed = [clip for part in gathered(failed, execution.world) for clip in part]
 
     records = [record for record in split.test if record.video_id in scored]

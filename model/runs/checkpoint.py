@@ -5,6 +5,7 @@ A checkpoint holds only tensors and built-in types and is read with ``weights_on
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shlex
@@ -65,6 +66,14 @@ class Checkpoint:
         config = self.provenance.config
         steps, classes = f"{self.step} of {config.num_steps} steps", counted(len(self.provenance.classes), "class")
         return f"Checkpoint({config.phase}, {steps}, {classes}, {len(self.network)} tensors)"
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the weights and their provenance as they are in memory, whatever happens to their file meanwhile."""
+        digest = hashlib.sha256(json.dumps(self.provenance.to_dict(), sort_keys=True).encode())
+        for name, tensor in sorted(self.network.items()):
+            digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -94,10 +94,11 @@ TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | MomentsRenewe
 
 @dataclass(frozen=True)
 class SplitStarted:
-    """The evaluation of a split begins; `num_videos` is this process's share."""
+    """The evaluation of a split begins; `num_videos` is this process's share, without `num_kept` that an interrupted call had scored."""
 
     split: int
     num_videos: int
+    num_kept: int = 0
 
 
 @dataclass(frozen=True)

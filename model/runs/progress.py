@@ -62,6 +62,8 @@ class RunProgress:
         else:
             self._stages.close()
             if isinstance(event, events.SplitStarted):
+                if event.num_kept:
+                    message(f"split {event.split}: {event.num_kept} videos were scored by an earlier call that was interrupted.")
                 self._stages.update(f"evaluate split {event.split}", 0, event.num_videos)
             elif isinstance(event, events.VariantStarted):
                 phases = " and ".join(event.phases)
