@@ -37,10 +37,12 @@ def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_j
     """
     from flowkit.dataset.clips import ClipSource, find_clips
     from flowkit.dataset.root import Dataset
+    from flowkit.dataset.shard_files import check_stored
     from flowkit.describe.pictures import inspect_clip
 
-    Dataset.open(data)
+    dataset = Dataset.open(data)
     stored = find_clips(data)
+    check_stored(dataset, stored, video_ids=[video_id])
     for path, why in stored.unreadable:
         warn(f"not readable: {show_name(path)}: {show_name(why)}")
     with ClipSource(stored) as source:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from flowkit.dataset.clips import StoredClips
 from flowkit.dataset.lists.automatic import AUTOMATIC
 from flowkit.dataset.lists.choosing import FOLDERS, find_lists
 from flowkit.dataset.manifest import ClipRecord, Split
@@ -54,14 +55,75 @@ def check_shards(dataset: Dataset, split: Split, *, records: Iterable[ClipRecord
     """
     names = sorted({record.shard for record in (split if records is None else records)})
     faults = {name: fault for name in names if (fault := _fault(dataset.root / "shards" / name))}
-    if not faults:
-        return
+    if faults:
+        several = f"{len(names)} shards, and {len(faults)} of them" if len(names) > 1 else "1 shard, which"
+        raise ManifestError(_message(dataset, split, f"split {split.number} needs {several} cannot be read", faults))
+
+
+def check_stored(dataset: Dataset, stored: StoredClips, *, split: int | None = None, video_ids: Iterable[str] | None = None) -> None:
+    """Check that no video is lost with a shard that is missing, truncated or damaged.
+
+    This is `check_shards` for commands that read clip files as well as shards: a video that still has its clip file needs no shard.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+        The data root.
+    stored : StoredClips
+        What `find_clips` has found there.
+    split : int, optional
+        The split whose videos will be read. Default: all videos, those of every split and those that no split lists.
+    video_ids : iterable of str, optional
+        Only these videos.
+
+    Raises
+    ------
+    ManifestError
+        As by `check_shards`; or if there is no such split, or its manifest cannot be read.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.clips import find_clips
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.dataset.shard_files import check_stored
+    >>> dataset = flowkit.Dataset.open(example_root())
+    >>> (dataset.root / "shards" / "shard-00001.h5").unlink()
+    >>> check_stored(dataset, find_clips(dataset.root), video_ids=[dataset.split(1).train[0].video_id])  # it is in another shard
+    >>> check_stored(dataset, find_clips(dataset.root))
+    Traceback (most recent call last):
+    flowkit.errors.ManifestError: split 1 needs 1 shard, which cannot be read: shard-00001.h5 is missing. ...
+    """
+    wanted = None if video_ids is None else frozenset(video_ids)
+    for number in dataset.splits if split is None else (split,):
+        try:
+            listed = dataset.split(number)
+        except ManifestError:
+            if split is None:  # its videos are no other than those of the shards, as far as anybody knows
+                continue
+            raise
+        lost = [record for record in listed if record.video_id not in stored.paths and (wanted is None or record.video_id in wanted)]
+        check_shards(dataset, listed, records=lost)
+    if split is None and wanted is None:
+        check_readable(dataset, stored)
+
+
+def check_readable(dataset: Dataset, stored: StoredClips) -> None:
+    """Raise `ManifestError` if a shard that is there cannot be read, so that nobody knows which videos it holds."""
+    if stored.unreadable:
+        faults = {Path(path).name: _fault(Path(path)) or why for path, why in stored.unreadable}
+        shards = f"{len(faults)} shards" if len(faults) > 1 else "1 shard"
+        raise ManifestError(_message(dataset, None, f"{shards} of {str(dataset.root)!r} cannot be read", faults))
+
+
+def _message(dataset: Dataset, split: Split | None, what: str, faults: Mapping[str, str]) -> str:
+    """Return an error message: what is wrong with which shards, and the command that makes them again."""
     lines = [f"{name} {fault}" for name, fault in list(faults.items())[:_MOST_NAMED]]
     more = f"; and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
     there = [dataset.root / "shards" / name for name in faults if (dataset.root / "shards" / name).exists()]
-    raise ManifestError(
-        f"split {split.number} needs {len(names)} shards, and {len(faults)} of them cannot be read: {'; '.join(lines)}{more}. "
-        f"Mount or copy {str(dataset.root / 'shards')!r} again, or make them again: `{_repair(dataset, split, there)}`"
+    return (
+        f"{what}: {'; '.join(lines)}{more}. Mount or copy {str(dataset.root / 'shards')!r} again, or make them again: "
+        f"`{_repair(dataset, split, there)}`"
     )
 
 
@@ -70,7 +132,8 @@ def extract_command(dataset: Dataset) -> str:
     settings, root = dataset.settings, str(dataset.root)
     source = dataset.source or "VIDEOS"
     if settings.is_imported:
-        return f"flowkit import {shlex.quote(source)} --data {shlex.quote(root)}"
+        made = ["--tool", settings.solver, "--bound", f"{settings.quantiser.bound}"]
+        return shlex.join(["flowkit", "import", source, *made, "--data", root])
     return shlex.join(["flowkit", "extract", source, *_options(settings), "--data", root])
 
 
@@ -91,10 +154,11 @@ def _options(settings: ExtractSettings) -> list[str]:
     return options
 
 
-def _repair(dataset: Dataset, split: Split, damaged: list[Path]) -> str:
+def _repair(dataset: Dataset, split: Split | None, damaged: list[Path]) -> str:
     """Return the command that makes shards again; those that are damaged must be deleted first."""
     delete = f"rm {shlex.join(map(str, damaged))} && " if damaged else ""
-    pack = ["flowkit", "pack", "--split", str(split.number), *_lists_option(dataset, split), "--data", str(dataset.root)]
+    lists = [] if split is None else ["--split", str(split.number), *_lists_option(dataset, split)]
+    pack = ["flowkit", "pack", *lists, "--data", str(dataset.root)]
     return f"{delete}{extract_command(dataset)} && {shlex.join(pack)}"
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_stored
 from flowkit.describe.flow_histogram import FlowHistogram, FlowStats
 from flowkit.describe.totals import ClipTotals
 from flowkit.errors import FlowkitError, ParameterError
@@ -202,7 +203,7 @@ def stats(
     Raises
     ------
     ManifestError
-        If `root` is not a data root, or has no such split.
+        If `root` is not a data root, or has no such split, or a shard that is needed is missing or truncated.
     ParameterError
         If `videos_per_class` or `fields_per_video` is negative.
 
@@ -222,6 +223,7 @@ def stats(
     if split is None and dataset.splits:
         split = dataset.splits[0]
     stored = find_clips(dataset.root)
+    check_stored(dataset, stored, split=split)
     unreadable = list(stored.unreadable)
     row_of, class_names = _rows_of_split(dataset, split)
     with ClipSource(stored) as source, StageProgress(progress) as stages:

@@ -17,6 +17,7 @@ from typing import Literal
 from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_stored
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
 from flowkit.exchange.export_tars import TarExport
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
@@ -102,7 +103,7 @@ def export(
     Raises
     ------
     ManifestError
-        If `root` is not a data root, or has no such split or no clips.
+        If `root` is not a data root, or has no such split or no clips, or a shard that is needed is missing or truncated.
     ParameterError
         If the output folder holds something else.
     BusyError
@@ -115,6 +116,7 @@ def export(
     if mapping != "keep":
         settings = replace(settings, quantiser=replace(settings.quantiser, mapping=mapping))
     stored = find_clips(dataset.root)
+    check_stored(dataset, stored, split=split)
     with ClipSource(stored) as source:
         videos, classes = _videos(dataset, stored, split, source)
     if not videos:

@@ -19,9 +19,10 @@ from flowkit.dataset.lists.official import split_numbers
 from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.paths import clip_path
 from flowkit.dataset.progress import ProgressBar
-from flowkit.dataset.root import check_apart, open_root
+from flowkit.dataset.root import Dataset, check_apart, open_root
 from flowkit.dataset.root_locks import changing
 from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool
+from flowkit.dataset.shard_files import check_readable
 from flowkit.errors import FlowkitError, ManifestError, ParameterError, ShardFormatError
 from flowkit.exchange.bounds import bounds_text
 from flowkit.exchange.foreign_images import read_image
@@ -157,7 +158,7 @@ def import_tree(
     ParameterError
         If the tool or bound is missing or contradicts the tree's record, or the root was made with other settings.
     ManifestError
-        If no video is found, or two would have the same id.
+        If no video is found, two would have the same id, or a shard of the root is truncated or damaged.
     BusyError
         If another process changes the root.
     """
@@ -177,6 +178,7 @@ def import_tree(
     open_root(root, tree, root_has)
     with changing(root, "imports into"):
         stored = find_clips(root)
+        check_readable(Dataset.open(root), stored)
         earlier = _ids_in_root(videos, stored)
 
         todo: deque[ImportJob] = deque()

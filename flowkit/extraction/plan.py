@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from flowkit.dataset.clips import packed_sources
+from flowkit.dataset.clips import find_clips, packed_sources
 from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.shard_files import check_readable
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, SourceChangedError
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
@@ -97,7 +98,12 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         )
     check_apart(root, (video.video_id for video in scan.videos))
     index = read_index(root)
-    packed = packed_sources(root)
+    try:
+        packed = packed_sources(root)
+    except ShardFormatError:
+        if existing is not None:
+            check_readable(existing, find_clips(root))  # names all of them, and the command that makes them again
+        raise
     jobs, skipped, confirmed, vanished = [], [], [], []
     for video in scan.videos[part[0] :: part[1]]:
         try:

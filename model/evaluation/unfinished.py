@@ -1,7 +1,7 @@
 """The scores of an evaluation that is not finished, kept video by video, so that the same command goes on after it was stopped.
 
 A file ``unfinished-scores-<rank>.bin`` begins with one line of JSON that says what the scores depend on: weights, data, protocol,
-precision and software. Scores are used only if that line is, byte for byte, the one that the evaluation at hand would write. Then
+precision and software. Scores are used only if that line is, byte for byte, the one that this evaluation would write. Then
 follow records of equal length: the number of a video in the test list, its scores, and a checksum. A record that was cut off or
 damaged counts as not there.
 """

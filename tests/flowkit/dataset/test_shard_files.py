@@ -15,6 +15,7 @@ from command_lines import run_flowkit
 from small_videos import write_video
 from training_runs import run
 
+from flowkit.dataset.example import example_root
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import check_shards, extract_command
@@ -159,3 +160,46 @@ def test_the_command_that_is_named_makes_the_same_shard_again(
             assert run_flowkit(*arguments).code == 0
     assert file_sha256(shard) == whole
     check_shards(dataset, dataset.split(1))
+
+
+READERS = (["stats"], ["export", "--layout", "rawframes", "--output", "OUT"], ["export", "--layout", "webdataset", "--output", "OUT"])
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated"])
+def test_export_stats_and_inspect_find_it_before_any_work(own_root: Path, tmp_path: Path, kind: str) -> None:
+    (lost, *_) = [record.video_id for record in Dataset.open(own_root).split(1) if record.shard == "shard-00001.h5"]
+    (other, *_) = [record.video_id for record in Dataset.open(own_root).split(1) if record.shard == "shard-00000.h5"]
+    FAULTS[kind][0](own_root / "shards" / "shard-00001.h5")
+    output = tmp_path / "out"
+    for arguments in (*READERS, *([*reader, "--split", "1"] for reader in READERS), ["inspect", lost]):
+        ended = run_flowkit(*(str(output) if word == "OUT" else word for word in arguments), "--data", own_root)
+        assert (ended.code, ended.out) == (1, ""), arguments
+        (line,) = [line for line in ended.err.splitlines() if not line.startswith("not readable")]
+        assert f"split 1 needs 1 shard, which cannot be read: shard-00001.h5 is {kind}" in line
+        assert "flowkit extract" in line
+        assert not output.exists()
+    assert run_flowkit("inspect", other, "--data", own_root, "--output", output, "--animation", "none").code == 0
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated"])
+def test_clip_files_stand_in_for_a_shard(own_root: Path, tmp_path: Path, kind: str) -> None:
+    example = example_root()
+    shutil.copytree(example / "clips", own_root / "clips")
+    FAULTS[kind][0](own_root / "shards" / "shard-00001.h5")
+    for arguments in (["stats", "--split", "1"], ["export", "--split", "1", "--layout", "rawframes", "--output", str(tmp_path / "out")]):
+        ended = run_flowkit(*arguments, "--data", own_root)
+        assert ended.code in (0, 3)  # 3: the shard is named
+        assert "needs" not in ended.err
+    assert len(list((tmp_path / "out").rglob("img_00001.jpg"))) == 18
+
+
+def test_an_unreadable_shard_that_no_split_names_is_found_too(own_root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(own_root / "splits")
+    shard = own_root / "shards" / "shard-00001.h5"
+    cut(shard)
+    for arguments in (["stats"], ["export", "--layout", "rawframes", "--output", str(tmp_path / "out")]):
+        ended = run_flowkit(*arguments, "--data", own_root)
+        assert ended.code == 1
+        assert f"1 shard of '{own_root}' cannot be read: shard-00001.h5 is truncated" in ended.err
+        assert f"`rm {shard} && flowkit extract" in ended.err
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -583,3 +585,26 @@ def test_a_video_whose_images_change_while_they_are_imported_fails_and_the_next_
     assert "its images were replaced, added or removed while they were imported" in result.error
     assert not list(root.rglob("*.h5"))
     assert [result.video_id for result in import_tree(tree, root, settings=GPU_FLOW, jobs=1, progress=False).done] == ["run/a"]
+
+
+def test_a_truncated_shard_is_found_before_anything_is_imported_twice(tmp_path: Path) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "root"
+    for name in ("run/v_a", "run/v_b", "jump/v_c", "jump/v_d"):
+        write_gpu_flow(tree, name, 12)
+    assert run(tree, "--tool", "gpu_flow", "--bound", "20", "--data", root, "--jobs", 1).code == 0
+    pack(root, move=True)
+    (shard,) = (root / "shards").glob("shard-*.h5")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    ended = run(tree, "--tool", "gpu_flow", "--bound", "20", "--data", root, "--jobs", 1)
+    assert ended.code == 1
+    assert "shard-00000.h5 is truncated" in ended.err
+    assert not list((root / "clips").rglob("v_*.h5"))
+    (text,) = re.findall("`(.*)`", ended.err)
+    for command in text.split(" && "):
+        name, *arguments = shlex.split(command)
+        if name == "rm":
+            Path(*arguments).unlink()
+        else:
+            assert run_flowkit(*arguments).code == 0
+    assert shard.read_bytes() == whole
