@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.runs.training_data import differences_from_training_data, extraction_of
+from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.loop import PhaseRun
@@ -216,7 +216,14 @@ def train_phases(
         if before[phase]:
             check_earlier(configs[phase], before[phase])
         if not restart and folder.begun:
-            configs[phase] = with_moments_of(configs[phase], load_checkpoint(folder.path).provenance.config, settings.overrides)
+            begun = load_checkpoint(folder.path).provenance
+            configs[phase] = with_moments_of(configs[phase], begun.config, settings.overrides)
+            # Weights that this call is going to train are compared when they are there.
+            pending = {name for name in BEFORE[phase] if name in folders and not folders[name].done}
+            earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase] if name not in pending}
+            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp)
+            expected = {name: digest for name, digest in begun.started_from.items() if name in pending}
+            refuse_other_phase(begun, replace(now, started_from=now.started_from | expected), listed, folder.path)
         if phase in bases and (restart or not folder.begun):
             start.check(configs[phase])
         if execution.rank == 0 and (restart or not folder.done):

@@ -174,6 +174,24 @@ def test_another_config_is_refused_with_all_that_differs(undisturbed: tuple[Path
     assert "another run (--run)" in message
 
 
+@pytest.mark.parametrize("stop_after", [None, 2])
+def test_a_later_phase_of_other_settings_is_found_before_the_first_is_trained(root: Path, stop_after: int | None) -> None:
+    run(root, phases=["motion"], overrides={"lr": 0.001}, stop_after=stop_after)
+    told: list[Any] = []
+    with pytest.raises(CheckpointError, match=r"motion was begun with other settings or data: config\.schedule is"):
+        train(root, overrides=TINY, execution=Execution(device="cpu"), on_event=told.append)
+    assert told == []
+    assert not phase_folder(root, "default", 1, "appearance").exists()
+
+
+def test_later_phases_stay_if_an_earlier_one_ends_with_the_same_weights_again(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    folder = phase_folder(root, "default", 1, "appearance")
+    (folder / "weights.safetensors").unlink()  # the checkpoint of its last step is there
+    report, _ = run(root)
+    assert (report.trained, report.skipped) == (("appearance",), PHASES[1:])
+
+
 def repack(root: Path, **changes: Any) -> None:
     """Write the split's manifest again with other contents, by default without its first training video."""
     split = Dataset.open(root).split(1)
