@@ -18,7 +18,9 @@ These count as damage:
   longer than 1.5 frames, the frame rate is variable.
 
 An AVI has no jumps: its time stamps count chunks, and empty ones are how it stores a picture that did not change. A stream without
-a container has no time stamps.
+a container has no time stamps. Frames that were lost there are only seen where the decoder returns no frame for others in turn; of
+H.264 that is known if the stream begins with an IDR picture, because other beginnings have leading pictures. MPEG-4 gives a frame,
+if a spoiled one, for every packet.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowkit.video.endings import count_avi_chunks
-from flowkit.video.packets import is_hidden, is_not_coded, is_skipped_leading
+from flowkit.video.packets import is_closed_start, is_hidden, is_not_coded, is_skipped_leading
 from flowkit.video.promises import promise_of
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class Account:
         self._num_packets = self._num_not_coded = self._before_key = self._skipped_leading = 0
         self._num_keys = 0
         self._early_refused = array("q")
-        self._counted = self._has_no_picture = False
+        self._counted = self._has_no_picture = self._is_closed_start = False
         self._num_frames = self._num_interlaced = 0
         self._first_frame_pts: int | None = None
 
@@ -148,6 +150,8 @@ class Account:
         if is_hidden(self.codec, self._extradata, packet):
             self._has_no_picture = self.codec in ("h264", "hevc")
             return
+        if not self._times:
+            self._is_closed_start = is_closed_start(self.codec, self._extradata, packet)
         self._num_keys += packet.is_keyframe
         if not self._num_keys:
             self._before_key += 1
@@ -223,7 +227,7 @@ class Account:
             refused += sum(time >= self._first_frame_pts for time in self._early_refused)
         else:
             leading = self._before_key + self._skipped_leading
-            if self.codec == "h264":  # whose leading pictures are only known by time stamps
+            if self.codec == "h264" and not self._is_closed_start:  # whose leading pictures are only known by time stamps
                 return 0, 0
             refused += max(len(self._early_refused) - leading, 0)
         expected = len(times) - leading

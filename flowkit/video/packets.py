@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_NOT_CODED_BYTES = 19  # FFmpeg's own limit for a packet of MPEG-4 without a picture
 _SCANNED_BYTES = 4096  # in which the first slice of a packet with start codes is looked for
+_H264_IDR = 5
 _MARKS_HEVC_LEADING = (8, 9)  # RASL: leading pictures that cannot be decoded when decoding starts at their random access point
 
 
@@ -47,6 +48,11 @@ def is_hidden(codec: str, extradata: bytes | None, packet: Any) -> bool:
 def is_skipped_leading(codec: str, extradata: bytes | None, packet: Any) -> bool:
     """Whether a packet is a leading picture of HEVC, which a decoder skips if it begins at the random access point before it."""
     return codec == "hevc" and first_slice(codec, extradata, packet) in _MARKS_HEVC_LEADING
+
+
+def is_closed_start(codec: str, extradata: bytes | None, packet: Any) -> bool:
+    """Whether a packet is an IDR picture of H.264: no later packet refers to an earlier one, or is shown before it."""
+    return codec == "h264" and first_slice(codec, extradata, packet) == _H264_IDR
 
 
 def is_not_coded(codec: str, extradata: bytes | None, packet: Any) -> bool:

@@ -102,6 +102,34 @@ def test_hidden_pictures_of_vp9_are_no_loss(tmp_path: Path) -> None:
     assert "gave no frame" not in result.error
 
 
+@needs("libx264")
+@pytest.mark.parametrize("suffix", [".avi", ".h264"])
+def test_h264_without_time_stamps_tells_which_packets_gave_no_frame(tmp_path: Path, suffix: str) -> None:
+    """After a loss the decoder drops pictures in silence: which of them depends on the encoder, so several losses are tried."""
+    options = {"g": "30", "bf": "8", "x264-params": "b-pyramid=strict:scenecut=0"}
+    whole = encode_video(tmp_path / f"whole{suffix}", "libx264", num_frames=80, options=options)
+    assert_ok(whole, 80)
+    seen = 0
+    for first in (26, 30, 56, 60):
+        result = result_of(copy_video(whole, tmp_path / f"lost{suffix}", lost=range(first, first + 2)))
+        dropped = 78 - result.num_frames
+        seen += dropped > 0
+        assert result.status == ("damaged" if dropped else "ok")
+        assert (f"{dropped} packet" in result.error) == (dropped > 0)
+    assert seen
+
+
+@needs("libx264")
+@pytest.mark.parametrize("suffix", [".avi", ".h264"])
+def test_h264_without_time_stamps_may_start_amid_a_group_of_pictures(tmp_path: Path, suffix: str) -> None:
+    options = {"g": "20", "bf": "3", "x264-params": "open-gop=1:scenecut=0"}
+    whole = encode_video(tmp_path / f"whole{suffix}", "libx264", num_frames=60, options=options)
+    assert_ok(whole, 60)
+    assert "gave no frame" not in result_of(copy_video(whole, tmp_path / f"cut{suffix}", lost=range(7))).error
+    with_key = copy_video(whole, tmp_path / f"open{suffix}", lost=range(17))  # near a key picture that is no IDR picture
+    assert "gave no frame" not in result_of(with_key).error
+
+
 # -- shorter than promised ---------------------------------------------------------------------------------------------------------
 
 TRUNCATED = [
@@ -359,8 +387,9 @@ UNDAMAGED: list[tuple[str, str, dict[str, Any]]] = [
         ("libx264", suffix, {"options": {"g": "12", "bf": "3", "x264-params": "open-gop=1"}})
         for suffix in ["mp4", "mov", "mkv", "ts", "flv", "avi", "3gp"]
     ),
-    *(("libx264", suffix, {"options": {"x264-params": "intra-refresh=1:keyint=12"}}) for suffix in ("mkv", "ts")),
-    *(("libx264", suffix, {"options": {"x264-params": "interlaced=1"}, "interlaced": True}) for suffix in ("mp4", "ts", "h264")),
+    *(("libx264", suffix, {"options": {"x264-params": "intra-refresh=1:keyint=12"}}) for suffix in ("mkv", "ts", "avi", "h264")),
+    *(("libx264", suffix, {"options": {"x264-params": "interlaced=1"}, "interlaced": True}) for suffix in ("mp4", "ts", "h264", "avi")),
+    *(("libx264", suffix, {"options": {"bf": "16", "x264-params": "b-pyramid=normal:b-adapt=0"}}) for suffix in ("avi", "h264")),
     ("libx264", "h264", {"options": {"g": "12", "bf": "3"}}),
     ("libx264", "mp4", {"container_options": {"movflags": "frag_keyframe+empty_moov"}, "options": {"g": "10"}}),
     *(("libx265", suffix, {"options": {"x265-params": "keyint=12:bframes=4:log-level=none"}}) for suffix in ("mp4", "mkv", "ts", "hevc")),

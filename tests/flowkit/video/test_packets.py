@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from flowkit.video.packets import first_slice, is_hidden, is_not_coded, is_skipped_leading
+from flowkit.video.packets import first_slice, is_closed_start, is_hidden, is_not_coded, is_skipped_leading
 
 START = b"\0\0\1"
 
@@ -47,6 +47,14 @@ def test_an_h264_packet_without_a_slice_gives_no_frame(units: tuple[bytes, ...],
     if units:
         assert first_slice("h264", None, with_start_codes(*units)) == kind
         assert first_slice("h264", START + SPS, with_start_codes(*units)) == kind
+
+
+def test_only_an_idr_picture_closes_what_was_before() -> None:
+    assert is_closed_start("h264", AVCC, with_lengths(SPS, PPS, SEI, IDR))
+    assert is_closed_start("h264", None, with_start_codes(SPS, IDR, IDR))
+    assert not is_closed_start("h264", AVCC, with_lengths(SEI, SLICE))
+    assert not is_closed_start("h264", None, PacketBytes(b"no start code"))
+    assert not is_closed_start("hevc", None, with_start_codes(IDR))
 
 
 def test_lengths_have_the_width_that_the_stream_says() -> None:
