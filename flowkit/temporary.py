@@ -1,7 +1,8 @@
 """Temporary folders whose names say which process made them, so that a later run removes what a killed process left.
 
 The folder for temporary files is shared with other users and programs. Only folders of flowkit's own naming are removed there that
-belong to this user and to a process of this machine that has ended.
+belong to this user and to a process of this machine that has ended. Files of versions before 0.1, which have no process in their
+names, are removed if no process can have them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NAME = re.compile(r"flowkit-[a-z]+-([0-9a-f]{8})-(\d{1,10})-[a-z0-9_]{8}")
+
+# In these files, processes of versions before 0.1 told each other how far they were; each of them had the file mapped.
+_OLD_NAME = re.compile(r"flowkit-(board|progress)-[a-z0-9_]{8}")
+_OLD_SECONDS = 24 * 3600
+_ALL_PROCESSES = "pid:[4026531836]"  # Linux's name of the namespace from which the processes of all containers are seen
 
 
 @contextmanager
@@ -63,7 +70,9 @@ def remove_leftover_folders() -> None:
     if not hasattr(os, "getuid"):  # Windows, where no process can be asked whether it lives
         return
     with os.scandir(tempfile.gettempdir()) as entries:
-        found = [(entry.path, match) for entry in entries if (match := _NAME.fullmatch(entry.name))]
+        named = [(entry, match) for entry in entries if (match := _NAME.fullmatch(entry.name) or _OLD_NAME.fullmatch(entry.name))]
+    found = [(entry.path, match) for entry, match in named if match.re is _NAME]
+    _remove_old_files([entry.path for entry, match in named if match.re is _OLD_NAME])
     for path, match in found:
         if match[1] != _machine() or process_lives(int(match[2])):
             continue
@@ -73,3 +82,47 @@ def remove_leftover_folders() -> None:
             continue
         if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_old_files(paths: list[str]) -> None:
+    """Remove files of this user that are more than a day old and that no process has mapped, where all processes can be seen."""
+    inodes: dict[int, str] = {}
+    for path in paths:
+        with suppress(OSError):
+            status = os.lstat(path)
+            is_old = time.time() - status.st_ctime > _OLD_SECONDS
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and is_old:
+                inodes[status.st_ino] = path
+    if not inodes or not _sees_all_processes():
+        return
+    mapped = _mapped_inodes()
+    if mapped is None:
+        return
+    for inode, path in inodes.items():
+        if inode not in mapped:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def _sees_all_processes() -> bool:
+    try:
+        return os.readlink("/proc/self/ns/pid") == _ALL_PROCESSES
+    except OSError:  # not Linux
+        return False
+
+
+def _mapped_inodes() -> set[int] | None:
+    """Return the numbers of the files that processes of this user have mapped; None if some cannot be known."""
+    inodes: set[int] = set()
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if os.stat(f"/proc/{process}").st_uid != os.getuid():
+                continue
+            try:
+                with open(f"/proc/{process}/maps", "rb") as file:
+                    inodes.update(int(fields[4]) for line in file if len(fields := line.split(maxsplit=5)) > 4)
+            except PermissionError:  # it guards secrets, or is the first process; only Python runs flowkit
+                with open(f"/proc/{process}/comm", "rb") as file:
+                    if file.read().startswith((b"python", b"flowkit")):
+                        return None
+    return inodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -69,6 +70,34 @@ def test_what_belongs_to_others_or_to_a_living_process_stays(shared: Path, monke
     remove_leftover_folders.cache_clear()
     remove_leftover_folders()
     assert (shared / f"flowkit-gpu-{machine}-{ended.pid}-abcdefgj").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_old_files_that_name_no_process_are_removed_if_none_has_them(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["flowkit-board-abcdefgh", "flowkit-progress-12345678", "flowkit-board-in_use00"]
+    others = ["flowkit-board-notes.txt", "my-flowkit-board-abcdefgh"]
+    for name in (*names, *others):
+        (shared / name).write_bytes(bytes(64))
+    (shared / "flowkit-board-linklink").symlink_to(shared / others[0])
+    kept = {*others, "flowkit-board-linklink"}
+
+    def left() -> set[str]:
+        remove_leftover_folders.cache_clear()
+        remove_leftover_folders()
+        return {path.name for path in shared.iterdir()}
+
+    monkeypatch.setattr(temporary, "_sees_all_processes", lambda: True)
+    assert left() == {*names, *kept}  # they are new
+    monkeypatch.setattr(temporary, "_OLD_SECONDS", -1)
+    monkeypatch.setattr(temporary, "_sees_all_processes", lambda: False)
+    assert left() == {*names, *kept}
+    monkeypatch.setattr(temporary, "_sees_all_processes", lambda: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 12345)
+        assert left() == {*names, *kept}
+    with (shared / names[2]).open("r+b") as file, mmap.mmap(file.fileno(), 64):
+        assert left() == {names[2], *kept}
+    assert left() == kept
 
 
 def test_the_folder_of_a_process_is_removed_when_it_ends(shared: Path) -> None:
