@@ -63,11 +63,16 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     """
     own, theirs = _flat(made.config), _flat(_official_config(made, num_train))
     names = [name for name in theirs if name not in _NO_COMPARISON and own.get(name) != theirs[name]]
+    chosen = {name: (ours, code) for name, (ours, code, _) in FREE_CHOICES.items()}
     if made.is_converted:  # the file does not say how it was trained, and rgb_offset is the authors' mean colour
         names = [name for name in names if name.startswith("network.") and name != "network.rgb_offset"]
     elif made.config.num_samples == 1:
         names = [name for name in names if name not in _ABOUT_CLIPS or theirs["num_samples"] > 1]
-    differences = [f"{_shown(name)} {_brief(own.get(name))} ({_source(name, theirs[name])})" for name in names if name not in FREE_CHOICES]
+    differences = [
+        f"{_shown(name)} {_brief(own.get(name))} ({_source(name, theirs[name])})"
+        for name in names
+        if own.get(name) not in chosen.get(name, ())  # the official code's own value is no difference either
+    ]
     choices: list[str] = []
     if made.is_converted:
         return differences, choices

@@ -145,6 +145,9 @@ def _compared(
     for phase, made in result.provenances.items():
         parts.append((phase, *phase_differences(made, num_train=num_train)))
     parts += [("frames and flow", *flow_differences(extraction, quantiser)) for extraction, quantiser in sources]
+    for phase, made in result.provenances.items():
+        unseen = [] if made.is_converted else [name for name in made.started_from if name not in result.provenances]
+        parts.append((phase, [f"started from {name}, which is not tested here, so its training is not compared" for name in unseen], []))
     for name, differing, chosen in parts:
         differences += [f"{name}: {', '.join(differing)}"] if differing else []
         choices += [f"{name}: {'; '.join(chosen)}"] if chosen else []
