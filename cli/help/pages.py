@@ -41,6 +41,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--set",
         ),
         *("--seed", "--seeds", "--set", "--resume", "--restart", "--checkpoint-steps"),
+        *("--validation", "--validation-groups"),
     ),
     "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds"),
     "Hardware": (

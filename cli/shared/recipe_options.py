@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -25,6 +26,7 @@ from flowkit.model.settings.network import (
 )
 from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
 from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Balance, BnMoments, Corners
+from flowkit.model.settings.validation import Validation
 from flowkit.records import parse_json
 
 
@@ -34,6 +36,14 @@ def stages(value: Any) -> tuple[int, ...]:
     if not parts or set(parts) - set(map(str, STAGES)):
         raise click.BadParameter(f"{value!r} is not a list of stages; give some of {','.join(map(str, STAGES))}, joined by commas.")
     return tuple(map(int, parts))
+
+
+def group_numbers(value: Any) -> tuple[int, ...]:
+    """Read the numbers of groups of videos, joined by commas (or a list in flowkit.toml)."""
+    parts = [str(part).strip() for part in (value.split(",") if isinstance(value, str) else value)]
+    if not parts or not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of groups; give their numbers joined by commas, such as 1,2.")
+    return tuple(sorted(set(map(int, parts))))
 
 
 # Options that set one value of the recipe, in all phases: (option, setting, type, help).
@@ -135,8 +145,27 @@ def recipe_options(command: Command) -> Command:
             help="What the base streams start from.  [default: imagenet for official, none for small]",
         ),
         settings_options(RECIPE_SETTINGS),
+        click.option(
+            "--validation",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            metavar="FRACTION",
+            help="Hold out this share of each class's training videos for validation, drawn with --seed. No phase trains on them.",
+        ),
+        click.option(
+            "--validation-groups",
+            type=group_numbers,
+            metavar="N[,N...]",
+            help="Instead, hold out the videos of these groups (_gNN_ in their names, as in UCF101).",
+        ),
     )
     return with_options(command, options)
+
+
+def _validation(fraction: float | None, groups: tuple[int, ...] | None) -> Validation | None:
+    """Return which videos ``--validation`` and ``--validation-groups`` hold out."""
+    if fraction is not None and groups is not None:
+        raise click.UsageError("--validation and --validation-groups exclude each other; give one of them")
+    return None if fraction is None and groups is None else Validation(fraction, groups or ())
 
 
 def _list_names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -168,9 +197,10 @@ def execution_options(command: Command) -> Command:
 def train_settings(settings: dict[str, Any]) -> TrainSettings:
     """Take the values of `recipe_options`, `settings_options` and ``--set`` out of a command's settings."""
     recipe, schedule, weights, others = (settings.pop(name) for name in ("recipe", "schedule", "weights", "others"))
+    validation = _validation(settings.pop("validation"), settings.pop("validation_groups"))
     overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
     overrides |= dict(read_setting(text, option="--set") for text in others)
-    return TrainSettings(recipe, weights, schedule == "paper", overrides)
+    return TrainSettings(recipe, weights, schedule == "paper", overrides, validation)
 
 
 def read_setting(text: str, *, option: str) -> tuple[str, Any]:

@@ -76,6 +76,8 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     choices: list[str] = []
     if made.is_converted:
         return differences, choices
+    if made.validation_ids:
+        differences.append(f"{len(made.validation_ids):,} training videos held out for validation (official code: none)")
     choices = [
         f"{_shown(name)} {_brief(ours)} ({instead})"
         for name, (ours, _, instead) in FREE_CHOICES.items()

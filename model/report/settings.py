@@ -51,6 +51,7 @@ def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[
         ("lists", split.protocol),
         ("classes", f"{len(split.classes):,}"),
         ("training videos", f"{len(split.train):,} of {split.num_listed_train:,} listed"),
+        *_held_out(result),
         ("test videos", f"{len(result.video_ids):,} scored, {len(split.test):,} packed, {split.num_listed_test:,} listed"),
         ("digest of the split", split.digest),
         *_stored(dataset, split.test),
@@ -59,6 +60,15 @@ def data_facts(result: SplitEvaluation, split: Split, dataset: Dataset) -> dict[
     if dataset.versions:
         rows.append(("extracted with", ", ".join(f"{name} {version}" for name, version in dataset.versions.items())))
     return {"heading": "Data", "rows": rows}
+
+
+def _held_out(result: SplitEvaluation) -> list[tuple[str, str]]:
+    """Return how many of the training videos the tested networks did not see, because they were held out for validation."""
+    validation = next((made.validation for made in result.provenances.values() if made.validation), None)
+    if validation is None:
+        return []
+    how = _words({name: value for name, value in validation.items() if name != "video_ids"})
+    return [("of these held out for validation", f"{len(validation['video_ids']):,} ({how})")]
 
 
 def test_facts(result: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class RunStarted:
     """Training begins: which recipe was chosen, and on which device; `weights` is empty if no base stream is trained.
 
     `num_empty_classes` of the `num_classes` have no training video.
+    `num_held_out` further videos are held out for validation; `notes` has what is worth saying about that.
     """
 
     recipe: RecipeName
@@ -24,6 +25,8 @@ class RunStarted:
     num_videos: int
     num_classes: int
     num_empty_classes: int = 0
+    num_held_out: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ class RunProgress:
             if not self._run_is_described:  # each variant of an ablation begins with the same description
                 start = f"weights {printable_name(event.weights)}" if event.weights else "the phases before it"
                 start = "random weights" if event.weights == "none" else start
+                held_out = f"{event.num_held_out} more held out for validation, " if event.num_held_out else ""
                 message(
-                    f"Recipe {event.recipe} on {event.device}, from {start}: {counted(event.num_videos, 'training video')}, "
+                    f"Recipe {event.recipe} on {event.device}, from {start}: {counted(event.num_videos, 'training video')}, {held_out}"
                     f"{counted(event.num_classes, 'class')}."
                 )
                 if event.num_empty_classes:
@@ -50,6 +51,8 @@ class RunProgress:
                         f"Without a training video: {event.num_empty_classes} of the classes. They are never drawn, whatever --balance, "
                         "and the network only learns not to choose them."
                     )
+                for note in event.notes:
+                    message(f"Validation: {printable_name(note)}.")
             self._run_is_described = True
         elif isinstance(event, events.PhaseSkipped):
             message(f"{event.phase}: already done ({printable_name(event.folder)}); nothing to do.")

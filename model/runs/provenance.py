@@ -11,7 +11,7 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.records import check_depth
 
-_DATA = ("classes", "digest", "earlier_digests", "num_videos")  # compared in words by `training_data`
+_DATA = ("classes", "digest", "earlier_digests", "num_videos", "validation")  # compared in words by `training_data`
 _NOT_COMPARED = (*_DATA, "precision")
 
 
@@ -45,6 +45,9 @@ class Provenance:
     precision : str
         The precision in which the phase was trained, ``float32`` in weights from before it was recorded. It may change when a phase
         resumes, so it is not compared.
+    validation : dict
+        Which training videos were held out for validation: how they were chosen (``fraction`` and ``seed``, or ``groups``), and their
+        ids as ``video_ids``. Empty if all were trained on.
     """
 
     config: TrainConfig
@@ -58,11 +61,17 @@ class Provenance:
     earlier_digests: tuple[str, ...] = ()
     num_videos: dict[str, int] = field(default_factory=dict)
     precision: str = "float32"
+    validation: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_converted(self) -> bool:
         """Whether the weights are the authors' own, out of a MATLAB file, which says nothing of their training and its data."""
         return "matconvnet" in self.started_from
+
+    @property
+    def validation_ids(self) -> tuple[str, ...]:
+        """The training videos that were held out for validation."""
+        return tuple(self.validation.get("video_ids", ()))
 
     @property
     def digests(self) -> frozenset[str]:
@@ -77,8 +86,9 @@ class Provenance:
             "classes": list(self.classes),
             "earlier_digests": list(self.earlier_digests),
             "num_videos": dict(self.num_videos),
+            "validation": dict(self.validation),
         }
-        left_out: dict[str, Any] = {"earlier_digests": [], "num_videos": {}, "precision": "float32"}
+        left_out: dict[str, Any] = {"earlier_digests": [], "num_videos": {}, "precision": "float32", "validation": {}}
         return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @classmethod
@@ -108,9 +118,15 @@ class Provenance:
             if config.network.num_classes != len(classes):
                 raise ParameterError(f"{config.network.num_classes} classes in the network, {len(classes)} names")
             quantiser, started_from, extraction = map(dict, (values["quantiser"], values["started_from"], values.get("extraction", {})))
+            validation = dict(values.get("validation", {}))
+            held = validation.get("video_ids", [])
+            if not isinstance(held, list) or not all(isinstance(video_id, str) for video_id in held) or bool(held) != bool(validation):
+                raise TypeError("validation does not list the videos that were held out")
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
-        return cls(config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision)
+        return cls(
+            config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision, validation
+        )
 
     def differences(self, other: Provenance, form: str = "{} is {}, now {}") -> list[str]:
         """Return the name and both values of every setting in which `other` differs, but not how their videos and classes differ."""

@@ -145,12 +145,32 @@ def refuse_other_phase(begun: Provenance, now: Provenance, split: Split, folder:
         advice = "Use another run (--run), or discard this one (--restart)"
     if begun.classes != now.classes:
         different += _class_differences(begun.classes, now.classes)
+    different += validation_differences(begun, now)
     if not begun.digests & now.digests:
         different += _video_differences(split, begun, folder, bool(different))
     if different == [_UNKNOWN]:
         raise CheckpointError(f"{folder}: {_UNKNOWN}. `flowkit evaluate --force` tests it as it is, and `--run NAME` trains another run")
     if different:
         raise OtherSettingsError(f"{folder} was begun with other settings or data: {'; '.join(different)}. {advice}")
+
+
+def validation_differences(before: Provenance, now: Provenance) -> list[str]:
+    """Return in words how the videos that are held out for validation differ; empty if they are the same."""
+    if before.validation_ids == now.validation_ids:
+        return []
+    was, is_now = (_held_out_text(made.validation) for made in (before, now))
+    return [f"held out for validation {'were' if before.validation else 'was'} {was}, now {is_now}"]
+
+
+def _held_out_text(validation: Mapping[str, Any]) -> str:
+    if not validation:
+        return "nothing"
+    how = ", ".join(
+        f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in validation.items()
+        if name != "video_ids"
+    )
+    return f"{_count(len(validation['video_ids']), 'video', 'videos')} ({how}: {_some(validation['video_ids'])})"
 
 
 def _class_differences(before: Sequence[str], now: Sequence[str]) -> list[str]:

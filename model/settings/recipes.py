@@ -12,6 +12,7 @@ from flowkit.errors import ParameterError
 from flowkit.model.settings.checks import check, check_choices, is_int, is_number
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.training import BASE_PHASES, PHASES, RENAMED_RECIPES, Phase, Schedule, TrainConfig
+from flowkit.model.settings.validation import Validation
 
 RecipeName = Literal["official", "small"]
 Recipe = Literal["auto", "official", "small"]
@@ -212,12 +213,15 @@ class TrainSettings:
         Take the paper's batches and iterations, as far as they are known, instead of the official code's.
     overrides : dict
         Values to use instead of the recipe's; see `make_configs`.
+    validation : Validation, optional
+        Which training videos are held out for validation, in all phases; by default none.
     """
 
     recipe: Recipe = "auto"
     weights: Weights | str | None = None
     paper_schedule: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    validation: Validation | None = None
 
     def __post_init__(self) -> None:
         if self.recipe in RENAMED_RECIPES:

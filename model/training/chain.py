@@ -16,6 +16,7 @@ from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
+from flowkit.model.data.held_out import HeldOut, held_out
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
@@ -23,9 +24,10 @@ from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
-from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase
+from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase, validation_differences
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.settings.validation import Validation
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, Start, check_earlier
 
@@ -63,6 +65,8 @@ def train(
     weights: Weights | str | None = None,
     paper_schedule: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    validation: float | None = None,
+    validation_groups: Sequence[int] = (),
     execution: Execution | None = None,
     restart: bool = False,
     progress: bool | None = None,
@@ -96,6 +100,11 @@ def train(
     overrides : dict, optional
         Values to use instead of the recipe's, for all phases or one: ``{"batch": 8, "motion.lr": 0.01}``. Their names are the fields
         of `TrainConfig` and `STResNetConfig`, ``steps`` (of a phase) and ``lr`` (the first learning rate).
+    validation : float, optional
+        The share of each class's training videos to hold out for validation, drawn with the run's seed. No phase trains on them.
+        Byte-identical videos, and videos of a class that share a ``_gNN_``, stay together.
+    validation_groups : sequence of int, optional
+        Instead: the numbers of the ``_gNN_`` groups to hold out.
     execution : Execution, optional
         Where and how fast to compute.
     restart : bool
@@ -146,10 +155,12 @@ def train(
     execution = execution or Execution()
     if weights is not None and not set(phases) & set(BASE_PHASES):
         raise ParameterError(f"weights are for the base streams, {' and '.join(BASE_PHASES)}; {UNUSED_WEIGHTS}")
+    wanted = validation is not None or validation_groups
+    chosen = Validation(validation, tuple(validation_groups)) if wanted else None
     with RunProgress(progress if execution.rank == 0 else False) as show:
         return train_phases(
             Path(root),
-            TrainSettings(recipe, weights, paper_schedule, overrides or {}),
+            TrainSettings(recipe, weights, paper_schedule, overrides or {}, chosen),
             split=split,
             run=run,
             runs=None if runs is None else Path(runs),
@@ -189,6 +200,10 @@ def train_phases(
     if not listed.train:
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
     check_shards(dataset, listed, records=listed.train)
+    held = HeldOut()
+    if settings.validation is not None:
+        held = held_out(dataset, listed, settings.validation, seed=settings.overrides.get("seed", 0))
+    trained_on = held.without(listed)
     chosen = settings.recipe_on(device.type)
     bases = [phase for phase in wanted if phase in BASE_PHASES]
     # What the phases start from that this call does not train.
@@ -199,7 +214,7 @@ def train_phases(
     configs = make_configs(
         chosen,
         num_classes=len(listed.classes),
-        num_videos=len(listed.train),
+        num_videos=len(trained_on.train),
         short_side=extraction["short_side"],
         weights=start.identity if bases else _weights_of(before),
         paper_schedule=settings.paper_schedule,
@@ -215,13 +230,14 @@ def train_phases(
     for phase, folder in folders.items():
         if before[phase]:
             check_earlier(configs[phase], before[phase])
+            _check_validation(phase, before[phase], held)
         if not restart and folder.begun:
             begun = load_checkpoint(folder.path).provenance
             configs[phase] = with_moments_of(configs[phase], begun.config, settings.overrides)
             # Weights that this call is going to train are compared when they are there.
             pending = {name for name in BEFORE[phase] if name in folders and not folders[name].done}
             earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase] if name not in pending}
-            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp)
+            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held)
             expected = {name: digest for name, digest in begun.started_from.items() if name in pending}
             refuse_other_phase(begun, replace(now, started_from=now.started_from | expected), listed, folder.path)
         if phase in bases and (restart or not folder.begun):
@@ -229,7 +245,18 @@ def train_phases(
         if execution.rank == 0 and (restart or not folder.done):
             check_writable(folder.path, option="--runs DIR")
     num_empty = len(listed.classes) - len({record.label for record in listed.train})
-    on_event(RunStarted(chosen, str(device), start.describe() if bases else "", len(listed.train), len(listed.classes), num_empty))
+    on_event(
+        RunStarted(
+            chosen,
+            str(device),
+            start.describe() if bases else "",
+            len(trained_on.train),
+            len(listed.classes),
+            num_empty,
+            len(held.video_ids),
+            held.notes,
+        )
+    )
     if restart:
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
@@ -243,7 +270,7 @@ def train_phases(
     skipped: list[Phase] = []
     for phase, folder in folders.items():
         earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase]}
-        provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp)
+        provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
                 folder.claim(provenance, listed, {"overrides": {key: str(value) for key, value in settings.overrides.items()}})
@@ -255,7 +282,7 @@ def train_phases(
             work = PhaseRun(
                 folder,
                 provenance,
-                ClipDataset(dataset, listed, configs[phase]),
+                ClipDataset(dataset, trained_on, configs[phase]),
                 execution=execution,
                 start=partial(start.initialise, config=configs[phase], earlier=earlier, digests=provenance.started_from),
             )
@@ -285,6 +312,18 @@ def _earlier(split: Split, phase: Phase, name: Phase, path: Path) -> Checkpoint:
     return checkpoint
 
 
+def _check_validation(phase: Phase, before: Mapping[Phase, Checkpoint], held: HeldOut) -> None:
+    """Raise `CheckpointError` if an earlier phase held out other videos, so that it was trained on videos that must be new to it."""
+    for name, checkpoint in before.items():
+        made = checkpoint.provenance
+        differences = validation_differences(made, replace(made, validation=held.record))
+        if differences:
+            raise CheckpointError(
+                f"{phase} starts from {name}, which must hold out the same videos for validation: {'; '.join(differences)}. Give the "
+                f"options --validation or --validation-groups, and --seed, with which {name} was trained"
+            )
+
+
 def _weights_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> str:
     """Return what the base streams of earlier phases started from, by their own record."""
     recorded = {name: checkpoint.provenance.config.weights for given in before.values() for name, checkpoint in given.items()}
@@ -299,7 +338,9 @@ def _stride_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> dict[str, 
     return {"stride_in_1x1": strides.pop()} if len(strides) == 1 else {}
 
 
-def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any], precision: str) -> Provenance:
+def _provenance(
+    config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any], precision: str, held: HeldOut
+) -> Provenance:
     return Provenance(
         config=config,
         classes=split.classes,
@@ -312,4 +353,5 @@ def _provenance(config: TrainConfig, split: Split, earlier: Mapping[Phase, Path]
         earlier_digests=split.earlier_digests,
         num_videos={"train": len(split.train), "test": len(split.test)},
         precision=precision,
+        validation=held.record,
     )

@@ -17,7 +17,9 @@ TEST_FRACTION = 0.3  # of each class's videos; as in UCF101's and HMDB51's lists
 _Group = tuple[str, str]  # class and name
 
 
-def automatic_split(class_of: Mapping[str, str], *, seed: int = 0, file_of: Mapping[str, str] | None = None) -> SplitLists:
+def automatic_split(
+    class_of: Mapping[str, str], *, seed: int = 0, file_of: Mapping[str, str] | None = None, fraction: float = TEST_FRACTION
+) -> SplitLists:
     """Divide videos into train and test without lists: by a seed, class by class, and without dividing groups or identical files.
 
     Parameters
@@ -28,13 +30,15 @@ def automatic_split(class_of: Mapping[str, str], *, seed: int = 0, file_of: Mapp
         Another seed gives another split.
     file_of : mapping of str to str, optional
         The SHA-256 of the file of each video; missing or empty where it is unknown.
+    fraction : float
+        The share of each class's videos that goes to test, in (0, 1).
 
     Returns
     -------
     SplitLists
-        About 30 % of each class's videos are in test. Videos of a class whose ids share a ``_gNN_`` (one actor or
-        scene, as in UCF101) stay together, and so do byte-identical videos of any class, with the groups that they are in.
-        A class of one group, or one video, is all in train.
+        About this share of each class's videos is in test, at least one group or video of each class that has two. Videos of a class
+        whose ids share a ``_gNN_`` (one actor or scene, as in UCF101) stay together, and so do byte-identical videos of any class, with
+        the groups that they are in. A class of one group, or one video, is all in train.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def automatic_split(class_of: Mapping[str, str], *, seed: int = 0, file_of: Mapp
         names = {unit: unit[1] if unit[0] == class_name else min(ids) for unit, ids in members.items()}
         sizes = {names[unit]: len(ids) for unit, ids in members.items()}
         fixed = {names[unit]: in_test[unit] for unit in members if unit in in_test}
-        chosen = _test_groups(sizes, f"{seed}/{class_name}", fixed)
+        chosen = _test_groups(sizes, f"{seed}/{class_name}", fixed, fraction)
         for unit, ids in members.items():
             in_test[unit] = names[unit] in chosen
             (test if in_test[unit] else train).extend(ListEntry(video_id, class_name) for video_id in ids)
@@ -85,19 +89,19 @@ def _leaders(groups: Mapping[_Group, list[str]], file_of: Mapping[str, str]) -> 
     return {group: leader_of(group) for group in groups}
 
 
-def _test_groups(sizes: dict[str, int], salt: str, fixed: Mapping[str, bool]) -> set[str]:
+def _test_groups(sizes: dict[str, int], salt: str, fixed: Mapping[str, bool], fraction: float) -> set[str]:
     """Return the groups of a class that go to test: in an order by hash, each that brings the share closer to the target.
 
-    Those that are fixed go where their byte-identical videos of another class are.
+    Those that are fixed go where their byte-identical videos of another class are. At least one of the others stays in train.
     """
     chosen = {group for group, is_test in fixed.items() if is_test}
     if len(sizes) < 2 or len(fixed) == len(sizes):
         return chosen
     drawn = sorted(sizes.keys() - fixed.keys(), key=lambda group: hashlib.sha256(f"{salt}/{group}".encode()).digest())
-    target = TEST_FRACTION * sum(sizes.values())
+    target = fraction * sum(sizes.values())
     num_chosen = sum(sizes[group] for group in chosen)
     for group in drawn:
-        if abs(num_chosen + sizes[group] - target) < abs(num_chosen - target):
+        if len(chosen) + 1 < len(sizes) and abs(num_chosen + sizes[group] - target) < abs(num_chosen - target):
             chosen.add(group)
             num_chosen += sizes[group]
     return chosen or {min(drawn, key=lambda group: sizes[group])}
