@@ -1,4 +1,4 @@
-"""Whole videos, as the test protocol sees them: 25 frames at full size, each with its stack of flow."""
+"""Whole videos, as the test protocol sees them: frames at full size, 25 in the test, each with its stack of flow."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from flowkit.dataset.manifest import ClipRecord
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
-from flowkit.model.data.sampling import protocol_centres, stack_fields
+from flowkit.model.data.sampling import NUM_TEST_CENTRES, evenly_spaced_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.quantise import Quantiser
 
 
 @dataclass(frozen=True)
 class WholeClip:
-    """One video as it is tested, not yet normalised.
+    """One video as it is tested, not yet normalised; T is 25 in the test.
 
     Parameters
     ----------
-    rgb : uint8 array, shape (25, H, W, 3)
+    rgb : uint8 array, shape (T, H, W, 3)
         The frames.
     fields : uint8 array, shape (n, 2, H, W)
         Every flow field that is needed, once.
-    where : int64 array, shape (25, 10)
-        The indices into `fields` of each of the 25 stacks.
+    where : int64 array, shape (T, 10)
+        The indices into `fields` of each of the T stacks.
     label : int
         The class, from 0; -1 if it is unknown.
     video_id : str
@@ -55,7 +55,7 @@ class Unreadable:
 
 
 class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
-    """The test videos of one split, each with its 25 samples of whole frames.
+    """The test videos of one split, each with evenly spaced samples of whole frames.
 
     Parameters
     ----------
@@ -67,14 +67,29 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
         The quantiser of the split.
     input_size : int, px
         S, the side of the training crops of the networks that are tested.
+    num_samples : int
+        T, the number of samples; the test has 25.
     """
 
-    def __init__(self, dataset: Dataset, records: Sequence[ClipRecord], quantiser: Quantiser, *, input_size: int) -> None:
-        self.input_size = input_size
+    def __init__(
+        self,
+        dataset: Dataset,
+        records: Sequence[ClipRecord],
+        quantiser: Quantiser,
+        *,
+        input_size: int,
+        num_samples: int = NUM_TEST_CENTRES,
+    ) -> None:
+        self.input_size, self.num_samples = input_size, num_samples
         self._clips = ManifestClips(dataset, records, quantiser)
 
     def __len__(self) -> int:
         return len(self._clips.records)
+
+    @property
+    def records(self) -> tuple[ClipRecord, ...]:
+        """The manifest rows of the videos."""
+        return self._clips.records
 
     def __getitem__(self, index: int) -> WholeClip | Unreadable | SourceChangedError:
         try:
@@ -86,7 +101,7 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
 
     def _read(self, index: int) -> WholeClip:
         record, clip = self._clips.records[index], self._clips.clip(index)
-        centres = protocol_centres(clip.num_frames)
+        centres = evenly_spaced_centres(clip.num_frames, self.num_samples)
         frames, inverse = np.unique(centres, return_inverse=True)
         fields, where = stack_fields(centres)
         return WholeClip(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,24 +17,22 @@ from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
-from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
+from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.official import PROTOCOL
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
-from flowkit.model.evaluation.scores import Scores
-from flowkit.model.evaluation.unfinished import UnfinishedScores, VideoScores, remove_unfinished
+from flowkit.model.evaluation.unfinished import UnfinishedScores, remove_unfinished
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import check_run_name, find_weights, phase_folder, trained_phases
 from flowkit.model.runs.training_data import reservations, tested_extraction
 from flowkit.model.scoring.metrics import Fusion, combine_scores
+from flowkit.model.scoring.scored_videos import score_videos, stream_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
-from flowkit.model.settings.training import STREAMS_OF, Phase
+from flowkit.model.settings.training import Phase
 
-VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
-_NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {:g} : {:g} (appearance : motion)",
     "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {:g} : {:g} (appearance : motion)",
@@ -147,7 +145,7 @@ def evaluate(
             report = to_all(show, on_event)
             started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
             folder = None if keep_scores_in is None else keep_scores_in(number)
-            result = _evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, execution, report, folder)
+            result = _evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, report, folder)
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
                 on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
@@ -162,58 +160,40 @@ def _evaluate_split(
     networks: TestedNetworks,
     fusion: Fusion,
     weights: tuple[float, float],
-    execution: Execution,
     on_event: Callable[[EvaluateEvent], None],
     folder: Path | None,
 ) -> SplitEvaluation:
     """Score every test video once by all networks; each rank scores its share of those that no earlier call has scored."""
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
-    own: dict[str, VideoScores] = {}
-    failed: list[Unreadable] = []
+    execution = networks.execution
     settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
     with UnfinishedScores(folder, split, networks.digests, settings, rank=execution.rank) as unfinished:
-        scored = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
-        missing = [index for index, record in enumerate(split.test) if record.video_id not in scored]
-        mine = missing[execution.rank :: execution.world]
-        on_event(SplitStarted(split.number, len(mine), len(scored)))
-        loader = whole_clip_loader(clips, mine, num_workers=execution.workers(networks.device))
-        for batch in _batches(loader, VIDEOS_AT_ONCE[networks.device.type]):
-            failed += [clip for clip in batch if isinstance(clip, Unreadable)]
-            readable = [clip for clip in batch if not isinstance(clip, Unreadable)]
-            finite: dict[str, VideoScores] = {}
-            if readable:
-                for clip, values in zip(readable, networks.score(readable), strict=True):
-                    if all(np.isfinite(scores).all() for scores in values.values()):
-                        finite[clip.video_id] = values
-                    else:
-                        failed.append(Unreadable(clip.video_id, _NOT_FINITE))
-            unfinished.add(finite)
-            own |= finite
-            on_event(VideosScored(split.number, len(own) + len(failed), len(mine), len(failed)))
-    scored |= {name: values for part in gathered(own, execution.world) for name, values in part.items()}
-    failed = [clip for part in gathered(failed, execution.world) for clip in part]
+        known = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
 
+        def progress(done: int, num_videos: int, num_failed: int) -> None:
+            on_event(
+                VideosScored(split.number, done, num_videos, num_failed) if done else SplitStarted(split.number, num_videos, len(known))
+            )
+
+        scored, failed = score_videos(networks, clips, known=known, on_scored=unfinished.add, on_progress=progress)
     records = [record for record in split.test if record.video_id in scored]
     labels = np.array([record.label for record in records], dtype=np.int64)
-    stream_scores: Scores = {
-        (phase, stream): np.array([scored[record.video_id][phase, stream] for record in records]).reshape(-1, len(split.classes))
-        for phase in networks.phases
-        for stream in STREAMS_OF[phase]
-    }
+    video_ids = [record.video_id for record in records]
+    scores = stream_scores(scored, video_ids, phases=networks.phases, num_classes=len(split.classes))
     rows = {}
     for row in rows_of(networks.phases):
-        parts = [stream_scores[part] for part in ROWS[row]]
+        parts = [scores[part] for part in ROWS[row]]
         joined = combine_scores(parts, weights=weights if len(parts) == 2 else (1.0,), fusion=fusion)
-        rows[row] = RowResult.of(joined, labels, video_ids=[record.video_id for record in records])
+        rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
     trained = Counter(record.label for record in split.train)
     extraction = tested_extraction(dataset, split) or {}
     return SplitEvaluation(
         split=split.number,
         classes=split.classes,
-        video_ids=tuple(record.video_id for record in records),
+        video_ids=tuple(video_ids),
         labels=labels,
         rows=rows,
-        stream_scores=stream_scores,
+        stream_scores=scores,
         num_listed=split.num_listed_test,
         failed=tuple(sorted(failed, key=lambda clip: clip.video_id)),
         untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained.keys())),
@@ -223,19 +203,6 @@ def _evaluate_split(
         notes=tuple(dict.fromkeys(text for made in networks.provenances.values() for text in reservations(made, extraction))),
         majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
     )
-
-
-def _batches(clips: Iterable[WholeClip | Unreadable], size: int) -> Iterator[list[WholeClip | Unreadable]]:
-    """Group neighbours that have the same frame size, at most `size` of them."""
-    batch: list[WholeClip | Unreadable] = []
-    for clip in clips:
-        shapes = {member.rgb.shape for member in (*batch, clip) if not isinstance(member, Unreadable)}
-        if batch and (len(batch) == size or len(shapes) > 1):
-            yield batch
-            batch = []
-        batch.append(clip)
-    if batch:
-        yield batch
 
 
 def _checkpoints(root: Path, run: str, split: int, given: str | Path | None, runs: Path | None) -> dict[Phase, tuple[str, Checkpoint]]:

@@ -26,9 +26,10 @@ from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.rows import HEADS, ROWS
-from flowkit.model.evaluation.scores import MAX_BYTES, Scores, ScoreTable, read_own_scores, read_own_streams, write_own_scores
+from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, read_own_streams, write_own_scores
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import Fusion, percent
+from flowkit.model.scoring.scored_videos import Scores
 from flowkit.model.settings.training import Phase
 from flowkit.records import RecordFormat
 from flowkit.versions import __version__

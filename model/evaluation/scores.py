@@ -25,13 +25,13 @@ from flowkit.errors import ScoresError
 from flowkit.files import replacing
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
+from flowkit.model.scoring.scored_videos import Scores
 from flowkit.model.settings.training import STREAMS_OF, Phase
 from flowkit.words import counted
 
 MAX_BYTES = 1 << 30  # of a file, and of each array in it
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
 OWN_FORMAT, OWN_FORMAT_VERSION = "flowkit-scores", 1
-Scores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (n, C)
 _PLAIN_FILTERS = {1, 2, 3}  # gzip, shuffle and checksum: built into every HDF5
 
 

@@ -112,7 +112,7 @@ class TestedNetworks:
         return results
 
     def _stacks(self, clip: WholeClip, mirrored: bool) -> Tensor:
-        """Return the video's 25 stacks, normalised: float (25, 20, H, W)."""
+        """Return the video's T stacks, normalised: float (T, 20, H, W)."""
         fields = self._on_device(clip.fields)
         if mirrored:
             fields = fields.flip(-1)
