@@ -15,6 +15,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--data", "--split", "--run", "--runs", "--base-run", "--phase", "--checkpoint", "--row", "--lists", "--classes", "--data-set"),
         *("--allow-missing", "--tool", "--trim", "--resize", "--frame-rate", "--order", "--common", "--all"),
         *("--changed", "--sample-videos", "--sample-fields", "--deep", "--train-videos", "--test-videos", "--frames", "--force"),
+        *("--validation", "--validation-groups"),
     ),
     "Flow": (
         *("--preset", "--mode", "--short-side", "--bound", "--mapping", "--codec", "--solver", "--flow"),
@@ -41,7 +42,6 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--set",
         ),
         *("--seed", "--seeds", "--set", "--resume", "--restart", "--checkpoint-steps"),
-        *("--validation", "--validation-groups"),
     ),
     "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds"),
     "Hardware": (
