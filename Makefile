@@ -9,7 +9,7 @@ DEMO ?= demo
 WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-all lint types unit clean
+.PHONY: help demo test test-slow test-all lint types unit docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,5 +54,8 @@ typings:
 	ln -sfn ../../model typings/flowkit/model
 	ln -sfn ../../cli typings/flowkit/cli
 
+docs: $(INSTALLED)  ## the documentation site, in docs/_build/html; a warning is an error
+	$(BIN)/python docs/make_site.py
+
 clean:  ## remove what make made
-	rm -rf $(VENV) $(DEMO) typings build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEMO) docs/_build typings build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
