@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace as changed
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,6 +27,8 @@ from flowkit.cli.shared.options import (
     split_numbers,
     splits_option,
 )
+from flowkit.cli.shared.seed_reports import SeedReports
+from flowkit.cli.shared.seeds import seeds_option, show_seed
 from flowkit.cli.shared.stopping import resume_command
 from flowkit.model.scoring.metrics import Fusion
 
@@ -41,6 +45,7 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 @data_option
 @splits_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run to evaluate.")
+@seeds_option("Evaluate the runs NAME-seed0, NAME-seed1, ... of these seeds, and give the mean and the standard deviation of each row.")
 @runs_option
 @reports_option
 @click.option(
@@ -64,7 +69,7 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
 @click.option(
     "--replace",
     is_flag=True,
-    help="Replace an earlier evaluation even if it scored videos that cannot be scored now, which is refused otherwise.",
+    help="Replace an earlier evaluation even if it has videos, rows or seeds that this one lacks, which is refused otherwise.",
 )
 @click.option("--force", is_flag=True, help="Evaluate even if the weights were trained on other data.")
 @device_option
@@ -75,6 +80,7 @@ def evaluate(
     data: Path,
     splits: str,
     run: str,
+    seeds: tuple[int, ...] | None,
     runs: Path | None,
     reports: Path | None,
     checkpoint: Path | None,
@@ -99,84 +105,126 @@ def evaluate(
     An earlier evaluation is replaced only if every video and every row that it has can be scored now; --replace replaces it in any
     case. An evaluation that is stopped keeps the scores it has computed, and the same command goes on from there.
     """
-    _refuse_unused_options(redraw=redraw, checkpoint=checkpoint, output=output)
+    _refuse_unused_options(redraw=redraw, checkpoint=checkpoint, output=output, seeds=seeds)
     from flowkit.cli.shared.ranks import ranks_from_environment
     from flowkit.dataset.root import Dataset
     from flowkit.model.compute.execution import Execution
     from flowkit.model.evaluation.protocol import evaluate as run_evaluation
-    from flowkit.model.evaluation.results import results_dict
-    from flowkit.model.evaluation.tables import explanations, results_table
+    from flowkit.model.evaluation.unfinished import remove_unfinished
+    from flowkit.model.runs.seeds import seed_run
 
     weights = read_numbers(fusion_weights, "--fusion-weights")
     if len(weights) != 2:
         raise click.UsageError(f"--fusion-weights takes two numbers, got {fusion_weights!r}")
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
-    folders = (
-        None
-        if checkpoint is not None and output is None
-        else _Folders(data, run, output, reports, several=len(numbers) > 1, replace=replace)
-    )
+    names = [run] if seeds is None or checkpoint is not None else [seed_run(run, seed) for seed in seeds]
+    stored = checkpoint is None or output is not None
+    folders = [_Folders(data, name, output, reports, several=len(numbers) > 1, replace=replace) for name in names if stored]
+    table_of_seeds = None
+    if seeds is not None and checkpoint is None:
+        table_of_seeds = SeedReports(data, run, seeds, runs=runs, reports=reports, replace=replace)
+    evaluations: list[Evaluation] = []
+    if redraw and not (stored and report):
+        raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
+    if table_of_seeds is not None:
+        table_of_seeds.check(numbers)
     if redraw:
-        if folders is None or not report:
-            raise click.UsageError("--redraw draws the reports of a run or of --output; it goes with neither --checkpoint nor --no-report")
-        folders.keep_others_out(numbers)
-        evaluation = folders.stored(numbers)
+        _keep_others_out(folders, table_of_seeds, numbers)
+        evaluations = [own.stored(numbers) for own in folders]
     else:
-        if folders is not None:
-            folders.check(dataset, numbers)
+        for own in folders:
+            own.check(dataset, numbers)
         command = resume_command(sys.argv[1:])
         with ranks_from_environment(device) as (rank, world, own_device):
-            if folders is not None and rank == 0:
-                folders.keep_others_out(numbers)
-            evaluation = run_evaluation(
-                data,
-                splits=numbers,
-                run=run,
-                runs=runs,
-                checkpoint=checkpoint,
-                fusion=fusion,
-                weights=weights,
-                force=force,
-                execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
-                progress=True,
-                on_split=lambda one: folders.keep(changed(one, command=command)) if folders is not None and rank == 0 else None,
-                keep_scores_in=None if folders is None else folders.of,
-            )
-        evaluation = changed(evaluation, command=command)
+            if rank == 0:
+                _keep_others_out(folders, table_of_seeds, numbers)
+            for turn, name in enumerate(names):
+                if table_of_seeds is not None and rank == 0:
+                    show_seed(table_of_seeds.seeds, turn, run=name)
+                keep = partial(_keep, folders[turn] if stored and rank == 0 else None, command)
+                evaluation = run_evaluation(
+                    data,
+                    splits=numbers,
+                    run=name,
+                    runs=runs,
+                    checkpoint=checkpoint,
+                    fusion=fusion,
+                    weights=weights,
+                    force=force,
+                    execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
+                    progress=True,
+                    on_split=keep,
+                    keep_scores_in=folders[turn].of if stored else None,
+                    forget_scores=table_of_seeds is None,
+                )
+                if len(numbers) > 1:
+                    keep(evaluation)  # again, now with the table of all splits
+                evaluations.append(changed(evaluation, command=command))
         if rank:
             return 0
-        if folders is not None and len(evaluation.splits) > 1:
-            folders.keep(evaluation)  # again, now with the table of all splits
-    _print_warnings(evaluation)
-    complete = folders is None or ((not report or folders.draw(evaluation, dataset)) and folders.all_stored)
+        if table_of_seeds is not None:  # only now, so that a call that was stopped scores no video of an earlier seed again
+            for folder in (own.of(split) for own in folders for split in numbers):
+                remove_unfinished(folder)
+    complete = True
+    for turn, evaluation in enumerate(evaluations):
+        _print_warnings(evaluation, of="" if table_of_seeds is None else f"{names[turn]}, ")
+        if stored:
+            complete &= (not report or folders[turn].draw(evaluation, dataset)) and folders[turn].all_stored
+            folders[turn].print_names(evaluation)
+    if table_of_seeds is None:
+        _print_results(evaluations[0], as_json=as_json)
+    else:
+        is_kept = all(own.nothing_refused for own in folders)
+        complete &= table_of_seeds.finish(evaluations, dataset, store=is_kept, as_json=as_json)
+    if not complete:
+        return EXIT_ERROR
+    return EXIT_SOME_FAILED if any(split.failed for evaluation in evaluations for split in evaluation.splits) else 0
+
+
+def _keep(folders: _Folders | None, command: str, evaluation: Evaluation) -> None:
+    """Write the results of an evaluation to its folders, if it has any."""
     if folders is not None:
-        folders.print_names(evaluation)
+        folders.keep(changed(evaluation, command=command))
+
+
+def _keep_others_out(folders: Sequence[_Folders], table_of_seeds: SeedReports | None, splits: list[int]) -> None:
+    """Let no other process evaluate into any of these folders until this command ends."""
+    for own in folders:
+        own.keep_others_out(splits)
+    if table_of_seeds is not None:
+        table_of_seeds.keep_others_out(splits)
+
+
+def _print_results(evaluation: Evaluation, *, as_json: bool) -> None:
+    """Print the results of one run to stdout."""
+    from flowkit.model.evaluation.results import results_dict
+    from flowkit.model.evaluation.tables import explanations, results_table
+
     if as_json:
         values = {"splits": [results_dict(split, evaluation) for split in evaluation.splits], "mean": _means(evaluation)}
         say_json("evaluation", values, indent=None)
-    else:
-        say(table(*results_table(evaluation)))
-        for split in evaluation.splits:
-            say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
-        notes = explanations(evaluation.splits[0]) if len(evaluation.splits) == 1 else []
-        say("\n".join(f"* {line}" for line in [*notes, *evaluation.protocol]))
-    if not complete:
-        return EXIT_ERROR
-    return EXIT_SOME_FAILED if any(split.failed for split in evaluation.splits) else 0
+        return
+    say(table(*results_table(evaluation)))
+    for split in evaluation.splits:
+        say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
+    notes = explanations(evaluation.splits[0]) if len(evaluation.splits) == 1 else []
+    say("\n".join(f"* {line}" for line in [*notes, *evaluation.protocol]))
 
 
-def _refuse_unused_options(*, redraw: bool, checkpoint: Path | None, output: Path | None) -> None:
+def _refuse_unused_options(*, redraw: bool, checkpoint: Path | None, output: Path | None, seeds: tuple[int, ...] | None) -> None:
     """Refuse options that would do nothing beside --redraw or --checkpoint."""
     if redraw:
-        unused = ("fusion", "fusion_weights", "replace", "force", "device", "amp", "workers")
+        unused = ["fusion", "fusion_weights", *(["replace"] if seeds is None else []), "force", "device", "amp", "workers"]
         refuse_unused("--redraw draws the reports of stored results and evaluates nothing", *unused)
     if checkpoint is not None:
-        refuse_unused("--checkpoint names the network", "run", "runs")
+        refuse_unused("--checkpoint names the network", "run", "runs", "seeds")
     if checkpoint is not None and output is None and not redraw:
         refuse_unused("the results of a --checkpoint are written only with --output", "report", "replace", "reports")
     if output is not None:
         refuse_unused("--output names the folder of the results", "reports")
+    if seeds is not None and checkpoint is None:
+        refuse_unused("each seed has a folder of its own; --reports DIR names the folder of all of them", "output")
 
 
 class _Folders:
@@ -188,6 +236,11 @@ class _Folders:
         self._not_stored: set[int] = set()
         self._lacks_rows = False
         self.elsewhere: dict[int, Path] = {}  # where the results of a split are that could not be written to its folder
+
+    @property
+    def nothing_refused(self) -> bool:
+        """Whether no earlier results stayed in place of these."""
+        return not self._not_stored
 
     @property
     def all_stored(self) -> bool:
@@ -317,24 +370,25 @@ def _videos(video_ids: list[str]) -> str:
 
 def _other_ways(what: str) -> str:
     """Return the command that replaces an earlier evaluation, and the option that writes elsewhere."""
-    return f"`{resume_command(sys.argv[1:])} --replace` {what}, and --output DIR writes to another folder"
+    elsewhere = "--output DIR" if click.get_current_context().params["seeds"] is None else "--reports DIR"
+    return f"`{resume_command(sys.argv[1:])} --replace` {what}, and {elsewhere} writes to another folder"
 
 
-def _print_warnings(evaluation: Evaluation) -> None:
+def _print_warnings(evaluation: Evaluation, *, of: str) -> None:
     from flowkit.model.evaluation.earlier import failure_lines
     from flowkit.video.ids import first_few
 
     for split in evaluation.splits:
         for text in split.warnings:
-            warn(f"split {split.split}: {show_name(text)} (--force)")
+            warn(f"{of}split {split.split}: {show_name(text)} (--force)")
         for text in split.notes:
-            warn(f"split {split.split}: note: {show_name(text)}")
+            warn(f"{of}split {split.split}: note: {show_name(text)}")
         for line in failure_lines(split.failed):
-            warn(f"split {split.split}: {show_name(line)}")
+            warn(f"{of}split {split.split}: {show_name(line)}")
         names = split.untrained_classes
         if names:
             warn(
-                f"split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be classified: "
+                f"{of}split {split.split}: {len(names)} classes of test videos have no training video, so none of these can be classified: "
                 f"{first_few(map(show_name, names), most=_NAMES_SHOWN)}"
             )
 

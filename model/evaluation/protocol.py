@@ -54,6 +54,7 @@ def evaluate(
     on_event: Callable[[EvaluateEvent], None] | None = None,
     on_split: Callable[[Evaluation], None] | None = None,
     keep_scores_in: Callable[[int], Path] | None = None,
+    forget_scores: bool = True,
 ) -> Evaluation:
     """Test a run's networks on the test videos of packed splits.
 
@@ -87,6 +88,8 @@ def evaluate(
         Returns a folder for the number of a split. The scores of each video are kept there until the split is finished, so that a
         call that is interrupted goes on where it stopped when it is made again. They are used only with the same weights, data,
         device, precision and versions. No other process may write there meanwhile. Default: nothing is kept.
+    forget_scores : bool
+        Whether they are removed when the split is finished; else the caller does it (`remove_unfinished`).
 
     Returns
     -------
@@ -149,7 +152,7 @@ def evaluate(
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
                 on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
-            if folder is not None and execution.rank == 0:
+            if folder is not None and execution.rank == 0 and forget_scores:
                 remove_unfinished(folder)
     return Evaluation(tuple(results), protocol, fusion, weights, environment)
 

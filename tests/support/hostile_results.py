@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -152,3 +152,15 @@ def make_evaluation(*results: SplitEvaluation) -> Evaluation:
 def make_row(result: SplitEvaluation, name: str, scores: np.ndarray) -> SplitEvaluation:
     """Return results with other scores for one row."""
     return replace(result, rows={**result.rows, name: RowResult.of(scores, result.labels)})
+
+
+def of_seed(result: SplitEvaluation, seed: int, **changes: Any) -> SplitEvaluation:
+    """Return the results of a run that was trained with another seed."""
+    drawn = np.random.default_rng(seed)
+    provenances = {
+        phase: replace(made, config=replace(made.config, seed=seed, **changes), started_from={"motion": f"{seed}" * 64})
+        for phase, made in result.provenances.items()
+    }
+    rows = {name: RowResult.of(drawn.normal(size=row.scores.shape), result.labels) for name, row in result.rows.items()}
+    streams = {part: drawn.normal(size=scores.shape) for part, scores in result.stream_scores.items()}
+    return replace(result, provenances=provenances, rows=rows, stream_scores=streams)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import statistics
 from pathlib import Path
 
 import pytest
 from command_lines import Ended, run_flowkit
-from training_runs import same, weights
+from training_runs import same, share_root, weights
 
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
@@ -149,3 +152,127 @@ def test_one_seed_on_the_command_line_wins_over_seeds_of_a_file(root: Path, tmp_
     assert runs_of(root) == ["default", "default-seed4", "default-seed5"]
     monkeypatch.setenv("FLOWKIT_SEED", "1")
     assert train(root, "--phase", "motion").code == 2
+
+
+@pytest.fixture(scope="module")
+def two_seeds(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the appearance phase of two seeds, evaluated. Treat it as read-only."""
+    path = share_root(packed_root, tmp_path_factory.mktemp("two_seeds"))
+    assert train(path, "--phase", "appearance", "--seeds", "0,1").code == 0
+    assert evaluate(path, "--seeds", "0,1").code == 0
+    return path
+
+
+@pytest.fixture
+def evaluated(two_seeds: Path, tmp_path: Path) -> Path:
+    """A data root for one test."""
+    path = share_root(two_seeds, tmp_path / "evaluated")
+    for name in ("runs", "reports"):
+        shutil.copytree(two_seeds / name, path / name)
+    return path
+
+
+def evaluate(root: Path, *options: str) -> Ended:
+    return run_flowkit("evaluate", "--data", root, "--device", "cpu", "--no-report", *options)
+
+
+def seeds_of(root: Path) -> list[int]:
+    stored: list[int] = json.loads((root / "reports/default/split1/seeds.json").read_text(encoding="utf-8"))["seeds"]
+    return stored
+
+
+def test_each_seed_has_its_report_and_the_table_has_their_mean_and_deviation(two_seeds: Path) -> None:
+    single = [json.loads((two_seeds / f"reports/default-seed{k}/split1/results.json").read_text(encoding="utf-8")) for k in (0, 1)]
+    values = [results["rows"]["appearance"]["top1"] for results in single]
+    stored = json.loads((two_seeds / "reports/default/split1/seeds.json").read_text(encoding="utf-8"))
+    expected = {"values": values, "n": 2, "mean": statistics.fmean(values), "sd": statistics.stdev(values)}
+    assert stored["rows"]["appearance"]["top1"] == expected
+    assert stored["runs"] == {"0": "default-seed0", "1": "default-seed1"}
+    assert "n - 1" in (two_seeds / "reports/default/split1/seeds.md").read_text(encoding="utf-8")
+    assert not (two_seeds / "reports/default/split1/results.json").exists()
+    assert not any((two_seeds / "runs").glob("default"))
+
+
+def test_stored_results_of_the_seeds_give_the_table_again_without_a_test(evaluated: Path) -> None:
+    before = (evaluated / "reports/default/split1/seeds.json").read_bytes()
+    shutil.rmtree(evaluated / "reports/default")
+    ended = run_flowkit("evaluate", "--data", evaluated, "--seeds", "0,1", "--redraw", "--json")
+    assert ended.code == 0, ended
+    assert json.loads(ended.out)["splits"][0]["rows"] == json.loads(before)["rows"]
+    assert (evaluated / "reports/default/split1/seeds.json").is_file()
+    assert (evaluated / "reports/default-seed1/split1/report.html").is_file()
+
+
+def test_a_table_of_more_seeds_is_replaced_only_on_request(evaluated: Path) -> None:
+    ended = evaluate(evaluated, "--seeds", "1")
+    assert ended.code == 1, ended
+    assert "seeds.json has seed 0 too" in ended.err
+    assert "evaluate split" not in ended.err  # before any work
+    assert seeds_of(evaluated) == [0, 1]
+    assert evaluate(evaluated, "--seeds", "1", "--replace").code == 0
+    assert seeds_of(evaluated) == [1]
+    assert evaluate(evaluated, "--seeds", "0,1").code == 0  # more seeds lose nothing
+    assert seeds_of(evaluated) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--seeds 0,0", 2, "given twice"),
+        ("--seeds 0,1,5", 1, "'default-seed5'"),
+        ("--seeds 0,1 --output out", 2, "--output would do nothing here"),
+        ("--seeds 0,1 --checkpoint runs/default-seed0/split1/appearance", 2, "--seeds would do nothing here"),
+    ],
+)
+def test_seeds_that_cannot_be_evaluated_are_refused(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, options: str, code: int, message: str
+) -> None:
+    monkeypatch.chdir(evaluated)
+    ended = evaluate(evaluated, *options.split())
+    assert ended.code == code, ended
+    assert message in ended.err
+
+
+def test_runs_of_other_settings_are_refused_before_any_test(evaluated: Path) -> None:
+    assert train(evaluated, "--phase", "appearance", "--run", "default-seed2", "--seed", "2", "--lr", "0.5").code == 0
+    ended = evaluate(evaluated, "--seeds", "0,1,2")
+    assert ended.code == 1
+    assert "default-seed0 and default-seed2 differ in more than their seed" in ended.err
+    assert "evaluate split" not in ended.err
+    shutil.move(evaluated / "runs/default-seed1", evaluated / "runs/default-seed3")
+    assert "was trained with seed 1" in evaluate(evaluated, "--seeds", "0,3").err
+
+
+def test_the_folder_of_the_table_is_locked(evaluated: Path) -> None:
+    from flowkit.model.runs.run_folder import report_folder, writing_report
+
+    with writing_report(report_folder(evaluated, "default", 1), "evaluate"):
+        ended = evaluate(evaluated, "--seeds", "0,1")
+    assert ended.code == 1
+    assert "reports/default/split1" in ended.err
+
+
+def test_an_evaluation_that_is_stopped_in_the_second_seed_scores_no_video_again(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flowkit.model.data.whole_videos import WholeClipDataset
+
+    reads: list[int] = []
+    read = WholeClipDataset._read
+
+    def counting(self: WholeClipDataset, index: int) -> object:
+        reads.append(index)
+        if len(reads) == 9 and stop:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    monkeypatch.setattr(WholeClipDataset, "_read", counting)
+    line = ["evaluate", "--data", str(evaluated), "--device", "cpu", "--no-report", "--seeds", "0,1"]
+    monkeypatch.setattr("sys.argv", ["flowkit", *line])
+    stop = True
+    ended = run_flowkit(*line)
+    assert ended.code == 130, ended
+    assert f"to resume: flowkit {' '.join(line)}" in ended.err
+    stop = False
+    reads.clear()
+    assert run_flowkit(*line).code == 0
+    assert 1 <= len(reads) < 6  # of the second seed; the first has all its scores
+    assert not list((evaluated / "reports").rglob("unfinished*"))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hostile_results import of_seed
 from official_runs import OfficialCase, with_recipe
 
 from flowkit.dataset.lists.reading import read_lists
 from flowkit.model.evaluation.official import FREE_CHOICES
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
 from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.seeds import SeedEvaluation, compare_seeds, write_seeds
 from flowkit.model.report.page import write_report
 from flowkit.model.settings.training import PHASES
 
@@ -108,3 +111,35 @@ def test_the_numbers_of_videos_and_the_classes_are_those_of_the_official_lists(s
             assert (len(lists.train), len(lists.test)) == counts
             assert hashlib.sha256("\n".join(sorted(lists.classes)).encode()).hexdigest() == published.classes_sha256
         assert list(published.top1) == list(ROWS)
+
+
+def test_the_papers_figures_stand_beside_a_mean_only_if_they_may_beside_every_seed(case: OfficialCase, tmp_path: Path) -> None:
+    split, result, evaluation = case
+    own = [of_seed(result, seed) for seed in range(3)]
+    made = SeedEvaluation("run", {seed: replace(evaluation, splits=(one,)) for seed, one in enumerate(own)})
+    comparison = compare_seeds(made, split)
+    assert comparison.published is not None
+    assert comparison.differences == ()
+    page = write_seeds(tmp_path, made, 1, comparison=comparison)[0].read_text(encoding="utf-8")
+    assert "| paper * |" in page
+    assert "| 92.76 |" in page
+    assert json.loads((tmp_path / "seeds.json").read_text())["paper"]["top1_percent"]["ST-ResNet"] == 92.76
+
+    forced = replace(own[1], warnings=("1 video was added",))
+    made = SeedEvaluation("run", {seed: replace(evaluation, splits=(one,)) for seed, one in enumerate([own[0], forced, own[2]])})
+    comparison = compare_seeds(made, split)
+    assert comparison.published is None
+    assert any(line.startswith("seed 1: ") and "1 video was added" in line for line in comparison.obstacles)
+    page = write_seeds(tmp_path, made, 1, comparison=comparison)[0].read_text(encoding="utf-8")
+    assert "92.76" not in page
+    assert "1 video was added" in page
+
+
+def test_a_difference_of_all_seeds_is_listed_once(case: OfficialCase, tmp_path: Path) -> None:
+    split, result, evaluation = case
+    own = [of_seed(result, seed, weight_decay=0.25) for seed in range(2)]
+    made = SeedEvaluation("run", {seed: replace(evaluation, splits=(one,)) for seed, one in enumerate(own)})
+    comparison = compare_seeds(made, split)
+    assert comparison.published is not None
+    page = write_seeds(tmp_path, made, 1, comparison=comparison)[0].read_text(encoding="utf-8")
+    assert page.count("motion: weight_decay 0.25") == 1
