@@ -23,12 +23,13 @@ _FIELDS = {item.name: item.default for kind in (STResNetConfig, TrainConfig) for
 # What depends on the data, in words.
 _IN_WORDS = {
     ("official", "steps"): "the official code's epochs",
+    ("own", "steps"): "at least 300, 600, 300, 150 by phase",
     ("small", "input_size"): "7/8 of the frames' short side and at most 112",
 }
 
 
 def default_text(name: str) -> str:
-    """Return the default of a setting in words, such as ``256, 128, 128, 128 by phase; 32, 32, 16, 16 in recipe small``.
+    """Return the default of a setting in words, such as ``256, 128, 128, 128 by phase; 32, 32, 16, 16 by phase in recipes own and small``.
 
     Parameters
     ----------
@@ -43,7 +44,14 @@ def default_text(name: str) -> str:
     """
     texts = {recipe: _IN_WORDS.get((recipe, name)) or _by_phase(recipe, name) for recipe in RECIPES}
     first = texts["official"]
-    others = [f"{text} in recipe {recipe}" for recipe, text in texts.items() if text != first]
+    recipes_of: dict[str, list[str]] = {}
+    for recipe, text in texts.items():
+        recipes_of.setdefault(text, []).append(recipe)
+    others = [
+        f"{text} in {'recipe' if len(recipes) == 1 else 'recipes'} {' and '.join(recipes)}"
+        for text, recipes in recipes_of.items()
+        if text != first
+    ]
     return "; ".join([first, *others])
 
 

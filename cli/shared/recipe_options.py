@@ -129,7 +129,9 @@ def recipe_options(command: Command) -> Command:
             type=RenamedChoice(get_args(Recipe), RENAMED_RECIPES),
             default="auto",
             show_default=True,
-            help="official has full width and the official code's schedule, small suits a CPU, auto is official if there is a CUDA device.",
+            help="official has full width and the official code's schedule, own has full width and a schedule for other and smaller data "
+            "sets, small suits a CPU. auto is small on a CPU; on a CUDA device it is official for the lists of UCF101 and HMDB51, and own "
+            "for others.",
         ),
         click.option(
             "--schedule",
@@ -142,7 +144,7 @@ def recipe_options(command: Command) -> Command:
         click.option(
             "--weights",
             metavar="imagenet|none|FILE",
-            help="What the base streams start from.  [default: imagenet for official, none for small]",
+            help="What the base streams start from.  [default: none for small, else imagenet]",
         ),
         settings_options(RECIPE_SETTINGS),
         click.option(

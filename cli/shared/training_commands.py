@@ -59,9 +59,10 @@ def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None
 
 
 def refuse_unused_schedule(training: TrainSettings, device_type: str) -> None:
-    """Raise a usage error if ``--schedule`` does nothing for the recipe that a device of this type has."""
-    if training.paper_schedule and training.recipe_on(device_type) != "official":
-        refuse_unused("it is for --recipe official; the small recipe has one schedule", "schedule")
+    """Raise a usage error if ``--schedule`` does nothing for the recipe, whatever the lists, that a device of this type has."""
+    recipe = training.recipe_on(device_type, is_official_list=True)
+    if training.paper_schedule and recipe != "official":
+        refuse_unused(f"it is for --recipe official; the recipe {recipe} has one schedule", "schedule")
 
 
 def with_lower_rate(config: TrainConfig, arguments: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from flowkit.model.ablation.table import VariantResult, is_tested, num_failed_vi
 from flowkit.model.ablation.variants import REFERENCE, ST_PHASES, Variant
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered, wait
+from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import AblationEvent, VariantFailed, VariantStarted, VariantTested, ignore, never
@@ -104,7 +105,8 @@ def plan_ablation(
     if varied:
         raise ParameterError(f"{varied[0]} is a setting that variants vary: make a variant of it ({REFERENCE} has the recipe's value)")
     listed = Dataset.open(root).split(split)
-    chosen = settings.recipe_on((execution or Execution()).torch_device().type)
+    device = (execution or Execution()).torch_device()
+    chosen = settings.recipe_on(device.type, is_official_list=is_official_list(listed))
 
     def configs_with(more: Mapping[str, Any]) -> dict[Phase, TrainConfig]:
         return make_configs(

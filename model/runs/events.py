@@ -15,7 +15,7 @@ from flowkit.model.settings.training import Phase
 class RunStarted:
     """Training begins: which recipe was chosen, and on which device; `weights` is empty if no base stream is trained.
 
-    `num_empty_classes` of the `num_classes` have no training video.
+    `num_empty_classes` of the `num_classes` have no training video. `why_recipe` is empty if the user chose the recipe.
     `num_held_out` further videos are held out for validation; `notes` has what is worth saying about that.
     """
 
@@ -27,6 +27,7 @@ class RunStarted:
     num_empty_classes: int = 0
     num_held_out: int = 0
     notes: tuple[str, ...] = ()
+    why_recipe: str = ""
 
 
 @dataclass(frozen=True)

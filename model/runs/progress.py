@@ -41,10 +41,11 @@ class RunProgress:
             if not self._run_is_described:  # each variant of an ablation begins with the same description
                 start = f"weights {printable_name(event.weights)}" if event.weights else "the phases before it"
                 start = "random weights" if event.weights == "none" else start
+                why = f" (auto: {event.why_recipe})" if event.why_recipe else ""
                 held_out = f"{event.num_held_out} more held out for validation, " if event.num_held_out else ""
                 message(
-                    f"Recipe {event.recipe} on {event.device}, from {start}: {counted(event.num_videos, 'training video')}, {held_out}"
-                    f"{counted(event.num_classes, 'class')}."
+                    f"Recipe {event.recipe}{why} on {event.device}, from {start}: {counted(event.num_videos, 'training video')}, "
+                    f"{held_out}{counted(event.num_classes, 'class')}."
                 )
                 if event.num_empty_classes:
                     message(

@@ -17,6 +17,7 @@ from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.held_out import HeldOut, held_out
+from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
@@ -89,11 +90,11 @@ def train(
         Another run, whose phases serve as starting points where this run does not have them.
     phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
         Which phases to train, in any order. What they start from must be among them, or trained already.
-    recipe : {"auto", "official", "small"}
-        The network at full width with the official code's schedule, or a small network for a CPU. ``auto`` is `official` on a CUDA
-        device and `small` elsewhere.
+    recipe : {"auto", "official", "own", "small"}
+        The network at full width with the official code's schedule or with one for smaller data sets, or a small network for a CPU.
+        ``auto`` is `small` on a CPU; on a CUDA device it is `official` for the lists of UCF101 and HMDB51, and `own` for others.
     weights : "imagenet", "none" or path, optional
-        What the base streams start from. By default ImageNet for `official`, random weights for `small`. A file may be a training
+        What the base streams start from. By default random weights for `small`, ImageNet for the others. A file may be a training
         checkpoint of PyTorch's; of a larger model only the ResNet is used.
     paper_schedule : bool
         Take the paper's batches and iterations, as far as they are known, instead of the official code's.
@@ -204,12 +205,13 @@ def train_phases(
     if settings.validation is not None:
         held = held_out(dataset, listed, settings.validation, seed=settings.overrides.get("seed", 0))
     trained_on = held.without(listed)
-    chosen = settings.recipe_on(device.type)
+    is_official = is_official_list(listed)
+    chosen = settings.recipe_on(device.type, is_official_list=is_official)
     bases = [phase for phase in wanted if phase in BASE_PHASES]
     # What the phases start from that this call does not train.
     before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name, runs))
                       for name in BEFORE[phase] if name not in wanted} for phase in wanted}  # fmt: skip
-    start = Start(settings.weights_on(device.type) if bases else "none", settings.overrides)
+    start = Start(settings.weights_for(chosen) if bases else "none", settings.overrides)
     extraction = extraction_of(dataset, listed.train[0])
     configs = make_configs(
         chosen,
@@ -244,19 +246,11 @@ def train_phases(
             start.check(configs[phase])
         if execution.rank == 0 and (restart or not folder.done):
             check_writable(folder.path, option="--runs DIR")
-    num_empty = len(listed.classes) - len({record.label for record in listed.train})
-    on_event(
-        RunStarted(
-            chosen,
-            str(device),
-            start.describe() if bases else "",
-            len(trained_on.train),
-            len(listed.classes),
-            num_empty,
-            len(held.video_ids),
-            held.notes,
-        )
-    )
+    num_empty = len(listed.classes) - len({record.label for record in trained_on.train})
+    start_words = start.describe() if bases else ""
+    why = settings.why_recipe(device.type, is_official_list=is_official)
+    counts = (len(trained_on.train), len(listed.classes), num_empty, len(held.video_ids))
+    on_event(RunStarted(chosen, str(device), start_words, *counts, held.notes, why))
     if restart:
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted

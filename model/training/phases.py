@@ -72,7 +72,7 @@ class Start:
             check_pretrained(network, state, name)
         except CheckpointError as cause:
             hint = (
-                " (The small recipe's network is narrow; the weights of a ResNet need --recipe official.)"
+                " (The small recipe's network is narrow; the weights of a ResNet need --recipe own or official.)"
                 if config.recipe == "small"
                 else ""
             )

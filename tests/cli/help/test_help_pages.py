@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import click
@@ -78,7 +79,7 @@ DEPENDENT = {"steps", "lr", "schedule", "bn_renewal_steps", "temporal_pool"}  # 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_default_that_help_shows_is_the_one_that_training_has(name: str, recipe: RecipeName) -> None:
     official, *others = default_text(name).split("; ")
-    texts = {recipe: text for text, _, recipe in (other.rpartition(" in recipe ") for other in others)}
+    texts = {recipe: text for text, recipes in (re.split(" in recipes? ", other) for other in others) for recipe in recipes.split(" and ")}
     shown = texts.get(recipe, official).removesuffix(" by phase").split(", ")
     configs = make_configs(recipe, num_classes=5, num_videos=1000, short_side=256)
     values = [

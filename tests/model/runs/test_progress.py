@@ -52,7 +52,10 @@ def test_evaluation_has_a_bar_of_videos(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_classes_without_a_training_video_are_counted_with_what_becomes_of_them(capsys: pytest.CaptureFixture[str]) -> None:
-    (_, told) = shown(capsys, [events.RunStarted("small", "cpu", "none", 12, 6, num_empty_classes=2)])
+    (described, told) = shown(
+        capsys, [events.RunStarted("own", "cuda:0", "imagenet", 12, 6, num_empty_classes=2, why_recipe="not UCF101's lists")]
+    )
+    assert described.startswith("Recipe own (auto: not UCF101's lists) on cuda:0, from weights imagenet: 12 training videos, 6 classes.")
     assert told.startswith("Without a training video: 2 of the classes.")
 
 

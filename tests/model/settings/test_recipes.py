@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.recipes import OVERRIDES, TrainSettings, make_configs, scaled, small_network
+from flowkit.model.settings.recipes import OVERRIDES, RECIPES, TrainSettings, make_configs, scaled, small_network
 from flowkit.model.settings.training import PHASES, TrainConfig
 
 
@@ -217,14 +217,14 @@ def test_of_the_official_schedules_only_short_ones_renew_their_moments(num_video
     assert [config.bn_renewal_steps for config in configs.values()] == expected
 
 
-@pytest.mark.parametrize("recipe", ["official", "small"])
+@pytest.mark.parametrize("recipe", ["official", "own", "small"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
     """Each name that `--set list` prints reaches the configuration of this phase."""
     other = {
         "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
         "seed": 5, "decay": "cosine", "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True,
-        "bn_moments": "variance", "bn_renewal_steps": 7,
+        "bn_moments": "variance", "bn_renewal_steps": 7, "balance": "weights",
         "crop": "none", "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
         "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
         "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",
@@ -264,16 +264,45 @@ def test_an_unknown_or_missing_setting_of_a_stored_config_is_refused() -> None:
 
 
 def test_what_a_recipe_leaves_open_depends_on_the_device() -> None:
-    settings = TrainSettings()
-    assert [settings.recipe_on(device) for device in ("cpu", "cuda")] == ["small", "official"]
-    assert [settings.weights_on(device) for device in ("cpu", "cuda")] == ["none", "imagenet"]
-    assert TrainSettings("small").weights_on("cuda") == "none"
-    assert TrainSettings("official", "none").weights_on("cpu") == "none"
-    assert TrainSettings(weights="a/resnet.pth").weights_on("cuda") == Path("a/resnet.pth")
-    with pytest.raises(ParameterError, match="recipe must be one of auto, official, small"):
+    places = [("cpu", True), ("cpu", False), ("cuda", True), ("cuda", False)]
+
+    def of(settings: TrainSettings, what: str) -> list[str]:
+        return [getattr(settings, what)(device, is_official_list=official) for device, official in places]
+
+    assert of(TrainSettings(), "recipe_on") == ["small", "small", "official", "own"]
+    why = ["the device is no GPU", "the device is no GPU", "UCF101's or HMDB51's lists", "not UCF101's or HMDB51's lists"]
+    assert of(TrainSettings(), "why_recipe") == why
+    for recipe in ("official", "own", "small"):
+        assert of(TrainSettings(recipe), "recipe_on") == [recipe] * 4
+        assert of(TrainSettings(recipe), "why_recipe") == [""] * 4
+    assert {recipe: TrainSettings().weights_for(recipe) for recipe in RECIPES} == {
+        "official": "imagenet",
+        "own": "imagenet",
+        "small": "none",
+    }
+    assert TrainSettings("official", "none").weights_for("official") == "none"
+    assert TrainSettings(weights="a/resnet.pth").weights_for("own") == Path("a/resnet.pth")
+    with pytest.raises(ParameterError, match="recipe must be one of auto, official, own, small"):
         TrainSettings("tiny")
     with pytest.raises(ParameterError, match="the recipe paper is now called official"):
         TrainSettings("paper")  # type: ignore[arg-type]
+
+
+def test_the_recipe_own_has_steps_enough_for_short_lists_and_follows_long_ones() -> None:
+    def steps(num_videos: int, **settings: Any) -> dict[str, int]:
+        configs = make_configs("own", num_classes=5, num_videos=num_videos, short_side=256, **settings)
+        assert all(config.network.units == (3, 4, 6, 3) for config in configs.values())
+        assert configs["motion"].network.motion_dropout < 0.5
+        return {phase: config.num_steps for phase, config in configs.items()}
+
+    assert official(213)["st-resnet-star"].num_steps == 4
+    assert steps(10) == steps(213)
+    assert min(steps(10).values()) >= 100
+    assert all(few < many for few, many in zip(steps(213).values(), steps(20_000).values(), strict=True))
+    assert set(steps(10, overrides={"steps": 7}).values()) == {7}
+    assert steps(10, overrides={"schedule": [[3, 0.1]]})["motion"] == 3
+    with pytest.raises(ParameterError, match="the paper's schedule is one of the recipe official; the recipe own has one schedule"):
+        steps(10, paper_schedule=True)
 
 
 def test_more_overrides_leave_the_settings_alone() -> None:

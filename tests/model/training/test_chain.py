@@ -417,7 +417,7 @@ def test_weights_that_do_not_fit_the_small_network_name_the_recipe_and_leave_not
     from safetensors.torch import save_file
 
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, root / "resnet.safetensors")
-    with pytest.raises(CheckpointError, match="--recipe official"):
+    with pytest.raises(CheckpointError, match="--recipe own or official"):
         run(root, weights=root / "resnet.safetensors")
     assert run(root, phases=["appearance"])[0].trained == ("appearance",)
 
@@ -476,7 +476,9 @@ def test_the_command_says_what_it_does_and_that_it_is_done(root: Path) -> None:
     arguments = [*COMMAND[3:], "--data", root, "--steps-per-phase", "3", "--phase", "appearance"]
     code, _, output = call_flowkit(*arguments)
     assert code == 0
-    assert output.startswith("Recipe small on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps")
+    assert output.startswith(
+        "Recipe small (auto: the device is no GPU) on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps"
+    )
     code, _, output = call_flowkit(*arguments)
     assert code == 0
     assert "appearance: already done" in output
