@@ -97,6 +97,9 @@ def convert_matconvnet(path: Path, *, data_set: str | None = None, split: int = 
         extraction={"short_side": 256, "tvl1": TVL1Params.preset("paper").to_dict(), "solver": "strict", "codec": "jpeg"},
     )
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} would have values that float32 cannot hold, so the file is damaged; download it again")
     return ConvertedNetwork(Checkpoint(provenance, config.num_steps, tensors), digest, network.notes)
 
 

@@ -78,27 +78,28 @@ def _first_bytes(file: IO[bytes], size: int, budget: Budget) -> tuple[bytes, Any
 
 def _inflated(inflate: Any, start: bytes, file: IO[bytes], size: int, order: str, budget: Budget) -> memoryview:
     """Unpack the rest of a compressed variable, piece by piece, and return what its one element holds."""
+    kind, inner = struct.unpack_from(order + "II", start) if len(start) >= 8 else (0, 0)
+    if kind != _MATRIX:
+        budget.refuse("a compressed variable does not hold one array")
+    budget.take_bytes(8 + inner)
     left = size - min(size, _NAME_BYTES)
     data = bytearray(start)
-    budget.take_bytes(len(start))
     try:
-        while not inflate.eof:
+        while not inflate.eof and len(data) <= 8 + inner:  # never more than it declares
             packed = inflate.unconsumed_tail
             if not packed:
                 packed = file.read(min(left, _PIECE_BYTES))
                 left -= len(packed)
             piece = inflate.decompress(packed, _PIECE_BYTES)
-            budget.take_bytes(len(piece))
             data += piece
             if not packed and not piece:
                 budget.refuse("a compressed variable is truncated")
     except zlib.error as cause:  # the checksum is among what zlib tests
         budget.refuse(f"a compressed variable is damaged ({cause})")
+    if len(data) != 8 + inner:
+        budget.refuse(f"a compressed variable does not hold the one array of {inner} bytes that it declares")
     if inflate.unused_data or left:
         budget.refuse("a compressed variable is followed by other bytes")
-    kind, inner = struct.unpack_from(order + "II", data) if len(data) >= 8 else (0, 0)
-    if kind != _MATRIX or inner != len(data) - 8:
-        budget.refuse("a compressed variable does not hold one array")
     return memoryview(data)[8:]
 
 

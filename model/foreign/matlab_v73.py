@@ -14,6 +14,7 @@ from flowkit.errors import CheckpointError
 from flowkit.model.foreign.matlab_values import MAX_NAME, Budget, CellArray, MatlabValue, StructArray, Unread, empty_array, text_of
 
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_MOST_GZIP_RATIO = 1032  # of unpacked to packed bytes, which deflate cannot exceed
 _NUMERIC = {
     "single": "f4",
     "double": "f8",
@@ -112,6 +113,8 @@ class _Reader:
             self._budget.refuse("it is compressed with a filter that MATLAB does not use")
         if node.chunks and math.prod(node.chunks) > max(math.prod(shape), 1 << 20):
             self._budget.refuse("it has a chunk larger than its array")
+        if math.prod(shape) * node.dtype.itemsize > _MOST_GZIP_RATIO * node.id.get_storage_size():
+            self._budget.refuse("it has an array that is larger than its stored data can be")
         numbers: NDArray[Any] = node[()]
         return numbers.reshape(shape)
 

@@ -6,14 +6,20 @@ code define them) and nothing of flowkit's networks. Everything is float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matlab_files import write_v5, write_v73
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 UNITS, WIDTH = (3, 2, 2, 2), 4
+NAMES = tuple("abcde")
+IMAGENET_NAMES = tuple(f"class {k}" for k in range(1000))
+RGB_MEAN, FLOW_MEAN = np.array([122.7, 114.9, 101.6]), np.full(20, 128.0)
 
 
 class Graph:
@@ -63,10 +69,20 @@ def row(*numbers: float) -> Array:
     return np.array([numbers], np.float64)
 
 
-def resnet(channels: int, *, seed: int, num_classes: int = 5, dropout: float = 0.0, numbered: bool = False, pool1: str = "ceil") -> Graph:
-    """Return a base stream; `numbered` spells units as ResNet-101 and 152 do (3b1, 3b2, ...)."""
+def resnet(
+    channels: int,
+    *,
+    seed: int,
+    num_classes: int = len(NAMES),
+    dropout: float = 0.0,
+    numbered: bool = False,
+    pool1: str = "ceil",
+    is_imagenet: bool = False,
+) -> Graph:
+    """Return a base stream, or a network for ImageNet; `numbered` spells units as ResNet-101 and 152 do (3b1, 3b2, ...)."""
     graph = Graph(seed)
-    x = graph.norm("bn_conv1", graph.conv("conv1", "input", (7, 7, channels, WIDTH), stride=2, pad=3, bias=True), WIDTH)
+    entrance = graph.conv("conv1", "data" if is_imagenet else "input", (7, 7, channels, WIDTH), stride=2, pad=3, bias=True)
+    x = graph.norm("bn_conv1", entrance, WIDTH)
     x = graph.pool("pool1", "Pooling", graph.relu("conv1_relu", x), "max", (3, 3), (0, 1, 0, 1) if pool1 == "ceil" else (1,) * 4, (2, 2))
     width_in = WIDTH
     for stage, count in enumerate(UNITS, start=2):
@@ -88,7 +104,23 @@ def resnet(channels: int, *, seed: int, num_classes: int = 5, dropout: float = 0
     if dropout:
         x = graph.add("drop_pool5", "DropOut", [x], "dropped", rate=row(dropout))
     graph.conv("fc1000", x, (1, 1, width_in, num_classes), bias=True)
-    graph.add("loss_fc1000", "Loss", ["fc1000", "label"], "objective", loss="softmaxlog", opts=())
+    if is_imagenet:
+        graph.add("prob", "SoftMax", ["fc1000"], "prob")
+    else:
+        graph.add("loss_fc1000", "Loss", ["fc1000", "label"], "objective", loss="softmaxlog", opts=())
+    return graph
+
+
+def of_twostreamfusion(channels: int, *, seed: int) -> Graph:
+    """Return a base stream as twostreamfusion's older MatConvNet stores it: another epsilon in the blocks, and vectors as 1 x 1 x C."""
+    graph = resnet(channels, seed=seed, dropout=0.85)
+    for layer in graph.layers:
+        for unknown in ("dilate", "freeze", "leak"):
+            layer["block"].pop(unknown, None)
+        if layer["type"] == "dagnn.BatchNorm":
+            layer["block"]["epsilon"] = row(1e-4)
+            for name in layer["params"][:2]:
+                graph.params[name] = graph.params[name].reshape(1, 1, -1)
     return graph
 
 
@@ -139,10 +171,10 @@ def two_streams(kind: str, *, numbered: bool = False) -> Graph:
     return joined
 
 
-def stored(graph: Graph, mean: Array) -> dict[str, Any]:
+def stored(graph: Graph, mean: Array, class_names: Sequence[str] = ("tench, Tinca tinca",)) -> dict[str, Any]:
     """Return what MatConvNet saves of a network; `mean` is its averageImage."""
     params = [{"name": name, "value": values, "learningRate": row(1)} for name, values in graph.params.items()]
-    classes = {"name": ("n01440764",), "description": ("tench, Tinca tinca",)}
+    classes = {"name": tuple(f"n{k:08}" for k in range(len(class_names))), "description": tuple(class_names)}
     return {
         "layers": graph.layers,
         "params": params,
@@ -150,10 +182,61 @@ def stored(graph: Graph, mean: Array) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of network file: its graph, its averageImage, and whether it is one of the files for ImageNet, which have no `net`."""
+
+    graph: Callable[[], Graph]
+    mean: Array
+    is_imagenet: bool = False
+
+    def variables(self, graph: Graph) -> dict[str, Any]:
+        """Return the variables of a file that holds a graph of this kind."""
+        if self.is_imagenet:
+            return stored(graph, self.mean, IMAGENET_NAMES) | {"vars": [{"name": "data", "precious": np.array([[False]])}]}
+        return {"net": stored(graph, self.mean), "state": {"solverState": ()}, "stats": row(1)}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names that `convert` needs: a file for ImageNet has them itself."""
+        return () if self.is_imagenet else NAMES
+
+
+BOTH_MEANS = np.concatenate([FLOW_MEAN, RGB_MEAN])
+KINDS: dict[str, Kind] = {
+    "appearance": Kind(lambda: resnet(3, seed=1), RGB_MEAN + np.zeros((4, 5, 3))),
+    "appearance, torchvision's pool": Kind(lambda: resnet(3, seed=1, pool1="same"), RGB_MEAN.reshape(1, 1, 3)),
+    "motion": Kind(lambda: resnet(20, seed=2, dropout=0.8), FLOW_MEAN.reshape(1, 1, 20)),
+    "numbered units": Kind(lambda: resnet(3, seed=3, numbered=True), RGB_MEAN.reshape(1, 1, 3)),
+    "ImageNet": Kind(
+        lambda: resnet(3, seed=4, num_classes=len(IMAGENET_NAMES), is_imagenet=True), RGB_MEAN + np.zeros((4, 5, 3)), is_imagenet=True
+    ),
+    "twostreamfusion, RGB": Kind(lambda: of_twostreamfusion(3, seed=5), RGB_MEAN.reshape(1, 1, 3)),
+    "twostreamfusion, flow": Kind(lambda: of_twostreamfusion(20, seed=6), FLOW_MEAN.reshape(1, 1, 20)),
+    "st-resnet": Kind(lambda: two_streams("st-resnet"), BOTH_MEANS.reshape(1, 1, 23)),
+    "st-resnet-star": Kind(lambda: two_streams("st-resnet-star"), BOTH_MEANS.reshape(1, 23)),
+    "st-mulnet": Kind(lambda: two_streams("st-mulnet"), BOTH_MEANS.reshape(1, 1, 23)),
+    "st-mulnet, numbered units": Kind(lambda: two_streams("st-mulnet", numbered=True), BOTH_MEANS.reshape(1, 1, 23)),
+}
+VERSIONS: dict[str, Callable[[Path, dict[str, Any]], Path]] = {
+    "v5": lambda path, variables: write_v5(path, variables, compress=False),
+    "v7": write_v5,
+    "v7.3": write_v73,
+}
+
+
+def write_network(path: Path, kind: str, *, version: str = "v7", change: Callable[[Graph], None] | None = None) -> tuple[Path, Graph]:
+    """Write a network of one of the kinds; return the file and the graph in it."""
+    graph = KINDS[kind].graph()
+    if change is not None:
+        change(graph)
+    return VERSIONS[version](path, KINDS[kind].variables(graph)), graph
+
+
 def run(graph: Graph, inputs: Mapping[str, Array], num_frames: int) -> dict[str, Array]:
     """Compute every variable of a network; frames are (N, C, H, W), N clips of `num_frames` after one another."""
     values = dict(inputs)
-    left = [layer for layer in graph.layers if layer["type"] != "dagnn.Loss"]
+    left = [layer for layer in graph.layers if layer["type"] not in ("dagnn.Loss", "dagnn.SoftMax")]
     while left:
         ready = [layer for layer in left if all(name in values for name in layer["inputs"])]
         assert ready, "a layer waits for a variable that nothing computes"
