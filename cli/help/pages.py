@@ -37,6 +37,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--lr",
             "--corners",
             "--balance",
+            "--select",
             "--seed",
             "--seeds",
             "--set",

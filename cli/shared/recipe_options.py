@@ -12,7 +12,7 @@ from flowkit.cli.help.described_settings import default_text, did_you_mean, sett
 from flowkit.cli.shared.compute_options import training_options
 from flowkit.cli.shared.console import say
 from flowkit.cli.shared.old_options import RenamedChoice
-from flowkit.cli.shared.options import Command, grace_option, with_options
+from flowkit.cli.shared.options import Command, grace_option, usage_errors, with_options
 from flowkit.model.settings.network import (
     INPUT_SIZES,
     STAGES,
@@ -25,7 +25,7 @@ from flowkit.model.settings.network import (
     TemporalPoolPosition,
 )
 from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
-from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Balance, BnMoments, Corners
+from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Balance, BnMoments, Corners, Select
 from flowkit.model.settings.validation import Validation
 from flowkit.records import parse_json
 
@@ -60,6 +60,12 @@ RECIPE_SETTINGS: Settings = [
         click.Choice(get_args(Balance)),
         "For classes of uneven size: draw all classes equally often (sampling), or weigh the losses of a class by its inverse frequency "
         "(weights).",
+    ),
+    (
+        "--select",
+        "select",
+        click.Choice(get_args(Select)),
+        "Which weights a phase ends with: those of its last step, or those with the best accuracy on the videos of --validation.",
     ),
     ("--seed", "seed", click.IntRange(min=0), "The seed of every random draw."),
     ("--depth", "depth", click.Choice(["50", "101", "152"]), "The depth of the networks."),
@@ -202,7 +208,8 @@ def train_settings(settings: dict[str, Any]) -> TrainSettings:
     validation = _validation(settings.pop("validation"), settings.pop("validation_groups"))
     overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
     overrides |= dict(read_setting(text, option="--set") for text in others)
-    return TrainSettings(recipe, weights, schedule == "paper", overrides, validation)
+    with usage_errors():
+        return TrainSettings(recipe, weights, schedule == "paper", overrides, validation)
 
 
 def read_setting(text: str, *, option: str) -> tuple[str, Any]:

@@ -16,6 +16,7 @@ from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
+from flowkit.words import counted
 
 PROTOCOL = (
     f"{NUM_TEST_CENTRES} frames a video, evenly spaced, each with its stack of {NUM_FLOW_FIELDS} flow fields, and their mirror images",
@@ -36,7 +37,7 @@ FREE_CHOICES: dict[str, tuple[Any, Any, str]] = {
     "network.stride_in_1x1": (False, True, "official code: in the 1x1, as in its ImageNet weights"),
     "network.stem_pool": ("same", "ceil", "official code: ceil, as in its ImageNet weights"),
 }
-_NO_COMPARISON = ("seed", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
+_NO_COMPARISON = ("seed", "validation_steps", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
 # Settings that the official code has; for the others, the value of the recipe stands for what it does without a name for it.
 _IN_THE_CODE = {
     *("batch", "bn_group", "schedule", "num_samples", "tau_min", "tau_max", "momentum", "weight_decay", "crop", "flip"),
@@ -77,7 +78,7 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     if made.is_converted:
         return differences, choices
     if made.validation_ids:
-        differences.append(f"{len(made.validation_ids):,} training videos held out for validation (official code: none)")
+        differences.append(f"{counted(len(made.validation_ids), 'training video')} held out for validation (official code: none)")
     choices = [
         f"{_shown(name)} {_brief(ours)} ({instead})"
         for name, (ours, _, instead) in FREE_CHOICES.items()

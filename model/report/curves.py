@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.model.report.encoding import drawn
-from flowkit.model.runs.metrics import read_metrics
+from flowkit.model.runs.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, read_metrics
 from flowkit.model.settings.training import Phase, TrainConfig
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _STYLES: dict[str, dict[str, Any]] = {
     "motion": {"color": "#b45309", "linestyle": (0, (4, 1.5))},
 }
 _GREY = "#57606a"
+_BOTH = "both"  # streams of a two-stream network, joined
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class TrainingCurves:
         The learning rate.
     loss, accuracy : dict from stream to float64 array, shape (n,)
         Loss of each stream per frame, and the share of the batch's videos that it classified correctly. NaN where unknown.
+    validation_loss, validation_accuracy : dict from str to float64 array, shape (n,)
+        The same for complete videos that were held out, by stream and, for two streams, for ``both``; NaN after most steps. Empty if
+        none were held out.
     """
 
     phase: Phase
@@ -54,6 +58,8 @@ class TrainingCurves:
     learning_rate: NDArray[np.float64]
     loss: dict[str, NDArray[np.float64]]
     accuracy: dict[str, NDArray[np.float64]]
+    validation_loss: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    validation_accuracy: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def read_curves(path: Path, config: TrainConfig) -> TrainingCurves | None:
@@ -69,7 +75,19 @@ def read_curves(path: Path, config: TrainConfig) -> TrainingCurves | None:
         columns = {stream: column(f"{what}_{stream}") for stream in _STYLES}
         return {stream: values for stream, values in columns.items() if np.isfinite(values).any()}
 
-    return TrainingCurves(config.phase, np.array(list(lines), dtype=np.int64), column("lr"), by_stream("loss"), by_stream("accuracy"))
+    def on_validation(what: str) -> dict[str, NDArray[np.float64]]:
+        columns = by_stream(what)
+        return columns | ({_BOTH: column(what)} if len(columns) > 1 else {})
+
+    return TrainingCurves(
+        config.phase,
+        np.array(list(lines), dtype=np.int64),
+        column("lr"),
+        by_stream("loss"),
+        by_stream("accuracy"),
+        on_validation(VALIDATION_LOSS),
+        on_validation(VALIDATION_ACCURACY),
+    )
 
 
 def _number(value: object) -> float:
@@ -127,12 +145,19 @@ def _draw_streams(axes: Axes, curves: TrainingCurves, panel: Panel) -> None:
         at = _places(len(values))
         mean = scale * smoothed(values, window)
         axes.plot(curves.steps[at], mean[at], label=stream, linewidth=1.8, marker="o" if len(at) == 1 else None, markersize=4, **style)
-    axes.set_ylabel("loss per frame" if panel == "loss" else "correct, % of the batch", fontsize=8)
+    measured = curves.validation_loss if panel == "loss" else curves.validation_accuracy
+    for name, values in measured.items():
+        known = np.isfinite(values)
+        style = {"color": _STYLES[name]["color"], "marker": "o"} if name in _STYLES else {"color": _GREY, "marker": "s"}
+        label = f"validation, {name}" if len(measured) > 1 else "validation"
+        axes.plot(curves.steps[known], scale * values[known], label=label, linewidth=0.9, linestyle=":", markersize=3.5, **style)
+    label = "loss per frame" if panel == "loss" else "correct, %" if measured else "correct, % of the batch"
+    axes.set_ylabel(label, fontsize=8)
     if panel == "accuracy":
         axes.set_ylim(-3, 103)
     else:
         axes.set_ylim(bottom=0)
-    if len(streams) > 1:
+    if len(streams) > 1 or measured:
         axes.legend(fontsize=8, frameon=False)
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from flowkit.errors import ParameterError
-from flowkit.model.runs.events import PhaseStarted, StepDone, TrainEvent
+from flowkit.model.runs.events import MomentsRenewed, PhaseStarted, StepDone, TrainEvent, Validated, Validating, WeightsSelected
 from flowkit.model.runs.run_folder import phase_folder
 
 FOLDER_NAME = "tensorboard"
@@ -65,7 +65,12 @@ class LiveCurves:
         elif isinstance(event, StepDone):
             assert self._writer is not None
             self._write(event)
-        else:
+        elif isinstance(event, Validated):
+            assert self._writer is not None
+            for name, value in event.measured.items():
+                if value is not None:
+                    self._writer.add_scalar(name.replace("_", "/", 1), value, event.step - 1)  # validation/accuracy_motion
+        elif not isinstance(event, Validating | MomentsRenewed | WeightsSelected):
             self._close()
 
     def _write(self, event: StepDone) -> None:

@@ -59,17 +59,21 @@ def training_pictures(result: SplitEvaluation) -> TrainingPictures:
 
 def _phase_values(curves: TrainingCurves, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
     num, window = len(curves.steps), smoothing_window(len(curves.steps))
+    losses = curves.loss | {f"validation of {name}": values for name, values in curves.validation_loss.items()}
+    accuracies = curves.accuracy | {f"validation of {name}": values for name, values in curves.validation_accuracy.items()}
     values = {
-        "loss": "; ".join(f"{name} {_ends(values, '.3g')}" for name, values in curves.loss.items()),
-        "accuracy": "; ".join(f"{name} {_ends(100 * values, '.0f')} percent" for name, values in curves.accuracy.items()),
+        "loss": "; ".join(f"{name} {_ends(values, '.3g')}" for name, values in losses.items()),
+        "accuracy": "; ".join(f"{name} {_ends(100 * values, '.0f')} percent" for name, values in accuracies.items()),
         "learning rate": _ends(curves.learning_rate, ".3g"),
     }
     panels = [
         _picture(picture, png(picture, num_colours=_PLOT_COLOURS), f"{curves.phase}, {panel} by step: {values[panel]}.", pixel_ratio=2)
         for panel, picture in zip(PANELS, pictures, strict=True)
     ]
-    note = counted(num, "step")
-    return {"name": curves.phase, "panels": panels, "note": note + (f"; each line is a mean over {window} steps." if window > 1 else ".")}
+    note = counted(num, "step") + (f"; each line is a mean over {window} steps." if window > 1 else ".")
+    if curves.validation_accuracy:
+        note += " Dotted lines with marks are complete videos that were held out for validation, scored as in the test, with fewer frames."
+    return {"name": curves.phase, "panels": panels, "note": note}
 
 
 def _ends(values: NDArray[np.float64], form: str) -> str:

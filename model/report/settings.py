@@ -115,6 +115,7 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
         "steps": f"{config.num_steps:,}",
         "learning rate": _schedule(config),
         "SGD": f"momentum {config.momentum:g}, weight decay {config.weight_decay:g}",
+        "weights of": "the best validation accuracy" if config.select == "best" else "the last step",
         "seed": str(config.seed),
         "trained on": f"split {made.split} ({made.protocol}), digest {made.digest[:12]}…",
         "kept in": _relative(source, root),

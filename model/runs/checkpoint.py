@@ -36,6 +36,15 @@ _FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
+class BestSoFar:
+    """The weights of a phase that had the best accuracy on the validation videos so far, and after how many steps they had it."""
+
+    step: int
+    accuracy: float
+    network: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Weights with their provenance; during training, also everything that resuming needs.
 
@@ -53,6 +62,10 @@ class Checkpoint:
         Versions, device, precision, threads and ranks. If they change, resuming is not bit-equal.
     scaler : dict
         The state of fp16's loss scaling.
+    validated : int
+        The number of steps after which the validation videos were last measured; 0 if never.
+    best : BestSoFar, optional
+        The best weights so far, if the phase will end with the best instead of the last.
     """
 
     provenance: Provenance
@@ -61,6 +74,8 @@ class Checkpoint:
     momentum: dict[str, Tensor] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    validated: int = 0
+    best: BestSoFar | None = None
 
     def __repr__(self) -> str:
         config = self.provenance.config
@@ -88,6 +103,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "momentum": checkpoint.momentum,
         "environment": checkpoint.environment,
         "scaler": checkpoint.scaler,
+        **({"validated": checkpoint.validated} if checkpoint.validated else {}),
+        **({"best": dict(vars(checkpoint.best))} if checkpoint.best else {}),
     }
     with replacing(path) as part:
         try:
@@ -187,7 +204,22 @@ def _load_checkpoint(path: Path) -> Checkpoint:
     if not (tensors and isinstance(step, int) and isinstance(environment, dict) and isinstance(scaler, dict)):
         raise CheckpointError("a part of the checkpoint is missing or has the wrong type")
     check_tensors({**{"momentum " + name: tensor for name, tensor in momentum.items()}, **network}, path)
-    return Checkpoint(provenance, step, network, momentum, environment, scaler)
+    validated, best = values.get("validated", 0), _best_so_far(values.get("best"), path)
+    if not isinstance(validated, int):
+        raise CheckpointError("a part of the checkpoint has the wrong type")
+    return Checkpoint(provenance, step, network, momentum, environment, scaler, validated, best)
+
+
+def _best_so_far(values: Any, path: Path) -> BestSoFar | None:
+    """Read the best weights of a checkpoint, if it has any."""
+    if values is None:
+        return None
+    step, accuracy, network = (values.get(name) for name in ("step", "accuracy", "network")) if isinstance(values, dict) else (None,) * 3
+    tensors = isinstance(network, dict) and all(isinstance(name, str) and _is_plain(tensor) for name, tensor in network.items())
+    if not (isinstance(step, int) and isinstance(accuracy, float) and isinstance(network, dict) and tensors):
+        raise CheckpointError("the best weights so far in the checkpoint are incomplete or have the wrong type")
+    check_tensors({f"best {name}": tensor for name, tensor in network.items()}, path)
+    return BestSoFar(step, accuracy, network)
 
 
 def _is_plain(item: object) -> bool:

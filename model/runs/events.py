@@ -67,6 +67,43 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class Validating:
+    """The validation videos are being measured: `done` of this process's share of `num_videos`."""
+
+    phase: Phase
+    done: int
+    num_videos: int
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The validation videos were measured after `step` steps.
+
+    `loss` is None if a score was not a finite number. `is_best` says that these weights are the best so far, for a phase that will end
+    with the best. `measured` holds the values under their names in metrics.jsonl.
+    """
+
+    phase: Phase
+    step: int
+    num_steps: int
+    num_videos: int
+    accuracy: float
+    loss: float | None
+    is_best: bool = False
+    measured: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightsSelected:
+    """The phase ends with the weights that it had after `step` steps, which had the best accuracy on the validation videos."""
+
+    phase: Phase
+    step: int
+    num_steps: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class MomentsRenewed:
     """After the last step of a phase, `done` of `num_steps` batches have gone into the new running moments of batch normalisation."""
 
@@ -93,7 +130,9 @@ class RunStopped:
     num_steps: int
 
 
-TrainEvent = RunStarted | PhaseSkipped | PhaseStarted | StepDone | MomentsRenewed | PhaseDone | RunStopped
+TrainEvent = (
+    RunStarted | PhaseSkipped | PhaseStarted | StepDone | Validating | Validated | WeightsSelected | MomentsRenewed | PhaseDone | RunStopped
+)
 
 
 @dataclass(frozen=True)
@@ -107,12 +146,13 @@ class SplitStarted:
 
 @dataclass(frozen=True)
 class VideosScored:
-    """More videos were scored: `done` so far, including `num_failed` that failed."""
+    """More videos were scored: `done` so far, including `num_failed` that failed; `of_validation`: on which fusion weights are chosen."""
 
     split: int
     done: int
     num_videos: int
     num_failed: int
+    of_validation: bool = False
 
 
 EvaluateEvent = SplitStarted | VideosScored

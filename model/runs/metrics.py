@@ -3,6 +3,9 @@
 Losses are cross-entropies per frame and stream: ``loss_<stream>`` is the mean over the outputs of a stream in time, and ``loss`` the
 mean over the streams. Guessing among C classes therefore gives ln C in every phase. Each line says in ``outputs`` how many outputs in
 time a stream has. A line without it is from an earlier flowkit, whose losses were sums over these outputs and over the streams.
+
+A measurement on the validation videos has a line of its own, with the step that it follows: ``validation_accuracy`` and
+``validation_loss`` of the scores of complete videos, and the same of each stream as ``validation_accuracy_<stream>``.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from flowkit.model.settings.training import STREAMS_OF, TrainConfig
 from flowkit.records import parse_json
 
 OUTPUTS = "outputs"
+VALIDATION_ACCURACY, VALIDATION_LOSS = "validation_accuracy", "validation_loss"
 
 
 def num_outputs(config: TrainConfig) -> int:
@@ -37,6 +41,7 @@ def read_metrics(path: Path, config: TrainConfig) -> dict[int, dict[str, Any]]:
     -------
     dict from int to dict
         In the order of steps. Lines that are cut off or foreign are left out. If a step was taken twice, its later line counts.
+        What was measured on the validation videos after a step is among its values.
     """
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_bytes().splitlines() if path.is_file() else []:
@@ -45,7 +50,9 @@ def read_metrics(path: Path, config: TrainConfig) -> dict[int, dict[str, Any]]:
             step = line["step"]
         except (ValueError, KeyError, TypeError):
             continue
-        if type(step) is int and 0 <= step < 1 << 53:
+        if type(step) is int and 0 <= step < 1 << 53 and VALIDATION_ACCURACY in line:
+            lines[step] = lines.get(step, {}) | line
+        elif type(step) is int and 0 <= step < 1 << 53:
             lines[step] = line if OUTPUTS in line else _per_output(line, config)
     return dict(sorted(lines.items()))
 

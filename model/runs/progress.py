@@ -20,6 +20,7 @@ class RunProgress:
         self._stages = StageProgress(progress)
         self._run_is_described = False
         self._first_step: int | None = None
+        self._steps_done: tuple[int, int] | None = None
 
     def __enter__(self) -> RunProgress:
         return self
@@ -32,11 +33,21 @@ class RunProgress:
         message = self._stages.message
         if isinstance(event, events.StepDone):
             self._show_step(event)
+        elif isinstance(event, events.Validating):
+            if self._steps_done is not None:
+                note = f"validation {event.done}/{event.num_videos}"
+                self._stages.update(event.phase, *self._steps_done, unit="steps", note=note)
+        elif isinstance(event, events.Validated):
+            message(_validated_text(event))
+        elif isinstance(event, events.WeightsSelected):
+            which = f"step {event.step} of {event.num_steps}, which had the best validation accuracy ({100 * event.accuracy:.1f} %)"
+            message(f"{event.phase}: keeps the weights of {which}.")
         elif isinstance(event, events.MomentsRenewed):
             self._stages.update(f"{event.phase}, batch norm", event.done, event.num_steps, unit="steps")
         elif isinstance(event, events.VideosScored):
             note = f"{event.num_failed} failed" if event.num_failed else ""
-            self._stages.update(f"evaluate split {event.split}", event.done, event.num_videos, note=note)
+            what = "validate" if event.of_validation else "evaluate"
+            self._stages.update(f"{what} split {event.split}", event.done, event.num_videos, note=note)
         elif isinstance(event, events.RunStarted):
             if not self._run_is_described:  # each variant of an ablation begins with the same description
                 start = f"weights {printable_name(event.weights)}" if event.weights else "the phases before it"
@@ -58,7 +69,7 @@ class RunProgress:
         elif isinstance(event, events.PhaseSkipped):
             message(f"{event.phase}: already done ({printable_name(event.folder)}); nothing to do.")
         elif isinstance(event, events.PhaseStarted):
-            self._first_step = None
+            self._first_step = self._steps_done = None
             if event.first_step:
                 message(f"{event.phase}: continues at step {event.first_step} of {event.num_steps}.")
             if event.changes:
@@ -84,5 +95,13 @@ class RunProgress:
                 f"{event.phase}: {counted(remaining + 1, 'step')}; the first took {event.seconds:.2g} s, so the rest takes "
                 f"{duration(remaining * event.seconds)} or less."
             )
-        done, total = event.step - self._first_step + 1, event.num_steps - self._first_step
-        self._stages.update(event.phase, done, total, unit="steps", note=f"loss {event.loss:.3f}")
+        self._steps_done = event.step - self._first_step + 1, event.num_steps - self._first_step
+        self._stages.update(event.phase, *self._steps_done, unit="steps", note=f"loss {event.loss:.3f}")
+
+
+def _validated_text(event: events.Validated) -> str:
+    loss = "not a finite number" if event.loss is None else f"{event.loss:.3f}"
+    when = f"step {event.step} of {event.num_steps}"
+    best = ", the best so far" if event.is_best else ""
+    videos = counted(event.num_videos, "video")
+    return f"{event.phase}: {when}: validation accuracy {100 * event.accuracy:.1f} %, loss {loss} ({videos}){best}."

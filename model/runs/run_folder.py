@@ -18,6 +18,7 @@ from flowkit.errors import BusyError, CheckpointError, ParameterError
 from flowkit.files import remove_leftovers, write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
+from flowkit.model.runs.metrics import VALIDATION_ACCURACY
 from flowkit.model.runs.places import place_options
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.training_data import VIDEOS_NAME, refuse_other_phase, videos_text
@@ -96,16 +97,21 @@ class PhaseFolder:
         save_weights(self.path / WEIGHTS_NAME, checkpoint)
         write_digests(self.path)
 
-    def drop_later_metrics(self, num_steps: int) -> None:
-        """Drop the lines of metrics.jsonl for steps that the checkpoint does not include, and a truncated line."""
+    def drop_later_metrics(self, num_steps: int, *, validated: int) -> None:
+        """Drop what the checkpoint does not include from metrics.jsonl, and a truncated line.
+
+        The checkpoint includes so many steps, and validations up to that after step number `validated`.
+        """
         path = self.path / METRICS_NAME
         kept = []
         for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
             try:
-                step = parse_json(line)["step"]
+                values = parse_json(line)
+                end = validated if VALIDATION_ACCURACY in values else num_steps
+                is_included = values["step"] < end
             except (ValueError, KeyError, TypeError):
                 continue
-            if line.endswith(b"\n") and step < num_steps:
+            if line.endswith(b"\n") and is_included:
                 kept.append(line)
         write_atomically(path, b"".join(kept))
 

@@ -70,6 +70,13 @@ def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -
     return np.asarray(((scores > own) | ((scores == own) & before)).sum(1), dtype=np.int64)
 
 
+def cross_entropy(scores: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    """Return the mean over videos of the cross-entropy of the softmax of their scores (n, C), in nats; guessing gives ln C."""
+    most = scores.max(1, keepdims=True)
+    totals = most + np.log(np.exp(scores - most).sum(1, keepdims=True))
+    return float((totals - np.take_along_axis(scores, labels[:, None], 1)).mean())
+
+
 def confusion_matrix(labels: NDArray[np.integer], predictions: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
     """Count videos by class (row) and prediction (column)."""
     counts = np.zeros((num_classes, num_classes), np.int64)

@@ -14,7 +14,7 @@ from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import STREAMS_OF, Phase
 
 VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
-_NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
+NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 Scores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (n, C)
 
 
@@ -64,7 +64,7 @@ def score_videos(
                 if all(np.isfinite(scores).all() for scores in values.values()):
                     finite[clip.video_id] = values
                 else:
-                    failed.append(Unreadable(clip.video_id, _NOT_FINITE))
+                    failed.append(Unreadable(clip.video_id, NOT_FINITE))
         on_scored(finite)
         scored |= finite
         on_progress(len(scored) + len(failed), len(mine), len(failed))

@@ -253,6 +253,10 @@ class TrainSettings:
         if isinstance(self.weights, str) and self.weights not in ("imagenet", "none"):
             object.__setattr__(self, "weights", Path(self.weights))
         object.__setattr__(self, "overrides", dict(self.overrides))
+        for name, value in self.overrides.items() if self.validation is None else ():
+            key = name.rpartition(".")[2]
+            if key == "validation_steps" or (key == "select" and value == "best"):
+                raise ParameterError(f"{name} {value} needs validation videos: give --validation FRACTION or --validation-groups N,...")
 
     def recipe_on(self, device_type: str, *, is_official_list: bool) -> RecipeName:
         """Return the recipe for a device of this type, ``cpu`` or ``cuda``, and a list that is UCF101's or HMDB51's or not."""

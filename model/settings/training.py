@@ -18,6 +18,7 @@ Decay = Literal["steps", "cosine"]
 TauDrawn = Literal["clip", "sub_batch"]
 BnMoments = Literal["std", "variance"]
 Balance = Literal["none", "sampling", "weights"]
+Select = Literal["last", "best"]
 Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after the other
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -80,6 +81,10 @@ class TrainConfig:
         What makes up for classes of uneven size: nothing; ``sampling`` draws videos so that all classes are equally frequent; ``weights``
         multiplies the loss of a video by the inverse frequency of its class, with mean 1 over the training videos. A class without a
         training video is never drawn either way.
+    select : {"last", "best"}
+        Which weights a phase ends with: those of its last step, or those that had the best accuracy on the validation videos.
+    validation_steps : int
+        The number of steps between two measurements on the validation videos, if there are any. 0: see `validation_interval`.
 
     Raises
     ------
@@ -121,6 +126,8 @@ class TrainConfig:
     corners: Corners = "four"
     flip: bool = True
     balance: Balance = "none"
+    select: Select = "last"
+    validation_steps: int = 0
 
     __repr__ = brief_repr
 
@@ -135,6 +142,7 @@ class TrainConfig:
             "warmup_steps": 0,
             "seed": 0,
             "bn_renewal_steps": 0,
+            "validation_steps": 0,
         }.items():
             value = getattr(self, name)
             check(is_int(value) and value >= least, name, f"a whole number of at least {least}", value)

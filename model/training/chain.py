@@ -31,6 +31,7 @@ from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainCon
 from flowkit.model.settings.validation import Validation
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, Start, check_earlier
+from flowkit.model.training.validation import Validator
 
 UNUSED_WEIGHTS = "st-resnet starts from both of them, and st-resnet-star from st-resnet; base_run names the run that has them"
 
@@ -103,7 +104,8 @@ def train(
         of `TrainConfig` and `STResNetConfig`, ``steps`` (of a phase) and ``lr`` (the first learning rate).
     validation : float, optional
         The share of each class's training videos to hold out for validation, drawn with the run's seed. No phase trains on them.
-        Byte-identical videos, and videos of a class that share a ``_gNN_``, stay together.
+        Byte-identical videos, and videos of a class that share a ``_gNN_``, stay together. Their accuracy and loss are measured now and
+        then; with the override ``{"select": "best"}``, each phase ends with the weights of the best accuracy.
     validation_groups : sequence of int, optional
         Instead: the numbers of the ``_gNN_`` groups to hold out.
     execution : Execution, optional
@@ -279,6 +281,7 @@ def train_phases(
                 ClipDataset(dataset, trained_on, configs[phase]),
                 execution=execution,
                 start=partial(start.initialise, config=configs[phase], earlier=earlier, digests=provenance.started_from),
+                validator=Validator(dataset, listed, provenance, execution=execution) if held.video_ids else None,
             )
             if not work.train(on_event=on_event, should_stop=should_stop):
                 return TrainReport(tuple(trained), tuple(skipped), stopped=True)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -23,17 +23,15 @@ from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
-from flowkit.model.runs.events import MomentsRenewed, PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent
+from flowkit.model.runs.events import MomentsRenewed, PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent, WeightsSelected, ignore
 from flowkit.model.runs.metrics import OUTPUTS, num_outputs
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.training.moments import RunningMoments, share_of_step
 from flowkit.model.training.optimiser import GradientSums, class_weights, make_optimiser, set_learning_rate, stream_losses
-
-FRAME_BYTES = 0.094 * 2**30  # measured: activations in float32 of a 224-px frame in one ResNet-50
-FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
-MEMORY_SHARE = 0.6  # share of the free memory that these activations may fill
+from flowkit.model.training.passes import groups_per_pass
+from flowkit.model.training.validation import Validator
 
 
 class NotFiniteLossError(ParameterError):
@@ -72,11 +70,13 @@ class PhaseRun:
         Where and how fast to compute.
     start : callable
         Sets the first weights of a network; called if there is no checkpoint to continue from.
+    validator : Validator, optional
+        The videos that are held out for validation.
 
     Notes
     -----
     Each random draw is a function of seed, phase, step and position in the batch. Weights, momentum and the number of steps are
-    therefore all that resuming needs.
+    therefore all that resuming needs; and the best weights so far, if the phase ends with the best.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class PhaseRun:
         *,
         execution: Execution,
         start: Callable[[SingleStream | STResNet], None],
+        validator: Validator | None = None,
     ) -> None:
         self.folder, self.provenance, self.clips, self.execution = folder, provenance, clips, execution
         self.config = provenance.config
@@ -108,6 +109,7 @@ class PhaseRun:
             class_weights(clips.labels, self.config.network.num_classes).to(self.device) if self.config.balance == "weights" else None
         )
         self.groups_per_pass = groups_per_pass(self.config, self.network, execution, self.device)
+        self.validator = validator
         self.step = 0
         self.changes: tuple[str, ...] = ()
         if checkpoint is not None:
@@ -131,18 +133,9 @@ class PhaseRun:
         config, execution, started = self.config, self.execution, time.monotonic()
         on_event(PhaseStarted(config.phase, self.step, config.num_steps, self.changes))
         if execution.rank == 0:
-            self.folder.drop_later_metrics(self.step)
+            self.folder.drop_later_metrics(self.step, validated=0 if self.validator is None else self.validator.validated)
         wait(execution.world)
-        loader = training_loader(
-            self.clips,
-            first_step=self.step,
-            rank=execution.rank,
-            world=execution.world,
-            num_workers=execution.workers(self.device),
-            pin_memory=self.device.type == "cuda",
-            cropped=not execution.crops_on_device(self.device),
-        )
-        batches: DeviceBatches[Batch | UncroppedBatch] = DeviceBatches(loader, self.device)
+        batches = self._batches(self.step)
         self.network.train()
         saved_at = time.monotonic()
         with (
@@ -155,7 +148,11 @@ class PhaseRun:
             # Line by line, so that every step of a checkpoint has its line.
             self.folder.metrics_path().open("a", encoding="utf-8", buffering=1) if execution.rank == 0 else nullcontext() as metrics,
         ):
-            while self.step < config.num_steps:
+            while True:
+                if self._is_validation_due() and not self._validate(metrics, on_event=on_event, should_stop=should_stop):
+                    return self._stopped(on_event)
+                if self.step == config.num_steps:
+                    break
                 values = self._take_step(batches)
                 if metrics is not None:
                     metrics.write(json.dumps(values) + "\n")
@@ -173,20 +170,71 @@ class PhaseRun:
                 )
                 stop = any_rank(should_stop(), self.device, execution.world)
                 due = execution.checkpoint_steps is not None and self.step % execution.checkpoint_steps == 0
-                if stop or due or self.step == config.num_steps or time.monotonic() - saved_at >= execution.checkpoint_seconds:
+                due |= self.step == config.num_steps or self._is_validation_due()
+                if stop or due or time.monotonic() - saved_at >= execution.checkpoint_seconds:
                     self._save()
                     saved_at = time.monotonic()
                 if stop and self.step < config.num_steps:
-                    on_event(RunStopped(config.phase, self.step, config.num_steps))
-                    return False
+                    return self._stopped(on_event)
             if not self._renew_moments(batches, on_event=on_event, should_stop=should_stop):
-                on_event(RunStopped(config.phase, self.step, config.num_steps))
-                return False
+                return self._stopped(on_event)
+            if self.validator is not None and not self.validator.measure(
+                self._network_state(), self.step, metrics, on_event=on_event, should_stop=should_stop
+            ):
+                return self._stopped(on_event)
+            written = self._select(on_event)
         if execution.rank == 0:
-            self.folder.write_weights(Checkpoint(self.provenance, self.step, self._network_state()))
+            self.folder.write_weights(Checkpoint(self.provenance, written, self._network_state()))
         wait(execution.world)
         on_event(PhaseDone(config.phase, self.folder.path, time.monotonic() - started))
         return True
+
+    def _stopped(self, on_event: Callable[[TrainEvent], None]) -> bool:
+        on_event(RunStopped(self.config.phase, self.step, self.config.num_steps))
+        return False
+
+    def _batches(self, first_step: int) -> DeviceBatches[Batch | UncroppedBatch]:
+        """Return the batches of this rank from a step on."""
+        execution = self.execution
+        loader = training_loader(
+            self.clips,
+            first_step=first_step,
+            rank=execution.rank,
+            world=execution.world,
+            num_workers=execution.workers(self.device),
+            pin_memory=self.device.type == "cuda",
+            cropped=not execution.crops_on_device(self.device),
+        )
+        return DeviceBatches(loader, self.device)
+
+    def _is_validation_due(self) -> bool:
+        return self.validator is not None and self.validator.is_due(self.step)
+
+    def _validate(self, metrics: TextIO | None, *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]) -> bool:
+        """Measure the validation videos during training; return whether this was not stopped.
+
+        If the phase will renew its running moments, those of training may be far from the weights. The weights are then measured with
+        renewed moments, from the same clips as at the end, and training continues with its own.
+        """
+        assert self.validator is not None
+        stored = self._network_state()  # not what a pass leaves for the next
+        buffers = [buffer for name, buffer in self.network.named_buffers() if name in stored]
+        before = [buffer.clone() for buffer in buffers]
+        done = not self.config.bn_renewal_steps or self._renew_moments(
+            self._batches(self.config.num_steps), on_event=ignore, should_stop=should_stop
+        )
+        done = done and self.validator.measure(self._network_state(), self.step, metrics, on_event=on_event, should_stop=should_stop)
+        torch._foreach_copy_(buffers, before)
+        return done
+
+    def _select(self, on_event: Callable[[TrainEvent], None]) -> int:
+        """Take the weights with which the phase ends; return after how many steps it had them."""
+        best = None if self.validator is None else self.validator.best
+        if best is None:
+            return self.step
+        self.network.load_state_dict(best.network)
+        on_event(WeightsSelected(self.config.phase, best.step, self.config.num_steps, best.accuracy))
+        return best.step
 
     def _take_step(self, batches: DeviceBatches[Batch | UncroppedBatch]) -> dict[str, Any]:
         """Sum the gradients of the sub-batches, update the weights, and return the step's line of metrics."""
@@ -222,9 +270,9 @@ class PhaseRun:
     def _renew_moments(
         self, batches: DeviceBatches[Batch | UncroppedBatch], *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
     ) -> bool:
-        """Make the running moments the plain mean over further batches with the final weights, if the phase asks for it.
+        """Make the running moments the plain mean over further batches with the present weights, if the phase asks for it.
 
-        The batches are those that the next steps would take. The checkpoint keeps the moments of training, so a process that is
+        The batches are those that would follow the last step. The checkpoint keeps the moments of training, so a process that is
         stopped here (the result is then False) or killed does only this again.
         """
         config, execution = self.config, self.execution
@@ -233,7 +281,7 @@ class PhaseRun:
         with torch.no_grad(), stance:
             for done in range(config.bn_renewal_steps):
                 for sub_batches in self._passes():
-                    self._logits(batches, sub_batches, step=self.step + done)
+                    self._logits(batches, sub_batches, step=config.num_steps + done)
                 sum_in_place([self.moments.sums], execution.world)
                 self.moments.update(num_groups=config.num_sub_batches, share=1 / (done + 1))
                 on_event(MomentsRenewed(config.phase, done + 1, config.bn_renewal_steps))
@@ -291,7 +339,9 @@ class PhaseRun:
             }
             environment = self._environment()
             scaler = self.scaler.state_dict()
-            self.folder.write_checkpoint(Checkpoint(self.provenance, self.step, self._network_state(), momentum, environment, scaler))
+            validation = () if self.validator is None else (self.validator.validated, self.validator.best)
+            made = Checkpoint(self.provenance, self.step, self._network_state(), momentum, environment, scaler, *validation)
+            self.folder.write_checkpoint(made)
 
     def _environment(self) -> dict[str, str | int | bool]:
         """Return everything that may change the last digits."""
@@ -310,6 +360,8 @@ class PhaseRun:
         self.step = checkpoint.step
         parameters = dict(self.network.named_parameters())
         fits = all(name in parameters and parameters[name].shape == buffer.shape for name, buffer in checkpoint.momentum.items())
+        if self.validator is not None:
+            fits &= self.validator.resume(checkpoint)
         if not fits or not 0 <= self.step <= self.config.num_steps:
             raise CheckpointError(f"the checkpoint in {self.folder.path} does not fit its network")
         for name, buffer in checkpoint.momentum.items():
@@ -323,35 +375,6 @@ class PhaseRun:
             for name, value in here.items()
             if checkpoint.environment.get(name) != value
         )
-
-
-def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execution: Execution, device: torch.device) -> int:
-    """Return how many sub-batches go through the network together.
-
-    Notes
-    -----
-    Each sub-batch keeps its own batch statistics and dropout, so this changes only speed, memory and the last digits. The memory of a
-    frame was measured at full width: 0.094 GiB in float32, half of that in half precision.
-    """
-    if execution.compile and config.phase == "motion" and config.network.motion_dropout:
-        return 1  # a compiled network cannot set the seed of each group's dropout
-    if execution.videos_per_pass is not None:
-        return max(1, execution.videos_per_pass // config.bn_group)
-    if device.type != "cuda":
-        return 1
-    num_streams = 2 if config.phase.startswith("st-resnet") else 1
-    shape = config.network
-    frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
-    frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
-    gradients_and_momentum = 16 * sum(parameter.numel() for parameter in network.parameters())
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well, left from an earlier phase
-    room = MEMORY_SHARE * (torch.cuda.mem_get_info(device)[0] + cached - gradients_and_momentum)
-    frames_per_group = config.bn_group * config.num_samples * num_streams
-    most = int(max(1, min(num_streams * FULL_FRAMES, room / frame_bytes) // frames_per_group))
-    num_groups = config.num_sub_batches // execution.world
-    return next(
-        size for size in range(most, 0, -1) if num_groups % size == 0
-    )  # passes of one size, since a network is compiled for one size
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

@@ -19,7 +19,7 @@ from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
-from flowkit.model.training.loop import groups_per_pass
+from flowkit.model.training.passes import groups_per_pass
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -75,7 +75,7 @@ def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def ended(root: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Training and evaluation by one and by two processes, and runs in which one of two processes fails or stops on request."""
-    train = command("train", root, *RUN, "--steps-per-phase", "3")
+    train = command("train", root, *RUN, "--steps-per-phase", "3", "--validation", "0.5")
     short = command("train", root, *QUICK, "--steps-per-phase", "4")
     jobs = {
         "train by one": {"arguments": [*train, "--run", "one"]},
@@ -98,11 +98,11 @@ def test_one_and_two_ranks_have_the_same_losses_over_all_steps_and_phases(root: 
     assert ended["train by two"]["codes"] == [0, 0], ended["train by two"]["said"]
     for phase in PHASES:
         alone, shared = metrics(root, phase, "one"), metrics(root, phase, "two")
-        assert len(alone) == len(shared) == 3
+        assert len(alone) == len(shared) == 4  # three steps, and the validation videos after the last
         for one, two in zip(alone, shared, strict=True):
             assert one.keys() == two.keys()
             for name, value in one.items():
-                assert two[name] == pytest.approx(value, rel=1e-5), (phase, name)
+                assert two[name] == pytest.approx(value, rel=1e-4 if "validation_loss" in name else 1e-5), (phase, name)
         assert load_checkpoint(phase_folder(root, "two", 1, phase) / "checkpoint.pt").environment["num_ranks"] == 2
 
 

@@ -37,12 +37,12 @@ def curves(root: Path, phase: str = "motion") -> Any:
     return found
 
 
-def run(root: Path, on_event: Any, **settings: Any) -> Any:
+def run(root: Path, on_event: Any, *, more: Any = None, **settings: Any) -> Any:
     with LiveCurves(root, run="default", split=1) as live:
         return train(
             root,
             phases=["motion"],
-            overrides=TINY,
+            overrides={**TINY, **(more or {})},
             execution=Execution(device="cpu", checkpoint_steps=2),
             on_event=lambda event: (live.record(event), on_event(event)),
             **settings,
@@ -70,6 +70,16 @@ def test_a_killed_and_resumed_phase_shows_each_step_once_with_the_numbers_of_its
     }.items():
         assert shown.pop(tag) == ([*range(6)], pytest.approx([line[name] for line in lines], rel=1e-6))
     assert not shown
+
+
+def test_what_was_measured_on_validation_videos_is_a_curve(root: Path) -> None:
+    run(root, lambda event: None, validation=0.5, more={"validation_steps": 3, "bn_renewal_steps": 1})
+    lines = [json.loads(line) for line in (phase_folder(root, "default", 1, "motion") / "metrics.jsonl").read_text().splitlines()]
+    measured = [line for line in lines if "validation_loss" in line]
+    steps, values = curves(root)["validation/loss_motion"]
+    assert steps == [line["step"] for line in measured] == [2, 5]
+    assert values == pytest.approx([line["validation_loss_motion"] for line in measured], rel=1e-6)
+    assert curves(root)["validation/accuracy"][0] == [2, 5]
 
 
 def test_a_phase_begun_anew_shows_nothing_of_the_one_before(root: Path) -> None:

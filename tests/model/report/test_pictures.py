@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,24 @@ def test_curves_are_the_lines_of_metrics_by_stream(tmp_path: Path) -> None:
     for stream in ("appearance", "motion"):
         assert curves.loss[stream].tolist() == [line[f"loss_{stream}"] for line in lines]
         assert curves.accuracy[stream].tolist() == [line[f"accuracy_{stream}"] for line in lines]
+
+
+def test_what_was_measured_on_validation_videos_is_in_the_curves_of_its_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write_metrics(path, ("appearance", "motion"), num_steps=10)
+    with path.open("a") as file:
+        for step, accuracy in ((4, 0.25), (9, 0.5)):
+            both = {"validation_accuracy": accuracy, "validation_loss": 1.5}
+            streams = {f"{name}_{stream}": value for name, value in both.items() for stream in ("appearance", "motion")}
+            file.write(json.dumps({"step": step, **both, **streams, "validation_seconds": 3}) + "\n")
+    curves = read_curves(path, config_of("st-resnet"))
+    assert list(curves.validation_accuracy) == list(curves.validation_loss) == ["appearance", "motion", "both"]
+    assert curves.validation_accuracy["both"][[4, 9]].tolist() == [0.25, 0.5]
+    assert np.isfinite(curves.validation_loss["motion"]).sum() == 2
+    assert np.isfinite(curves.loss["motion"]).all()
+    plain = replace(curves, validation_loss={}, validation_accuracy={})
+    for panel in ("loss", "accuracy"):
+        assert (panel_picture(curves, panel) != panel_picture(plain, panel)).any()
 
 
 def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path: Path) -> None:

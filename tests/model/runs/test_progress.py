@@ -45,6 +45,23 @@ def test_training_is_described_phase_by_phase(capsys: pytest.CaptureFixture[str]
     assert len(lines) == 6
 
 
+def test_validation_is_said_in_one_line_and_which_weights_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    told = [
+        events.RunStarted("small", "cpu", "none", 12, 6, num_held_out=3, notes=("1 class without a validation video: b",)),
+        events.Validating("motion", 1, 3),
+        events.Validated("motion", 2, 4, 3, 2 / 3, 0.5, is_best=True),
+        events.Validated("motion", 4, 4, 3, 1 / 3, None),
+        events.WeightsSelected("motion", 2, 4, 2 / 3),
+    ]
+    assert shown(capsys, told) == [
+        "Recipe small on cpu, from random weights: 12 training videos, 3 more held out for validation, 6 classes.",
+        "Validation: 1 class without a validation video: b.",
+        "motion: step 2 of 4: validation accuracy 66.7 %, loss 0.500 (3 videos), the best so far.",
+        "motion: step 4 of 4: validation accuracy 33.3 %, loss not a finite number (3 videos).",
+        "motion: keeps the weights of step 2 of 4, which had the best validation accuracy (66.7 %).",
+    ]
+
+
 def test_evaluation_has_a_bar_of_videos(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = shown(capsys, EVALUATION)
     assert line.startswith("evaluate split 2: 5/5 videos in ")
