@@ -61,7 +61,11 @@ _FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png"
     help="How the two streams are combined.",
 )
 @click.option(
-    "--fusion-weights", default="1,1", show_default=True, metavar="A,M", help="The weights of the appearance and the motion stream."
+    "--fusion-weights",
+    default="1,1",
+    show_default=True,
+    metavar="A,M|auto",
+    help="The weights of the appearance and the motion stream; auto chooses those of each row on the validation videos of the run.",
 )
 @output_option
 @click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
@@ -113,9 +117,9 @@ def evaluate(
     from flowkit.model.evaluation.unfinished import remove_unfinished
     from flowkit.model.runs.seeds import seed_run
 
-    weights = read_numbers(fusion_weights, "--fusion-weights")
-    if len(weights) != 2:
-        raise click.UsageError(f"--fusion-weights takes two numbers, got {fusion_weights!r}")
+    weights: Any = "auto" if fusion_weights == "auto" else read_numbers(fusion_weights, "--fusion-weights")
+    if len(weights) != 2 and weights != "auto":
+        raise click.UsageError(f"--fusion-weights takes two numbers, or auto, got {fusion_weights!r}")
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
     names = [run] if seeds is None or checkpoint is not None else [seed_run(run, seed) for seed in seeds]
@@ -198,6 +202,7 @@ def _keep_others_out(folders: Sequence[_Folders], table_of_seeds: SeedReports | 
 
 def _print_results(evaluation: Evaluation, *, as_json: bool) -> None:
     """Print the results of one run to stdout."""
+    from flowkit.model.evaluation.fusion_weights import weights_text
     from flowkit.model.evaluation.results import results_dict
     from flowkit.model.evaluation.tables import explanations, results_table
 
@@ -208,6 +213,8 @@ def _print_results(evaluation: Evaluation, *, as_json: bool) -> None:
     say(table(*results_table(evaluation)))
     for split in evaluation.splits:
         say(f"split {split.split}: scored {len(split.video_ids)} of {split.num_listed} listed videos")
+        if split.fusion_weights:
+            say(f"split {split.split}: {weights_text(split.fusion_weights)}")
     notes = explanations(evaluation.splits[0]) if len(evaluation.splits) == 1 else []
     say("\n".join(f"* {line}" for line in [*notes, *evaluation.protocol]))
 

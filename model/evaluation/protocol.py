@@ -18,6 +18,14 @@ from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.whole_videos import WholeClipDataset
+from flowkit.model.evaluation.fusion_weights import (
+    GRID_TEXT,
+    ChosenWeights,
+    FusionWeights,
+    choose_weights,
+    joined_rows,
+    validation_records,
+)
 from flowkit.model.evaluation.official import PROTOCOL
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
@@ -34,9 +42,10 @@ from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
 
 FUSION_TEXT: dict[Fusion, str] = {
-    "logits_mean": "streams joined by the mean of their logits, weights {:g} : {:g} (appearance : motion)",
-    "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {:g} : {:g} (appearance : motion)",
+    "logits_mean": "streams joined by the mean of their logits, weights {}",
+    "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {}",
 }
+CHOSEN_TEXT = f"of each row chosen on the validation videos from {GRID_TEXT} (appearance : motion), the nearest to equal among the best"
 
 
 def evaluate(
@@ -47,7 +56,7 @@ def evaluate(
     runs: str | Path | None = None,
     checkpoint: str | Path | None = None,
     fusion: Fusion = "logits_mean",
-    weights: tuple[float, float] = (1.0, 1.0),
+    weights: FusionWeights = (1.0, 1.0),
     force: bool = False,
     execution: Execution | None = None,
     progress: bool | None = None,
@@ -72,8 +81,9 @@ def evaluate(
         Test this network instead of the run's: a phase's folder, weights or checkpoint.
     fusion : {"logits_mean", "softmax_mean"}
         How two streams are combined: by the mean of their logits, or of the softmax of their logits.
-    weights : (float, float)
-        Weights of the appearance and the motion stream in that mean.
+    weights : (float, float) or "auto"
+        Weights of the appearance and the motion stream in that mean. ``auto`` chooses those of each row on the videos that the run held
+        out for validation; see `flowkit.model.evaluation.fusion_weights.choose_weights`.
     force : bool
         Evaluate even if the weights were trained on other data.
     execution : Execution, optional
@@ -99,7 +109,8 @@ def evaluate(
     Raises
     ------
     CheckpointError
-        If nothing is trained, or a network was trained on other classes, data or quantisation (the last two: unless `force`).
+        If nothing is trained, a network was trained on other classes, data or quantisation (the last two: unless `force`), or weights
+        are to be chosen and the run has no validation videos.
     ManifestError
         If a split is not packed or has no test video, or a shard that is needed is missing or truncated.
 
@@ -128,7 +139,8 @@ def evaluate(
     root, execution = Path(root), execution or Execution()
     kept = None if runs is None else Path(runs)
     check_run_name(run)
-    combine_scores([np.zeros((1, 1))] * 2, weights=weights, fusion=fusion)  # refuses bad settings before the work
+    given = (1.0, 1.0) if weights == "auto" else weights
+    combine_scores([np.zeros((1, 1))] * 2, weights=given, fusion=fusion)  # refuses bad settings before the work
     dataset = Dataset.open(root)
 
     def networks_for(number: int) -> TestedNetworks:
@@ -136,12 +148,17 @@ def evaluate(
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
         check_shards(dataset, split, records=split.test)
-        return TestedNetworks(split, _checkpoints(root, run, number, checkpoint, kept), force=force, execution=execution)
+        networks = TestedNetworks(split, _checkpoints(root, run, number, checkpoint, kept), force=force, execution=execution)
+        if weights == "auto":
+            validation = validation_records(split, networks.provenances)
+            check_shards(dataset, split, records=validation)
+        return networks
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
     environment = {**execution.environment(execution.torch_device()), **machine()}
-    protocol = (*PROTOCOL, FUSION_TEXT[fusion].format(*weights))
+    how = FUSION_TEXT[fusion].format(CHOSEN_TEXT if weights == "auto" else "{:g} : {:g} (appearance : motion)".format(*weights))
+    protocol = (*PROTOCOL, how)
     results: list[SplitEvaluation] = []
     with RunProgress(progress if execution.rank == 0 else False) as show:
         for number in splits:
@@ -162,11 +179,12 @@ def _evaluate_split(
     split: Split,
     networks: TestedNetworks,
     fusion: Fusion,
-    weights: tuple[float, float],
+    weights: FusionWeights,
     on_event: Callable[[EvaluateEvent], None],
     folder: Path | None,
 ) -> SplitEvaluation:
     """Score every test video once by all networks; each rank scores its share of those that no earlier call has scored."""
+    chosen = _chosen_weights(dataset, split, networks, fusion, on_event) if weights == "auto" else {}
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
     execution = networks.execution
     settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
@@ -186,7 +204,8 @@ def _evaluate_split(
     rows = {}
     for row in rows_of(networks.phases):
         parts = [scores[part] for part in ROWS[row]]
-        joined = combine_scores(parts, weights=weights if len(parts) == 2 else (1.0,), fusion=fusion)
+        pair = chosen[row].weights if row in chosen else weights
+        joined = combine_scores(parts, weights=pair if len(parts) == 2 and pair != "auto" else (1.0,), fusion=fusion)
         rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
     trained = Counter(record.label for record in split.train)
     extraction = tested_extraction(dataset, split) or {}
@@ -203,9 +222,30 @@ def _evaluate_split(
         checkpoints=networks.sources,
         warnings=networks.warnings,
         provenances=networks.provenances,
+        fusion_weights=chosen,
         notes=tuple(dict.fromkeys(text for made in networks.provenances.values() for text in reservations(made, extraction))),
         majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
     )
+
+
+def _chosen_weights(
+    dataset: Dataset, split: Split, networks: TestedNetworks, fusion: Fusion, on_event: Callable[[EvaluateEvent], None]
+) -> dict[str, ChosenWeights]:
+    """Choose the weights of each row that joins two streams on the validation videos, which are scored as in the test."""
+    records = validation_records(split, networks.provenances)
+    clips = WholeClipDataset(dataset, records, split.quantiser, input_size=networks.input_size)
+
+    def progress(done: int, num_videos: int, num_failed: int) -> None:
+        on_event(VideosScored(split.number, done, num_videos, num_failed, of_validation=True))
+
+    scored, failed = score_videos(networks, clips, on_progress=progress)
+    if failed:
+        raise ManifestError(f"fusion weights cannot be chosen: a validation video has no scores, {failed[0].video_id}: {failed[0].reason}")
+    labels = np.array([record.label for record in records], dtype=np.int64)
+    ids = [record.video_id for record in records]
+    scores = stream_scores(scored, ids, phases=networks.phases, num_classes=len(split.classes))
+    rows = joined_rows(networks.phases)
+    return {row: choose_weights([scores[part] for part in ROWS[row]], labels, fusion=fusion) for row in rows}
 
 
 def _checkpoints(root: Path, run: str, split: int, given: str | Path | None, runs: Path | None) -> dict[Phase, tuple[str, Checkpoint]]:

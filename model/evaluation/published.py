@@ -155,7 +155,11 @@ def _compared(
     differences += [f"{what} {precision} (official code: float32)" for what, precision in precisions.items() if precision != "float32"]
     if evaluation.protocol[: len(PROTOCOL)] != PROTOCOL:
         differences.append(f"test: {'; '.join(evaluation.protocol)} (official code: {'; '.join(PROTOCOL)})")
-    if evaluation.fusion != "logits_mean" or evaluation.weights[0] != evaluation.weights[1]:
+    if evaluation.weights == "auto":
+        pairs = ", ".join(f"{row} {chosen.weights[0]:g} : {chosen.weights[1]:g}" for row, chosen in result.fusion_weights.items())
+        how = f"{evaluation.fusion} with weights chosen on validation videos{', ' if pairs else ''}{pairs}"
+        differences.append(f"test: streams joined by {how} (official code: the plain mean of their logits)")
+    elif evaluation.fusion != "logits_mean" or evaluation.weights[0] != evaluation.weights[1]:
         how = f"{evaluation.fusion} with weights {evaluation.weights[0]:g} : {evaluation.weights[1]:g}"
         differences.append(f"test: streams joined by {how} (official code: the plain mean of their logits)")
     return list(dict.fromkeys(differences)), list(dict.fromkeys(choices))

@@ -24,6 +24,7 @@ from flowkit.dataset.csv_fields import csv_line, harmless_field
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.rows import HEADS, ROWS
 from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, read_own_streams, write_own_scores
@@ -75,6 +76,8 @@ class SplitEvaluation:
         How long it took.
     notes : tuple of str
         Reservations: what is not known of the training of converted networks, and in what their frames and flow differ from these.
+    fusion_weights : dict from row to ChosenWeights
+        The weights that were chosen on validation videos for the rows that join two streams; empty if they were given.
     """
 
     split: int
@@ -93,6 +96,7 @@ class SplitEvaluation:
     started: str = ""
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+    fusion_weights: dict[str, ChosenWeights] = field(default_factory=dict)
 
     @cached_property
     def heads(self) -> dict[str, RowResult]:
@@ -131,8 +135,8 @@ class Evaluation:
         The protocol in words.
     fusion : {"logits_mean", "softmax_mean"}
         How two streams were combined.
-    weights : (float, float)
-        Weights of the appearance and the motion stream.
+    weights : (float, float) or "auto"
+        Weights of the appearance and the motion stream. ``auto``: those that each split's `fusion_weights` give for each row.
     environment : dict
         Versions, machine, precision.
     command : str
@@ -142,7 +146,7 @@ class Evaluation:
     splits: tuple[SplitEvaluation, ...]
     protocol: tuple[str, ...]
     fusion: Fusion = "logits_mean"
-    weights: tuple[float, float] = (1.0, 1.0)
+    weights: FusionWeights = (1.0, 1.0)
     environment: dict[str, str | int] = field(default_factory=dict)
     command: str = ""
 
@@ -163,7 +167,11 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
         "seconds": split.seconds,
         "split": split.split,
         "protocol": list(evaluation.protocol),
-        "fusion": {"kind": evaluation.fusion, "weights": list(evaluation.weights)},
+        "fusion": {
+            "kind": evaluation.fusion,
+            "weights": "auto" if evaluation.weights == "auto" else list(evaluation.weights),
+            **({"chosen": {row: chosen.to_dict() for row, chosen in split.fusion_weights.items()}} if split.fusion_weights else {}),
+        },
         "environment": dict(evaluation.environment),
         "num_listed": split.num_listed,
         "num_scored": len(split.video_ids),
@@ -294,18 +302,20 @@ def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]
         started=str(record.get("time_started", "")),
         seconds=None if record.get("seconds") is None else float(record["seconds"]),
         notes=_texts(record.get("notes", ())),
+        fusion_weights={str(row): ChosenWeights.from_dict(chosen) for row, chosen in record["fusion"].get("chosen", {}).items()},
     )
 
 
 def _evaluation(record: dict[str, Any], split: SplitEvaluation) -> Evaluation:
-    appearance, motion = record["fusion"]["weights"]
+    given = record["fusion"]["weights"]
+    if given != "auto" and (not isinstance(given, list) or len(given) != 2):
+        raise ValueError("fusion takes two weights")
+    weights: FusionWeights = "auto" if given == "auto" else (float(given[0]), float(given[1]))
     fusion: Fusion = record["fusion"]["kind"]
     if fusion not in get_args(Fusion):
         raise ValueError(f"there is no fusion {fusion!r}")
     environment = {name: value if isinstance(value, int) else str(value) for name, value in record["environment"].items()}
-    return Evaluation(
-        (split,), _texts(record["protocol"]), fusion, (float(appearance), float(motion)), environment, str(record.get("command", ""))
-    )
+    return Evaluation((split,), _texts(record["protocol"]), fusion, weights, environment, str(record.get("command", "")))
 
 
 def _labels(table: ScoreTable) -> NDArray[np.int64]:

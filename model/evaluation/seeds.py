@@ -194,7 +194,7 @@ def seeds_dict(made: SeedEvaluation, split: int, *, comparison: Comparison | Non
         "runs": {str(seed): seed_run(made.run, seed) for seed in by_seed},
         "standard_deviation": "n - 1 in the denominator",
         "protocol": list(made.first.protocol),
-        "fusion": {"kind": made.first.fusion, "weights": list(made.first.weights)},
+        "fusion": {"kind": made.first.fusion, "weights": "auto" if made.first.weights == "auto" else list(made.first.weights)},
         "environment": {str(seed): dict(evaluation.environment) for seed, evaluation in made.by_seed.items()},
         "num_listed": next(iter(by_seed.values())).num_listed,
         "num_scored": {str(seed): len(results.video_ids) for seed, results in by_seed.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from flowkit.model.evaluation.fusion_weights import weights_text
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text, paired_test, paired_tests
 from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
@@ -60,7 +61,8 @@ def explanations(split: SplitEvaluation) -> list[str]:
 
 def details(split: SplitEvaluation) -> str:
     """Return as Markdown what table.md says below the table: the paired tests of the split's rows, and the explanations."""
-    lines = [f"* {line}" for line in explanations(split)]
+    chosen = weights_text(split.fusion_weights)
+    lines = [f"* {line}" for line in [*explanations(split), *([chosen] if chosen else [])]]
     return "\n".join([markdown(*pairs_table(split.rows)), "", *lines] if len(split.rows) > 1 else lines)
 
 

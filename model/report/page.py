@@ -15,6 +15,7 @@ import numpy as np
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.files import write_atomically
+from flowkit.model.evaluation.fusion_weights import weights_text
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text
@@ -144,7 +145,7 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         "differences": comparison.differences,
         "choices": comparison.choices,
         "all_splits": _all_splits(evaluation, dataset),
-        "protocol": evaluation.protocol,
+        "protocol": [*evaluation.protocol, *filter(None, [weights_text(result.fusion_weights)])],
         **_class_values(result, main),
         **confused_videos(result, evaluation, dataset, split, main),
         "networks": network_settings(result, dataset.root),

@@ -19,6 +19,7 @@ from official_runs import EXTRACTION, with_recipe
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
+from flowkit.model.evaluation.fusion_weights import ChosenWeights
 from flowkit.model.evaluation.official import FREE_CHOICES, PROTOCOL
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.published import compare_with_paper
@@ -57,6 +58,8 @@ CHANGES: dict[str, tuple[Any, list[str], set[str]]] = {
     "crop": ("none", STREAMS, set()),
     "flip": (False, STREAMS, set()),
     "balance": ("weights", STREAMS, set()),
+    "select": ("best", STREAMS, set()),
+    "validation_steps": (3, [], set()),
     "depth": (101, STREAMS, {"units"}),
     "stage_units": ([2, 2, 2, 2], STREAMS, {"units"}),
     "base_width": (8, STREAMS, set()),
@@ -134,6 +137,7 @@ SCORED = {
     **dict.fromkeys(("split", "classes", "video_ids", "labels", "num_listed", "failed", "untrained_classes", "warnings"), NOT_THE_DATA),
     **dict.fromkeys(("rows", "stream_scores", "majority_label"), "computed from what is compared"),
     "provenances": "see RECORDS",
+    "fusion_weights": "has a test of its own, below",
     **dict.fromkeys(("checkpoints", "started", "seconds"), "where and when, not how"),
 }
 RECORDS: dict[str, tuple[Any, list[str]]] = {
@@ -144,6 +148,10 @@ RECORDS: dict[str, tuple[Any, list[str]]] = {
     ),
     "extraction": ({}, ["frames and flow: how frames and flow were made is not recorded"]),
     "quantiser": (Quantiser().to_dict(), [f"frames and flow: {QUANTISER['mapping'][1]}"]),
+    "validation": (
+        {"groups": [1], "video_ids": ["a/v"]},
+        [f"{phase}: 1 training video held out for validation (official code: none)" for phase in PHASES],
+    ),
 }
 NO_RECORDS = {
     "config": "its fields have rows",
@@ -158,6 +166,7 @@ WHERE_AND_HOW = {
     "recipe": "test_published.py: the recipe small",
     "weights": "has a test of its own, below (of `evaluate`: a row of TESTS)",
     "paper_schedule": "has a test of its own, below",
+    **dict.fromkeys(("validation", "validation_groups"), "a row of RECORDS"),
     "fusion": "a row of TESTS",
 }
 FUSIONS = {
@@ -316,3 +325,11 @@ def test_how_the_test_was_made_is_listed_alone(case: OfficialCase, name: str) ->
 def test_of_how_a_test_was_computed_only_the_precision_is_listed(case: OfficialCase, settings: dict[str, Any], told: list[str]) -> None:
     environment = Execution(**settings).environment(torch.device("cpu"))
     assert list(compare_with_paper(case.split, case.result, replace(case.evaluation, environment=environment)).differences) == told
+
+
+def test_weights_that_were_chosen_on_validation_videos_are_listed_alone(case: OfficialCase) -> None:
+    split, result, evaluation = case
+    chosen = {"two-streams": ChosenWeights((3.0, 7.0), 0.9, 0.8, 12), "ST-ResNet": ChosenWeights((5.0, 5.0), 0.9, 0.9, 12)}
+    told = compare_with_paper(split, replace(result, fusion_weights=chosen), replace(evaluation, weights="auto")).differences
+    how = "logits_mean with weights chosen on validation videos, two-streams 3 : 7, ST-ResNet 5 : 5"
+    assert list(told) == [f"test: streams joined by {how} {PLAIN_MEAN}"]
