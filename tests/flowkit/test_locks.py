@@ -52,7 +52,7 @@ with exclusive_lock(Path(sys.argv[1]), "waits"):
 def test_a_forked_child_that_outlives_its_parent_holds_no_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", _LEAVES_A_CHILD, str(lock)], stdin=subprocess.PIPE) as process:
-        assert process.wait(timeout=30) == -9
+        assert process.wait(timeout=1000) == -9
         with exclusive_lock(lock, "waits"):  # while the child still reads what nobody has closed
             pass
 
@@ -90,11 +90,11 @@ def test_a_reader_can_wait_for_a_writer_and_says_so_once(tmp_path: Path) -> None
     def write() -> None:
         with exclusive_lock(lock, "packs 'x'"):
             began.set()
-            end.wait(30)
+            end.wait(1000)
 
     writer = threading.Thread(target=write)
     writer.start()
-    began.wait(30)
+    assert began.wait(1000)
 
     def waits(what: str) -> None:
         said.append(what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from first_lines import environment_with
 from small_videos import write_video
 
 from flowkit import temporary
@@ -108,30 +110,51 @@ def test_the_folder_of_a_process_is_removed_when_it_ends(shared: Path) -> None:
     assert process_folder.cache_info().currsize in (0, 1)
 
 
-def semaphores() -> set[str]:
-    """Return the names of the POSIX semaphores and shared memory of this machine."""
+def shared_memory_of(pids: set[int]) -> list[str]:
+    """Return the names of this machine's POSIX semaphores and shared memory that hold the number of a process."""
     with suppress(FileNotFoundError):
-        return set(os.listdir("/dev/shm"))
-    return set()
+        return [name for name in os.listdir("/dev/shm") if pids & set(map(int, re.findall(r"\d+", name)))]
+    return []
 
 
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("long") / "long.avi", 128)
+
+
+# The first process that has finished a piece of a video, and every other one then, waits for its end.
+WAITS_WITH_A_PIECE = """
+import os, time
+replace = os.replace
+def replace_and_wait(source, target, **options):
+    replace(source, target, **options)
+    while str(target).endswith(".flow"):
+        time.sleep(1)
+os.replace = replace_and_wait
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to find the worker processes")
 @pytest.mark.parametrize("whole_group", [False, True])
-def test_a_killed_extraction_leaves_nothing_in_the_temporary_folder_or_shared_memory(shared: Path, whole_group: bool) -> None:
-    folder = shared / "work"
-    write_video(folder / "videos" / "c" / "long.avi", 600)
+def test_a_killed_extraction_leaves_nothing_in_the_temporary_folder_or_shared_memory(
+    shared: Path, tmp_path_factory: pytest.TempPathFactory, long_video: Path, whole_group: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "videos" / "c").mkdir(parents=True)
+    os.link(long_video, folder / "videos" / "c" / "long.avi")
+    here = environment_with(folder / "waits", WAITS_WITH_A_PIECE)
     line = [sys.executable, "-m", "flowkit.cli", "extract", "videos", "--short-side", "32", "--jobs", "2", "--device", "cpu"]
-    with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(line, cwd=folder, env=here, stderr=subprocess.PIPE, start_new_session=True) as process:
         assert process.stderr is not None
-        while not list(folder.glob("flowkit-data/clips/.segments/*/*.flow")):  # a piece stays there until the whole clip is written
+        while not list(folder.glob("flowkit-data/clips/.segments/*/*.flow")):
             assert process.poll() is None
             time.sleep(0.02)
         children = {int(name) for name in os.listdir("/proc") if name.isdecimal() and _parent(int(name)) == process.pid}
         assert len(children) == 2
         os.killpg(process.pid, signal.SIGKILL) if whole_group else process.kill()
         process.stderr.read()  # returns when no process holds the pipe any more
-    assert [path.name for path in shared.iterdir()] == ["work"]
-    names = {process.pid, *children}
-    assert not [name for name in semaphores() if any(str(pid) in name for pid in names)]
+    assert list(shared.iterdir()) == []
+    assert shared_memory_of({process.pid, *children}) == []
 
 
 def _parent(pid: int) -> int:

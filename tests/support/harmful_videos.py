@@ -1,14 +1,15 @@
-"""Videos that do harm when they are opened, by means of a `sitecustomize.py` that every process of Python loads through PYTHONPATH.
+"""Videos that do harm when a process with the environment of `environment` opens them.
 
 The name of a video says what it does: ``crash`` kills the process as a bug of the decoder does, ``hang`` never returns, ``stuck``
-does not even let other threads run, and ``large`` uses 1 GB of memory.
+does not even let other threads run (a file ``STUCK`` in the folder of `environment` then says that it has begun), and ``large`` uses
+1 GB of memory and never returns.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from first_lines import environment_with
 from small_videos import write_video
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ def bad(file, *arguments, **options):
     name = os.path.basename(str(file))
     if name.startswith("crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    while name.startswith("hang"):
-        time.sleep(0.1)
-    if name.startswith("stuck"):
-        re.match("(a+)+$", 40 * "a" + "b")  # for hours, without letting other threads run
     if name.startswith("large"):
         memory = b"x" * (1 << 30)
-        time.sleep(3)
+    while name.startswith(("hang", "large")):
+        time.sleep(0.1)
+    if name.startswith("stuck"):
+        open(os.path.join(os.path.dirname(__file__), "STUCK"), "w").close()
+        re.match("(a+)+$", 40 * "a" + "b")  # for hours, without letting other threads run
     return good(file, *arguments, **options)
 
 av.open = bad
@@ -38,11 +39,8 @@ av.open = bad
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Write `sitecustomize.py` into a folder and return an environment in which it works."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(_CUSTOM)
-    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    """Return an environment in which the videos do their harm; its lines are written into a folder."""
+    return environment_with(folder, _CUSTOM)
 
 
 def write_videos(folder: Path, num_good: int, *bad: str) -> None:

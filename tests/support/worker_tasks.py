@@ -30,8 +30,8 @@ def raise_on_2(task: int, progress: TaskProgress) -> int:
 
 
 def wait_for_stop(task: int, progress: TaskProgress) -> str:
-    for k in range(2000):
-        progress.note(k, 2000)
+    for k in range(20_000):
+        progress.note(k, 20_000)
         if progress.stopping:
             return "stopped"
         time.sleep(0.01)
@@ -61,7 +61,7 @@ def terminate_itself(task: int, progress: TaskProgress) -> int:
 def wait_with_pid(task: str, progress: TaskProgress) -> None:
     Path(task + ".part").write_text(str(os.getpid()))
     Path(task + ".part").replace(task)
-    time.sleep(60)
+    time.sleep(10_000)
 
 
 def run_here(function: Callable[..., Any], tasks: deque[Any], **options: object) -> Iterator[TaskOutcome[Any, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,13 +67,21 @@ def test_an_import_that_is_stopped_keeps_what_is_done_and_reports_it(
     assert len(list((tmp_path / "data" / "clips").rglob("*.h5"))) == 2
 
 
-def test_training_whose_step_outlasts_the_grace_period_is_stopped(capfd: pytest.CaptureFixture[str]) -> None:
-    def step() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> list[threading.Timer]:
+    """The timers that are started meanwhile; their time is up when a test calls their function."""
+    started: list[threading.Timer] = []
+    monkeypatch.setattr("threading.Timer.start", lambda timer: started.append(timer))
+    return started
 
-    with stop_signals(0.2) as stop, pytest.raises(KeyboardInterrupt):
-        step()
+
+def test_training_whose_step_outlasts_the_grace_period_is_stopped(timers: list[threading.Timer], capfd: pytest.CaptureFixture[str]) -> None:
+    with stop_signals(0.2) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        (timer,) = timers
+        assert timer.interval == 0.2
+        with pytest.raises(KeyboardInterrupt):
+            timer.function(*timer.args)
     assert stop.signal_number == signal.SIGINT
     assert "the current step may take 0.2 s more; press Ctrl-C again to stop at once" in capfd.readouterr().err
 
@@ -89,12 +97,14 @@ def test_a_second_signal_stops_at_once(signum: int) -> None:
     assert getattr(ended.value, "code", 130) == 128 + signum
 
 
-def test_training_that_finished_its_step_has_time_for_its_checkpoint() -> None:
+def test_training_that_finished_its_step_has_time_for_its_checkpoint(timers: list[threading.Timer]) -> None:
     with stop_signals(0.2) as stop:
         assert not stop.asked()
         os.kill(os.getpid(), signal.SIGINT)
+        (timer,) = timers
+        assert not timer.finished.is_set()
         assert stop.asked()
-        time.sleep(0.5)
+        assert timer.finished.is_set()  # it will do nothing
 
 
 @pytest.mark.parametrize("world", [None, "2"])

@@ -83,11 +83,11 @@ def test_who_reads_a_root_waits_for_a_pack_and_says_so_once(tmp_path: Path) -> N
     def pack() -> None:
         with packing(tmp_path):
             began.set()
-            end.wait(30)
+            end.wait(1000)
 
     packer = threading.Thread(target=pack)
     packer.start()
-    began.wait(30)
+    assert began.wait(1000)
 
     def waits(what: str) -> None:
         said.append(what)

@@ -15,6 +15,7 @@ from command_lines import call_flowkit
 from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit
+from flowkit.dataset import verify
 from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
 from flowkit.dataset.root_locks import packing
@@ -67,7 +68,9 @@ def test_a_sound_root_has_no_problem(root: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no fcntl")
-def test_a_root_that_is_being_packed_is_verified_afterwards_without_false_faults(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_root_that_is_being_packed_is_verified_afterwards_without_false_faults(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     began, end = threading.Event(), threading.Event()
     moved = root / "shards" / "elsewhere.h5"
 
@@ -75,13 +78,14 @@ def test_a_root_that_is_being_packed_is_verified_afterwards_without_false_faults
         with packing(root):
             (root / "shards" / "shard-00000.h5").rename(moved)  # as if it were about to be replaced
             began.set()
-            end.wait(30)
+            end.wait(1000)
             moved.rename(root / "shards" / "shard-00000.h5")
 
     packer = threading.Thread(target=repack)
     packer.start()
-    began.wait(30)
-    threading.Timer(1, end.set).start()
+    assert began.wait(1000)
+    say = verify._say_that_it_waits
+    monkeypatch.setattr(verify, "_say_that_it_waits", lambda what: (say(what), end.set()))
     assert flowkit.verify(root) == []
     packer.join()
     assert [record.message.split(" (")[0] for record in caplog.records] == [f"verify: another process packs {str(root)!r}"]
@@ -223,7 +227,10 @@ def test_what_is_no_data_root_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_file_that_crashes_or_hangs_its_reader_is_a_problem_and_the_next_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for HDF5 that crashes on one file and never comes back from another."""
+    """A stand-in for HDF5 that crashes on one file and never comes back from another.
+
+    The clock of the time limit is a stand-in too: it runs out when that file is open, however fast the machine is.
+    """
     for name in ("good-1", "crash", "good-2", "hang", "good-3"):
         write_clip(tmp_path / f"{name}.h5", name, num_frames=3)
     (tmp_path / "sitecustomize.py").write_text(
@@ -232,11 +239,24 @@ def test_a_file_that_crashes_or_hangs_its_reader_is_a_problem_and_the_next_is_re
         "whole = layout.ShardStructure._open\n"
         "def broken(self):\n"
         "    if 'crash' in self.path.name: os.abort()\n"
+        "    if 'hang' in self.path.name: self.path.with_name('HANGS').touch()\n"
         "    while 'hang' in self.path.name: time.sleep(1)\n"
         "    whole(self)\n"
         "layout.ShardStructure._open = broken\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    hangs = tmp_path / "HANGS"
+
+    class Clock(threading.Timer):
+        def run(self) -> None:
+            assert self.interval == 6
+            while not self.finished.wait(0.02):
+                if hangs.exists():
+                    hangs.unlink()
+                    self.function()
+                    return
+
+    monkeypatch.setattr("flowkit.shards.verify.threading.Timer", Clock)
     paths = [tmp_path / f"{name}.h5" for name in ("good-1", "crash", "good-2", "hang", "good-3")]
     found = list(verify_files(paths, jobs=1, timeout_seconds=6))
     assert [file.path for file in found] == paths

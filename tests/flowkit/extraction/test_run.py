@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from first_lines import environment_with
 from small_videos import SETTINGS, files_of, write_video
 
 from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
@@ -477,17 +478,34 @@ def test_a_stop_leaves_whole_clips_only_and_the_same_line_finishes(tmp_path: Pat
     assert (len(rest.done), len(rest.skipped)) == (report.pending, 6 - report.pending)
 
 
+# A process that has finished a piece of a video waits until the test goes on.
+WAITS_WITH_A_PIECE = """
+import os, time
+replace = os.replace
+def replace_and_wait(source, target, **options):
+    replace(source, target, **options)
+    while str(target).endswith(".flow") and not os.path.exists(os.path.join(os.path.dirname(__file__), "GO")):
+        time.sleep(0.02)
+os.replace = replace_and_wait
+"""
+
+
 @pytest.mark.slow
 def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that_resumes(tmp_path: Path) -> None:
     videos, root = tmp_path / "videos", tmp_path / "data"
     write_video(videos / "c" / "long.avi", 1200)
     arguments = ["extract", str(videos), "--data", str(root), "--short-side", "32", "--jobs", "1", "--grace", "0", "--device", "cpu"]
-    process = subprocess.Popen([sys.executable, "-m", "flowkit.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    end = time.monotonic() + 300
-    while not list(root.glob("clips/.segments/*/*.flow")) and time.monotonic() < end:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
+    line = [sys.executable, "-m", "flowkit.cli", *arguments]
+    here = environment_with(tmp_path / "waits", WAITS_WITH_A_PIECE)
+    with subprocess.Popen(line, env=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        while not list(root.glob("clips/.segments/*/*.flow")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        assert any("stopping" in line for line in process.stderr)
+        (tmp_path / "waits" / "GO").touch()
+        errors = process.stderr.read()
     assert process.returncode == 130, errors
     assert "to resume: flowkit extract" in errors
     assert "Traceback" not in errors

@@ -81,12 +81,23 @@ def run(videos: Path, root: Path) -> dict[str, bytes]:
     return files_of(root)
 
 
+def next_moment(path: Path) -> None:
+    """Wait until a change of a file has a later time than the last one; some file systems count in hundredths of a second."""
+    clock, before = path.with_name(".clock"), path.stat().st_ctime_ns
+    now = before
+    while now <= before:
+        clock.touch()
+        now = clock.stat().st_ctime_ns
+        clock.unlink()
+
+
 def replaced(path: Path, other: Path) -> None:
     shutil.copy(other, path.with_name("new"))
     os.replace(path.with_name("new"), path)
 
 
 def replaced_with_the_same_size_and_time(path: Path, other: Path) -> None:
+    next_moment(path)
     status = path.stat()
     shutil.copy(other, path.with_name("new"))
     os.utime(path.with_name("new"), ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -94,6 +105,7 @@ def replaced_with_the_same_size_and_time(path: Path, other: Path) -> None:
 
 
 def overwritten_with_the_same_size_and_time(path: Path, other: Path) -> None:
+    next_moment(path)
     status = path.stat()
     shutil.copyfile(other, path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

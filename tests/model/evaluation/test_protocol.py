@@ -179,7 +179,7 @@ def test_accuracies_are_counted_from_the_scores(root: Any, evaluation: Any) -> N
 def test_a_test_says_when_how_long_and_on_what_it_ran_and_which_class_is_most_frequent(root: Any, evaluation: Any) -> None:
     (split,) = evaluation.splits
     assert datetime.fromisoformat(split.started).utcoffset() == timedelta(0)
-    assert 0 < split.seconds < 600
+    assert split.seconds > 0
     assert evaluation.environment["cpu"]
     assert evaluation.environment["num_cores"] >= 1
     labels = [record.label for record in Dataset.open(root).split(1).train]

@@ -20,6 +20,7 @@ import h5py
 import pytest
 import torch
 from command_lines import call_flowkit
+from first_lines import environment_with
 from hostile_pickles import Payload
 from training_runs import TINY, metrics, run, same, weights
 
@@ -428,12 +429,20 @@ def environment() -> dict[Any, Any]:
 
 
 def wait_for(path: Path, num_lines: int) -> None:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 1000
     while time.monotonic() < end:
         if path.is_file() and len(path.read_text().splitlines()) >= num_lines:
             return
         time.sleep(0.05)
     raise AssertionError(f"{path} did not grow")
+
+
+DIES_BEFORE_ITS_FOURTH_STEP = f"""
+import sys
+sys.path.append({str(Path(__file__).parents[2] / "support")!r})
+from forked_commands import die
+die({{"step": 3}})
+"""
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
@@ -445,7 +454,7 @@ def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_correct_co
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     wait_for(path, 3)
     process.send_signal(sent)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=1000)
     assert process.returncode == code, errors
     done = load_checkpoint(path.parent).step
     assert done >= 3
@@ -455,15 +464,15 @@ def test_a_signal_ends_with_a_checkpoint_the_resuming_command_and_the_correct_co
 
 
 @pytest.mark.slow
-def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root: Path, environment: dict[Any, Any]) -> None:
-    arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "30", "--checkpoint-steps", "1"]
+def test_kill_nine_and_then_the_same_line_gives_the_same_weights(root: Path, tmp_path: Path, environment: dict[Any, Any]) -> None:
+    arguments = [*COMMAND[3:], "--data", root, "--phase", "motion", "--steps-per-phase", "9", "--checkpoint-steps", "1"]
     assert call_flowkit(*arguments, "--run", "whole")[0] == 0
     path = phase_folder(root, "default", 1, "motion") / "metrics.jsonl"
-    for num_lines in (4, 13):
-        process = subprocess.Popen([*COMMAND[:3], *map(str, arguments)], stderr=subprocess.DEVNULL, env=environment)
-        wait_for(path, num_lines)
-        process.kill()
-        process.wait()
+    dying = environment | environment_with(tmp_path / "dies", DIES_BEFORE_ITS_FOURTH_STEP)
+    for num_lines in (3, 6):
+        done = subprocess.run([*COMMAND[:3], *map(str, arguments)], capture_output=True, env=dying, timeout=3000, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len(path.read_text().splitlines()) == num_lines
         assert not (path.parent / "weights.safetensors").exists()
     code, _, output = call_flowkit(*arguments)
     assert code == 0

@@ -42,7 +42,7 @@ def answer(folder: Path, plan: Any) -> Any:
     path.write_text(json.dumps(plan))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
     program = [sys.executable, str(Path(__file__).parents[2] / "support" / "forked_commands.py"), str(path)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=500, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=3000, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
