@@ -63,6 +63,16 @@ def root(packed_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def kept_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Worker processes are kept for the next test that needs the same ones; what they do is the same."""
+    from kept_workers import MOST_KEPT, end_kept, keep_workers
+
+    keep_workers(monkeypatch)
+    yield
+    end_kept(MOST_KEPT)
+
+
+@pytest.fixture
 def seeded() -> None:
     """Networks whose weights are drawn from one seed."""
     import torch

@@ -11,6 +11,8 @@ from small_videos import write_video
 
 from flowkit.cli.main import flowkit
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 
 def dry_run(videos: Path, *options: str) -> Result:
     result = CliRunner().invoke(flowkit, ["extract", str(videos), "--data", str(videos.parent / "data"), "--dry-run", *options])

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
+
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     """A whole video, one with empty chunks, a truncated one, and one that jumps."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
+
 def pairs_of(videos: Path) -> int:
     return forecast(make_plan(videos, videos.parent / "data", settings=SETTINGS), jobs=1, sample_videos=1, sample_frames=2).num_pairs
 

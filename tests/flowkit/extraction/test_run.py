@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from flowkit.workers.progress import TaskProgress
 
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
+
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     root = tmp_path / "videos"
