@@ -7,7 +7,8 @@ INSTALLED := $(VENV)/.flowkit-installed
 DEMO ?= demo
 # Test processes: one per core, at most eight. Each computes on one thread. The tests of a file share a process.
 WORKERS ?= auto
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Compiled modules are kept even where the environment forbids it, since hundreds of short processes import the same ones.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow test-all lint types unit docs clean
 .DEFAULT_GOAL := help

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -15,7 +16,7 @@ from command_lines import run_flowkit
 
 from flowkit.cli.commands import demo
 from flowkit.cli.main import flowkit
-from flowkit.demo_videos import class_names
+from flowkit.demo_videos import SceneSettings, class_names, write_scenes
 
 CLASSES = class_names()
 ROWS = ["appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*"]
@@ -28,8 +29,11 @@ def run(*arguments: str) -> Result:
 
 @pytest.fixture
 def no_stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Neither videos nor stages: only what the demo does around them; the calls are recorded."""
+    """Small videos and no stages: only what the demo does around them; the calls are recorded."""
     calls: list[tuple[str, ...]] = []
+
+    def draw_small(root: Path, **options: Any) -> Any:
+        return write_scenes(root, **{**options, "settings": SceneSettings(num_frames=2, width=84, height=64)})
 
     def record(name: str, *options: str) -> int:
         calls.append((name, *options))
@@ -40,6 +44,7 @@ def no_stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return 7 if name == "pack" else 0
 
     monkeypatch.setattr(demo, "run_command", record)
+    monkeypatch.setattr("flowkit.demo_videos.write_scenes", draw_small)
     return calls
 
 

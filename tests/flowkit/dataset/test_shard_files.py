@@ -28,6 +28,8 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.settings.recipes import TrainSettings
 from flowkit.quantise import Quantiser
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 
 @pytest.fixture
 def own_root(packed_root: Path, tmp_path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_every_field_is_sent_once(packed_root: Path) -> None:
 
 def test_on_a_cpu_batches_pass_through_and_the_wait_for_them_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.5, 2.0, 2.25, 3.0, 3.0])
-    monkeypatch.setattr("flowkit.model.compute.device_batches.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("flowkit.model.compute.device_batches.time", SimpleNamespace(monotonic=lambda: next(clock)))
     given = [Batch(torch.zeros(1), None, torch.ones(1)), Batch(torch.zeros(2), None, torch.ones(2))]
     batches = DeviceBatches(given, torch.device("cpu"))
     assert next(batches) is given[0]

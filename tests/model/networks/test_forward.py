@@ -55,11 +55,9 @@ VARIANTS = [
 def test_equals_the_equations_written_out(settings: Any) -> None:
     model = network(SMALL, **settings)
     randomise_taps(model)
-    rgb, flow = clips(2, 7, 96)  # maps of 3x3 under a window of 2
-    logits = model(rgb, flow)
-    for clip in range(2):
-        for ours, expected in zip(logits, oracle(model, rgb[clip], flow[clip]), strict=True):
-            assert difference(ours[clip], expected) < 1e-12
+    rgb, flow = clips(1, 7, 96)  # maps of 3x3 under a window of 2
+    for ours, expected in zip(model(rgb, flow), oracle(model, rgb[0], flow[0]), strict=True):
+        assert difference(ours[0], expected) < 1e-12
 
 
 # -- M1-M9 -------------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from flowkit.dataset.paths import clip_path
 from flowkit.dataset.root import open_root
 from flowkit.video.folders import read_layout
 
+pytestmark = pytest.mark.usefixtures("kept_workers")
+
 KINETICS = [f"{top}/{name}/{k}" for top in ("train", "val") for name in ("archery", "bowling") for k in range(2)]
 
 
