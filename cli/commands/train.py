@@ -11,7 +11,7 @@ import click
 
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import read_execution
-from flowkit.cli.shared.options import data_option, runs_option, split_option
+from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
 from flowkit.cli.shared.recipe_options import (
     NETWORK_SETTINGS,
     execution_options,
@@ -45,6 +45,12 @@ from flowkit.model.settings.training import BASE_PHASES, PHASES
 )
 @runs_option
 @click.option("--base-run", metavar="NAME", help="Take earlier phases that this run lacks from another run.")
+@click.option(
+    "--init-from",
+    metavar="RUN|FILE",
+    help="Start each phase from a trained network, also of other data: a run, the folder of a run, a split or a phase, or a file of "
+    "weights. Classifiers are replaced where the classes are others.",
+)
 @seeds_option("Train a run for each of these seeds, one after another: NAME-seed0, NAME-seed1, ...")
 @recipe_options
 @settings_options(NETWORK_SETTINGS)
@@ -64,6 +70,7 @@ def train(
     run: str,
     runs: Path | None,
     base_run: str | None,
+    init_from: str | None,
     seeds: tuple[int, ...] | None,
     device: str,
     grace: float,
@@ -76,7 +83,9 @@ def train(
     Phases that are trained already, with the same settings, are skipped; a phase that was stopped resumes from its checkpoint.
     """
     refuse_options_of_other_phases(phase, run=run, base_run=base_run, others=settings["others"])
-    if phase not in ("all", *BASE_PHASES):
+    if init_from is not None:
+        refuse_unused(f"--init-from {init_from} names the first weights", "weights", "base_run")
+    if phase not in ("all", *BASE_PHASES) or init_from is not None:
         settings["weights"] = None  # from flowkit.toml or the environment, for other phases
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
     from flowkit.errors import CheckpointError, ParameterError
@@ -108,6 +117,7 @@ def train(
                         run=name,
                         runs=runs,
                         base_run=start,
+                        init_from=init_from,
                         phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
                         execution=execution,
                         restart=number == 0 and not resume and not is_elastic_restart(),
@@ -118,10 +128,10 @@ def train(
                 if report.stopped:
                     break
     except NotFiniteLossError as error:
-        lower = command_with_lower_rate(sys.argv[1:], error.config, phase=phase, begun=error.begun)
+        lower = command_with_lower_rate(sys.argv[1:], error.config, phase=phase, begun=error.begun, from_source=error.from_source)
         raise ParameterError(f"{error}. With a tenth of it: `{lower}`") from error
     except OtherSettingsError as error:
-        earlier = (base_run or run) if phase not in ("all", *BASE_PHASES) else None
+        earlier = (base_run or run) if phase not in ("all", *BASE_PHASES) and init_from is None else None
         another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, base_run=earlier, seeds=seeds)
         raise CheckpointError(
             f"{error}. To keep this run and train another: `{another}`. To discard these phases: `{resume_command(sys.argv[1:])} --restart`"

@@ -23,7 +23,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--tvl1-inner-iterations", "--tvl1-outer-iterations", "--tvl1-median-size"),
     ),
     "Network": (
-        *("--recipe", "--weights", "--depth", "--base-width", "--input-size", "--head-pool"),
+        *("--recipe", "--weights", "--init-from", "--depth", "--base-width", "--input-size", "--head-pool"),
         *("--injection", "--injection-direction", "--injection-kind", "--injection-stages", "--temporal-convolution"),
         *("--temporal-stages", "--temporal-init", "--temporal-padding", "--temporal-pool-position", "--variants"),
     ),
@@ -80,6 +80,7 @@ EXAMPLES = {
         "flowkit train",
         "flowkit train --recipe official --weights resnet50.safetensors --amp bf16",
         "flowkit train --run slow --set motion.lr=0.001",
+        "flowkit train --init-from other-data/runs/default     go on from what was learnt on other data",
     ),
     "evaluate": ("flowkit evaluate", "flowkit evaluate --run slow --split 1,2,3", "flowkit evaluate --checkpoint network.safetensors"),
     "ablate": ("flowkit ablate injection", "flowkit ablate all --dry-run"),

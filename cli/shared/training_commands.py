@@ -43,7 +43,7 @@ def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None
     for name, concerned in _CONCERNS.items():
         crops = name == "corners" and any(text.partition("=")[0].rpartition(".")[2] == "crop" for text in others)
         if not set(wanted) & set(concerned) and not crops:
-            more = " (--base-run names the run from which it starts)" if name == "weights" else ""
+            more = " (--base-run names the run from which it starts, --init-from a trained network)" if name == "weights" else ""
             refuse_unused(f"it concerns {' and '.join(concerned)}, and --phase {phase} trains none of them{more}", name)
     for text in others:
         of, _, key = text.partition("=")[0].rpartition(".")
@@ -74,7 +74,7 @@ def with_lower_rate(config: TrainConfig, arguments: Sequence[str]) -> list[str]:
     return ["--set", f"{config.phase}.lr={config.schedule[0][1] / 10:g}"]
 
 
-def command_with_lower_rate(arguments: Sequence[str], config: TrainConfig, *, phase: str, begun: bool) -> str:
+def command_with_lower_rate(arguments: Sequence[str], config: TrainConfig, *, phase: str, begun: bool, from_source: bool = True) -> str:
     """Return the command that trains a phase again with a tenth of its learning rate, and then what else the user asked for.
 
     Parameters
@@ -87,11 +87,15 @@ def command_with_lower_rate(arguments: Sequence[str], config: TrainConfig, *, ph
         The value of ``--phase``.
     begun : bool
         Whether that phase has a checkpoint, which must be discarded.
+    from_source : bool
+        Whether that phase starts from the networks of ``--init-from``, if there are any, and not from the phases before it.
     """
     lower = with_lower_rate(config, arguments)
     if not begun:
         return resume_command([*arguments, *lower])
-    again = f"{resume_command([*only_for(arguments, config.phase), '--phase', config.phase, *lower])} --restart"
+    kept = only_for(arguments, config.phase)
+    kept = kept if from_source else _without(kept, {"--init-from"})
+    again = f"{resume_command([*kept, '--phase', config.phase, *lower])} --restart"
     return again if phase == config.phase else f"{again} && {resume_command([*arguments, *lower])}"
 
 

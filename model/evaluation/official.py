@@ -48,6 +48,7 @@ _IN_THE_CODE = {
 }
 _ABOUT_CLIPS = ("tau_min", "tau_max", "tau_drawn")  # without meaning for single samples
 _WEIGHTS = "ResNet-50 of MSRA, trained on ImageNet"
+_STARTS = {"appearance": _WEIGHTS, "motion": _WEIGHTS, "st-resnet": "the base streams", "st-resnet-star": "st-resnet"}
 _HMDB51_EPOCHS = ((2, 1e-2), (1, 1e-3), (1, 1e-4))  # of the appearance stream, cnn_ucf101_spatial.m:36
 _HMDB51_NUM_CLASSES = 51
 
@@ -67,7 +68,10 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     chosen = {name: (ours, code) for name, (ours, code, _) in FREE_CHOICES.items()}
     if made.is_converted:  # the file does not say how it was trained, and rgb_offset is the authors' mean colour
         names = [name for name in names if name.startswith("network.") and name != "network.rgb_offset"]
-    elif made.config.num_samples == 1:
+    weights = made.config.weights
+    if made.first_network is not None or "sha256:" in weights:  # the mean colour belongs to the first weights, which are listed
+        names = [name for name in names if name != "network.rgb_offset"]
+    if not made.is_converted and made.config.num_samples == 1:
         names = [name for name in names if name not in _ABOUT_CLIPS or theirs["num_samples"] > 1]
     differences = [
         f"{_shown(name)} {_brief(own.get(name))} ({_source(name, theirs[name])})"
@@ -84,8 +88,9 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
         for name, (ours, _, instead) in FREE_CHOICES.items()
         if own.get(name) == ours and _matters(name, made.config)
     ]
-    weights = made.config.weights
-    if weights == "none":
+    if made.first_network is not None:
+        differences.append(f"first weights of a trained network: {made.first_network} (official code: {_STARTS[made.config.phase]})")
+    elif weights == "none":
         differences.append("random first weights (official code: ImageNet)")
     elif weights == "imagenet":
         choices.append(f"first weights torchvision's, trained on ImageNet (official code: {_WEIGHTS})")

@@ -101,7 +101,7 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
     samples = f"{config.num_samples} samples, {config.tau_min} to {config.tau_max} frames apart" if config.num_samples > 1 else "1 sample"
     return {
         "recipe": config.recipe,
-        "first weights": _start(config),
+        "first weights": _start(made),
         "network": f"units {units}, width {network.base_width}, input {network.input_size} px"
         + (", stride in the 1x1" if network.stride_in_1x1 else ""),
         "streams": "one" if base else "two, not connected" if network.injection == "none" else f"two: {kind}",
@@ -122,7 +122,12 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
     }
 
 
-def _start(config: TrainConfig) -> str:
+def _start(made: Provenance) -> str:
+    config = made.config
+    if made.first_network is not None:
+        return str(made.first_network)
+    if made.is_converted:
+        return "unknown; the trained network is the authors' own"
     if config.phase not in BASE_PHASES:
         return "appearance and motion" if config.phase == "st-resnet" else "st-resnet"
     names = {"none": "random", "imagenet": "ImageNet"}

@@ -31,6 +31,14 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class NetworksTaken:
+    """Phases will start from trained networks (`init_from`): which from which, in `lines`; and how those networks' data differ."""
+
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PhaseSkipped:
     """A phase was done already, with the same settings."""
 
@@ -131,7 +139,17 @@ class RunStopped:
 
 
 TrainEvent = (
-    RunStarted | PhaseSkipped | PhaseStarted | StepDone | Validating | Validated | WeightsSelected | MomentsRenewed | PhaseDone | RunStopped
+    RunStarted
+    | NetworksTaken
+    | PhaseSkipped
+    | PhaseStarted
+    | StepDone
+    | Validating
+    | Validated
+    | WeightsSelected
+    | MomentsRenewed
+    | PhaseDone
+    | RunStopped
 )
 
 

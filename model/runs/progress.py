@@ -66,6 +66,9 @@ class RunProgress:
                 for note in event.notes:
                     message(f"Validation: {printable_name(note)}.")
             self._run_is_described = True
+        elif isinstance(event, events.NetworksTaken):
+            for line in (*event.lines, *(f"Warning: {text}." for text in event.warnings)):
+                message(printable_name(line))
         elif isinstance(event, events.PhaseSkipped):
             message(f"{event.phase}: already done ({printable_name(event.folder)}); nothing to do.")
         elif isinstance(event, events.PhaseStarted):

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.runs.first_network import FirstNetwork
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.records import check_depth
 
 _DATA = ("classes", "digest", "earlier_digests", "num_videos", "validation")  # compared in words by `training_data`
-_NOT_COMPARED = (*_DATA, "precision")
+_NOT_COMPARED = (*_DATA, "precision", "first_network")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Provenance:
         Further digests of the same split.
     num_videos : dict
         The number of videos in each half of the split: ``train`` and ``test``. Empty in weights from before it was recorded.
+    first_network : FirstNetwork, optional
+        The trained network that ``--init-from`` named, if the phase started from one.
     precision : str
         The precision in which the phase was trained, ``float32`` in weights from before it was recorded. It may change when a phase
         resumes, so it is not compared.
@@ -62,6 +65,7 @@ class Provenance:
     num_videos: dict[str, int] = field(default_factory=dict)
     precision: str = "float32"
     validation: dict[str, Any] = field(default_factory=dict)
+    first_network: FirstNetwork | None = None
 
     @property
     def is_converted(self) -> bool:
@@ -87,8 +91,15 @@ class Provenance:
             "earlier_digests": list(self.earlier_digests),
             "num_videos": dict(self.num_videos),
             "validation": dict(self.validation),
+            "first_network": self.first_network.to_dict() if self.first_network else None,
         }
-        left_out: dict[str, Any] = {"earlier_digests": [], "num_videos": {}, "precision": "float32", "validation": {}}
+        left_out: dict[str, Any] = {
+            "earlier_digests": [],
+            "num_videos": {},
+            "precision": "float32",
+            "validation": {},
+            "first_network": None,
+        }
         return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @classmethod
@@ -101,6 +112,7 @@ class Provenance:
             classes, split, protocol, digest = (values[key] for key in ("classes", "split", "protocol", "digest"))
             earlier, num_videos = tuple(values.get("earlier_digests", ())), dict(values.get("num_videos", {}))
             precision = values.get("precision", "float32")
+            first = values.get("first_network")
             texts = [
                 protocol,
                 digest,
@@ -122,22 +134,27 @@ class Provenance:
             held = validation.get("video_ids", [])
             if not isinstance(held, list) or not all(isinstance(video_id, str) for video_id in held) or bool(held) != bool(validation):
                 raise TypeError("validation does not list the videos that were held out")
+            first_network = None if first is None else FirstNetwork.from_dict(first)
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
-        return cls(
-            config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision, validation
-        )
+        made = (config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision)
+        return cls(*made, validation, first_network)
 
     def differences(self, other: Provenance, form: str = "{} is {}, now {}") -> list[str]:
         """Return the name and both values of every setting in which `other` differs, but not how their videos and classes differ."""
         mine, theirs = ({name: value for name, value in made.to_dict().items() if name not in _NOT_COMPARED} for made in (self, other))
-        if self.config.phase not in BASE_PHASES:  # it starts from other phases, whose digests are compared
+        sources = [made.first_network.files if made.first_network else None for made in (self, other)]
+        if self.config.phase not in BASE_PHASES or sources != [None, None]:  # it starts from other networks, whose digests are compared
             del mine["config"]["weights"], theirs["config"]["weights"]
         if not (self.extraction and other.extraction):
             del mine["extraction"], theirs["extraction"]
         mine, theirs = flattened(mine), flattened(theirs)
         names = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
-        return [form.format(name, _brief(mine.get(name)), _brief(theirs.get(name))) for name in names]
+        different = [form.format(name, _brief(mine.get(name)), _brief(theirs.get(name))) for name in names]
+        if sources[0] != sources[1]:
+            given = [made.first_network.name if made.first_network else "nothing" for made in (self, other)]
+            different.append(form.format("--init-from", *given))
+        return different
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -75,12 +75,7 @@ def differences_from_training_data(split: Split, provenance: Provenance, folder:
     if provenance.split != split.number:
         told = " (by `flowkit convert --split`)" if provenance.is_converted else ""
         different.append(f"they were trained on split {provenance.split}{told}, and this is split {split.number}")
-    now = split.quantiser.to_dict()
-    different += [
-        f"the {name} of the quantiser was {provenance.quantiser.get(name)}, and is {now.get(name)}"
-        for name in sorted({*provenance.quantiser, *now})
-        if provenance.quantiser.get(name) != now.get(name)
-    ]
+    different += quantiser_differences(provenance, split)
     if sorted(provenance.classes) != sorted(split.classes):
         in_words = _classes_of_network if provenance.is_converted else _class_differences
         different += in_words(provenance.classes, split.classes)
@@ -108,6 +103,16 @@ def reservations(provenance: Provenance, extraction: Mapping[str, Any]) -> list[
     return texts + ([f"the authors' frames and flow were made in another way: {'; '.join(different)}"] if different else [])
 
 
+def quantiser_differences(provenance: Provenance, split: Split) -> list[str]:
+    """Return in words how the quantiser of a split's flow differs from that of a training."""
+    before, now = provenance.quantiser, split.quantiser.to_dict()
+    return [
+        f"the {name} of the quantiser was {before.get(name)}, and is {now.get(name)}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+
+
 def extraction_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return ``<setting> was ..., and is ...`` for each setting of frames and flow that matters and differs; nothing if one is unknown.
 
@@ -123,8 +128,13 @@ def extraction_differences(before: Mapping[str, Any], now: Mapping[str, Any]) ->
     if not before or not now:
         return []
     was, is_now = _comparable(before), _comparable(now)
-    names = [name for name in {*was, *is_now} if was.get(name) != is_now.get(name)]
+    known = all(any(map(_is_tvl1, values)) for values in (was, is_now))  # they are not known of another tool's flow
+    names = [name for name in {*was, *is_now} if was.get(name) != is_now.get(name) and (known or not _is_tvl1(name))]
     return [f"the {_in_words(name)} was {was.get(name, 'unknown')}, and is {is_now.get(name, 'unknown')}" for name in sorted(names)]
+
+
+def _is_tvl1(name: str) -> bool:
+    return name.startswith("tvl1.")
 
 
 def _comparable(extraction: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,6 +202,8 @@ def make_configs(
             network = {key: value for key, value in network.items() if key in _STREAM_KEYS}
         if phase == "appearance":
             network.pop("motion_dropout", None)
+        if phase == "motion":
+            network.pop("rgb_offset", None)
         given = entry.settings | (entry.paper if paper_schedule else {})
         settings = given | {key: value for key, value in own.items() if key in _PHASE_KEYS}
         batch = settings["batch"]
@@ -216,7 +218,7 @@ def make_configs(
         config = TrainConfig(phase=phase, network=made, recipe=recipe, weights=weights, **settings)
         configs[phase] = config if "bn_renewal_steps" in own else replace(config, bn_renewal_steps=renewal_steps(config))
     for key in _SAME_IN_ALL_PHASES:
-        values = {phase: getattr(config.network, key) for phase, config in configs.items()}
+        values = {phase: getattr(config.network, key) for phase, config in configs.items() if (phase, key) != ("motion", "rgb_offset")}
         if len(set(values.values())) > 1:
             raise ParameterError(f"{key} must be the same in all phases, each starts from the one before; got {values}")
     return configs

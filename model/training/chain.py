@@ -20,7 +20,8 @@ from flowkit.model.data.held_out import HeldOut, held_out
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
-from flowkit.model.runs.events import PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
+from flowkit.model.runs.events import NetworksTaken, PhaseSkipped, RunStarted, TrainEvent, ignore, never, to_all
+from flowkit.model.runs.first_network import FirstNetwork
 from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
@@ -29,11 +30,15 @@ from flowkit.model.runs.training_data import differences_from_training_data, ext
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.settings.validation import Validation
+from flowkit.model.training.init_from import InitialNetworks
 from flowkit.model.training.loop import PhaseRun
-from flowkit.model.training.phases import BEFORE, Start, check_earlier
+from flowkit.model.training.phases import BEFORE, Start, check_earlier, settings_before
 from flowkit.model.training.validation import Validator
 
-UNUSED_WEIGHTS = "st-resnet starts from both of them, and st-resnet-star from st-resnet; base_run names the run that has them"
+UNUSED_WEIGHTS = (
+    "st-resnet starts from both of them, and st-resnet-star from st-resnet; base_run names the run that has them, and init_from a "
+    "trained network of any data"
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def train(
     run: str = "default",
     runs: str | Path | None = None,
     base_run: str | None = None,
+    init_from: str | Path | None = None,
     phases: Sequence[Phase] = PHASES,
     recipe: Recipe = "auto",
     weights: Weights | str | None = None,
@@ -89,6 +95,10 @@ def train(
         The folder of the runs. Default: ``runs`` in the data root, which may be read-only.
     base_run : str, optional
         Another run, whose phases serve as starting points where this run does not have them.
+    init_from : str or path, optional
+        Trained networks to start from, also of other data: the name of a run, or the path of the folder of a run, a split or a phase, or
+        of a file of weights. A phase takes the network of its own kind, with a new classifier if the classes are others; see
+        `flowkit.model.training.init_from.InitialNetworks`. It excludes `weights`.
     phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
         Which phases to train, in any order. What they start from must be among them, or trained already.
     recipe : {"auto", "official", "own", "small"}
@@ -158,6 +168,8 @@ def train(
     execution = execution or Execution()
     if weights is not None and not set(phases) & set(BASE_PHASES):
         raise ParameterError(f"weights are for the base streams, {' and '.join(BASE_PHASES)}; {UNUSED_WEIGHTS}")
+    if weights is not None and init_from is not None:
+        raise ParameterError("weights and init_from both name first weights; give one of them")
     wanted = validation is not None or validation_groups
     chosen = Validation(validation, tuple(validation_groups)) if wanted else None
     with RunProgress(progress if execution.rank == 0 else False) as show:
@@ -168,6 +180,7 @@ def train(
             run=run,
             runs=None if runs is None else Path(runs),
             base_run=base_run,
+            init_from=init_from,
             phases=phases,
             execution=execution,
             restart=restart,
@@ -184,6 +197,7 @@ def train_phases(
     run: str,
     runs: Path | None = None,
     base_run: str | None = None,
+    init_from: str | Path | None = None,
     phases: Sequence[Phase],
     execution: Execution,
     restart: bool = False,
@@ -209,21 +223,28 @@ def train_phases(
     trained_on = held.without(listed)
     is_official = is_official_list(listed)
     chosen = settings.recipe_on(device.type, is_official_list=is_official)
-    bases = [phase for phase in wanted if phase in BASE_PHASES]
+    initial = InitialNetworks(init_from, wanted, runs=runs or root / "runs", run=run, split=listed)
+    needed = {phase: [name for name in BEFORE[phase] if name not in initial.covers(phase)] for phase in wanted}
+    bases = [phase for phase in wanted if phase in BASE_PHASES and phase not in initial.origins]
     # What the phases start from that this call does not train.
     before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name, runs))
-                      for name in BEFORE[phase] if name not in wanted} for phase in wanted}  # fmt: skip
+                      for name in needed[phase] if name not in wanted} for phase in wanted}  # fmt: skip
     start = Start(settings.weights_for(chosen) if bases else "none", settings.overrides)
     extraction = extraction_of(dataset, listed.train[0])
-    configs = make_configs(
-        chosen,
-        num_classes=len(listed.classes),
-        num_videos=len(trained_on.train),
-        short_side=extraction["short_side"],
-        weights=start.identity if bases else _weights_of(before),
-        paper_schedule=settings.paper_schedule,
-        overrides={**(start.overrides if bases else _stride_of(before)), **settings.overrides},
+    from_start = start.overrides if bases else settings_before(before)
+    usual, configs = (
+        make_configs(
+            chosen,
+            num_classes=len(listed.classes),
+            num_videos=len(trained_on.train),
+            short_side=extraction["short_side"],
+            weights=start.identity if bases else _weights_of(before),
+            paper_schedule=settings.paper_schedule,
+            overrides={**from_start, **taken, **settings.overrides},
+        )
+        for taken in ({}, initial.overrides(settings.overrides))
     )
+    configs = initial.with_weights(configs)
     for phase in wanted:
         if configs[phase].num_sub_batches % execution.world:
             raise ParameterError(
@@ -239,20 +260,27 @@ def train_phases(
             begun = load_checkpoint(folder.path).provenance
             configs[phase] = with_moments_of(configs[phase], begun.config, settings.overrides)
             # Weights that this call is going to train are compared when they are there.
-            pending = {name for name in BEFORE[phase] if name in folders and not folders[name].done}
-            earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase] if name not in pending}
-            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held)
+            pending = {name for name in needed[phase] if name in folders and not folders[name].done}
+            earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase] if name not in pending}
+            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction))
             expected = {name: digest for name, digest in begun.started_from.items() if name in pending}
             refuse_other_phase(begun, replace(now, started_from=now.started_from | expected), listed, folder.path)
-        if phase in bases and (restart or not folder.begun):
-            start.check(configs[phase])
+        if restart or not folder.begun:
+            initial.check(configs[phase])
+            if phase in bases:
+                start.check(configs[phase])
         if execution.rank == 0 and (restart or not folder.done):
             check_writable(folder.path, option="--runs DIR")
     num_empty = len(listed.classes) - len({record.label for record in trained_on.train})
-    start_words = start.describe() if bases else ""
+    start_words = str(init_from) if initial.origins else start.describe() if bases else ""
     why = settings.why_recipe(device.type, is_official_list=is_official)
     counts = (len(trained_on.train), len(listed.classes), num_empty, len(held.video_ids))
     on_event(RunStarted(chosen, str(device), start_words, *counts, held.notes, why))
+    new = [phase for phase in initial.origins if restart or not folders[phase].begun]
+    if new:
+        on_event(
+            NetworksTaken(tuple(initial.lines(new, configs, usual, usually=start.describe())), tuple(initial.warnings(new, extraction)))
+        )
     if restart:
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
@@ -265,11 +293,12 @@ def train_phases(
     trained: list[Phase] = []
     skipped: list[Phase] = []
     for phase, folder in folders.items():
-        earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in BEFORE[phase]}
-        provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held)
+        earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase]}
+        provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction))
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
-                folder.claim(provenance, listed, {"overrides": {key: str(value) for key, value in settings.overrides.items()}})
+                said = {"init_from": str(init_from)} if phase in initial.origins else {}
+                folder.claim(provenance, listed, {"overrides": {key: str(value) for key, value in settings.overrides.items()}, **said})
             wait(execution.world)
             if folder.done:
                 skipped.append(phase)
@@ -280,7 +309,9 @@ def train_phases(
                 provenance,
                 ClipDataset(dataset, trained_on, configs[phase]),
                 execution=execution,
-                start=partial(start.initialise, config=configs[phase], earlier=earlier, digests=provenance.started_from),
+                start=partial(
+                    start.initialise, config=configs[phase], earlier=earlier, digests=provenance.started_from, taken=initial.states
+                ),
                 validator=Validator(dataset, listed, provenance, execution=execution) if held.video_ids else None,
             )
             if not work.train(on_event=on_event, should_stop=should_stop):
@@ -329,14 +360,14 @@ def _weights_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> str:
     )
 
 
-def _stride_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> dict[str, bool]:
-    """Return where the streams of earlier phases have their stride, which a file of weights may have decided."""
-    strides = {checkpoint.provenance.config.network.stride_in_1x1 for given in before.values() for checkpoint in given.values()}
-    return {"stride_in_1x1": strides.pop()} if len(strides) == 1 else {}
-
-
 def _provenance(
-    config: TrainConfig, split: Split, earlier: Mapping[Phase, Path], extraction: dict[str, Any], precision: str, held: HeldOut
+    config: TrainConfig,
+    split: Split,
+    earlier: Mapping[Phase, Path],
+    extraction: dict[str, Any],
+    precision: str,
+    held: HeldOut,
+    first_network: FirstNetwork | None,
 ) -> Provenance:
     return Provenance(
         config=config,
@@ -351,4 +382,5 @@ def _provenance(
         num_videos={"train": len(split.train), "test": len(split.test)},
         precision=precision,
         validation=held.record,
+        first_network=first_network,
     )

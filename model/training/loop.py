@@ -47,12 +47,14 @@ class NotFiniteLossError(ParameterError):
         The step at which it was seen.
     begun : bool
         Whether the phase has a checkpoint, from which training would resume with the same settings.
+    from_source : bool
+        Whether it started from a trained network that ``--init-from`` named.
     """
 
-    def __init__(self, config: TrainConfig, *, loss: float, step: int, begun: bool) -> None:
+    def __init__(self, config: TrainConfig, *, loss: float, step: int, begun: bool, from_source: bool = False) -> None:
         rate = config.schedule[0][1]
         super().__init__(f"the loss of {config.phase} is {loss} at step {step}; its learning rate, which begins at {rate:g}, is too high")
-        self.config, self.begun = config, begun
+        self.config, self.begun, self.from_source = config, begun, from_source
 
 
 class PhaseRun:
@@ -261,7 +263,8 @@ class PhaseRun:
         losses = [value for name, value in values.items() if name.startswith("loss_")]
         loss = sum(losses) / len(losses)
         if not loss < float("inf"):
-            raise NotFiniteLossError(config, loss=loss, step=self.step, begun=self.folder.begun)
+            began_elsewhere = self.provenance.first_network is not None
+            raise NotFiniteLossError(config, loss=loss, step=self.step, begun=self.folder.begun, from_source=began_elsewhere)
         seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(batches.seconds_waited - waited, 4)}
         line = {"step": self.step, "loss": loss, OUTPUTS: num_outputs(config), "lr": rate, **values, **seconds}
         self.step += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,9 @@ class Start:
                 else ""
             )
             raise CheckpointError(f"the weights do not fit the {config.phase} stream: {cause}{hint}") from cause
+        its, ours = self.read().stride_in_1x1 if isinstance(self.source, Path) else False, config.network.stride_in_1x1
+        if its != ours:
+            raise CheckpointError(f"the weights do not fit the {config.phase} stream: {name} has stride_in_1x1={its}, this network {ours}")
 
     def describe(self) -> str:
         """Return which weights the base streams start from, and what of a file is used."""
@@ -84,11 +87,19 @@ class Start:
         return f"{self.source} ({note})" if note else str(self.source)
 
     def initialise(
-        self, network: SingleStream | STResNet, config: TrainConfig, earlier: Mapping[Phase, Path], digests: Mapping[str, str]
+        self,
+        network: SingleStream | STResNet,
+        config: TrainConfig,
+        earlier: Mapping[Phase, Path],
+        digests: Mapping[str, str],
+        taken: Callable[[TrainConfig], dict[Phase, dict[str, Tensor]]],
     ) -> None:
-        """Set the first weights of a phase's network; the files of earlier phases must have the digests that its provenance records."""
-        weights = self.read() if config.phase in BASE_PHASES and self.source != "none" else None
-        before: dict[Phase, dict[str, Tensor]] = {name: load_checkpoint(path).network for name, path in earlier.items()}
+        """Set the first weights of a phase's network; the files of earlier phases must have the digests that its provenance records.
+
+        `taken` returns the states that ``--init-from`` gives a phase, as `start_network` takes them.
+        """
+        before = {name: load_checkpoint(path).network for name, path in earlier.items()} | taken(config)
+        weights = self.read() if config.phase in BASE_PHASES and config.phase not in before and self.source != "none" else None
         for name, path in earlier.items():
             if file_sha256(path) != digests[name]:
                 raise CheckpointError(f"{path} was changed while {config.phase} began to train from it; run the same line again")
@@ -104,9 +115,10 @@ class Start:
 def check_earlier(config: TrainConfig, before: Mapping[Phase, Checkpoint]) -> None:
     """Raise `CheckpointError` if a phase's network cannot start from the weights of those earlier phases that are given."""
     for name, checkpoint in before.items():
-        its, ours = checkpoint.provenance.config.network.stride_in_1x1, config.network.stride_in_1x1
-        if its != ours:
-            raise CheckpointError(f"{config.phase} starts from {name}, which was trained with stride_in_1x1={its}, not {ours}")
+        for key in _kept_settings(name):
+            its, ours = getattr(checkpoint.provenance.config.network, key), getattr(config.network, key)
+            if its != ours:
+                raise CheckpointError(f"{config.phase} starts from {name}, which was trained with {key}={its}, not {ours}")
     with torch.device("meta"):
         network = build_network(config)
     states = {name: checkpoint.network for name, checkpoint in before.items()}
@@ -117,6 +129,23 @@ def check_earlier(config: TrainConfig, before: Mapping[Phase, Checkpoint]) -> No
             fit_exactly(network.state_dict(), states["st-resnet"], "the weights of st-resnet")
     except CheckpointError as cause:
         raise CheckpointError(f"{config.phase} cannot start from {' and '.join(before)}: {cause}") from cause
+
+
+def settings_before(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> dict[str, Any]:
+    """Return those settings of the networks of earlier phases that the weights do not show; no setting in which two differ."""
+    found: dict[str, list[Any]] = {}
+    for name, checkpoint in (pair for given in before.values() for pair in given.items()):
+        for key in _kept_settings(name):
+            found.setdefault(key, []).append(getattr(checkpoint.provenance.config.network, key))
+    return {key: values[0] for key, values in found.items() if all(value == values[0] for value in values)}
+
+
+def _kept_settings(phase: Phase) -> list[str]:
+    """Return the settings of a phase's network that change what it computes, but no tensor; the next phase must have the same."""
+    keys = ["stride_in_1x1", "stem_pool"]
+    keys += ["rgb_offset"] if phase != "motion" else []
+    joining = ["injection", "injection_direction", "injection_kind", "injection_stages", "temporal_padding"]
+    return keys + (joining if phase not in BASE_PHASES else [])
 
 
 def start_network(
@@ -133,9 +162,12 @@ def start_network(
     weights : PretrainedWeights, optional
         What a base stream starts from; None draws random weights.
     before : dict from phase to state
-        The final weights of the phases named in `BEFORE`.
+        The final weights of the phases named in `BEFORE`; or under the phase's own name, those of a network of its kind.
     """
-    if isinstance(network, SingleStream):
+    if config.phase in before:
+        fit_exactly(network.state_dict(), before[config.phase], f"the first weights of {config.phase}")
+        network.load_state_dict(before[config.phase])
+    elif isinstance(network, SingleStream):
         generator = torch.Generator().manual_seed(initial_seed(config.seed, config.phase))
         initialise_single_stream(network, weights, generator=generator)
     elif config.phase == "st-resnet":

@@ -25,6 +25,7 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.fusion.late_fusion import FusionSettings
+from flowkit.model.runs.first_network import FirstNetwork
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.recipes import OVERRIDES, TrainSettings
@@ -64,7 +65,7 @@ CHANGES: dict[str, tuple[Any, list[str], set[str]]] = {
     "stage_units": ([2, 2, 2, 2], STREAMS, {"units"}),
     "base_width": (8, STREAMS, set()),
     "input_size": (96, STREAMS, set()),
-    "rgb_offset": ([0.5, 0.25, 0.0], STREAMS, set()),
+    "rgb_offset": ([0.5, 0.25, 0.0], ["appearance", *SAMPLED], set()),
     "injection": ("direct", SAMPLED, set()),
     "injection_direction": ("both", SAMPLED, set()),
     "injection_kind": ("multiplicative", SAMPLED, set()),
@@ -147,6 +148,14 @@ RECORDS: dict[str, tuple[Any, list[str]]] = {
         {"another": "00" * 32},
         [f"{phase}: started from another, which is not tested here, so its training is not compared" for phase in PHASES],
     ),
+    "first_network": (
+        FirstNetwork("a.safetensors", {"motion": "ab" * 32}, {"motion": "new"}, "9 classes", ("the short side was 256, and is 128",)),
+        [
+            f"{phase}: first weights of a trained network: motion (SHA-256 abababababab…) of a.safetensors, trained on 9 classes; "
+            f"classifier new; the short side was 256, and is 128 (official code: {start})"
+            for phase, start in zip(PHASES, (*["ResNet-50 of MSRA, trained on ImageNet"] * 2, "the base streams", "st-resnet"), strict=True)
+        ],
+    ),
     "extraction": ({}, ["frames and flow: how frames and flow were made is not recorded"]),
     "quantiser": (Quantiser().to_dict(), [f"frames and flow: {QUANTISER['mapping'][1]}"]),
     "validation": (
@@ -167,6 +176,7 @@ WHERE_AND_HOW = {
     "overrides": "each has a row",
     "recipe": "test_published.py: the recipe small",
     "weights": "has a test of its own, below (of `evaluate`: a row of TESTS)",
+    "init_from": "a row of RECORDS, first_network",
     "paper_schedule": "has a test of its own, below",
     **dict.fromkeys(("validation", "validation_groups"), "a row of RECORDS"),
     "fusion": "a row of TESTS",

@@ -1,0 +1,325 @@
+"""The trained networks from which ``train --init-from`` starts its phases, instead of from the phases before them or a ResNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from flowkit.dataset.manifest import Split
+from flowkit.errors import CheckpointError
+from flowkit.files import file_sha256
+from flowkit.model.data.sampling import initial_seed
+from flowkit.model.networks.fitting import fit_exactly
+from flowkit.model.networks.phase_networks import build_network
+from flowkit.model.networks.stresnet import STResNet
+from flowkit.model.networks.transfer import single_stream_state, with_classes
+from flowkit.model.networks.weights import check_streams
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.first_network import Classifier, FirstNetwork
+from flowkit.model.runs.provenance import Provenance
+from flowkit.model.runs.trained_source import find_trained
+from flowkit.model.runs.training_data import extraction_differences, quantiser_differences
+from flowkit.model.settings.network import StreamName, STResNetConfig
+from flowkit.model.settings.recipes import TWO_STREAM_KEYS
+from flowkit.model.settings.training import BASE_PHASES, PHASES, STREAMS_OF, Phase, TrainConfig
+from flowkit.model.training.phases import BEFORE
+
+# From which networks a phase can start, if the source has no other of its kind and the line does not train what comes before it.
+_ELSE: dict[Phase, tuple[tuple[Phase, ...], ...]] = {
+    "appearance": (("st-resnet",), ("st-resnet-star",)),
+    "motion": (("st-resnet",), ("st-resnet-star",)),
+    "st-resnet": (("st-resnet-star",), ("appearance", "motion"), ("appearance",), ("motion",)),
+    "st-resnet-star": (("st-resnet",),),
+}
+_OF_STREAMS = ("units", "base_width", "stride_in_1x1", "stem_pool")
+_OF_TIME_POOL = ("temporal_pool_position", "temporal_pool_stride")
+_OF_TWO_STREAMS = tuple(sorted(TWO_STREAM_KEYS - {"temporal_init", "temporal_pool", *_OF_TIME_POOL}))
+_FREE = ("input_size", "head_pool")  # taken from the source too, but no tensor depends on them, so the user may choose others
+_WHERE_ELSE = "`flowkit train --weights FILE` takes those of a ResNet"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A trained network from which a phase starts."""
+
+    path: Path
+    sha256: str
+    provenance: Provenance
+
+    @property
+    def network(self) -> STResNetConfig:
+        """Its settings."""
+        return self.provenance.config.network
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that trained it."""
+        return self.provenance.config.phase
+
+
+class InitialNetworks:
+    """Which phase starts from which trained network of a source.
+
+    Parameters
+    ----------
+    source : str, path or None
+        What the user named; see `find_trained`. None, if every phase starts as usual.
+    wanted : sequence of str
+        The phases that will be trained.
+    runs : Path
+        The folder of the runs.
+    run : str
+        The run that will be trained.
+    split : flowkit.Split
+        The split that they will be trained on.
+
+    Attributes
+    ----------
+    origins : dict from phase to dict from phase to Origin
+        For each phase that starts from the source: the networks that it takes, by their phase.
+
+    Raises
+    ------
+    CheckpointError
+        If no phase can start from it, it is the run itself, a file is damaged, or its networks differ in their streams.
+
+    Notes
+    -----
+    A phase takes the network of its own kind. If there is none, it starts as usual from the phases before it where those are trained
+    too, and else from what fits of the source: a base stream from its stream of a network of two, ST-ResNet from base streams, and
+    ST-ResNet and ST-ResNet*, which have the same parameters, from each other.
+    """
+
+    def __init__(self, source: str | Path | None, wanted: Sequence[Phase], *, runs: Path, run: str, split: Split) -> None:
+        self.source, self._split, self._wanted = source, split, tuple(wanted)
+        found = {} if source is None else find_trained(source, runs=runs, split=split.number)
+        taken = {phase: names for phase in wanted if (names := _taken(phase, wanted, found))}
+        if found and not taken:
+            raise CheckpointError(
+                f"{source} holds {' and '.join(found)}, from which {' and '.join(wanted)} cannot start; {_WHERE_ELSE}, and --phase chooses "
+                "what is trained"
+            )
+        own = [(runs / run / f"split{split.number}" / phase).resolve() for phase in wanted]
+        for name in dict.fromkeys(name for names in taken.values() for name in names):
+            if found[name].resolve().parent in own:
+                raise CheckpointError(f"run {run!r} cannot start from itself; give the new run another name with --run")
+        origins = {name: _origin(name, found[name]) for name in dict.fromkeys(name for names in taken.values() for name in names)}
+        self.origins = {phase: {name: origins[name] for name in names} for phase, names in taken.items()}
+        self._all = list(origins.values())
+        self._check_alike()
+
+    def covers(self, phase: Phase) -> frozenset[Phase]:
+        """Return the earlier phases that a phase does not need, because it takes something of the source in their place."""
+        names = self.origins.get(phase, {})
+        return frozenset(names if phase == "st-resnet" and set(names) <= set(BASE_PHASES) else BEFORE[phase] if names else ())
+
+    def overrides(self, user: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the network's settings that the phases take from the source, for `make_configs`; the user's own go first."""
+        if not self._all:
+            return {}
+        network = self._all[0].network
+        adopted = {name: getattr(network, name) for name in ("base_width", "stride_in_1x1", "stem_pool", *_FREE)}
+        adopted |= {"depth": network.depth} if network.stage_units is None else {"stage_units": network.stage_units}
+        for origin in self._all:
+            adopted |= {"rgb_offset": origin.network.rgb_offset} if "appearance" in STREAMS_OF[origin.phase] else {}
+            if self._gives_two_streams(origin):
+                adopted |= {name: getattr(origin.network, name) for name in _OF_TWO_STREAMS}
+            if origin.network.temporal_pool:
+                adopted |= {name: getattr(origin.network, name) for name in _OF_TIME_POOL}
+        given = {name.rpartition(".")[2] for name in user}
+        given |= {"depth", "stage_units"} if given & {"depth", "stage_units"} else set()  # one would hide the other
+        return {name: value for name, value in adopted.items() if name not in given}
+
+    def check(self, config: TrainConfig) -> None:
+        """Raise `CheckpointError` if a phase with these settings cannot start from its networks of the source."""
+        for name, origin in self.origins.get(config.phase, {}).items():
+            its, ours = origin.network, config.network
+            keys = [*_OF_STREAMS, *(["rgb_offset"] if "appearance" in STREAMS_OF[name] and config.phase != "motion" else [])]
+            if name not in BASE_PHASES and config.phase not in BASE_PHASES:
+                keys += [*_OF_TWO_STREAMS, *(_OF_TIME_POOL if its.temporal_pool and ours.temporal_pool else ())]
+            for key in [key for key in keys if getattr(its, key) != getattr(ours, key)]:
+                raise CheckpointError(
+                    f"{config.phase} cannot start from {name} of {self.source}: its {key} is {getattr(its, key)}, and {key} "
+                    f"{getattr(ours, key)} was asked for; do without that option"
+                )
+        if config.phase not in self.origins:
+            return
+        with torch.device("meta"):
+            network = build_network(config)
+        states = self.states(config)
+        try:
+            if config.phase in states:
+                fit_exactly(network.state_dict(), states[config.phase], "its weights")
+            elif isinstance(network, STResNet):
+                check_streams(network, **{f"{name}_state": state for name, state in states.items()})
+        except CheckpointError as cause:
+            raise CheckpointError(f"{config.phase} cannot start from {self.source}: {cause}") from cause
+
+    def states(self, config: TrainConfig) -> dict[Phase, dict[str, Tensor]]:
+        """Return a phase's first weights: of the whole network under its own name, or of base streams under theirs.
+
+        Classifiers are for the classes of the split. A `CheckpointError` names a file that is not the one of the beginning.
+        """
+        phase, states = config.phase, {}
+        generator = torch.Generator().manual_seed(initial_seed(config.seed, phase))
+        for name, origin in self.origins.get(phase, {}).items():
+            state: dict[str, Tensor] = load_checkpoint(origin.path).network
+            if file_sha256(origin.path) != origin.sha256:
+                raise CheckpointError(f"{origin.path} was changed while {phase} began to train from it; run the same line again")
+            if phase in BASE_PHASES:
+                state = single_stream_state(state, cast("StreamName", phase))
+            state = with_classes(state, origin.provenance.classes, self._split.classes, generator=generator)
+            states[name if phase == "st-resnet" and name in BASE_PHASES else phase] = state
+        return states
+
+    def with_weights(self, configs: Mapping[Phase, TrainConfig]) -> dict[Phase, TrainConfig]:
+        """Return the settings with what `TrainConfig` stores as first weights: the files of the source, also of the phases before."""
+        made = dict(configs)
+        for phase in PHASES:
+            if phase in self.origins:
+                digests = {name: f"sha256:{origin.sha256}" for name, origin in self.origins[phase].items()}
+            elif set(BEFORE[phase]) & set(self.origins):
+                digests = {name: made[name].weights for name in BEFORE[phase]}
+            else:
+                continue
+            alike = len(set(digests.values())) == 1
+            weights = next(iter(digests.values())) if alike else ", ".join(f"{name}: {of}" for name, of in digests.items())
+            made[phase] = replace(made[phase], weights=weights)
+        return made
+
+    def record(self, phase: Phase, extraction: Mapping[str, Any]) -> FirstNetwork | None:
+        """Return what the provenance of a phase stores of the source; None if it does not start from it."""
+        origins = self.origins.get(phase)
+        if not origins:
+            return None
+        return FirstNetwork(
+            source=_without_folders(str(self.source)),
+            files={name: origin.sha256 for name, origin in origins.items()},
+            classifiers={name: self._classifier(origin) for name, origin in origins.items()},
+            trained_on="; ".join(dict.fromkeys(_data(origin.provenance) for origin in origins.values())),
+            differences=tuple(self._differences(phase, extraction)),
+        )
+
+    def lines(
+        self, phases: Sequence[Phase], configs: Mapping[Phase, TrainConfig], usual: Mapping[Phase, TrainConfig], *, usually: str
+    ) -> list[str]:
+        """Return what the source gives these phases, in words: networks, what becomes of the classifiers, and settings taken from it.
+
+        `configs` are the settings of the phases, and `usual` those that they would have without the source; `usually` is what a base
+        stream starts from for which the source has nothing.
+        """
+        own = [phase for phase in phases if phase in self.origins[phase]]
+        starts = [
+            f"{', '.join(own)} from the network of that name" if len(own) == 1 else f"{', '.join(own)} from the networks of these names"
+        ]
+        for phase in phases:
+            if phase not in own:
+                taps = ", with its taps in time summed" if phase in BASE_PHASES and self._has_taps(phase) else ""
+                starts.append(
+                    f"{phase} from {f'the {phase} stream of ' if phase in BASE_PHASES else ''}{' and '.join(self.origins[phase])}{taps}"
+                )
+        settings = sorted(
+            {
+                f"{key} {_shown(getattr(configs[phase].network, key))}"
+                for phase in phases
+                for key in (*_OF_STREAMS, "rgb_offset", *_FREE, *(() if phase in BASE_PHASES else (*_OF_TWO_STREAMS, *_OF_TIME_POOL)))
+                if getattr(configs[phase].network, key) != getattr(usual[phase].network, key)
+            }
+        )
+        start = "random weights" if usually == "none" else usually
+        others = [phase for phase in self._wanted if phase in BASE_PHASES and phase not in self.origins]
+        starts += [f"but {' and '.join(others)} from {start}"] if others else []
+        return [
+            f"From {self.source}: {'; '.join(starts if own else starts[1:])}. {self._classifier_line(configs[phases[0]].seed)}",
+            *([f"Settings of its network instead of the recipe's: {'; '.join(settings)}."] if settings else []),
+        ]
+
+    def warnings(self, phases: Sequence[Phase], extraction: Mapping[str, Any]) -> list[str]:
+        """Return in words how the frames and flow of the source's training differ from these; nothing if they do not."""
+        different = dict.fromkeys(text for phase in phases for text in self._differences(phase, extraction))
+        return [f"{self.source} was trained on frames and flow that were made in another way: {'; '.join(different)}"] if different else []
+
+    def _gives_two_streams(self, origin: Origin) -> bool:
+        return any(origin.phase in names and not {phase, origin.phase} & set(BASE_PHASES) for phase, names in self.origins.items())
+
+    def _has_taps(self, phase: Phase) -> bool:
+        return any(origin.network.temporal_convolution for origin in self.origins[phase].values())
+
+    def _check_alike(self) -> None:
+        """Check that all networks have the same kind of stream, because a run has one."""
+        for first, other in pairwise(self._all):
+            for key in _OF_STREAMS:
+                its, ours = getattr(other.network, key), getattr(first.network, key)
+                if its != ours:
+                    raise CheckpointError(
+                        f"the networks of {self.source} differ: {key} is {ours} in {first.phase} and {its} in {other.phase}; start each "
+                        "phase by itself, with --phase"
+                    )
+
+    def _classifier(self, origin: Origin) -> Classifier:
+        before, now = origin.provenance.classes, self._split.classes
+        return "kept" if before == now else "reordered" if sorted(before) == sorted(now) else "new"
+
+    def _classifier_line(self, seed: int) -> str:
+        kinds = {self._classifier(origin): origin for origin in self._all}
+        before, now = len(next(iter(kinds.values())).provenance.classes), len(self._split.classes)
+        if "new" in kinds:
+            before = len(kinds["new"].provenance.classes)
+            which = f"{now} classes instead of {before}" if now != before else "other classes"
+            return f"Classifiers are replaced by random ones (seed {seed}), for {which}."
+        return "Classifiers are kept." if "reordered" not in kinds else "Classifiers are kept, in the order of these classes."
+
+    def _differences(self, phase: Phase, extraction: Mapping[str, Any]) -> list[str]:
+        """Return the differences that concern the inputs of a phase; RGB frames depend on their size only."""
+        texts: list[str] = []
+        for origin in self.origins[phase].values():
+            before, now = dict(origin.provenance.extraction), dict(extraction)
+            if phase == "appearance":
+                before, now = ({key: value for key, value in values.items() if key == "short_side"} for values in (before, now))
+            else:
+                texts += quantiser_differences(origin.provenance, self._split)
+            texts += extraction_differences(before, now)
+        return list(dict.fromkeys(texts))
+
+
+def _taken(phase: Phase, wanted: Sequence[Phase], found: Mapping[Phase, Path]) -> tuple[Phase, ...]:
+    """Return the networks of the source from which a phase starts; empty if it starts as usual."""
+    if phase in found:
+        return (phase,)
+    trained = set(BEFORE[phase]) & set(wanted)
+    if BEFORE[phase] and trained == set(BEFORE[phase]):
+        return ()
+    possible = [tuple(name for name in names if name not in trained) for names in _ELSE[phase] if set(names) <= set(found)]
+    return next((names for names in possible if names), ())
+
+
+def _origin(name: Phase, path: Path) -> Origin:
+    made, digest = load_checkpoint(path).provenance, file_sha256(path)
+    if made.config.phase != name:
+        raise CheckpointError(f"{path} holds {made.config.phase}, not {name}, as its folder says")
+    return Origin(path, digest, made)
+
+
+def _shown(value: Any) -> str:
+    """Return a setting in few characters: the numbers of a tuple have blanks between them."""
+    return " ".join(map(_shown, value)) if isinstance(value, tuple) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _data(made: Provenance) -> str:
+    what = "the authors' file for split" if made.is_converted else "split"
+    return f"{len(made.classes)} classes of {what} {made.split} ({made.protocol})"
+
+
+def _without_folders(source: str) -> str:
+    """Return a path as it may be passed on: of an absolute one only what follows ``runs``, or the last name."""
+    path = Path(source)
+    if not path.is_absolute():
+        return source
+    parts = path.parts
+    return "/".join(parts[len(parts) - parts[::-1].index("runs") :] if "runs" in parts[:-1] else parts[-1:])
