@@ -1,8 +1,9 @@
 """Every command reads a data root that an earlier commit made, as it did then.
 
 ``fixtures/data_root_72d1ebb.tar.xz`` holds six generated videos of two classes, their list, and what commit 72d1ebb made of them: clip
-files, a shard, one split, a run of all four phases at width 1, its report, a fusion and an ablation. Pictures and report pages were left
-out to keep it small. To make it again, check that commit out and run, in a folder that holds ``videos/`` and ``split.csv``::
+files, a shard, one split, a run of all four phases at width 1, its report, a fusion and an ablation, and a run that was killed in its
+third step. Pictures and report pages were left out to keep it small. To make it again, check that commit out and run, in a folder that
+holds ``videos/`` and ``split.csv``::
 
     flowkit extract videos --short-side 32 --jobs 1
     flowkit pack --split 1 --lists split.csv
@@ -10,6 +11,9 @@ out to keep it small. To make it again, check that commit out and run, in a fold
     flowkit evaluate
     flowkit fuse flowkit-data/reports/default/split1/scores.h5
     flowkit ablate --variants direct=injection=direct --recipe small ...    # as for train
+    flowkit train --recipe paper --weights none ... --steps-per-phase 6 --phase motion --checkpoint-steps 1 --run killed
+
+``undisturbed.jsonl`` is the metrics.jsonl of the last of these commands when it is not killed.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ RECIPE = [
     *("--recipe", "small", "--base-width", "1", "--batch", "2", "--bn-group", "2"),
     *("--steps-per-phase", "1", "--input-size", "32", "--seed", "0", "--workers", "0"),
 ]
+UNFINISHED = [
+    *("--recipe", "official", "--weights", "none", "--base-width", "1", "--batch", "2", "--bn-group", "2", "--steps-per-phase", "6"),
+    *("--input-size", "32", "--seed", "0", "--workers", "0", "--device", "cpu", "--phase", "motion", "--run", "killed"),
+]
 REPORT = Path("flowkit-data/reports/default/split1")
 RUNS = Path("flowkit-data/runs")
 
@@ -48,7 +56,7 @@ run = partial(call_flowkit, code=0)
 
 
 def contents(folder: Path, pattern: str) -> dict[Path, bytes]:
-    found = {path: path.read_bytes() for path in sorted(folder.rglob(pattern))}
+    found = {path: path.read_bytes() for path in sorted(folder.rglob(pattern)) if path.is_file()}
     assert found
     return found
 
@@ -98,6 +106,30 @@ def test_training_skips_what_is_trained_and_evaluation_gives_the_same_rows() -> 
         assert (row["top1"], row["num_correct"]) == (rows[name]["top1"], rows[name]["num_correct"])
         assert row["top5"] is None  # there are two classes
     assert (REPORT / "report.html").is_file()
+
+
+def losses(path: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_with_the_steps_that_it_would_have_had() -> None:
+    folder = RUNS / "killed/split1/motion"
+    assert (folder / "checkpoint.pt.part").exists()
+    assert len(losses(folder / "metrics.jsonl")) == 3
+    assert "continues at step 2 of 6" in run("train", *UNFINISHED).err
+    assert losses(folder / "metrics.jsonl") == pytest.approx(losses(Path("undisturbed.jsonl")), rel=1e-5)
+    assert not (folder / "checkpoint.pt.part").exists()
+    assert "intact" in {phase["state"] for phase in json.loads(run("verify", "--json").out)["runs"] if "killed" in phase["path"]}
+
+
+def test_a_run_that_was_killed_is_not_resumed_with_other_settings() -> None:
+    before = contents(RUNS / "killed", "*")
+    refused = run_flowkit("train", *UNFINISHED, "--lr", "0.5")
+    assert refused.code == 1
+    (line,) = [line for line in refused.err.splitlines() if line.startswith("flowkit: error")]
+    assert "was begun with other settings or data: config.schedule is" in line
+    assert contents(RUNS / "killed", "*") == before
 
 
 @pytest.mark.parametrize("change", [pytest.param(("--shard-size", "10KB"), marks=pytest.mark.slow), ("--shard-size", "50KB", "--move")])
@@ -180,7 +212,11 @@ def test_networks_predict_and_are_converted() -> None:
     for source in ("weights.safetensors", "checkpoint.pt"):
         path = RUNS / "default/split1/appearance" / source
         assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", path).out
+    assert "ONNX Runtime and PyTorch differ" in run("convert", "default", "network.onnx").out
+    run("convert", RUNS / "default/split1/appearance/checkpoint.pt", "appearance.safetensors")
     run("convert", "default", "network.safetensors")
     assert "AzureBobbing" in run("predict", video, "--device", "cpu", "--checkpoint", "network.safetensors").out
     run("export", "--layout", "rawframes", "--output", "images")
     assert list(Path("images").rglob("*.jpg"))
+    run("export", "--layout", "webdataset", "--output", "tars")
+    assert list(Path("tars").rglob("*.tar"))
