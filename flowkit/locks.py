@@ -24,6 +24,7 @@ if sys.platform != "win32":  # open files cannot be replaced on Windows, so two 
 
 _logger = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 0.3  # the last holder of a shared lock holds it alone for a moment, to remove its file
+_LONGEST_MOMENT_SECONDS = 10.0  # of that moment, on a busy machine
 _MAX_NOTE_BYTES = 300
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
@@ -108,7 +109,9 @@ def _acquire(path: Path, what: str, *, shared: bool, on_wait: Callable[[str], No
         release(descriptor)
         if state is LockState.HELD:  # the process that held it has just removed it
             continue
-        if time.monotonic() - began > _PATIENCE_SECONDS:
+        # Who holds a lock alone for its work says so in its note, at once; others hold it for a moment, however slow the machine is.
+        patience = _PATIENCE_SECONDS if not shared or "(process " in holder else _LONGEST_MOMENT_SECONDS
+        if time.monotonic() - began > patience:
             if on_wait is None:
                 raise BusyError(f"another process {holder or what}: wait until it has finished, or stop it")
             if not has_waited:
