@@ -117,7 +117,7 @@ def evaluate(
     from flowkit.model.evaluation.unfinished import remove_unfinished
     from flowkit.model.runs.seeds import seed_run
 
-    weights: Any = "auto" if fusion_weights == "auto" else read_numbers(fusion_weights, "--fusion-weights")
+    weights: Any = "auto" if fusion_weights == "auto" else read_numbers(fusion_weights, "--fusion-weights (if not auto)")
     if len(weights) != 2 and weights != "auto":
         raise click.UsageError(f"--fusion-weights takes two numbers, or auto, got {fusion_weights!r}")
     dataset = Dataset.open(data)

@@ -34,7 +34,7 @@ class RunProgress:
         if isinstance(event, events.StepDone):
             self._show_step(event)
         elif isinstance(event, events.Validating):
-            if self._steps_done is not None:
+            if self._steps_done is not None and self._steps_done[0] < self._steps_done[1]:  # after the last step its bar is complete
                 note = f"validation {event.done}/{event.num_videos}"
                 self._stages.update(event.phase, *self._steps_done, unit="steps", note=note)
         elif isinstance(event, events.Validated):

@@ -39,7 +39,7 @@ def test_no_phase_trains_on_held_out_videos_and_all_record_them(root: Path, monk
         return sample
 
     monkeypatch.setattr(ClipDataset, "uncropped", recorded)
-    _, received = run(root, validation=0.5)
+    _, received = run(root, validation=0.5, overrides={"steps": 2})
     listed = {record.video_id for record in Dataset.open(root).split(1).train}
     for phase in PHASES:
         stored = json.loads((phase_folder(root, "default", 1, phase) / "config.json").read_text())["validation"]
