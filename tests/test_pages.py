@@ -86,6 +86,39 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
             assert (page.parent / target.split("#")[0]).exists(), target
 
 
+# Where a statement about the paper or the official code can be looked up, or that it cannot be.
+CITED = re.compile(
+    r"\b(eqs?\. \d|Table \d|Tables \d|Fig\. \d|issue \d+)"
+    r"|\b(stage[12]|batch|wrapper|train|spatial|temporal|(frame|flow)_batch|BatchNorm|setLrWd|Sum|Loss|bnorm_cpu):\d+"
+    r"|\.(m|cpp)(:| at | lines )\d+|`pool5` of its ImageNet weights|arXiv"
+    r"|from memory|not known|could not be checked|Nobody has checked|is remembered|flowkit's choice"
+)
+
+
+def statements(text: str) -> list[str]:
+    """Return the paragraphs, list items and table rows of a page that say something of the paper or the official code."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    parts = re.split(r"\n\s*\n|\n(?=[*|#])", text)
+    return [part for part in parts if re.search(r"\b(paper|official code)\b", part.replace("\n", " ")) and not part.startswith("#")]
+
+
+@pytest.mark.parametrize("page", ["stresnet.md", "ablations.md"])
+def test_every_statement_about_the_paper_or_the_official_code_names_its_source(page: str) -> None:
+    found = statements((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert found
+    columns = "| | paper | official code | flowkit |"
+    assert [text for text in found if text != columns and not CITED.search(text)] == []
+    assert [
+        text for text in found if text.startswith("| ") and text != columns and text.count("|") == 5 and len(CITED.findall(text)) < 2
+    ] == []
+
+
+def test_a_statement_without_a_source_is_found() -> None:
+    with_source = "* As eq. 2 of the paper.\n* The official\n  code draws one (wrapper:31).\n"
+    text = f"The paper pools globally.\n\n{with_source}* The official code does not.\n"
+    assert [part for part in statements(text) if not CITED.search(part)] == ["The paper pools globally.", "* The official code does not.\n"]
+
+
 def test_the_index_of_the_pages_lists_all_of_them() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     there = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}

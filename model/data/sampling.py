@@ -41,8 +41,8 @@ def evenly_spaced_centres(num_frames: int, num_centres: int) -> NDArray[np.int64
 
     Notes
     -----
-    The official code rounds the centres with MATLAB's ``round``, halves away from zero. This is the same in integers; NumPy's
-    ``rint`` rounds halves to even, which differs by one frame in some videos.
+    The official code (cnn_get_im_flow_batch.m:83-88) rounds the centres with MATLAB's ``round``, halves away from zero. This is the same in
+    integers; NumPy's ``rint`` rounds halves to even, which differs by one frame in some videos.
     """
     span = len(valid_centres(num_frames)) - 1
     if num_centres == 1:
@@ -84,7 +84,7 @@ def training_centres(generator: np.random.Generator, num_frames: int, *, num_sam
 
 
 def sub_batch_tau(seed: int, phase: Phase, step: int, sub_batch: int, tau_min: int, tau_max: int) -> int:
-    """Draw the distance between centres that all clips of one sub-batch share, as the official code does."""
+    """Draw the distance that all clips of a sub-batch share, as the official code does (getBatchWrapper_rgbflow.m:31-33)."""
     return int(_generator(_FOR_TAU, phase, step, sub_batch, seed).integers(tau_min, tau_max, endpoint=True))
 
 

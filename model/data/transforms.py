@@ -58,7 +58,7 @@ def draw_crop(
         ``borders25``: each side is drawn from 168 to 280 (of 256), and the box lies within a quarter of the free room from a corner.
         ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``none``: the whole frame.
     corners : {"four", "diagonal"}
-        For ``borders25``: any corner, or only top left and bottom right (as the official code).
+        For ``borders25``: any corner, or only top left and bottom right (as the official code, cnn_get_im_flow_batch.m:55-62).
     flip : bool
         Whether to mirror the clip with probability 1/2.
 

@@ -33,7 +33,7 @@ from flowkit.words import counted
 Normalise = Literal["l2", "softmax", "none"]
 Method = Literal["mean", "svm"]
 
-SVM_C = 100.0  # as the SVM that gives the paper's IDT scores (Wang & Schmid, ICCV 2013)
+SVM_C = 100.0  # as programs that classify improved trajectories have it; the paper's own value is not known
 NUM_FOLDS = 5
 _NEARLY = 1e-3
 

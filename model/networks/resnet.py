@@ -21,7 +21,7 @@ from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import BATCH_NORM_EPS, NUM_RGB_CHANNELS, STAGES, STResNetConfig, TemporalPadding
 
 EXPANSION = 4  # output channels of a unit per channel of its 3x3 convolution
-BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as in the official code
+BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as in the official code (MatConvNet, setLrWd.m:29-31)
 CLASSIFIER_STD = 0.01
 TEMPORAL_POOL_SIZE = 5
 

@@ -58,15 +58,15 @@ class STResNetConfig:
         How one stream enters the other before unit b of a stage. ``residual``: it is added to the input of the residual branch only
         (eq. 2 of the paper). ``direct``: to that and to the identity path.
     injection_direction : {"motion_to_appearance", "appearance_to_motion", "both"}
-        Which stream enters which; in the paper, motion enters appearance.
+        Which stream enters which; in the paper, motion enters appearance (eq. 2).
     injection_kind : {"additive", "multiplicative"}
-        The paper adds; multiplicative gating is the authors' follow-up (CVPR 2017).
+        The paper adds (eq. 2); multiplicative gating is the authors' follow-up (CVPR 2017).
     injection_stages : tuple of int
-        The stages, out of 2 to 5, in which one stream enters the other; all in the paper.
+        The stages, out of 2 to 5, in which one stream enters the other; all in the paper (Table 1).
     temporal_convolution : bool
         Whether the 1x1 convolutions of unit b are 1x1x3 (space x time).
     temporal_stages : tuple of int
-        The stages, out of 2 to 5, that have temporal convolutions; all in the paper.
+        The stages, out of 2 to 5, that have temporal convolutions; all in the paper (Table 1).
     temporal_init : {"average", "center"}
         Taps of a convolution that is inflated in time: w/3 each (eq. 5), or (0, w, 0) as in the follow-up (CVPR 2017, where the
         temporal convolutions are separate layers).
@@ -77,11 +77,12 @@ class STResNetConfig:
     temporal_pool_position : {"after_pool5", "before_pool5"}
         Whether time is pooled after or before the average pool over space.
     temporal_pool_stride : {1, 2}
-        The stride of the max pooling over time: 2 in the paper, 1 in the follow-up (CVPR 2017).
+        The stride of the max pooling over time: 2 in ST-ResNet* (STResNet_stage2.m:30-32), 1 in the follow-up (CVPR 2017).
     head_pool : {"7x7", "global"}
         Window of the average pool before the classifier: ``ceil(S/32)`` with stride 1 (7 for 224 px), or the whole map.
     motion_dropout : float
-        Dropout before the motion classifier, in [0, 1). The paper's motion base stream has 0.8, everything else none.
+        Dropout before the motion classifier, in [0, 1). The official code's motion base stream has 0.8 (cnn_ucf101_temporal.m:25),
+        everything else none.
 
     Raises
     ------

@@ -48,7 +48,8 @@ class TrainConfig:
     tau_min, tau_max : int, frames
         The range of the distance between neighbouring samples.
     tau_drawn : {"clip", "sub_batch"}
-        Draw the distance for each clip, or once for all clips that share batch statistics, as the official code does.
+        Draw the distance for each clip, or once for all clips that share batch statistics, as the official code does
+        (getBatchWrapper_rgbflow.m:31-33).
     batch : int, videos
         Videos per step.
     bn_group : int, videos
@@ -66,7 +67,7 @@ class TrainConfig:
     bn_average_first : bool
         Start the running moments as a plain average (momentum ``1/(step+1)`` until that falls below `bn_momentum`).
     bn_moments : {"std", "variance"}
-        Average standard deviations, as the official code does, or variances, as PyTorch does.
+        Average standard deviations, as the official code does (MatConvNet, bnorm_cpu.cpp:50-53), or variances, as PyTorch does.
     bn_renewal_steps : int
         After the last step, replace the running moments by the plain mean over the batches of this many further steps, with the final
         weights. 0 keeps the running moments of training.
@@ -74,7 +75,7 @@ class TrainConfig:
         Random crops: near the borders with sides of 0.75 to 1.25 times 224/256; at one of five places with sides of 256, 224, 192 or
         168 of 256; or the whole frame.
     corners : {"four", "diagonal"}
-        ``diagonal``: `borders25` takes only two opposite corners, as the official code does.
+        ``diagonal``: `borders25` takes only two opposite corners, as the official code does (cnn_get_im_flow_batch.m:55-62).
     flip : bool
         Mirror half of the clips.
     balance : {"none", "sampling", "weights"}

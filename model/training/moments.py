@@ -1,4 +1,7 @@
-"""The running moments of batch normalisation: once a step, from the mean over all of its groups, as in the official code."""
+"""The running moments of batch normalisation: once a step, from the mean over all of its groups, as in the official code.
+
+That is MatConvNet's BatchNorm.m:42-51 and cnn_train_dag.m:526-530.
+"""
 
 from __future__ import annotations
 

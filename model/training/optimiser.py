@@ -1,4 +1,4 @@
-"""The rules of an update, as in the official code: loss, parameter groups, learning rate, sums of gradients."""
+"""The rules of an update, as in the official code (cnn_train_dag.m:526-539): loss, parameter groups, learning rate, sums of gradients."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: i
 
 
 def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, object]]:
-    """Sort the parameters by the multiples of learning rate and weight decay that the official code gives them.
+    """Sort the parameters by the multiples of learning rate and decay that the official code gives them (MatConvNet, setLrWd.m:16-42).
 
     Returns
     -------

@@ -124,11 +124,13 @@ def of_twostreamfusion(channels: int, *, seed: int) -> Graph:
     return graph
 
 
-def two_streams(kind: str, *, numbered: bool = False) -> Graph:
+def two_streams(kind: str, *, num_classes: int = 5, numbered: bool = False) -> Graph:
     """Return ``st-resnet``, ``st-resnet-star`` or ``st-mulnet``, joined from two base streams as the authors' scripts do."""
     joined, multiplies = Graph(9), kind == "st-mulnet"
     for suffix, seed, channels in (("_spatial", 1, 3), ("_temporal", 2, 20)):
-        stream = resnet(channels, seed=seed, dropout=0.8 if multiplies and channels == 20 else 0, numbered=numbered)
+        stream = resnet(
+            channels, seed=seed, num_classes=num_classes, dropout=0.8 if multiplies and channels == 20 else 0, numbered=numbered
+        )
         # The layer before the loss, of which the script believes that it is the classifier.
         order = [layer["name"] for layer in stream.layers]
         misnamed = "drop_pool5" if "drop_pool5" in order else "fc1000"
