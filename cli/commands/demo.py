@@ -191,7 +191,7 @@ def print_results(results: dict[str, Any], classes: dict[str, tuple[str, str]], 
         halves = half_accuracies(row["confusion"], results["classes"], classes)
         rows.append((name, *(f"{100 * share:.1f}" for share in (row["top1"], *halves, ceilings.get(name, 1.0)))))
     say(f"\nWhat each row recognises: {num_appearances} hues x {num_motions} motions, {counted(results['num_scored'], 'test video')}")
-    say(table(("", "top-1 %", "hue right %", "motion right %", "ceiling %"), rows))
+    say(table(("", "top-1 %", "hue correct %", "motion correct %", "ceiling %"), rows))
     say(verdict({name: row["top1"] for name, row in results["rows"].items()}, ceilings))
     say("\nTime of each stage")
     times = [*seconds.items(), ("all", sum(seconds.values()))]

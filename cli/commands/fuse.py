@@ -222,7 +222,7 @@ def _table(results: dict[int, FusionResult]) -> str:
         for name, row in result.rows.items():
             p = "-" if name == fused else p_value(paired_test(result.rows, name, fused).p)
             rows.append((name, percent(row.top1), percent_interval(row.interval), f"{row.num_correct}/{len(row.ranks)}", p))
-        return table((f"split {split}", "top-1 %", "95 % interval", "right", "p"), rows)
+        return table((f"split {split}", "top-1 %", "95 % interval", "correct", "p"), rows)
     header = ("top-1 %", *(f"split {split}" for split in results), "mean")
     lines = zip(*(result.rows.items() for result in results.values()), strict=True)
     means = _means(list(results.values()))

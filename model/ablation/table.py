@@ -141,7 +141,7 @@ def final_loss(metrics: Path, config: TrainConfig) -> float:
 
 def ablation_table(results: Sequence[VariantResult]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: every variant's ST-ResNet, then every variant's ST-ResNet*; the first result is the reference's."""
-    header = ["network", "variant", "top-1 %", "95 % interval", "right", "difference", "gained", "lost", "p", "loss"]
+    header = ["network", "variant", "top-1 %", "95 % interval", "correct", "difference", "gained", "lost", "p", "loss"]
     rows = []
     for phase in ST_PHASES:
         for result in results:

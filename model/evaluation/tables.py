@@ -26,7 +26,7 @@ def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
         values = {name: [None if row is None else row.top1 for row in results] for name, results in found.items()}
         return header, [[name, *map(percent, values[name]), percent(evaluation.mean_top1(name))] for name in names]
     (split,) = splits
-    header = [f"split {split.split}", "top-1 %", "95 % interval", "right", "class mean %", "p"]
+    header = [f"split {split.split}", "top-1 %", "95 % interval", "correct", "class mean %", "p"]
     header += ["top-5 %"] if has_top5(len(split.classes)) else []
     rows = split.rows | split.heads
     return header, [[name, *(_cells(name, rows) or ["-"] * (len(header) - 1))] for name in (*ROWS, *split.heads)]

@@ -20,6 +20,7 @@ from flowkit.model.foreign.dagnn import DagNN, Layer, read_dagnn
 from flowkit.model.foreign.residual_graph import Place, ResidualGraph, StreamGraph, find_residual_network
 from flowkit.model.settings.network import BATCH_NORM_EPS, DEPTH_OF_UNITS, NUM_CHANNELS, STAGES, StreamName
 from flowkit.model.settings.training import Phase
+from flowkit.words import counted
 
 Array = NDArray[np.float64]
 
@@ -96,7 +97,9 @@ class _Conversion:
         for name, stream in streams.items():  # once the moments are there
             self._fold_biases(name, stream)
         if num_biases:
-            self._notes.append(f"{num_biases} biases of convolutions are folded into the means of the batch normalisations that follow")
+            self._notes.append(
+                f"folded into the means of the batch normalisations that follow: {counted(num_biases, 'bias')} of convolutions"
+            )
         means = self._means()
         settings = self._settings(has_time)
         names = self._net.class_names if len(self._net.class_names) == settings["num_classes"] else ()

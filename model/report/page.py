@@ -34,7 +34,7 @@ _MOST_LISTED = 50  # lines of a notice
 _LISTS = {
     "ucf101": "the official lists of UCF101",
     "hmdb51": "the official lists of HMDB51",
-    "csv": "the user's own lists (CSV)",
+    "csv": "lists from a CSV file",
     "automatic": "a split that flowkit made",
 }
 _SECTIONS = (

@@ -289,7 +289,7 @@ def test_the_table_sets_every_variant_against_the_reference(tmp_path: Path) -> N
         VariantResult(NO_POOL, "r+no-pool", ST_PHASES[1:], {"st-resnet-star": score("abcdefg", "abcdefg")}),
     ]
     header, rows = ablation_table(results)
-    assert header[:5] == ["network", "variant", "top-1 %", "95 % interval", "right"]
+    assert header[:5] == ["network", "variant", "top-1 %", "95 % interval", "correct"]
     assert rows == [
         ["ST-ResNet", "reference", "50.00", "21.52 to 78.48", "4/8", "-", "-", "-", "-", "1.000"],
         ["ST-ResNet", "direct", "50.00", "21.52 to 78.48", "4/8", "+0.00", "2", "2", "1.0000", "-"],
