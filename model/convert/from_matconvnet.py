@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256, read_file
 from flowkit.flow.params import TVL1Params
-from flowkit.model.data.transforms import input_normalisation
+from flowkit.model.data.grey_level_inputs import fold_inputs
 from flowkit.model.foreign.class_lists import CLASS_LISTS
 from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
 from flowkit.model.networks.phase_networks import build_network
@@ -74,8 +73,7 @@ def convert_matconvnet(path: Path, *, data_set: str | None = None, split: int = 
 
     Notes
     -----
-    The authors' networks take grey levels minus a mean, flowkit's take normalised values (`input_normalisation`). The scale is folded
-    into conv1; the difference between the two means becomes ``rgb_offset``, since folding that too would be wrong at the border.
+    The authors' networks take grey levels minus a mean, flowkit's take normalised values (see `fold_inputs`).
     """
     digest = file_sha256(path)
     network = read_matconvnet(path)
@@ -126,24 +124,6 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     if not names or not all(name.isprintable() and name for name in names):
         raise ParameterError(f"{path} is no list of class names, one a line")
     return names
-
-
-def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
-    """Fold the scale of flowkit's inputs into conv1; return the state in float64 and the `rgb_offset` that it needs."""
-    state = dict(network.state)
-    inputs = input_normalisation()
-    offset = (0.0, 0.0, 0.0)
-    if "appearance" in network.means:
-        mean, std = (255 * np.array(inputs["rgb"][key]) for key in ("mean", "std"))
-        first, second, third = ((network.means["appearance"] - mean) / std).tolist()
-        offset = (first, second, third)
-        state["appearance.conv1.weight"] = state["appearance.conv1.weight"] * std[:, None, None]
-    if "motion" in network.means:
-        state["motion.conv1.weight"] = state["motion.conv1.weight"] * inputs["flow"]["std"]
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()}
-    for name in [name for name in tensors if name.endswith(".running_mean")]:
-        tensors[name.removesuffix("running_mean") + "num_batches_tracked"] = torch.tensor(0)
-    return tensors, offset
 
 
 def _class_names(network: MatConvNetNetwork, data_set: str | None, classes: Sequence[str]) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,11 +33,17 @@ class PretrainedWeights:
         Which convolution has a stage's stride; see `STResNetConfig`.
     source : str
         The file, or torchvision's name of the weights.
+    network : dict
+        Further settings that the network needs; see `STResNetConfig`.
+    conv1_for_flow : Tensor, optional
+        The filters of conv1 from which a motion stream starts, if they are not those of `state`, whose scale is that of RGB.
     """
 
     state: dict[str, Tensor]
     stride_in_1x1: bool
     source: str
+    network: dict[str, Any] = field(default_factory=dict)
+    conv1_for_flow: Tensor | None = None
 
 
 def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, stride_in_1x1: bool | None = None) -> PretrainedWeights:
@@ -126,7 +132,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], bool | None]:
         return state, None if stride is None else stride == "true"
     if path.suffix in PYTORCH_SUFFIXES:
         return _read_pickle(path), None
-    raise CheckpointError(f"weights must be a .safetensors file or one of PyTorch ({', '.join(PYTORCH_SUFFIXES)})")
+    raise CheckpointError(f"weights must be a .safetensors file, one of PyTorch ({', '.join(PYTORCH_SUFFIXES)}) or a .mat of MatConvNet")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -89,6 +89,8 @@ def initialise_single_stream(
             f"stride_in_1x1={model.config.stride_in_1x1}; use the weights' own"
         )
     state = find_backbone(weights.state, weights.source).state
+    if weights.conv1_for_flow is not None and model.stream_name == "motion":
+        state["conv1.weight"] = weights.conv1_for_flow
     return _reported(model.stream_name, _load(model.stream, state, weights.source, pretrained=True, generator=generator))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowkit.errors import CheckpointError
 from flowkit.files import file_sha256
+from flowkit.model.data.grey_level_inputs import matconvnet_weights
 from flowkit.model.data.sampling import initial_seed
 from flowkit.model.foreign.backbones import find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes, pretrained_state
@@ -49,7 +50,7 @@ class Start:
         # A file is identified by its contents, so that it may be renamed.
         self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
         # A file says which convolutions have the stride; in torchvision's network it is the 3x3.
-        self.overrides = {"stride_in_1x1": self.read().stride_in_1x1} if isinstance(source, Path) else {}
+        self.overrides = {"stride_in_1x1": self.read().stride_in_1x1, **self.read().network} if isinstance(source, Path) else {}
         if isinstance(source, Path) and f"sha256:{self._digest(source)}" != self.identity:
             raise CheckpointError(f"{source} was changed while it was read; once it is complete, run the same line again")
 
@@ -57,7 +58,10 @@ class Start:
         """Return the weights, which are downloaded or read only once."""
         if self._pretrained is None:
             assert self.source != "none"
-            self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
+            if isinstance(self.source, Path) and self.source.suffix == ".mat":
+                self._pretrained = matconvnet_weights(self.source, stride_in_1x1=self._stride)
+            else:
+                self._pretrained = pretrained_state(self.source, self._depth, stride_in_1x1=self._stride)
         return self._pretrained
 
     def check(self, config: TrainConfig) -> None:
@@ -77,9 +81,11 @@ class Start:
                 else ""
             )
             raise CheckpointError(f"the weights do not fit the {config.phase} stream: {cause}{hint}") from cause
-        its, ours = self.read().stride_in_1x1 if isinstance(self.source, Path) else False, config.network.stride_in_1x1
-        if its != ours:
-            raise CheckpointError(f"the weights do not fit the {config.phase} stream: {name} has stride_in_1x1={its}, this network {ours}")
+        needed = {"stride_in_1x1": False} if self.source == "imagenet" else self.overrides
+        for key, its in needed.items():
+            ours = getattr(config.network, key)
+            if its != ours and (config.phase, key) != ("motion", "rgb_offset"):
+                raise CheckpointError(f"the weights do not fit the {config.phase} stream: {name} has {key}={its}, this network {ours}")
 
     def describe(self) -> str:
         """Return which weights the base streams start from, and what of a file is used."""

@@ -16,8 +16,9 @@ from matlab_files import write_v5
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256
-from flowkit.model.convert.from_matconvnet import convert_matconvnet, fold_inputs, read_class_names
+from flowkit.model.convert.from_matconvnet import convert_matconvnet, read_class_names
 from flowkit.model.convert.network_files import write_safetensors
+from flowkit.model.data.grey_level_inputs import fold_inputs
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.foreign.class_lists import CLASS_LISTS
 from flowkit.model.foreign.matconvnet import read_matconvnet

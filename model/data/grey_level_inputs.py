@@ -1,0 +1,82 @@
+"""MatConvNet's networks, whose inputs are grey levels minus a mean, as networks for flowkit's normalised inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.data.transforms import input_normalisation
+from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
+from flowkit.model.foreign.state_dicts import PretrainedWeights
+
+
+def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
+    """Fold the scale of flowkit's inputs into conv1; return the state in float64 and the `rgb_offset` that it needs.
+
+    The offset is the difference between the two mean colours. Folding that into conv1 too would be wrong at the border.
+    """
+    state = dict(network.state)
+    inputs = input_normalisation()
+    offset = (0.0, 0.0, 0.0)
+    if "appearance" in network.means:
+        mean, std = (255 * np.array(inputs["rgb"][key]) for key in ("mean", "std"))
+        first, second, third = ((network.means["appearance"] - mean) / std).tolist()
+        offset = (first, second, third)
+        state["appearance.conv1.weight"] = state["appearance.conv1.weight"] * std[:, None, None]
+    if "motion" in network.means:
+        state["motion.conv1.weight"] = state["motion.conv1.weight"] * inputs["flow"]["std"]
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()}
+    for name in [name for name in tensors if name.endswith(".running_mean")]:
+        tensors[name.removesuffix("running_mean") + "num_batches_tracked"] = torch.tensor(0)
+    return tensors, offset
+
+
+def matconvnet_weights(path: Path, *, stride_in_1x1: bool | None = None) -> PretrainedWeights:
+    """Read a ResNet of MatConvNet, such as ``imagenet-resnet-50-dag.mat``, as first weights of base streams.
+
+    Parameters
+    ----------
+    path : Path
+        A MATLAB file with a network of one stream.
+    stride_in_1x1 : bool, optional
+        What the caller expects. By default what the file says.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or holds another kind of network.
+    ParameterError
+        If `stride_in_1x1` contradicts the file.
+    OSError
+        If the file cannot be read.
+
+    Notes
+    -----
+    The filters of a motion stream are the mean of the RGB filters as the file has them, and then on the scale of flow, as in the
+    official code (``cnn_ucf101_temporal.m``, line 116).
+    """
+    network = read_matconvnet(path)
+    if len(network.means) != 1:
+        raise CheckpointError(
+            f"{path} holds {network.phase}, a network of two streams: make a file of it by `flowkit convert`, and start from that with "
+            "--init-from"
+        )
+    stride = network.settings["stride_in_1x1"]
+    if stride_in_1x1 not in (None, stride):
+        raise ParameterError(
+            f"stride_in_1x1={stride_in_1x1} contradicts {path}, which was trained with stride_in_1x1={stride}; do without the option"
+        )
+    (stream,) = network.means
+    tensors, offset = fold_inputs(network)
+    of_flow = torch.from_numpy(network.state[f"{stream}.conv1.weight"] * input_normalisation()["flow"]["std"])
+    return PretrainedWeights(
+        state={name.removeprefix(f"{stream}."): tensor for name, tensor in tensors.items()},
+        stride_in_1x1=stride,
+        source=str(path),
+        network={"stem_pool": network.settings["stem_pool"], "rgb_offset": offset},
+        conv1_for_flow=of_flow,
+    )
