@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
 from flowkit.cli.shared.recipe_options import (
@@ -27,10 +26,12 @@ from flowkit.cli.shared.training_commands import (
     refuse_options_of_other_phases,
     refuse_unused_schedule,
 )
-from flowkit.model.settings.training import BASE_PHASES, PHASES
+from flowkit.cli.shared.training_file import TrainCommand, TrainingFile, config_option, write_training_file
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
 
 
-@click.command(cls=Command)
+@click.command(cls=TrainCommand)
+@config_option
 @data_option
 @split_option
 @click.option(
@@ -61,9 +62,16 @@ from flowkit.model.settings.training import BASE_PHASES, PHASES
     help="Write live curves for TensorBoard into each phase's folder (needs the extra `tensorboard`).",
 )
 @click.option(
+    "--write-config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write every setting of this training to a TOML file for --config, and train nothing.",
+)
+@click.option(
     "--resume/--restart", default=True, help="Resume where the run stopped (the default), or discard these phases and start again."
 )
 def train(
+    config: TrainingFile | None,
     data: Path,
     split: int,
     phase: str,
@@ -75,6 +83,7 @@ def train(
     device: str,
     grace: float,
     tensorboard: bool,
+    write_config: Path | None,
     resume: bool,
     **settings: Any,
 ) -> int:
@@ -96,6 +105,7 @@ def train(
     from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.training.chain import train_phases
     from flowkit.model.training.loop import NotFiniteLossError
+    from flowkit.model.training.planned import planned_configs
 
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
     names = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
@@ -103,8 +113,18 @@ def train(
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
-            training = train_settings(settings)
-            refuse_unused_schedule(training, execution.torch_device().type)
+            training = train_settings(settings, config.values if config else None)
+            device_type = execution.torch_device().type
+            refuse_unused_schedule(training, device_type)
+            wanted: tuple[Phase, ...] = PHASES if phase == "all" else (phase,)  # type: ignore[assignment]
+            if config is not None:
+                config.check(training.recipe_on(device_type, is_official_list=False), paper_schedule=training.paper_schedule)
+                config.check_phases(wanted)
+            if write_config is not None:
+                recipe, planned = planned_configs(data, training, split=split, device_type=device_type)
+                own = {name: planned[name] for name in wanted}
+                write_training_file(write_config, settings=training, recipe=recipe, configs=own, split=split)
+                return 0
             for number, (name, start) in enumerate(zip(names, starts, strict=True)):
                 if seeds is not None and rank == 0:
                     show_seed(seeds, number, run=name, base_run=start)
@@ -118,7 +138,7 @@ def train(
                         runs=runs,
                         base_run=start,
                         init_from=init_from,
-                        phases=PHASES if phase == "all" else [phase],  # type: ignore[list-item]
+                        phases=wanted,
                         execution=execution,
                         restart=number == 0 and not resume and not is_elastic_restart(),
                         restart_too=names[1:],

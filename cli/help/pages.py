@@ -12,7 +12,20 @@ OTHER = "Other"
 # A heading -> the options under it, by the longest flag. Help shows headings in this order.
 HEADINGS: dict[str, tuple[str, ...]] = {
     "Data": (
-        *("--data", "--split", "--run", "--runs", "--base-run", "--phase", "--checkpoint", "--row", "--lists", "--classes", "--data-set"),
+        *(
+            "--config",
+            "--data",
+            "--split",
+            "--run",
+            "--runs",
+            "--base-run",
+            "--phase",
+            "--checkpoint",
+            "--row",
+            "--lists",
+            "--classes",
+            "--data-set",
+        ),
         *("--allow-missing", "--tool", "--trim", "--resize", "--frame-rate", "--order", "--common", "--all"),
         *("--changed", "--sample-videos", "--sample-fields", "--deep", "--train-videos", "--test-videos", "--frames", "--force"),
         *("--validation", "--validation-groups"),
@@ -50,7 +63,18 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--checkpoint-activations", "--crop-on", "--workers", "--videos-per-pass"),
     ),
     "Output": (
-        *("--output", "--reports", "--report", "--redraw", "--replace", "--tensorboard", "--shard-size", "--move", "--layout"),
+        *(
+            "--output",
+            "--reports",
+            "--report",
+            "--redraw",
+            "--replace",
+            "--tensorboard",
+            "--write-config",
+            "--shard-size",
+            "--move",
+            "--layout",
+        ),
         *("--animation", "--top", "--dry-run", "--fail-on-damaged", "--overwrite", "--json", "--help"),
     ),
     OTHER: (),

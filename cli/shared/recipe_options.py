@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import click
@@ -202,14 +202,14 @@ def execution_options(command: Command) -> Command:
     return with_options(command, options)
 
 
-def train_settings(settings: dict[str, Any]) -> TrainSettings:
-    """Take the values of `recipe_options`, `settings_options` and ``--set`` out of a command's settings."""
+def train_settings(settings: dict[str, Any], file: Mapping[str, Any] | None = None) -> TrainSettings:
+    """Take the values of `recipe_options`, `settings_options` and ``--set`` out of a command's settings; `file` has those of a file."""
     recipe, schedule, weights, others = (settings.pop(name) for name in ("recipe", "schedule", "weights", "others"))
     validation = _validation(settings.pop("validation"), settings.pop("validation_groups"))
     overrides = {name: int(value) if name == "depth" else value for name, value in settings.items() if value is not None}
     overrides |= dict(read_setting(text, option="--set") for text in others)
     with usage_errors():
-        return TrainSettings(recipe, weights, schedule == "paper", overrides, validation)
+        return TrainSettings(recipe, weights, schedule == "paper", overrides, validation, file or {})
 
 
 def read_setting(text: str, *, option: str) -> tuple[str, Any]:

@@ -30,6 +30,8 @@ NOT_FROM_FILE = {
     "allow_missing": "gives up videos that earlier manifests know",
     "force": "overlooks that the weights and the data do not belong together",
     "output": "names where files are written, which may replace others",
+    "write_config": "names a file to write",
+    "config": "names another file of settings",
 }
 # Of these, those that the environment may not set either, because they delete.
 COMMAND_LINE_ONLY = ("resume", "restart", "overwrite", "replace", "move")
@@ -68,6 +70,42 @@ def read_settings_file(
     click.UsageError
         If the file is not TOML, has a key that no command knows or that a file may not set, or a value that no option can have.
     """
+    values = read_toml(path)
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    unknown = sorted(tables.keys() - set(commands))
+    if unknown:
+        raise click.UsageError(f"{path}: no such command: {', '.join(map(short, unknown[:5]))}")
+    for key in set(commands) & (values.keys() - tables.keys()):
+        refuse_if_not_from_file(key, str(path))
+        raise click.UsageError(f"{path}: [{key}] must be a table of that command's options")
+
+    # Arguments are left out: they say what a command reads, and may name a file that it writes.
+    parameters = {setting_name(parameter): parameter for parameter in command.params if isinstance(parameter, click.Option)}
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in tables:
+            continue
+        refuse_if_not_from_file(key, str(path))
+        parameter = parameters.get(key.replace("-", "_"))
+        if isinstance(parameter, OldOption) and parameter.old.only_here:
+            continue
+        if parameter is not None:
+            settings[str(parameter.name)] = checked(value, parameter, f"{path}: {key}")
+        elif key.replace("-", "_") not in (names := all_names()):
+            raise click.UsageError(f"{path}: no command has an option {short(key)}{meant(key, names)}")
+    for table, contents in tables.items():
+        for key in contents:
+            refuse_if_not_from_file(key, f"{path}, [{table}]")
+    for key, value in tables.get(name, {}).items():
+        parameter = parameters.get(key.replace("-", "_"))
+        if parameter is None:
+            raise click.UsageError(f"{path}, [{name}]: `flowkit {name}` has no option {short(key)}{meant(key, parameters)}")
+        settings[str(parameter.name)] = checked(value, parameter, f"{path}, [{name}]: {key}")
+    return settings
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file of bounded size holds; `click.UsageError` if it cannot be read or is not TOML."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -81,36 +119,7 @@ def read_settings_file(
         raise click.UsageError(f"{path} is nested too deeply") from cause
     except ValueError as cause:  # of TOML, of UTF-8, or of a number with thousands of digits
         raise click.UsageError(f"{path} is not valid TOML: {cause!s:.200}") from cause
-    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    unknown = sorted(tables.keys() - set(commands))
-    if unknown:
-        raise click.UsageError(f"{path}: no such command: {', '.join(map(_short, unknown[:5]))}")
-    for key in set(commands) & (values.keys() - tables.keys()):
-        raise click.UsageError(f"{path}: [{key}] must be a table of that command's options")
-
-    # Arguments are left out: they say what a command reads, and may name a file that it writes.
-    parameters = {setting_name(parameter): parameter for parameter in command.params if isinstance(parameter, click.Option)}
-    settings: dict[str, Any] = {}
-    for key, value in values.items():
-        if key in tables:
-            continue
-        _refuse_if_not_from_file(key, str(path))
-        parameter = parameters.get(key.replace("-", "_"))
-        if isinstance(parameter, OldOption) and parameter.old.only_here:
-            continue
-        if parameter is not None:
-            settings[str(parameter.name)] = _checked(value, parameter, f"{path}: {key}")
-        elif key.replace("-", "_") not in (names := all_names()):
-            raise click.UsageError(f"{path}: no command has an option {_short(key)}{_meant(key, names)}")
-    for table, contents in tables.items():
-        for key in contents:
-            _refuse_if_not_from_file(key, f"{path}, [{table}]")
-    for key, value in tables.get(name, {}).items():
-        parameter = parameters.get(key.replace("-", "_"))
-        if parameter is None:
-            raise click.UsageError(f"{path}, [{name}]: `flowkit {name}` has no option {_short(key)}{_meant(key, parameters)}")
-        settings[str(parameter.name)] = _checked(value, parameter, f"{path}, [{name}]: {key}")
-    return settings
+    return values
 
 
 def environment_names(command: str, name: str) -> list[str]:
@@ -126,18 +135,20 @@ def refuse_environment(command: str, names: Iterable[str], environment: Mapping[
                 raise click.UsageError(f"{variable}: this option {NOT_FROM_FILE[name]}, so it is given on the command line only")
 
 
-def _refuse_if_not_from_file(key: str, where: str) -> None:
+def refuse_if_not_from_file(key: str, where: str) -> None:
+    """Raise `click.UsageError` if a file may not set the option of this name."""
     reason = NOT_FROM_FILE.get(key.replace("-", "_"))
     if reason is not None:
         others = "" if key.replace("-", "_") in COMMAND_LINE_ONLY else " or in the environment"
         raise click.UsageError(f"{where}: {key}: a file may not set this option, because it {reason}; give it on the command line{others}")
 
 
-def _short(key: str) -> str:
+def short(key: str) -> str:
+    """Return a key as messages show it: bounded, whatever a file holds."""
     return f"{key!r:.60}"
 
 
-def _checked(value: Any, parameter: click.Parameter, where: str) -> Any:
+def checked(value: Any, parameter: click.Parameter, where: str) -> Any:
     """Return a value as it would be typed (switches and lists as they are), so that the option checks it as usual."""
     takes_list = parameter.multiple or parameter.nargs != 1 or isinstance(parameter.type, click.types.FuncParamType)
     if isinstance(value, dict) or (isinstance(value, list) and not takes_list):
@@ -162,7 +173,7 @@ def _as_typed(value: Any, where: str) -> str:
     return text
 
 
-def _meant(key: str, names: Iterable[str]) -> str:
+def meant(key: str, names: Iterable[str]) -> str:
     """Return a question about the option that was probably meant."""
     close = get_close_matches(key.replace("-", "_"), list(names), n=1)
     return f"; did you mean {close[0].replace('_', '-')}?" if close else ""

@@ -23,9 +23,15 @@ class RecordedPhase:
     ----------
     provenance : Provenance
         How the phase was trained, and on what.
+    weights_file : str, optional
+        The file of weights that its training started from, as an absolute path; None if it was none, or is not recorded.
+    init_from : str, optional
+        The trained network that its training started from, as it was given; None if it was none.
     """
 
     provenance: Provenance
+    weights_file: str | None = None
+    init_from: str | None = None
 
 
 def read_recorded(path: Path) -> RecordedPhase:
@@ -43,9 +49,12 @@ def read_recorded(path: Path) -> RecordedPhase:
     except ValueError as cause:
         raise CheckpointError(f"{path} is not valid JSON ({cause!s:.200})") from cause
     try:
-        return RecordedPhase(Provenance.from_dict(values))
+        provenance = Provenance.from_dict(values)
     except CheckpointError as cause:
         raise CheckpointError(f"{path}: {cause}") from cause
+    paths = [values.get(name) for name in ("weights_file", "init_from")]
+    weights_file, init_from = (text if isinstance(text, str) and text and "\0" not in text else None for text in paths)
+    return RecordedPhase(provenance, weights_file, init_from)
 
 
 def recorded_run(root: Path, run: str, split: int, *, runs: Path | None = None) -> dict[Phase, Provenance]:

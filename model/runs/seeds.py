@@ -88,6 +88,9 @@ def _differences(one: Provenance, other: Provenance) -> list[str]:
     texts = [text for text in one.differences(other, "{} is {} in one and {} in the other") if not text.startswith(expected)]
     if one.precision != other.precision:
         texts.append(f"precision is {one.precision} in one and {other.precision} in the other")
+    chosen = [{key: value for key, value in made.validation.items() if key in ("fraction", "groups")} for made in (one, other)]
+    if chosen[0] != chosen[1]:
+        texts.append(f"validation is {chosen[0] or 'none'} in one and {chosen[1] or 'none'} in the other")
     if one.classes != other.classes:
         texts.append("the classes are others")
     elif not one.digests & other.digests:

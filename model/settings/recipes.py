@@ -142,8 +142,9 @@ _STREAM_KEYS = {
     "motion_dropout",
 }
 TWO_STREAM_KEYS = _NETWORK_KEYS - _STREAM_KEYS  # injection and time, which base streams do not have
-_SAME_IN_ALL_PHASES = ("depth", "stage_units", "base_width", "stride_in_1x1", "stem_pool", "rgb_offset")
+SAME_IN_ALL_PHASES = ("depth", "stage_units", "base_width", "stride_in_1x1", "stem_pool", "rgb_offset")
 _PHASE_KEYS = {item.name for item in fields(TrainConfig)} - {"phase", "network", "recipe", "weights"}
+_TIMING = {"steps", "lr", "warmup_steps", "bn_renewal_steps"}
 OVERRIDES = sorted(_NETWORK_KEYS | _PHASE_KEYS | {"steps", "lr"})
 
 
@@ -155,6 +156,7 @@ def make_configs(
     short_side: int,
     weights: str = "none",
     paper_schedule: bool = False,
+    file: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[Phase, TrainConfig]:
     """Fill in a recipe for a data set.
@@ -171,6 +173,8 @@ def make_configs(
         What the base streams start from, as `TrainConfig` stores it.
     paper_schedule : bool
         Take the paper's batches and iterations, as far as they are known, instead of the official code's; see `OFFICIAL`.
+    file : dict
+        Values of a file that stand in the place of the recipe's, by the same names as `overrides`, which win over them.
     overrides : dict
         Values to use instead of the recipe's: any field of `TrainConfig` or `STResNetConfig`, ``steps`` (of the phase; the schedule
         is scaled) and ``lr`` (the first learning rate; later ones keep their ratio to it). ``schedule`` excludes ``steps`` and ``lr``.
@@ -189,10 +193,10 @@ def make_configs(
     """
     if paper_schedule and recipe != "official":
         raise ParameterError(f"the paper's schedule is one of the recipe official; the recipe {recipe} has one schedule")
-    chosen = _by_phase(overrides or {})
+    chosen, filed = _by_phase(overrides or {}), _by_phase(file or {})
     configs = {}
-    for phase, entry in RECIPES[recipe].items():
-        own = chosen[phase]
+    for phase, original in RECIPES[recipe].items():
+        entry, own = _with_file(original, filed[phase], chosen[phase], paper_schedule=paper_schedule)
         network = (small_network(short_side) if recipe == "small" else {}) | entry.network
         network |= {"temporal_pool": phase == "st-resnet-star"}
         if "depth" in own:  # the small recipe's stage_units would overrule it
@@ -217,7 +221,7 @@ def make_configs(
         made = STResNetConfig(num_classes=num_classes, **network)
         config = TrainConfig(phase=phase, network=made, recipe=recipe, weights=weights, **settings)
         configs[phase] = config if "bn_renewal_steps" in own else replace(config, bn_renewal_steps=renewal_steps(config))
-    for key in _SAME_IN_ALL_PHASES:
+    for key in SAME_IN_ALL_PHASES:
         values = {phase: getattr(config.network, key) for phase, config in configs.items() if (phase, key) != ("motion", "rgb_offset")}
         if len(set(values.values())) > 1:
             raise ParameterError(f"{key} must be the same in all phases, each starts from the one before; got {values}")
@@ -240,6 +244,8 @@ class TrainSettings:
         Values to use instead of the recipe's; see `make_configs`.
     validation : Validation, optional
         Which training videos are held out for validation, in all phases; by default none.
+    file : dict
+        Values of a file that stand in the place of the recipe's; `overrides` win over them.
     """
 
     recipe: Recipe = "auto"
@@ -247,6 +253,7 @@ class TrainSettings:
     paper_schedule: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     validation: Validation | None = None
+    file: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.recipe in RENAMED_RECIPES:
@@ -255,9 +262,9 @@ class TrainSettings:
         if isinstance(self.weights, str) and self.weights not in ("imagenet", "none"):
             object.__setattr__(self, "weights", Path(self.weights))
         object.__setattr__(self, "overrides", dict(self.overrides))
-        for name, value in self.overrides.items() if self.validation is None else ():
+        for name, value in self.all_overrides.items() if self.validation is None else ():
             key = name.rpartition(".")[2]
-            if key == "validation_steps" or (key == "select" and value == "best"):
+            if (key == "validation_steps" and (value or name in self.overrides)) or (key == "select" and value == "best"):
                 raise ParameterError(f"{name} {value} needs validation videos: give --validation FRACTION or --validation-groups N,...")
 
     def recipe_on(self, device_type: str, *, is_official_list: bool) -> RecipeName:
@@ -277,6 +284,11 @@ class TrainSettings:
         weights: Weights = self.weights or ("none" if recipe == "small" else "imagenet")  # type: ignore[assignment]
         return weights
 
+    @property
+    def all_overrides(self) -> dict[str, Any]:
+        """The values of the file and the overrides, which win where both have the same name."""
+        return {**self.file, **self.overrides}
+
     def but(self, overrides: Mapping[str, Any]) -> TrainSettings:
         """Return the same settings with more values to use instead of the recipe's."""
         return replace(self, overrides={**self.overrides, **overrides})
@@ -285,6 +297,32 @@ class TrainSettings:
         """Return the same settings with this seed in all phases."""
         kept = {name: value for name, value in self.overrides.items() if name.rpartition(".")[2] != "seed"}
         return replace(self, overrides=kept | {"seed": seed})
+
+
+def _with_file(
+    entry: PhaseRecipe, file: Mapping[str, Any], own: Mapping[str, Any], *, paper_schedule: bool
+) -> tuple[PhaseRecipe, Mapping[str, Any]]:
+    """Return a phase's recipe with a file's values in the place of its own, and the user's values with those of the file that last.
+
+    The file's steps, first rate, warm-up and renewal count as the user's, unless the user chooses other steps.
+    """
+    if not file:
+        return entry, own
+    given = entry.settings | (entry.paper if paper_schedule else {})
+    settings = given | {key: value for key, value in file.items() if key in _PHASE_KEYS - _TIMING}
+    if "batch" in file and "bn_group" not in file and is_int(file["batch"]):
+        settings["bn_group"] = next((size for size in range(given["bn_group"], 0, -1) if file["batch"] % size == 0), 1)
+    network = {"stage_units": None} if "depth" in file else {}
+    network = entry.network | network | {key: value for key, value in file.items() if key in _NETWORK_KEYS}
+    timing = {key: value for key, value in file.items() if key in _TIMING}
+    if "schedule" in own:
+        timing.pop("steps", None)
+        timing.pop("lr", None)
+    if own.keys() & {"schedule", "steps"}:
+        timing.pop("bn_renewal_steps", None)
+    if "steps" in own:
+        settings |= {"warmup_steps": timing.pop("warmup_steps")} if "warmup_steps" in timing else {}
+    return replace(entry, settings=settings, network=network, paper={}), {**timing, **own}
 
 
 def renewal_steps(config: TrainConfig) -> int:

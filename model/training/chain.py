@@ -219,7 +219,7 @@ def train_phases(
     check_shards(dataset, listed, records=listed.train)
     held = HeldOut()
     if settings.validation is not None:
-        held = held_out(dataset, listed, settings.validation, seed=settings.overrides.get("seed", 0))
+        held = held_out(dataset, listed, settings.validation, seed=settings.all_overrides.get("seed", 0))
     trained_on = held.without(listed)
     is_official = is_official_list(listed)
     chosen = settings.recipe_on(device.type, is_official_list=is_official)
@@ -229,7 +229,7 @@ def train_phases(
     # What the phases start from that this call does not train.
     before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name, runs))
                       for name in needed[phase] if name not in wanted} for phase in wanted}  # fmt: skip
-    start = Start(settings.weights_for(chosen) if bases else "none", settings.overrides)
+    start = Start(settings.weights_for(chosen) if bases else "none", settings.all_overrides)
     extraction = extraction_of(dataset, listed.train[0])
     from_start = start.overrides if bases else settings_before(before)
     usual, configs = (
@@ -240,6 +240,7 @@ def train_phases(
             short_side=extraction["short_side"],
             weights=start.identity if bases else _weights_of(before),
             paper_schedule=settings.paper_schedule,
+            file=settings.file,
             overrides={**from_start, **taken, **settings.overrides},
         )
         for taken in ({}, initial.overrides(settings.overrides))
@@ -258,7 +259,7 @@ def train_phases(
             _check_validation(phase, before[phase], held)
         if not restart and folder.begun:
             begun = load_checkpoint(folder.path).provenance
-            configs[phase] = with_moments_of(configs[phase], begun.config, settings.overrides)
+            configs[phase] = with_moments_of(configs[phase], begun.config, settings.all_overrides)
             # Weights that this call is going to train are compared when they are there.
             pending = {name for name in needed[phase] if name in folders and not folders[name].done}
             earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase] if name not in pending}
@@ -290,6 +291,8 @@ def train_phases(
                     PhaseFolder(phase_folder(root, name, split, phase, runs=runs)).discard()
         wait(execution.world)
 
+    given: dict[str, Any] = {"overrides": {key: str(value) for key, value in settings.all_overrides.items()}}
+    given |= {"weights_file": str(start.source.absolute())} if isinstance(start.source, Path) else {}
     trained: list[Phase] = []
     skipped: list[Phase] = []
     for phase, folder in folders.items():
@@ -298,7 +301,7 @@ def train_phases(
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
                 said = {"init_from": str(init_from)} if phase in initial.origins else {}
-                folder.claim(provenance, listed, {"overrides": {key: str(value) for key, value in settings.overrides.items()}, **said})
+                folder.claim(provenance, listed, given | said)
             wait(execution.world)
             if folder.done:
                 skipped.append(phase)
