@@ -17,12 +17,14 @@ from flowkit.cli.shared.console import counted, inform, say, say_json, show_name
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
+from flowkit.cli.shared.seeds import chosen_seeds, seeds_option, show_seed
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.cli.shared.training_commands import command_in_another_run, refuse_unused_schedule, with_lower_rate
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 
 if TYPE_CHECKING:
-    from flowkit.model.ablation.run import PlannedVariant
+    from flowkit.model.ablation.run import AblationReport, PlannedVariant
+    from flowkit.model.ablation.seeds import SeedAblation
 
 _SETS = "\n\n".join(
     f"\b\n{name}: {', '.join(variant.name for variant in variants.variants)}\n{textwrap.indent(textwrap.fill(variants.question, 74), '  ')}"
@@ -57,6 +59,7 @@ _SETS = "\n\n".join(
     show_default=True,
     help="Compare ST-ResNet and ST-ResNet*, or only ST-ResNet.",
 )
+@seeds_option("Repeat the ablation for each of these seeds, from the runs NAME-seed0, NAME-seed1, ..., and average over them.")
 @recipe_options
 @execution_options
 @click.option("--restart", is_flag=True, help="Discard the variants' runs and train them again; the base run is kept.")
@@ -71,6 +74,7 @@ def ablate(
     runs: Path | None,
     reports: Path | None,
     phase: str,
+    seeds: tuple[int, ...] | None,
     device: str,
     grace: float,
     restart: bool,
@@ -93,67 +97,111 @@ def ablate(
     from flowkit.errors import CheckpointError, ParameterError
     from flowkit.model.ablation.run import ablate as run_ablation
     from flowkit.model.ablation.run import plan_ablation
-    from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table, failure_lines
+    from flowkit.model.ablation.seeds import SeedAblation, refuse_to_lose_seeds
     from flowkit.model.runs.progress import RunProgress
+    from flowkit.model.runs.run_folder import report_folder, writing_report
+    from flowkit.model.runs.seeds import seed_run
     from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.training.loop import NotFiniteLossError
 
+    seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
+    bases = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
+    reports_of_all: list[AblationReport] = []
+    folder = report_folder(data, run, split, reports=reports)
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             phases = ST_PHASES if phase == "all" else ST_PHASES[:1]
             training = train_settings(settings)
             refuse_unused_schedule(training, execution.torch_device().type)
-            planned, same = plan_ablation(data, variants, training, split=split, run=run, phases=phases, execution=execution)
+            plans = [plan_ablation(data, variants, training, split=split, run=base, phases=phases, execution=execution) for base in bases]
+            same = plans[0][1]
             if rank == 0 and same:
                 left_out = ", ".join(variant.name for variant in same)
                 inform(f"left out because they equal the reference in {', '.join(phases)}: {left_out}.")
             if dry_run:
+                planned = [plan for planned, _ in plans for plan in planned]
                 say_json("ablation-plan", _plan_dict(planned)) if as_json else say(_plan_table(planned))
                 return 0
-            with RunProgress(rank == 0) as show:
-                report = run_ablation(
-                    data,
-                    variants,
-                    training,
-                    split=split,
-                    run=run,
-                    runs=runs,
-                    reports=reports,
-                    phases=phases,
-                    execution=execution,
-                    restart=restart and not is_elastic_restart(),
-                    on_event=show,
-                    should_stop=stop.asked,
-                )
+            if seeds is not None:
+                refuse_to_lose_seeds(folder, seeds)
+                if rank == 0:
+                    click.get_current_context().with_resource(writing_report(folder, "ablate"))
+            for number, base in enumerate(bases):
+                if seeds is not None and rank == 0:
+                    show_seed(seeds, number, run=base)
+                with RunProgress(rank == 0) as show:
+                    report = run_ablation(
+                        data,
+                        variants,
+                        training if seeds is None else training.with_seed(seeds[number]),
+                        split=split,
+                        run=base,
+                        runs=runs,
+                        reports=reports,
+                        phases=phases,
+                        execution=execution,
+                        restart=number == 0 and restart and not is_elastic_restart(),
+                        restart_too=bases[1:],
+                        on_event=show,
+                        should_stop=stop.asked,
+                    )
+                reports_of_all.append(report)
+                if report.stopped:
+                    break
     except NotFiniteLossError as error:
         lower = with_lower_rate(error.config, sys.argv[1:])
-        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, more=lower)
+        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, seeds=seeds, more=lower)
         raise ParameterError(f"{error}. With a tenth of it, in another run: `{another}`") from error
     except OtherSettingsError as error:
-        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run)
+        another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, seeds=seeds)
         raise CheckpointError(f"{error}. To keep this run and train another: `{another}`") from error
     if rank:
         return report_stopped(stop) if report.stopped else 0
+    for base, one in zip(bases, reports_of_all, strict=False):
+        _print_report(one, base, split=split, of="" if seeds is None else f"{base}: ", quiet=seeds is not None, as_json=as_json)
+    if report.stopped:
+        return report_stopped(stop, "stopped with a checkpoint")
+    if seeds is not None:
+        _print_seeds(
+            SeedAblation(run, {seed: one.results for seed, one in zip(seeds, reports_of_all, strict=True)}), folder, split, as_json
+        )
+    failed = any(result.failure is not None or result.num_failed_videos for one in reports_of_all for result in one.results)
+    return EXIT_SOME_FAILED if failed else 0
+
+
+def _print_report(report: AblationReport, run: str, *, split: int, of: str, quiet: bool, as_json: bool) -> None:
+    """Print the results of one ablation, and what failed; without the table if it is `quiet`."""
+    from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table, failure_lines
+
     if report.results:
-        if as_json:
+        if as_json and not quiet:
             say(json.dumps(ablation_dict(report.results, split=split, base_run=run, complete=not report.stopped)))
-        else:
+        elif not quiet:
             say(table(*ablation_table(report.results)))
             say("\n".join(f"* {note}" for note in NOTES))
         inform(f"Results in {show_name(report.folder)}: ablation.md, ablation.json.")
     for line in failure_lines(report.results):
-        warn(show_name(line))
+        warn(show_name(f"{of}{line}"))
     for result in report.results:
         if result.num_failed_videos:
             warn(
-                f"{result.variant.name}: {counted(result.num_failed_videos, 'test video')} could not be scored; "
+                f"{of}{result.variant.name}: {counted(result.num_failed_videos, 'test video')} could not be scored; "
                 "`flowkit evaluate` names each."
             )
-    if report.stopped:
-        return report_stopped(stop, "stopped with a checkpoint")
-    failed = any(result.failure is not None or result.num_failed_videos for result in report.results)
-    return EXIT_SOME_FAILED if failed else 0
+
+
+def _print_seeds(made: SeedAblation, folder: Path, split: int, as_json: bool) -> None:
+    """Write and print the table over seeds."""
+    from flowkit.model.ablation.seeds import seeds_dict, seeds_notes, seeds_table, write_seeds
+
+    paths = write_seeds(folder, made, split=split)
+    if as_json:
+        say(json.dumps(seeds_dict(made, split=split)))
+    else:
+        say(table(*seeds_table(made)))
+        say("\n".join(f"* {note}" for note in seeds_notes(made)))
+    inform(f"Table over the seeds in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
 
 
 def _plan_table(planned: list[PlannedVariant]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowkit.cli.shared.console import say, say_json, show_name, table, warn
+from flowkit.cli.shared.console import inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.stopping import resume_command
 from flowkit.errors import ManifestError
 
@@ -137,7 +137,7 @@ class SeedReports:
             reason = show_name(error.strerror or str(error))
             warn(f"split {split}: the table over the seeds could not be written ({reason}); the results of all seeds are stored")
             return False
-        warn(f"Table over the seeds in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
+        inform(f"Table over the seeds in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
         return True
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from flowkit.cli.shared.console import warn
+from flowkit.cli.shared.console import inform
 
 if TYPE_CHECKING:
     from flowkit.cli.shared.options import Command
@@ -74,4 +74,4 @@ def chosen_seeds(seeds: tuple[int, ...] | None, *, seed: int | None, others: Seq
 def show_seed(seeds: Sequence[int], number: int, *, run: str, base_run: str | None = None) -> None:
     """Print to stderr which seed's turn it is."""
     start = "" if base_run is None else f", from run {base_run}"
-    warn(f"seed {seeds[number]} ({number + 1} of {len(seeds)}): run {run}{start}")
+    inform(f"seed {seeds[number]} ({number + 1} of {len(seeds)}): run {run}{start}")

@@ -71,6 +71,11 @@ class AblationReport:
     stopped: bool = False
 
 
+def variant_run(base_run: str, variant: Variant) -> str:
+    """Return the name of a variant's own run."""
+    return f"{base_run}+{variant.name}"
+
+
 def plan_ablation(
     root: Path,
     variants: Sequence[Variant],
@@ -131,7 +136,7 @@ def plan_ablation(
             same.append(variant)
         else:
             differing = wanted[first:]
-            planned.append(PlannedVariant(variant, f"{run}+{variant.name}", differing, {phase: own[phase] for phase in differing}))
+            planned.append(PlannedVariant(variant, variant_run(run, variant), differing, {phase: own[phase] for phase in differing}))
     if len(planned) == 1:
         why = f"no variant differs from the reference in {', '.join(wanted)}" if variants else "no variant is given"
         raise ParameterError(f"nothing to compare: {why}")
@@ -150,6 +155,7 @@ def ablate(
     phases: Sequence[Phase] = ST_PHASES,
     execution: Execution | None = None,
     restart: bool = False,
+    restart_too: Sequence[str] = (),
     on_event: Callable[[AblationEvent], None] = ignore,
     should_stop: Callable[[], bool] = never,
 ) -> AblationReport:
@@ -176,6 +182,8 @@ def ablate(
         Where and how to compute.
     restart : bool
         Discard what the variants' own runs have; the base run is left alone.
+    restart_too : sequence of str
+        Further base runs, of other seeds, whose variants `restart` discards at the same time.
     on_event : callable
         Receives the events of `flowkit.model.runs.events`.
     should_stop : callable
@@ -208,8 +216,9 @@ def ablate(
     with writing_report(folder / "ablation", "ablate") if execution.rank == 0 else nullcontext():
         if restart and execution.rank == 0:  # all at once, so that a stop leaves no old phase beside a new one
             for plan in planned[1:]:
-                for phase in plan.phases:
-                    PhaseFolder(phase_folder(root, plan.run, split, phase, runs=runs)).discard()
+                for name in (plan.run, *(variant_run(base, plan.variant) for base in restart_too)):
+                    for phase in plan.phases:
+                        PhaseFolder(phase_folder(root, name, split, phase, runs=runs)).discard()
         wait(execution.world)
         if training(settings, run=run, phases=BASE_PHASES).stopped:
             return AblationReport((), folder, stopped=True)
