@@ -27,8 +27,7 @@ from flowkit.cli.shared.options import (
     split_numbers,
     splits_option,
 )
-from flowkit.cli.shared.seed_reports import SeedReports
-from flowkit.cli.shared.seeds import seeds_option, show_seed
+from flowkit.cli.shared.seeds import SeedReports, seeds_option, show_seed
 from flowkit.cli.shared.stopping import resume_command
 from flowkit.model.scoring.metrics import Fusion
 
