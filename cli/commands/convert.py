@@ -60,6 +60,12 @@ def convert(
     """
     if target.suffix not in (".safetensors", ".onnx"):
         raise click.UsageError(f"OUT must end in .safetensors or .onnx, got {show_name(target)}")
+    from flowkit.model.runs.places import check_writable
+    from flowkit.model.runs.run_folder import is_phase_folder
+
+    if is_phase_folder(target.parent):
+        raise click.UsageError(f"OUT lies in {show_name(target.parent)}, which holds a trained phase; choose another folder")
+    check_writable(target.parent, option="OUT")
     if Path(source).suffix == _MATLAB:
         refuse_unused("a .mat file says itself what it holds", "phase", "data", "runs")
         return _from_matlab(Path(source), target, data_set=data_set, split=split, classes=classes)

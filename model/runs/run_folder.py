@@ -49,6 +49,11 @@ def report_folder(root: Path, run: str, split: int, *, reports: Path | None = No
     return (reports or root / "reports") / run / f"split{split}"
 
 
+def is_phase_folder(path: Path) -> bool:
+    """Return whether a folder holds a phase that was trained or begun, so that only training may write there."""
+    return (path / CONFIG_NAME).is_file() and any((path / name).is_file() for name in (WEIGHTS_NAME, CHECKPOINT_NAME))
+
+
 class PhaseFolder:
     """The folder of one phase and its files."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from command_lines import call_flowkit
+from command_lines import call_flowkit, run_flowkit
 from network_oracle import network
 from random_networks import random_checkpoints
 
@@ -277,3 +277,19 @@ def test_an_output_that_is_no_network_file_is_a_usage_error(
 def test_what_is_not_trained_is_named(root: Any, options: tuple[Any, ...], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         command_line(options[0], root / "n.safetensors", "--data", root, *options[1:])
+
+
+def test_nothing_is_written_over_the_files_of_a_trained_phase_or_where_nothing_can_be_written(root: Any, tmp_path: Path) -> None:
+    weights = phase_folder(root, "default", 1, "appearance") / "weights.safetensors"
+    (weights.parent / "config.json").write_text("{}")  # as training leaves it
+    before = weights.read_bytes()
+    for target in (weights, weights.with_name("copy.safetensors"), weights.with_name("copy.onnx")):
+        ended = run_flowkit("convert", "default", target, "--data", root)
+        assert ended.code == 2
+        assert "which holds a trained phase; choose another folder" in ended.err
+    (weights.parent / "config.json").unlink()
+    assert weights.read_bytes() == before
+    (tmp_path / "file").touch()
+    ended = run_flowkit("convert", "default", tmp_path / "file" / "n.onnx", "--data", root)
+    assert ended.code == 1
+    assert "cannot be written" in ended.err
