@@ -39,15 +39,18 @@ def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_j
     from flowkit.dataset.root import Dataset
     from flowkit.dataset.shard_files import check_stored
     from flowkit.describe.pictures import inspect_clip
+    from flowkit.model.runs.places import check_writable
 
     dataset = Dataset.open(data)
+    folder = output or data / "inspect"
+    check_writable(folder, option="--output DIR")
     stored = find_clips(data)
     check_stored(dataset, stored, video_ids=[video_id])
     for path, why in stored.unreadable:
         warn(f"not readable: {show_name(path)}: {show_name(why)}")
     with ClipSource(stored) as source:
         clip = source.clip(video_id)
-        drawn = inspect_clip(clip, output or data / "inspect", animation=None if animation == "none" else animation)  # type: ignore[arg-type]
+        drawn = inspect_clip(clip, folder, animation=None if animation == "none" else animation)  # type: ignore[arg-type]
     paths = {"sheet": drawn.sheet, "histogram": drawn.histogram, "animation": drawn.animation}
     if as_json:
         files = {name: None if path is None else str(path) for name, path in paths.items()}

@@ -179,3 +179,13 @@ def test_a_mistyped_id_suggests_the_right_one_and_writes_nothing(packed_root: Pa
     assert code == 1
     assert "did you mean 'colour0-motion0/v00'" in err
     assert not (tmp_path / "pictures").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_drawn(
+    packed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowkit.describe.pictures.inspect_clip", lambda *_, **__: pytest.fail("something was drawn"))
+    (tmp_path / "file").touch()
+    ended = run("colour0-motion0/v00", "--data", packed_root, "--output", tmp_path / "file" / "out")
+    assert ended.code == 1
+    assert "cannot be written (Not a directory): give another folder with --output DIR" in ended.err
