@@ -270,7 +270,9 @@ def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: D
     assert "There are no curves" in page.text
     assert not (tmp_path / "curves.png").exists()
 
-    empty = make_row(replace(result, video_ids=(), labels=result.labels[:0]), "ST-ResNet*", np.zeros((0, len(CLASSES))))
+    no_scores = {part: scores[:0] for part, scores in result.stream_scores.items()}
+    empty = replace(result, video_ids=(), labels=result.labels[:0], stream_scores=no_scores)
+    empty = make_row(empty, "ST-ResNet*", np.zeros((0, len(CLASSES))))
     assert report_of(empty, tmp_path, dataset).text.count("No video was scored.") == 3
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # nor is there what the earlier report had
 
