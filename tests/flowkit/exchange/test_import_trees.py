@@ -185,7 +185,7 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
     write_gpu_flow(tree, "b", 3, num_fields=1)
     code, out, err = run(tree, "--data", root, "--tool", "gpu_flow", "--bound", "default", "--jobs", 1)
     assert code == 3
-    assert "imported 1 videos" in out
+    assert "imported 1 video " in out
     assert "| b " in err
     report = json.loads((root / "import-report.json").read_text())
     assert (report["counts"], report["failed"][0]["video_id"]) == ({"done": 1, "skipped": 0, "failed": 1, "pending": 0}, "b")
@@ -194,7 +194,7 @@ def test_a_run_again_skips_what_is_there_and_tries_again_what_failed(tmp_path: P
     write_gpu_flow(tree, "b", 3)
     code, out, _ = run(tree, "--data", root, "--tool", "gpu_flow", "--bound", 20, "--jobs", 1)
     assert code == 0
-    assert "imported 1 videos" in out
+    assert "imported 1 video " in out
     assert "1 imported before" in out
     assert (root / "clips" / "a.h5").stat().st_mtime_ns == before
 

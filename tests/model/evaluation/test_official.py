@@ -173,7 +173,7 @@ WHERE_AND_HOW = {
     **dict.fromkeys(("keep_scores_in", "forget_scores"), "changes nothing that is computed"),
     "force": NOT_THE_DATA,
     "execution": "its fields have rows",
-    "overrides": "each has a row",
+    **dict.fromkeys(("overrides", "file"), "each value has a row"),
     "recipe": "test_published.py: the recipe small",
     "weights": "has a test of its own, below (of `evaluate`: a row of TESTS)",
     "init_from": "a row of RECORDS, first_network",

@@ -402,7 +402,7 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such weights file; .*--weights FILE.*--weights none"):
         pretrained_state(tmp_path / "absent.pt")
     (tmp_path / "weights.onnx").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"must be a \.safetensors file or one of PyTorch"):
+    with pytest.raises(CheckpointError, match=r"must be a \.safetensors file, one of PyTorch .* or a \.mat of MatConvNet"):
         pretrained_state(tmp_path / "weights.onnx")
     for number, value in enumerate(([torch.zeros(1)], {"epoch": 3}, {1: torch.zeros(1)})):
         path = tmp_path / f"{number}.pt"

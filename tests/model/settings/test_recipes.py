@@ -236,13 +236,14 @@ def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
         needed = {"batch": 12} if name == "bn_group" else {"tau_max": 15} if name == "tau_min" else {}
         config = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={**needed, name: value})[phase]
         reached = config.to_dict() | config.network.to_dict()
-        if phase.startswith("st-") or name not in ABOUT_TWO_STREAMS | ({"motion_dropout"} if phase == "appearance" else set()):
+        if phase.startswith("st-") or name not in ABOUT_TWO_STREAMS | {OF_THE_OTHER_STREAM.get(phase)}:
             assert reached[name] == value, name
     steps = make_configs(recipe, num_classes=9, num_videos=90, short_side=64, overrides={"steps": 12, "lr": 0.125})[phase]
     assert (steps.num_steps, steps.schedule[0][1]) == (12, 0.125)
     assert set(OVERRIDES) == {*other, "steps", "lr"}
 
 
+OF_THE_OTHER_STREAM = {"appearance": "motion_dropout", "motion": "rgb_offset"}  # which a base stream does not have
 ABOUT_TWO_STREAMS = {
     *("injection", "injection_direction", "injection_kind", "injection_stages", "temporal_pool", "temporal_pool_position"),
     *("temporal_convolution", "temporal_stages", "temporal_init", "temporal_padding", "temporal_pool_stride"),

@@ -102,7 +102,7 @@ def test_weights_of_one_phase_start_both_streams_if_they_fit_or_none(root: Path)
 
 def test_imagenet_weights_of_another_width_are_refused_without_a_download(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: pytest.fail("downloaded"))
-    with pytest.raises(CheckpointError, match=r"--recipe official"):
+    with pytest.raises(CheckpointError, match=r"--recipe own or official"):
         run(root, weights="imagenet")
     assert not (root / "runs").exists()
 
