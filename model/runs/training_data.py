@@ -43,6 +43,12 @@ def videos_text(split: Split) -> str:
     return json.dumps(record, ensure_ascii=False, indent=0) + "\n"
 
 
+def videos_trained_on(folder: Path, provenance: Provenance) -> set[str]:
+    """Return the ids of the videos that weights were trained on, which the folder of their phase records; empty without a record."""
+    videos = _recorded_videos(folder, provenance) or {}
+    return {video_id for video_id, (half, *_) in videos.items() if half == "train"} - {*provenance.validation_ids}
+
+
 def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
     """Return how the frames and the flow of a clip were made, as `Provenance` stores it; it is the same for all clips of a data root."""
     with ShardReader(dataset.shard_path(record)) as shard:

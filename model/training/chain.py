@@ -221,6 +221,7 @@ def train_phases(
     if settings.validation is not None:
         held = held_out(dataset, listed, settings.validation, seed=settings.all_overrides.get("seed", 0))
     trained_on = held.without(listed)
+    unseen = [*listed.test, *(row for row in listed.train if row.video_id in held.video_ids)]
     is_official = is_official_list(listed)
     chosen = settings.recipe_on(device.type, is_official_list=is_official)
     initial = InitialNetworks(init_from, wanted, runs=runs or root / "runs", run=run, split=listed)
@@ -263,7 +264,7 @@ def train_phases(
             # Weights that this call is going to train are compared when they are there.
             pending = {name for name in needed[phase] if name in folders and not folders[name].done}
             earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase] if name not in pending}
-            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction))
+            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction, unseen))
             expected = {name: digest for name, digest in begun.started_from.items() if name in pending}
             refuse_other_phase(begun, replace(now, started_from=now.started_from | expected), listed, folder.path)
         if restart or not folder.begun:
@@ -280,7 +281,9 @@ def train_phases(
     new = [phase for phase in initial.origins if restart or not folders[phase].begun]
     if new:
         on_event(
-            NetworksTaken(tuple(initial.lines(new, configs, usual, usually=start.describe())), tuple(initial.warnings(new, extraction)))
+            NetworksTaken(
+                tuple(initial.lines(new, configs, usual, usually=start.describe())), tuple(initial.warnings(new, extraction, unseen))
+            )
         )
     if restart:
         if start.source != "none":
@@ -297,7 +300,9 @@ def train_phases(
     skipped: list[Phase] = []
     for phase, folder in folders.items():
         earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase]}
-        provenance = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction))
+        provenance = _provenance(
+            configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction, unseen)
+        )
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
                 said = {"init_from": str(init_from)} if phase in initial.origins else {}

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from flowkit.dataset.manifest import Split
+from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.errors import CheckpointError
 from flowkit.files import file_sha256
 from flowkit.model.data.sampling import initial_seed
@@ -24,11 +24,13 @@ from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.first_network import Classifier, FirstNetwork
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.trained_source import find_trained
-from flowkit.model.runs.training_data import extraction_differences, quantiser_differences
+from flowkit.model.runs.training_data import extraction_differences, quantiser_differences, videos_trained_on
 from flowkit.model.settings.network import StreamName, STResNetConfig
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS
 from flowkit.model.settings.training import BASE_PHASES, PHASES, STREAMS_OF, Phase, TrainConfig
 from flowkit.model.training.phases import BEFORE
+from flowkit.video.ids import first_few
+from flowkit.words import counted
 
 # From which networks a phase can start, if the source has no other of its kind and the line does not train what comes before it.
 _ELSE: dict[Phase, tuple[tuple[Phase, ...], ...]] = {
@@ -193,8 +195,11 @@ class InitialNetworks:
             made[phase] = replace(made[phase], weights=weights)
         return made
 
-    def record(self, phase: Phase, extraction: Mapping[str, Any]) -> FirstNetwork | None:
-        """Return what the provenance of a phase stores of the source; None if it does not start from it."""
+    def record(self, phase: Phase, extraction: Mapping[str, Any], unseen: Sequence[ClipRecord]) -> FirstNetwork | None:
+        """Return what the provenance of a phase stores of the source; None if it does not start from it.
+
+        `unseen` are the videos of the split that are not trained on: those of the test, and those held out.
+        """
         origins = self.origins.get(phase)
         if not origins:
             return None
@@ -203,7 +208,7 @@ class InitialNetworks:
             files={name: origin.sha256 for name, origin in origins.items()},
             classifiers={name: self._classifier(origin) for name, origin in origins.items()},
             trained_on="; ".join(dict.fromkeys(_data(origin.provenance) for origin in origins.values())),
-            differences=tuple(self._differences(phase, extraction)),
+            differences=(*self._differences(phase, extraction), *self._seen(phase, unseen)),
         )
 
     def lines(
@@ -240,10 +245,12 @@ class InitialNetworks:
             *([f"Settings of its network instead of the recipe's: {'; '.join(settings)}."] if settings else []),
         ]
 
-    def warnings(self, phases: Sequence[Phase], extraction: Mapping[str, Any]) -> list[str]:
-        """Return in words how the frames and flow of the source's training differ from these; nothing if they do not."""
+    def warnings(self, phases: Sequence[Phase], extraction: Mapping[str, Any], unseen: Sequence[ClipRecord]) -> list[str]:
+        """Return in words how the frames and flow of the source's training differ from these, and which `unseen` videos were in it."""
         different = dict.fromkeys(text for phase in phases for text in self._differences(phase, extraction))
-        return [f"{self.source} was trained on frames and flow that were made in another way: {'; '.join(different)}"] if different else []
+        made = f"{self.source} was trained on frames and flow that were made in another way: {'; '.join(different)}"
+        seen = dict.fromkeys(text for phase in phases for text in self._seen(phase, unseen))
+        return [*([made] if different else []), *(f"{self.source}: {text}, so that they test nothing" for text in seen)]
 
     def _gives_two_streams(self, origin: Origin) -> bool:
         return any(origin.phase in names and not {phase, origin.phase} & set(BASE_PHASES) for phase, names in self.origins.items())
@@ -286,6 +293,14 @@ class InitialNetworks:
                 texts += quantiser_differences(origin.provenance, self._split)
             texts += extraction_differences(before, now)
         return list(dict.fromkeys(texts))
+
+    def _seen(self, phase: Phase, unseen: Sequence[ClipRecord]) -> list[str]:
+        """Say how many of these videos the source was trained on, by their names."""
+        trained_on = set[str]().union(*(videos_trained_on(each.path.parent, each.provenance) for each in self.origins[phase].values()))
+        seen = [row.video_id for row in unseen if row.video_id in trained_on]
+        if not seen:
+            return []
+        return [f"it was trained on {len(seen):,} of {counted(len(unseen), 'test or validation video')} ({first_few(sorted(seen))})"]
 
 
 def _taken(phase: Phase, wanted: Sequence[Phase], found: Mapping[Phase, Path]) -> tuple[Phase, ...]:

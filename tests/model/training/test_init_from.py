@@ -253,6 +253,24 @@ def test_other_frames_and_flow_are_a_warning_and_recorded(root: Path, tmp_path: 
     assert [len(network.differences) for network in first if network] == [1, 5]
 
 
+def test_a_source_that_was_trained_on_videos_of_the_test_or_of_the_validation_is_a_warning_and_recorded(root: Path) -> None:
+    fine_tuned(root, None, run="first", phases=["motion"])
+    listed = Dataset.open(root).split(1)
+    own = {"train": [*listed.train[1:], listed.test[0]], "test": [*listed.test[1:], listed.train[0]]}
+    halves = {half: sorted(rows, key=lambda row: row.video_id) for half, rows in own.items()}
+    counts = {f"num_listed_{half}": len(rows) for half, rows in halves.items()}
+    common = {"classes": listed.classes, "quantiser": listed.quantiser, "shards": listed.shards}
+    write_split(root, 1, protocol="csv", **common, **halves, **counts)  # type: ignore[arg-type]
+    told = lines(fine_tuned(root, "first", run="second", phases=["motion"]))
+    assert f"first: it was trained on 1 of {len(listed.test)} test or validation videos ({listed.train[0].video_id})" in told
+    made = load_checkpoint(phase_folder(root, "second", 1, "motion")).provenance.first_network
+    assert made is not None
+    assert [text.partition(" (")[0] for text in made.differences] == [
+        f"it was trained on 1 of {len(listed.test)} test or validation videos"
+    ]
+    fine_tuned(root, "first", run="second", phases=["motion"])  # done: the same settings
+
+
 def test_the_record_names_the_source_and_only_the_end_of_an_absolute_path(root: Path, trained: Path) -> None:
     fine_tuned(root, trained, phases=["motion"])
     folder = phase_folder(root, "default", 1, "motion")
