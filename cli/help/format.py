@@ -18,6 +18,10 @@ _RANGES = ((r"(\S+)<=x<=(\S+)\]", r"\1 to \2]"), (r"x>=(\S+)\]", r"at least \1]"
 class Command(click.Command):
     """A command whose help shows its options under headings, and ends with the page of the documentation to read."""
 
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """Return the names of ``--help``, which click would otherwise keep from the first context that a command ever had."""
+        return ["-h", "--help"]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, under the headings of `HEADINGS`."""
         rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}

@@ -27,8 +27,7 @@ def shown_options(command: click.Command) -> list[click.Option]:
 
 def help_of(name: str) -> str:
     command = command_of(name)
-    settings = flowkit.context_settings | {"max_content_width": 200}  # click keeps the names of --help from the first context
-    return command.get_help(click.Context(command, info_name=name, terminal_width=200, **settings))
+    return command.get_help(click.Context(command, info_name=name, terminal_width=200, max_content_width=200))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
