@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 # Processes that tests spawn import the tests' own functions; a command that runs in this process drops "" from the path.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+
+@pytest.fixture(autouse=True)
+def import_path_of_this_process() -> Iterator[None]:
+    """Undo what a command that runs in this process changes for good: where it and its children look for modules."""
+    names = ("PYTHONSAFEPATH", "PYTHONPATH")
+    before, path = {name: os.environ.get(name) for name in names}, sys.path[:]
+    yield
+    sys.path[:] = path
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
