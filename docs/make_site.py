@@ -26,7 +26,7 @@ SECTIONS = {
     "Start": ("docs/pipeline.md", "docs/glossary.md", "docs/commands.md"),
     "How to": (
         *("docs/data-tools.md", "docs/reading.md", "docs/training.md", "docs/report.md", "docs/using-a-model.md", "docs/ablations.md"),
-        *("docs/gpu.md", "examples/README.md"),
+        *("docs/gpu.md", "docs/reproducing.md", "examples/README.md"),
     ),
     "Reference": ("docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
     "The method": ("docs/flow.md", "docs/stresnet.md", "docs/invariants.md", "benchmarks/README.md"),
@@ -44,6 +44,8 @@ def pages() -> dict[Path, str]:
             path = ROOT / page
             if path.suffix == ".md":
                 named[path] = (path.parent.name if path.stem == "README" else path.stem).lower()
+    missing = {*DOCS.glob("*.md")} - named.keys()
+    assert not missing, f"SECTIONS lacks {', '.join(sorted(path.name for path in missing))}"
     return named
 
 

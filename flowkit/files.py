@@ -121,6 +121,11 @@ def this_host() -> str:
 _TEMPORARY_NAME = re.compile(r".*\.([A-Za-z0-9_]{1,24}-[0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.part", re.DOTALL)
 
 
+def is_temporary_of(name: str, final: str) -> bool:
+    """Return whether a file of this name is a temporary one of a file that will be called `final`."""
+    return name.startswith(f"{final}.") and _TEMPORARY_NAME.fullmatch(name) is not None
+
+
 def remove_leftovers(folder: Path, *, alone: bool, old_names: re.Pattern[str] | None = None) -> None:
     """Remove the temporary files in a folder that processes left when they were killed.
 

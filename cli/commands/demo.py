@@ -17,6 +17,7 @@ import click
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, duration, say, show_name, table, warn
 from flowkit.cli.shared.made_files import MadeFiles
+from flowkit.files import remove_leftovers
 
 RECORD = ".flowkit-demo.json"  # what the demo made in its folder, so that --overwrite removes nothing else
 VIDEOS, LISTS, DATA = "videos", "split.csv", "flowkit-data"
@@ -124,6 +125,7 @@ def make_room(output: Path, *, overwrite: bool) -> MadeFiles:
         If the folder holds anything but an earlier demo that may be overwritten.
     """
     made = MadeFiles(output, RECORD, "flowkit-demo")
+    remove_leftovers(output, alone=False)  # such as a record that a killed demo had begun to write
     if output.is_dir() and any(output.iterdir()):
         if not made.exists():
             raise click.UsageError(

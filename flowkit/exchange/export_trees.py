@@ -24,7 +24,7 @@ from flowkit.exchange.flow_images import FlowEncoder, Labelled
 from flowkit.exchange.layouts import LAYOUTS, SUFFIX, FlowImages, TreeLayout, folder_name
 from flowkit.exchange.own_files import is_own_file, refuse_links
 from flowkit.exchange.record import RECORD_NAME, ExportRecord, read_record
-from flowkit.files import remove_leftovers, with_file_name, write_atomically
+from flowkit.files import is_temporary_of, remove_leftovers, with_file_name, write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.shards.reader import Clip
 from flowkit.shards.schema import ClipAttributes
@@ -165,7 +165,8 @@ def _videos(dataset: Dataset, stored: StoredClips, number: int | None, source: C
 
 def _earlier_record(output: Path, record: ExportRecord) -> ExportRecord:
     """Return the record of the same export that was begun in a folder, or `record` if the folder is new or empty."""
-    if not output.is_dir() or all(path.name == _LOCK_NAME for path in output.iterdir()):
+    # A process that was killed while it wrote the first record left a temporary file of it.
+    if not output.is_dir() or all(path.name == _LOCK_NAME or is_temporary_of(path.name, RECORD_NAME) for path in output.iterdir()):
         return record
     before = read_record(output)
     if before is None:

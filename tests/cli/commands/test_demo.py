@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from command_lines import run_flowkit
 from flowkit.cli.commands import demo
 from flowkit.cli.main import flowkit
 from flowkit.demo_videos import SceneSettings, class_names, write_scenes
+from flowkit.files import this_host
 
 CLASSES = class_names()
 ROWS = ["appearance", "motion", "two-streams", "ST-ResNet", "ST-ResNet*"]
@@ -193,6 +196,15 @@ def test_what_a_killed_stage_left_is_replaced(tmp_path: Path, no_stages: object,
     mine.unlink()
     assert "demo: flowkit pack ended with exit code 7" in run("--output", str(output), "--overwrite", *MINIATURE).output
     assert [path.name for path in (output / "flowkit-data").iterdir()] == ["dataset.json"]
+
+
+def test_a_demo_that_was_killed_while_it_wrote_its_first_record_begins_again(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    leftover = tmp_path / f"{demo.RECORD}.{this_host()}-{ended.pid}-89abcdef.part"
+    leftover.write_text("half")
+    demo.make_room(tmp_path, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == [demo.RECORD]
 
 
 def test_a_demo_without_a_record_of_its_files_is_not_replaced(tmp_path: Path, no_stages: object) -> None:

@@ -25,6 +25,7 @@ from flowkit.exchange.export_trees import ExportReport, export
 from flowkit.exchange.flow_images import convert
 from flowkit.exchange.image_runs import missing_numbers
 from flowkit.exchange.layouts import folder_name
+from flowkit.exchange.record import RECORD_NAME
 from flowkit.locks import exclusive_lock
 from flowkit.quantise import Quantiser
 
@@ -251,6 +252,20 @@ def test_an_export_removes_the_temporary_files_of_killed_ones_and_no_others(tmp_
         (output / name).write_bytes(b"half")
     export(root, output, layout="webdataset")
     assert contents(output) == {**before, "mine.part": b"half"}
+
+
+def test_an_export_that_was_killed_while_it_wrote_its_first_record_begins_again(tmp_path: Path) -> None:
+    root, output = make_smooth_root(tmp_path / "root", ["a/1"]), tmp_path / "out"
+    output.mkdir()
+    (output / ".export.lock").touch()
+    (output / f"{RECORD_NAME}.node7-0123abcd-77-89abcdef.part").write_bytes(b"half")
+    (output / "classes.txt.node7-0123abcd-77-89abcdef.part").write_bytes(b"another's")
+    with pytest.raises(ParameterError, match="neither empty nor an export"):
+        export(root, output, layout="denseflow")
+    (output / "classes.txt.node7-0123abcd-77-89abcdef.part").unlink()
+    export(root, output, layout="denseflow")
+    export(root, tmp_path / "whole", layout="denseflow")
+    assert contents(output) == contents(tmp_path / "whole")
 
 
 def damage(root: Path, video_id: str) -> bytes:
