@@ -149,11 +149,11 @@ def remove_leftovers(folder: Path, *, alone: bool, old_names: re.Pattern[str] | 
         is_old = match is None and old_names is not None and old_names.fullmatch(entry.name.removesuffix(PART_SUFFIX)) is not None
         own_process = int(match[2]) if match and match[1] == this_host() else None
         if (own_process is not None or (alone and (match or is_old))) and entry.is_file(follow_symlinks=False):
-            _remove_if_abandoned(Path(entry.path), own_process)
+            remove_if_abandoned(Path(entry.path), own_process)
 
 
-def _remove_if_abandoned(part: Path, process: int | None) -> None:
-    """Remove a temporary file unless a process holds its lock; `process` is its writer, if that is known to be of this machine."""
+def remove_if_abandoned(part: Path, process: int | None = None) -> None:
+    """Remove a temporary or a lock file unless a process holds it; `process` is its writer, if known to be of this machine."""
     try:
         descriptor = os.open(part, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
     except OSError:  # finished meanwhile, or another user's

@@ -15,7 +15,7 @@ from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.errors import BusyError, CheckpointError, ParameterError
-from flowkit.files import remove_leftovers, write_atomically
+from flowkit.files import remove_if_abandoned, remove_leftovers, write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.metrics import VALIDATION_ACCURACY
@@ -80,6 +80,7 @@ class PhaseFolder:
         if self.done:
             if (self.path / VIDEOS_NAME).is_file() and not (self.path / DIGESTS_NAME).exists():
                 write_digests(self.path)  # training was killed between the weights and their digests
+            remove_if_abandoned(self._lock_path)  # or after them: a phase that is done is not locked again
             return
         (self.path / DIGESTS_NAME).unlink(missing_ok=True)  # of weights that someone deleted
         write_atomically(self.path / VIDEOS_NAME, videos_text(split))
@@ -135,11 +136,15 @@ class PhaseFolder:
                 with suppress(OSError):  # it is missing, or holds files of the user
                     folder.rmdir()
 
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.lock")
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the phase while a block runs, and remove what killed processes left; `BusyError` if another process trains it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(self.path.with_name(f".{self.path.name}.lock"), f"trains {str(self.path)!r}"):
+        with exclusive_lock(self._lock_path, f"trains {str(self.path)!r}"):
             remove_leftovers(self.path, alone=True, old_names=re.compile("|".join(map(re.escape, _OWN_NAMES))))
             yield
 

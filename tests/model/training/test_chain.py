@@ -28,6 +28,7 @@ from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, CheckpointError, DeviceError, ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
+from flowkit.locks import exclusive_lock
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
@@ -57,6 +58,17 @@ def test_all_phases_are_trained_in_order_with_their_files(undisturbed: tuple[Pat
         stored = json.loads((folder / "config.json").read_text())
         assert stored["config"]["phase"] == phase
         assert stored["classes"] == list(Dataset.open(root).split(1).classes)
+
+
+def test_the_lock_of_a_training_that_was_killed_at_its_very_end_is_removed_unless_a_process_holds_it(
+    undisturbed: tuple[Path, list[Any]],
+) -> None:
+    root, _ = undisturbed
+    left, held = (phase_folder(root, "default", 1, phase).with_name(f".{phase}.lock") for phase in ("motion", "st-resnet"))
+    left.touch()
+    with exclusive_lock(held, "trains"):
+        assert run(root)[0].skipped == PHASES
+        assert (left.exists(), held.exists()) == (False, True)
 
 
 def test_an_empty_classifier_starts_at_the_loss_of_chance(undisturbed: tuple[Path, list[Any]]) -> None:
