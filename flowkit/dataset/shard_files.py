@@ -17,6 +17,7 @@ from flowkit.errors import ManifestError, ShardFormatError
 from flowkit.flow.params import TVL1Params
 from flowkit.shards.structure import ShardStructure
 from flowkit.video.folders import read_layout
+from flowkit.words import counted
 
 _MOST_NAMED = 3
 
@@ -56,8 +57,9 @@ def check_shards(dataset: Dataset, split: Split, *, records: Iterable[ClipRecord
     names = sorted({record.shard for record in (split if records is None else records)})
     faults = {name: fault for name in names if (fault := _fault(dataset.root / "shards" / name))}
     if faults:
-        several = f"{len(names)} shards, and {len(faults)} of them" if len(names) > 1 else "1 shard, which"
-        raise ManifestError(_message(dataset, split, f"split {split.number} needs {several} cannot be read", faults))
+        which = "which" if len(names) == 1 else f"and {len(faults)} of them"
+        what = f"split {split.number} needs {counted(len(names), 'shard')}, {which} cannot be read"
+        raise ManifestError(_message(dataset, split, what, faults))
 
 
 def check_stored(dataset: Dataset, stored: StoredClips, *, split: int | None = None, video_ids: Iterable[str] | None = None) -> None:
@@ -95,6 +97,8 @@ def check_stored(dataset: Dataset, stored: StoredClips, *, split: int | None = N
     flowkit.errors.ManifestError: split 1 needs 1 shard, which cannot be read: shard-00001.h5 is missing. ...
     """
     wanted = None if video_ids is None else frozenset(video_ids)
+    if split is None and wanted is not None and wanted <= stored.paths.keys():
+        return  # without reading the manifests of all splits
     for number in dataset.splits if split is None else (split,):
         try:
             listed = dataset.split(number)
@@ -112,8 +116,18 @@ def check_readable(dataset: Dataset, stored: StoredClips) -> None:
     """Raise `ManifestError` if a shard that is there cannot be read, so that nobody knows which videos it holds."""
     if stored.unreadable:
         faults = {Path(path).name: _fault(Path(path)) or why for path, why in stored.unreadable}
-        shards = f"{len(faults)} shards" if len(faults) > 1 else "1 shard"
-        raise ManifestError(_message(dataset, None, f"{shards} of {str(dataset.root)!r} cannot be read", faults))
+        what = f"{counted(len(faults), 'shard')} of {str(dataset.root)!r} cannot be read"
+        raise ManifestError(_message(dataset, _first_split(dataset), what, faults))
+
+
+def _first_split(dataset: Dataset) -> Split | None:
+    """Return the first split whose manifest can be read: a pack of this one brings the others up to date, and replaces none."""
+    for number in dataset.splits:
+        try:
+            return dataset.split(number)
+        except ManifestError:
+            continue
+    return None
 
 
 def _message(dataset: Dataset, split: Split | None, what: str, faults: Mapping[str, str]) -> str:

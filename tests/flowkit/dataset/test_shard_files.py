@@ -15,10 +15,11 @@ from command_lines import run_flowkit
 from small_videos import write_video
 from training_runs import run
 
+from flowkit.dataset.clips import find_clips
 from flowkit.dataset.example import example_root
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.dataset.shard_files import check_shards, extract_command
+from flowkit.dataset.shard_files import check_readable, check_shards, extract_command
 from flowkit.errors import ManifestError
 from flowkit.files import file_sha256
 from flowkit.flow.params import TVL1Params
@@ -205,3 +206,16 @@ def test_an_unreadable_shard_that_no_split_names_is_found_too(own_root: Path, tm
         assert f"1 shard of '{own_root}' cannot be read: shard-00001.h5 is truncated" in ended.err
         assert f"`rm {shard} && flowkit extract" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_that_makes_an_unreadable_shard_again_keeps_the_lists_of_a_split(own_root: Path) -> None:
+    split = Dataset.open(own_root).split(1)
+    halves = {"train": split.train, "test": split.test}
+    rows = [f"{record.video_id},{record.class_name},{subset}" for subset, half in halves.items() for record in half]
+    lists = own_root / "split.csv"
+    lists.write_text("\n".join(["video_id,class_name,subset", *rows]))
+    assert run_flowkit("pack", "--data", own_root, "--lists", lists).code == 0
+    (shard,) = (own_root / "shards").glob("*.h5")
+    cut(shard)
+    with pytest.raises(ManifestError, match=f"flowkit pack --split 1 --lists LISTS --data {own_root}`"):
+        check_readable(Dataset.open(own_root), find_clips(own_root))
