@@ -70,11 +70,11 @@ def remove_leftover_folders() -> None:
     if not hasattr(os, "getuid"):  # Windows, where no process can be asked whether it lives
         return
     with os.scandir(tempfile.gettempdir()) as entries:
-        named = [(entry, match) for entry in entries if (match := _NAME.fullmatch(entry.name) or _OLD_NAME.fullmatch(entry.name))]
-    found = [(entry.path, match) for entry, match in named if match.re is _NAME]
-    _remove_old_files([entry.path for entry, match in named if match.re is _OLD_NAME])
-    for path, match in found:
-        if match[1] != _machine() or process_lives(int(match[2])):
+        paths = {entry.name: entry.path for entry in entries}
+    _remove_old_files([path for name, path in paths.items() if _OLD_NAME.fullmatch(name)])
+    for name, path in paths.items():
+        match = _NAME.fullmatch(name)
+        if match is None or match[1] != _machine() or process_lives(int(match[2])):
             continue
         try:
             status = os.lstat(path)

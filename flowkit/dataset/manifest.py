@@ -131,7 +131,7 @@ class Split:
         return frozenset({self.digest, *self.earlier_digests})
 
     def __repr__(self) -> str:
-        counts = f"{counted(len(self.classes), 'class')}, {counted(len(self.train), 'video')} to train and {len(self.test)} to test"
+        counts = f"{counted(len(self.classes), 'class')}, {counted(len(self.train), 'video')} to train and {len(self.test):,} to test"
         return f"Split({self.number}, {self.protocol}: {counts})"
 
     def __len__(self) -> int:

@@ -32,8 +32,6 @@ from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
 from flowkit.video.ids import first_few
 
-_MOST_NAMED = 5  # videos that an error names
-
 
 @dataclass(frozen=True)
 class PackReport:
@@ -292,7 +290,7 @@ def _refuse_if_gone(dataset: Dataset, videos: Mapping[str, StoredVideo]) -> None
         are = "s of earlier manifests are" if len(gone) > 1 else " of earlier manifests is"
         raise ManifestError(
             f"{str(dataset.root)!r}: {len(gone)} video{are} gone, neither in a clip file nor in a shard: "
-            f"{first_few(map(repr, sorted(gone)), most=_MOST_NAMED)}; put the files back or extract the videos again, or pack "
+            f"{first_few(map(repr, sorted(gone)))}; put the files back or extract the videos again, or pack "
             "without them with --allow-missing"
         )
 

@@ -208,7 +208,7 @@ def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | 
     if record.sha256 and videos[record.video_id]["sha256"] != record.sha256:
         return f"has other contents in {record.shard} than the split was packed with"
     if videos[record.video_id]["num_frames"] != record.num_frames:
-        return f"has {videos[record.video_id]['num_frames']} frames in {record.shard}, not {record.num_frames}"
+        return f"has {counted(videos[record.video_id]['num_frames'], 'frame')} in {record.shard}, not {record.num_frames:,}"
     if record.num_frames < MIN_FRAMES:
         return f"has {counted(record.num_frames, 'frame')}, too few for a flow stack"
     return None

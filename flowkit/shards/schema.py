@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.quantise import Quantiser
-from flowkit.records import canonical_json, parse_json
+from flowkit.records import canonical_json, is_sha256, parse_json
 from flowkit.video.ids import check_video_id
 
 FORMAT = "flowkit-shard"
@@ -189,7 +189,7 @@ class ClipAttributes:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
                 raise ShardFormatError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not re.fullmatch(r"([0-9a-f]{64})?", self.source_sha256):
+        if self.source_sha256 and not is_sha256(self.source_sha256):
             raise ShardFormatError(f"source_sha256 must be 64 hexadecimal digits or empty, got {self.source_sha256!r}")
         if not re.fullmatch(r"(0|[1-9][0-9]{0,9})/[1-9][0-9]{0,9}", self.frame_rate):
             raise ShardFormatError(f'frame_rate must be a fraction such as "25/1", got {self.frame_rate!r}')

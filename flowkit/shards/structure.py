@@ -161,7 +161,7 @@ class ShardStructure:
         self._videos = h5g.open(root, VIDEOS_GROUP.encode())
         self.num_videos = self._videos.get_num_objs()
         if not 1 <= self.num_videos <= MAX_VIDEOS:
-            raise ShardFormatError(f"has {counted(self.num_videos, 'video')}; 1 to {MAX_VIDEOS} are allowed")
+            raise ShardFormatError(f"has {counted(self.num_videos, 'video')}; 1 to {MAX_VIDEOS:,} are allowed")
 
     def video_ids(self) -> list[str]:
         """Return the ids of all videos, in the order of the groups.

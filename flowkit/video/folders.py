@@ -88,22 +88,21 @@ def read_layout(video_ids: Iterable[str]) -> FolderLayout:
     ids = list(video_ids)
     folder_of = {video_id: video_id.rpartition("/")[0] for video_id in ids}
     tops = sorted({folder.partition("/")[0] for folder in folder_of.values() if folder})
-    subset_at = {top: subset_of_name(top) for top in tops}
-    named = [top for top in tops if subset_at[top]]
-    others = [top for top in tops if not subset_at[top]]
+    subset_at = {top: subset for top in tops if (subset := subset_of_name(top))}
+    named = list(subset_at)
+    others = [top for top in tops if top not in subset_at]
     flat = [top for top in named if top in folder_of.values()]
     if not named or others or flat:
         return FolderLayout(folder_of, {}, {}, _doubt(named, others, flat) or _doubt_inside(folder_of.values()))
     subset_of: dict[str, Subset] = {}
     for video_id, folder in folder_of.items():
-        subset = subset_at.get(folder.partition("/")[0])
-        if subset is not None:
-            subset_of[video_id] = subset
+        top = folder.partition("/")[0]
+        if top in subset_at:
+            subset_of[video_id] = subset_at[top]
     class_of = {video_id: folder.partition("/")[2] for video_id, folder in folder_of.items()}
     folders: dict[Subset, tuple[str, ...]] = {}
     for top, subset in subset_at.items():
-        if subset is not None:
-            folders[subset] = (*folders.get(subset, ()), top)
+        folders[subset] = (*folders.get(subset, ()), top)
     return FolderLayout(class_of, subset_of, folders)
 
 
