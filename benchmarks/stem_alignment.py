@@ -32,6 +32,7 @@ from flowkit.model.foreign.state_dicts import pretrained_state
 from flowkit.model.networks.stresnet import SingleStream
 from flowkit.model.networks.weights import initialise_single_stream
 from flowkit.model.settings.network import STResNetConfig
+from flowkit.video.ids import group_name
 
 ALIGNMENTS = ("same", "ceil")
 EPSILON = 1e-5
@@ -101,11 +102,6 @@ def slope(stored: Array, measured: Array, layers: NDArray[np.intp], used: NDArra
     return float(ratios[order][np.searchsorted(shares, shares[-1] / 2)])
 
 
-def group_of(video: Path) -> str:
-    """Return what videos that were cut from one recording share, by UCF101's names."""
-    return video.stem.rpartition("_c")[0] or video.stem
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path)
@@ -123,7 +119,7 @@ def main() -> int:
             both = [network.moments(frames) for network in networks]
             moments.append([moment for moment, _ in both])
             top.append([probability for _, probability in both])
-            groups.append(group_of(video))
+            groups.append(group_name(video.stem))
     found, names = np.array(moments), np.array(groups)
     norms = networks[0].norms
     layers = np.repeat(np.arange(len(norms)), [norm.num_features for norm in norms])
