@@ -9,10 +9,8 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx.ext.viewcode"]
 root_doc = "index"
-exclude_patterns: list[str] = []
 
 myst_heading_anchors = 4  # links to headings are written as on GitHub
-myst_enable_extensions = ["colon_fence"]
 
 default_role = "py:obj"  # `name` in docstrings
 numpydoc_show_class_members = False  # autodoc does
