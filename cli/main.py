@@ -18,8 +18,15 @@ from flowkit.cli.help.pages import COMMAND_GROUPS
 from flowkit.cli.shared.console import inform, show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
-from flowkit.cli.shared.option_sources import option_values, unknown_variables
-from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, environment_names, read_settings_file, refuse_environment, setting_name
+from flowkit.cli.shared.option_sources import option_values, own_variables, unknown_variables
+from flowkit.cli.shared.settings_file import (
+    COMMAND_LINE_ONLY,
+    environment_names,
+    read_settings_file,
+    refuse_environment,
+    setting_name,
+    setting_names,
+)
 from flowkit.cli.shared.stopping import Terminated, print_resume_command
 from flowkit.dataset.progress import Verbosity, set_verbosity
 from flowkit.errors import FlowkitError
@@ -121,14 +128,15 @@ def flowkit(ctx: click.Context, quiet: bool, verbose: bool, debug: bool) -> None
     settings = Path("flowkit.toml")
     name = ctx.invoked_subcommand
     command = flowkit.get_command(ctx, name) if name else None
-    if name and command:
-        refuse_environment(name, map(setting_name, command.params), os.environ)
-    if name:
-        _warn_of_unknown_variables(ctx)
-    if name and command and settings.is_file():
-        ctx.default_map = {name: read_settings_file(settings, COMMANDS, command, name, lambda: _all_setting_names(ctx))}
-    if name and command and verbose:
-        from_file = (ctx.default_map or {}).get(name, {})
+    if not name or not command:
+        return
+    refuse_environment(name, map(setting_name, command.params), os.environ)
+    _warn_of_unknown_variables(ctx, name, command)
+    from_file = {}
+    if settings.is_file():
+        from_file = read_settings_file(settings, COMMANDS, command, name, lambda: setting_names(_all_commands(ctx).values()))
+        ctx.default_map = {name: from_file}
+    if verbose:
         for value in option_values(command, name, from_file, os.environ):
             if value.source != "default":
                 inform(f"{name}: {value.option} is {show(value.value)}, from {value.source}")
@@ -139,16 +147,11 @@ def _all_commands(ctx: click.Context) -> dict[str, click.Command]:
     return {name: command for name in COMMANDS if (command := flowkit.get_command(ctx, name)) is not None}
 
 
-def _all_setting_names(ctx: click.Context) -> set[str]:
-    """Return the names of all commands' settings."""
-    commands = _all_commands(ctx).values()
-    return {setting_name(parameter) for command in commands for parameter in command.params if isinstance(parameter, click.Option)}
-
-
-def _warn_of_unknown_variables(ctx: click.Context) -> None:
+def _warn_of_unknown_variables(ctx: click.Context, name: str, command: click.Command) -> None:
     """Print a warning for each variable FLOWKIT_... that sets nothing, such as a misspelled one."""
-    own = [variable for variable in os.environ if variable.startswith("FLOWKIT_") and variable != "FLOWKIT_DEBUG"]
-    for sentence in unknown_variables(own, _all_commands(ctx)) if own else ():
+    own = {variable for variable in os.environ if variable.startswith("FLOWKIT_")}
+    others = own - own_variables({name: command})  # only these need the modules of all commands, which take a moment to import
+    for sentence in unknown_variables(others, _all_commands(ctx)) if others else ():
         warn(f"warning: {show(sentence)}")
 
 

@@ -158,8 +158,10 @@ def ablate(
         raise CheckpointError(f"{error}. To keep this run and train another: `{another}`") from error
     if rank:
         return report_stopped(stop) if report.stopped else 0
+    if seeds is None:
+        _print_results(report, run, split, as_json)
     for base, one in zip(bases, reports_of_all, strict=False):
-        _print_report(one, base, split=split, of="" if seeds is None else f"{base}: ", quiet=seeds is not None, as_json=as_json)
+        _print_notes(one, of="" if seeds is None else f"{base}: ")
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
     if seeds is not None:
@@ -170,16 +172,24 @@ def ablate(
     return EXIT_SOME_FAILED if failed else 0
 
 
-def _print_report(report: AblationReport, run: str, *, split: int, of: str, quiet: bool, as_json: bool) -> None:
-    """Print the results of one ablation, and what failed; without the table if it is `quiet`."""
-    from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table, failure_lines
+def _print_results(report: AblationReport, run: str, split: int, as_json: bool) -> None:
+    """Print the results of one ablation to stdout, if it has any."""
+    from flowkit.model.ablation.table import NOTES, ablation_dict, ablation_table
+
+    if not report.results:
+        return
+    if as_json:
+        say(json.dumps(ablation_dict(report.results, split=split, base_run=run, complete=not report.stopped)))
+    else:
+        say(table(*ablation_table(report.results)))
+        say("\n".join(f"* {note}" for note in NOTES))
+
+
+def _print_notes(report: AblationReport, *, of: str) -> None:
+    """Print where the results of one ablation are, and what failed; `of` says of which run, if there are several."""
+    from flowkit.model.ablation.table import failure_lines
 
     if report.results:
-        if as_json and not quiet:
-            say(json.dumps(ablation_dict(report.results, split=split, base_run=run, complete=not report.stopped)))
-        elif not quiet:
-            say(table(*ablation_table(report.results)))
-            say("\n".join(f"* {note}" for note in NOTES))
         inform(f"Results in {show_name(report.folder)}: ablation.md, ablation.json.")
     for line in failure_lines(report.results):
         warn(show_name(f"{of}{line}"))

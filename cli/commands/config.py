@@ -12,7 +12,7 @@ from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import say, say_json, table
 from flowkit.cli.shared.option_sources import option_values
 from flowkit.cli.shared.options import json_option
-from flowkit.cli.shared.settings_file import read_settings_file, setting_name
+from flowkit.cli.shared.settings_file import read_settings_file, setting_names
 
 if TYPE_CHECKING:
     from flowkit.cli.shared.option_sources import OptionValue
@@ -38,14 +38,11 @@ def config(commands: tuple[str, ...], changed: bool, as_json: bool) -> None:
     found = {name: group.get_command(context, name) for name in names}
     all_commands = {name: command for name, command in found.items() if command is not None}
 
-    def all_names() -> set[str]:
-        return {setting_name(option) for command in all_commands.values() for option in command.params if isinstance(option, click.Option)}
-
     path = Path("flowkit.toml")
     values: list[OptionValue] = []
     for name in commands or names:
         command = all_commands[name]
-        from_file = read_settings_file(path, names, command, name, all_names) if path.is_file() else {}
+        from_file = read_settings_file(path, names, command, name, lambda: setting_names(all_commands.values())) if path.is_file() else {}
         values += option_values(command, name, from_file, os.environ)
     shown = [value for value in values if not changed or value.source != "default"]
     if as_json:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from flowkit.cli.shared.old_options import OldOption
-from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, environment_names, setting_name
+from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, environment_names, setting_name, setting_names
 
 _OTHER_VARIABLES = {"FLOWKIT_DEBUG", "FLOWKIT_QUIET", "FLOWKIT_VERBOSE", "FLOWKIT_REQUIRE_CUDA"}
 _DEFAULT_IN_HELP = re.compile(r"\[default: ([^\]]*?)(?:; (?:at least|at most|x[<>]=)[^\]]*)?\]")
@@ -68,13 +68,15 @@ def option_values(command: click.Command, name: str, from_file: Mapping[str, Any
     return values
 
 
+def own_variables(commands: Mapping[str, click.Command]) -> set[str]:
+    """Return the variables of the environment that flowkit itself or one of these commands reads."""
+    settings = [(name, setting) for name, command in commands.items() for setting in setting_names([command])]
+    return _OTHER_VARIABLES.union(*(environment_names(name, setting) for name, setting in settings))
+
+
 def unknown_variables(environment: Iterable[str], commands: Mapping[str, click.Command]) -> list[str]:
     """Return a sentence for each variable FLOWKIT_... of the environment that sets no option of any command."""
-    known = set(_OTHER_VARIABLES)
-    for name, command in commands.items():
-        for parameter in command.params:
-            if isinstance(parameter, click.Option):
-                known.update(environment_names(name, setting_name(parameter)))
+    known = own_variables(commands)
     sentences = []
     for variable in sorted(environment):
         if variable.startswith("FLOWKIT_") and variable not in known:

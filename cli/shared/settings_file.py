@@ -42,6 +42,11 @@ def setting_name(parameter: click.Parameter) -> str:
     return max(parameter.opts, key=len).lstrip("-").replace("-", "_")
 
 
+def setting_names(commands: Iterable[click.Command]) -> set[str]:
+    """Return the names of all settings that some commands have."""
+    return {setting_name(parameter) for command in commands for parameter in command.params if isinstance(parameter, click.Option)}
+
+
 def read_settings_file(
     path: Path, commands: Iterable[str], command: click.Command, name: str, all_names: Callable[[], set[str]]
 ) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _read_toml(path: Path, command: click.Command) -> TrainingFile:
             raise click.UsageError(f"{where}: there is no phase {short(key)}{meant(key, PHASES)}; the phases are {', '.join(PHASES)}")
         elif _is_value(name, value):
             values |= {_OTHER_NAMES.get(name, name): value}
-            _check(_OTHER_NAMES.get(name, name), value, f"{where}: {key}")
+            _check(_OTHER_NAMES.get(name, name), value, where)
         elif name in parameters:
             options[name] = _from_folder(path, parameters[name], checked(value, parameters[name], f"{where}: {key}"))
         else:
@@ -168,7 +168,7 @@ def _phase_values(phase: str, table: Any, where: str) -> dict[str, Any]:
         refuse_if_not_from_file(key, f"{where}, [{phase}]")
         if name not in OVERRIDES:
             raise click.UsageError(f"{where}, [{phase}]: there is no setting {short(key)} of a phase{meant(key, OVERRIDES)}")
-        _check(name, value, f"{where}, [{phase}]: {key}")
+        _check(name, value, f"{where}, [{phase}]")
         values[f"{phase}.{name}"] = value
     return values
 
@@ -182,7 +182,7 @@ def _check(name: str, value: Any, where: str) -> None:
     try:
         check_kind(name, value)
     except ParameterError as error:
-        raise click.UsageError(f"{where.rpartition(': ')[0]}: {error}") from error
+        raise click.UsageError(f"{where}: {error}") from error
 
 
 def _from_folder(path: Path, parameter: click.Parameter, value: Any) -> Any:
