@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -143,16 +143,18 @@ def evaluate(
     combine_scores([np.zeros((1, 1))] * 2, weights=given, fusion=fusion)  # refuses bad settings before the work
     dataset = Dataset.open(root)
 
-    def networks_for(number: int) -> TestedNetworks:
+    def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str]]:
+        """Return the networks that are tested on a split, and the digests of their weights."""
         split = dataset.split(number)
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
         check_shards(dataset, split, records=split.test)
-        networks = TestedNetworks(split, _checkpoints(root, run, number, checkpoint, kept), force=force, execution=execution)
+        checkpoints = _checkpoints(root, run, number, checkpoint, kept)
+        networks = TestedNetworks(split, checkpoints, force=force, execution=execution)
         if weights == "auto":
             validation = validation_records(split, networks.provenances)
             check_shards(dataset, split, records=validation)
-        return networks
+        return networks, {phase: found.digest() for phase, (_, found) in checkpoints.items()}
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
@@ -165,7 +167,7 @@ def evaluate(
             report = to_all(show, on_event)
             started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
             folder = None if keep_scores_in is None else keep_scores_in(number)
-            result = _evaluate_split(dataset, dataset.split(number), networks_for(number), fusion, weights, report, folder)
+            result = _evaluate_split(dataset, dataset.split(number), *networks_for(number), fusion, weights, report, folder)
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
                 on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
@@ -178,6 +180,7 @@ def _evaluate_split(
     dataset: Dataset,
     split: Split,
     networks: TestedNetworks,
+    digests: Mapping[Phase, str],
     fusion: Fusion,
     weights: FusionWeights,
     on_event: Callable[[EvaluateEvent], None],
@@ -188,7 +191,7 @@ def _evaluate_split(
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
     execution = networks.execution
     settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
-    with UnfinishedScores(folder, split, networks.digests, settings, rank=execution.rank) as unfinished:
+    with UnfinishedScores(folder, split, digests, settings, rank=execution.rank) as unfinished:
         known = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
 
         def progress(done: int, num_videos: int, num_failed: int) -> None:

@@ -49,7 +49,6 @@ class TestedNetworks:
         self.execution = execution
         self.device = execution.torch_device()
         self.phases = tuple(checkpoints)
-        self.digests = {phase: checkpoint.digest() for phase, (_, checkpoint) in checkpoints.items()}
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
         self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
         self.warnings = _data_warnings(split, checkpoints)

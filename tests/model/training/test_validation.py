@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
-from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES
@@ -113,6 +114,21 @@ def test_accuracy_and_loss_are_those_of_the_test_if_it_sees_as_many_frames(root:
     assert line["validation_accuracy"] == line["validation_accuracy_motion"] == result.rows["motion"].top1
     scores = torch.from_numpy(result.rows["motion"].scores)
     assert line["validation_loss"] == pytest.approx(torch.nn.functional.cross_entropy(scores, torch.from_numpy(result.labels)).item())
+
+
+def test_measuring_takes_the_weights_wherever_they_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A digest can only be computed of weights on the CPU, and would take longer than some validations.
+    monkeypatch.setattr(Checkpoint, "digest", lambda _: pytest.fail("the weights in training have no digest"))
+    run(root, phases=["motion"], validation=0.5)
+    assert len(measured(root)) == 1
+
+
+@pytest.mark.needs_cuda
+def test_videos_are_measured_on_a_gpu(root: Path) -> None:
+    run(root, phases=["motion"], validation=0.5, execution=Execution(device="cuda"))
+    (line,) = measured(root)
+    assert 0 <= line["validation_accuracy"] <= 1
+    assert math.isfinite(line["validation_loss"])
 
 
 @pytest.fixture
