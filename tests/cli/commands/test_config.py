@@ -64,6 +64,15 @@ def test_a_variable_that_sets_no_option_is_a_warning(monkeypatch: pytest.MonkeyP
     assert len(lines) == 2
 
 
+def test_variables_of_the_command_itself_need_no_other_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATA", "INFO_JSON", "QUIET"):
+        monkeypatch.setenv(f"FLOWKIT_{name}", "1")
+    monkeypatch.setattr("flowkit.cli.main._all_commands", lambda _: pytest.fail("imports the modules of all commands"))
+    result = run("info")
+    assert result.stderr == ""
+    assert "'1' is not a data root" in str(result.exception)
+
+
 @pytest.mark.parametrize("shell", _START)
 def test_completion_prints_a_script_with_where_to_put_it(shell: str) -> None:
     result = run("completion", shell)
