@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from flowkit.dataset.lists.choosing import find_lists
 from flowkit.dataset.lists.matching import match_lists
@@ -168,7 +169,8 @@ def _split_problems(root: Path, shards: dict[str, VerifiedFile], dataset: Datase
     for folder in folders:
         if not (folder / "split.json").exists():
             yield Problem(folder, "", "has no split.json: writing it was stopped; pack the split again")
-    videos = {video["video_id"]: video for found in shards.values() for video in found.videos}
+    videos = {name: {video["video_id"]: video for video in found.videos} for name, found in shards.items()}
+    num_frames = {video_id: int(video["num_frames"]) for of_shard in videos.values() for video_id, video in of_shard.items()}
     for number in complete_splits(root):
         folder = split_folder(root, number)
         try:
@@ -181,10 +183,9 @@ def _split_problems(root: Path, shards: dict[str, VerifiedFile], dataset: Datase
             yield Problem(folder / "split.json", "", f"has the quantiser {split.quantiser}, dataset.json another; pack the split again")
         for table, records in (("train.csv", split.train), ("test.csv", split.test)):
             for record in records:
-                fault = _record_fault(record, shards)
+                fault = _record_fault(record, videos)
                 if fault:
                     yield Problem(folder / table, record.video_id, fault)
-        num_frames = {video_id: int(video["num_frames"]) for video_id, video in videos.items()}
         if dataset is not None:
             yield from _list_problems(folder, split, dataset.source, num_frames)
 
@@ -199,16 +200,17 @@ def _shard_digest_problems(path: Path, split: Split, shards: dict[str, VerifiedF
         yield Problem(path, "", f"{name} exists, but the split does not list it; pack again")
 
 
-def _record_fault(record: ClipRecord, shards: dict[str, VerifiedFile]) -> str | None:
-    if record.shard not in shards:
+def _record_fault(record: ClipRecord, videos: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str | None:
+    """Return why a row of a table does not fit the videos of the shards, by shard and id."""
+    if record.shard not in videos:
         return None  # reported as missing
-    videos = {video["video_id"]: video for video in shards[record.shard].videos}
-    if record.video_id not in videos:
+    video = videos[record.shard].get(record.video_id)
+    if video is None:
         return f"is not in {record.shard}, or damaged there"
-    if record.sha256 and videos[record.video_id]["sha256"] != record.sha256:
+    if record.sha256 and video["sha256"] != record.sha256:
         return f"has other contents in {record.shard} than the split was packed with"
-    if videos[record.video_id]["num_frames"] != record.num_frames:
-        return f"has {counted(videos[record.video_id]['num_frames'], 'frame')} in {record.shard}, not {record.num_frames:,}"
+    if video["num_frames"] != record.num_frames:
+        return f"has {counted(video['num_frames'], 'frame')} in {record.shard}, not {record.num_frames:,}"
     if record.num_frames < MIN_FRAMES:
         return f"has {counted(record.num_frames, 'frame')}, too few for a flow stack"
     return None

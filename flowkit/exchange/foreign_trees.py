@@ -16,7 +16,7 @@ from flowkit.errors import ManifestError
 from flowkit.exchange.layouts import LAYOUTS
 from flowkit.exchange.record import ExportRecord
 from flowkit.video.folders import read_layout
-from flowkit.video.ids import check_video_id, printable_name
+from flowkit.video.ids import check_video_id, utf8_name
 from flowkit.video.tree import walk_files
 
 FlowNames = Literal["any", "flow_x", "x"]
@@ -122,7 +122,7 @@ def find_videos(tree: Path, tool: ForeignTool, *, frames: Path | None = None, re
 
 
 def _video(folder: str, frames: Path, u: Path, v: Path, names: FlowNames, fault: str) -> TreeVideo:
-    return TreeVideo(folder, folder.rpartition("/")[0], printable_name(folder), frames, u, v, names, fault or _name_fault(folder))
+    return TreeVideo(folder, folder.rpartition("/")[0], utf8_name(folder), frames, u, v, names, fault or _name_fault(folder))
 
 
 def _axes(tool: ForeignTool) -> tuple[tuple[str, str], ...]:

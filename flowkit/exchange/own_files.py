@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from flowkit.errors import ManifestError
-from flowkit.video.ids import printable_name
+from flowkit.video.ids import utf8_name
 
 
 def is_own_file(path: Path) -> bool:
@@ -41,4 +41,4 @@ def refuse_links(root: Path, folder: Path) -> None:
         path = path / part
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             what = "a link" if path.is_symlink() else "not a folder"
-            raise ManifestError(f"{printable_name(str(path))!r} is {what}, and nothing is written behind it; remove it, then try again")
+            raise ManifestError(f"{utf8_name(str(path))!r} is {what}, and nothing is written behind it; remove it, then try again")

@@ -83,7 +83,7 @@ def name_ends(name: str) -> list[str]:
     return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
-def printable_name(name: str) -> str:
+def utf8_name(name: str) -> str:
     """Return the name of a file as text that can be written as UTF-8: bytes that are not UTF-8 become hexadecimal."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
 from flowkit.video.folders import FolderLayout, read_layout
-from flowkit.video.ids import MAX_ID_BYTES, MOST_CLASHES, check_video_id, first_few, printable_name
+from flowkit.video.ids import MAX_ID_BYTES, MOST_CLASHES, check_video_id, first_few, utf8_name
 from flowkit.words import counted
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
     for relative, path, folder_fault in walk_files(str(root), leave_out=left_out, on_hidden=lambda _: ignored.update([_HIDDEN])):
         video_id, suffix = os.path.splitext(relative)
         if folder_fault is None and suffix.lower() not in suffixes:
-            ignored[printable_name(suffix.lower()) or _NO_SUFFIX] += 1
+            ignored[utf8_name(suffix.lower()) or _NO_SUFFIX] += 1
             continue
         fault = folder_fault or _video_fault(video_id, path)
         if fault is not None:
-            unreadable.append((printable_name(relative), fault))
+            unreadable.append((utf8_name(relative), fault))
         else:
             paths.setdefault(video_id, []).append(path)
     _check_one_file_each(paths)
@@ -178,7 +178,7 @@ def walk_files(
         return
     here = (status.st_dev, status.st_ino)
     if here in above:
-        _logger.info("%r links to a folder that contains it; the link is not followed", printable_name(folder))
+        _logger.info("%r links to a folder that contains it; the link is not followed", utf8_name(folder))
         return
     if above and here == leave_out:
         return
