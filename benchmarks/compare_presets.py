@@ -23,6 +23,7 @@ from flowkit.flow import TVL1Params
 from flowkit.flow.cpu.solver import CpuSolver
 from flowkit.flow.params import PRESETS
 from flowkit.quantise import Quantiser
+from flowkit.words import counted
 
 BASE = "opencv"
 QUANTISER = Quantiser(20.0, "paper")
@@ -74,7 +75,7 @@ def main() -> None:
             found[preset] += values
             print(line(path.stem, preset, values), flush=True)
     for preset, values in found.items():
-        print(line(f"all {len(paths)} videos, {len(values)} pairs", preset, values))
+        print(line(f"all {counted(len(paths), 'video')}, {counted(len(values), 'pair')}", preset, values))
     for name, times in seconds.items():
         ratio = statistics.median(own / base for own, base in zip(times, seconds[BASE], strict=True))
         print(f"{name}: {1e3 * statistics.median(times):.1f} ms per pair, {ratio:.2f} times {BASE}'s")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_ch
 from flowkit.model.runs.events import StepDone
 from flowkit.model.runs.metrics import read_metrics
 from flowkit.model.runs.run_folder import METRICS_NAME, phase_folder
-from flowkit.model.scoring.metrics import softmax
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.training.chain import train
 
@@ -59,7 +59,7 @@ def train_star(root: Path, seed: int, *, steps: list[int], rate: float) -> dict[
         phases=["st-resnet-star"],
         recipe="small",
         overrides=star,
-        execution=Execution(device="cpu", num_workers=0, checkpoint_steps=unit, checkpoint_seconds=1e9),
+        execution=replace(CPU, checkpoint_steps=unit, checkpoint_seconds=1e9),
         on_event=keep,
         progress=True,
     )
@@ -70,8 +70,8 @@ def tested(root: Path, checkpoint: Path | None, run: str) -> str:
     """Return the accuracy and the mean loss of the two-stream row on the test videos."""
     (split,) = evaluate(root, run=run, checkpoint=checkpoint, execution=CPU, progress=False).splits
     row = list(split.rows.values())[-1]
-    share = softmax(row.scores)[np.arange(len(split.labels)), split.labels]
-    return f"{100 * row.top1:5.1f} % | {float(-np.log(share).mean()):.3f}"
+    losses = np.logaddexp.reduce(row.scores, axis=1) - row.scores[np.arange(len(split.labels)), split.labels]
+    return f"{100 * row.top1:5.1f} % | {losses.mean():.3f}"
 
 
 def training_loss(root: Path, run: str, config: TrainConfig, end: int) -> float:
