@@ -147,6 +147,8 @@ def extract_command(dataset: Dataset) -> str:
     source = dataset.source or "VIDEOS"
     if settings.is_imported:
         made = ["--tool", settings.solver, "--bound", f"{settings.quantiser.bound}"]
+        if settings.codec not in ("jpeg", ExtractSettings().codec):  # JPEG images stay what they are
+            made += ["--codec", settings.codec]
         return shlex.join(["flowkit", "import", source, *made, "--data", root])
     return shlex.join(["flowkit", "extract", source, *_options(settings), "--data", root])
 

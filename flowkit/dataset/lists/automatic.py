@@ -92,7 +92,7 @@ def _leaders(groups: Mapping[_Group, list[str]], file_of: Mapping[str, str]) -> 
 def _test_groups(sizes: dict[str, int], salt: str, fixed: Mapping[str, bool], fraction: float) -> set[str]:
     """Return the groups of a class that go to test: in an order by hash, each that brings the share closer to the target.
 
-    Those that are fixed go where their byte-identical videos of another class are. At least one of the others stays in train.
+    Those that are fixed go where their byte-identical videos of another class are. At least one group stays in train if not all are fixed.
     """
     chosen = {group for group, is_test in fixed.items() if is_test}
     if len(sizes) < 2 or len(fixed) == len(sizes):

@@ -18,7 +18,7 @@ from training_runs import run
 from flowkit.dataset.clips import find_clips
 from flowkit.dataset.example import example_root
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.settings import Codec, ExtractSettings
 from flowkit.dataset.shard_files import check_readable, check_shards, extract_command
 from flowkit.errors import ManifestError
 from flowkit.files import file_sha256
@@ -127,6 +127,13 @@ def test_the_command_has_the_settings_of_the_root() -> None:
         "--tvl1-num-warps 7 --data 'my data'"
     )
     assert extract_command(Dataset(Path("d"), "v", ExtractSettings(), {})) == "flowkit extract v --data d"
+
+
+@pytest.mark.parametrize(("codec", "option"), [("jpeg", ""), ("zstd", ""), ("gzip", "--codec gzip "), ("none", "--codec none ")])
+def test_the_command_that_imports_again_has_the_settings_of_the_root(codec: Codec, option: str) -> None:
+    settings = ExtractSettings(preset="imported", solver="denseflow", quantiser=Quantiser(32, "paper"), short_side=0, codec=codec)
+    command = extract_command(Dataset(Path("d"), "tree", settings, {}))
+    assert command == f"flowkit import tree --tool denseflow --bound 32.0 {option}--data d"
 
 
 @pytest.mark.parametrize(
