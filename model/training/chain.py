@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.manifest import Split
-from flowkit.dataset.root import Dataset
-from flowkit.dataset.shard_files import check_shards
-from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
-from flowkit.model.data.held_out import HeldOut, held_out
+from flowkit.model.data.held_out import HeldOut
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
@@ -33,6 +31,7 @@ from flowkit.model.settings.validation import Validation
 from flowkit.model.training.init_from import InitialNetworks
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.phases import BEFORE, Start, check_earlier, settings_before
+from flowkit.model.training.planned import training_lists
 from flowkit.model.training.validation import Validator
 
 UNUSED_WEIGHTS = (
@@ -212,26 +211,19 @@ def train_phases(
     wanted = [phase for phase in PHASES if phase in phases]
     if not wanted or set(phases) - set(PHASES):
         raise ParameterError(f"phases must be some of {', '.join(PHASES)}, got {list(phases)}")
-    dataset = Dataset.open(root)
-    listed = dataset.split(split)
-    if not listed.train:
-        raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
-    check_shards(dataset, listed, records=listed.train)
-    held = HeldOut()
-    if settings.validation is not None:
-        held = held_out(dataset, listed, settings.validation, seed=settings.all_overrides.get("seed", 0))
-    trained_on = held.without(listed)
-    unseen = [*listed.test, *(row for row in listed.train if row.video_id in held.video_ids)]
+    dataset, listed, held = training_lists(root, settings, split=split)
+    trained_on, held_ids = held.without(listed), set(held.video_ids)
+    unseen = [*listed.test, *(row for row in listed.train if row.video_id in held_ids)]
     is_official = is_official_list(listed)
     chosen = settings.recipe_on(device.type, is_official_list=is_official)
-    initial = InitialNetworks(init_from, wanted, runs=runs or root / "runs", run=run, split=listed)
+    extraction = extraction_of(dataset, listed.train[0])
+    initial = InitialNetworks(init_from, wanted, runs=runs or root / "runs", run=run, split=listed, extraction=extraction, unseen=unseen)
     needed = {phase: [name for name in BEFORE[phase] if name not in initial.covers(phase)] for phase in wanted}
     bases = [phase for phase in wanted if phase in BASE_PHASES and phase not in initial.origins]
     # What the phases start from that this call does not train.
     before = {phase: {name: _earlier(listed, phase, name, _weights_before(root, run, base_run, split, name, runs))
                       for name in needed[phase] if name not in wanted} for phase in wanted}  # fmt: skip
     start = Start(settings.weights_for(chosen) if bases else "none", settings.all_overrides)
-    extraction = extraction_of(dataset, listed.train[0])
     from_start = start.overrides if bases else settings_before(before)
     usual, configs = (
         make_configs(
@@ -253,6 +245,10 @@ def train_phases(
                 f"{phase}: the {configs[phase].num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
                 f"{execution.world} processes; choose --batch and --bn-group so that they can"
             )
+
+    def provenance_of(phase: Phase, earlier: Mapping[Phase, Path]) -> Provenance:
+        return _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase))
+
     folders = {phase: PhaseFolder(phase_folder(root, run, split, phase, runs=runs)) for phase in wanted}
     for phase, folder in folders.items():
         if before[phase]:
@@ -264,7 +260,7 @@ def train_phases(
             # Weights that this call is going to train are compared when they are there.
             pending = {name for name in needed[phase] if name in folders and not folders[name].done}
             earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase] if name not in pending}
-            now = _provenance(configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction, unseen))
+            now = provenance_of(phase, earlier)
             expected = {name: digest for name, digest in begun.started_from.items() if name in pending}
             refuse_other_phase(begun, replace(now, started_from=now.started_from | expected), listed, folder.path)
         if restart or not folder.begun:
@@ -273,18 +269,23 @@ def train_phases(
                 start.check(configs[phase])
         if execution.rank == 0 and (restart or not folder.done):
             check_writable(folder.path, option="--runs DIR")
-    num_empty = len(listed.classes) - len({record.label for record in trained_on.train})
-    start_words = str(init_from) if initial.origins else start.describe() if bases else ""
-    why = settings.why_recipe(device.type, is_official_list=is_official)
-    counts = (len(trained_on.train), len(listed.classes), num_empty, len(held.video_ids))
-    on_event(RunStarted(chosen, str(device), start_words, *counts, held.notes, why))
+    on_event(
+        RunStarted(
+            chosen,
+            str(device),
+            weights=str(init_from) if initial.origins else start.describe() if bases else "",
+            num_videos=len(trained_on.train),
+            num_classes=len(listed.classes),
+            num_empty_classes=len(listed.classes) - len({record.label for record in trained_on.train}),
+            num_held_out=len(held_ids),
+            notes=held.notes,
+            why_recipe=settings.why_recipe(device.type, is_official_list=is_official),
+        )
+    )
     new = [phase for phase in initial.origins if restart or not folders[phase].begun]
     if new:
-        on_event(
-            NetworksTaken(
-                tuple(initial.lines(new, configs, usual, usually=start.describe())), tuple(initial.warnings(new, extraction, unseen))
-            )
-        )
+        lines = initial.lines(new, configs, usual, usually=start.describe())
+        on_event(NetworksTaken(tuple(lines), tuple(initial.warnings(new))))
     if restart:
         if start.source != "none":
             start.read()  # if the weights are unavailable, fail before anything is deleted
@@ -300,9 +301,7 @@ def train_phases(
     skipped: list[Phase] = []
     for phase, folder in folders.items():
         earlier = {name: _weights_before(root, run, base_run, split, name, runs) for name in needed[phase]}
-        provenance = _provenance(
-            configs[phase], listed, earlier, extraction, execution.amp, held, initial.record(phase, extraction, unseen)
-        )
+        provenance = provenance_of(phase, earlier)
         with folder.alone() if execution.rank == 0 and not folder.done else nullcontext():
             if execution.rank == 0:
                 said = {"init_from": str(init_from)} if phase in initial.origins else {}

@@ -32,7 +32,7 @@ from flowkit.model.training.phases import BEFORE
 from flowkit.video.ids import first_few
 from flowkit.words import counted
 
-# From which networks a phase can start, if the source has no other of its kind and the line does not train what comes before it.
+# From which networks a phase can start, if the source has none of its kind and the same command does not train what comes before it.
 _ELSE: dict[Phase, tuple[tuple[Phase, ...], ...]] = {
     "appearance": (("st-resnet",), ("st-resnet-star",)),
     "motion": (("st-resnet",), ("st-resnet-star",)),
@@ -80,6 +80,10 @@ class InitialNetworks:
         The run that will be trained.
     split : flowkit.Split
         The split that they will be trained on.
+    extraction : dict
+        How its frames and flow were made, as `Provenance` has it.
+    unseen : sequence of ClipRecord
+        The videos of the split that are not trained on: those of the test, and those held out.
 
     Attributes
     ----------
@@ -98,7 +102,17 @@ class InitialNetworks:
     ST-ResNet and ST-ResNet*, which have the same parameters, from each other.
     """
 
-    def __init__(self, source: str | Path | None, wanted: Sequence[Phase], *, runs: Path, run: str, split: Split) -> None:
+    def __init__(
+        self,
+        source: str | Path | None,
+        wanted: Sequence[Phase],
+        *,
+        runs: Path,
+        run: str,
+        split: Split,
+        extraction: Mapping[str, Any],
+        unseen: Sequence[ClipRecord],
+    ) -> None:
         self.source, self._split, self._wanted = source, split, tuple(wanted)
         found = {} if source is None else find_trained(source, runs=runs, split=split.number)
         taken = {phase: names for phase in wanted if (names := _taken(phase, wanted, found))}
@@ -107,14 +121,16 @@ class InitialNetworks:
                 f"{source} holds {' and '.join(found)}, from which {' and '.join(wanted)} cannot start; {_WHERE_ELSE}, and --phase chooses "
                 "what is trained"
             )
+        used = dict.fromkeys(name for names in taken.values() for name in names)
         own = [(runs / run / f"split{split.number}" / phase).resolve() for phase in wanted]
-        for name in dict.fromkeys(name for names in taken.values() for name in names):
-            if found[name].resolve().parent in own:
-                raise CheckpointError(f"run {run!r} cannot start from itself; give the new run another name with --run")
-        origins = {name: _origin(name, found[name]) for name in dict.fromkeys(name for names in taken.values() for name in names)}
+        if any(found[name].resolve().parent in own for name in used):
+            raise CheckpointError(f"run {run!r} cannot start from itself; give the new run another name with --run")
+        origins = {name: _origin(name, found[name]) for name in used}
         self.origins = {phase: {name: origins[name] for name in names} for phase, names in taken.items()}
         self._all = list(origins.values())
         self._check_alike()
+        self._differences = {phase: self._differences_of(phase, extraction) for phase in self.origins}
+        self._seen = {phase: self._seen_by(phase, unseen) for phase in self.origins}
 
     def covers(self, phase: Phase) -> frozenset[Phase]:
         """Return the earlier phases that a phase does not need, because it takes something of the source in their place."""
@@ -173,7 +189,7 @@ class InitialNetworks:
         for name, origin in self.origins.get(phase, {}).items():
             state: dict[str, Tensor] = load_checkpoint(origin.path).network
             if file_sha256(origin.path) != origin.sha256:
-                raise CheckpointError(f"{origin.path} was changed while {phase} began to train from it; run the same line again")
+                raise CheckpointError(f"{origin.path} was changed while {phase} began to train from it; run the same command again")
             if phase in BASE_PHASES:
                 state = single_stream_state(state, cast("StreamName", phase))
             state = with_classes(state, origin.provenance.classes, self._split.classes, generator=generator)
@@ -195,11 +211,8 @@ class InitialNetworks:
             made[phase] = replace(made[phase], weights=weights)
         return made
 
-    def record(self, phase: Phase, extraction: Mapping[str, Any], unseen: Sequence[ClipRecord]) -> FirstNetwork | None:
-        """Return what the provenance of a phase stores of the source; None if it does not start from it.
-
-        `unseen` are the videos of the split that are not trained on: those of the test, and those held out.
-        """
+    def record(self, phase: Phase) -> FirstNetwork | None:
+        """Return what the provenance of a phase stores of the source; None if it does not start from it."""
         origins = self.origins.get(phase)
         if not origins:
             return None
@@ -208,7 +221,7 @@ class InitialNetworks:
             files={name: origin.sha256 for name, origin in origins.items()},
             classifiers={name: self._classifier(origin) for name, origin in origins.items()},
             trained_on="; ".join(dict.fromkeys(_data(origin.provenance) for origin in origins.values())),
-            differences=(*self._differences(phase, extraction), *self._seen(phase, unseen)),
+            differences=(*self._differences[phase], *self._seen[phase]),
         )
 
     def lines(
@@ -220,9 +233,8 @@ class InitialNetworks:
         stream starts from for which the source has nothing.
         """
         own = [phase for phase in phases if phase in self.origins[phase]]
-        starts = [
-            f"{', '.join(own)} from the network of that name" if len(own) == 1 else f"{', '.join(own)} from the networks of these names"
-        ]
+        named = "the network of that name" if len(own) == 1 else "the networks of these names"
+        starts = [f"{', '.join(own)} from {named}"] if own else []
         for phase in phases:
             if phase not in own:
                 taps = ", with its taps in time summed" if phase in BASE_PHASES and self._has_taps(phase) else ""
@@ -241,15 +253,15 @@ class InitialNetworks:
         others = [phase for phase in self._wanted if phase in BASE_PHASES and phase not in self.origins]
         starts += [f"but {' and '.join(others)} from {start}"] if others else []
         return [
-            f"From {self.source}: {'; '.join(starts if own else starts[1:])}. {self._classifier_line(configs[phases[0]].seed)}",
+            f"From {self.source}: {'; '.join(starts)}. {self._classifier_line(configs[phases[0]].seed)}",
             *([f"Settings of its network instead of the recipe's: {'; '.join(settings)}."] if settings else []),
         ]
 
-    def warnings(self, phases: Sequence[Phase], extraction: Mapping[str, Any], unseen: Sequence[ClipRecord]) -> list[str]:
-        """Return in words how the frames and flow of the source's training differ from these, and which `unseen` videos were in it."""
-        different = dict.fromkeys(text for phase in phases for text in self._differences(phase, extraction))
+    def warnings(self, phases: Sequence[Phase]) -> list[str]:
+        """Return in words how the frames and flow of the source's training differ from these, and which unseen videos were in it."""
+        different = dict.fromkeys(text for phase in phases for text in self._differences[phase])
         made = f"{self.source} was trained on frames and flow that were made in another way: {'; '.join(different)}"
-        seen = dict.fromkeys(text for phase in phases for text in self._seen(phase, unseen))
+        seen = dict.fromkeys(text for phase in phases for text in self._seen[phase])
         return [*([made] if different else []), *(f"{self.source}: {text}, so that they test nothing" for text in seen)]
 
     def _gives_two_streams(self, origin: Origin) -> bool:
@@ -275,14 +287,13 @@ class InitialNetworks:
 
     def _classifier_line(self, seed: int) -> str:
         kinds = {self._classifier(origin): origin for origin in self._all}
-        before, now = len(next(iter(kinds.values())).provenance.classes), len(self._split.classes)
         if "new" in kinds:
-            before = len(kinds["new"].provenance.classes)
+            before, now = len(kinds["new"].provenance.classes), len(self._split.classes)
             which = f"{now} classes instead of {before}" if now != before else "other classes"
             return f"Classifiers are replaced by random ones (seed {seed}), for {which}."
         return "Classifiers are kept." if "reordered" not in kinds else "Classifiers are kept, in the order of these classes."
 
-    def _differences(self, phase: Phase, extraction: Mapping[str, Any]) -> list[str]:
+    def _differences_of(self, phase: Phase, extraction: Mapping[str, Any]) -> list[str]:
         """Return the differences that concern the inputs of a phase; RGB frames depend on their size only."""
         texts: list[str] = []
         for origin in self.origins[phase].values():
@@ -294,7 +305,7 @@ class InitialNetworks:
             texts += extraction_differences(before, now)
         return list(dict.fromkeys(texts))
 
-    def _seen(self, phase: Phase, unseen: Sequence[ClipRecord]) -> list[str]:
+    def _seen_by(self, phase: Phase, unseen: Sequence[ClipRecord]) -> list[str]:
         """Say how many of these videos the source was trained on, by their names."""
         trained_on = set[str]().union(*(videos_trained_on(each.path.parent, each.provenance) for each in self.origins[phase].values()))
         seen = [row.video_id for row in unseen if row.video_id in trained_on]

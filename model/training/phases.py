@@ -52,7 +52,7 @@ class Start:
         # A file says which convolutions have the stride; in torchvision's network it is the 3x3.
         self.overrides = {"stride_in_1x1": self.read().stride_in_1x1, **self.read().network} if isinstance(source, Path) else {}
         if isinstance(source, Path) and f"sha256:{self._digest(source)}" != self.identity:
-            raise CheckpointError(f"{source} was changed while it was read; once it is complete, run the same line again")
+            raise CheckpointError(f"{source} was changed while it was read; once it is complete, run the same command again")
 
     def read(self) -> PretrainedWeights:
         """Return the weights, which are downloaded or read only once."""
@@ -108,7 +108,7 @@ class Start:
         weights = self.read() if config.phase in BASE_PHASES and config.phase not in before and self.source != "none" else None
         for name, path in earlier.items():
             if file_sha256(path) != digests[name]:
-                raise CheckpointError(f"{path} was changed while {config.phase} began to train from it; run the same line again")
+                raise CheckpointError(f"{path} was changed while {config.phase} began to train from it; run the same command again")
         start_network(network, config, weights, before)
 
     @staticmethod

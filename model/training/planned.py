@@ -1,10 +1,12 @@
-"""The settings that a training would have, without training."""
+"""What is known of a training before it begins: its videos, and the settings of its phases."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.data.held_out import HeldOut, held_out
 from flowkit.model.data.official_lists import is_official_list
@@ -12,6 +14,28 @@ from flowkit.model.runs.training_data import extraction_of
 from flowkit.model.settings.recipes import RecipeName, TrainSettings, make_configs
 from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.model.training.phases import Start
+
+_OF_WEIGHTS = {"stride_in_1x1", "stem_pool", "rgb_offset"}  # what a file of weights may say of its network
+
+
+def training_lists(root: Path, settings: TrainSettings, *, split: int) -> tuple[Dataset, Split, HeldOut]:
+    """Return a data root, one of its splits, and which of the split's training videos are held out.
+
+    Raises
+    ------
+    ManifestError
+        If the split is not packed or has no training video, or a shard with its training videos is missing or truncated.
+    ParameterError
+        If no training video can be held out as `settings` ask, or none would remain.
+    """
+    dataset = Dataset.open(root)
+    listed = dataset.split(split)
+    if not listed.train:
+        raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
+    check_shards(dataset, listed, records=listed.train)
+    if settings.validation is None:
+        return dataset, listed, HeldOut()
+    return dataset, listed, held_out(dataset, listed, settings.validation, seed=settings.all_overrides.get("seed", 0))
 
 
 def planned_configs(root: Path, settings: TrainSettings, *, split: int, device_type: str) -> tuple[RecipeName, dict[Phase, TrainConfig]]:
@@ -31,24 +55,18 @@ def planned_configs(root: Path, settings: TrainSettings, *, split: int, device_t
     Raises
     ------
     ManifestError
-        If the split is not packed or has no training video.
+        As `training_lists` says.
     ParameterError
         If a setting is out of its range.
     CheckpointError
         If the first weights are a file that cannot be read.
     """
-    dataset = Dataset.open(root)
-    listed = dataset.split(split)
-    if not listed.train:
-        raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
-    held = HeldOut()
-    if settings.validation is not None:
-        held = held_out(dataset, listed, settings.validation, seed=settings.all_overrides.get("seed", 0))
+    dataset, listed, held = training_lists(root, settings, split=split)
     recipe = settings.recipe_on(device_type, is_official_list=is_official_list(listed))
     weights = settings.weights_for(recipe)
-    # A file of weights decides where the stride is, unless the settings do.
-    decided = "stride_in_1x1" in settings.all_overrides or not isinstance(weights, Path)
-    stride = {} if decided else Start(weights, settings.all_overrides).overrides
+    # A file of weights decides some settings, unless the user has decided all of them.
+    decided = settings.all_overrides.keys() >= _OF_WEIGHTS or not isinstance(weights, Path)
+    of_weights = {} if decided else Start(weights, settings.all_overrides).overrides
     configs = make_configs(
         recipe,
         num_classes=len(listed.classes),
@@ -56,6 +74,6 @@ def planned_configs(root: Path, settings: TrainSettings, *, split: int, device_t
         short_side=extraction_of(dataset, listed.train[0])["short_side"],
         paper_schedule=settings.paper_schedule,
         file=settings.file,
-        overrides={**stride, **settings.overrides},
+        overrides={**of_weights, **settings.overrides},
     )
     return recipe, configs

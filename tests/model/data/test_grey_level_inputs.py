@@ -73,6 +73,15 @@ def test_train_takes_a_matlab_file_with_the_settings_of_its_network(root: Path, 
         assert made.config.weights == f"sha256:{file_sha256(path)}"
 
 
+def test_a_written_file_has_the_settings_of_a_matlab_file_although_one_of_them_was_given(root: Path, tmp_path: Path) -> None:
+    path, _ = imagenet(tmp_path / "resnet.mat")
+    written = tmp_path / "mine.toml"
+    options = ["--weights", path, *TINY, "--set", "stride_in_1x1=true", "--write-config", written]
+    ended = run_flowkit("train", "--data", root, "--device", "cpu", *options)
+    assert ended.code == 0, ended
+    assert 'stem_pool = "ceil"' in written.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
