@@ -163,6 +163,7 @@ class StageProgress:
 
     def __init__(self, progress: bool | None = True) -> None:
         self.shown = is_shown(progress)
+        self._warns = self.shown if progress is None else progress
         self._bar: ProgressBar | None = None
 
     def __enter__(self) -> StageProgress:
@@ -189,6 +190,11 @@ class StageProgress:
     def message(self, text: str) -> None:
         """Print a line to stderr if progress is shown."""
         if self.shown:
+            print_line(printable(text))
+
+    def warning(self, text: str) -> None:
+        """Print a line to stderr where progress is wanted, even if this process is quiet."""
+        if self._warns:
             print_line(printable(text))
 
 

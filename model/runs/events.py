@@ -13,9 +13,10 @@ from flowkit.model.settings.training import Phase
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Training begins: which recipe was chosen, and on which device; `weights` is empty if no base stream is trained.
+    """Training begins: which recipe was chosen, on which device, and in `weights` what the first networks start from.
 
-    `num_empty_classes` of the `num_classes` have no training video. `why_recipe` is empty if the user chose the recipe.
+    `weights` is the source of `init_from` if a phase starts from it, else the weights of the base streams, and empty if none of these is
+    trained. `num_empty_classes` of the `num_classes` have no training video. `why_recipe` is empty if the user chose the recipe.
     `num_held_out` further videos are held out for validation; `notes` has what is worth saying about that.
     """
 

@@ -67,8 +67,10 @@ class RunProgress:
                     message(f"Validation: {printable_name(note)}.")
             self._run_is_described = True
         elif isinstance(event, events.NetworksTaken):
-            for line in (*event.lines, *(f"Warning: {text}." for text in event.warnings)):
+            for line in event.lines:
                 message(printable_name(line))
+            for text in event.warnings:
+                self._stages.warning(f"Warning: {printable_name(text)}.")
         elif isinstance(event, events.PhaseSkipped):
             message(f"{event.phase}: already done ({printable_name(event.folder)}); nothing to do.")
         elif isinstance(event, events.PhaseStarted):
@@ -81,7 +83,8 @@ class RunProgress:
             self._stages.close()
             if isinstance(event, events.SplitStarted):
                 if event.num_kept:
-                    message(f"split {event.split}: {event.num_kept} videos were scored by an earlier call that was interrupted.")
+                    scored = f"{counted(event.num_kept, 'video')} {'was' if event.num_kept == 1 else 'were'} scored"
+                    message(f"split {event.split}: {scored} by an earlier call that was interrupted.")
                 self._stages.update(f"evaluate split {event.split}", 0, event.num_videos)
             elif isinstance(event, events.VariantStarted):
                 phases = " and ".join(event.phases)

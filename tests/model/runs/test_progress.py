@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flowkit.dataset.progress import Verbosity, set_verbosity
 from flowkit.errors import ParameterError
 from flowkit.model.runs import events
 from flowkit.model.runs.progress import RunProgress
@@ -43,6 +44,16 @@ def test_training_is_described_phase_by_phase(capsys: pytest.CaptureFixture[str]
     assert lines[5].startswith("motion: 2/2 steps in ")
     assert lines[5].endswith(", loss 1.250")
     assert len(lines) == 6
+
+
+def test_a_quiet_process_leaves_out_everything_but_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    given = [*TRAINING, events.NetworksTaken(("From other: motion from motion.",), ("other saw\nother flow",))]
+    set_verbosity(Verbosity.QUIET)
+    try:
+        assert shown(capsys, given) == ["Warning: other saw\\nother flow."]
+        assert shown(capsys, given, progress=False) == []
+    finally:
+        set_verbosity(Verbosity.NORMAL)
 
 
 def test_validation_is_said_in_one_line_and_which_weights_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
