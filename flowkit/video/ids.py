@@ -95,7 +95,7 @@ def first_few(names: Iterable[str], *, most: int = 5, last: str = "") -> str:
     """Return names as a text of bounded length: ``a, b, c`` or ``a, b and 7 more``; `last`, such as ``and``, joins the last two."""
     shown = list(names)
     if len(shown) > most:
-        return f"{', '.join(shown[:most])} and {len(shown) - most} more"
+        return f"{', '.join(shown[:most])} and {len(shown) - most:,} more"
     return f" {last} ".join([", ".join(shown[:-1]), shown[-1]]) if last and len(shown) > 1 else ", ".join(shown)
 
 

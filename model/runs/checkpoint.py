@@ -199,15 +199,13 @@ def _load_checkpoint(path: Path) -> Checkpoint:
     _check_format(values if isinstance(values, dict) else {}, _CHECKPOINT_FORMAT, _FORMAT_VERSION)
     provenance = Provenance.from_dict(values.get("provenance"))
     step, network, momentum = values.get("step"), values.get("network"), values.get("momentum")
-    environment, scaler = values.get("environment"), values.get("scaler")
+    environment, scaler, validated = values.get("environment"), values.get("scaler"), values.get("validated", 0)
     tensors = all(isinstance(part, dict) and all(map(_is_plain, part.values())) for part in (network, momentum))
-    if not (tensors and isinstance(step, int) and isinstance(environment, dict) and isinstance(scaler, dict)):
+    numbers = isinstance(step, int) and isinstance(validated, int)
+    if not (tensors and numbers and isinstance(environment, dict) and isinstance(scaler, dict)):
         raise CheckpointError("a part of the checkpoint is missing or has the wrong type")
     check_tensors({**{"momentum " + name: tensor for name, tensor in momentum.items()}, **network}, path)
-    validated, best = values.get("validated", 0), _best_so_far(values.get("best"), path)
-    if not isinstance(validated, int):
-        raise CheckpointError("a part of the checkpoint has the wrong type")
-    return Checkpoint(provenance, step, network, momentum, environment, scaler, validated, best)
+    return Checkpoint(provenance, step, network, momentum, environment, scaler, validated, _best_so_far(values.get("best"), path))
 
 
 def _best_so_far(values: Any, path: Path) -> BestSoFar | None:

@@ -50,9 +50,11 @@ def read_metrics(path: Path, config: TrainConfig) -> dict[int, dict[str, Any]]:
             step = line["step"]
         except (ValueError, KeyError, TypeError):
             continue
-        if type(step) is int and 0 <= step < 1 << 53 and VALIDATION_ACCURACY in line:
+        if type(step) is not int or not 0 <= step < 1 << 53:
+            continue
+        if VALIDATION_ACCURACY in line:
             lines[step] = lines.get(step, {}) | line
-        elif type(step) is int and 0 <= step < 1 << 53:
+        else:
             lines[step] = line if OUTPUTS in line else _per_output(line, config)
     return dict(sorted(lines.items()))
 

@@ -14,6 +14,8 @@ from flowkit.errors import CheckpointError, FlowkitError
 from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.records import RecordFormat
 from flowkit.shards.reader import ShardReader
+from flowkit.video.ids import first_few
+from flowkit.words import counted
 
 VIDEOS_NAME = "videos.json"
 
@@ -186,12 +188,12 @@ def _held_out_text(validation: Mapping[str, Any]) -> str:
         for name, value in validation.items()
         if name != "video_ids"
     )
-    return f"{_count(len(validation['video_ids']), 'video', 'videos')} ({how}: {_some(validation['video_ids'])})"
+    return f"{counted(len(validation['video_ids']), 'video')} ({how}: {_some(validation['video_ids'])})"
 
 
 def _class_differences(before: Sequence[str], now: Sequence[str]) -> list[str]:
     changes = [
-        f"{_count(len(names), 'class', 'classes')} {'was' if len(names) == 1 else 'were'} {what} ({_some(names)})"
+        f"{counted(len(names), 'class')} {'was' if len(names) == 1 else 'were'} {what} ({_some(names)})"
         for what, names in (
             ("added", [name for name in now if name not in set(before)]),
             ("removed", [name for name in before if name not in set(now)]),
@@ -204,7 +206,7 @@ def _class_differences(before: Sequence[str], now: Sequence[str]) -> list[str]:
 def _classes_of_network(known: Sequence[str], now: Sequence[str]) -> list[str]:
     """Return how the classes of a converted network, which no split ever had, differ from those of a split."""
     return [
-        f"{whose} {_count(len(names), 'class', 'classes')} that {lacks} ({_some(names)})"
+        f"{whose} {counted(len(names), 'class')} that {lacks} ({_some(names)})"
         for whose, lacks, names in (
             ("this split has", "the network does not know", [name for name in now if name not in set(known)]),
             ("the network has", "this split lacks", [name for name in known if name not in set(now)]),
@@ -275,14 +277,8 @@ def _in_words(name: str) -> str:
 
 
 def _videos(number: int, kind: str = "") -> str:
-    return f"{number:,} {kind}{'video was' if number == 1 else 'videos were'}"
-
-
-def _count(number: int, one: str, several: str) -> str:
-    return f"{number:,} {one if number == 1 else several}"
+    return f"{counted(number, f'{kind}video')} {'was' if number == 1 else 'were'}"
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
+    return first_few(names, most=_NAMES_SHOWN)
