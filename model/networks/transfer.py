@@ -57,7 +57,7 @@ def with_classes(
     Returns
     -------
     dict from str to Tensor
-        Classifiers keep their weights if the classes are the same; the rows change places if only their order is another. For all
+        Classifiers keep their weights if the classes are the same; the rows change places if only their order differs. For all
         other classes they are new: weights from N(0, 0.01^2), zero biases.
 
     Examples

@@ -92,7 +92,7 @@ def _differences(one: Provenance, other: Provenance) -> list[str]:
     if chosen[0] != chosen[1]:
         texts.append(f"validation is {chosen[0] or 'none'} in one and {chosen[1] or 'none'} in the other")
     if one.classes != other.classes:
-        texts.append("the classes are others")
+        texts.append("the classes differ")
     elif not one.digests & other.digests:
-        texts.append("the videos are others")
+        texts.append("the videos differ")
     return texts

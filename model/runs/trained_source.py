@@ -56,12 +56,14 @@ def _in_folder(path: Path, split: int) -> dict[Phase, Path]:
             return {_phase_of(path / name): path / name}
     if (path / RECORD_NAME).is_file():
         runs = sorted(str(folder) for folder in (path / "runs").glob("*") if folder.is_dir())
-        advice = f"name one of its runs: {first_few(runs, most=_NAMES_SHOWN)}" if runs else "and has no run"
+        advice = f"name one of its runs: {first_few(runs, most=_NAMES_SHOWN)}" if runs else "it has no run"
         raise CheckpointError(f"{path} is a data root; {advice}")
-    begun = [phase for phase in PHASES for folder in (path, *path.glob("split*")) if PhaseFolder(folder / phase).begun]
+    folders = (path, *path.glob("split*"))
+    begun = [phase for phase in PHASES if any(PhaseFolder(folder / phase).begun for folder in folders)]
+    has = "has a checkpoint" if len(begun) == 1 else "have checkpoints"
     raise CheckpointError(
         f"no phase in {path} is trained to its end"
-        + (f" ({', '.join(begun)} has a checkpoint; the folder of that phase can be given)" if begun else "")
+        + (f" ({' and '.join(begun)} {has}; the folder of such a phase can be given)" if begun else "")
     )
 
 

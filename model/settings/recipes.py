@@ -213,7 +213,7 @@ def make_configs(
         batch = settings["batch"]
         check(is_int(batch) and batch >= 1, "batch", "a whole number of at least 1", batch)
         if "batch" in own and "bn_group" not in own:  # the recipe's BN groups as nearly as the batch allows
-            settings["bn_group"] = next(size for size in range(given["bn_group"], 0, -1) if batch % size == 0)
+            settings["bn_group"] = _fitting_group(given["bn_group"], batch)
         if "schedule" not in own:
             settings["schedule"] = _schedule(entry, batch, num_videos, given.get("schedule"), own)
         if "steps" in own and "warmup_steps" not in own:
@@ -277,7 +277,7 @@ class TrainSettings:
         """Return why `recipe_on` chose as it did; empty if the user chose."""
         if self.recipe != "auto":
             return ""
-        return "the device is no GPU" if device_type != "cuda" else f"{'' if is_official_list else 'not '}UCF101's or HMDB51's lists"
+        return "the device is not a GPU" if device_type != "cuda" else f"{'' if is_official_list else 'not '}UCF101's or HMDB51's lists"
 
     def weights_for(self, recipe: RecipeName) -> Weights:
         """Return what the base streams start from in a recipe."""
@@ -311,7 +311,7 @@ def _with_file(
     given = entry.settings | (entry.paper if paper_schedule else {})
     settings = given | {key: value for key, value in file.items() if key in _PHASE_KEYS - _TIMING}
     if "batch" in file and "bn_group" not in file and is_int(file["batch"]):
-        settings["bn_group"] = next((size for size in range(given["bn_group"], 0, -1) if file["batch"] % size == 0), 1)
+        settings["bn_group"] = _fitting_group(given["bn_group"], file["batch"])
     network = {"stage_units": None} if "depth" in file else {}
     network = entry.network | network | {key: value for key, value in file.items() if key in _NETWORK_KEYS}
     timing = {key: value for key, value in file.items() if key in _TIMING}
@@ -323,6 +323,11 @@ def _with_file(
     if "steps" in own:
         settings |= {"warmup_steps": timing.pop("warmup_steps")} if "warmup_steps" in timing else {}
     return replace(entry, settings=settings, network=network, paper={}), {**timing, **own}
+
+
+def _fitting_group(most: int, batch: int) -> int:
+    """Return the largest divisor of a batch that is not above `most`."""
+    return next(size for size in range(most, 0, -1) if batch % size == 0)
 
 
 def renewal_steps(config: TrainConfig) -> int:

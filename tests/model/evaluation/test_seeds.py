@@ -96,7 +96,7 @@ def test_several_splits_give_the_deviation_of_the_means_over_splits(result: Any)
         (lambda own: of_seed(own, 1, flip=False), "config.flip is true in one and false in the other"),
         (lambda own: of_seed(own, 7), "was trained with seed 7, so its name is wrong"),
         (lambda own: _with(of_seed(own, 1), precision="bf16"), "precision is float32 in one and bf16 in the other"),
-        (lambda own: _with(of_seed(own, 1), digest="f" * 64), "the videos are others"),
+        (lambda own: _with(of_seed(own, 1), digest="f" * 64), "the videos differ"),
         (lambda own: _with(of_seed(own, 1), started_from={"file": "a"}), "started_from.file"),
         (lambda own: _with(of_seed(own, 1), quantiser={"bound": 3}), "quantiser.bound"),
     ],

@@ -272,7 +272,7 @@ def test_what_a_recipe_leaves_open_depends_on_the_device() -> None:
         return [getattr(settings, what)(device, is_official_list=official) for device, official in places]
 
     assert of(TrainSettings(), "recipe_on") == ["small", "small", "official", "own"]
-    why = ["the device is no GPU", "the device is no GPU", "UCF101's or HMDB51's lists", "not UCF101's or HMDB51's lists"]
+    why = ["the device is not a GPU", "the device is not a GPU", "UCF101's or HMDB51's lists", "not UCF101's or HMDB51's lists"]
     assert of(TrainSettings(), "why_recipe") == why
     for recipe in ("official", "own", "small"):
         assert of(TrainSettings(recipe), "recipe_on") == [recipe] * 4

@@ -498,7 +498,7 @@ def test_the_command_says_what_it_does_and_that_it_is_done(root: Path) -> None:
     code, _, output = call_flowkit(*arguments)
     assert code == 0
     assert output.startswith(
-        "Recipe small (auto: the device is no GPU) on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps"
+        "Recipe small (auto: the device is not a GPU) on cpu, from random weights: 12 training videos, 6 classes.\nappearance: 3 steps"
     )
     code, _, output = call_flowkit(*arguments)
     assert code == 0

@@ -314,7 +314,7 @@ def test_a_source_is_a_run_or_a_folder_or_a_file(root: Path, trained: Path, tmp_
     told = {
         "here": "has no split 1; name one of its folders: .*split2",
         root.parent / "nothing": "neither a file or folder nor a run in .*, which has default, here",
-        other: "is a data root; and has no run",
+        other: "is a data root; it has no run",
         root: "is a data root; name one of its runs: .*here",
         tmp_path / "empty": "no phase in .* is trained to its end",
     }
@@ -329,7 +329,7 @@ def test_a_source_is_a_run_or_a_folder_or_a_file(root: Path, trained: Path, tmp_
 
 def test_the_checkpoint_of_a_phase_that_is_not_done_can_be_named(root: Path, trained: Path) -> None:
     fine_tuned(root, trained, phases=["motion"], overrides={"steps": 2}, should_stop=lambda: True)
-    with pytest.raises(CheckpointError, match=r"motion has a checkpoint; the folder of that phase can be given"):
+    with pytest.raises(CheckpointError, match=r"motion has a checkpoint; the folder of such a phase can be given"):
         fine_tuned(root, "default", phases=["motion"], run="new")
     fine_tuned(root, phase_folder(root, "default", 1, "motion"), phases=["motion"], run="new")
 
