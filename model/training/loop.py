@@ -150,11 +150,9 @@ class PhaseRun:
             # Line by line, so that every step of a checkpoint has its line.
             self.folder.metrics_path().open("a", encoding="utf-8", buffering=1) if execution.rank == 0 else nullcontext() as metrics,
         ):
-            while True:
+            while self.step < config.num_steps:
                 if self._is_validation_due() and not self._validate(metrics, on_event=on_event, should_stop=should_stop):
                     return self._stopped(on_event)
-                if self.step == config.num_steps:
-                    break
                 values = self._take_step(batches)
                 if metrics is not None:
                     metrics.write(json.dumps(values) + "\n")
