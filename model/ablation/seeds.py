@@ -21,6 +21,7 @@ from flowkit.model.scoring.spread import SPREAD_NOTE, Spread
 from flowkit.model.settings.training import Phase
 from flowkit.records import RecordFormat
 from flowkit.versions import __version__
+from flowkit.words import counted
 
 SEEDS = RecordFormat("flowkit-ablation-seeds", 1, ManifestError, "make it again with `flowkit ablate --seeds`")
 SEEDS_NAME, TABLE_NAME = "ablation-seeds.json", "ablation-seeds.md"
@@ -93,7 +94,7 @@ def _number(value: float | None, form: str, times: float = 1) -> str:
 def seeds_notes(made: SeedAblation) -> list[str]:
     """Return what the table means, as sentences without a full stop."""
     runs = ", ".join(seed_run(made.run, seed) for seed in made.by_seed)
-    return [f"n = {len(made.by_seed)} seed{'s' if len(made.by_seed) > 1 else ''}: {runs}", *SEED_NOTES]
+    return [f"n = {counted(len(made.by_seed), 'seed')}: {runs}", *SEED_NOTES]
 
 
 def seeds_dict(made: SeedAblation, *, split: int) -> dict[str, Any]:
@@ -124,8 +125,7 @@ def seeds_dict(made: SeedAblation, *, split: int) -> dict[str, Any]:
 def write_seeds(folder: Path, made: SeedAblation, *, split: int) -> list[Path]:
     """Write ablation-seeds.md and ablation-seeds.json; return their paths, that of the JSON file last."""
     paths = [folder / TABLE_NAME, folder / SEEDS_NAME]
-    seeds = len(made.by_seed)
-    lines = [f"# Ablation of {made.run}, split {split}, {seeds} seed{'s' if seeds > 1 else ''}", "", markdown(*seeds_table(made)), ""]
+    lines = [f"# Ablation of {made.run}, split {split}, {counted(len(made.by_seed), 'seed')}", "", markdown(*seeds_table(made)), ""]
     lines += [f"* {result.variant.name}: {result.variant}" for result in made.first]
     lines += ["", *made.failures()] if made.failures() else []
     lines += ["", *(f"* {note}" for note in seeds_notes(made))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -14,6 +14,7 @@ from flowkit.errors import ParameterError
 from flowkit.model.settings.validation import Validation
 from flowkit.shards.reader import ShardReader
 from flowkit.video.ids import first_few, group_of
+from flowkit.words import counted
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def chosen_from(split: Split, files: Mapping[str, str], validation: Validation, 
     without = sorted(_classes(split.train) - _classes(record for record in split.train if record.video_id in ids))
     if without:
         why = "" if validation.groups else ", because they have only one video or one group (_gNN_) that could be divided"
-        notes.append(f"{_count(without, 'class', 'classes')} without a validation video{why}: {first_few(without)}")
+        notes.append(f"{counted(len(without), 'class')} without a validation video{why}: {first_few(without)}")
     return HeldOut(held, record | {"video_ids": list(held)}, tuple(notes))
 
 
@@ -108,7 +109,7 @@ def _of_groups(split: Split, groups: Sequence[int], files: Mapping[str, str]) ->
     lost = sorted(_classes(split.train) - _classes(record for record in split.train if record.video_id not in ids))
     if lost:
         raise ParameterError(
-            f"validation groups {','.join(map(str, groups))} would leave no training video for {_count(lost, 'class', 'classes')} "
+            f"validation groups {','.join(map(str, groups))} would leave no training video for {counted(len(lost), 'class')} "
             f"({first_few(lost)}); name fewer groups"
         )
     copies = sorted(ids - named)
@@ -116,7 +117,7 @@ def _of_groups(split: Split, groups: Sequence[int], files: Mapping[str, str]) ->
 
 
 def _with_every_class_trained(drawn: set[str], records: Sequence[ClipRecord], files: Mapping[str, str]) -> set[str]:
-    """Return the drawn videos, less those of classes that copies in other classes left without a training video."""
+    """Return the drawn videos without those of classes that copies in other classes left without a training video."""
     held = set(drawn)
     keys = {record.video_id: _kept_together(record, files) for record in records}
     while True:
@@ -150,10 +151,6 @@ def source_files(dataset: Dataset, records: Iterable[ClipRecord]) -> dict[str, s
 
 def _classes(records: Iterable[ClipRecord]) -> set[str]:
     return {record.class_name for record in records}
-
-
-def _count(names: Collection[str], one: str, several: str) -> str:
-    return f"{len(names):,} {one if len(names) == 1 else several}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -28,6 +28,7 @@ from flowkit.model.scoring.metrics import percent
 from flowkit.model.scoring.spread import SPREAD_NOTE, Spread
 from flowkit.records import RecordFormat
 from flowkit.versions import __version__
+from flowkit.words import counted
 
 SEEDS = RecordFormat("flowkit-seeds", 1, ManifestError, "make it again with `flowkit evaluate --seeds`")
 SEEDS_NAME, TABLE_NAME = "seeds.json", "seeds.md"
@@ -137,7 +138,7 @@ def seeds_notes(made: SeedEvaluation) -> list[str]:
     """Return what the table means and how it was made, as sentences without a full stop."""
     runs = [seed_run(made.run, seed) for seed in made.by_seed]
     named = ", ".join(runs[:_MOST_COLUMNS]) + (", ..." if len(runs) > _MOST_COLUMNS else "")
-    notes = [f"n = {len(runs)} seed{'s' if len(runs) > 1 else ''}: {named}", SPREAD_NOTE]
+    notes = [f"n = {counted(len(runs), 'seed')}: {named}", SPREAD_NOTE]
     if len(made.splits) > 1:
         notes.append("mean of splits: mean and deviation of the seeds' means over the splits, which are not weighted by numbers of videos")
     for split in made.splits:
@@ -232,7 +233,7 @@ def _page(made: SeedEvaluation, split: int, comparison: Comparison) -> list[str]
     published = comparison.published
     if published is not None:
         header, rows = [*header, "paper *"], [[*row, f"{published.top1[row[0]]:.2f}" if row[0] in published.top1 else "-"] for row in rows]
-    lines = [f"# {made.run}, split {split}, {len(made.by_seed)} seed{'s' if len(made.by_seed) > 1 else ''}", "", markdown(header, rows), ""]
+    lines = [f"# {made.run}, split {split}, {counted(len(made.by_seed), 'seed')}", "", markdown(header, rows), ""]
     lines += [f"* {note}" for note in seeds_notes(one)]
     if published is not None:
         lines += [

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from flowkit.dataset.manifest import Split
 from flowkit.files import read_file
+from flowkit.model.scoring.scored_videos import VideoScores
 from flowkit.model.settings.training import STREAMS_OF, Phase
 from flowkit.records import canonical_json
 
 _FORMAT, _FORMAT_VERSION = "flowkit-unfinished-scores", 1
 _NAMES = "unfinished-scores-*.bin"
 _logger = logging.getLogger(__name__)
-VideoScores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (C,)
 
 
 class UnfinishedScores:
@@ -55,9 +55,15 @@ class UnfinishedScores:
         self._folder, self._file = folder, -1
         if folder is not None:
             self._path = folder / _NAMES.replace("*", str(rank))
-            data = {"split": split.number, "data": split.digest, "classes": list(split.classes)}
-            depends_on = {**data, "weights": dict(weights), **settings}
-            header = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **depends_on}
+            header = {
+                "format": _FORMAT,
+                "format_version": _FORMAT_VERSION,
+                "split": split.number,
+                "data": split.digest,
+                "classes": list(split.classes),
+                "weights": dict(weights),
+                **settings,
+            }
             self._header = canonical_json(header).encode("utf-8", "surrogateescape") + b"\n"
 
     def __enter__(self) -> UnfinishedScores:

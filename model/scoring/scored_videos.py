@@ -16,16 +16,17 @@ from flowkit.model.settings.training import STREAMS_OF, Phase
 VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
 NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 Scores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (n, C)
+VideoScores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (C,)
 
 
 def score_videos(
     networks: TestedNetworks,
     clips: WholeClipDataset,
     *,
-    known: Mapping[str, Scores] = MappingProxyType({}),
-    on_scored: Callable[[dict[str, Scores]], None] = lambda _: None,
+    known: Mapping[str, VideoScores] = MappingProxyType({}),
+    on_scored: Callable[[dict[str, VideoScores]], None] = lambda _: None,
     on_progress: Callable[[int, int, int], None] = lambda *_: None,
-) -> tuple[dict[str, Scores], list[Unreadable]]:
+) -> tuple[dict[str, VideoScores], list[Unreadable]]:
     """Score each video once by all networks; each rank scores its share.
 
     Parameters
@@ -53,12 +54,12 @@ def score_videos(
     mine = missing[execution.rank :: execution.world]
     on_progress(0, len(mine), 0)
     loader = whole_clip_loader(clips, mine, num_workers=execution.workers(networks.device))
-    scored: dict[str, Scores] = {}
+    scored: dict[str, VideoScores] = {}
     failed: list[Unreadable] = []
     for batch in _batches(loader, VIDEOS_AT_ONCE[networks.device.type]):
         failed += [clip for clip in batch if isinstance(clip, Unreadable)]
         readable = [clip for clip in batch if not isinstance(clip, Unreadable)]
-        finite: dict[str, Scores] = {}
+        finite: dict[str, VideoScores] = {}
         if readable:
             for clip, values in zip(readable, networks.score(readable), strict=True):
                 if all(np.isfinite(scores).all() for scores in values.values()):
@@ -72,7 +73,7 @@ def score_videos(
     return everything, [clip for part in gathered(failed, execution.world) for clip in part]
 
 
-def stream_scores(scored: Mapping[str, Scores], video_ids: Iterable[str], *, phases: Iterable[Phase], num_classes: int) -> Scores:
+def stream_scores(scored: Mapping[str, VideoScores], video_ids: Iterable[str], *, phases: Iterable[Phase], num_classes: int) -> Scores:
     """Return the scores of these videos as one array (n, C) per phase and stream."""
     ids = list(video_ids)
     return {
