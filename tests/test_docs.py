@@ -15,7 +15,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dagnn_files import resnet, stored, two_streams
+from dagnn_files import BOTH_MEANS, FLOW_MEAN, RGB_MEAN, resnet, stored, two_streams
 from matlab_files import write_v5
 from pages import Block, blocks_of, check_marks, run_line, run_page
 from small_videos import write_video
@@ -91,8 +91,7 @@ def add_ucf101(folder: Path) -> None:
     for split in (1, 2, 3):
         (lists / f"trainlist0{split}.txt").write_text("".join(train))
         (lists / f"testlist0{split}.txt").write_text("".join(f"{name}\n" for name in names if "_g01_" in name))
-    colour, motion = np.full((1, 1, 3), 110.0), np.full((1, 1, 20), 128.0)
-    both = np.concatenate([motion, colour], axis=2)
+    colour, motion, both = (mean.reshape(1, 1, -1) for mean in (RGB_MEAN, FLOW_MEAN, BOTH_MEANS))
     networks = {
         "ucf101-img-resnet50-split1-dr0": (resnet(3, seed=1, num_classes=len(classes)), colour),
         "ucf101-resnet50-split1-dr0.8": (resnet(20, seed=2, num_classes=len(classes), dropout=0.8), motion),

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from first_lines import environment_with
+from first_lines import WAITS_WITH_A_PIECE, environment_with
 from small_videos import write_video
 
 from flowkit import temporary
@@ -120,18 +120,6 @@ def shared_memory_of(pids: set[int]) -> list[str]:
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("long") / "long.avi", 128)
-
-
-# The first process that has finished a piece of a video, and every other one then, waits for its end.
-WAITS_WITH_A_PIECE = """
-import os, time
-replace = os.replace
-def replace_and_wait(source, target, **options):
-    replace(source, target, **options)
-    while str(target).endswith(".flow"):
-        time.sleep(1)
-os.replace = replace_and_wait
-"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to find the worker processes")

@@ -28,10 +28,9 @@ def nested_cells(depth: int) -> bytes:
 
 def deep_cells(depth: int) -> bytes:
     """Return nested cells written from the inside, as a recursive writer could not."""
-    inner = b""
-    for _ in range(depth):
-        inner = element(14, element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<2i", 1, 1)) + element(1, b"net") + inner)
-    return inner
+    head = element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<2i", 1, 1)) + element(1, b"net")
+    size_of_level = len(head) + 8
+    return b"".join(struct.pack("<II", 14, size_of_level * level - 8) + head for level in range(depth, 0, -1))
 
 
 def bomb(num_bytes: int, *, declared: int | None = None) -> bytes:

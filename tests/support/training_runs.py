@@ -21,10 +21,12 @@ from flowkit.model.training.chain import train
 TINY = {"base_width": 4, "input_size": 32, "batch": 4, "bn_group": 2, "steps": 4, "warmup_steps": 0, "motion.motion_dropout": 0.5}
 
 
-def share_root(packed_root: Path, path: Path) -> Path:
-    """Make a data root at `path` that shares its shards with another."""
+def share_root(packed_root: Path, path: Path, *copied: str) -> Path:
+    """Make a data root at `path` that shares its shards with another, and has copies of these folders of it."""
     for name in ("shards", "splits"):
         shutil.copytree(packed_root / name, path / name, copy_function=os.link)
+    for name in copied:
+        shutil.copytree(packed_root / name, path / name)
     shutil.copy(packed_root / "dataset.json", path)
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ from flowkit.dataset.progress import ProgressBar, Verbosity, print_note, set_ver
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def normal_verbosity() -> Iterator[None]:
+    yield
+    set_verbosity(Verbosity.NORMAL)
 
 
 def run(*arguments: str) -> Result:
@@ -90,32 +97,23 @@ def test_how_much_is_printed(
     now = [100.0]
     monkeypatch.setattr("flowkit.dataset.progress.time.monotonic", lambda: now[0])
     set_verbosity(verbosity)
-    try:
-        bar = ProgressBar("work", unit="videos")
-        now[0] += 2  # seconds, which is long for verbose progress only
-        bar.update(2)
-        print_note("note")
-    finally:
-        set_verbosity(Verbosity.NORMAL)
+    bar = ProgressBar("work", unit="videos")
+    now[0] += 2  # seconds, which is long for verbose progress only
+    bar.update(2)
+    print_note("note")
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" in ")[0] for line in lines] == shown
 
 
 def test_quiet_leaves_notes_out_and_keeps_results_and_errors(tmp_path: Path) -> None:
-    try:
-        result = run("--quiet", "info")
-        assert "is not a data root" in str(result.exception)
-        assert run("--quiet", "--verbose", "info").exit_code == 2
-    finally:
-        set_verbosity(Verbosity.NORMAL)
+    result = run("--quiet", "info")
+    assert "is not a data root" in str(result.exception)
+    assert run("--quiet", "--verbose", "info").exit_code == 2
 
 
 def test_verbose_says_which_options_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWKIT_DATA", "elsewhere")
-    try:
-        assert run("--verbose", "info").stderr.startswith("info: --data is elsewhere, from FLOWKIT_DATA\n")
-    finally:
-        set_verbosity(Verbosity.NORMAL)
+    assert run("--verbose", "info").stderr.startswith("info: --data is elsewhere, from FLOWKIT_DATA\n")
 
 
 def test_python_runs_the_package_too() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from first_lines import environment_with
+from first_lines import WAITS_WITH_A_PIECE, environment_with
 from small_videos import SETTINGS, files_of, write_video
 
 from flowkit import DeviceError, ManifestError, ParameterError, Quantiser, ShardReader, compute_flow, read_frames
@@ -479,18 +479,6 @@ def test_a_stop_leaves_whole_clips_only_and_the_same_line_finishes(tmp_path: Pat
     assert not list(root.rglob("*.part"))
     rest = extract(videos, root, settings=SETTINGS, jobs=2)
     assert (len(rest.done), len(rest.skipped)) == (report.pending, 6 - report.pending)
-
-
-# A process that has finished a piece of a video waits until the test goes on.
-WAITS_WITH_A_PIECE = """
-import os, time
-replace = os.replace
-def replace_and_wait(source, target, **options):
-    replace(source, target, **options)
-    while str(target).endswith(".flow") and not os.path.exists(os.path.join(os.path.dirname(__file__), "GO")):
-        time.sleep(0.02)
-os.replace = replace_and_wait
-"""
 
 
 @pytest.mark.slow

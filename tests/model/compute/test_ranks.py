@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from first_lines import environment_with
+from first_lines import DIES_BEFORE_ITS_FOURTH_STEP, environment_with
+from forked_commands import answer_to
 from training_runs import metrics, same, share_root, weights, write_uneven_split
 
 from flowkit.cli.shared.ranks import meet, ranks_from_environment
@@ -25,8 +26,6 @@ from flowkit.errors import DeviceError, ParameterError, RankError
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.training import PHASES
-
-SUPPORT = Path(__file__).parents[2] / "support"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 
@@ -39,14 +38,7 @@ QUICK = [
 
 
 def run_jobs(folder: Path, jobs: Any) -> Any:
-    """Run commands by forked_commands.py."""
-    plan = folder / "plan.json"
-    plan.write_text(json.dumps({"do": "jobs", "jobs": jobs}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
-    program = [sys.executable, str(SUPPORT / "forked_commands.py"), str(plan)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=3000, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return answer_to({"do": "jobs", "jobs": jobs}, folder)
 
 
 def command(name: str, root: Path, *options: object, run: str = "default") -> list[Any]:
@@ -260,11 +252,9 @@ def test_a_missing_device_or_meeting_place_is_named(monkeypatch: pytest.MonkeyPa
 
 # The second process kills itself before its fourth step, unless torchrun has started it again.
 DIES_ONCE = f"""
-import os, sys
+import os
 if os.environ.get("RANK") == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0":
-    sys.path.append({str(SUPPORT)!r})
-    from forked_commands import die
-    die({{"step": 3}})
+{indent(DIES_BEFORE_ITS_FOURTH_STEP, "    ")}
 """
 
 

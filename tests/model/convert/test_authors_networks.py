@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_lines import run_flowkit
-from dagnn_files import resnet, stored
+from dagnn_files import FLOW_MEAN, resnet, stored
 from matlab_files import write_v5
 
 from flowkit.dataset.example import CLASSES, example_root
@@ -28,7 +28,7 @@ FORWARD, BACKWARD = CLASSES, CLASSES[::-1]
 def mat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base stream for flow with six classes, as the authors' files are."""
     path = tmp_path_factory.mktemp("authors") / "motion.mat"
-    return write_v5(path, {"net": stored(resnet(20, seed=2, num_classes=6), np.full((1, 1, 20), 128.0))})
+    return write_v5(path, {"net": stored(resnet(20, seed=2, num_classes=6), FLOW_MEAN.reshape(1, 1, 20))})
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from command_lines import run_flowkit
-from dagnn_files import Graph, resnet, run, stored, two_streams
+from dagnn_files import BOTH_MEANS, FLOW_MEAN, RGB_MEAN, Graph, resnet, run, stored, two_streams
 from matlab_files import write_v5
 
 from flowkit.errors import CheckpointError, ParameterError
@@ -22,15 +22,13 @@ from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.network import STResNetConfig
 
-RGB_MEAN = np.array([122.7, 114.9, 101.6])
 SHAPE: dict[str, Any] = {"stage_units": (3, 2, 2, 2), "base_width": 4}
 TINY = ["--base-width", 4, "--set", "stage_units=[3,2,2,2]", "--input-size", 32, "--batch", 4, "--bn-group", 2, "--steps-per-phase", 1]
 
 
 def imagenet(path: Path, *, num_classes: int = 1000) -> tuple[Path, Graph]:
     """Write a file like ``imagenet-resnet-50-dag.mat``: its parts lie at the top, and it ends in a softmax."""
-    graph = resnet(3, seed=5, num_classes=num_classes)
-    graph.layer("loss_fc1000").update(type="dagnn.SoftMax", name="prob", inputs=("fc1000",), outputs=("prob",))
+    graph = resnet(3, seed=5, num_classes=num_classes, is_imagenet=True)
     return write_v5(path, stored(graph, RGB_MEAN.reshape(1, 1, 3)), compress=False), graph
 
 
@@ -45,8 +43,7 @@ def test_a_stream_that_starts_from_a_file_computes_what_the_file_s_network_compu
     path, graph = imagenet(tmp_path / "resnet.mat", num_classes=7)
     network = stream("appearance", path, 7)
     frames = np.random.default_rng(1).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
-    graph.layers = [layer for layer in graph.layers if layer["name"] != "prob"]
-    given = {"input": (frames - RGB_MEAN.astype("f4")).transpose(0, 3, 1, 2)}
+    given = {"data": (frames - RGB_MEAN.astype("f4")).transpose(0, 3, 1, 2)}
     expected = run(graph, given, 1)["fc1000"][:, :, 0, 0]
     with torch.inference_mode():
         computed = network(normalise_rgb(torch.from_numpy(frames)).double()[None])[0]
@@ -99,11 +96,10 @@ def test_a_setting_that_contradicts_the_file_is_refused(root: Path, tmp_path: Pa
 
 
 def test_files_of_other_networks_are_refused_by_what_they_hold(root: Path, tmp_path: Path) -> None:
-    flow = write_v5(tmp_path / "flow.mat", {"net": stored(resnet(20, seed=2), np.full((1, 1, 20), 128.0))})
+    flow = write_v5(tmp_path / "flow.mat", {"net": stored(resnet(20, seed=2), FLOW_MEAN.reshape(1, 1, 20))})
     ended = run_flowkit("train", "--data", root, "--device", "cpu", "--weights", flow, *TINY)
     assert "flow.mat: its conv1 takes 20 channels (10 flow fields)" in ended.err
-    mean = np.concatenate([np.full(20, 128.0), RGB_MEAN]).reshape(1, 1, 23)
-    two = write_v5(tmp_path / "two.mat", {"net": stored(two_streams("st-resnet"), mean)})
+    two = write_v5(tmp_path / "two.mat", {"net": stored(two_streams("st-resnet"), BOTH_MEANS.reshape(1, 1, 23))})
     with pytest.raises(CheckpointError, match=r"two\.mat holds st-resnet, a network of two streams: .*--init-from"):
         matconvnet_weights(two)
     with pytest.raises(ParameterError, match="stride_in_1x1=False contradicts"):

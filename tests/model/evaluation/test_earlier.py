@@ -22,8 +22,7 @@ from flowkit.model.evaluation.results import read_results
 @pytest.fixture(scope="module")
 def evaluated(undisturbed: tuple[Path, list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with a trained run and its evaluation. Treat it as read-only."""
-    path = share_root(undisturbed[0], tmp_path_factory.mktemp("evaluated"))
-    shutil.copytree(undisturbed[0] / "runs", path / "runs")
+    path = share_root(undisturbed[0], tmp_path_factory.mktemp("evaluated"), "runs")
     assert run_flowkit("evaluate", "--data", path, "--device", "cpu").code == 0
     return path
 
@@ -31,10 +30,7 @@ def evaluated(undisturbed: tuple[Path, list[Any]], tmp_path_factory: pytest.Temp
 @pytest.fixture
 def root(evaluated: Path, tmp_path: Path) -> Path:
     """A data root with a trained run, and its evaluation in reports/default/split1."""
-    path = share_root(evaluated, tmp_path / "data")
-    for name in ("runs", "reports"):
-        shutil.copytree(evaluated / name, path / name)
-    return path
+    return share_root(evaluated, tmp_path / "data", "runs", "reports")
 
 
 def evaluate(root: Path, *options: object) -> Any:

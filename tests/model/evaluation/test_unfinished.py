@@ -29,9 +29,7 @@ CPU = Execution(device="cpu")
 @pytest.fixture
 def root(undisturbed: tuple[Path, list[Any]], tmp_path: Path) -> Path:
     """A data root with a trained run."""
-    path = share_root(undisturbed[0], tmp_path / "data")
-    shutil.copytree(undisturbed[0] / "runs", path / "runs")
-    return path
+    return share_root(undisturbed[0], tmp_path / "data", "runs")
 
 
 def note_videos(monkeypatch: pytest.MonkeyPatch, score: Any) -> list[str]:

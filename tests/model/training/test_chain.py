@@ -20,7 +20,7 @@ import h5py
 import pytest
 import torch
 from command_lines import call_flowkit
-from first_lines import environment_with
+from first_lines import DIES_BEFORE_ITS_FOURTH_STEP, environment_with
 from hostile_pickles import Payload
 from training_runs import TINY, metrics, run, same, weights
 
@@ -447,14 +447,6 @@ def wait_for(path: Path, num_lines: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"{path} did not grow")
-
-
-DIES_BEFORE_ITS_FOURTH_STEP = f"""
-import sys
-sys.path.append({str(Path(__file__).parents[2] / "support")!r})
-from forked_commands import die
-die({{"step": 3}})
-"""
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])

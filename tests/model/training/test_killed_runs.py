@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_commands import answer_to
 from training_runs import TINY, metrics, same, share_root, weights
 
 from flowkit.model.runs.checkpoint import load_checkpoint
@@ -37,19 +35,9 @@ def command(root: Path, phase: str | None = None) -> list[Any]:
     return ["train", "--data", str(root), *settings, "--checkpoint-steps", "1", "--workers", "0", "--device", "cpu"]
 
 
-def answer(folder: Path, plan: Any) -> Any:
-    path = folder / "plan.json"
-    path.write_text(json.dumps(plan))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FORKED_OUTPUT": str(folder)}
-    program = [sys.executable, str(Path(__file__).parents[2] / "support" / "forked_commands.py"), str(path)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=3000, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def kill_often(root: Path, folder: Path, num_kills: int) -> Any:
     """Train once undisturbed and in runs that are killed repeatedly; return the names of those runs and what happened."""
-    return answer(folder, {"do": "kills", "arguments": command(root), "num_kills": num_kills, "seed": 5})
+    return answer_to({"do": "kills", "arguments": command(root), "num_kills": num_kills, "seed": 5}, folder)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +87,7 @@ def interrupted(root: Path, killed: Any, tmp_path_factory: pytest.TempPathFactor
     for number, fault in enumerate(INTERRUPTED_WRITES.values()):
         line = [*command(root, PHASES[0]), "--run", f"write{number}"]
         jobs += [{"arguments": line, "faults": [fault]}, {"arguments": line}]
-    results = answer(tmp_path_factory.mktemp("interrupted"), {"do": "jobs", "jobs": jobs})
+    results = answer_to({"do": "jobs", "jobs": jobs}, tmp_path_factory.mktemp("interrupted"))
     return dict(zip(INTERRUPTED_WRITES, zip(results[::2], results[1::2], strict=True), strict=True))
 
 
