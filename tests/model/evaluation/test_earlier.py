@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_lines import run_flowkit
+from drawn_scores import drawn_scores
 from training_runs import share_root
 
 from flowkit.dataset.manifest import write_split
@@ -17,6 +19,14 @@ from flowkit.errors import ManifestError
 from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset
 from flowkit.model.evaluation.earlier import failure_lines, lost_videos, scored_before
 from flowkit.model.evaluation.results import read_results
+from flowkit.model.scoring import tested_networks as scoring
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_in() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring.TestedNetworks, "score", drawn_scores)
+        yield
 
 
 @pytest.fixture(scope="module")
