@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowkit.dataset.manifest import Split
-from flowkit.model.data.official_lists import CLASSES_SHA256, classes_sha256
+from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.official import PROTOCOL, flow_differences, phase_differences
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 
@@ -20,8 +20,6 @@ class PublishedResults:
     ----------
     data_set : str
         Its name.
-    classes_sha256 : str
-        SHA-256 of its class names, as `classes_sha256` returns it.
     num_videos : tuple of (int, int)
         Numbers of training and test videos of the official splits 1, 2, 3.
     top1 : dict from row to float
@@ -31,7 +29,6 @@ class PublishedResults:
     """
 
     data_set: str
-    classes_sha256: str
     num_videos: tuple[tuple[int, int], ...]
     top1: dict[str, float]
     top1_with_idt: dict[str, float]
@@ -41,14 +38,12 @@ class PublishedResults:
 PUBLISHED = {
     "ucf101": PublishedResults(
         "UCF101",
-        CLASSES_SHA256["ucf101"],
         ((9537, 3783), (9586, 3734), (9624, 3696)),
         {"appearance": 82.29, "motion": 79.05, "two-streams": 89.47, "ST-ResNet": 92.76, "ST-ResNet*": 93.46},
         {"IDT": 86.4, "ST-ResNet* + IDT": 94.6},
     ),
     "hmdb51": PublishedResults(
         "HMDB51",
-        CLASSES_SHA256["hmdb51"],
         ((3570, 1530), (3570, 1530), (3570, 1530)),
         {"appearance": 43.42, "motion": 55.47, "two-streams": 60.59, "ST-ResNet": 65.57, "ST-ResNet*": 66.41},
         {"IDT": 61.7, "ST-ResNet* + IDT": 70.3},
@@ -81,7 +76,7 @@ class Comparison:
 def published_for(split: Split) -> PublishedResults | None:
     """Return what the paper reports for a split's data set; None unless it is an official split of UCF101 or HMDB51."""
     published = PUBLISHED.get(split.protocol)
-    if published is None or published.classes_sha256 != classes_sha256(split.classes) or not 1 <= split.number <= len(published.num_videos):
+    if published is None or not is_official_list(split) or not 1 <= split.number <= len(published.num_videos):
         return None
     return published
 

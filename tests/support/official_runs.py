@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostile_results import make_evaluation, make_result
 
 from flowkit.flow.params import TVL1Params
+from flowkit.model.data.official_lists import CLASSES_SHA256, classes_sha256
 from flowkit.model.evaluation.official import PROTOCOL
 from flowkit.model.evaluation.published import PUBLISHED
 from flowkit.model.settings.recipes import make_configs
@@ -38,9 +38,9 @@ def official_case(dataset: Dataset, patch: pytest.MonkeyPatch) -> OfficialCase:
     """Return a test of a split that is, by `patch`, all of UCF101."""
     split = replace(dataset.split(1), protocol="ucf101")
     split = replace(split, train=split.test[:NUM_TRAIN], test=split.test[:-1])  # the last one could not be read
-    names = hashlib.sha256("\n".join(sorted(split.classes)).encode()).hexdigest()
     counts = ((NUM_TRAIN, len(split.test)),) * 3
-    patch.setitem(PUBLISHED, "ucf101", replace(PUBLISHED["ucf101"], classes_sha256=names, num_videos=counts))
+    patch.setitem(CLASSES_SHA256, "ucf101", classes_sha256(split.classes))
+    patch.setitem(PUBLISHED, "ucf101", replace(PUBLISHED["ucf101"], num_videos=counts))
     result = make_result(dataset)
     result = replace(result, failed=(), warnings=(), provenances=with_recipe(result, "official"))
     evaluation = replace(make_evaluation(result), protocol=(*PROTOCOL, "streams joined"), environment={"amp": "float32"})

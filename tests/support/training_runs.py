@@ -31,6 +31,12 @@ def share_root(packed_root: Path, path: Path, *copied: str) -> Path:
     return path
 
 
+def copy_phases(source: Path, root: Path, *phases: Any, run: str = "default") -> None:
+    """Copy these phases of the run `default` of another data root with the same split, instead of training them again."""
+    for phase in phases:
+        shutil.copytree(phase_folder(source, "default", 1, phase), phase_folder(root, run, 1, phase))
+
+
 def run(root: Path, **settings: Any) -> tuple[Any, list[Any]]:
     """Train; return the report and all events. `stop_after` requests a stop after this many steps."""
     received: list[Any] = []

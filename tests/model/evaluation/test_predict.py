@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from command_lines import call_flowkit
 from random_networks import random_checkpoints
 from textures import moving_blocks
+from training_runs import copy_phases
 
 from flowkit.cli.main import flowkit
 from flowkit.dataset.packing import pack
@@ -91,7 +92,7 @@ def evaluation(home: Any) -> Any:
     return evaluate(home / "data", execution=CPU).splits[0]
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", [pytest.param(row, marks=pytest.mark.slow if row in ("motion", "ST-ResNet") else ()) for row in ROWS])
 def test_scores_are_exactly_those_of_evaluate(home: Any, evaluation: Any, row: Any) -> None:
     ours = predictor(find_row(home / "data", row=row))
     for place, video_id in enumerate(evaluation.video_ids):
@@ -171,8 +172,7 @@ def test_the_default_row_is_the_last_that_is_trained(home: Any, tmp_path: Path) 
         (["appearance", "st-resnet"], "ST-ResNet"),
     ):
         root = tmp_path / row
-        for phase in phases:
-            shutil.copytree(phase_folder(home / "data", "default", 1, phase), phase_folder(root, "default", 1, phase))
+        copy_phases(home / "data", root, *phases)
         assert find_row(root).name == row
     with pytest.raises(CheckpointError, match="no trained motion"):
         find_row(tmp_path / "ST-ResNet", row="two-streams")

@@ -12,6 +12,7 @@ from hostile_results import of_seed
 from official_runs import OfficialCase, with_recipe
 
 from flowkit.dataset.lists.reading import read_lists
+from flowkit.model.data.official_lists import CLASSES_SHA256
 from flowkit.model.evaluation.official import FREE_CHOICES
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
 from flowkit.model.evaluation.rows import ROWS
@@ -109,7 +110,7 @@ def test_the_numbers_of_videos_and_the_classes_are_those_of_the_official_lists(s
             lists = read_lists(shared_data / "splits" / name, number)
             assert lists.protocol == name
             assert (len(lists.train), len(lists.test)) == counts
-            assert hashlib.sha256("\n".join(sorted(lists.classes)).encode()).hexdigest() == published.classes_sha256
+            assert hashlib.sha256("\n".join(sorted(lists.classes)).encode()).hexdigest() == CLASSES_SHA256[name]
         assert list(published.top1) == list(ROWS)
 
 

@@ -22,7 +22,7 @@ import torch
 from command_lines import call_flowkit
 from first_lines import DIES_BEFORE_ITS_FOURTH_STEP, environment_with
 from hostile_pickles import Payload
-from training_runs import TINY, metrics, run, same, weights
+from training_runs import TINY, copy_phases, metrics, run, same, weights
 
 from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset
@@ -150,8 +150,8 @@ def test_digests_that_a_killed_run_did_not_write_are_written_by_the_next(root: P
     assert verify_phase(folder).state == "intact"
 
 
-def test_a_phase_does_not_start_from_damaged_weights(root: Path) -> None:
-    run(root, phases=["appearance", "motion"])
+def test_a_phase_does_not_start_from_damaged_weights(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    copy_phases(undisturbed[0], root, "appearance", "motion")
     path = phase_folder(root, "default", 1, "motion") / "weights.safetensors"
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
@@ -198,7 +198,7 @@ def test_a_later_phase_of_other_settings_is_found_before_the_first_is_trained(ro
 
 
 def test_later_phases_stay_if_an_earlier_one_ends_with_the_same_weights_again(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
-    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    copy_phases(undisturbed[0], root, *PHASES)
     folder = phase_folder(root, "default", 1, "appearance")
     (folder / "weights.safetensors").unlink()  # the checkpoint of its last step is there
     report, _ = run(root)
@@ -264,8 +264,8 @@ def test_a_checkpoint_whose_momentum_does_not_fit_is_refused(root: Path, momentu
         run(root, phases=["appearance"])
 
 
-def test_restart_discards_and_begins_again(root: Path) -> None:
-    run(root, phases=["motion"])
+def test_restart_discards_and_begins_again(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    copy_phases(undisturbed[0], root, "motion")
     report, _ = run(root, phases=["motion"], overrides={"lr": 0.001}, restart=True)
     assert report.trained == ("motion",)
     assert len(metrics(root, "motion")) == 4
@@ -280,8 +280,10 @@ def test_a_stopped_restart_continues_without_the_old_phases(root: Path) -> None:
     assert report.trained == PHASES
 
 
-def test_a_restart_that_cannot_begin_discards_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(root, phases=["appearance", "motion"])
+def test_a_restart_that_cannot_begin_discards_nothing(
+    undisturbed: tuple[Path, list[Any]], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_phases(undisturbed[0], root, "appearance", "motion")
     monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
     with pytest.raises(CheckpointError, match="no network"):
         run(root, weights="imagenet", restart=True, overrides={"depth": 50, "base_width": 64})
@@ -291,24 +293,23 @@ def test_a_restart_that_cannot_begin_discards_nothing(root: Path, monkeypatch: p
     assert weights(root, "motion")
 
 
-def test_a_phase_without_what_it_starts_from_names_it(root: Path) -> None:
-    run(root, phases=["appearance"])
+def test_a_phase_without_what_it_starts_from_names_it(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    copy_phases(undisturbed[0], root, "appearance")
     with pytest.raises(CheckpointError, match=r"st-resnet starts from motion.*--phase motion"):
         run(root, phases=["st-resnet"])
     with pytest.raises(CheckpointError, match="--phase st-resnet"):
         run(root, phases=["st-resnet-star"])
 
 
-def test_st_resnet_must_be_restarted_when_a_base_stream_was(root: Path) -> None:
-    run(root, phases=["appearance", "motion", "st-resnet"])
+def test_st_resnet_must_be_restarted_when_a_base_stream_was(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    copy_phases(undisturbed[0], root, "appearance", "motion", "st-resnet")
     run(root, phases=["motion"], overrides={"seed": 5}, restart=True)
     with pytest.raises(CheckpointError, match=r"started_from\.motion is"):
         run(root, phases=["st-resnet"])
 
 
 def test_st_resnet_with_a_rate_of_zero_keeps_the_base_streams_weights(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
-    shutil.copytree(undisturbed[0] / "runs", root / "runs")
-    shutil.rmtree(phase_folder(root, "default", 1, "st-resnet"))
+    copy_phases(undisturbed[0], root, "appearance", "motion")
     run(root, phases=["st-resnet"], overrides={"lr": 0.0})
     trained = weights(root, "st-resnet")
     for stream in ("appearance", "motion"):
@@ -371,8 +372,8 @@ def test_a_run_that_recorded_the_recipe_paper_continues_as_official(root: Path, 
 
 
 def test_a_phase_starts_from_another_run_where_its_own_has_not_what_it_needs(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
-    shutil.copytree(undisturbed[0] / "runs", root / "runs")
-    ablated = {"injection": "direct", "temporal_stages": [5]}
+    copy_phases(undisturbed[0], root, *PHASES)
+    ablated = {"injection": "direct", "temporal_stages": [5], "steps": 1}
     report, _ = run(root, run="direct", base_run="default", phases=["st-resnet", "st-resnet-star"], overrides=ablated)
     assert report.trained == ("st-resnet", "st-resnet-star")
     started = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import save_file
-from training_runs import TINY, run, same, weights
+from training_runs import TINY, copy_phases, run, same, weights
 
 from flowkit.errors import CheckpointError, SourceChangedError
 from flowkit.model.compute.execution import Execution
@@ -55,8 +55,7 @@ def test_weights_of_an_earlier_phase_that_change_while_they_are_read_are_refused
     undisturbed: tuple[Path, list[Any]], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a phase records that it started from has the digest of what was read."""
-    for phase in ("appearance", "motion"):
-        shutil.copytree(phase_folder(undisturbed[0], "default", 1, phase), phase_folder(root, "default", 1, phase))
+    copy_phases(undisturbed[0], root, "appearance", "motion")
     (phase_folder(root, "default", 1, "motion") / "digests.json").unlink()  # an older run has none
     change_after(monkeypatch, "load_checkpoint", phase_folder(root, "default", 1, "motion") / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"motion.weights\.safetensors was changed while st-resnet began to train from it"):

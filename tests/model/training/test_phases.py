@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from command_lines import run_flowkit
 from safetensors.torch import save_file
-from training_runs import run, same, weights
+from training_runs import copy_phases, run, same, weights
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.networks.stresnet import SingleStream
@@ -19,6 +18,7 @@ from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.training import PHASES
 
 SMALL = STResNetConfig(num_classes=9, stage_units=(2, 2, 2, 2), base_width=4, input_size=32)
 STREAMS_ONLY: dict[str, Any] = {"phases": ["appearance", "motion"]}
@@ -49,7 +49,7 @@ def test_weights_are_refused_where_no_base_stream_is_trained(root: Path, phase: 
 def test_a_default_for_many_commands_is_not_refused(
     undisturbed: tuple[Path, list[Any]], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    copy_phases(undisturbed[0], root, *PHASES)
     monkeypatch.setenv("FLOWKIT_WEIGHTS", str(root / "absent.pt"))
     options = ["--run", "new", "--base-run", "default", "--base-width", 4, "--batch", 4, "--bn-group", 2, "--steps-per-phase", 1]
     ended = run_flowkit("train", "--data", root, "--phase", "st-resnet", *options)
@@ -73,7 +73,7 @@ def test_a_run_that_recorded_weights_it_did_not_use_is_still_skipped(undisturbed
 
     from flowkit.model.runs.checkpoint import save_weights
 
-    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    copy_phases(undisturbed[0], root, *PHASES)
     path = phase_folder(root, "default", 1, "st-resnet-star") / "weights.safetensors"
     old = load_checkpoint(path)
     config = replace(old.provenance.config, weights="imagenet")
@@ -92,8 +92,8 @@ def test_weights_that_fit_one_stream_only_are_refused_before_the_first_phase(roo
     assert run(root, weights=path, phases=["motion"], overrides={"steps": 1})[0].trained == ("motion",)
 
 
-def test_weights_of_one_phase_start_both_streams_if_they_fit_or_none(root: Path) -> None:
-    run(root, run="first", phases=["appearance"], overrides={"steps": 1})
+def test_weights_of_one_phase_start_both_streams_if_they_fit_or_none(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    copy_phases(undisturbed[0], root, "appearance", run="first")
     mine = phase_folder(root, "first", 1, "appearance") / "weights.safetensors"
     assert run(root, weights=mine, **STREAMS_ONLY, overrides={"steps": 1, "lr": 0.0})[0].trained == ("appearance", "motion")
     conv1 = weights(root, "appearance", "first")["appearance.conv1.weight"]
@@ -107,15 +107,15 @@ def test_imagenet_weights_of_another_width_are_refused_without_a_download(root: 
     assert not (root / "runs").exists()
 
 
-def test_streams_of_another_width_are_refused_before_anything_is_trained(root: Path) -> None:
-    run(root, run="narrow", phases=["appearance"], overrides={"steps": 1})
+def test_streams_of_another_width_are_refused_before_anything_is_trained(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
+    copy_phases(undisturbed[0], root, "appearance", run="narrow")
     with pytest.raises(CheckpointError, match=r"st-resnet cannot start from appearance: .*--base-width 4"):
         run(root, base_run="narrow", phases=["motion", "st-resnet"], overrides={"steps": 1, "base_width": 8})
     assert not phase_folder(root, "default", 1, "motion").exists()
 
 
 def test_st_resnet_of_another_architecture_is_refused_in_one_line(undisturbed: tuple[Path, list[Any]], root: Path) -> None:
-    shutil.copytree(undisturbed[0] / "runs", root / "runs")
+    copy_phases(undisturbed[0], root, *PHASES)
     with pytest.raises(CheckpointError, match=r"st-resnet-star cannot start from st-resnet: .*layer1\.1"):
         run(root, run="new", base_run="default", phases=["st-resnet-star"], overrides={"temporal_stages": [5]})
 

@@ -11,7 +11,7 @@ import click
 import pytest
 import torch
 from command_lines import call_flowkit
-from training_runs import TINY, metrics, run, same, weights
+from training_runs import TINY, copy_phases, metrics, run, same, share_root, weights
 
 from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset
@@ -62,8 +62,10 @@ def test_a_phase_resumes_only_with_the_same_videos_held_out(root: Path) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_phase_does_not_start_from_phases_that_held_out_other_videos(root: Path, elsewhere: bool) -> None:
-    run(root, phases=["appearance", "motion"], run="base" if elsewhere else "default")
+def test_a_phase_does_not_start_from_phases_that_held_out_other_videos(
+    undisturbed: tuple[Path, list[Any]], root: Path, elsewhere: bool
+) -> None:
+    copy_phases(undisturbed[0], root, "appearance", "motion", run="base" if elsewhere else "default")
     with pytest.raises(CheckpointError, match=r"must hold out the same videos for validation: .* was nothing, now 6 videos.*--validation"):
         run(root, phases=["st-resnet"], validation=0.5, base_run="base" if elsewhere else None)
     assert not phase_folder(root, "default", 1, "st-resnet").exists()
@@ -213,6 +215,17 @@ def test_a_validation_video_that_cannot_be_read_is_named(root: Path, monkeypatch
         run(root, phases=["motion"], validation=0.5)
 
 
+KEEPS_BEST: dict[str, Any] = {"phases": ["motion"], "validation": 0.5, "overrides": {"select": "best"}}
+
+
+@pytest.fixture(scope="module")
+def stopped(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a phase that was stopped after two steps. Treat it as read-only."""
+    path = share_root(packed_root, tmp_path_factory.mktemp("stopped"))
+    run(path, **KEEPS_BEST, stop_after=2)
+    return path
+
+
 @pytest.mark.parametrize(
     "best",
     [
@@ -223,13 +236,12 @@ def test_a_validation_video_that_cannot_be_read_is_named(root: Path, monkeypatch
         {"step": 1, "accuracy": 0.5, "network": {"other": torch.zeros(3)}},
     ],
 )
-def test_a_checkpoint_with_a_damaged_best_network_is_refused(root: Path, best: Any) -> None:
-    settings: dict[str, Any] = {"phases": ["motion"], "validation": 0.5, "overrides": {"select": "best"}}
-    run(root, **settings, stop_after=2)
+def test_a_checkpoint_with_a_damaged_best_network_is_refused(stopped: Path, root: Path, best: Any) -> None:
+    copy_phases(stopped, root, "motion")
     path = phase_folder(root, "default", 1, "motion") / "checkpoint.pt"
     torch.save({**torch.load(path, weights_only=True), "validated": 1, "best": best}, path)
     with pytest.raises(CheckpointError, match=r"best weights|does not fit"):
-        run(root, **settings)
+        run(root, **KEEPS_BEST)
 
 
 def test_best_without_validation_is_refused(root: Path) -> None:
