@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, which is in the plural unless the number is one.
@@ -24,6 +26,25 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def percentage(share: float) -> str:
+    """Return a share in percent with two digits that count, never in powers of ten: 0 %, less than 0.001 %, 0.034 %, 12 %.
+
+    Examples
+    --------
+    >>> from flowkit.words import percentage
+    >>> [percentage(share) for share in (0, 9.19e-07, 0.00034, 0.1234, 0.9999, 1)]
+    ['0 %', 'less than 0.001 %', '0.034 %', '12 %', '99.99 %', '100 %']
+    """
+    percent = 100 * share
+    if percent == 0:
+        return "0 %"
+    if percent < 0.001:
+        return "less than 0.001 %"
+    if percent > 99:
+        return f"{percent:.2f}".rstrip("0").rstrip(".") + " %" if percent <= 99.99 or share == 1 else "more than 99.99 %"
+    return f"{Decimal(f'{percent:.2g}'):f} %"
 
 
 def size(num_bytes: float) -> str:

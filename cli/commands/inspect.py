@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.console import say, say_json, show_name, warn
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, warn
 from flowkit.cli.shared.options import data_option, json_option
 
 
@@ -33,7 +33,9 @@ def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_j
     """Draw the video VIDEO_ID: a contact sheet of frames and flow, a histogram of the flow, an animation.
 
     Flow is drawn in the Middlebury colours: hue is direction, saturation is speed, white is no motion; the sheet shows the colour
-    wheel and its scale. The command prints the paths of the pictures. `flowkit info --json` on a shard lists the video ids.
+    wheel and its scale. The animation shows the whole video at its speed; of a video with more than 1,500 flow fields (GIF: 120) it
+    shows every second, every third, ..., as its file name says. The command prints the paths of the pictures. `flowkit info --json` on
+    a shard lists the video ids.
     """
     from flowkit.dataset.clips import ClipSource, find_clips
     from flowkit.dataset.root import Dataset
@@ -54,9 +56,15 @@ def inspect(video_id: str, data: Path, output: Path | None, animation: str, as_j
     paths = {"sheet": drawn.sheet, "histogram": drawn.histogram, "animation": drawn.animation}
     if as_json:
         files = {name: None if path is None else str(path) for name, path in paths.items()}
-        say_json("inspect", {"video_id": video_id, "scale_px": drawn.scale_px, **files})
+        counts = {"num_fields": drawn.num_fields, "num_measured": drawn.num_measured, "num_animated": drawn.num_animated}
+        say_json("inspect", {"video_id": video_id, "scale_px": drawn.scale_px, **files, **counts})
         return 0
     for drawn_path in paths.values():
         if drawn_path is not None:
             say(show_name(drawn_path))
+    num = counted(drawn.num_fields, "flow field")
+    if drawn.num_measured < drawn.num_fields:
+        inform(f"The histogram and the scale are from a sample of {drawn.num_measured:,} of {num}.")
+    if 0 < drawn.num_animated < drawn.num_fields:
+        inform(f"The animation shows the whole video at its speed with {drawn.num_animated:,} of {num}, spread evenly.")
     return 0

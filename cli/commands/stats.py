@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.console import counted, long_table, say, show_name, size, table, warn
+from flowkit.cli.shared.console import counted, duration, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
+from flowkit.words import percentage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from flowkit.describe.statistics import ClassStats, DataStats
 
-_HEADER = ("class", "subset", "videos", "frames", "hours", "bytes", "mean px", "median", "p90", "p99", "max", "clipped %")
+_HEADER = ("class", "subset", "videos", "frames", "length", "bytes", "mean", "median", "p90", "p99", "max", "mean px/s", "clipped")
 
 
 @click.command(cls=Command)
@@ -51,9 +52,9 @@ _HEADER = ("class", "subset", "videos", "frames", "hours", "bytes", "mean px", "
 def stats(data: Path, split: int | None, sample_videos: int, sample_fields: int, seed: int, everything: bool, as_json: bool) -> int:
     """Count videos, frames, hours and bytes of each class and subset, measure the flow, and find leaks.
 
-    Speeds (the length of flow vectors, px/frame) and the share of pixels clipped at the quantiser's bound are measured on a random
-    sample, which the seed determines; counts cover all videos. A leak is a file, or a group of a class (_g07_ in the name), that is
-    in both train and test.
+    Speeds (the length of flow vectors, in px/frame, and their mean in px/s where the frame rate is known) and the share of pixels
+    clipped at the quantiser's bound are measured on a random sample, which the seed determines; counts cover all videos. A leak is a
+    file, or a group of a class (_g07_ in the name), that is in both train and test.
     """
     from flowkit.describe.statistics import stats as run
 
@@ -75,8 +76,11 @@ def _text(measured: DataStats, *, everything: bool) -> str:
         if everything
         else f"of {counted(s.fields_per_video, 'flow field')} in up to {counted(s.videos_per_class, 'video')} per row, seed {s.seed}"
     )
-    lines = [f"{show_name(measured.path)}, {divided}; speeds in px/frame {sampled}", ""]
-    lines.append(table(_HEADER, [_row(row) for row in (*measured.subsets, *measured.classes)]))
+    lines = [f"{show_name(measured.path)}, {divided}; speeds {sampled}, in px/frame where the column does not say px/s", ""]
+    measured_rows = (*measured.subsets, *measured.classes)
+    lines.append(table(_HEADER, [_row(row) for row in measured_rows]))
+    if any(row.flow is not None and row.flow.mean_px_per_second is None for row in measured_rows):
+        lines += ["", "mean px/s is - where no measured video has a known frame rate"]
     if measured.empty_classes:
         lines += ["", f"classes without a video: {', '.join(map(show_name, measured.empty_classes))}"]
     lines.append("")
@@ -94,9 +98,11 @@ def _text(measured: DataStats, *, everything: bool) -> str:
 
 def _row(row: ClassStats) -> tuple[object, ...]:
     flow = row.flow
-    speeds: tuple[str, ...] = ("-",) * 6
+    speeds: tuple[str, ...] = ("-",) * 7
     if flow is not None:
         pixels = (flow.mean_px, flow.median_px, flow.p90_px, flow.p99_px, flow.max_px)
-        speeds = (*(f"{value:.2f}" for value in pixels), f"{100 * flow.clipped_share:.3f}")
-    hours = f"{row.seconds / 3600:.3f}"
-    return (row.class_name or "(all)", row.subset or "-", row.num_videos, row.num_frames, hours, size(row.num_bytes), *speeds)
+        per_second = "-" if flow.mean_px_per_second is None else f"{flow.mean_px_per_second:.1f}"
+        speeds = (*(f"{value:.2f}" for value in pixels), per_second, percentage(flow.clipped_share).replace("less than ", "< "))
+    name = "(all)" if row.class_name is None else show_name(row.class_name) or "(no class)"
+    length = duration(row.seconds) if row.seconds else "-"
+    return (name, row.subset or "-", row.num_videos, row.num_frames, length, size(row.num_bytes), *speeds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ class FlowStats:
         Mean, percentiles and maximum of the length of (u, v).
     clipped_share : float
         The share of pixels where u or v is at the bound of the quantiser, in [0, 1]: how much flow the bound cut off.
+    mean_px_per_second : float or None
+        The mean speed in px/s, over the fields of videos whose frame rate is known; None if there are none. Unlike px/frame, it can be
+        compared between videos of different frame rates.
     """
 
     num_fields: int
@@ -31,6 +36,7 @@ class FlowStats:
     p99_px: float
     max_px: float
     clipped_share: float
+    mean_px_per_second: float | None = None
 
 
 class FlowHistogram:
@@ -39,17 +45,24 @@ class FlowHistogram:
     def __init__(self) -> None:
         self.num_fields = 0
         self.counts: dict[Quantiser, NDArray[np.int64]] = {}
+        self._num_timed, self._sum_per_second = 0, 0.0  # pixels of fields whose frame rate is known, and their speeds in px/s
 
-    def add(self, quantiser: Quantiser, q: NDArray[np.uint8]) -> None:
-        """Count the pixels of flow fields (n, 2, H, W)."""
+    def add(self, quantiser: Quantiser, q: NDArray[np.uint8], *, frame_rate: Fraction | None = None) -> None:
+        """Count the pixels of flow fields (n, 2, H, W) of a video with this frame rate, 1/s; None or 0 if it is unknown."""
         pairs = q[:, 0].astype(np.intp) << 8 | q[:, 1]
+        counts = np.bincount(pairs.reshape(-1), minlength=1 << 16)
         self.counts.setdefault(quantiser, np.zeros(1 << 16, np.int64))
-        self.counts[quantiser] += np.bincount(pairs.reshape(-1), minlength=1 << 16)
+        self.counts[quantiser] += counts
         self.num_fields += len(q)
+        if frame_rate:
+            self._num_timed += pairs.size
+            self._sum_per_second += float(frame_rate) * float(_speeds(quantiser) @ counts)
 
     def merge(self, other: FlowHistogram) -> None:
         """Add the counts of another histogram."""
         self.num_fields += other.num_fields
+        self._num_timed += other._num_timed
+        self._sum_per_second += other._sum_per_second
         for quantiser, counts in other.counts.items():
             self.counts[quantiser] = self.counts.get(quantiser, 0) + counts
 
@@ -60,8 +73,7 @@ class FlowHistogram:
         levels = np.arange(256)
         speeds, weights, num_clipped = [], [], 0
         for quantiser, counts in self.counts.items():
-            component = component_px(quantiser)
-            speeds.append(np.hypot(component[:, None], component[None, :]).reshape(-1))
+            speeds.append(_speeds(quantiser))
             weights.append(counts)
             at_bound = (levels <= lowest_level(quantiser)) | (levels == 255)
             num_clipped += int(counts.reshape(256, 256)[at_bound[:, None] | at_bound[None, :]].sum())
@@ -78,6 +90,7 @@ class FlowHistogram:
             p99_px=round(at_share[2], 4),
             max_px=round(float(speed[np.flatnonzero(weight)[-1]]), 4),
             clipped_share=num_clipped / total,
+            mean_px_per_second=round(self._sum_per_second / self._num_timed, 4) if self._num_timed else None,
         )
 
     def components(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
@@ -85,6 +98,13 @@ class FlowHistogram:
         values = [component_px(quantiser) for quantiser in self.counts]
         squares = [counts.reshape(256, 256) for counts in self.counts.values()]
         return np.concatenate(values), np.concatenate([s.sum(axis=1) for s in squares]), np.concatenate([s.sum(axis=0) for s in squares])
+
+
+@lru_cache(maxsize=8)
+def _speeds(quantiser: Quantiser) -> NDArray[np.float64]:
+    """Return the speed that each pair of bytes (u, v) stands for, px/frame, shape (65536,)."""
+    component = component_px(quantiser)
+    return np.hypot(component[:, None], component[None, :]).reshape(-1)
 
 
 def component_px(quantiser: Quantiser) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +17,21 @@ from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_pict
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
 from flowkit.shards.reader import Clip
-from flowkit.words import counted
+from flowkit.words import counted, percentage
 
 Animation = Literal["mp4", "gif"]
 
 _NUM_COLUMNS, _NUM_BANDS = 5, 2  # of the contact sheet; a band is a row of frames over a row of flow
 _CELL_PX = 320  # pictures are shrunk to this width at most
 _MARGIN_PX, _HEADER_PX, _LABEL_PX, _WHEEL_PX = 12, 64, 22, 60
-_LABEL_WIDTH_PX = 230
+_LABEL_WIDTH_PX = 300
 _RULE = (190, 190, 190)
+_LINE_U: dict[str, Any] = {"color": "#1f5fa8", "linestyle": "-"}
+_LINE_V: dict[str, Any] = {"color": "#b45309", "linestyle": (0, (4, 1.5))}
 _LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend, which would hide too much
 _MEASURED_FIELDS = 200  # at most, spread evenly over the clip
-_GIF_FRAMES, _GIF_PX = 120, 240
-_MP4_FRAMES = 1500
+_GIF_PX = 240
+_MOST_FIELDS: dict[Animation, int] = {"gif": 120, "mp4": 1500}  # of an animation; of longer clips it shows every second, third, ...
 _AT_ONCE = 16
 _UNKNOWN_RATE = Fraction(25)
 
@@ -45,12 +48,21 @@ class Inspection:
         File of the animation; None if there is none.
     scale_px : float
         The speed (px/frame) of full saturation in the sheet and the animation.
+    num_fields : int
+        Number of the clip's flow fields.
+    num_measured : int
+        How many of them, spread evenly, the histogram is drawn from.
+    num_animated : int
+        How many of them, spread evenly, the animation shows; 0 if there is none.
     """
 
     sheet: Path
     histogram: Path
     animation: Path | None
     scale_px: float
+    num_fields: int
+    num_measured: int
+    num_animated: int
 
 
 def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4") -> Inspection:
@@ -63,7 +75,8 @@ def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4
     folder : Path
         The folder for the pictures, made if need be. Earlier pictures of the same clip are replaced.
     animation : {"mp4", "gif"}, optional
-        MP4: up to 1,500 frames at the video's rate. GIF: up to 120, smaller. None: no animation.
+        MP4, at the full size, or GIF, at most 240 px high. None: no animation. It shows the whole clip at its speed. Of a clip that has
+        more than 1,500 flow fields (GIF: 120) it shows every second, every third, ..., and its file name says so: ``...-every3.gif``.
 
     Returns
     -------
@@ -84,11 +97,12 @@ def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4
     sheet, histogram = folder / f"{name}-sheet.png", folder / f"{name}-flow-histogram.png"
     write_atomically(sheet, _png(contact_sheet(clip, scale_px=scale_px)))
     draw_histogram(clip, flow, histogram)
-    moving = None
+    moving, shown = None, range(0)
     if animation is not None:
-        moving = folder / f"{name}-flow.{animation}"
-        (_write_mp4 if animation == "mp4" else _write_gif)(clip, moving, scale_px)
-    return Inspection(sheet, histogram, moving, scale_px)
+        shown = _animated(clip.num_frames - 1, _MOST_FIELDS[animation])
+        moving = folder / f"{name}-flow{f'-every{shown.step}' if shown.step > 1 else ''}.{animation}"
+        (_write_mp4 if animation == "mp4" else _write_gif)(clip, moving, scale_px, shown)
+    return Inspection(sheet, histogram, moving, scale_px, clip.num_frames - 1, flow.num_fields, len(shown))
 
 
 def picture_name(video_id: str) -> str:
@@ -103,6 +117,11 @@ def measure_flow(clip: Clip) -> FlowHistogram:
     for k in _spread(clip.num_frames - 1, _MEASURED_FIELDS):
         histogram.add(clip.quantiser, clip.flow(k, k + 1))
     return histogram
+
+
+def _animated(num_fields: int, most: int) -> range:
+    """Return the flow fields that an animation shows: all, or every second, third, ... so that they are at most so many."""
+    return range(0, num_fields, -(-num_fields // most))
 
 
 def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
@@ -126,14 +145,17 @@ def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
     _draw_header(draw, clip, scale_px, sheet.width - 2 * _WHEEL_PX - 150)
     sheet.paste(Image.fromarray(wheel_picture(_WHEEL_PX)), (sheet.width - 2 * _WHEEL_PX - _MARGIN_PX, _MARGIN_PX))
     legend = (sheet.width - 2 * _WHEEL_PX - 2 * _MARGIN_PX, header // 2)
-    draw.multiline_text(legend, f"colour: direction\nrim: {scale_px:g} px/frame", fill="black", font=_font(12), anchor="rm", align="right")
-    for place, k in enumerate(chosen):
+    text = f"colour: direction\nrim: {scale_px:g} px/frame"
+    drawn = [(k, _decoded(clip, clip.flow(k, k + 1))[0]) for k in chosen]
+    if max(float(np.hypot(*flow).max()) for _, flow in drawn) > scale_px:
+        text += "\ndarker: faster than the rim"
+    draw.multiline_text(legend, text, fill="black", font=_font(12), anchor="rm", align="right")
+    for place, (k, flow) in enumerate(drawn):
         x, y = _MARGIN_PX + place % _NUM_COLUMNS * cell_width, header + place // _NUM_COLUMNS * band_height
-        flow = _decoded(clip, clip.flow(k, k + 1))[0]
         speed = np.hypot(flow[0], flow[1])
         pictures = (
             (clip.frames([k])[0], f"frame {k}"),
-            (flow_to_colour(flow, scale_px=scale_px), f"flow {k} to {k + 1}: mean {speed.mean():.2f}, max {speed.max():.1f} px"),
+            (flow_to_colour(flow, scale_px=scale_px), f"flow {k} to {k + 1}: mean {speed.mean():.2f}, max {speed.max():.1f} px/frame"),
         )
         for row, (picture, label) in enumerate(pictures):
             top = y + row * (height + _LABEL_PX)
@@ -191,55 +213,59 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     edges = np.linspace(0, max(float(speed[joint > 0].max()), 1.0) * 1.001, 81)
     shares = np.histogram(speed, bins=edges, weights=joint)[0] / num_pixels
-    left.stairs(100 * shares, edges, fill=True, color="tab:blue")
-    left.set_yscale("log")
+    left.stairs(100 * shares, edges, fill=True, color="#1f5fa8")
     for value, label, style in ((stats.median_px, "50 %", ":"), (stats.p90_px, "90 %", "--"), (stats.p99_px, "99 %", "-")):
         left.axvline(value, color="black", linewidth=1, linestyle=style, label=f"{label} are at most {value:.2f}")
     left.legend(loc="upper right")
-    left.set(xlabel="speed, px/frame", ylabel="% of pixels (log)", title=f"mean {stats.mean_px:.2f}, max {stats.max_px:.1f} px/frame")
+    left.set(xlabel="speed, px/frame", ylabel=f"% of pixels in a bin of {edges[1]:.2g} px/frame")
+    left.set_title(f"mean {stats.mean_px:.2f}, max {stats.max_px:.1f} px/frame", fontsize=11)
     lowest = lowest_level(quantiser)
-    for counts, label, colour in ((counts_u, "u (to the right)", "tab:red"), (counts_v, "v (down)", "tab:green")):
+    # Colour-blind readers can distinguish blue and orange; line styles distinguish u and v without colour.
+    for counts, label, line in ((counts_u, "u (to the right)", _LINE_U), (counts_v, "v (down)", _LINE_V)):
         merged = counts[lowest:].copy()
         merged[0] += counts[:lowest].sum()
-        right.step(component_px(quantiser)[lowest:], 100 * merged / num_pixels, where="mid", label=label, color=colour)
-    right.set_yscale("log")
-    right.axvspan(-quantiser.bound * 1.05, -quantiser.bound, color="grey", alpha=0.3)
+        right.step(component_px(quantiser)[lowest:], 100 * merged / num_pixels, where="mid", label=label, **line)
+    for axes in (left, right):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda percent, _: f"{Decimal(f'{percent:.1g}'):f}")  # 0.001, not 10 to the power of -3
+        axes.yaxis.set_minor_formatter(lambda *_: "")
+    right.axvspan(-quantiser.bound * 1.05, -quantiser.bound, color="grey", alpha=0.3, label="beyond the bound")
     right.axvspan(quantiser.bound, quantiser.bound * 1.05, color="grey", alpha=0.3)
-    right.set(xlabel="px/frame", ylabel="% of pixels (log)")
-    right.set_title(f"{100 * stats.clipped_share:.3g} % of pixels at the bound of {quantiser.bound:g} px")
+    right.set(xlabel="u and v, px/frame", ylabel="% of pixels at each stored value")
+    right.set_title(f"{percentage(stats.clipped_share)} of pixels at the bound of {quantiser.bound:g} px/frame", fontsize=11)
     right.legend()
-    figure.suptitle(f"{_printable(clip.video_id, ascii_only=True)}: {counted(stats.num_fields, 'flow field')}", parse_math=False)
+    num = clip.num_frames - 1
+    measured = counted(num, "flow field") if stats.num_fields == num else f"sample of {stats.num_fields:,} of {counted(num, 'flow field')}"
+    figure.suptitle(f"{_printable(clip.video_id, ascii_only=True)}: {measured}", parse_math=False)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=110)
 
 
-def _write_mp4(clip: Clip, path: Path, scale_px: float) -> None:
+def _write_mp4(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
     import av
 
-    num_frames = min(clip.num_frames - 1, _MP4_FRAMES)
-    rate = clip.frame_rate if 1 <= clip.frame_rate <= 240 else _UNKNOWN_RATE
+    rate = (clip.frame_rate if 1 <= clip.frame_rate <= 240 else _UNKNOWN_RATE) / shown.step
     with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
         codec, options = ("libx264", {"crf": "20", "preset": "fast"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmax": "4"})
         stream: Any = container.add_stream(codec, rate=rate.limit_denominator(65535), options=options)
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
         stream.height, stream.width = clip.height + clip.height % 2, 2 * clip.width  # this pixel format needs even sides
-        for pictures in _side_by_side(clip, range(num_frames), scale_px):
+        for pictures in _side_by_side(clip, shown, scale_px):
             for picture in pictures:
                 even = np.pad(picture, ((0, clip.height % 2), (0, 0), (0, 0)), mode="edge")
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
         container.mux(stream.encode())
 
 
-def _write_gif(clip: Clip, path: Path, scale_px: float) -> None:
+def _write_gif(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
     from PIL import Image
 
-    chosen = range(min(clip.num_frames - 1, _GIF_FRAMES))
     height = min(clip.height, _GIF_PX)
-    rate = clip.frame_rate or _UNKNOWN_RATE
+    rate = (clip.frame_rate or _UNKNOWN_RATE) / shown.step
     octree = Image.Quantize.FASTOCTREE  # keeps rare colours, such as the legend's, and is many times faster than the default
     images = [
         Image.fromarray(_shrunk(picture, height, round(picture.shape[1] * height / clip.height))).quantize(256, octree)
-        for pictures in _side_by_side(clip, chosen, scale_px)
+        for pictures in _side_by_side(clip, shown, scale_px)
         for picture in pictures
     ]
     with replacing(path) as part, part.open("wb") as file:
@@ -252,7 +278,8 @@ def _side_by_side(clip: Clip, indices: range, scale_px: float) -> Any:
     legend, opaque = _legend(clip.height, clip.width, scale_px)
     for start in range(0, len(indices), _AT_ONCE):
         chosen = indices[start : start + _AT_ONCE]
-        flow = flow_to_colour(_decoded(clip, clip.flow(chosen[0], chosen[-1] + 1)), scale_px=scale_px)
+        fields = clip.flow(chosen[0], chosen[-1] + 1) if indices.step == 1 else np.concatenate([clip.flow(k, k + 1) for k in chosen])
+        flow = flow_to_colour(_decoded(clip, fields), scale_px=scale_px)
         flow[:, opaque] = legend[opaque]
         yield np.concatenate([clip.frames(chosen), flow], axis=2)
 
@@ -263,15 +290,15 @@ def _legend(height: int, width: int, scale_px: float) -> tuple[NDArray[np.uint8]
 
     picture, mask = Image.new("RGB", (width, height), "white"), Image.new("1", (width, height))
     radius = height // 14
-    text, font = f"{scale_px:g} px", _font(max(10, radius * 2 // 3))
+    text, font = f"{scale_px:g} px\nper frame", _font(max(10, radius * 2 // 3))
     draw = ImageDraw.Draw(picture)
-    room = int(draw.textlength(text, font=font)) + 3 * radius + 8
+    room = int(draw.textlength("per frame", font=font)) + 3 * radius + 8
     if height >= _LEGEND_FROM_PX and width >= 2 * room:
         x, y = width - radius - 4, height - radius - 4
         box = (width - room, y - radius - 3, width - 1, height - 1)
         ImageDraw.Draw(mask).rectangle(box, fill=1)
         draw.rectangle(box, outline=_RULE, fill="white")
-        draw.text((x - radius - 6, y), text, fill="black", font=font, anchor="rm")
+        draw.multiline_text((x - radius - 6, y), text, fill="black", font=font, anchor="rm", align="right", spacing=1)
         picture.paste(Image.fromarray(wheel_picture(radius)), (x - radius, y - radius))
     return np.array(picture), np.array(mask)
 

@@ -60,12 +60,12 @@ class FlowSample:
 
 @dataclass(frozen=True)
 class ClassStats:
-    """A class in a subset, or a whole subset if the class name is empty.
+    """A class in a subset, or a whole subset.
 
     Parameters
     ----------
-    class_name : str
-        The name of the class.
+    class_name : str or None
+        The name of the class; empty for videos without a class. None for a whole subset.
     subset : str
         ``train``, ``test``, ``unlisted`` (in the data, but not in the split), or empty if there is no split.
     num_videos, num_frames : int
@@ -78,7 +78,7 @@ class ClassStats:
         The measured speeds; None if no field could be measured.
     """
 
-    class_name: str
+    class_name: str | None
     subset: str
     num_videos: int
     num_frames: int
@@ -163,7 +163,7 @@ class _Row:
         self.totals.merge(other.totals)
         self.flow.merge(other.flow)
 
-    def stats(self, class_name: str, subset: str) -> ClassStats:
+    def stats(self, class_name: str | None, subset: str) -> ClassStats:
         totals = self.totals
         counts = (totals.num_videos, totals.num_frames, round(totals.seconds, 3), totals.num_bytes)
         return ClassStats(class_name, subset, *counts, self.flow.stats())
@@ -257,7 +257,7 @@ def stats(
         path=str(root),
         split=split,
         sample=sample,
-        subsets=tuple(subsets[subset].stats("", subset) for subset in subset_names),
+        subsets=tuple(subsets[subset].stats(None, subset) for subset in subset_names),
         classes=tuple(rows[name, subset].stats(name, subset) for name in names for subset in subset_names if (name, subset) in rows),
         empty_classes=tuple(name for name in class_names if not any((name, subset) in rows for subset in subset_names)),
         leaks=_leaks(row_of, files),
@@ -278,10 +278,11 @@ def _measure_flow(clip: Clip, sample: FlowSample, histogram: FlowHistogram) -> N
     chosen = sample.fields(clip.video_id, clip.num_frames - 1)
     if len(chosen) == clip.num_frames - 1:  # windows are cheaper than single fields
         for start in range(0, len(chosen), _FIELDS_AT_ONCE):
-            histogram.add(clip.quantiser, clip.flow(start, min(start + _FIELDS_AT_ONCE, len(chosen))))
+            fields = clip.flow(start, min(start + _FIELDS_AT_ONCE, len(chosen)))
+            histogram.add(clip.quantiser, fields, frame_rate=clip.frame_rate)
         return
     for k in chosen:
-        histogram.add(clip.quantiser, clip.flow(k, k + 1))
+        histogram.add(clip.quantiser, clip.flow(k, k + 1), frame_rate=clip.frame_rate)
 
 
 def _leaks(row_of: dict[str, tuple[str, str]], files: dict[str, str]) -> tuple[Leak, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import cv2
 import numpy as np
 import pytest
 from command_lines import run_flowkit
+from PIL import Image, ImageDraw, ImageSequence
 
+from flowkit.describe import pictures
+from flowkit.describe.flow_colour import flow_to_colour
 from flowkit.describe.pictures import contact_sheet, inspect_clip, picture_name
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
@@ -94,18 +98,48 @@ def test_files_are_a_sheet_a_histogram_and_a_video_of_every_field(tmp_path: Path
 
 
 def test_a_gif_has_every_field_and_repeats(tmp_path: Path) -> None:
-    from PIL import Image
-
     drawn = inspect_clip(clip_of(tmp_path, np.cumsum(moving(0.7, 0.2, num_fields=7), axis=0)), tmp_path / "out", animation="gif")
     with Image.open(drawn.animation) as gif:  # type: ignore[arg-type]
         assert gif.n_frames == 7
         assert (gif.size, gif.info["duration"], gif.info["loop"]) == ((112, 40), 40, 0)
 
 
+def frames_of(path: Path) -> list[np.ndarray]:
+    """The pictures of an animation, RGB."""
+    if path.suffix == ".mp4":
+        with av.open(str(path)) as container:
+            return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with Image.open(path) as gif:
+        return [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+
+
+@pytest.mark.parametrize("animation", ["mp4", "gif"])
+@pytest.mark.parametrize(("num_fields", "step"), [(6, 1), (7, 2), (18, 3), (20, 4)])
+def test_an_animation_of_a_long_clip_is_whole_at_its_speed_and_its_name_says_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, animation: Any, num_fields: int, step: int
+) -> None:
+    monkeypatch.setitem(pictures._MOST_FIELDS, animation, 6)
+    speeds = np.linspace(0, 10, num_fields)
+    flow = np.stack([moving(speed, 0, num_fields=1)[0] for speed in speeds])
+    drawn = inspect_clip(clip_of(tmp_path, flow, frame_rate="10/1"), tmp_path / "out", animation=animation)
+    assert (drawn.num_fields, drawn.num_animated) == (num_fields, -(-num_fields // step))
+    assert drawn.animation is not None
+    assert drawn.animation.stem.endswith("-flow" if step == 1 else f"-flow-every{step}")
+    frames = frames_of(drawn.animation)
+    assert len(frames) == drawn.num_animated <= 6
+    for frame, index in zip(frames, range(0, num_fields, step), strict=True):
+        expected = flow_to_colour(flow[index], scale_px=drawn.scale_px)[20, 28]
+        assert np.abs(frame[20, 56 + 28].astype(int) - expected).max() < 60, "each picture is of the field that it should show"
+    if animation == "mp4":
+        with av.open(str(drawn.animation)) as container:
+            assert container.streams.video[0].average_rate == Fraction(10, step)
+    else:
+        with Image.open(drawn.animation) as gif:
+            assert gif.info["duration"] == 100 * step
+
+
 @pytest.mark.parametrize("animation", ["mp4", "gif"])
 def test_an_animation_has_the_wheel_and_its_scale_in_a_corner_where_there_is_room(tmp_path: Path, animation: Any) -> None:
-    from PIL import Image
-
     drawn = inspect_clip(clip_of(tmp_path, moving(0, 0, num_fields=2, height=256, width=340)), tmp_path / "out", animation=animation)
     if animation == "mp4":
         with av.open(str(drawn.animation)) as container:
@@ -172,6 +206,62 @@ def test_the_command_prints_the_paths_it_wrote(packed_root: Path, tmp_path: Path
     printed = json.loads(out)
     assert Path(printed["sheet"]).is_file()
     assert printed["animation"] is None
+
+
+def test_the_command_says_what_is_a_sample(packed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pictures._MOST_FIELDS, "gif", 4)
+    monkeypatch.setattr(pictures, "_MEASURED_FIELDS", 3)
+    line = ["colour0-motion0/v00", "--data", packed_root, "--output", tmp_path / "pictures", "--animation", "gif"]
+    code, out, err = run(*line)
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert re.search(r"sample of 3 of \d+ flow fields", err)
+    assert re.search(r"whole video at its speed with [34] of \d+ flow fields", err)
+    assert re.search(r"-every\d+\.gif$", out.strip())
+    printed = json.loads(run(*line, "--json").out)
+    assert printed["num_measured"] == 3 < printed["num_animated"] + 1 <= 5 < printed["num_fields"]
+
+
+@pytest.fixture
+def drawn_figure(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The matplotlib figures that are saved."""
+    from matplotlib.figure import Figure
+
+    figures: list[Any] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *given, **named: (figures.append(figure), save(figure, *given, **named)))
+    return figures
+
+
+@pytest.mark.parametrize(("num_fields", "said"), [(12, ": 12 flow fields"), (250, "sample of 200 of 250 flow fields")])
+def test_a_histogram_says_how_much_it_measured_in_numbers_people_read(
+    tmp_path: Path, drawn_figure: list[Any], num_fields: int, said: str
+) -> None:
+    flow = moving(3, 1, num_fields=num_fields).copy()
+    flow[0, 0, 0, 0] = 20.0
+    inspect_clip(clip_of(tmp_path, flow), tmp_path / "out", animation=None)
+    (figure,) = drawn_figure
+    assert said in figure.get_suptitle()
+    left, right = figure.axes
+    assert "at the bound of 20 px/frame" in right.get_title()
+    texts = [axes.get_title() for axes in figure.axes] + [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
+    assert any(re.fullmatch(r"0\.0*1", text) for text in texts), "ticks are plain numbers"
+    assert not any(re.search(r"\de[-+]?\d|10\^", text) for text in texts)
+    lines = [line for line in right.get_lines() if not line.get_label().startswith("_")]
+    assert len({line.get_color() for line in lines}) == len({str(line.get_linestyle()) for line in lines}) == 2
+    assert "px/frame" in left.get_ylabel()
+
+
+def test_the_legend_says_what_darker_means_where_something_is_darker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    draw = ImageDraw.ImageDraw.multiline_text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "multiline_text", lambda own, xy, text, **named: (written.append(text), draw(own, xy, text, **named))
+    )
+    clip = clip_of(tmp_path, moving(5, 0))
+    contact_sheet(clip, scale_px=10)
+    contact_sheet(clip, scale_px=2)
+    assert [("darker" in text, "px/frame" in text) for text in written] == [(False, True), (True, True)]
 
 
 def test_a_mistyped_id_suggests_the_right_one_and_writes_nothing(packed_root: Path, tmp_path: Path) -> None:

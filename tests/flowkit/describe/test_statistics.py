@@ -28,7 +28,9 @@ ALL = {"videos_per_class": 0, "fields_per_video": 0}
 run = partial(run_flowkit, "stats")
 
 
-def write_clip(root: Path, video_id: str, q: np.ndarray, quantiser: Quantiser, *, source_sha256: str = "") -> None:
+def write_clip(
+    root: Path, video_id: str, q: np.ndarray, quantiser: Quantiser, *, source_sha256: str = "", frame_rate: str = "10/1"
+) -> None:
     with ClipWriter(root / "clips" / f"{video_id}.h5", height=q.shape[2], width=q.shape[3]) as writer:
         writer.append_frames(np.zeros((len(q) + 1, *q.shape[2:], 3), np.uint8))
         writer.append_flow(q)
@@ -38,7 +40,7 @@ def write_clip(root: Path, video_id: str, q: np.ndarray, quantiser: Quantiser, *
                 class_name=video_id.rpartition("/")[0],
                 source_name="x.avi",
                 source_sha256=source_sha256,
-                frame_rate="10/1",
+                frame_rate=frame_rate,
                 num_frames=len(q) + 1,
                 header_frames=0,
                 decode_errors=0,
@@ -129,9 +131,31 @@ def test_without_a_split_classes_are_folders(loose_root: Path) -> None:
         write_clip(loose_root, video_id, q, Quantiser())
     measured = stats(loose_root)
     assert [(row.class_name, row.subset, row.num_videos) for row in measured.classes] == [("", "", 1), ("run", "", 2), ("walk", "", 1)]
+    assert [(row.class_name, row.num_videos) for row in measured.subsets] == [(None, 4)]
     code, out, _ = run("--data", loose_root)
     assert code == 0
     assert "no split" in out
+    assert out.count("(all)") == out.count("(no class)") == 1
+
+
+def test_speeds_per_second_are_those_of_videos_whose_frame_rate_is_known(loose_root: Path) -> None:
+    slow, fast = np.full((4, 2, 6, 8), 128, np.uint8), np.full((4, 2, 6, 8), 128, np.uint8)
+    slow[:, 0], fast[:, 0] = 128 + 32, 128 + 64
+    write_clip(loose_root, "run/a", slow, Quantiser(20), frame_rate="50/1")
+    write_clip(loose_root, "run/b", fast, Quantiser(20), frame_rate="10/1")
+    write_clip(loose_root, "walk/c", fast, Quantiser(20), frame_rate="0/1")
+    per_frame = [float(Quantiser(20).decode(np.array([level], np.uint8))[0]) for level in (128 + 32, 128 + 64)]
+    measured = stats(loose_root, **ALL)
+    run_row, walk_row = (row.flow for row in measured.classes)
+    assert run_row is not None
+    assert walk_row is not None
+    assert run_row.mean_px_per_second == pytest.approx((50 * per_frame[0] + 10 * per_frame[1]) / 2, abs=1e-3)
+    assert run_row.mean_px == pytest.approx(sum(per_frame) / 2, abs=1e-4)
+    assert walk_row.mean_px_per_second is None
+    (both,) = (row.flow for row in measured.subsets)
+    assert both is not None
+    assert both.mean_px_per_second == run_row.mean_px_per_second
+    assert "mean px/s is - where no measured video has a known frame rate" in run("--data", loose_root).out
 
 
 def split_of(root: Path, places: dict[str, str]) -> None:
