@@ -20,12 +20,12 @@ from flowkit.cli.shared.options import (
     data_option,
     json_option,
     output_option,
-    read_numbers,
     refuse_unused,
     reports_option,
     runs_option,
     split_numbers,
     splits_option,
+    two_weights,
 )
 from flowkit.cli.shared.seeds import SeedReports, seeds_option, show_seed
 from flowkit.cli.shared.stopping import resume_command
@@ -33,6 +33,7 @@ from flowkit.model.scoring.metrics import Fusion
 
 if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
+    from flowkit.model.evaluation.fusion_weights import FusionWeights
     from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 
 _LOST_SHOWN = 3
@@ -116,9 +117,7 @@ def evaluate(
     from flowkit.model.evaluation.unfinished import remove_unfinished
     from flowkit.model.runs.seeds import seed_run
 
-    weights: Any = "auto" if fusion_weights == "auto" else read_numbers(fusion_weights, "--fusion-weights (if not auto)")
-    if len(weights) != 2 and weights != "auto":
-        raise click.UsageError(f"--fusion-weights takes two numbers, or auto, got {fusion_weights!r}")
+    weights: FusionWeights = "auto" if fusion_weights == "auto" else two_weights(fusion_weights)
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
     names = [run] if seeds is None or checkpoint is not None else [seed_run(run, seed) for seed in seeds]

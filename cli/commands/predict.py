@@ -11,7 +11,7 @@ import click
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option, two_weights
 from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, path_type=Path),
     help="Use this phase's weights or folder instead of a run; no data root is needed.",
 )
+@click.option(
+    "--fusion-weights",
+    default="1,1",
+    show_default=True,
+    metavar="A,M",
+    help="The weights of the appearance and the motion stream in a row that joins two; `flowkit evaluate --fusion-weights` takes the same.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="How many classes to show.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network computes.")
 @click.option(
@@ -53,6 +60,7 @@ def predict(
     split: int,
     row: str | None,
     checkpoint: Path | None,
+    fusion_weights: str,
     top: int,
     device: str,
     solver: str,
@@ -71,6 +79,7 @@ def predict(
     from flowkit.model.evaluation.predict import Predictor
     from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
 
+    weights = two_weights(fusion_weights)
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network and therefore one row", "run", "runs", "split", "row")
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
@@ -79,7 +88,7 @@ def predict(
     if settings.solver == "cuda":
         refuse_unused("the GPU computes the flow", "jobs")
     notes = [text for text in (assumed, note) if text]
-    predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes)
+    predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes, weights=weights)
     _print_start(predictor)
     cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow
     results: list[dict[str, Any]] = []
@@ -89,8 +98,8 @@ def predict(
         if not as_json:
             _print_prediction(prediction, predictor, top)
     if as_json:
-        weights = {phase: source for phase, (source, _) in trained.checkpoints.items()}
-        about = {"row": trained.name, "weights": weights, "extraction": settings.to_dict(), "notes": notes}
+        sources = {phase: source for phase, (source, _) in trained.checkpoints.items()}
+        about = {"row": trained.name, "weights": sources, "extraction": settings.to_dict(), "notes": notes}
         say_json("prediction", {**about, "videos": results})
     return EXIT_SOME_FAILED if any(not result["top"] for result in results) else 0
 

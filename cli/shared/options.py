@@ -100,6 +100,14 @@ def read_numbers(text: str, option: str) -> tuple[float, ...]:
         raise click.UsageError(f"{option} takes numbers joined by commas, got {text!r}") from cause
 
 
+def two_weights(text: str) -> tuple[float, float]:
+    """Return the weights of the appearance and the motion stream that ``--fusion-weights`` gives."""
+    numbers = read_numbers(text, "--fusion-weights")
+    if len(numbers) != 2:
+        raise click.UsageError(f"--fusion-weights takes two numbers joined by a comma, got {text!r}")
+    return numbers[0], numbers[1]
+
+
 def output_option(command: Command) -> Command:
     """Add ``--output DIR`` of results."""
     return click.option(

@@ -14,7 +14,7 @@ from flowkit.dataset.manifest import MIN_FRAMES, Split
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import RECORD_NAME
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.errors import VideoDecodeError
+from flowkit.errors import ParameterError, VideoDecodeError
 from flowkit.extraction.results import Status
 from flowkit.extraction.sample_apart import count_frames, read_sample
 from flowkit.file_versions import FileVersion
@@ -32,6 +32,7 @@ from flowkit.words import counted
 from flowkit.workers.processes import num_cores
 
 FUSED = "fused"
+EQUAL_WEIGHTS = (1.0, 1.0)
 _NAMES_SHOWN = 3
 _PATIENCE_SECONDS = 2.0  # for counting frames without showing it
 
@@ -56,7 +57,7 @@ class Prediction:
     classes : tuple of str
         Class names by label.
     scores : dict from str to float64 array, shape (C,)
-        Mean logits of each stream, and their mean as ``fused``. Empty if the video could not be classified.
+        Mean logits of each stream, and their (weighted) mean as ``fused``. Empty if the video could not be classified.
 
     Examples
     --------
@@ -112,6 +113,8 @@ class Predictor:
         Number of threads that solve flow on the CPU. Default: one per core.
     notes : sequence of str
         What had to be assumed about `settings`.
+    weights : (float, float)
+        Weights of the appearance and the motion stream, for a row that joins two.
 
     Attributes
     ----------
@@ -123,7 +126,7 @@ class Predictor:
     CheckpointError
         If weights do not fit their network, or the networks differ in the size of their input.
     DeviceError, ParameterError
-        If there is no such device.
+        If there is no such device, or the weights are impossible or other than equal for a row of one stream.
 
     Examples
     --------
@@ -152,7 +155,13 @@ class Predictor:
         execution: Execution | None = None,
         num_threads: int | None = None,
         notes: Sequence[str] = (),
+        weights: tuple[float, float] = EQUAL_WEIGHTS,
     ) -> None:
+        num_streams = len(ROWS[row.name])
+        if num_streams == 1 and tuple(weights) != EQUAL_WEIGHTS:
+            raise ParameterError(f"fusion weights are for rows that join two streams, and {row.name} is one stream")
+        self._weights = tuple(weights) if num_streams > 1 else (1.0,)
+        combine_scores([np.zeros((1, 1))] * num_streams, weights=self._weights)  # refuses impossible weights before the work
         self.row, self.settings, self.notes = row, settings or extraction_of(row.provenance, None)[0], tuple(notes)
         self.classes = row.provenance.classes
         execution = execution or Execution()
@@ -173,6 +182,7 @@ class Predictor:
         device: str = "auto",
         solver: Solver = "auto",
         num_threads: int | None = None,
+        weights: tuple[float, float] = EQUAL_WEIGHTS,
     ) -> Predictor:
         """Read trained networks.
 
@@ -193,13 +203,15 @@ class Predictor:
             What computes the flow. ``auto``: the solver of the training; the GPU's if `device` names a GPU.
         num_threads : int, optional
             Number of threads that solve flow on the CPU. Default: one per core.
+        weights : (float, float)
+            Weights of the appearance and the motion stream, for a row that joins two.
 
         Raises
         ------
         CheckpointError
             If nothing is trained, or the weights are damaged, foreign or of different data.
         DeviceError, ParameterError
-            If there is no such device, solver or row.
+            If there is no such device, solver or row, or the weights are impossible.
         """
         source = Path(source)
         is_root = (source / RECORD_NAME).is_file()
@@ -209,7 +221,7 @@ class Predictor:
         settings, assumed = extraction_of(trained.provenance, root)
         settings, note = with_solver(settings, solver, device)
         execution, notes = Execution(device=device), [text for text in (assumed, note) if text]
-        return cls(trained, settings=settings, execution=execution, num_threads=num_threads, notes=notes)
+        return cls(trained, settings=settings, execution=execution, num_threads=num_threads, notes=notes, weights=weights)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.row.name}, {len(self.classes)} classes, on {self.device}>"
@@ -267,7 +279,7 @@ class Predictor:
         if not all(np.isfinite(logits).all() for logits in values.values()):
             return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
         scores = {stream: values[phase, stream] for phase, stream in ROWS[self.row.name]}
-        scores[FUSED] = combine_scores([logits[None] for logits in scores.values()], weights=[1.0] * len(scores))[0]
+        scores[FUSED] = combine_scores([logits[None] for logits in scores.values()], weights=self._weights)[0]
         return replace(prediction, scores=scores)
 
     def _whole_clip(self, path: Path, num_frames: int, bars: StageProgress) -> WholeClip:

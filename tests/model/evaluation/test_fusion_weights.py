@@ -98,7 +98,7 @@ def test_auto_is_refused_without_validation_videos(undisturbed: Any, held: Path)
     one = held / "runs" / "default" / "split1" / "motion"
     with pytest.raises(ParameterError, match="rows that join two streams, and only motion is trained"):
         evaluate(held, weights="auto", checkpoint=one, execution=Execution(device="cpu"))
-    with pytest.raises(click.UsageError, match="two numbers, or auto"):
+    with pytest.raises(click.UsageError, match="two numbers joined by a comma"):
         call_flowkit("evaluate", "--data", held, "--fusion-weights", "1,2,3")
 
 

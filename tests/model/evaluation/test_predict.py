@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import harmful_videos
 import numpy as np
 import pytest
@@ -101,6 +102,27 @@ def test_scores_are_exactly_those_of_evaluate(home: Any, evaluation: Any, row: A
         assert np.array_equal(prediction.scores["fused"], evaluation.rows[row].scores[place])
         for phase, stream in ROWS[row]:
             assert np.array_equal(prediction.scores[stream], evaluation.stream_scores[phase, stream][place])
+
+
+def test_streams_are_joined_with_the_weights_that_evaluate_was_given(home: Any, tmp_path: Path) -> None:
+    root, video = home / "data", home / "videos" / "run" / "a.avi"
+    tested = evaluate(root, weights=(1.0, 3.0), execution=CPU).splits[0]
+    for row in ("two-streams", "ST-ResNet*"):
+        prediction = Predictor(find_row(root, row=row), settings=SETTINGS, execution=CPU, weights=(1.0, 3.0)).predict(video)
+        assert np.array_equal(prediction.scores["fused"], tested.rows[row].scores[tested.video_ids.index("run/a")])
+    line = ["predict", video, "--data", root, "--row", "two-streams", "--device", "cpu", "--json"]
+    one, other = (json.loads(call_flowkit(*line, "--fusion-weights", weights).out)["videos"][0]["top"] for weights in ("1,0", "0,1"))
+    assert all(entry["probability"] == entry["by_stream"]["appearance"] for entry in one)
+    assert all(entry["probability"] == entry["by_stream"]["motion"] for entry in other)
+
+
+def test_impossible_weights_are_refused(home: Any) -> None:
+    with pytest.raises(ParameterError, match="rows that join two streams, and motion is one stream"):
+        Predictor(find_row(home / "data", row="motion"), settings=SETTINGS, execution=CPU, weights=(1.0, 2.0))
+    with pytest.raises(ParameterError, match="fusion needs 2 weights"):
+        Predictor(find_row(home / "data"), settings=SETTINGS, execution=CPU, weights=(1.0, -2.0))
+    with pytest.raises(click.UsageError, match="--fusion-weights takes numbers joined by commas, got 'auto'"):
+        call_flowkit("predict", home / "videos" / "run" / "a.avi", "--data", home / "data", "--fusion-weights", "auto")
 
 
 def test_a_lone_weights_file_predicts_the_same_away_from_its_data_root(home: Any, evaluation: Any, tmp_path: Path) -> None:
