@@ -89,13 +89,18 @@ def measure(root: Path, phase: Phase, num_steps: int) -> bool:
     for name, state in (("stored", trained.network), ("last step", load_checkpoint(folder / CHECKPOINT_NAME).network)):
         networks[name] = build_network(config).eval()
         networks[name].load_state_dict(state)
-    following = list(inputs_of(dataset, config, num_steps=max(config.bn_renewal_steps, 20), other_clips=False))
-    networks |= {kind: renewed(networks["stored"], kind, following) for kind in KINDS}
+    num_renewals = max(config.bn_renewal_steps, 20)
+    following = list(inputs_of(dataset, config, num_steps=num_renewals, other_clips=False))
+    for kind in KINDS:
+        # The stored moments were renewed in this very way at the end of the training.
+        is_stored = kind == config.bn_moments and config.bn_renewal_steps == num_renewals
+        networks[kind] = networks["stored"] if is_stored else renewed(networks["stored"], kind, following)
     networks["batch"] = copy.deepcopy(networks["stored"])
     use_batch_statistics(networks["batch"])
     groups = list(inputs_of(dataset, config, num_steps=num_steps, other_clips=True))
     labels = torch.cat([group[2] for group in groups])
-    logits = {name: logits_of(network, groups) for name, network in networks.items()}
+    different = {id(network): logits_of(network, groups) for network in {id(one): one for one in networks.values()}.values()}
+    logits = {name: different[id(network)] for name, network in networks.items()}
     suits = True
     for stream, by_batch in logits["batch"].items():
         accuracy = {name: float((given[stream].argmax(1) == labels).float().mean()) for name, given in logits.items()}

@@ -102,7 +102,9 @@ def ablate(
     from flowkit.model.runs.run_folder import report_folder, writing_report
     from flowkit.model.runs.seeds import seed_run
     from flowkit.model.runs.training_data import OtherSettingsError
+    from flowkit.model.settings.training import BASE_PHASES
     from flowkit.model.training.loop import NotFiniteLossError
+    from flowkit.model.training.prepare import prepare_training
 
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
     bases = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
@@ -127,6 +129,9 @@ def ablate(
                 refuse_to_lose_seeds(folder, seeds)
                 if rank == 0:
                     click.get_current_context().with_resource(writing_report(folder, "ablate"))
+            trainings = [training] if seeds is None else [training.with_seed(seed) for seed in seeds]
+            for own_training, base in list(zip(trainings, bases, strict=True))[1:]:  # refused before the first, not after hours
+                prepare_training(data, own_training, split=split, run=base, runs=runs, phases=BASE_PHASES, execution=execution)
             for number, base in enumerate(bases):
                 if seeds is not None and rank == 0:
                     show_seed(seeds, number, run=base)
@@ -134,7 +139,7 @@ def ablate(
                     report = run_ablation(
                         data,
                         variants,
-                        training if seeds is None else training.with_seed(seeds[number]),
+                        trainings[number],
                         split=split,
                         run=base,
                         runs=runs,

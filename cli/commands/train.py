@@ -106,6 +106,7 @@ def train(
     from flowkit.model.training.chain import train_phases
     from flowkit.model.training.loop import NotFiniteLossError
     from flowkit.model.training.planned import planned_configs
+    from flowkit.model.training.prepare import prepare_training
 
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
     names = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
@@ -125,6 +126,11 @@ def train(
                 own = {name: planned[name] for name in wanted}
                 write_training_file(write_config, settings=training, recipe=recipe, configs=own, split=split)
                 return 0
+            discards = not resume and not is_elastic_restart()
+            trainings = [training] if seeds is None else [training.with_seed(seed) for seed in seeds]
+            how: dict[str, Any] = {"split": split, "runs": runs, "init_from": init_from, "phases": wanted, "execution": execution}
+            for later in range(1, len(names)):  # what would be refused after hours, at a later seed, is refused before the first one
+                prepare_training(data, trainings[later], run=names[later], base_run=starts[later], restart=discards, **how)
             for number, (name, start) in enumerate(zip(names, starts, strict=True)):
                 if seeds is not None and rank == 0:
                     show_seed(seeds, number, run=name, base_run=start)
@@ -132,15 +138,11 @@ def train(
                 with RunProgress(rank == 0) as show, live_curves as curves:
                     report = train_phases(
                         data,
-                        training if seeds is None else training.with_seed(seeds[number]),
-                        split=split,
+                        trainings[number],
                         run=name,
-                        runs=runs,
                         base_run=start,
-                        init_from=init_from,
-                        phases=wanted,
-                        execution=execution,
-                        restart=number == 0 and not resume and not is_elastic_restart(),
+                        **how,
+                        restart=number == 0 and discards,
                         restart_too=names[1:],
                         on_event=to_all(show, curves.record if curves else None),
                         should_stop=stop.asked,

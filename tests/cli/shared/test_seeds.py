@@ -115,6 +115,15 @@ def test_a_restart_discards_all_seeds_before_the_first_begins(root: Path, interr
     assert not folder(root, "default-seed1").begun  # so that the same line without --restart leaves no old training
 
 
+def test_a_later_seed_of_other_settings_is_found_before_the_first_is_trained(root: Path) -> None:
+    assert train(root, "--phase", "motion", "--run", "default-seed1", "--seed", "1", "--lr", "0.5").code == 0
+    ended = train(root, "--phase", "motion", "--seeds", "0,1")
+    assert ended.code == 1
+    assert "default-seed1" in ended.err
+    assert "lr" in ended.err or "schedule" in ended.err
+    assert runs_of(root) == ["default-seed1"]
+
+
 @pytest.mark.slow
 def test_each_seed_starts_from_the_base_run_of_its_seed_where_there_are_such_runs(root: Path) -> None:
     for phase in ("appearance", "motion"):

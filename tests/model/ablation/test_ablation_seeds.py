@@ -69,6 +69,16 @@ def ablate(root: Path, *options: str) -> Ended:
     return run_flowkit(*line)
 
 
+def test_a_later_seed_of_other_settings_is_found_before_the_first_is_trained(root: Path) -> None:
+    tiny = ["--base-width", "8", "--batch", "4", "--bn-group", "2", "--input-size", "32", "--steps-per-phase", "1"]
+    other = run_flowkit("train", "--data", root, "--device", "cpu", *tiny, "--phase", "motion", "--run", "default-seed1", "--seed", "1")
+    assert other.code == 0, other
+    ended = ablate(root, "--seeds", "0,1")
+    assert ended.code == 1
+    assert "base_width" in ended.err
+    assert not (root / "runs" / "default-seed0").exists()
+
+
 @pytest.mark.slow
 def test_each_seed_is_an_ablation_by_itself_and_is_not_repeated(root: Path) -> None:
     plan = json.loads(ablate(root, "--seeds", "0,1", "--dry-run", "--json").out)

@@ -1,0 +1,297 @@
+"""A training that is checked before it writes anything: its videos, the settings of its phases, and what they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.files import file_sha256
+from flowkit.model.compute.execution import Execution
+from flowkit.model.data.held_out import HeldOut
+from flowkit.model.data.official_lists import is_official_list
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
+from flowkit.model.runs.events import NetworksTaken, RunStarted, TrainEvent
+from flowkit.model.runs.places import check_writable
+from flowkit.model.runs.provenance import Provenance
+from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
+from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase, validation_differences
+from flowkit.model.settings.recipes import TrainSettings, make_configs, with_moments_of
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.training.init_from import InitialNetworks
+from flowkit.model.training.phases import BEFORE, Start, check_earlier, settings_before
+from flowkit.model.training.planned import training_lists
+
+
+@dataclass(frozen=True)
+class EarlierWeights:
+    """Where the final weights of phases lie that others start from: in the run, or else in its base run.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    run : str
+        The run.
+    base_run : str or None
+        The run whose phases serve where `run` lacks them.
+    split : int
+        The number of the split.
+    runs : Path or None
+        The folder of the runs, if it is not the data root's.
+    """
+
+    root: Path
+    run: str
+    base_run: str | None
+    split: int
+    runs: Path | None
+
+    def path(self, phase: Phase) -> Path:
+        """Return the path of a phase's final weights, whether they exist or not."""
+        own = phase_folder(self.root, self.run, self.split, phase, runs=self.runs) / WEIGHTS_NAME
+        if self.base_run is None or own.is_file():
+            return own
+        return phase_folder(self.root, self.base_run, self.split, phase, runs=self.runs) / WEIGHTS_NAME
+
+    def load(self, name: Phase, *, before: Phase, split: Split) -> Checkpoint:
+        """Return a phase's weights for the phase that starts from them.
+
+        Raises
+        ------
+        CheckpointError
+            If they do not exist, cannot be read, or were not trained on this split's data.
+        """
+        path = self.path(name)
+        if not path.is_file():
+            raise CheckpointError(f"{before} starts from {name}, and {path} does not exist; train it first with `--phase {name}`")
+        checkpoint = load_checkpoint(path)
+        differences = differences_from_training_data(split, checkpoint.provenance, path.parent)
+        if differences:
+            raise CheckpointError(
+                f"{before} starts from {path}, which was trained on other data: {'; '.join(differences)}. Train {name} on this split, in "
+                f"another run (`--run NAME`) or again (`--phase {name} --restart`)"
+            )
+        return checkpoint
+
+
+@dataclass(frozen=True)
+class PreparedTraining:
+    """A training that may begin, as `prepare_training` returns it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data root.
+    listed, trained_on : Split
+        The split, and the same without the videos that are held out.
+    held : HeldOut
+        The videos that are held out for validation.
+    extraction : dict
+        How frames and flow were made, as `Provenance` has it.
+    settings : TrainSettings
+        How the user wants to train.
+    execution : Execution
+        Where and how to compute.
+    weights : EarlierWeights
+        Where the phases lie from which others start.
+    start : Start
+        What the base streams start from.
+    initial : InitialNetworks
+        The trained networks from which phases start.
+    configs, usual : dict from phase to TrainConfig
+        The settings of the phases, and what they would be without the networks of `initial`.
+    folders : dict from phase to PhaseFolder
+        Where the phases are kept, in the order of their training.
+    restart : bool
+        Whether what the phases have will be discarded.
+    """
+
+    dataset: Dataset
+    listed: Split
+    trained_on: Split
+    held: HeldOut
+    extraction: dict[str, Any]
+    settings: TrainSettings
+    execution: Execution
+    weights: EarlierWeights
+    start: Start
+    initial: InitialNetworks
+    configs: dict[Phase, TrainConfig]
+    usual: dict[Phase, TrainConfig]
+    folders: dict[Phase, PhaseFolder]
+    restart: bool
+
+    def earlier(self, phase: Phase, *, pending: Sequence[Phase] = ()) -> dict[Phase, Path]:
+        """Return the paths of the earlier weights that a phase starts from, except those that are still to be trained."""
+        return {name: self.weights.path(name) for name in _needed(phase, self.initial) if name not in pending}
+
+    def provenance(self, phase: Phase, *, pending: Sequence[Phase] = ()) -> Provenance:
+        """Return how a phase is made, with the digests of its earlier weights except those that are still to be trained."""
+        return Provenance(
+            config=self.configs[phase],
+            classes=self.listed.classes,
+            split=self.listed.number,
+            protocol=self.listed.protocol,
+            digest=self.listed.digest,
+            quantiser=self.listed.quantiser.to_dict(),
+            started_from={name: file_sha256(path) for name, path in self.earlier(phase, pending=pending).items()},
+            extraction=self.extraction,
+            earlier_digests=self.listed.earlier_digests,
+            num_videos={"train": len(self.listed.train), "test": len(self.listed.test)},
+            precision=self.execution.amp,
+            validation=self.held.record,
+            first_network=self.initial.record(phase),
+        )
+
+    def given(self, phase: Phase) -> dict[str, Any]:
+        """Return what the user gave for a phase, in the form in which its folder keeps it."""
+        given: dict[str, Any] = {"overrides": {key: str(value) for key, value in self.settings.all_overrides.items()}}
+        if isinstance(self.start.source, Path):
+            given["weights_file"] = str(self.start.source.absolute())
+        if phase in self.initial.origins:
+            given["init_from"] = str(self.initial.source)
+        return given
+
+    def events(self) -> Iterator[TrainEvent]:
+        """Yield what is known of the training before its first step."""
+        device, is_official = self.execution.torch_device(), is_official_list(self.listed)
+        recipe = self.settings.recipe_on(device.type, is_official_list=is_official)
+        has_bases = any(phase in BASE_PHASES for phase in self.folders)
+        yield RunStarted(
+            recipe,
+            str(device),
+            weights=str(self.initial.source) if self.initial.origins else self.start.describe() if has_bases else "",
+            num_videos=len(self.trained_on.train),
+            num_classes=len(self.listed.classes),
+            num_empty_classes=len(self.listed.classes) - len({record.label for record in self.trained_on.train}),
+            num_held_out=len(self.held.video_ids),
+            notes=self.held.notes,
+            why_recipe=self.settings.why_recipe(device.type, is_official_list=is_official),
+        )
+        new = [phase for phase in self.initial.origins if self.restart or not self.folders[phase].begun]
+        if new:
+            lines = self.initial.lines(new, self.configs, self.usual, usually=self.start.describe())
+            yield NetworksTaken(tuple(lines), tuple(self.initial.warnings(new)))
+
+
+def prepare_training(
+    root: Path,
+    settings: TrainSettings,
+    *,
+    split: int,
+    run: str,
+    runs: Path | None = None,
+    base_run: str | None = None,
+    init_from: str | Path | None = None,
+    phases: Sequence[Phase],
+    execution: Execution,
+    restart: bool = False,
+) -> PreparedTraining:
+    """Return a training of these phases, or raise what `train` would raise before its first step; nothing is written.
+
+    `flowkit.model.train` explains the parameters and the errors.
+    """
+    device = execution.torch_device()
+    for name in {run, base_run or run}:
+        check_run_name(name)
+    wanted = [phase for phase in PHASES if phase in phases]
+    if not wanted or set(phases) - set(PHASES):
+        raise ParameterError(f"phases must be some of {', '.join(PHASES)}, got {list(phases)}")
+    dataset, listed, held = training_lists(root, settings, split=split)
+    trained_on, held_ids = held.without(listed), set(held.video_ids)
+    unseen = [*listed.test, *(row for row in listed.train if row.video_id in held_ids)]
+    recipe = settings.recipe_on(device.type, is_official_list=is_official_list(listed))
+    extraction = extraction_of(dataset, listed.train[0])
+    initial = InitialNetworks(init_from, wanted, runs=runs or root / "runs", run=run, split=listed, extraction=extraction, unseen=unseen)
+    bases = [phase for phase in wanted if phase in BASE_PHASES and phase not in initial.origins]
+    weights = EarlierWeights(root, run, base_run, split, runs)
+    # What the phases start from that this training does not make.
+    before = {}
+    for phase in wanted:
+        outside = [name for name in _needed(phase, initial) if name not in wanted]
+        before[phase] = {name: weights.load(name, before=phase, split=listed) for name in outside}
+    start = Start(settings.weights_for(recipe) if bases else "none", settings.all_overrides)
+    from_start = start.overrides if bases else settings_before(before)
+    usual, configs = (
+        make_configs(
+            recipe,
+            num_classes=len(listed.classes),
+            num_videos=len(trained_on.train),
+            short_side=extraction["short_side"],
+            weights=start.identity if bases else _weights_of(before),
+            paper_schedule=settings.paper_schedule,
+            file=settings.file,
+            overrides={**from_start, **taken, **settings.overrides},
+        )
+        for taken in ({}, initial.overrides(settings.overrides))
+    )
+    configs = initial.with_weights(configs)
+    folders = {phase: PhaseFolder(phase_folder(root, run, split, phase, runs=runs)) for phase in wanted}
+    ready = PreparedTraining(
+        dataset, listed, trained_on, held, extraction, settings, execution, weights, start, initial, configs, usual, folders, restart
+    )
+    for phase, folder in folders.items():
+        _check_ranks(configs[phase], execution.world)
+        if before[phase]:
+            check_earlier(configs[phase], before[phase])
+            _check_validation(phase, before[phase], held)
+        if not restart and folder.begun:
+            _check_begun(ready, phase)
+        else:
+            initial.check(configs[phase])
+            if phase in bases:
+                start.check(configs[phase])
+        if execution.rank == 0 and (restart or not folder.done):
+            check_writable(folder.path, option="--runs DIR")
+    return ready
+
+
+def _needed(phase: Phase, initial: InitialNetworks) -> list[Phase]:
+    """Return the earlier phases that a phase starts from."""
+    return [name for name in BEFORE[phase] if name not in initial.covers(phase)]
+
+
+def _check_ranks(config: TrainConfig, world: int) -> None:
+    """Raise `ParameterError` unless the processes can share a step evenly."""
+    if config.num_sub_batches % world:
+        raise ParameterError(
+            f"{config.phase}: the {config.num_sub_batches} sub-batches of a step (batch / bn_group) cannot be shared evenly by "
+            f"{world} processes; choose --batch and --bn-group so that they can"
+        )
+
+
+def _check_begun(ready: PreparedTraining, phase: Phase) -> None:
+    """Raise `CheckpointError` if a phase was begun in another way; it continues with the moments that it was begun with."""
+    folder = ready.folders[phase]
+    begun = load_checkpoint(folder.path).provenance
+    ready.configs[phase] = with_moments_of(ready.configs[phase], begun.config, ready.settings.all_overrides)
+    # Weights that this training is going to make are compared when they are there.
+    pending = [name for name in _needed(phase, ready.initial) if name in ready.folders and not ready.folders[name].done]
+    now = ready.provenance(phase, pending=pending)
+    expected = {name: digest for name, digest in begun.started_from.items() if name in pending}
+    refuse_other_phase(begun, replace(now, started_from=now.started_from | expected), ready.listed, folder.path)
+
+
+def _check_validation(phase: Phase, before: Mapping[Phase, Checkpoint], held: HeldOut) -> None:
+    """Raise `CheckpointError` if an earlier phase held out other videos, so that it was trained on videos that must be new to it."""
+    for name, checkpoint in before.items():
+        made = checkpoint.provenance
+        differences = validation_differences(made, replace(made, validation=held.record))
+        if differences:
+            raise CheckpointError(
+                f"{phase} starts from {name}, which must hold out the same videos for validation: {'; '.join(differences)}. Give the "
+                f"options --validation or --validation-groups, and --seed, with which {name} was trained"
+            )
+
+
+def _weights_of(before: Mapping[Phase, Mapping[Phase, Checkpoint]]) -> str:
+    """Return what the base streams of earlier phases started from, by their own record."""
+    recorded = {name: checkpoint.provenance.config.weights for given in before.values() for name, checkpoint in given.items()}
+    return (
+        next(iter(recorded.values())) if len(set(recorded.values())) == 1 else ", ".join(f"{name}: {of}" for name, of in recorded.items())
+    )
