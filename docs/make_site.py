@@ -23,10 +23,10 @@ SOURCE, HTML = DOCS / "_build" / "source", DOCS / "_build" / "html"
 
 # The sections of the site -> its pages: files from the root of the checkout, or names of pages that are made here.
 SECTIONS = {
-    "Start": ("docs/pipeline.md", "docs/glossary.md", "docs/commands.md"),
+    "Start": ("docs/concepts.md", "docs/pipeline.md", "docs/glossary.md", "docs/commands.md"),
     "How to": (
         *("docs/data-tools.md", "docs/reading.md", "docs/training.md", "docs/report.md", "docs/using-a-model.md", "docs/ablations.md"),
-        *("docs/gpu.md", "docs/reproducing.md", "examples/README.md"),
+        *("docs/custom-lists.md", "docs/fine-tuning.md", "docs/gpu.md", "docs/cluster.md", "docs/reproducing.md", "examples/README.md"),
     ),
     "Reference": ("docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
     "The method": ("docs/flow.md", "docs/stresnet.md", "docs/invariants.md", "benchmarks/README.md"),
