@@ -22,6 +22,9 @@ This page is made from the commands' help by `python docs/make_commands.py`.
   the default. `flowkit.toml` may come with somebody else's folder, so it cannot set `cluster`, which connects, nor
   `restart`, `overwrite`, `replace`, `move`, `force`, `allow-missing` and `output`, which delete, replace or overlook
   something; those that delete cannot be set in the environment either. The data root is `--data`, `FLOWKIT_DATA`, or `./flowkit-data`.
+* **How much is printed**: `flowkit --quiet COMMAND` prints results, warnings and errors only, `flowkit --verbose COMMAND` a
+  line of progress every second, `flowkit --debug COMMAND` the traceback of an error. `FLOWKIT_QUIET`, `FLOWKIT_VERBOSE` and
+  `FLOWKIT_DEBUG`, set to 1, do the same.
 * **Ctrl-C**, pressed once, lets the work in progress finish and prints the command that resumes. Pressed twice, it stops
   at once. Nothing that is finished is lost.
 """
@@ -29,13 +32,14 @@ This page is made from the commands' help by `python docs/make_commands.py`.
 
 def page() -> str:
     """Return the page's text."""
+    with click.Context(flowkit) as parent:
+        commands = {f"flowkit {name}": flowkit.get_command(parent, name) for name in COMMANDS}
     parts = [INTRODUCTION]
-    for name in COMMANDS:
-        command = flowkit.get_command(click.Context(flowkit), name)
+    for name, command in {"flowkit": flowkit, **commands}.items():
         assert command is not None
         settings = flowkit.context_settings | {"max_content_width": 100}
-        context = click.Context(command, info_name=f"flowkit {name}", terminal_width=100, **settings)
-        parts.append(f"## flowkit {name}\n\n```\n{command.get_help(context)}\n```\n")
+        context = click.Context(command, info_name=name, terminal_width=100, **settings)
+        parts.append(f"## {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
 

@@ -23,7 +23,7 @@ SOURCE, HTML = DOCS / "_build" / "source", DOCS / "_build" / "html"
 
 # The sections of the site -> its pages: files from the root of the checkout, or names of pages that are made here.
 SECTIONS = {
-    "Start": ("docs/concepts.md", "docs/pipeline.md", "docs/glossary.md", "docs/commands.md"),
+    "Start": ("docs/concepts.md", "docs/pipeline.md", "docs/glossary.md", "docs/commands.md", "docs/troubleshooting.md"),
     "How to": (
         *("docs/data-tools.md", "docs/reading.md", "docs/training.md", "docs/report.md", "docs/using-a-model.md", "docs/ablations.md"),
         *("docs/custom-lists.md", "docs/fine-tuning.md", "docs/gpu.md", "docs/cluster.md", "docs/reproducing.md", "examples/README.md"),

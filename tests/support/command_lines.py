@@ -20,9 +20,10 @@ class Ended(NamedTuple):
     err: str
 
 
-def run_flowkit(*arguments: object) -> Ended:
-    """Run a command as a user would: errors become messages and exit codes."""
-    out, err = io.StringIO(), io.StringIO()
+def run_flowkit(*arguments: object, in_one: bool = False) -> Ended:
+    """Run a command as a user would: errors become messages and exit codes. With `in_one`, `out` is all that a terminal would show."""
+    out = io.StringIO()
+    err = out if in_one else io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main([*map(str, arguments)])
     return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())

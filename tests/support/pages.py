@@ -1,7 +1,9 @@
 """The code blocks of README and docs: found with their marks, and run in a folder, all of a page in one process.
 
 A block of ``python`` or ``sh`` runs unless the line before it is ``<!-- not run: reason -->``. The block after ``<!-- output -->`` shows
-what the block before it prints. Blocks of other languages or of none are not code, and have no line that is a command.
+what the block before it prints. A block of ``console`` is a session: lines that begin with ``$ `` are commands, and the others are what
+they print; a line ``...`` stands for any lines. A block after ``<!-- file: NAME -->`` is a file that the reader writes. Blocks of other
+languages or of none are not code, and have no line that is a command.
 """
 
 from __future__ import annotations
@@ -29,6 +31,18 @@ _VARIES = (
     (r"(/[\w.-]+){2,}", "<path>"),
     (r"[ \t]+", " "),
 )
+# What of a session's output follows from the videos and the machine; numbers of things must be those that are printed.
+_MEASURED = (
+    (r"\d+(\.\d+)? ?(min|h) \d+ ?(s|min)\b", "<time>"),
+    *_VARIES[:3],
+    (r"\b\d+x\d+\b", "<size>"),
+    (r"-?\d+(\.\d+)? ?(B|kB|MB|GB|%|px)\b|-?\d+(\.\d+)? ?%", "<measured>"),
+    (r"-?\d*\.\d+(e-?\d+)?|\b\d+/\d+\b", "<number>"),
+    (r"\b[0-9a-f]{8,}\b", "<digest>"),
+    (r"-{2,}:?", "--"),
+    (r"[ \t]+", " "),
+)
+_PROGRESS = re.compile(r"^(\w[\w -]*: )?.*\b\d+/\d+ .*\b(in|left|remaining)\b|^$")
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,12 @@ class Block:
 
     @property
     def is_code(self) -> bool:
-        return self.language in ("python", "sh")
+        return self.language in ("python", "sh", "console")
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file that the reader writes; empty if the block is none."""
+        return self.mark.removeprefix("file:").strip() if self.mark.startswith("file:") else ""
 
     @property
     def is_output(self) -> bool:
@@ -90,17 +109,81 @@ def run_page(page: Path, names: Mapping[str, Any], *, is_run: Callable[[Block], 
             assert printed is not None, f"{block} is the output of a block that is not run"
             assert normalise(printed) == normalise(block.code), str(block)
         printed = None
+        if block.file_name:
+            Path(block.file_name).write_text(block.code, encoding="utf-8")
         if block.is_code and not block.not_run and is_run(block):
             printed = run_block(block, names)
 
 
 def run_block(block: Block, names: dict[str, Any]) -> str:
     """Run one block; return what it prints."""
+    if block.language == "console":
+        return run_session(block)
     if block.language == "sh":
         return "".join(run_line(line, block) for line in block.code.splitlines())
     with redirect_stdout(io.StringIO()) as printed:
         exec(compile("\n" * block.line + block.code, str(block.page), "exec", dont_inherit=True), names)
     return printed.getvalue()
+
+
+def run_session(block: Block) -> str:
+    """Run the commands of a session, and compare what they print with what is shown; ``$ echo $?`` shows the last exit code."""
+    code = 0
+    for command, shown in commands_of(block):
+        if command == "echo $?":
+            assert [str(code)] == shown, f"{block}: the exit code is {code}"
+            code = 0
+            continue
+        assert code == 0, f"{block}: the command before {command!r} ended with {code}"
+        words = shlex.split(command)
+        assert words[0] == "flowkit", f"{block}: only lines of flowkit are run: {command}"
+        expanded = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
+        ended = run_flowkit(*expanded, in_one=True)
+        code = ended.code
+        missing = first_difference(shown, ended.out.splitlines())
+        assert missing is None, f"{block}: $ {command}\n{missing}\nIt prints:\n{ended.out}"
+    assert code == 0, f"{block}: the last command ended with {code}"
+    return ""
+
+
+def commands_of(block: Block) -> list[tuple[str, list[str]]]:
+    """Return the commands of a session, each with the lines that are shown below it. A command may continue after a backslash."""
+    commands: list[tuple[str, list[str]]] = []
+    for line in block.code.replace("\\\n", " ").splitlines():
+        if line.startswith("$ "):
+            commands.append((line[2:], []))
+        else:
+            assert commands, f"{block} begins with output"
+            commands[-1][1].append(line)
+    return commands
+
+
+def first_difference(shown: list[str], printed: list[str]) -> str | None:
+    """Compare the output that a session shows with what is printed; return the first difference in words.
+
+    Lines of progress are not compared: which of them appear depends on the machine.
+    """
+    wanted = [line for line in map(measured, shown) if not _PROGRESS.search(line)]
+    there = [line for line in map(measured, printed) if not _PROGRESS.search(line)]
+    place, may_skip = 0, False
+    for line in wanted:
+        if line == "...":
+            may_skip = True
+            continue
+        found = there.index(line, place) if line in there[place:] else None
+        if found is None or (found > place and not may_skip):
+            return f"shown:   {line}\nprinted: {there[place] if place < len(there) else 'nothing more'}"
+        place, may_skip = found + 1, False
+    if place < len(there) and not may_skip:
+        return f"printed, but not shown: {there[place]}"
+    return None
+
+
+def measured(line: str) -> str:
+    """Return a line without what is measured: times, sizes, losses, paths."""
+    for pattern, instead in _MEASURED:
+        line = re.sub(pattern, instead, line)
+    return line.strip()
 
 
 def run_line(line: str, block: Block) -> str:
