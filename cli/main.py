@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 
 from flowkit.children import leave_working_folder_out
+from flowkit.cli.help.error_hints import explained, with_flags
 from flowkit.cli.help.format import name_placeholders
 from flowkit.cli.help.pages import COMMAND_GROUPS
-from flowkit.cli.shared.console import inform, show, warn
+from flowkit.cli.help.suggestions import Given, remember_given
+from flowkit.cli.shared.console import complete, inform, show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
 from flowkit.cli.shared.option_sources import option_values, own_variables, unknown_variables
@@ -29,7 +31,7 @@ from flowkit.cli.shared.settings_file import (
 )
 from flowkit.cli.shared.stopping import Terminated, print_resume_command
 from flowkit.dataset.progress import Verbosity, set_verbosity
-from flowkit.errors import FlowkitError
+from flowkit.errors import FlowkitError, ParameterError
 from flowkit.versions import __version__
 
 # Name of the command -> its line in the help. The command is in flowkit.cli.commands.<name with _> (import_ for a keyword); that
@@ -86,7 +88,10 @@ class LazyGroup(click.Group):
             close = get_close_matches(name, COMMANDS, n=1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"No such command {name!r}.{meant}")
-        return super().resolve_command(ctx, args)
+        _, command, rest = found = super().resolve_command(ctx, args)
+        if command is not None:
+            remember_given(ctx, name, command, rest)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, in groups, with columns that are aligned over all groups."""
@@ -121,7 +126,6 @@ def flowkit(ctx: click.Context, quiet: bool, verbose: bool, debug: bool) -> None
     Options can also be set by FLOWKIT_<OPTION>, FLOWKIT_<COMMAND>_<OPTION>, or in ./flowkit.toml, except those that delete, replace
     or connect.
     """
-    ctx.obj = {"debug": debug}
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other")
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
@@ -165,25 +169,31 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments or os.environ.get("FLOWKIT_DEBUG", "") not in ("", "0")
     leave_working_folder_out()
     signal.signal(signal.SIGTERM, _terminated)
+    kept: dict[str, Given] = {}
     try:
-        code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False)
+        code = flowkit.main(args=arguments, prog_name="flowkit", standalone_mode=False, obj=kept)
     except (click.Abort, KeyboardInterrupt, Terminated) as stop:
         print_resume_command(arguments)
         code = EXIT_SIGTERM if isinstance(stop, Terminated) else EXIT_SIGINT
-    except click.NoSuchOption as error:
-        hint = _hint_about_names(error.option_name, arguments)
-        click.NoSuchOption(error.option_name, error.message + hint, error.possibilities, error.ctx).show()
-        code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        _print_click_error(error, arguments, kept.get("given"))
         code = error.exit_code
     except Exception as error:
         if debug:
             raise
-        _print_error(error)
+        _print_error(error, kept.get("given"))
         code = EXIT_ERROR
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception must not interrupt Python's own clean-up
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_click_error(error: click.ClickException, arguments: list[str], given: Given | None) -> None:
+    """Print an error of the command line to stderr, with what is known about what was meant."""
+    text = explained(error)
+    if isinstance(error, click.NoSuchOption):
+        text += _hint_about_names(error.option_name, arguments)
+    text = complete(text, given)
+    (click.UsageError(text, error.ctx) if isinstance(error, click.UsageError) else click.ClickException(text)).show()
 
 
 def _hint_about_names(option: str, arguments: list[str]) -> str:
@@ -195,10 +205,13 @@ def _hint_about_names(option: str, arguments: list[str]) -> str:
     return ""
 
 
-def _print_error(error: Exception) -> None:
+def _print_error(error: Exception, given: Given | None) -> None:
     """Print what happened to stderr; an error that flowkit does not expect is a bug."""
     if isinstance(error, (FlowkitError, OSError)):
-        warn(f"flowkit: error: {show(describe(error))}")
+        message = describe(error)
+        if isinstance(error, ParameterError) and given is not None:
+            message = with_flags(message, given.parameters)
+        warn(f"flowkit: error: {show(complete(message, given))}")
     elif isinstance(error, MemoryError):
         warn("flowkit: error: there is not enough memory for this; close other programs, or use fewer processes or smaller files")
     elif isinstance(error, ImportError):

@@ -294,6 +294,8 @@ def _print_plan(todo: Plan) -> None:
     for note in (ignored_text(todo.ignored), *todo.notes):
         if note:
             inform(f"extract: {show_name(note)}")
+    for warning in todo.warnings:
+        warn(f"extract: warning: {show_name(warning)}")
 
 
 def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:

@@ -159,6 +159,7 @@ def _fuse_split(
     order: Path | None,
 ) -> tuple[FusionResult, dict[str, str], Published]:
     """Return a split's fusion, the file of each system, and the published figures if they can be compared."""
+    from flowkit.dataset.root import Dataset
     from flowkit.errors import ScoresError
     from flowkit.model.evaluation.scores import read_own_scores
     from flowkit.model.fusion.foreign_scores import read_system_scores
@@ -168,6 +169,8 @@ def _fuse_split(
 
     own_path = report_folder(data, run, split, reports=reports) / "scores.h5"
     if not own_path.is_file():
+        if reports is None:
+            Dataset.open(data)  # says so if this is no data root
         raise ScoresError(
             f"run {run!r} has no scores for split {split} ({own_path}); make them with "
             f"`flowkit evaluate --split {split}{place_options(data, reports=reports)}`"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.console import counted, duration, long_table, say, show_name, size, table, warn
+from flowkit.cli.shared.console import complete, counted, duration, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 
@@ -60,7 +60,7 @@ def _root_text(root: RootInfo) -> str:
     versions = ", ".join(f"{show_name(name)} {show_name(version)}" for name, version in root.versions.items())
     lines.append(f"written by  {versions or 'unknown'}")
     if not root.splits:
-        return "\n".join([*lines, "", "no split yet: `flowkit pack --split 1`"])
+        return "\n".join([*lines, "", complete("no split yet: `flowkit pack --split 1`")])
     rows = [
         (s.number, s.protocol or show_name(s.problem), s.num_classes, s.num_train, s.num_listed_train, s.num_test, s.num_listed_test)
         for s in root.splits

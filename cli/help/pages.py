@@ -104,7 +104,7 @@ EXAMPLES = {
         "flowkit train --init-from other-data/runs/default     go on from what was learnt on other data",
     ),
     "evaluate": ("flowkit evaluate", "flowkit evaluate --run slow --split 1,2,3", "flowkit evaluate --checkpoint network.safetensors"),
-    "ablate": ("flowkit ablate injection", "flowkit ablate all --dry-run"),
+    "ablate": ("flowkit ablate connections", "flowkit ablate all --dry-run"),
     "fuse": ("flowkit fuse idt.csv", "flowkit fuse c3d-split{split}.npz --split 1,2,3 --weights 2,1"),
     "predict": (
         "flowkit predict holiday.mp4",

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from flowkit.cli.help.suggestions import complete
 from flowkit.dataset.progress import print_line, print_note
 from flowkit.words import counted, duration, size
 from flowkit.words import printable as show
 from flowkit.words import printable_name as show_name
 
-__all__ = ["counted", "duration", "inform", "long_table", "say", "say_json", "show", "show_name", "size", "table", "warn"]
+__all__ = ["complete", "counted", "duration", "inform", "long_table", "say", "say_json", "show", "show_name", "size", "table", "warn"]
 
 
 def say(text: str = "") -> None:
@@ -27,13 +28,13 @@ def say_json(kind: str, values: dict[str, Any], *, indent: int | None = 1) -> No
 
 
 def warn(text: str) -> None:
-    """Print a message to stderr."""
-    print_line(text)
+    """Print a message to stderr. The commands that it suggests keep the options that the user gave."""
+    print_line(complete(text))
 
 
 def inform(text: str) -> None:
     """Print a message that is no warning to stderr; ``flowkit --quiet`` leaves it out."""
-    print_note(text)
+    print_note(complete(text))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

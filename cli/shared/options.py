@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from flowkit.cli.help.error_hints import with_flags
 from flowkit.errors import ParameterError
 from flowkit.workers.stopping import GRACE_SECONDS
 
@@ -160,4 +161,4 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except ParameterError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(with_flags(str(error), click.get_current_context().command.params)) from error

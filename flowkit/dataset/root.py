@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class Dataset:
         dataset = cls.open_if_present(root)
         if dataset is None:
             raise ManifestError(
-                f"{str(root)!r} is not a data root (it has no {RECORD_NAME}): make one with `flowkit extract VIDEOS`, "
+                f"{str(root)!r} is not a data root (it has no {RECORD_NAME}): {_meant(Path(root))}make one with `flowkit extract VIDEOS`, "
                 "or name another one with --data DIR"
             )
         return dataset
@@ -137,6 +138,16 @@ class Dataset:
     def shard_path(self, record: ClipRecord) -> Path:
         """Return the path of the shard that holds a clip."""
         return self.root / "shards" / record.shard
+
+
+def _meant(root: Path) -> str:
+    """Return a question about the data root that was probably meant, in the same folder; empty if there is none of a similar name."""
+    try:
+        others = [name for name in os.listdir(root.parent) if (root.parent / name / RECORD_NAME).is_file()]
+    except OSError:
+        return ""
+    close = get_close_matches(root.name, others, n=1)
+    return f"did you mean {str(root.parent / close[0])!r}? If not, " if close else ""
 
 
 def open_root(root: Path, videos: Path, settings: ExtractSettings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,13 +12,13 @@ from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import check_readable
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, SourceChangedError
+from flowkit.extraction.folder_notes import folder_notes, folder_warnings
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
 from flowkit.extraction.source import Source
 from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
 from flowkit.video.containers import VIDEO_SUFFIXES
-from flowkit.video.folders import FolderLayout
 from flowkit.video.ids import MOST_CLASHES, first_few
 from flowkit.video.tree import ignored_text, scan_videos
 
@@ -47,6 +47,8 @@ class Plan:
         Files that cannot be tried, if it is the first part that reports them.
     confirmed : tuple of VideoResult
         Those of `skipped` that are done although the index does not say so of the present version of their file.
+    warnings : tuple of str
+        What is probably wrong with the folder, in such sentences: that no class is known, for one.
     """
 
     settings: ExtractSettings
@@ -58,6 +60,7 @@ class Plan:
     elsewhere: tuple[str, ...] = ()
     failed_elsewhere: tuple[VideoResult, ...] = ()
     confirmed: tuple[VideoResult, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = None, part: tuple[int, int] = (0, 1)) -> Plan:
@@ -131,30 +134,12 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         tuple(skipped),
         failed,
         scan.ignored,
-        tuple(_notes(scan.layout)),
+        tuple(folder_notes(scan.layout)),
         elsewhere,
         failed_elsewhere,
         tuple(confirmed),
+        tuple(folder_warnings(videos, scan.layout, existing, [name for name, result in index.items() if result.status in WRITTEN])),
     )
-
-
-def _notes(layout: FolderLayout) -> Iterator[str]:
-    """Yield what the folders say about classes and subsets, where that may be a surprise."""
-    if layout.has_subsets:
-        yield (
-            f"the folders at the top, {layout.subset_folder_names}, give the split, and those inside them the classes "
-            f"({len(layout.classes)}, such as {layout.classes[0]!r})"
-        )
-    elif layout.doubt:
-        yield (
-            f"{layout.doubt}, so flowkit does not read a split from the folders, and the classes have names such as "
-            f"{layout.classes[0]!r}; lists can still give the split and the classes (`flowkit pack --lists`)"
-        )
-    if layout.class_of and not layout.classes:
-        yield (
-            "no video lies in a class folder, so no class is known: move each video to <class>/<video>, or have a list that names the "
-            "class of each (`flowkit pack --lists FILE.csv`)"
-        )
 
 
 def _folder(job: VideoJob) -> str:

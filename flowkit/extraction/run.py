@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from flowkit.dataset.progress import ProgressBar
+from flowkit.dataset.progress import ProgressBar, is_shown, print_line
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.root_locks import extracting
 from flowkit.dataset.settings import ExtractSettings
@@ -31,8 +31,10 @@ from flowkit.files import write_atomically
 from flowkit.flow.cuda.service import FlowService
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.locks import exclusive_lock
+from flowkit.words import printable_name
 from flowkit.workers.cluster import Cluster
 from flowkit.workers.processes import KILLED_TWICE, TaskLimits, TaskOutcome, check_memory_limit, num_cores, run_tasks
+from flowkit.workers.scheduler import check_scheduler
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 MAX_JOBS = 1024  # worker processes; a mistyped number must not start thousands
@@ -170,9 +172,14 @@ def extract(
             raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
         if on_plan is not None:
             on_plan(plan)
+        elif is_shown(progress):
+            for warning in plan.warnings:
+                print_line(f"extract: warning: {printable_name(warning)}")
         with_gpu = settings.solver == "cuda" and bool(plan.jobs)
         if with_gpu:
             _check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
+        if cluster is not None and plan.jobs:
+            check_scheduler(cluster)
         if is_new:
             open_root(root, videos, settings)
             stack.enter_context(extracting(root, part))

@@ -25,12 +25,13 @@ from flowkit.errors import DeviceError, FlowkitError
 from flowkit.versions import software_versions
 from flowkit.workers.processes import TaskLimits, TaskOutcome, check_memory_limit, run_tasks
 from flowkit.workers.progress import TaskProgress
+from flowkit.workers.scheduler import ANSWER_SECONDS, check_scheduler
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-START_SECONDS = 60.0  # for the scheduler to answer and the first worker to appear
+START_SECONDS = 60.0  # for the first worker to appear
 _MOST_LOST = 5  # times that a task is submitted again because its result was lost with a worker
 _LISTEN_SECONDS = 10.0  # after the grace period, for tasks to see the request to stop
 _SECONDS_BETWEEN_CALLS = 0.5  # from a worker to the scheduler, for each task
@@ -65,14 +66,13 @@ class Cluster:
         self._mark = root / f".cluster-{secrets.token_hex(8)}"  # workers see it if they see the root
 
     def __enter__(self) -> Cluster:
-        try:
-            from distributed import Client
-        except ImportError as cause:
-            raise DeviceError("--cluster needs Dask: pip install 'flowkit-video[cluster]'") from cause
+        check_scheduler(self.address, seconds=ANSWER_SECONDS)
+        from distributed import Client
+
         try:
             self._client = Client(self.address, timeout=START_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as cause:  # ValueError: an address of an unknown kind
-            raise DeviceError(f"no Dask scheduler answers at {self.address} ({cause}); start one with `dask scheduler`") from cause
+        except (OSError, ValueError) as cause:
+            raise self._gone() from cause
         try:
             self._client.wait_for_workers(1, timeout=START_SECONDS)
         except TimeoutError as cause:
@@ -97,7 +97,17 @@ class Cluster:
     @property
     def num_processes(self) -> int:
         """Tasks that the cluster runs at once."""
-        return int(max(sum(self._client.nthreads().values()), 1))
+        return max(self._num_threads(), 1)
+
+    def _num_threads(self) -> int:
+        """Return how many threads the workers have in all."""
+        try:
+            return int(sum(self._client.nthreads().values()))
+        except OSError as cause:  # the connection broke
+            raise self._gone() from cause
+
+    def _gone(self) -> DeviceError:
+        return DeviceError(f"the Dask scheduler at {self.address} has gone; the same line resumes")
 
     def run_tasks(
         self,
@@ -129,7 +139,7 @@ class Cluster:
         self._client.subscribe_topic(topic, lambda event: noted.update({event[1][0]: event[1][1:]}))
         try:
             while True:
-                if self._client.nthreads():
+                if self._num_threads():
                     last_worker = time.monotonic()
                 elif time.monotonic() - last_worker > START_SECONDS:
                     raise DeviceError(f"all workers of the Dask cluster at {self.address} have gone; the same line resumes")
@@ -156,7 +166,7 @@ class Cluster:
                     except _ResultLostError:  # a worker that dies takes along the results that were not fetched yet: try again
                         times_lost[id(task)] += 1
                         if self._client.status != "running" or times_lost[id(task)] > _MOST_LOST:
-                            raise DeviceError(f"the Dask scheduler at {self.address} has gone; the same line resumes") from None
+                            raise self._gone() from None
                         tasks.appendleft(task)
                         continue
                     if outcome is not None:

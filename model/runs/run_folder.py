@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import BusyError, CheckpointError, ParameterError
 from flowkit.files import remove_if_abandoned, remove_leftovers, write_atomically
 from flowkit.locks import exclusive_lock
@@ -196,6 +198,13 @@ def trained_phases(root: Path, *, run: str, split: int, runs: Path | None = None
     return [phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).done]
 
 
+def _other_run(folder: Path, run: str) -> str:
+    """Return a question about the run that was probably meant; empty if no other run has a similar name."""
+    names = [path.name for path in folder.iterdir() if path.is_dir() and path.name != run] if folder.is_dir() else []
+    close = get_close_matches(run, names, n=1)
+    return f"did you mean --run {close[0]}? " if close else ""
+
+
 def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None, runs: Path | None = None) -> Path:
     """Return the final weights of a phase, by default of the last that is trained.
 
@@ -203,10 +212,13 @@ def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None
     """
     check_run_name(run)
     done = trained_phases(root, run=run, split=split, runs=runs)
+    if not done and runs is None:
+        Dataset.open(root)  # says so if this is no data root
     if not done or (phase is not None and phase not in done):
         there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
         command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "") + place_options(root, runs=runs)
         raise CheckpointError(
-            f"run {run!r} of {runs or root} has no trained {phase or 'phase'} for split {split} ({there}); `{command}` trains it"
+            f"run {run!r} of {runs or root} has no trained {phase or 'phase'} for split {split} ({there}); "
+            f"{_other_run(runs or root / 'runs', run)}`{command}` trains it"
         )
     return phase_folder(root, run, split, phase or done[-1], runs=runs) / WEIGHTS_NAME

@@ -50,7 +50,8 @@ def automatic_split(
         if not class_name:
             raise ManifestError(
                 f"{video_id!r} lies in no class folder, so its class is unknown: list it in a CSV file with the columns "
-                f"{','.join(CSV_COLUMNS)} and pass it with --lists FILE.csv"
+                f"{','.join(CSV_COLUMNS)} and pass it with --lists FILE.csv; or, if it does not belong to the data, delete "
+                f"{f'clips/{video_id}.h5'!r} in the data root"
             )
         number = group_of(video_id)
         groups[class_name, video_id if number is None else f"g{number}"].append(video_id)

@@ -35,6 +35,7 @@ def test_ignored_files_are_listed_by_suffix(videos: Path) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_said_about_ordinary_folders(videos: Path) -> None:
+    write_video(videos / "walk" / "b.avi", 3)
     assert dry_run(videos).stderr.count("extract:") == 1
 
 

@@ -209,10 +209,10 @@ def test_lists_are_for_options_that_take_several(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["extract", "--bound", "0"], "quantiser bound must be a number"),
-        (["extract", "--short-side", "8"], "short_side must be a whole number of at least 32 px, got 8"),
-        (["extract", "--tvl1-tau", "nan"], "TV-L1 tau must be positive and finite, got nan"),
-        (["import", "--tool", "denseflow", "--bound", "-1"], "quantiser bound must be a number"),
+        (["extract", "--bound", "0"], "--bound must be a number"),
+        (["extract", "--short-side", "8"], "--short-side must be a whole number of at least 32 px, got 8"),
+        (["extract", "--tvl1-tau", "nan"], "--tvl1-tau must be positive and finite, got nan"),
+        (["import", "--tool", "denseflow", "--bound", "-1"], "--bound must be a number"),
     ],
 )
 def test_a_setting_out_of_its_range_is_a_usage_error(tmp_path: Path, line: list[str], said: str) -> None:

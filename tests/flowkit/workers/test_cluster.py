@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 pytest.importorskip("distributed", reason="needs the extra `cluster`")
 from flowkit.workers.cluster import Cluster
+from flowkit.workers.scheduler import check_scheduler
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +169,7 @@ def test_workers_with_other_software_or_without_the_root_are_refused(address: st
 
 
 def test_nobody_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowkit.workers.cluster.START_SECONDS", 1.0)
+    monkeypatch.setattr("flowkit.workers.cluster.ANSWER_SECONDS", 1.0)
     with pytest.raises(DeviceError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         Cluster("tcp://127.0.0.1:9", tmp_path).__enter__()
     with pytest.raises(DeviceError, match="no Dask scheduler answers at nonsense"):
@@ -174,6 +178,63 @@ def test_nobody_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DeviceError, match=r"flowkit-video\[cluster\]"):
         Cluster("tcp://127.0.0.1:9", tmp_path).__enter__()
     assert not list(tmp_path.iterdir())
+
+
+@contextmanager
+def server_that_says(words: bytes) -> Iterator[int]:
+    """Accept connections, say the same words on each, and read nothing; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections = []
+
+        def accept() -> None:
+            with suppress(OSError):  # the end of the test
+                while True:
+                    connections.append(server.accept()[0])
+                    connections[-1].sendall(words)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (b"", "no answer in 1 s"),
+        (b"HTTP/1.1 400 Bad Request\r\n" * 20, "no Dask scheduler"),
+        (b"SSH-2.0-OpenSSH_9\r\n", "no Dask scheduler"),
+    ],
+)
+def test_a_server_of_another_kind_is_no_scheduler(words: bytes, reason: str) -> None:
+    with server_that_says(words) as port, pytest.raises(DeviceError, match=f"no Dask scheduler answers at 127.*{reason}"):
+        check_scheduler(f"127.0.0.1:{port}", seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("no-such-machine.invalid", "no machine called"),
+        ("a:b", "'b' is not the number of a port"),
+        ("", "names no machine"),
+        ("what://a:1", "what:// is not one of the schemes"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_explained(address: str, reason: str) -> None:
+    with pytest.raises(DeviceError, match=reason):
+        check_scheduler(address, seconds=2.0)
+
+
+@pytest.mark.slow
+def test_a_command_with_a_bad_address_ends_after_its_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """Dask's client once kept the process for two more minutes, and then left a traceback."""
+    write_video(tmp_path / "videos" / "run" / "v.avi", 3)
+    line = [sys.executable, "-m", "flowkit", "extract", str(tmp_path / "videos"), "--data", str(tmp_path / "data"), "--cluster"]
+    with server_that_says(b"") as port:
+        for address in (f"127.0.0.1:{port}", "no-such-machine.invalid"):
+            ended = subprocess.run([*line, address], capture_output=True, text=True, timeout=100, check=False)
+            assert ended.returncode == 1
+            assert ended.stderr.splitlines()[-1].startswith(f"flowkit: error: no Dask scheduler answers at {address}")
+            assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.slow

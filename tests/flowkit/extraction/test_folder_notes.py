@@ -1,0 +1,72 @@
+"""What is said of folders before any flow is computed: what is probably not the folder that was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowkit.dataset.root import open_root
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.extraction.plan import make_plan
+from flowkit.extraction.results import VideoResult
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder of two classes; nothing opens its videos."""
+    for name in ("Run/a.avi", "Run/b.avi", "Jump/c.avi"):
+        (tmp_path / "tiny" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tiny" / name).write_bytes(name.encode())
+    return tmp_path / "tiny"
+
+
+def warnings(videos: Path, root: Path) -> str:
+    return "\n".join(make_plan(videos, root).warnings)
+
+
+def test_a_folder_of_classes_needs_no_warning(tree: Path, tmp_path: Path) -> None:
+    assert warnings(tree, tmp_path / "data") == ""
+
+
+def test_the_folder_of_one_class_is_recognised_by_its_neighbours(tree: Path, tmp_path: Path) -> None:
+    said = warnings(tree / "Run", tmp_path / "data")
+    assert "no class is known" in said
+    assert "holds more folders of videos ('Jump'): give the parent, `flowkit extract" in said
+
+
+def test_a_flat_folder_may_be_meant_as_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "a.avi").touch()
+    monkeypatch.chdir(tmp_path / "flat")
+    said = warnings(Path(), tmp_path / "data")
+    assert f"if 'flat' is the name of their class, give its parent, `flowkit extract {tmp_path}`" in said
+
+
+def test_a_tree_of_a_single_class_is_named(tree: Path, tmp_path: Path) -> None:
+    (tree / "Jump" / "c.avi").unlink()
+    assert "all videos have the class 'Run'" in warnings(tree, tmp_path / "data")
+
+
+def test_videos_beside_the_class_folders_are_named(tree: Path, tmp_path: Path) -> None:
+    (tree / "stray.avi").touch()
+    assert "1 video lies in no class folder, beside 2 classes ('stray')" in warnings(tree, tmp_path / "data")
+
+
+def test_a_second_folder_into_one_root_is_a_warning_unless_the_first_was_moved(tree: Path, tmp_path: Path) -> None:
+    root, other = tmp_path / "data", tmp_path / "other"
+    open_root(root, tree, ExtractSettings())
+    (other / "Swim").mkdir(parents=True)
+    (other / "Swim" / "d.avi").touch()
+    (other / "Walk").mkdir(parents=True)
+    (other / "Walk" / "e.avi").touch()
+    assert "2 videos of" in warnings(other, root)
+    assert "--data DIR" in warnings(other, root)
+    assert warnings(tree, root) == ""
+
+
+def test_a_class_that_is_extracted_after_others_is_not_alone(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "Jump" / "c.avi").unlink()
+    before = {"Swim/x": VideoResult("Swim/x", "ok", 1, 1)}
+    monkeypatch.setattr("flowkit.extraction.plan.read_index", lambda root: before)
+    assert warnings(tree, tmp_path / "data") == ""
