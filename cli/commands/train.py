@@ -105,7 +105,6 @@ def train(
     from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.training.chain import train_phases
     from flowkit.model.training.loop import NotFiniteLossError
-    from flowkit.model.training.planned import planned_configs
     from flowkit.model.training.prepare import prepare_training
 
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
@@ -121,16 +120,19 @@ def train(
             if config is not None:
                 config.check(training.recipe_on(device_type, is_official_list=False), paper_schedule=training.paper_schedule)
                 config.check_phases(wanted)
+            how: dict[str, Any] = {"split": split, "runs": runs, "init_from": init_from, "phases": wanted, "execution": execution}
             if write_config is not None:
-                recipe, planned = planned_configs(data, training, split=split, device_type=device_type)
-                own = {name: planned[name] for name in wanted}
-                write_training_file(write_config, settings=training, recipe=recipe, configs=own, split=split)
+                # As if it were trained from its start: an earlier training of that name may have other settings.
+                ready = prepare_training(data, training, run=names[0], base_run=starts[0], restart=True, **how)
+                write_training_file(write_config, ready)
                 return 0
             discards = not resume and not is_elastic_restart()
             trainings = [training] if seeds is None else [training.with_seed(seed) for seed in seeds]
-            how: dict[str, Any] = {"split": split, "runs": runs, "init_from": init_from, "phases": wanted, "execution": execution}
-            for later in range(1, len(names)):  # what would be refused after hours, at a later seed, is refused before the first one
-                prepare_training(data, trainings[later], run=names[later], base_run=starts[later], restart=discards, **how)
+            # What would be refused after hours, at a later seed, is refused before the first one; and so are networks that have changed.
+            for number in range(0 if config is not None and config.networks else 1, len(names)):
+                ready = prepare_training(data, trainings[number], run=names[number], base_run=starts[number], restart=discards, **how)
+                if config is not None:
+                    config.check_networks(ready.initial.digests)
             for number, (name, start) in enumerate(zip(names, starts, strict=True)):
                 if seeds is not None and rank == 0:
                     show_seed(seeds, number, run=name, base_run=start)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,16 +16,20 @@ from flowkit.cli.shared.console import warn
 from flowkit.cli.shared.settings_file import checked, meant, read_toml, refuse_if_not_from_file, setting_name, short
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256, write_if_new
-from flowkit.model.settings.recipes import OVERRIDES, RecipeName, TrainSettings, make_configs
+from flowkit.model.settings.recipes import OVERRIDES, RecipeName, make_configs
 from flowkit.model.settings.replay import check_kind, values_of
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
 from flowkit.records import check_depth, is_sha256
 from flowkit.versions import __version__
+
+if TYPE_CHECKING:
+    from flowkit.model.training.prepare import PreparedTraining
 
 _OTHER_NAMES = {"steps_per_phase": "steps"}  # options whose setting has another name
 _FIX_STEPS = {"steps", "lr", "schedule"}  # a schedule of a file leaves no room for the others
 _EXCLUSIVE = ({"validation", "validation_groups"},)
 _DIGEST = "weights_sha256"
+_NETWORK_DIGESTS = "init_from_sha256"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class TrainingFile:
         Values that stand in the place of the recipe's, by the names of `make_configs`.
     options : dict
         Values of options of `flowkit train`, by the names of the settings.
+    networks : tuple of str
+        SHA-256 of the files of the trained networks from which it starts, where it records them.
     recorded : tuple of str
         The phases whose settings it has, if it records a training and so has every setting of theirs; empty for a TOML file.
     """
@@ -47,6 +53,7 @@ class TrainingFile:
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
     recorded: tuple[Phase, ...] = ()
 
     def check(self, recipe: RecipeName, *, paper_schedule: bool) -> None:
@@ -71,6 +78,25 @@ class TrainingFile:
                 f"{self.path} has the settings of {', '.join(self.recorded)}, and not of {', '.join(missing)}; give --phase "
                 f"{' or --phase '.join(self.recorded)}"
             )
+
+    def check_networks(self, now: Mapping[Path, str]) -> None:
+        """Raise a usage error if trained networks are not those of the record; only a warning if the command line names them.
+
+        Parameters
+        ----------
+        now : dict from path to str
+            SHA-256 of each file of weights that is taken.
+        """
+        changed = next((path for path, digest in now.items() if digest not in self.networks), None)
+        if not self.networks or changed is None:
+            return
+        if click.get_current_context().get_parameter_source("init_from") is ParameterSource.COMMANDLINE:
+            warn(f"{changed} is not what the training in {self.path} started from")
+            return
+        raise click.UsageError(
+            f"{self.path}: {changed} has other contents than when this was recorded (SHA-256 {now[changed][:12]}... now); give the former "
+            "network, or another one to start from, with --init-from"
+        )
 
 
 class TrainCommand(Command):
@@ -128,6 +154,7 @@ def _read_toml(path: Path, command: click.Command) -> TrainingFile:
     options: dict[str, Any] = {}
     values: dict[str, Any] = {}
     digest: Any = None
+    networks: Any = []
     contents = read_toml(path)
     try:
         check_depth(contents)
@@ -140,6 +167,8 @@ def _read_toml(path: Path, command: click.Command) -> TrainingFile:
             values |= _phase_values(key.replace("_", "-"), value, where)
         elif name == _DIGEST:
             digest = value
+        elif name == _NETWORK_DIGESTS:
+            networks = value
         elif name == "set":
             raise click.UsageError(f"{where}: {key}: write each value under its own name, or in a table such as [motion]")
         elif isinstance(value, dict):
@@ -155,7 +184,11 @@ def _read_toml(path: Path, command: click.Command) -> TrainingFile:
         raise click.UsageError(f"{path}: seed and seeds exclude each other: give one seed, or several")
     if digest is not None:
         _check_weights(options.get("weights"), digest, path)
-    return TrainingFile(path, values, options)
+    if not isinstance(networks, list) or not all(map(is_sha256, networks)):
+        raise click.UsageError(f"{path}: {_NETWORK_DIGESTS} must be a list of SHA-256 in hexadecimal")
+    if networks and "init_from" not in options:
+        raise click.UsageError(f"{path}: {_NETWORK_DIGESTS} has the digests of networks, and init_from names none")
+    return TrainingFile(path, values, options, tuple(networks))
 
 
 def _phase_values(phase: str, table: Any, where: str) -> dict[str, Any]:
@@ -218,7 +251,9 @@ def _read_run(path: Path) -> TrainingFile:
         options["weights"] = _same(path, "weights", [record.provenance.config.weights for record in bases])
         if options["weights"].startswith("sha256:"):
             options["weights_file"] = next((record.weights_file for record in bases if record.weights_file), None)
-    return TrainingFile(path, values, options, tuple(phase for phase in PHASES if phase in records))
+    first = [one.first_network for one in made if one.first_network is not None]
+    networks = dict.fromkeys(digest for network in first for digest in network.files.values())
+    return TrainingFile(path, values, options, tuple(networks), tuple(phase for phase in PHASES if phase in records))
 
 
 def _config_files(path: Path) -> list[Path]:
@@ -325,23 +360,15 @@ def _check_weights(weights: Any, digest: Any, path: Path) -> None:
 _NOT_WRITTEN = {"config", "write_config", "set", "resume", "data", "runs", "run", "device", "grace", "tensorboard", "workers"}
 
 
-def write_training_file(
-    path: Path, *, settings: TrainSettings, recipe: RecipeName, configs: Mapping[Phase, TrainConfig], split: int
-) -> None:
+def write_training_file(path: Path, ready: PreparedTraining) -> None:
     """Write a TOML file with which ``--config`` trains with the settings of this command.
 
     Parameters
     ----------
     path : Path
         The file, which must not exist.
-    settings : TrainSettings
-        How to train.
-    recipe : str
-        The recipe that `auto` means here, or that was chosen.
-    configs : dict from phase to TrainConfig
-        The settings of the phases that would be trained.
-    split : int
-        The number of the split.
+    ready : PreparedTraining
+        The training.
 
     Raises
     ------
@@ -349,17 +376,22 @@ def write_training_file(
         If the file exists.
     """
     context = click.get_current_context()
-    options: dict[str, Any] = {"recipe": recipe, "split": split}
-    if set(configs) & set(BASE_PHASES):
-        weights = settings.weights_for(recipe)
+    options: dict[str, Any] = {"recipe": ready.recipe, "split": ready.listed.number}
+    if set(ready.folders) & set(BASE_PHASES) and ready.initial.source is None:
+        weights = ready.settings.weights_for(ready.recipe)
         options["weights"] = str(weights.absolute()) if isinstance(weights, Path) else weights
         options |= {_DIGEST: file_sha256(weights)} if isinstance(weights, Path) else {}
+    if ready.initial.source is not None:
+        source = str(ready.initial.source)
+        is_run = (ready.weights.runs or ready.weights.root / "runs").joinpath(source).is_dir()
+        options["init_from"] = source if is_run or not Path(source).exists() else str(Path(source).absolute())
+        options[_NETWORK_DIGESTS] = list(ready.initial.digests.values())
     for parameter in context.command.params:
         name, value = setting_name(parameter), context.params.get(str(parameter.name))
         given = context.get_parameter_source(str(parameter.name)) not in (ParameterSource.DEFAULT, None)
         if given and value is not None and not {name, _OTHER_NAMES.get(name, name)} & {*_NOT_WRITTEN, *OVERRIDES, *options}:
             options[name] = value
-    values = values_of(configs)
+    values = values_of({phase: ready.configs[phase] for phase in ready.folders})
     if "seeds" in options:
         values = {name: value for name, value in values.items() if name.rpartition(".")[2] != "seed"}
     comment = (

@@ -14,6 +14,7 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.events import PhaseSkipped, TrainEvent, ignore, never, to_all
+from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
@@ -209,6 +210,10 @@ def train_phases(
         execution=execution,
         restart=restart,
     )
+    if execution.rank == 0:
+        for folder in ready.folders.values():
+            if restart or not folder.done:
+                check_writable(folder.path, option="--runs DIR")
     for event in ready.events():
         on_event(event)
     if restart:

@@ -132,6 +132,11 @@ class InitialNetworks:
         self._differences = {phase: self._differences_of(phase, extraction) for phase in self.origins}
         self._seen = {phase: self._seen_by(phase, unseen) for phase in self.origins}
 
+    @property
+    def digests(self) -> dict[Path, str]:
+        """The SHA-256 of each file of weights that is taken."""
+        return {origin.path: origin.sha256 for origin in self._all}
+
     def covers(self, phase: Phase) -> frozenset[Phase]:
         """Return the earlier phases that a phase does not need, because it takes something of the source in their place."""
         names = self.origins.get(phase, {})

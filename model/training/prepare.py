@@ -9,22 +9,21 @@ from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
-from flowkit.errors import CheckpointError, ParameterError
+from flowkit.dataset.shard_files import check_shards
+from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
-from flowkit.model.data.held_out import HeldOut
+from flowkit.model.data.held_out import HeldOut, held_out
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import NetworksTaken, RunStarted, TrainEvent
-from flowkit.model.runs.places import check_writable
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
 from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase, validation_differences
-from flowkit.model.settings.recipes import TrainSettings, make_configs, with_moments_of
+from flowkit.model.settings.recipes import RecipeName, TrainSettings, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.init_from import InitialNetworks
 from flowkit.model.training.phases import BEFORE, Start, check_earlier, settings_before
-from flowkit.model.training.planned import training_lists
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,8 @@ class PreparedTraining:
         What the base streams start from.
     initial : InitialNetworks
         The trained networks from which phases start.
+    recipe : str
+        The recipe that was chosen, also by `auto`.
     configs, usual : dict from phase to TrainConfig
         The settings of the phases, and what they would be without the networks of `initial`.
     folders : dict from phase to PhaseFolder
@@ -121,6 +122,7 @@ class PreparedTraining:
     weights: EarlierWeights
     start: Start
     initial: InitialNetworks
+    recipe: RecipeName
     configs: dict[Phase, TrainConfig]
     usual: dict[Phase, TrainConfig]
     folders: dict[Phase, PhaseFolder]
@@ -160,10 +162,9 @@ class PreparedTraining:
     def events(self) -> Iterator[TrainEvent]:
         """Yield what is known of the training before its first step."""
         device, is_official = self.execution.torch_device(), is_official_list(self.listed)
-        recipe = self.settings.recipe_on(device.type, is_official_list=is_official)
         has_bases = any(phase in BASE_PHASES for phase in self.folders)
         yield RunStarted(
-            recipe,
+            self.recipe,
             str(device),
             weights=str(self.initial.source) if self.initial.origins else self.start.describe() if has_bases else "",
             num_videos=len(self.trained_on.train),
@@ -177,6 +178,26 @@ class PreparedTraining:
         if new:
             lines = self.initial.lines(new, self.configs, self.usual, usually=self.start.describe())
             yield NetworksTaken(tuple(lines), tuple(self.initial.warnings(new)))
+
+
+def training_lists(root: Path, settings: TrainSettings, *, split: int) -> tuple[Dataset, Split, HeldOut]:
+    """Return a data root, one of its splits, and which of the split's training videos are held out.
+
+    Raises
+    ------
+    ManifestError
+        If the split is not packed or has no training video, or a shard with its training videos is missing or truncated.
+    ParameterError
+        If no training video can be held out as `settings` ask, or none would remain.
+    """
+    dataset = Dataset.open(root)
+    listed = dataset.split(split)
+    if not listed.train:
+        raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")
+    check_shards(dataset, listed, records=listed.train)
+    if settings.validation is None:
+        return dataset, listed, HeldOut()
+    return dataset, listed, held_out(dataset, listed, settings.validation, seed=settings.all_overrides.get("seed", 0))
 
 
 def prepare_training(
@@ -233,7 +254,21 @@ def prepare_training(
     configs = initial.with_weights(configs)
     folders = {phase: PhaseFolder(phase_folder(root, run, split, phase, runs=runs)) for phase in wanted}
     ready = PreparedTraining(
-        dataset, listed, trained_on, held, extraction, settings, execution, weights, start, initial, configs, usual, folders, restart
+        dataset=dataset,
+        listed=listed,
+        trained_on=trained_on,
+        held=held,
+        extraction=extraction,
+        settings=settings,
+        execution=execution,
+        weights=weights,
+        start=start,
+        initial=initial,
+        recipe=recipe,
+        configs=configs,
+        usual=usual,
+        folders=folders,
+        restart=restart,
     )
     for phase, folder in folders.items():
         _check_ranks(configs[phase], execution.world)
@@ -246,8 +281,6 @@ def prepare_training(
             initial.check(configs[phase])
             if phase in bases:
                 start.check(configs[phase])
-        if execution.rank == 0 and (restart or not folder.done):
-            check_writable(folder.path, option="--runs DIR")
     return ready
 
 

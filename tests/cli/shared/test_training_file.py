@@ -155,6 +155,8 @@ def test_values_of_the_command_line_change_those_of_the_file_as_they_change_a_re
         ("seed = 1\nseeds = [1, 2]", "seed and seeds exclude each other"),
         ("seeds = [1, 1]", "given twice"),
         (f'weights_sha256 = "{"0" * 64}"', "weights names none"),
+        (f'init_from_sha256 = ["{"0" * 64}"]', "init_from names none"),
+        ('init_from = "first"\ninit_from_sha256 = ["0"]', "must be a list of SHA-256"),
         (f'weights = "gone.pth"\nweights_sha256 = "{"0" * 64}"', "gone.pth (SHA-256 000000000000...), which does not exist"),
         (f'weights = "config.toml"\nweights_sha256 = "{"0" * 64}"', "has other contents than when this was recorded"),
         ("batch = " + "[" * 100 + "]" * 100, "nested more than 64 deep"),
@@ -202,8 +204,8 @@ def test_paths_in_a_file_are_relative_to_it(trained: Trained, tmp_path: Path) ->
     assert run_flowkit("train", "--device", "cpu", "--config", "here/a.toml").code == 0
     assert trained.settings.weights == Path("here/r50.pth")
     assert trained.called["runs"] == Path("/elsewhere")
-    assert run_flowkit("train", "--device", "cpu", "--config", "here/a.toml", "--weights", "r50.pth").code == 0
-    assert trained.settings.weights == Path("r50.pth")
+    assert run_flowkit("train", "--device", "cpu", "--config", "here/a.toml", "--weights", "mine.safetensors").code == 0
+    assert trained.settings.weights == Path("mine.safetensors")
 
 
 def test_seeds_of_the_command_line_replace_the_seed_of_a_file(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +276,9 @@ def test_a_phase_that_is_trained_again_from_its_config_json_has_the_same_weights
 @pytest.fixture
 def from_a_file(undisturbed: tuple[Path, list[Any]], tmp_path: Path) -> Path:
     """The config.json of a training that started from a file of weights, which is there."""
-    weights_file = tmp_path / "weights" / "r50.pth"
+    weights_file = tmp_path / "weights" / "mine.safetensors"
     weights_file.parent.mkdir()
-    weights_file.write_bytes(b"first")
+    shutil.copy(undisturbed[0] / "runs/default/split1/motion/weights.safetensors", weights_file)
     record = json.loads((undisturbed[0] / "runs/default/split1/motion/config.json").read_text(encoding="utf-8"))
     record["config"]["weights"] = f"sha256:{file_sha256(weights_file)}"
     path = tmp_path / "run" / "config.json"
@@ -289,16 +291,16 @@ def test_the_weights_of_a_recorded_training_are_found_or_asked_for(trained: Trai
     def again(*options: object) -> Ended:
         return run_flowkit("train", "--device", "cpu", "--config", from_a_file, *options)
 
-    first = tmp_path / "weights" / "r50.pth"
+    first = tmp_path / "weights" / "mine.safetensors"
     assert again().code == 0
     assert trained.settings.weights == first
-    moved = shutil.move(first, from_a_file.parent / "r50.pth")  # beside the record
+    moved = shutil.move(first, from_a_file.parent / "mine.safetensors")  # beside the record
     assert again().code == 0
     assert trained.settings.weights == Path(moved)
-    elsewhere = Path(shutil.move(moved, tmp_path / "elsewhere.pth"))
+    elsewhere = Path(shutil.move(moved, tmp_path / "elsewhere.safetensors"))
     ended = again()
     assert ended.code == 2
-    assert "r50.pth (SHA-256 " in ended.err
+    assert "mine.safetensors (SHA-256 " in ended.err
     assert "does not exist; give it with --weights FILE" in ended.err
     ended = again("--weights", elsewhere)
     assert (ended.code, ended.err) == (0, "")
@@ -389,9 +391,38 @@ def test_the_written_file_names_weights_by_path_and_digest(trained: Trained, fro
     assert "weights_sha256 = " in text
     assert 'phase = "motion"' in text
     assert run_flowkit("train", "--device", "cpu", "--config", "mine.toml").code == 0
-    assert trained.settings.weights == from_a_file.parents[1] / "weights" / "r50.pth"
-    (from_a_file.parents[1] / "weights" / "r50.pth").write_bytes(b"changed")
+    assert trained.settings.weights == from_a_file.parents[1] / "weights" / "mine.safetensors"
+    (from_a_file.parents[1] / "weights" / "mine.safetensors").write_bytes(b"changed")
     assert "has other contents" in run_flowkit("train", "--device", "cpu", "--config", "mine.toml").err
+
+
+def test_a_training_from_a_trained_network_is_replayed_with_that_network_only(
+    undisturbed: tuple[Path, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = share_root(undisturbed[0], tmp_path / "root")
+    first = Path(shutil.copytree(undisturbed[0] / "runs/default/split1/motion", root / "runs/first/split1/motion"))
+    line = ["train", "--data", root, "--device", "cpu"]
+    begun = [*line, "--phase", "motion", "--init-from", "first", "--steps-per-phase", "1", "--batch", "4", "--bn-group", "2"]
+    assert run_flowkit(*begun, "--write-config", tmp_path / "mine.toml").code == 0
+    assert run_flowkit(*begun, "--run", "second").code == 0
+    second = root / "runs/second/split1/motion/config.json"
+    made = read_recorded(second).provenance
+    for number, config in enumerate((second, tmp_path / "mine.toml")):
+        ended = run_flowkit(*line, "--config", config, "--run", f"again{number}")
+        assert ended.code == 0, ended
+        again = read_recorded(root / f"runs/again{number}/split1/motion/config.json").provenance
+        assert again.config == made.config
+        assert again.first_network == made.first_network
+    monkeypatch.setattr(chain, "train_phases", lambda *_, **__: chain.TrainReport((), (), False))
+    shutil.rmtree(first)
+    shutil.copytree(second.parent, first)
+    for config in (second, tmp_path / "mine.toml"):
+        ended = run_flowkit(*line, "--config", config, "--run", "third")
+        assert ended.code == 2
+        assert "has other contents than when this was recorded" in ended.err
+        ended = run_flowkit(*line, "--config", config, "--run", "third", "--init-from", "first")
+        assert ended.code == 0, ended
+        assert "is not what the training in" in ended.err
 
 
 def test_values_of_settings_give_the_settings_again() -> None:
