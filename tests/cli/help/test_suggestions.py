@@ -68,7 +68,7 @@ def test_names_in_a_suggested_command_cannot_control_the_terminal() -> None:
         "evaluate --split all --run r",
         "fuse scores.csv",
         "predict {video}",
-        "convert default out.safetensors",
+        "convert default {out}.safetensors",
         "export --layout rawframes --output {out} --split 7",
     ],
 )
