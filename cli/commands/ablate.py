@@ -98,8 +98,9 @@ def ablate(
     from flowkit.model.ablation.run import ablate as run_ablation
     from flowkit.model.ablation.run import plan_ablation
     from flowkit.model.ablation.seeds import SeedAblation, refuse_to_lose_seeds
+    from flowkit.model.runs.places import report_folder
     from flowkit.model.runs.progress import RunProgress
-    from flowkit.model.runs.run_folder import report_folder, writing_report
+    from flowkit.model.runs.run_folder import writing_report
     from flowkit.model.runs.seeds import seed_run
     from flowkit.model.runs.training_data import OtherSettingsError
     from flowkit.model.settings.training import BASE_PHASES

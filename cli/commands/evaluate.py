@@ -253,7 +253,7 @@ class _Folders:
         return not self.elsewhere and not self._lacks_rows
 
     def of(self, split: int) -> Path:
-        from flowkit.model.runs.run_folder import report_folder
+        from flowkit.model.runs.places import report_folder
 
         if self._output is None:
             return report_folder(self._data, self._run, split, reports=self._reports)

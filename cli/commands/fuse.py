@@ -98,7 +98,8 @@ def fuse(
     if method == "mean":
         refuse_unused("the mean needs no cross-validation; --method svm does", "folds", "seed")
     from flowkit.model.fusion.late_fusion import FusionSettings
-    from flowkit.model.runs.run_folder import check_run_name, writing_report
+    from flowkit.model.runs.places import check_run_name
+    from flowkit.model.runs.run_folder import writing_report
 
     check_run_name(run)
     with usage_errors():
@@ -164,8 +165,7 @@ def _fuse_split(
     from flowkit.model.evaluation.scores import read_own_scores
     from flowkit.model.fusion.foreign_scores import read_system_scores
     from flowkit.model.fusion.late_fusion import NamedScores, fuse_systems, published_with_idt
-    from flowkit.model.runs.places import place_options
-    from flowkit.model.runs.run_folder import report_folder
+    from flowkit.model.runs.places import place_options, report_folder
 
     own_path = report_folder(data, run, split, reports=reports) / "scores.h5"
     if not own_path.is_file():
@@ -194,8 +194,7 @@ def _fuse_split(
 
 def _folder(data: Path, run: str, split: int, output: Path | None, reports: Path | None, *, several: bool) -> Path:
     """Return where a split's results are written, after trying whether that is possible."""
-    from flowkit.model.runs.places import check_writable
-    from flowkit.model.runs.run_folder import report_folder
+    from flowkit.model.runs.places import check_writable, report_folder
 
     folder = output / f"split{split}" if output and several else output or report_folder(data, run, split, reports=reports)
     check_writable(folder, option="--output DIR")
@@ -256,7 +255,7 @@ def _method_text(settings: FusionSettings) -> str:
 
 def _evaluated(data: Path, run: str, reports: Path | None) -> list[int]:
     """Return the splits for which a run has scores."""
-    from flowkit.model.runs.run_folder import report_folder
+    from flowkit.model.runs.places import report_folder
 
     folders = report_folder(data, run, 0, reports=reports).parent.glob("split*/scores.h5")
     numbers = [path.parent.name.removeprefix("split") for path in folders]

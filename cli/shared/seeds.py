@@ -108,7 +108,7 @@ class SeedReports:
 
     def of(self, split: int) -> Path:
         """Return the folder of a split."""
-        from flowkit.model.runs.run_folder import report_folder
+        from flowkit.model.runs.places import report_folder
 
         return report_folder(self._data, self._run, split, reports=self._reports)
 

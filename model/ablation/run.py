@@ -21,8 +21,8 @@ from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import AblationEvent, VariantFailed, VariantStarted, VariantTested, ignore, never
-from flowkit.model.runs.places import check_writable
-from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder, report_folder, writing_report
+from flowkit.model.runs.places import check_run_name, check_writable, report_folder
+from flowkit.model.runs.run_folder import PhaseFolder, phase_folder, writing_report
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings, make_configs
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
 from flowkit.model.training.chain import train_phases

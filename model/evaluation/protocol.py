@@ -33,8 +33,9 @@ from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.evaluation.unfinished import UnfinishedScores, remove_unfinished
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
+from flowkit.model.runs.places import check_run_name
 from flowkit.model.runs.progress import RunProgress
-from flowkit.model.runs.run_folder import check_run_name, find_weights, phase_folder, trained_phases
+from flowkit.model.runs.run_folder import find_weights, phase_folder, trained_phases
 from flowkit.model.runs.training_data import reservations, tested_extraction
 from flowkit.model.scoring.metrics import Fusion, combine_scores
 from flowkit.model.scoring.scored_videos import score_videos, stream_scores

@@ -1,4 +1,4 @@
-"""Where runs and reports are kept if not in the data root: whether files can be written there, and the options that say so."""
+"""Where runs and reports are kept: names and folders, whether files can be written there, and the options that say so."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from pathlib import Path
 from flowkit.errors import ParameterError
 
 _DEFAULT_ROOT = Path("flowkit-data")
+
+
+def check_run_name(run: str) -> None:
+    """Raise `ParameterError` unless a run's name is a plain folder name."""
+    if not run or run in (".", "..") or any(not (c.isalnum() or c in "-_.+") for c in run):
+        raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
+
+
+def report_folder(root: Path, run: str, split: int, *, reports: Path | None = None) -> Path:
+    """Return the folder of the results of a run: in the data root, or in the folder `reports`."""
+    return (reports or root / "reports") / run / f"split{split}"
 
 
 def check_writable(folder: Path, *, option: str) -> None:

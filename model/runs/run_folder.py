@@ -16,12 +16,12 @@ from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
-from flowkit.errors import BusyError, CheckpointError, ParameterError
+from flowkit.errors import BusyError, CheckpointError
 from flowkit.files import remove_if_abandoned, remove_leftovers, write_atomically
 from flowkit.locks import exclusive_lock
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.metrics import VALIDATION_ACCURACY
-from flowkit.model.runs.places import place_options
+from flowkit.model.runs.places import check_run_name, place_options
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.training_data import VIDEOS_NAME, refuse_other_phase, videos_text
 from flowkit.model.settings.training import PHASES, Phase
@@ -35,20 +35,9 @@ _OWN_NAMES = (CONFIG_NAME, VIDEOS_NAME, METRICS_NAME, CHECKPOINT_NAME, DIGESTS_N
 _OLD_RESULTS = re.compile(r"(results|fusion|ablation|tested)\.json|(table|ablation)\.md|per_class\.csv|(scores|fusion)\.h5|.*\.(png|html)")
 
 
-def check_run_name(run: str) -> None:
-    """Raise `ParameterError` unless a run's name is a plain folder name."""
-    if not run or run in (".", "..") or any(not (c.isalnum() or c in "-_.+") for c in run):
-        raise ParameterError(f"a run's name may hold letters, digits and - _ . + only, got {run!r}")
-
-
 def phase_folder(root: Path, run: str, split: int, phase: Phase, *, runs: Path | None = None) -> Path:
     """Return the folder of a phase of a run: in the data root, or in the folder `runs`."""
     return (runs or root / "runs") / run / f"split{split}" / phase
-
-
-def report_folder(root: Path, run: str, split: int, *, reports: Path | None = None) -> Path:
-    """Return the folder of the results of a run: in the data root, or in the folder `reports`."""
-    return (reports or root / "reports") / run / f"split{split}"
 
 
 def is_phase_folder(path: Path) -> bool:

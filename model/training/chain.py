@@ -14,10 +14,10 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.events import PhaseSkipped, TrainEvent, ignore, never, to_all
-from flowkit.model.runs.places import check_writable
+from flowkit.model.runs.places import check_run_name, check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
+from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
 from flowkit.model.settings.validation import Validation

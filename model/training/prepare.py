@@ -17,8 +17,9 @@ from flowkit.model.data.held_out import HeldOut, held_out
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import NetworksTaken, RunStarted, TrainEvent
+from flowkit.model.runs.places import check_run_name
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.runs.run_folder import PhaseFolder, check_run_name, phase_folder
+from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase, validation_differences
 from flowkit.model.settings.recipes import RecipeName, TrainSettings, make_configs, with_moments_of
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig

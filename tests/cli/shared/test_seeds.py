@@ -250,7 +250,8 @@ def test_runs_of_other_settings_are_refused_before_any_test(evaluated: Path) -> 
 
 
 def test_the_folder_of_the_table_is_locked(evaluated: Path) -> None:
-    from flowkit.model.runs.run_folder import report_folder, writing_report
+    from flowkit.model.runs.places import report_folder
+    from flowkit.model.runs.run_folder import writing_report
 
     with writing_report(report_folder(evaluated, "default", 1), "evaluate"):
         ended = evaluate(evaluated, "--seeds", "0,1")

@@ -12,7 +12,8 @@ from shard_files import make_root
 
 from flowkit.dataset.packing import pack
 from flowkit.errors import BusyError
-from flowkit.model.runs.run_folder import PhaseFolder, report_folder, writing_report
+from flowkit.model.runs.places import report_folder
+from flowkit.model.runs.run_folder import PhaseFolder, writing_report
 
 if TYPE_CHECKING:
     from pathlib import Path
