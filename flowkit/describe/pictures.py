@@ -20,6 +20,7 @@ from flowkit.shards.reader import Clip
 from flowkit.words import counted, percentage
 
 Animation = Literal["mp4", "gif"]
+UNKNOWN_RATE = Fraction(25)  # in frames per second, for clips whose rate is not known
 
 _NUM_COLUMNS, _NUM_BANDS = 5, 2  # of the contact sheet; a band is a row of frames over a row of flow
 _CELL_PX = 320  # pictures are shrunk to this width at most
@@ -33,7 +34,6 @@ _MEASURED_FIELDS = 200  # at most, spread evenly over the clip
 _GIF_PX = 240
 _MOST_FIELDS: dict[Animation, int] = {"gif": 120, "mp4": 1500}  # of an animation; of longer clips it shows every second, third, ...
 _AT_ONCE = 16
-_UNKNOWN_RATE = Fraction(25)
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,18 @@ def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4
 
 def picture_name(video_id: str) -> str:
     """Return the beginning of the file names of a clip: readable, safe on every system, and different for every id."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", video_id.rpartition("/")[2]).strip("._-")[:80]
-    return "-".join(filter(None, (readable, hashlib.sha256(video_id.encode("utf-8")).hexdigest()[:8])))
+    return "-".join(filter(None, (readable_part(video_id), hashlib.sha256(video_id.encode("utf-8")).hexdigest()[:8])))
 
 
-def measure_flow(clip: Clip) -> FlowHistogram:
-    """Count the flow of up to 200 fields, spread evenly over the clip."""
+def readable_part(video_id: str) -> str:
+    """Return the last part of a video id with only those characters that every file system takes; may be empty."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", video_id.rpartition("/")[2]).strip("._-")[:80]
+
+
+def measure_flow(clip: Clip, *, most: int | None = None) -> FlowHistogram:
+    """Count the flow of up to `most` fields, by default 200, spread evenly over the clip."""
     histogram = FlowHistogram()
-    for k in _spread(clip.num_frames - 1, _MEASURED_FIELDS):
+    for k in _spread(clip.num_frames - 1, most or _MEASURED_FIELDS):
         histogram.add(clip.quantiser, clip.flow(k, k + 1))
     return histogram
 
@@ -244,7 +248,7 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
 def _write_mp4(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
     import av
 
-    rate = (clip.frame_rate if 1 <= clip.frame_rate <= 240 else _UNKNOWN_RATE) / shown.step
+    rate = (clip.frame_rate if 1 <= clip.frame_rate <= 240 else UNKNOWN_RATE) / shown.step
     with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
         codec, options = ("libx264", {"crf": "20", "preset": "fast"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmax": "4"})
         stream: Any = container.add_stream(codec, rate=rate.limit_denominator(65535), options=options)
@@ -261,7 +265,7 @@ def _write_gif(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
     from PIL import Image
 
     height = min(clip.height, _GIF_PX)
-    rate = (clip.frame_rate or _UNKNOWN_RATE) / shown.step
+    rate = (clip.frame_rate or UNKNOWN_RATE) / shown.step
     octree = Image.Quantize.FASTOCTREE  # keeps rare colours, such as the legend's, and is many times faster than the default
     images = [
         Image.fromarray(_shrunk(picture, height, round(picture.shape[1] * height / clip.height))).quantize(256, octree)

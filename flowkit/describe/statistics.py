@@ -225,7 +225,7 @@ def stats(
     stored = find_clips(dataset.root)
     check_stored(dataset, stored, split=split)
     unreadable = list(stored.unreadable)
-    row_of, class_names = _rows_of_split(dataset, split)
+    row_of, class_names = rows_of_split(dataset, split)
     with ClipSource(stored) as source, StageProgress(progress) as stages:
         clips: dict[tuple[str, str], list[str]] = defaultdict(list)
         rows: dict[tuple[str, str], _Row] = defaultdict(_Row)
@@ -265,7 +265,7 @@ def stats(
     )
 
 
-def _rows_of_split(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
+def rows_of_split(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
     """Return each video's (class, subset) in a split, and the split's classes."""
     if number is None:
         return {}, ()
