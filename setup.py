@@ -8,5 +8,10 @@ setup(
     packages=find_packages(include=["flowkit", "flowkit.*"])
     + ["flowkit." + name for top in INSIDE for name in find_packages(include=[top, top + ".*"])],
     package_dir={"flowkit." + top: top for top in INSIDE},
-    package_data={"flowkit": ["py.typed"], "flowkit.flow.cuda": ["*.cu"], "flowkit.model.report": ["*.jinja"]},
+    package_data={
+        "flowkit": ["py.typed"],
+        "flowkit.flow.cuda": ["*.cu"],
+        "flowkit.describe": ["*.jinja", "*.css", "*.js"],
+        "flowkit.model.report": ["*.jinja"],
+    },
 )

@@ -47,7 +47,7 @@ COMMANDS = {
     "verify": "Test every checksum, and manifests against shards.",
     "info": "Show what a shard, a clip file or a data root holds.",
     "stats": "Count videos, hours and bytes, measure the flow, find leaks between train and test.",
-    "inspect": "Draw a video's frames and flow as pictures.",
+    "inspect": "Draw a video's frames and flow as pictures, or a gallery of many videos for the browser.",
     "import": "Import JPEG flow trees of gpu_flow, denseflow or dense_flow.",
     "export": "Write frames and flow as images or WebDataset tars.",
     "convert": "Write a trained network as a safetensors or ONNX file.",

@@ -207,6 +207,7 @@ def test_json_has_the_keys_that_the_page_lists(packed_root: Path, tmp_path: Path
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "x.avi").write_text("no video")
     extract = ["extract", tmp_path / "videos", "--data", tmp_path / "data", "--device", "cpu", "--jobs", "1"]
+    gallery = ["inspect", "--gallery", "--data", packed_root, "--output", tmp_path / "gallery", "--jobs", "1"]
     lines = {
         "extract": extract,
         "extract --dry-run": [*extract, "--dry-run"],
@@ -216,6 +217,8 @@ def test_json_has_the_keys_that_the_page_lists(packed_root: Path, tmp_path: Path
         "stats": ["stats", "--data", packed_root],
         "verify": ["verify", shard],
         "inspect": ["inspect", video_id, "--data", packed_root, "--output", tmp_path, "--animation", "none"],
+        "inspect --gallery": gallery,
+        "inspect --gallery --dry-run": [*gallery, "--dry-run"],
     }
     assert {*lines, "import"} == set(listed)
     for name, line in lines.items():

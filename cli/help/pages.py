@@ -71,6 +71,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--shard-size",
             "--move",
             "--layout",
+            "--gallery",
         ),
         *("--animation", "--top", "--dry-run", "--fail-on-damaged", "--overwrite", "--json", "--help"),
     ),
@@ -114,7 +115,12 @@ EXAMPLES = {
     "verify": ("flowkit verify", "flowkit verify flowkit-data/shards/shard-00000.h5"),
     "info": ("flowkit info", "flowkit info flowkit-data/shards/shard-00000.h5 --json"),
     "stats": ("flowkit stats --split 1", "flowkit stats --all"),
-    "inspect": ("flowkit inspect Archery/v_Archery_g01_c01", "flowkit inspect Archery/v_Archery_g01_c01 --animation gif"),
+    "inspect": (
+        "flowkit inspect Archery/v_Archery_g01_c01",
+        "flowkit inspect Archery/v_Archery_g01_c01 --animation gif",
+        "flowkit inspect --gallery",
+        "flowkit inspect --gallery --all --run slow",
+    ),
     "import": ("flowkit import flow_images/ --tool denseflow --bound 20",),
     "export": ("flowkit export --layout rawframes --output images/", "flowkit export --layout webdataset --output tars/ --split 1"),
     "convert": (

@@ -172,7 +172,12 @@ def test_the_command_that_is_named_makes_the_same_shard_again(
     check_shards(dataset, dataset.split(1))
 
 
-READERS = (["stats"], ["export", "--layout", "rawframes", "--output", "OUT"], ["export", "--layout", "webdataset", "--output", "OUT"])
+READERS = (
+    ["stats"],
+    ["inspect", "--gallery", "--output", "OUT"],
+    ["export", "--layout", "rawframes", "--output", "OUT"],
+    ["export", "--layout", "webdataset", "--output", "OUT"],
+)
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated"])
