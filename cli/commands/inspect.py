@@ -188,11 +188,11 @@ def _draw_gallery(
 def _predictions(dataset: Dataset, run: str, split: int | None, reports: Path | None) -> tuple[dict[str, Prediction], str]:
     """Return what a run predicts for each test video, and the row of its results that this is; empty if there are no results.
 
-    Only results that exist have torch imported. That there are none is an error if the user has named the run.
+    Only results that exist have torch imported. That there are none is an error if the command line names the run.
     """
     from flowkit.model.runs.places import check_run_name, report_folder
 
-    named = click.get_current_context().get_parameter_source("run") is not ParameterSource.DEFAULT
+    named = click.get_current_context().get_parameter_source("run") is ParameterSource.COMMANDLINE
     check_run_name(run)
     if split is None:
         if named:

@@ -317,7 +317,9 @@ def test_a_root_without_clips_says_what_to_do(own: Path) -> None:
     assert f"holds no clips yet: run `flowkit extract VIDEOS --data {own}` first" in ended.err
 
 
-def test_a_run_that_the_user_names_must_have_results_and_the_default_one_need_not(own: Path, packed_root: Path) -> None:
+def test_a_run_that_the_command_names_must_have_results_and_others_need_not(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert draw(own).code == 0
+    monkeypatch.setenv("FLOWKIT_RUN", "another")  # for all commands
     assert draw(own).code == 0
     ended = draw(own, "--run", "slow")
     assert ended.code == 1
