@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -31,6 +31,16 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     raise click.BadParameter(f"{value!r} is neither a file nor a folder of split lists, nor the word folders or automatic")
 
 
+def _parse_classes(ctx: click.Context, param: click.Parameter, value: str) -> str | tuple[str, ...]:
+    """Turn names joined by commas into a tuple; ``all`` and ``present`` stay as they are."""
+    if value in ("all", "present"):
+        return value
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise click.BadParameter("give all, present, or names of classes joined by commas")
+    return names
+
+
 @click.command(cls=Command)
 @data_option
 @split_option
@@ -41,6 +51,15 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     metavar="DIR|FILE|folders|automatic",
     help="Lists of UCF101, HMDB51, Kinetics, mmaction2 or 3D-ResNets, or a CSV file with video_id,class_name,subset. [default: the split "
     "of folders called train, val and test, else lists found near the videos, else automatic]",
+)
+@click.option(
+    "--classes",
+    callback=_parse_classes,
+    default="all",
+    show_default=True,
+    metavar="all|present|A,B,...",
+    help="Which classes of the lists the split has: all, those that have videos here, or these. Labels are numbered again, and a part "
+    "of official lists is no official split.",
 )
 @click.option(
     "--shard-size",
@@ -54,7 +73,13 @@ def _parse_lists(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--allow-missing", is_flag=True, help="Accept that videos of earlier manifests are gone; otherwise that is an error which names them."
 )
 def pack(
-    data: Path, split: int, lists: Path | Literal["automatic", "folders"] | None, shard_size: int | None, move: bool, allow_missing: bool
+    data: Path,
+    split: int,
+    lists: Path | Literal["automatic", "folders"] | None,
+    classes: str | tuple[str, ...],
+    shard_size: int | None,
+    move: bool,
+    allow_missing: bool,
 ) -> int:
     """Gather all clips into HDF5 shards and write the manifests of split N.
 
@@ -66,7 +91,9 @@ def pack(
     from flowkit.dataset.packing import pack as run
 
     try:
-        report = run(data, split=split, lists=lists, shard_bytes=shard_size, move=move, allow_missing=allow_missing, progress=True)
+        report = run(
+            data, split=split, lists=lists, classes=classes, shard_bytes=shard_size, move=move, allow_missing=allow_missing, progress=True
+        )
     except SeveralListsError as error:
         raise click.UsageError(show_name(error)) from error
     _print_lists(report)
@@ -79,6 +106,7 @@ def pack(
 
 def _print_lists(report: PackReport) -> None:
     """Print to stderr where the split comes from and what it lacks."""
+    from flowkit.dataset.lists.automatic import AUTOMATIC
     from flowkit.dataset.manifest import MIN_FRAMES
 
     matched, number = report.matched, report.split.number
@@ -86,13 +114,17 @@ def _print_lists(report: PackReport) -> None:
         inform(f"pack: {show_name(note)}")
     if report.lists is not None:
         inform(f"pack: split {number} from the lists in {show_name(report.lists)}, {show_name(report.split.protocol)}")
-    elif report.split.protocol == "automatic":
+    elif report.split.protocol == AUTOMATIC:
         warn(
             f"pack: split {number} is automatic: about 30 % of each class's videos for test, groups (_gNN_) and identical files kept "
             "together, fixed seed; to use your own lists: --lists DIR|FILE"
         )
     else:
         inform(f"pack: split {number} from the {show_name(report.split.protocol)}; to use other lists: --lists DIR|FILE")
+    _print_names("classes of the lists that were left out (--classes)", report.split.left_out_classes, tell=inform)
+    labels = {record.label for record in report.split}
+    absent = [name for label, name in enumerate(report.split.classes) if label not in labels]
+    _print_names("classes of the lists without a video here, which --classes present leaves out", absent, tell=inform)
     too_short = [f"{name} ({counted(num_frames, 'frame')})" for name, num_frames in report.too_short]
     _print_names(f"left out because they are too short for a flow stack ({MIN_FRAMES} frames)", too_short)
     _print_names("matched by the end of the name", [f"{name} is {video_id}" for name, video_id in matched.by_end])
@@ -118,10 +150,10 @@ def _print_faults(report: PackReport) -> None:
     _print_names("warning: byte-identical videos of several classes", [" is ".join(videos) for videos in faults.ambiguous_files])
 
 
-def _print_names(what: str, names: Sequence[str]) -> None:
+def _print_names(what: str, names: Sequence[str], *, tell: Callable[[str], None] = warn) -> None:
     if names:
         more = f", and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-        warn(f"pack: {what}: {len(names)} ({', '.join(map(show_name, names[:_MOST_LISTED]))}{more})")
+        tell(f"pack: {what}: {len(names)} ({', '.join(map(show_name, names[:_MOST_LISTED]))}{more})")
 
 
 def _print_result(report: PackReport, data: Path) -> None:

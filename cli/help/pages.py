@@ -96,6 +96,7 @@ EXAMPLES = {
     "pack": (
         "flowkit pack --split 1",
         "flowkit pack --split 2 --lists ucfTrainTestlist/",
+        "flowkit pack --classes present                        of official lists, only the classes you have",
         "flowkit pack --lists my-split.csv --move",
     ),
     "train": (

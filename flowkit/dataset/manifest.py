@@ -99,6 +99,8 @@ class Split:
         SHA-256 of split.json.
     earlier_digests : tuple of str
         Further digests under which runs may know exactly these rows and clips, from when the digest was that of split.json.
+    left_out_classes : tuple of str
+        Classes of the lists that were left out when the split was packed, in the order of the lists.
 
     Examples
     --------
@@ -124,6 +126,7 @@ class Split:
     shards: dict[str, str]
     digest: str
     earlier_digests: tuple[str, ...] = ()
+    left_out_classes: tuple[str, ...] = ()
 
     @property
     def digests(self) -> frozenset[str]:
@@ -173,6 +176,7 @@ def write_split(
     quantiser: Quantiser,
     shards: Mapping[str, str],
     earlier_digests: Sequence[str] = (),
+    left_out_classes: Sequence[str] = (),
 ) -> Split:
     """Write a split's manifest: the tables, then split.json; the same arguments give the same bytes.
 
@@ -180,7 +184,7 @@ def write_split(
     ----------
     root : Path
         The data root.
-    number, protocol, classes, train, test, num_listed_train, num_listed_test, quantiser, shards, earlier_digests
+    number, protocol, classes, train, test, num_listed_train, num_listed_test, quantiser, shards, earlier_digests, left_out_classes
         What the manifest says; see `Split`. The records may be in any order.
 
     Returns
@@ -207,6 +211,7 @@ def write_split(
         "shards": dict(sorted(shards.items())),
         **({"escaped": True} if escaped else {}),
         **({"earlier_digests": sorted(earlier_digests)} if earlier_digests else {}),
+        **({"left_out_classes": list(left_out_classes)} if left_out_classes else {}),
     }
     text = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
     split = _parse_split(folder, number, text, tables)
@@ -259,6 +264,9 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
     earlier = record.get("earlier_digests", [])
     if not isinstance(earlier, list) or not all(map(is_sha256, earlier)):
         raise ManifestError(f"{path}: earlier_digests must be a list of SHA-256 digests; pack the split again")
+    left_out = record.get("left_out_classes", [])
+    if not _is_list_of_names(left_out) or {*left_out} & {*classes}:
+        raise ManifestError(f"{path}: left_out_classes must be different names, of no class of the split; pack the split again")
     records = {}
     for name in TABLES:
         if hashlib.sha256(tables[name]).hexdigest() != digests[f"{name}.csv"]:
@@ -281,6 +289,7 @@ def _parse_split(folder: Path, number: int, text: bytes, tables: Mapping[str, by
         shards=shards,
         digest=split_identity(records["train"], records["test"]) or hashlib.sha256(text).hexdigest(),
         earlier_digests=tuple(earlier),
+        left_out_classes=tuple(left_out),
     )
 
 

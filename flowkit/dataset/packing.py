@@ -9,8 +9,9 @@ from pathlib import Path
 
 from flowkit.dataset.lists.automatic import AUTOMATIC
 from flowkit.dataset.lists.choosing import FOLDERS, choose_lists
+from flowkit.dataset.lists.classes import ClassChoice
 from flowkit.dataset.lists.matching import Matched
-from flowkit.dataset.manifest import Split
+from flowkit.dataset.manifest import MIN_FRAMES, Split
 from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
@@ -102,6 +103,7 @@ def pack(
     *,
     split: int = 1,
     lists: str | os.PathLike[str] | None = None,
+    classes: ClassChoice = "all",
     shard_bytes: int | None = None,
     move: bool = False,
     allow_missing: bool = False,
@@ -119,6 +121,10 @@ def pack(
         A folder of lists or a file (see `flowkit.dataset.lists.reading.read_lists`); ``"folders"`` for the split that folders called
         train, val and test give; or ``"automatic"`` for a seeded split by class, group and file. By default such folders give the split;
         otherwise flowkit looks for official lists around the videos, and the split is automatic if there are none.
+    classes : "all" or "present" or sequence of str
+        The classes that the split has: all that the lists have, those of which there is a video that is long enough, or some by name.
+        Labels are numbered in the order of the lists, and the manifest names the classes that are left out. A split of some of the
+        classes of official lists is no official split any more.
     shard_bytes : int, optional
         A shard ends with the first video that brings it past this size. By default the size of the last time, or 1 GiB.
     move : bool
@@ -136,8 +142,8 @@ def pack(
     Raises
     ------
     ManifestError
-        If `root` is not a data root or holds no clip, if a video that a manifest knows is gone, or if the lists match no clip or
-        contradict the clips.
+        If `root` is not a data root or holds no clip, if a video that a manifest knows is gone, if the lists match no clip or
+        contradict the clips, or if there is no class of a chosen name.
     SeveralListsError
         If several folders of lists fit.
     ParameterError
@@ -167,13 +173,14 @@ def pack(
     given = lists if lists is None or lists in (AUTOMATIC, FOLDERS) else Path(lists)
     dataset = Dataset.open(root)
     with packing(dataset.root), StageProgress(progress) as stages:
-        return _pack(dataset, split, given, shard_bytes, stages, move=move, allow_missing=allow_missing)
+        return _pack(dataset, split, given, classes, shard_bytes, stages, move=move, allow_missing=allow_missing)
 
 
 def _pack(
     dataset: Dataset,
     split: int,
     lists: str | Path | None,
+    classes: ClassChoice,
     shard_bytes: int | None,
     stages: StageProgress,
     *,
@@ -190,7 +197,15 @@ def _pack(
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
     file_of = {video.video_id: video.source_sha256 for video in videos.values()}
-    chosen = choose_lists(dataset, split, lists, {video.video_id: video.class_name for video in videos.values()}, file_of=file_of)
+    chosen = choose_lists(
+        dataset,
+        split,
+        lists,
+        {video.video_id: video.class_name for video in videos.values()},
+        file_of=file_of,
+        classes=classes,
+        is_long_enough=lambda video_id: videos[video_id].num_frames >= MIN_FRAMES,
+    )
     check_length(split, chosen.matched, videos)
 
     if shard_bytes is not None and shard_bytes != state.shard_bytes:

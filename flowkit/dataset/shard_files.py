@@ -10,6 +10,7 @@ from pathlib import Path
 from flowkit.dataset.clips import StoredClips
 from flowkit.dataset.lists.automatic import AUTOMATIC
 from flowkit.dataset.lists.choosing import FOLDERS, find_lists
+from flowkit.dataset.lists.classes import whole_protocol
 from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
@@ -20,6 +21,7 @@ from flowkit.video.folders import read_layout
 from flowkit.words import counted
 
 _MOST_NAMED = 3
+_MOST_CHARACTERS = 200  # of the names of classes in a suggested command
 
 
 def check_shards(dataset: Dataset, split: Split, *, records: Iterable[ClipRecord] | None = None) -> None:
@@ -173,7 +175,7 @@ def _options(settings: ExtractSettings) -> list[str]:
 def _repair(dataset: Dataset, split: Split | None, damaged: list[Path]) -> str:
     """Return the command that makes shards again; those that are damaged must be deleted first."""
     delete = f"rm {shlex.join(map(str, damaged))} && " if damaged else ""
-    lists = [] if split is None else ["--split", str(split.number), *_lists_option(dataset, split)]
+    lists = [] if split is None else ["--split", str(split.number), *_lists_option(dataset, split), *_classes_option(split)]
     pack = ["flowkit", "pack", *lists, "--data", str(dataset.root)]
     return f"{delete}{extract_command(dataset)} && {shlex.join(pack)}"
 
@@ -189,7 +191,15 @@ def _lists_option(dataset: Dataset, split: Split) -> list[str]:
         found = find_lists(Path(dataset.source), video_ids).matching if dataset.source else ()
     except ManifestError:
         found = ()
-    return [] if len(found) == 1 and split.protocol in ("ucf101", "hmdb51") else ["--lists", "LISTS"]
+    return [] if len(found) == 1 and whole_protocol(split.protocol) in ("ucf101", "hmdb51") else ["--lists", "LISTS"]
+
+
+def _classes_option(split: Split) -> list[str]:
+    """Return how `flowkit pack` chooses the classes of a split again."""
+    if not split.left_out_classes:
+        return []
+    names = ",".join(split.classes)
+    return ["--classes", names if len(names) <= _MOST_CHARACTERS and len(names.split(",")) == len(split.classes) else "present"]
 
 
 def _fault(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 from flowkit.dataset.lists.choosing import ChosenLists
+from flowkit.dataset.lists.classes import keep_classes, whole_protocol
 from flowkit.dataset.lists.matching import Matched, match_lists
 from flowkit.dataset.lists.official import split_numbers
 from flowkit.dataset.lists.reading import read_lists
@@ -87,17 +88,22 @@ class ManifestWriter:
         )
         num_listed = (len(lists.train), len(lists.test))
         quantiser = self._dataset.settings.quantiser
-        return Split(number, lists.protocol, lists.classes, train, test, *num_listed, quantiser, self._digests, digest="")
+        split = Split(number, lists.protocol, lists.classes, train, test, *num_listed, quantiser, self._digests, digest="")
+        return replace(split, left_out_classes=lists.left_out)
 
     def _updated(self, old: Split, chosen: ChosenLists) -> Split:
         """Return a split as the folder of the chosen lists defines it if it was made from these, or else with its own rows."""
         train, test = (self._records(old.classes, {row.video_id: row.label for row in half}) for half in (old.train, old.test))
         quantiser = self._dataset.settings.quantiser
         kept = replace(old, train=train, test=test, quantiser=quantiser, shards=self._digests, digest="", earlier_digests=())
-        if chosen.path is None or old.protocol != chosen.lists.protocol or old.number not in split_numbers(chosen.path):
+        same_lists = whole_protocol(old.protocol) == whole_protocol(chosen.lists.protocol)
+        if chosen.path is None or not same_lists or old.number not in split_numbers(chosen.path):
             return kept
         lists = read_lists(chosen.path, old.number)
-        planned = self._planned(old.number, ChosenLists(chosen.path, lists, match_lists(lists, self._videos)))
+        matched = match_lists(lists, self._videos)
+        if old.left_out_classes and {*old.classes} <= {*lists.classes}:
+            lists, matched = keep_classes(lists, matched, old.classes)
+        planned = self._planned(old.number, ChosenLists(chosen.path, lists, matched))
         if replace(planned, train=(), test=()) != replace(kept, train=(), test=()):
             return kept
         return planned if {*train} <= {*planned.train} and {*test} <= {*planned.test} else kept

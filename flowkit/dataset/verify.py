@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.lists.choosing import find_lists
+from flowkit.dataset.lists.classes import keep_classes, whole_protocol
 from flowkit.dataset.lists.matching import match_lists
 from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, read_split
@@ -218,14 +219,17 @@ def _record_fault(record: ClipRecord, videos: Mapping[str, Mapping[str, Mapping[
 
 def _list_problems(folder: Path, split: Split, source: str, num_frames: dict[str, int]) -> Iterator[Problem]:
     """Yield the rows that contradict the official lists around the videos, if there are such lists of the split's protocol."""
-    if split.protocol not in ("ucf101", "hmdb51") or not source:
+    protocol = whole_protocol(split.protocol)
+    if protocol not in ("ucf101", "hmdb51") or not source:
         return
     try:
         matching = find_lists(Path(source), num_frames).matching
         lists = [read_lists(path, split.number) for path in matching]
-        if len(lists) != 1 or lists[0].protocol != split.protocol:
+        if len(lists) != 1 or lists[0].protocol != protocol:
             return  # made from lists in another place
         matched = match_lists(lists[0], num_frames)
+        if split.left_out_classes:
+            _, matched = keep_classes(lists[0], matched, split.classes)
     except ManifestError as error:
         yield Problem(folder, "", f"the split lists around the videos can no longer be read: {error}")
         return

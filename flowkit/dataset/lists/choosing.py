@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from flowkit.dataset.lists.automatic import automatic_split
+from flowkit.dataset.lists.classes import ClassChoice, classes_of_videos, keep_classes
 from flowkit.dataset.lists.entries import ListEntry, SplitLists, divide
 from flowkit.dataset.lists.matching import Matched, match_lists
 from flowkit.dataset.lists.official import split_numbers
@@ -56,7 +57,14 @@ class ChosenLists:
 
 
 def choose_lists(
-    dataset: Dataset, split: int, given: str | Path | None, class_of: Mapping[str, str], *, file_of: Mapping[str, str] | None = None
+    dataset: Dataset,
+    split: int,
+    given: str | Path | None,
+    class_of: Mapping[str, str],
+    *,
+    file_of: Mapping[str, str] | None = None,
+    classes: ClassChoice = "all",
+    is_long_enough: Callable[[str], bool] = lambda video_id: True,
 ) -> ChosenLists:
     """Find the lists from which a split is made.
 
@@ -73,15 +81,33 @@ def choose_lists(
         The clips of the root: from video id to the name of the class that the clip has.
     file_of : mapping of str to str, optional
         The SHA-256 of the video file of each clip, as far as it is known, for an automatic split.
+    classes : "all" or "present" or sequence of str
+        The classes of the lists that the split has; see `flowkit.dataset.lists.classes.keep_classes`.
+    is_long_enough : callable
+        Whether a clip has enough frames for a split, by its id.
 
     Raises
     ------
     SeveralListsError
         If lists in several folders fit the clips.
     ManifestError
-        If the lists match no clip, or none of those listed for one half, or cannot be read; or if clips disagree about what
-        their folders mean.
+        If the lists match no clip, or none of those listed for one half, or cannot be read; if clips disagree about what
+        their folders mean; or if there is no class of a chosen name.
     """
+    chosen = _choose_all(dataset, split, given, class_of, file_of, classes)
+    lists, matched = keep_classes(chosen.lists, chosen.matched, classes, is_long_enough=is_long_enough)
+    return replace(chosen, lists=lists, matched=matched)
+
+
+def _choose_all(
+    dataset: Dataset,
+    split: int,
+    given: str | Path | None,
+    class_of: Mapping[str, str],
+    file_of: Mapping[str, str] | None,
+    classes: ClassChoice,
+) -> ChosenLists:
+    """Find the lists with all classes that they have; an automatic split has the chosen classes only."""
     root, path = dataset.root, None
     notes: tuple[str, ...] = ()
     if isinstance(given, Path):
@@ -101,7 +127,9 @@ def choose_lists(
         matched = match_lists(lists, class_of)
         _check_halves(lists, matched, path, class_of, root)
         return ChosenLists(path, lists, matched)
-    lists = automatic_split(class_of, seed=split - 1, file_of=file_of)
+    lists = automatic_split(classes_of_videos(class_of, classes), seed=split - 1, file_of=file_of)
+    if left_out := tuple(sorted({*class_of.values()} - {*lists.classes, ""})):
+        lists = replace(lists, left_out=left_out)
     return ChosenLists(None, lists, match_lists(lists, class_of), notes)
 
 

@@ -52,6 +52,8 @@ class SplitLists:
         The videos of each half.
     unused : tuple of ListEntry
         Videos that the lists name but leave out (code 0 of HMDB51, a validation subset beside a test subset).
+    left_out : tuple of str
+        Classes of the lists that were not chosen, in their order; nothing of them is in the other fields.
     """
 
     protocol: str
@@ -59,6 +61,7 @@ class SplitLists:
     train: tuple[ListEntry, ...]
     test: tuple[ListEntry, ...]
     unused: tuple[ListEntry, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def divide(protocol: str, subsets: Mapping[Subset, Sequence[ListEntry]], *, classes: Sequence[str] | None = None) -> SplitLists:
