@@ -26,7 +26,15 @@ SECTIONS = {
     "Start": ("docs/concepts.md", "docs/pipeline.md", "docs/glossary.md", "docs/commands.md", "docs/troubleshooting.md"),
     "How to": (
         *("docs/data-tools.md", "docs/reading.md", "docs/training.md", "docs/report.md", "docs/using-a-model.md", "docs/ablations.md"),
-        *("docs/custom-lists.md", "docs/fine-tuning.md", "docs/gpu.md", "docs/cluster.md", "docs/reproducing.md", "examples/README.md"),
+        *(
+            "docs/custom-lists.md",
+            "docs/official-lists.md",
+            "docs/fine-tuning.md",
+            "docs/gpu.md",
+            "docs/cluster.md",
+            "docs/reproducing.md",
+            "examples/README.md",
+        ),
     ),
     "Reference": ("docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
     "The method": ("docs/flow.md", "docs/stresnet.md", "docs/invariants.md", "benchmarks/README.md"),

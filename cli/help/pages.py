@@ -23,6 +23,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--checkpoint",
             "--row",
             "--lists",
+            "--videos",
             "--classes",
             "--data-set",
         ),
@@ -129,6 +130,10 @@ EXAMPLES = {
         "flowkit convert default network.onnx",
         "flowkit convert their-network.mat network.safetensors --data-set ucf101",
     ),
+    "lists": (
+        "flowkit lists ucf101 ucfTrainTestlist/",
+        "flowkit lists hmdb51 testTrainMulti_7030_splits/ --videos HMDB51/",
+    ),
     "doctor": ("flowkit doctor",),
     "demo": ("flowkit demo", "flowkit demo --output demo --overwrite"),
     "config": ("flowkit config train", "flowkit config --changed"),
@@ -151,6 +156,7 @@ PAGES = {
     "import": "data-tools.md",
     "export": "data-tools.md",
     "convert": "using-a-model.md",
+    "lists": "official-lists.md",
     "doctor": "gpu.md",
     "demo": "report.md",
     "config": "commands.md",
@@ -160,7 +166,7 @@ PAGES = {
 # The groups of commands in the main help.
 COMMAND_GROUPS = {
     "From videos to a trained network": ("extract", "pack", "train", "evaluate", "demo"),
-    "Look at data": ("info", "stats", "inspect", "verify"),
+    "Look at data": ("info", "stats", "inspect", "verify", "lists"),
     "Use and compare networks": ("predict", "fuse", "ablate"),
     "Exchange data and networks": ("import", "export", "convert"),
     "Set up": ("doctor", "config", "completion"),
