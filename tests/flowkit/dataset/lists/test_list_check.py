@@ -192,8 +192,8 @@ def test_the_lists_of_the_other_data_set_are_recognised(shared_data: Path) -> No
 def test_a_folder_without_lists_says_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "the lists are in test_train_splits.rar" in check_lists("hmdb51", tmp_path / "empty").problems[0].text
-    (tmp_path / "notes.md").touch()
-    assert "is a file" in check_lists("ucf101", tmp_path / "notes.md").problems[0].text
+    (tmp_path / "notes.txt").touch()
+    assert "is a file" in check_lists("ucf101", tmp_path / "notes.txt").problems[0].text
 
 
 def test_the_command_says_the_same_with_exit_codes(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
