@@ -27,6 +27,7 @@ from flowkit.errors import (
     BusyError,
     CheckpointError,
     DeviceError,
+    FeaturesError,
     FlowkitError,
     ManifestError,
     ParameterError,
@@ -71,8 +72,8 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
 
 __all__ = [  # in full, because type checkers read it too
     "BusyError", "CheckpointError", "Clip", "ClipRecord", "DataStats", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
-    "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser", "RankError", "ScoresError",
-    "ShardFormatError", "ShardReader", "Split", "TVL1Params", "VideoDecodeError", "VideoInfo", "__version__", "compute_flow",
+    "FeaturesError", "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser", "RankError",
+    "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "VideoDecodeError", "VideoInfo", "__version__", "compute_flow",
     "extract", "pack", "probe", "read_frames", "stats", "verify",
 ]  # fmt: skip
 

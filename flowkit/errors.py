@@ -29,6 +29,10 @@ class ScoresError(FlowkitError, ValueError):
     """A file of scores is damaged or foreign, or does not match the videos and classes that it should be combined with."""
 
 
+class FeaturesError(FlowkitError, ValueError):
+    """A file of features is damaged or foreign, or does not match the videos or the network that it should be used with."""
+
+
 class CheckpointError(FlowkitError, ValueError):
     """A checkpoint or a weights file is damaged, foreign, or belongs to another configuration."""
 

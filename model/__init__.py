@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flowkit.model.networks.stresnet import StreamLogits, STResNet
     from flowkit.model.runs.checkpoint import load_checkpoint
     from flowkit.model.runs.trained_network import load_network
+    from flowkit.model.scoring.feature_files import FeatureFile, VideoFeatures
+    from flowkit.model.scoring.video_features import FeatureReport, features
     from flowkit.model.settings.network import STResNetConfig
     from flowkit.model.settings.training import TrainConfig
     from flowkit.model.training.chain import train
@@ -34,14 +36,18 @@ _LAZY = {
     "Prediction": "flowkit.model.evaluation.predict",
     "Predictor": "flowkit.model.evaluation.predict",
     "evaluate": "flowkit.model.evaluation.protocol",
+    "FeatureFile": "flowkit.model.scoring.feature_files",
+    "FeatureReport": "flowkit.model.scoring.video_features",
+    "VideoFeatures": "flowkit.model.scoring.feature_files",
+    "features": "flowkit.model.scoring.video_features",
     "load_checkpoint": "flowkit.model.runs.checkpoint",
     "load_network": "flowkit.model.runs.trained_network",
     "train": "flowkit.model.training.chain",
 }
 
 __all__ = [  # in full, because type checkers read it too
-    "ClipDataset", "Execution", "Prediction", "Predictor", "STResNet", "STResNetConfig", "StreamLogits", "TrainConfig", "evaluate",
-    "load_checkpoint", "load_network", "train",
+    "ClipDataset", "Execution", "FeatureFile", "FeatureReport", "Prediction", "Predictor", "STResNet", "STResNetConfig", "StreamLogits",
+    "TrainConfig", "VideoFeatures", "evaluate", "features", "load_checkpoint", "load_network", "train",
 ]  # fmt: skip
 
 

@@ -22,8 +22,9 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--phase",
             "--checkpoint",
             "--row",
+            "--of",
+            "--stride",
             "--lists",
-            "--videos",
             "--classes",
             "--data-set",
         ),
@@ -58,7 +59,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds"),
     "Hardware": (
         *("--device", "--jobs", "--shard", "--cluster", "--time-limit", "--memory-limit", "--grace", "--amp", "--compile"),
-        *("--checkpoint-activations", "--crop-on", "--workers", "--videos-per-pass"),
+        *("--checkpoint-activations", "--crop-on", "--workers", "--videos-per-pass", "--window"),
     ),
     "Output": (
         *(
@@ -70,6 +71,9 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--tensorboard",
             "--write-config",
             "--shard-size",
+            "--layer",
+            "--average",
+            "--mirror",
             "--move",
             "--layout",
             "--gallery",
@@ -109,6 +113,11 @@ EXAMPLES = {
     "evaluate": ("flowkit evaluate", "flowkit evaluate --run slow --split 1,2,3", "flowkit evaluate --checkpoint network.safetensors"),
     "ablate": ("flowkit ablate connections", "flowkit ablate all --dry-run"),
     "fuse": ("flowkit fuse idt.csv", "flowkit fuse c3d-split{split}.npz --split 1,2,3 --weights 2,1"),
+    "features": (
+        "flowkit features                                       the 25 frames of the test, each stream of the last network",
+        "flowkit features --of motion --frames all --stride 4",
+        "flowkit features --average --output vectors/           one .npy file for each video and stream",
+    ),
     "predict": (
         "flowkit predict holiday.mp4",
         "flowkit predict *.mp4 --top 3 --json",
@@ -130,10 +139,6 @@ EXAMPLES = {
         "flowkit convert default network.onnx",
         "flowkit convert their-network.mat network.safetensors --data-set ucf101",
     ),
-    "lists": (
-        "flowkit lists ucf101 ucfTrainTestlist/",
-        "flowkit lists hmdb51 testTrainMulti_7030_splits/ --videos HMDB51/",
-    ),
     "doctor": ("flowkit doctor",),
     "demo": ("flowkit demo", "flowkit demo --output demo --overwrite"),
     "config": ("flowkit config train", "flowkit config --changed"),
@@ -148,6 +153,7 @@ PAGES = {
     "evaluate": "report.md",
     "ablate": "ablations.md",
     "fuse": "using-a-model.md",
+    "features": "features.md",
     "predict": "using-a-model.md",
     "verify": "data-tools.md",
     "info": "data-tools.md",
@@ -156,7 +162,6 @@ PAGES = {
     "import": "data-tools.md",
     "export": "data-tools.md",
     "convert": "using-a-model.md",
-    "lists": "official-lists.md",
     "doctor": "gpu.md",
     "demo": "report.md",
     "config": "commands.md",
@@ -166,8 +171,8 @@ PAGES = {
 # The groups of commands in the main help.
 COMMAND_GROUPS = {
     "From videos to a trained network": ("extract", "pack", "train", "evaluate", "demo"),
-    "Look at data": ("info", "stats", "inspect", "verify", "lists"),
-    "Use and compare networks": ("predict", "fuse", "ablate"),
+    "Look at data": ("info", "stats", "inspect", "verify"),
+    "Use and compare networks": ("predict", "features", "fuse", "ablate"),
     "Exchange data and networks": ("import", "export", "convert"),
     "Set up": ("doctor", "config", "completion"),
 }

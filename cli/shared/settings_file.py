@@ -25,7 +25,7 @@ NOT_FROM_FILE = {
     "resume": "can discard finished training",
     "restart": "discards finished training",
     "overwrite": "deletes files",
-    "replace": "replaces the results of an earlier evaluation",
+    "replace": "replaces results of an earlier call",
     "move": "deletes clip files",
     "allow_missing": "gives up videos that earlier manifests know",
     "force": "overlooks that the weights and the data do not belong together",

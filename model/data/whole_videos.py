@@ -16,6 +16,7 @@ from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
 from flowkit.model.data.sampling import NUM_TEST_CENTRES, evenly_spaced_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.quantise import Quantiser
+from flowkit.shards.reader import Clip
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,21 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
     def _read(self, index: int) -> WholeClip:
         record, clip = self._clips.records[index], self._clips.clip(index)
         centres = evenly_spaced_centres(clip.num_frames, self.num_samples)
-        frames, inverse = np.unique(centres, return_inverse=True)
-        fields, where = stack_fields(centres)
-        return WholeClip(
-            whole_rgb(clip.frames(frames), input_size=self.input_size)[inverse],
-            whole_flow(read_fields(clip, fields), input_size=self.input_size),
-            where,
-            record.label,
-            record.video_id,
-            clip.num_frames,
-        )
+        return read_whole(clip, centres, input_size=self.input_size, label=record.label)
+
+
+def read_whole(clip: Clip, centres: NDArray[np.int64], *, input_size: int, label: int = -1) -> WholeClip:
+    """Read the samples of a video whose centre frames are given, as a network with this size of input sees them."""
+    frames, inverse = np.unique(centres, return_inverse=True)
+    fields, where = stack_fields(centres)
+    return WholeClip(
+        whole_rgb(clip.frames(frames), input_size=input_size)[inverse],
+        whole_flow(read_fields(clip, fields), input_size=input_size),
+        where,
+        label,
+        clip.video_id,
+        clip.num_frames,
+    )
 
 
 def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> Iterator[WholeClip | Unreadable]:

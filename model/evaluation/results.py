@@ -27,9 +27,10 @@ from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.rows import HEADS, ROWS
-from flowkit.model.evaluation.scores import MAX_BYTES, ScoreTable, read_own_scores, read_own_streams, write_own_scores
+from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_own_streams, write_own_scores
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import Fusion, percent
+from flowkit.model.scoring.plain_hdf5 import MAX_BYTES
 from flowkit.model.scoring.scored_videos import Scores
 from flowkit.model.settings.training import Phase
 from flowkit.records import RecordFormat

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,13 @@ from flowkit.errors import ScoresError
 from flowkit.files import replacing
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
+from flowkit.model.scoring.plain_hdf5 import MAX_BYTES, group_of, read_data_set, refusing, text_of
 from flowkit.model.scoring.scored_videos import Scores
 from flowkit.model.settings.training import STREAMS_OF, Phase
 from flowkit.words import counted
 
-MAX_BYTES = 1 << 30  # of a file, and of each array in it
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
 OWN_FORMAT, OWN_FORMAT_VERSION = "flowkit-scores", 1
-_PLAIN_FILTERS = {1, 2, 3}  # gzip, shuffle and checksum: built into every HDF5
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def read_scores(path: Path) -> ScoreTable:
     if suffix == ".npz":
         return _read_npz(path)
     if suffix in (".h5", ".hdf5"):
-        with refusing(path, "an HDF5 file of plain arrays"):
+        with refusing(path, "an HDF5 file of plain arrays", ScoresError):
             arrays, row = _read_hdf5(path)
             return _table(str(path) if row is None else f"{path} ({row})", arrays)
     raise ScoresError(f"{path}: scores are read from {', '.join(SUFFIXES)} files")
@@ -133,7 +130,7 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
         As `read_scores`; or if the file is of another kind, or lacks the row.
     """
     _check_file(path)
-    with refusing(path, "an HDF5 file of plain arrays"):
+    with refusing(path, "an HDF5 file of plain arrays", ScoresError):
         arrays, own_row = _read_hdf5(path, row=row)
         if own_row is None:
             raise ScoresError(f"{path} is not a scores file of flowkit's; make it with `flowkit evaluate`")
@@ -143,7 +140,7 @@ def read_own_scores(path: Path, *, row: str | None = None) -> tuple[ScoreTable, 
 def read_own_ranks(path: Path, row: str) -> dict[str, int]:
     """Return the rank of each video's correct class in a row of flowkit's own scores, 0 for the highest score; there may be no video."""
     _check_file(path)
-    with refusing(path, "an HDF5 file of plain arrays"):
+    with refusing(path, "an HDF5 file of plain arrays", ScoresError):
         arrays, _ = _read_hdf5(path, row=row)
         ranks = ranks_of_labels(arrays["scores"], arrays["labels"])
         return dict(zip(_texts(arrays["video_ids"], "video_ids", str(path)), ranks.tolist(), strict=True))
@@ -153,12 +150,12 @@ def read_own_streams(path: Path, *, shape: tuple[int, ...]) -> Scores:
     """Return the mean logits of each network's streams in flowkit's own scores, which must have the shape of the rows' scores."""
     import h5py
 
-    with refusing(path, "an HDF5 file of plain arrays"), h5py.File(path, "r", locking=False) as file:
+    with refusing(path, "an HDF5 file of plain arrays", ScoresError), h5py.File(path, "r", locking=False) as file:
         if "streams" not in file:
             return {}
-        stored = _group(file, "streams")
+        stored = group_of(file, "streams")
         parts = [(phase, stream) for phase, streams in STREAMS_OF.items() if phase in stored for stream in streams]
-        found = {(phase, stream): _read_data_set(_group(stored, phase), stream) for phase, stream in parts}
+        found = {(phase, stream): read_data_set(group_of(stored, phase), stream) for phase, stream in parts}
         if any(scores.shape != shape or scores.dtype.kind != "f" or not np.isfinite(scores).all() for scores in found.values()):
             raise ScoresError(f"the scores of each stream must be finite numbers of shape {shape}")
         return {part: scores.astype(np.float64) for part, scores in found.items()}
@@ -253,7 +250,7 @@ def _number(text: str, class_name: str, where: str) -> float:
 
 
 def _read_npz(path: Path) -> ScoreTable:
-    with refusing(path, "an NPZ file of plain arrays"):
+    with refusing(path, "an NPZ file of plain arrays", ScoresError):
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise ScoresError(f"{path} unpacks to more than {MAX_BYTES} bytes")
@@ -267,17 +264,17 @@ def _read_hdf5(path: Path, *, row: str | None = None) -> tuple[dict[str, NDArray
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
-        if _text(file.attrs.get("format", "")) != OWN_FORMAT:
-            return {name: _read_data_set(file, name) for name in _names_there(path, list(file))}, None
+        if text_of(file.attrs.get("format", "")) != OWN_FORMAT:
+            return {name: read_data_set(file, name) for name in _names_there(path, list(file))}, None
         version = file.attrs.get("format_version")
         if version != OWN_FORMAT_VERSION:
             raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
-        stored = [name for name in ROWS if name in _group(file, "rows")]
+        stored = [name for name in ROWS if name in group_of(file, "rows")]
         row = row or last_row(stored)
         if row is None or row not in stored:
             raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(stored) or 'none'}")
-        arrays = {name: _read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
-        return arrays | {"scores": _read_data_set(_group(file, "rows"), row)}, row
+        arrays = {name: read_data_set(file, name) for name in ("video_ids", "classes", "labels")}
+        return arrays | {"scores": read_data_set(group_of(file, "rows"), row)}, row
 
 
 def _names_there(path: Path, names: list[str]) -> list[str]:
@@ -306,54 +303,4 @@ def _table(source: str, arrays: dict[str, NDArray[Any]]) -> ScoreTable:
 def _texts(array: NDArray[Any], name: str, source: str) -> tuple[str, ...]:
     if array.ndim != 1 or array.dtype.kind not in "USO":
         raise ScoresError(f"{source}: {name} must be a list of texts, got {array.dtype} {array.shape}")
-    return tuple(_text(item) for item in array.tolist())
-
-
-def _text(value: object) -> str:
-    """Return a text that may be stored as bytes."""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _group(file: Any, name: str) -> Any:
-    import h5py
-
-    _check_link(file, name)
-    if not isinstance(file[name], h5py.Group):
-        raise ScoresError(f"{name} is not a group")
-    return file[name]
-
-
-def _read_data_set(group: Any, name: str) -> NDArray[Any]:
-    """Read a data set that is in this very file, has a bounded size, and no filter that would load a plugin."""
-    import h5py
-
-    _check_link(group, name)
-    data_set = group[name]
-    if not isinstance(data_set, h5py.Dataset) or data_set.is_virtual or data_set.external:
-        raise ScoresError(f"{name} is not a data set in the file itself")
-    properties = data_set.id.get_create_plist()
-    filters = {properties.get_filter(k)[0] for k in range(properties.get_nfilters())}
-    if filters - _PLAIN_FILTERS:
-        raise ScoresError(f"{name} has HDF5 filters that are not supported here: {sorted(filters - _PLAIN_FILTERS)}")
-    if data_set.shape is None or data_set.size * data_set.dtype.itemsize > MAX_BYTES:
-        raise ScoresError(f"{name} is empty, or larger than {MAX_BYTES} bytes")
-    return np.asarray(data_set[()])
-
-
-def _check_link(group: Any, name: str) -> None:
-    import h5py
-
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ScoresError(f"{name} is missing, or a link to elsewhere")
-
-
-@contextmanager
-def refusing(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes its reader raise into one clear error."""
-    try:
-        yield
-    except ScoresError as cause:
-        raise cause if str(path) in str(cause) else ScoresError(f"{path}: {cause}") from cause
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as cause:
-        reason = " ".join(str(cause).split())[:300]
-        raise ScoresError(f"{path} is damaged, or not {kind} ({reason})") from cause
+    return tuple(text_of(item) for item in array.tolist())

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from flowkit.dataset.csv_fields import harmless_field, original_field
 from flowkit.errors import ScoresError
 from flowkit.files import read_file
-from flowkit.model.evaluation.scores import MAX_BYTES, SUFFIXES, ScoreTable, read_scores, refusing
+from flowkit.model.evaluation.scores import SUFFIXES, ScoreTable, read_scores
 from flowkit.model.fusion.matching import first_names, match_videos
+from flowkit.model.scoring.plain_hdf5 import MAX_BYTES, refusing
 from flowkit.video.ids import comparable_name
 from flowkit.words import counted
 
@@ -65,10 +66,10 @@ def read_system_scores(path: Path, ours: ScoreTable, *, order: Path | None = Non
     if suffix not in (*SUFFIXES, ".json"):
         raise ScoresError(f"{path}: scores are read from {', '.join(SUFFIXES)} and .json files")
     if suffix == ".json":
-        with refusing(path, "JSON with a score for each video and class"):
+        with refusing(path, "JSON with a score for each video and class", ScoresError):
             return _read_json(path, ours, order)
     if suffix == ".npz" and path.is_file():
-        with refusing(path, "an NPZ file of plain arrays"):
+        with refusing(path, "an NPZ file of plain arrays", ScoresError):
             arrays = _plain_arrays(path, ("scores", "labels")) if _lacks_names(path) else None
         if arrays is not None:
             return _listed_table(path, arrays["scores"], arrays.get("labels"), ours, order)

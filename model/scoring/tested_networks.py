@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from flowkit.dataset.manifest import Split
 from flowkit.errors import CheckpointError, DeviceError
 from flowkit.model.compute.execution import Execution, explain_out_of_memory
-from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.runs.training_data import differences_from_training_data
+from flowkit.model.scoring.clip_inputs import ClipInputs
 from flowkit.model.settings.training import Phase
 from flowkit.words import counted
 
@@ -71,9 +70,7 @@ class TestedNetworks:
             execution.place(network, self.device)
             self._networks[phase] = network
             self._columns[phase] = _columns(split.classes, checkpoint.provenance.classes, source)
-        # What the mirror image does to u, for every byte.
-        mirrored = split.quantiser.flip_u(np.arange(256, dtype=np.uint8))
-        self._mirrored_u = torch.from_numpy(mirrored).to(self.device)
+        self._inputs = ClipInputs(split.quantiser, self.device)
 
     def score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
         """Return the mean logits of videos that have the same frame size, by phase and stream: float64 (C,), with classes as in the split.
@@ -97,9 +94,7 @@ class TestedNetworks:
 
     def _score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
         """Return the mean logits of videos that pass through the networks together."""
-        frames = torch.stack([normalise_rgb(self._on_device(clip.rgb)) for clip in clips])
-        rgb = torch.cat([frames, frames.flip(-1)])
-        flow = torch.stack([self._stacks(clip, mirrored) for mirrored in (False, True) for clip in clips])
+        rgb, flow = self._inputs.of(clips, mirror=True)
         results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = [{} for _ in clips]
         for phase, network in self._networks.items():
             with torch.inference_mode(), self.execution.arithmetic(self.device), self.execution.autocast(self.device):
@@ -109,17 +104,6 @@ class TestedNetworks:
                 for result, scores in zip(results, means.cpu().numpy(), strict=True):
                     result[phase, stream] = scores[self._columns[phase]]
         return results
-
-    def _stacks(self, clip: WholeClip, mirrored: bool) -> Tensor:
-        """Return the video's T stacks, normalised: float (T, 20, H, W)."""
-        fields = self._on_device(clip.fields)
-        if mirrored:
-            fields = fields.flip(-1)
-            fields[:, 0] = self._mirrored_u[fields[:, 0].int()]
-        return normalise_flow(fields)[self._on_device(clip.where)].flatten(1, 2)
-
-    def _on_device(self, array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
 
 
 def _data_warnings(split: Split, checkpoints: Mapping[Phase, tuple[str, Checkpoint]]) -> tuple[str, ...]:

@@ -1,0 +1,150 @@
+"""``flowkit features``: what a trained network computes of videos, for other programs to work on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.compute_options import device_option, precision_option
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option
+from flowkit.cli.shared.stopping import report_stopped, stop_signals
+from flowkit.model.settings.training import PHASES, Phase
+
+_FAILED_SHOWN = 10
+
+
+@click.command(cls=Command)
+@data_option
+@click.option("--of", type=click.Choice(PHASES), help="The phase whose network computes the features.  [default: the last that is trained]")
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that the network was trained in.")
+@runs_option
+@split_option
+@click.option(
+    "--checkpoint", type=click.Path(exists=True, path_type=Path), help="Use this phase's weights or folder instead of those of a run."
+)
+@click.option(
+    "--layer",
+    type=click.Choice(["pool5", "logits"]),
+    default="pool5",
+    show_default=True,
+    help="The input of the classifier, averaged over space; or its output, one number for each class.",
+)
+@click.option(
+    "--frames",
+    type=click.Choice(["protocol", "all"]),
+    default="protocol",
+    show_default=True,
+    help="The 25 frames of the test protocol, or every frame that has a stack of flow.",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Take every Nth frame.",
+)
+@click.option("--average/--each", default=False, help="One vector for each video and stream, or one for each time step (the default).")
+@click.option(
+    "--mirror/--no-mirror", default=False, help="Average with the features of the mirror images, as the test does, or not (the default)."
+)
+@click.option(
+    "--window",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="How many time steps are computed at once; fewer need less memory. It goes with --frames all.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.h5|DIR",
+    help="The HDF5 file to write, or a folder for one .npy file for each video and stream.  "
+    "[default: features/RUN-splitN-PHASE.h5 in the data root]",
+)
+@click.option("--replace", is_flag=True, help="Replace a file that has features of another network, other data or other settings.")
+@device_option
+@precision_option
+@click.option("--workers", type=click.IntRange(min=0), help="How many processes read videos.  [default: 0 on a CPU, cores - 1 on CUDA]")
+@click.option(
+    "--grace", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="SECONDS", help="How long to finish after Ctrl-C."
+)
+@json_option
+def features(
+    data: Path,
+    of: Phase | None,
+    run: str,
+    runs: Path | None,
+    split: int,
+    checkpoint: Path | None,
+    layer: Any,
+    frames: Any,
+    stride: int,
+    average: bool,
+    mirror: bool,
+    window: int,
+    output: Path | None,
+    replace: bool,
+    device: str,
+    amp: Any,
+    workers: int | None,
+    grace: float,
+    as_json: bool,
+) -> int:
+    """Compute the features of all videos of a data root with a trained network.
+
+    Features are what the network computes before its classifier: a vector of 2,048 numbers for each time step and stream of a
+    ResNet-50. They are stored with the numbers of their frames and with what they depend on. A run that is stopped goes on where it
+    was, and videos that the file has already are not computed again.
+    """
+    from flowkit.model.compute.execution import Execution
+    from flowkit.model.scoring.video_features import features as compute
+
+    if checkpoint is not None:
+        refuse_unused("a --checkpoint is one network", "run", "runs", "split")
+    if frames == "protocol":
+        refuse_unused("--frames protocol has 25 frames of each video", "stride", "window")
+    with stop_signals(grace) as stop:
+        report = compute(
+            data,
+            of=of,
+            run=run,
+            split=split,
+            runs=runs,
+            checkpoint=checkpoint,
+            layer=layer,
+            frames=frames,
+            stride=stride,
+            average=average,
+            mirror=mirror,
+            window=window,
+            output=output,
+            replace=replace,
+            execution=Execution(device=device, amp=amp, num_workers=workers),
+            progress=True,
+            should_stop=stop.asked,
+        )
+    for text in report.warnings:
+        warn(f"note: the data differ from those of the network's training: {show_name(text)}")
+    for clip in report.failed[:_FAILED_SHOWN]:
+        warn(f"no features: {show_name(clip.video_id)}: {show_name(clip.reason)}")
+    if len(report.failed) > _FAILED_SHOWN:
+        warn(f"and {len(report.failed) - _FAILED_SHOWN} more")
+    if report.stopped:
+        return report_stopped(stop, "stopped; what is computed is kept")
+    if as_json:
+        failed = [{"video_id": clip.video_id, "reason": clip.reason} for clip in report.failed]
+        about = {"path": str(report.path), "num_videos": report.num_videos, "num_kept": report.num_kept, "streams": report.streams}
+        say_json("features", {**about, "failed": failed, "warnings": list(report.warnings)})
+    else:
+        sizes = ", ".join(f"{stream} {size:,}" for stream, size in report.streams.items())
+        say(f"{show_name(report.path)}: {counted(report.num_videos, 'video')}; features for each time step: {sizes}")
+        if report.num_kept:
+            inform(f"{counted(report.num_kept, 'video')} had them already.")
+    return EXIT_SOME_FAILED if report.failed else 0

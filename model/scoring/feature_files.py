@@ -1,0 +1,261 @@
+"""Files of features: one HDF5 file with all videos, or one NumPy file for each video and stream; both are written in one step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowkit.errors import FeaturesError
+from flowkit.files import replacing, write_atomically
+from flowkit.model.scoring.plain_hdf5 import group_of, read_data_set, refusing, text_of
+from flowkit.records import canonical_json, parse_json
+from flowkit.versions import __version__
+from flowkit.video.ids import first_few
+
+FORMAT, FORMAT_VERSION = "flowkit-features", 1
+RECORD_NAME = "features.json"
+_KIND = "an HDF5 file of features, as `flowkit features` writes it"
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """The features of one video.
+
+    Parameters
+    ----------
+    video_id : str
+        The video.
+    class_name : str
+        The name of its class; may be empty.
+    num_frames : int
+        The number of its frames.
+    frame_rate : str
+        Frames per second, as a fraction; ``0/1`` if it is unknown.
+    sha256 : str
+        The digest of its clip, as `flowkit.Clip.sha256` gives it.
+    frames : int64 array, shape (T',)
+        The frame that each time step is about, from 0.
+    arrays : dict from stream to float32 array, shape (T', D) or, averaged over time, (1, D)
+        The features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowkit.model import VideoFeatures
+    >>> arrays = {"motion": np.zeros((3, 2048), np.float32)}
+    >>> made = VideoFeatures("run/a", "run", 13, "25/1", "", frames=np.array([5, 6, 7]), arrays=arrays)
+    >>> made.times
+    array([0.2 , 0.24, 0.28])
+    """
+
+    video_id: str
+    class_name: str
+    num_frames: int
+    frame_rate: str
+    sha256: str
+    frames: NDArray[np.int64]
+    arrays: dict[str, NDArray[np.float32]]
+
+    @property
+    def times(self) -> NDArray[np.float64] | None:
+        """The time of each frame of `frames`, in s from the first frame of the video; None if the frame rate is unknown."""
+        rate = Fraction(self.frame_rate)
+        return self.frames / float(rate) if rate > 0 else None
+
+
+@dataclass(frozen=True)
+class PlannedFeatures:
+    """A video whose features are ready to be written, block by block, so that a long one need not fit into memory.
+
+    Parameters
+    ----------
+    about : VideoFeatures
+        Everything but the arrays.
+    shapes : dict from stream to (int, int)
+        The shape of each array.
+    blocks : callable
+        Returns the arrays of the video in order, each a dict from stream to float32 array (n, D).
+    """
+
+    about: VideoFeatures
+    shapes: dict[str, tuple[int, int]]
+    blocks: Callable[[], Iterator[Mapping[str, NDArray[np.float32]]]]
+
+
+def write_features(path: Path, provenance: Mapping[str, Any], videos: Sequence[PlannedFeatures]) -> None:
+    """Write an HDF5 file of features. The same features give the same bytes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    import h5py
+
+    with replacing(path) as part, h5py.File(part, "w", libver=("v110", "v110"), track_order=False, locking=False) as file:
+        file.attrs.update(
+            {"format": np.bytes_(FORMAT), "format_version": FORMAT_VERSION, "created_by": np.bytes_(f"flowkit {__version__}")}
+        )
+        text = np.frombuffer(canonical_json(provenance).encode("utf-8", "surrogateescape"), np.uint8)
+        file.create_dataset("provenance", data=text, track_times=False)
+        group = _new_group(file, "videos")
+        for number, video in enumerate(videos):
+            _write_video(_new_group(group, f"{number:06d}"), video)
+
+
+def _new_group(parent: Any, name: str) -> Any:
+    """Make a group that does not record when it was made, so that the same features give the same bytes."""
+    import h5py
+
+    properties = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    properties.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=properties))
+
+
+def _write_video(group: Any, video: PlannedFeatures) -> None:
+    about = video.about
+    values = {"video_id": about.video_id, "class_name": about.class_name, "frame_rate": about.frame_rate, "sha256": about.sha256}
+    for name, text in values.items():
+        group.attrs[name] = np.bytes_(text.encode("utf-8"))
+    group.attrs["num_frames"] = about.num_frames
+    group.create_dataset("frames", data=about.frames, track_times=False)
+    if about.times is not None:
+        group.create_dataset("times", data=about.times, track_times=False)
+    stored = {stream: group.create_dataset(stream, shape, np.float32, track_times=False) for stream, shape in video.shapes.items()}
+    first = 0
+    for block in video.blocks():
+        length = len(next(iter(block.values())))
+        for stream, data_set in stored.items():  # in this order, because HDF5 allocates the space of a data set when it is first written
+            data_set[first : first + length] = block[stream]
+        first += length
+
+
+def write_feature_folder(folder: Path, provenance: Mapping[str, Any], videos: Sequence[PlannedFeatures]) -> None:
+    """Write ``<folder>/<stream>/<video_id>.npy`` for each video and stream, the numbers of their frames, and then ``features.json``.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    listed = []
+    for video in videos:
+        about = video.about
+        for stream, shape in video.shapes.items():
+            path = folder / stream / f"{about.video_id}.npy"
+            with replacing(path) as part, part.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                for block in video.blocks():
+                    file.write(np.ascontiguousarray(block[stream], "<f4").tobytes())
+        with replacing(folder / "frames" / f"{about.video_id}.npy") as part, part.open("wb") as file:
+            np.lib.format.write_array(file, about.frames.astype("<i8"), allow_pickle=False)
+        listed.append({name: getattr(about, name) for name in ("video_id", "class_name", "num_frames", "frame_rate", "sha256")})
+    record = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"flowkit {__version__}", "provenance": provenance}
+    write_atomically(folder / RECORD_NAME, json.dumps({**record, "videos": listed}, ensure_ascii=False, indent=1) + "\n")
+
+
+class FeatureFile:
+    """An HDF5 file of features, read as foreign data: bounded, and nothing outside the file is opened.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Raises
+    ------
+    FeaturesError
+        If it is missing, damaged or of another kind or version.
+
+    Attributes
+    ----------
+    provenance : dict
+        What the features depend on.
+
+    Examples
+    --------
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import FeatureFile, features, train
+    >>> root = example_root()
+    >>> tiny = {"base_width": 4, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 1}
+    >>> _ = train(root, phases=["appearance"], recipe="small", overrides=tiny)
+    >>> stored = FeatureFile(features(root, frames="all", stride=2).path)
+    >>> len(stored), stored.provenance["of"]
+    (18, 'appearance')
+    >>> one = stored.read("colour2-motion1/v17")
+    >>> one.frames, one.arrays["appearance"].shape
+    (array([ 5,  7,  9, 11, 13]), (5, 128))
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import h5py
+
+        self.path = path = Path(path)
+        if not path.is_file():
+            raise FeaturesError(f"no file of features at {path}; `flowkit features` makes one")
+        with refusing(path, _KIND, FeaturesError), h5py.File(path, "r", locking=False) as file:
+            kind, version = text_of(file.attrs.get("format", "")), file.attrs.get("format_version")
+            if kind != FORMAT:
+                raise FeaturesError(f"{path} is no file of features (its format is {kind[:60]!r}); `flowkit features` makes one")
+            if version != FORMAT_VERSION:
+                raise FeaturesError(
+                    f"{path} has format version {version!r}, and this flowkit reads version {FORMAT_VERSION}; make it again with "
+                    "`flowkit features`"
+                )
+            self.provenance: dict[str, Any] = parse_json(read_data_set(file, "provenance").tobytes().decode("utf-8"))
+            videos = group_of(file, "videos")
+            self._groups = {text_of(group_of(videos, name).attrs["video_id"]): name for name in sorted(videos)}
+            self._digests = {video_id: text_of(videos[name].attrs["sha256"]) for video_id, name in self._groups.items()}
+            if len(self._groups) != len(videos):
+                raise FeaturesError(f"{path}: a video occurs twice")
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """The videos, sorted."""
+        return tuple(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of the clip of each video."""
+        return dict(self._digests)
+
+    def read(self, video_id: str) -> VideoFeatures:
+        """Return the features of a video.
+
+        Raises
+        ------
+        FeaturesError
+            If there is no such video, or its arrays are damaged.
+        """
+        (found,) = self.read_all([video_id])
+        return found
+
+    def read_all(self, video_ids: Sequence[str] | None = None) -> Iterator[VideoFeatures]:
+        """Yield the features of these videos, or of all."""
+        import h5py
+
+        wanted = self.video_ids if video_ids is None else video_ids
+        missing = [name for name in wanted if name not in self._groups]
+        if missing:
+            raise FeaturesError(f"{self.path} has no features of {first_few(missing, most=3)}")
+        streams = self.provenance["streams"]
+        with refusing(self.path, _KIND, FeaturesError), h5py.File(self.path, "r", locking=False) as file:
+            videos = group_of(file, "videos")
+            for name in wanted:
+                group = group_of(videos, self._groups[name])
+                texts = {key: text_of(group.attrs[key]) for key in ("video_id", "class_name", "frame_rate", "sha256")}
+                frames = read_data_set(group, "frames").astype(np.int64)
+                arrays = {stream: read_data_set(group, stream) for stream in streams}
+                for stream, array in arrays.items():
+                    if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != streams[stream] or not np.isfinite(array).all():
+                        raise FeaturesError(f"{self.path}: the {stream} features of {name!r} must be finite numbers (T, {streams[stream]})")
+                yield VideoFeatures(num_frames=int(group.attrs["num_frames"]), frames=frames, arrays=arrays, **texts)

@@ -1,0 +1,129 @@
+"""Features that are computed but not yet in their file, kept window by window, so that a run that is stopped loses at most one.
+
+The journal begins with one line of JSON that says what the features depend on. A window is used again only if that line is, byte
+for byte, the one that this run would write. Then follow records: the number of bytes, their CRC-32, and a safetensors file with the arrays
+and the name of the window. A record that was cut off or damaged ends the journal there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from flowkit.records import canonical_json
+
+_HEAD = struct.Struct("<QI")
+MOST_BYTES = 1 << 30  # of a record: a window of 64 time steps of two streams has about 1 MB
+
+
+class WindowName(NamedTuple):
+    """Which window of which video: the first of its time steps, and the digest of the video's clip."""
+
+    video_id: str
+    output: int
+    sha256: str
+
+
+class FeatureJournal:
+    """The windows that earlier calls computed, and those that this one adds. A context manager.
+
+    Parameters
+    ----------
+    path : Path
+        The file. One that depends on anything else is replaced when the first window is added.
+    depends_on : mapping
+        What the features depend on, as built-in types.
+    """
+
+    def __init__(self, path: Path, depends_on: Mapping[str, Any]) -> None:
+        self.path = path
+        self._header = canonical_json(depends_on).encode("utf-8", "surrogateescape") + b"\n"
+        self._places: dict[WindowName, tuple[int, int]] = {}
+        self._end = 0
+        self._file = -1
+
+    def __enter__(self) -> FeatureJournal:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, flags, 0o666)
+        if os.pread(self._file, len(self._header), 0) != self._header:
+            os.ftruncate(self._file, 0)
+            self._append(self._header)
+        self._end = len(self._header)
+        while (record := self._record(self._end)) is not None:
+            self._places[_name_of(record)] = self._end + _HEAD.size, len(record)
+            self._end += _HEAD.size + len(record)
+        os.ftruncate(self._file, self._end)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._file)
+        self._file = -1
+
+    def __contains__(self, name: WindowName) -> bool:
+        return name in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, name: WindowName, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep the arrays of a window.
+
+        Raises
+        ------
+        OSError
+            If the disk is full.
+        """
+        from safetensors.numpy import save
+
+        record = save(dict(arrays), metadata={"window": json.dumps(name)})
+        self._append(_HEAD.pack(len(record), zlib.crc32(record)) + record)
+        self._places[name] = self._end + _HEAD.size, len(record)
+        self._end += _HEAD.size + len(record)
+
+    def read(self, name: WindowName) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a window that is kept."""
+        from safetensors.numpy import load
+
+        place, length = self._places[name]
+        return dict(load(os.pread(self._file, length, place)))
+
+    def remove(self) -> None:
+        """Remove the file: its windows have found their place."""
+        self.path.unlink(missing_ok=True)
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        place = os.lseek(self._file, 0, os.SEEK_END)
+        while view:
+            written = os.pwrite(self._file, view, place)
+            place, view = place + written, view[written:]
+
+    def _record(self, place: int) -> bytes | None:
+        """Return the complete record at a place; None if there is none."""
+        head = os.pread(self._file, _HEAD.size, place)
+        if len(head) < _HEAD.size:
+            return None
+        length, checksum = _HEAD.unpack(head)
+        if length > MOST_BYTES:
+            return None
+        record = os.pread(self._file, length, place + _HEAD.size)
+        return record if len(record) == length and zlib.crc32(record) == checksum else None
+
+
+def _name_of(record: bytes) -> WindowName:
+    (length,) = struct.unpack("<Q", record[:8])
+    video_id, output, sha256 = json.loads(json.loads(record[8 : 8 + length])["__metadata__"]["window"])
+    return WindowName(video_id, output, sha256)
+
+
+def journal_of(output: Path) -> Path:
+    """Return the path of the journal of an output."""
+    return output.with_name(f".{output.name}.unfinished")

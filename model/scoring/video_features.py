@@ -1,0 +1,273 @@
+"""`features`: what a trained network computes of the videos of a data root, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowkit.dataset.clips import ClipSource, find_clips
+from flowkit.dataset.progress import ProgressBar
+from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_stored
+from flowkit.errors import CheckpointError, FeaturesError, ManifestError
+from flowkit.locks import exclusive_lock
+from flowkit.model.compute.execution import Execution
+from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
+from flowkit.model.runs.places import check_run_name, check_writable
+from flowkit.model.runs.run_folder import find_weights
+from flowkit.model.runs.training_data import extraction_differences
+from flowkit.model.scoring.extract_features import FeatureWork, VideoToDo
+from flowkit.model.scoring.feature_files import FeatureFile, write_feature_folder, write_features
+from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
+from flowkit.model.scoring.feature_network import FeatureNetwork
+from flowkit.model.scoring.feature_settings import FeatureSettings, Frames, Layer
+from flowkit.model.settings.training import Phase
+from flowkit.quantise import Quantiser
+from flowkit.shards.reader import Clip
+
+FILE_SUFFIX = ".h5"
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """What a call of `features` did.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder.
+    num_videos : int
+        The number of videos that have features there.
+    num_kept : int
+        How many of them it had before.
+    streams : dict from stream to int
+        D, the number of features of each stream.
+    failed : tuple of Unreadable
+        The videos that have none, and why.
+    warnings : tuple of str
+        In what the data differ from those of the network's training.
+    stopped : bool
+        Whether it returned early, on request; then nothing is written but what the next call goes on with.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from flowkit.model import FeatureReport
+    >>> FeatureReport(Path("motion.h5"), num_videos=9, num_kept=2, streams={"motion": 2048}, failed=(), warnings=()).stopped
+    False
+    """
+
+    path: Path
+    num_videos: int
+    num_kept: int
+    streams: dict[str, int]
+    failed: tuple[Unreadable, ...]
+    warnings: tuple[str, ...]
+    stopped: bool = False
+
+
+def features(
+    root: str | Path,
+    *,
+    of: Phase | None = None,
+    run: str = "default",
+    split: int = 1,
+    runs: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    layer: Layer = "pool5",
+    frames: Frames = "protocol",
+    stride: int = 1,
+    average: bool = False,
+    mirror: bool = False,
+    window: int = 32,
+    videos: Sequence[str] | None = None,
+    output: str | Path | None = None,
+    replace: bool = False,
+    execution: Execution | None = None,
+    progress: bool | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FeatureReport:
+    """Compute the features of the videos of a data root; continue where an earlier call stopped.
+
+    Parameters
+    ----------
+    root : path
+        The data root. Its videos may be packed or not, and listed in a split or not.
+    of : {"appearance", "motion", "st-resnet", "st-resnet-star"}, optional
+        The phase whose network computes them. Default: the last that is trained.
+    run, split, runs : str, int, path
+        The run and split that it was trained in, and the folder of the runs if it is not the data root's.
+    checkpoint : path, optional
+        A phase's folder, weights or checkpoint, instead of a run's; a converted network too.
+    layer : {"pool5", "logits"}
+        What is computed: the input of the classifier, D = 2,048 for each stream of a ResNet-50; or its output, one number for each
+        class of the network's training.
+    frames : {"protocol", "all"}
+        The 25 frames of the test protocol, or every frame that can be the centre of a stack of flow.
+    stride : int
+        With ``all``: only every so many frames. A two-stream network was trained on frames that are 1 to 15 apart.
+    average : bool
+        One vector for each video and stream, the mean over time, instead of one for each time step.
+    mirror : bool
+        Average with the features of the mirror images, as the test protocol does.
+    window : int
+        With ``all``: how many time steps are computed at once. The features are the same.
+    videos : sequence of str, optional
+        The ids of the videos. Default: all of the data root.
+    output : path, optional
+        The HDF5 file (``.h5``) to write, or a folder for one NumPy file for each video and stream. Default: the file
+        ``features/<run>-split<n>-<phase>.h5`` in the data root, with what is not the default in its name.
+    replace : bool
+        Replace a file of other features.
+    execution : Execution, optional
+        Where and how to compute.
+    progress : bool, optional
+        Show progress on stderr. By default on a terminal and in a notebook.
+    should_stop : callable
+        Called after each window. When it returns True, `features` returns.
+
+    Returns
+    -------
+    FeatureReport
+        How many videos have features, and which have none.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no trained network, its weights are damaged, or its flow had another quantiser than that of the data.
+    FeaturesError
+        If `output` has features of other weights, data or settings (unless `replace`), or is no file of features.
+    ManifestError
+        If there is no such data root or video, or a shard is missing or truncated.
+    ParameterError
+        If a setting is out of its range.
+    BusyError
+        If another process writes the same file.
+
+    Notes
+    -----
+    A two-stream network sees the samples of a video one after another: with ``protocol`` 25 that are spread over the video, with ``all``
+    every one, or every `stride`-th. ST-ResNet* pools time, so it has fewer time steps than samples; each is about the middle one of
+    those that are pooled.
+
+    Examples
+    --------
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.model import FeatureFile, features, train
+    >>> root = example_root()
+    >>> tiny = {"base_width": 4, "input_size": 32, "batch": 2, "bn_group": 2, "steps": 1}
+    >>> _ = train(root, phases=["motion"], recipe="small", overrides=tiny)
+    >>> report = features(root, average=True)
+    >>> report.path.name, report.num_videos, report.streams
+    ('default-split1-motion-average.h5', 18, {'motion': 128})
+    >>> stored = FeatureFile(report.path)
+    >>> stored.read(stored.video_ids[0]).arrays["motion"].shape
+    (1, 128)
+    """
+    root, execution = Path(root), execution or Execution()
+    settings = FeatureSettings(layer, frames, stride, average, mirror, window)
+    check_run_name(run)
+    kept = None if runs is None else Path(runs)
+    source = find_weights(root, run=run, split=split, phase=of, runs=kept) if checkpoint is None else Path(checkpoint)
+    trained = load_checkpoint(source)
+    phase = trained.provenance.config.phase
+    if of not in (None, phase):
+        raise CheckpointError(f"{source} is {phase}, not {of}")
+    name = _name(f"{run}-split{split}" if checkpoint is None else Path(checkpoint).stem, phase, settings)
+    path = root / "features" / name if output is None else Path(output)
+    dataset = Dataset.open(root)
+    stored = find_clips(root)
+    check_stored(dataset, stored, video_ids=videos)
+    ids = sorted(stored.paths if videos is None else set(videos))
+    if not ids:
+        raise ManifestError(f"{root} has no videos; `flowkit extract VIDEOS` makes its clips")
+    todo: list[VideoToDo] = []
+    quantiser: Quantiser | None = None
+    extraction: dict[str, Any] = {}
+    with ClipSource(stored) as clips:
+        for video_id in ids:
+            clip = clips.clip(video_id)
+            todo.append(VideoToDo.of(clip))
+            if quantiser is None:
+                quantiser, extraction = clip.quantiser, _extraction(clip)
+    assert quantiser is not None
+    _check_quantiser(trained, source, quantiser)
+    warnings = extraction_differences(trained.provenance.extraction, extraction)
+    network = FeatureNetwork(trained, str(source), quantiser=quantiser, layer=layer, mirror=mirror, execution=execution)
+    provenance = {
+        "of": phase,
+        "streams": network.sizes,
+        "weights_sha256": trained.digest(),
+        "classes": list(trained.provenance.classes),
+        "network": trained.provenance.config.network.to_dict(),
+        "trained_on": {"split": trained.provenance.split, "protocol": trained.provenance.protocol, "digest": trained.provenance.digest},
+        **settings.to_dict(),
+        "data": {"quantiser": quantiser.to_dict(), "extraction": extraction},
+        "computed": execution.scoring_environment(network.device),
+    }
+    finished = _finished(path, provenance, replace=replace)
+    check_writable(path.parent, option="--output")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    journal = FeatureJournal(journal_of(path), provenance | {"window": settings.most})
+    with exclusive_lock(path.with_name(f".{path.name}.lock"), f"computes the features in {str(path)!r}"), journal:
+        work = FeatureWork(stored, todo, settings, network, journal, finished)
+        with ProgressBar("features", total=len(todo), unit="videos", progress=progress) as bar:
+
+            def show(done: int, num_videos: int, num_failed: int) -> None:
+                bar.update(done, num_videos, note=f"{num_failed} failed" if num_failed else "")
+
+            if not work.compute(num_workers=execution.workers(network.device), on_progress=show, should_stop=should_stop):
+                return FeatureReport(path, 0, work.num_finished, network.sizes, tuple(work.failed), tuple(warnings), stopped=True)
+        planned = work.planned()
+        if not planned:
+            reasons = "; ".join(f"{clip.video_id}: {clip.reason}" for clip in work.failed[:3])
+            raise FeaturesError(f"no video has features: {reasons}")
+        if finished is None or finished.video_ids != tuple(video.about.video_id for video in planned) or work.num_finished < len(planned):
+            (write_features if path.suffix == FILE_SUFFIX else write_feature_folder)(path, provenance, planned)
+        journal.remove()
+    return FeatureReport(path, len(planned), work.num_finished, network.sizes, tuple(work.failed), tuple(warnings))
+
+
+def _name(start: str, phase: Phase, settings: FeatureSettings) -> str:
+    """Return the name of a file, which says what is not the default."""
+    parts = [start, phase]
+    parts += ["logits"] if settings.layer == "logits" else []
+    parts += [f"every{settings.stride}" if settings.stride > 1 else "all"] if settings.frames == "all" else []
+    parts += [name for name in ("average", "mirror") if getattr(settings, name)]
+    return "-".join(parts) + FILE_SUFFIX
+
+
+def _extraction(clip: Clip) -> dict[str, Any]:
+    """Return how the frames and the flow of a clip were made, as `Provenance` has it."""
+    stored = clip.attributes
+    return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
+
+
+def _check_quantiser(trained: Checkpoint, source: Path, quantiser: Quantiser) -> None:
+    """Raise `CheckpointError` if the same byte is another flow to the network than in the data."""
+    if trained.provenance.quantiser != quantiser.to_dict():
+        raise CheckpointError(
+            f"{source} was trained on flow with the quantiser {Quantiser.from_dict(trained.provenance.quantiser)}, and that of the data is "
+            f"{quantiser}; extract the videos with its bound and mapping into another data root"
+        )
+
+
+def _finished(path: Path, provenance: dict[str, Any], *, replace: bool) -> FeatureFile | None:
+    """Return the file that is there already, if its features are those that would be computed."""
+    if not path.exists() or path.suffix != FILE_SUFFIX:
+        return None
+    try:
+        there = FeatureFile(path)
+    except FeaturesError:
+        if replace:
+            return None
+        raise
+    if there.provenance == provenance:
+        return there
+    if replace:
+        return None
+    different = sorted(name for name in {*there.provenance, *provenance} if there.provenance.get(name) != provenance.get(name))
+    raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; give another --output, or --replace")
