@@ -52,6 +52,7 @@ COMMANDS = {
     "import": "Import JPEG flow trees of gpu_flow, denseflow or dense_flow.",
     "export": "Write frames and flow as images or WebDataset tars.",
     "convert": "Write a trained network as a safetensors or ONNX file.",
+    "lists": "Check downloaded official lists of UCF101 or HMDB51, and which of their videos are there.",
     "doctor": "Show versions and devices, what is missing and how to fix it.",
     "demo": "Run the whole pipeline on generated videos, in minutes.",
     "config": "Show the value of every option, and where it comes from.",

@@ -25,6 +25,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--of",
             "--stride",
             "--lists",
+            "--videos",
             "--classes",
             "--data-set",
         ),
@@ -139,6 +140,10 @@ EXAMPLES = {
         "flowkit convert default network.onnx",
         "flowkit convert their-network.mat network.safetensors --data-set ucf101",
     ),
+    "lists": (
+        "flowkit lists ucf101 ucfTrainTestlist/",
+        "flowkit lists hmdb51 testTrainMulti_7030_splits/ --videos HMDB51/",
+    ),
     "doctor": ("flowkit doctor",),
     "demo": ("flowkit demo", "flowkit demo --output demo --overwrite"),
     "config": ("flowkit config train", "flowkit config --changed"),
@@ -162,6 +167,7 @@ PAGES = {
     "import": "data-tools.md",
     "export": "data-tools.md",
     "convert": "using-a-model.md",
+    "lists": "official-lists.md",
     "doctor": "gpu.md",
     "demo": "report.md",
     "config": "commands.md",
@@ -171,7 +177,7 @@ PAGES = {
 # The groups of commands in the main help.
 COMMAND_GROUPS = {
     "From videos to a trained network": ("extract", "pack", "train", "evaluate", "demo"),
-    "Look at data": ("info", "stats", "inspect", "verify"),
+    "Look at data": ("info", "stats", "inspect", "verify", "lists"),
     "Use and compare networks": ("predict", "features", "fuse", "ablate"),
     "Exchange data and networks": ("import", "export", "convert"),
     "Set up": ("doctor", "config", "completion"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flowkit.dataset.lists.data_sets import DATA_SETS
 from flowkit.dataset.manifest import Split
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.official import PROTOCOL, flow_differences, phase_differences
@@ -38,13 +39,13 @@ class PublishedResults:
 PUBLISHED = {
     "ucf101": PublishedResults(
         "UCF101",
-        ((9537, 3783), (9586, 3734), (9624, 3696)),
+        DATA_SETS["ucf101"].num_videos,
         {"appearance": 82.29, "motion": 79.05, "two-streams": 89.47, "ST-ResNet": 92.76, "ST-ResNet*": 93.46},
         {"IDT": 86.4, "ST-ResNet* + IDT": 94.6},
     ),
     "hmdb51": PublishedResults(
         "HMDB51",
-        ((3570, 1530), (3570, 1530), (3570, 1530)),
+        DATA_SETS["hmdb51"].num_videos,
         {"appearance": 43.42, "motion": 55.47, "two-streams": 60.59, "ST-ResNet": 65.57, "ST-ResNet*": 66.41},
         {"IDT": 61.7, "ST-ResNet* + IDT": 70.3},
     ),

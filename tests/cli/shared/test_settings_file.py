@@ -142,6 +142,7 @@ HARMLESS = {
     *("all", "changed", "checkpoint_activations", "common", "compile", "deep", "dry_run", "fail_on_damaged", "gallery", "json", "redraw"),
     *("average", "mirror", "report", "resize", "temporal_convolution", "tensorboard"),
     *("checkpoint", "classes", "data", "frames", "lists", "order", "reports", "runs"),
+    "videos",
 }
 
 
