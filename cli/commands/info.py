@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,13 @@ from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import complete, counted, duration, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused
+from flowkit.errors import FlowkitError
+from flowkit.flow.params import PRESETS, TVL1Params
+from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowkit.describe.contents import Contents, FileInfo, RootInfo
 
 
@@ -83,8 +89,36 @@ def _contents_text(contents: Contents) -> str:
             f"classes     {contents.num_classes}: {shares(contents.classes)}",
             f"frames      {contents.num_frames}{length}, of {shares(contents.sizes)} px",
             f"flow        {counted(contents.num_pairs, 'flow field')}, solver {shares(contents.solvers)}",
-            f"quantiser   {shares(contents.quantisers)}",
-            f"TV-L1       {shares({('not known (imported)' if name == '{}' else name): n for name, n in contents.tvl1.items()})}",
+            f"quantiser   {shares(_in_words(contents.quantisers, _quantiser_text))}",
+            f"TV-L1       {shares(_in_words(contents.tvl1, _tvl1_text))}",
             f"codec       {shares(contents.codecs)}, {size(contents.stored_bytes)}",
         ]
     )
+
+
+def _in_words(counts: dict[str, int], words: Callable[[str], str]) -> dict[str, int]:
+    """Return numbers of videos by settings in words, where they were by settings in JSON; what cannot be understood stays as it is."""
+    counted_words: Counter[str] = Counter()
+    for stored, number in counts.items():
+        try:
+            counted_words[words(stored)] += number
+        except FlowkitError:
+            counted_words[stored] += number
+    return counted_words
+
+
+def _quantiser_text(stored: str) -> str:
+    """Return a quantiser in words."""
+    quantiser = Quantiser.from_dict(json.loads(stored))
+    return f"bound {quantiser.bound:g} px/frame, mapping {quantiser.mapping}"
+
+
+def _tvl1_text(stored: str) -> str:
+    """Return parameters of TV-L1 in words: the preset, or every value where they are those of none."""
+    if stored == "{}":
+        return "not known (imported)"
+    params = TVL1Params.from_dict(json.loads(stored))
+    for name in PRESETS:
+        if params == TVL1Params.preset(name):
+            return f"preset {name}"
+    return " ".join(f"{key.rstrip('_')}={value:g}" for key, value in params.to_dict().items())

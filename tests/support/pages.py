@@ -31,18 +31,20 @@ _VARIES = (
     (r"(/[\w.-]+){2,}", "<path>"),
     (r"[ \t]+", " "),
 )
-# What of a session's output follows from the videos and the machine; numbers of things must be those that are printed.
+# What of a session's output is measured, or is a setting that the tests make smaller; numbers of things must be those that are printed.
 _MEASURED = (
-    (r"\d+(\.\d+)? ?(min|h) \d+ ?(s|min)\b", "<time>"),
+    (r"\d+ (min|h) \d+ (s|min)\b", "<time>"),
     *_VARIES[:3],
-    (r"\b\d+x\d+\b", "<size>"),
-    (r"-?\d+(\.\d+)? ?(B|kB|MB|GB|%|px)\b|-?\d+(\.\d+)? ?%", "<measured>"),
-    (r"-?\d*\.\d+(e-?\d+)?|\b\d+/\d+\b", "<number>"),
+    (r"\b\d+x\d+\b|\b\d+/\d+\b", "<number>"),
+    (r"-?\d+(\.\d+)? ?(B|kB|MB|GB|px)\b|-?\d+(\.\d+)? ?%", "<measured>"),
+    (r"-?\d*\.\d+(e-?\d+)?", "<number>"),
+    (r"\b\d+ steps\b", "<number> steps"),
     (r"\b[0-9a-f]{8,}\b", "<digest>"),
     (r"-{2,}:?", "--"),
     (r"[ \t]+", " "),
 )
-_PROGRESS = re.compile(r"^(\w[\w -]*: )?.*\b\d+/\d+ .*\b(in|left|remaining)\b|^$")
+# Lines of progress before the end of a stage, and a stage that only short trainings have.
+_PROGRESS = re.compile(r": .* in .*\bleft\b|^[\w-]+, batch norm: |^$")
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,7 @@ def first_difference(shown: list[str], printed: list[str]) -> str | None:
 
     Lines of progress are not compared: which of them appear depends on the machine.
     """
-    wanted = [line for line in map(measured, shown) if not _PROGRESS.search(line)]
-    there = [line for line in map(measured, printed) if not _PROGRESS.search(line)]
+    wanted, there = comparable(shown), comparable(printed)
     place, may_skip = 0, False
     for line in wanted:
         if line == "...":
@@ -179,11 +180,21 @@ def first_difference(shown: list[str], printed: list[str]) -> str | None:
     return None
 
 
-def measured(line: str) -> str:
-    """Return a line without what is measured: times, sizes, losses, paths."""
-    for pattern, instead in _MEASURED:
-        line = re.sub(pattern, instead, line)
-    return line.strip()
+def comparable(lines: list[str]) -> list[str]:
+    """Return lines without what is measured, and without progress. The rows of a table are sorted, since their order may be measured."""
+    kept: list[str] = []
+    rows: list[str] = []
+    for line in lines:
+        if _PROGRESS.search(line):
+            continue
+        for pattern, instead in _MEASURED:
+            line = re.sub(pattern, instead, line)
+        if not line.startswith("|"):
+            kept += [*sorted(rows), line.strip()]
+            rows.clear()
+        else:
+            rows.append(line)
+    return kept + sorted(rows)
 
 
 def run_line(line: str, block: Block) -> str:

@@ -99,7 +99,7 @@ def test_json_is_the_declared_model(packed_root: Path) -> None:
 def test_text_names_codec_solver_quantiser_and_splits(packed_root: Path) -> None:
     code, out, _ = run("--data", packed_root)
     assert code == 0
-    for expected in ("zstd", "strict", '"bound":20.0', "56x40", "18 of 18 videos", "automatic"):
+    for expected in ("zstd", "strict", "bound 20 px/frame, mapping symmetric", "preset opencv", "56x40", "18 of 18 videos", "automatic"):
         assert expected in out
     code, out, _ = run(packed_root / "shards" / "shard-00000.h5")
     assert "colour0-motion0/v00" in out
