@@ -23,26 +23,13 @@ SOURCE, HTML = DOCS / "_build" / "source", DOCS / "_build" / "html"
 
 # The sections of the site -> its pages: files from the root of the checkout, or names of pages that are made here.
 SECTIONS = {
-    "Start": ("docs/concepts.md", "docs/pipeline.md", "docs/glossary.md", "docs/commands.md", "docs/troubleshooting.md"),
+    "Start": ("docs/tutorial.md", "docs/concepts.md", "docs/pipeline.md", "docs/glossary.md", "docs/troubleshooting.md"),
     "How to": (
-        *(
-            "docs/data-tools.md",
-            "docs/reading.md",
-            "docs/training.md",
-            "docs/report.md",
-            "docs/using-a-model.md",
-            "docs/features.md",
-            "docs/ablations.md",
-            "docs/custom-lists.md",
-            "docs/official-lists.md",
-            "docs/fine-tuning.md",
-            "docs/gpu.md",
-            "docs/cluster.md",
-            "docs/reproducing.md",
-            "examples/README.md",
-        ),
+        *("docs/data-tools.md", "docs/custom-lists.md", "docs/official-lists.md", "docs/reading.md", "docs/gpu.md", "docs/cluster.md"),
+        *("docs/training.md", "docs/fine-tuning.md", "docs/report.md", "docs/features.md", "docs/using-a-model.md"),
+        *("docs/ablations.md", "docs/reproducing.md", "examples/README.md"),
     ),
-    "Reference": ("docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
+    "Reference": ("docs/commands.md", "docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
     "The method": ("docs/flow.md", "docs/stresnet.md", "docs/invariants.md", "benchmarks/README.md"),
     "Working on flowkit": ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
 }

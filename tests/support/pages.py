@@ -33,6 +33,7 @@ _VARIES = (
 )
 # What of a session's output is measured, or is a setting that the tests make smaller; numbers of things must be those that are printed.
 _MEASURED = (
+    (r"\d+\.\d+ (?:s per [a-z ]+|[A-Za-z ]+/s)\b", "<rate>"),
     (r"\d+ (min|h) \d+ (s|min)\b", "<time>"),
     *_VARIES[:3],
     (r"\b\d+x\d+\b|\b\d+/\d+\b", "<number>"),
@@ -43,8 +44,9 @@ _MEASURED = (
     (r"-{2,}:?", "--"),
     (r"[ \t]+", " "),
 )
-# Lines of progress before the end of a stage, and a stage that only short trainings have.
-_PROGRESS = re.compile(r": .* in .*\bleft\b|^[\w-]+, batch norm: |^$")
+_PROGRESS = re.compile(r"^([^:|]+): .* in <time>, <rate>")
+# Empty lines, and lines of stages that may be too short to be seen, that do not reach their end, or that only short trainings have.
+_NOT_COMPARED = re.compile(r"^$|^count: |^predict: .* left, |^[\w-]+, batch norm: ")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def check_marks(block: Block) -> None:
     assert not block.mark.startswith("not run") or (block.is_code and block.not_run), f"{block} has a mark without a reason, or is not code"
 
 
-def run_page(page: Path, names: Mapping[str, Any], *, is_run: Callable[[Block], bool] = lambda _: True) -> None:
+def run_page(
+    page: Path, names: Mapping[str, Any], *, is_run: Callable[[Block], bool] = lambda _: True, instead: Mapping[str, str] | None = None
+) -> None:
     """Run the blocks of a page in the working folder, and compare the output that it shows.
 
     Parameters
@@ -103,6 +107,8 @@ def run_page(page: Path, names: Mapping[str, Any], *, is_run: Callable[[Block], 
         What the reader of the page has already: Python blocks see these names, and those of the blocks before them.
     is_run : callable, optional
         Receives each block that carries no mark; those for which it returns False are left out.
+    instead : mapping, optional
+        Words of the commands of sessions, and what is run in their place.
     """
     names, printed = {"__name__": "__main__", **names}, None
     for block in blocks_of(page):
@@ -114,13 +120,11 @@ def run_page(page: Path, names: Mapping[str, Any], *, is_run: Callable[[Block], 
         if block.file_name:
             Path(block.file_name).write_text(block.code, encoding="utf-8")
         if block.is_code and not block.not_run and is_run(block):
-            printed = run_block(block, names)
+            printed = run_session(block, instead or {}) if block.language == "console" else run_block(block, names)
 
 
 def run_block(block: Block, names: dict[str, Any]) -> str:
     """Run one block; return what it prints."""
-    if block.language == "console":
-        return run_session(block)
     if block.language == "sh":
         return "".join(run_line(line, block) for line in block.code.splitlines())
     with redirect_stdout(io.StringIO()) as printed:
@@ -128,7 +132,7 @@ def run_block(block: Block, names: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
-def run_session(block: Block) -> str:
+def run_session(block: Block, instead: Mapping[str, str]) -> str:
     """Run the commands of a session, and compare what they print with what is shown; ``$ echo $?`` shows the last exit code."""
     code = 0
     for command, shown in commands_of(block):
@@ -137,7 +141,7 @@ def run_session(block: Block) -> str:
             code = 0
             continue
         assert code == 0, f"{block}: the command before {command!r} ended with {code}"
-        words = shlex.split(command)
+        words = [instead.get(word, word) for word in shlex.split(command)]
         assert words[0] == "flowkit", f"{block}: only lines of flowkit are run: {command}"
         expanded = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
         ended = run_flowkit(*expanded, in_one=True)
@@ -181,19 +185,23 @@ def first_difference(shown: list[str], printed: list[str]) -> str | None:
 
 
 def comparable(lines: list[str]) -> list[str]:
-    """Return lines without what is measured, and without progress. The rows of a table are sorted, since their order may be measured."""
+    """Return lines without what is measured, and of progress the last. The rows of a table are sorted: their order may be measured."""
     kept: list[str] = []
-    rows: list[str] = []
+    rows: list[str] = []  # of the table so far, below its header
     for line in lines:
-        if _PROGRESS.search(line):
+        if _NOT_COMPARED.search(line):
             continue
         for pattern, instead in _MEASURED:
             line = re.sub(pattern, instead, line)
-        if not line.startswith("|"):
-            kept += [*sorted(rows), line.strip()]
-            rows.clear()
-        else:
-            rows.append(line)
+        progress = _PROGRESS.match(line)
+        if progress and kept and kept[-1].startswith(f"{progress[1]}: ") and _PROGRESS.match(kept[-1]):
+            kept.pop()  # only the last line of a stage is compared: how many there are depends on the machine
+        if line.startswith("|") and kept and kept[-1].startswith("|--"):
+            rows.append(line.strip())
+            continue
+        kept += sorted(rows)
+        rows.clear()
+        kept.append(line.strip())
     return kept + sorted(rows)
 
 
