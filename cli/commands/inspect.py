@@ -150,7 +150,7 @@ def _draw_gallery(
     from flowkit.describe.gallery_page import GalleryAbout
     from flowkit.describe.gallery_videos import find_videos
     from flowkit.errors import ManifestError
-    from flowkit.model.runs.places import check_writable
+    from flowkit.model.runs.places import check_writable, place_options
 
     dataset = Dataset.open(data)
     folder = GalleryFolder(output)
@@ -163,20 +163,21 @@ def _draw_gallery(
     predictions, row = _predictions(dataset, run, split, reports)
     videos, unreadable = find_videos(dataset, stored, split=split, predictions=predictions, progress=True)
     if not videos:
-        raise ManifestError(f"{str(data)!r} holds no clips yet: run `flowkit extract VIDEOS --data {data}` first")
-    plan = plan_gallery(videos, stored, folder, most=None if everything else SAMPLE_SIZE, progress=True)
-    drawing = GalleryDrawing(plan, folder, jobs=jobs, dry_run=dry_run)
+        raise ManifestError(f"{str(data)!r} holds no clips yet: run `flowkit extract VIDEOS{place_options(data)}` first")
+    most = None if everything else SAMPLE_SIZE
     if dry_run:
-        forecast = drawing.forecast()
+        plan = plan_gallery(videos, stored, folder, most=most, progress=True)
+        forecast = GalleryDrawing(plan, folder, jobs=jobs, dry_run=True).forecast()
         if as_json:
             say_json("gallery-forecast", _forecast_dict(plan, forecast))
         else:
             say(f"gallery: {_forecast_text(plan, forecast)}; nothing was written")
         return 0
     with folder.writing():
+        plan = plan_gallery(videos, stored, folder, most=most, progress=True)
+        drawing = GalleryDrawing(plan, folder, jobs=jobs)
         inform(f"gallery: {_forecast_text(plan, drawing.forecast())}")
-        about = GalleryAbout(str(data), len(videos), split, run if row else "", row)
-        made = drawing.draw(about, progress=True)
+        made = drawing.draw(GalleryAbout(str(data), len(videos), split, run if row else "", row), progress=True)
     _print_gallery(made, as_json=as_json)
     troubles = [*unreadable, *made.failures]
     if troubles:

@@ -200,7 +200,7 @@ class GalleryDrawing:
         # Those that are drawn first are spread over all: neighbours are of one class, and alike.
         step = max(len(plan.tasks) // _MEASURED, 1)
         self._first = plan.tasks[::step][:_MEASURED]
-        self._others = [task for task in plan.tasks if task not in set(self._first)]
+        self._others = [task for task in plan.tasks if task not in self._first]
         self._num_drawn = 0
 
     def forecast(self) -> GalleryForecast:

@@ -83,7 +83,7 @@ def pictures_name(video_id: str, clip_sha256: str) -> str:
     --------
     >>> from flowkit.describe.gallery_files import pictures_name
     >>> pictures_name("run/a <b>?", "00" * 32)
-    'a_b-e1d7d5ef2c5bd0d0'
+    'a_b-26e74246c80b6bb6'
     """
     digest = hashlib.sha256(json.dumps([DRAWING, video_id, clip_sha256]).encode("utf-8")).hexdigest()[:16]
     return "-".join(filter(None, (readable_part(video_id)[:_READABLE_LENGTH].strip("._-"), digest)))
@@ -106,27 +106,35 @@ class GalleryFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pictures = path / PICTURES_NAME
-        self.facts: dict[str, PictureFacts] = {}
-        record = _RECORD.read_if_present(path / RECORD_NAME)
-        if record is None:
-            foreign = [name for name in _names_in(path) if not (is_temporary_of(name, RECORD_NAME) or name == _LOCK_NAME)]
-            if foreign:
-                raise ParameterError(
-                    f"{str(path)!r} holds {foreign[0]!r} and no gallery that flowkit made: choose a new or empty folder with --output DIR"
-                )
-        else:
-            self.facts = _facts_of(record.get("pictures"), path / RECORD_NAME)
-        for inner in (self.pictures, path / PAGE_NAME):
+        self.facts = self._read()
+
+    def _read(self) -> dict[str, PictureFacts]:
+        """Read the record, and refuse a folder that is not a gallery's."""
+        for inner in (self.pictures, self.path / PAGE_NAME):
             if inner.is_symlink():
                 raise ParameterError(f"{str(inner)!r} is a link, and nothing is written behind it; remove it, then try again")
+        record = _RECORD.read_if_present(self.path / RECORD_NAME)
+        if record is not None:
+            return _facts_of(record.get("pictures"), self.path / RECORD_NAME)
+        foreign = [name for name in _names_in(self.path) if not (is_temporary_of(name, RECORD_NAME) or name == _LOCK_NAME)]
+        if foreign:
+            raise ParameterError(
+                f"{str(self.path)!r} holds {foreign[0]!r} and no gallery that flowkit made: choose a new or empty folder with --output DIR"
+            )
+        return {}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only process that writes the folder while the block runs; it is made if need be, and what killed runs left is removed."""
+        """Be the only process that writes the folder while the block runs.
+
+        The folder is made if need be, what killed runs left is removed, and the record is read again, as another process may have
+        written it.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(self.path / _LOCK_NAME, f"draws the gallery {str(self.path)!r}"):
             remove_leftovers(self.path, alone=True)
             remove_leftovers(self.pictures, alone=True)
+            self.facts = self._read()
             self.save()
             self.pictures.mkdir(exist_ok=True)
             yield

@@ -34,8 +34,35 @@ function lengthText(pictures) {
 
 /* ---- cards ---- */
 
-const cards = data.videos.map(makeCard);
+const AT_ONCE = 400; // cards that are made in one go, if classes are not larger
+const cards = new Array(data.videos.length);
 const groups = makeGroups();
+const shown = new Array(data.videos.length).fill(true); // whether the filters let a video through
+const flat = element("ul", "cards");
+byId("videos").append(flat);
+let numGroups = 0; // whose cards are made
+
+/* Make the cards up to an index, class by class. A class is put into the page when it is complete, so that its size is known. */
+function makeCards(until) {
+  const waiting = [...groups.values()];
+  while (numGroups < waiting.length && waiting[numGroups].members[0] < until) {
+    const group = waiting[numGroups++];
+    for (const index of group.members) {
+      cards[index] = makeCard(data.videos[index], index);
+      cards[index].hidden = !shown[index];
+    }
+    group.list.append(...group.members.map((index) => cards[index]));
+    flat.before(group.section);
+  }
+}
+
+/* Make the cards of thousands of videos little by little, so that the page answers meanwhile. */
+function makeRest() {
+  const made = [...groups.values()][numGroups]?.members[0];
+  if (made === undefined) return;
+  makeCards(made + AT_ONCE);
+  setTimeout(makeRest);
+}
 
 function makeCard(video, index) {
   const card = element("li", "card");
@@ -79,7 +106,7 @@ function makeCard(video, index) {
   return card;
 }
 
-/* The cards of each class, under a heading; videos of a class stand together in the data. */
+/* A section for each class, with a heading and room for cards; videos of a class stand together in the data. */
 function makeGroups() {
   const found = new Map();
   data.videos.forEach((video, index) => {
@@ -88,17 +115,16 @@ function makeGroups() {
       const number = element("span", "num"), list = element("ul", "cards");
       heading.append(number);
       section.append(heading, list);
+      list.setAttribute("aria-label", classText(video.class));
       found.set(video.class, { section, list, number, members: [] });
     }
-    const group = found.get(video.class);
-    group.members.push(index);
-    group.list.append(cards[index]);
+    found.get(video.class).members.push(index);
   });
+  for (const { section, members } of found.values()) {
+    section.style.containIntrinsicSize = `auto ${4 + 13 * Math.ceil(members.length / 3)}rem`; // about, for the scroll bar
+  }
   return found;
 }
-
-const flat = element("ul", "cards");
-byId("videos").append(...[...groups.values()].map((group) => group.section), flat);
 
 /* ---- films ---- */
 
@@ -209,27 +235,31 @@ function showWanted() {
   const wanted = Object.fromEntries(["class", "subset", "status", "slowest", "fastest", "answer", "predicted"].map((id) => [id, valueOf(id)]));
   wanted.words = comparable(valueOf("search")).split(/\s+/).filter(Boolean);
   wanted.text = (video) => comparable(`${video.id} ${video.label}`);
-  let shown = 0;
   data.videos.forEach((video, index) => {
-    cards[index].hidden = !isWanted(video, wanted);
-    shown += !cards[index].hidden;
+    shown[index] = isWanted(video, wanted);
+    if (cards[index]) cards[index].hidden = !shown[index];
   });
   for (const group of groups.values()) {
-    const number = group.members.filter((index) => !cards[index].hidden).length;
+    const number = group.members.filter((index) => shown[index]).length;
     group.number.textContent = counted(number);
     group.section.hidden = !number || valueOf("order") !== "";
   }
-  const all = data.videos.length;
-  byId("count").textContent = shown === all ? `${counted(all)} shown.` : `${counted(shown)} of ${all.toLocaleString("en")} shown.`;
+  const all = shown.length, number = shown.filter(Boolean).length;
+  byId("count").textContent = number === all ? `${counted(all)} shown.` : `${counted(number)} of ${all.toLocaleString("en")} shown.`;
 }
 
 const counted = (number) => `${number.toLocaleString("en")} video${number === 1 ? "" : "s"}`;
 
+let sequence = data.videos.map((_, index) => index); // the order in which videos are shown
+
 function arrange() {
   const key = orders[valueOf("order")];
+  sequence = data.videos.map((_, index) => index);
+  makeCards(data.videos.length);
   if (key) {
-    const places = data.videos.map((video, index) => [key(video), index]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    flat.append(...places.map(([, index]) => cards[index]));
+    const keys = data.videos.map(key);
+    sequence.sort((a, b) => keys[a] - keys[b] || a - b);
+    flat.append(...sequence.map((index) => cards[index]));
   } else {
     for (const group of groups.values()) group.list.append(...group.members.map((index) => cards[index]));
   }
@@ -273,7 +303,8 @@ function openFromAddress() {
     byId("missing").scrollIntoView({ block: "center" });
     return;
   }
-  if (cards[index].hidden) {
+  makeCards(index + 1);
+  if (!shown[index]) {
     form.reset();
     arrange();
   }
@@ -325,11 +356,10 @@ function scoreRow(video, label, share) {
   return row;
 }
 
-/* Return the index of the card that is shown before (-1) or after (1) the opened one; -1 if there is none. */
+/* Return the index of the video that is shown before (-1) or after (1) the opened one; -1 if there is none. */
 function neighbour(step) {
-  const shown = [...byId("videos").querySelectorAll(".card:not([hidden])")];
-  const found = shown[shown.indexOf(cards[opened]) + step];
-  return found ? Number(found.dataset.index) : -1;
+  const left = sequence.filter((index) => shown[index] || index === opened);
+  return left[left.indexOf(opened) + step] ?? -1;
 }
 
 for (const [id, step] of [["before", -1], ["after", 1]]) {
@@ -352,4 +382,5 @@ addEventListener("hashchange", openFromAddress);
 
 flat.hidden = true;
 showWanted();
+makeRest();
 openFromAddress();

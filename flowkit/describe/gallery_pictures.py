@@ -1,7 +1,7 @@
 """The pictures of a video in the gallery: a still and a short film of its frames beside their flow, both small and bounded in bytes.
 
-The film is VP9 in WebM. A codec that predicts one frame from another takes 0.4 times the bytes of animated WebP at the same error, and
-a third of the time with clips of UCF101. All current browsers play it, can pause it and step through it.
+The film is VP9 in WebM. A codec that predicts one frame from another takes 0.4 times the bytes of animated WebP at about the same
+error, and 0.4 times the time (benchmarks/README.md). All current browsers play it, can pause it and step through it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +338,10 @@ def test_a_gallery_without_predictions_needs_no_torch(own: Path) -> None:
     )
     line = [sys.executable, "-c", code, "inspect", "--gallery", "--data", str(own)]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "0 False"
+
+
+@pytest.mark.parametrize("name", ["gallery_files", "gallery_page", "gallery_pictures", "gallery_videos"])
+def test_the_examples_in_docstrings_are_true(name: str) -> None:
+    found = doctest.testmod(import_module(f"flowkit.describe.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0

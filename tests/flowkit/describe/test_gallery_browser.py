@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -276,25 +277,29 @@ def test_of_thousands_of_videos_only_those_in_sight_are_loaded(browser: Browser,
     folder = Path(shutil.copytree(gallery.parent, tmp_path / "many"))
     page = write_many(folder, NUM_MANY)
     browser.open(page)
-    assert browser.run("return document.querySelectorAll('.card').length") == NUM_MANY
+    wait_for(lambda: browser.run("return document.querySelectorAll('.card').length") == NUM_MANY)
     first = wait_for(lambda: browser.run(LOADED))
     assert first < NUM_MANY / 10
     browser.run("scrollTo(0, document.documentElement.scrollHeight)")
     last = "const card = [...document.querySelectorAll('.card')].at(-1).querySelector('img'); return card.complete && card.naturalWidth > 0"
     wait_for(lambda: browser.run("scrollTo(0, document.documentElement.scrollHeight); " + last))
     assert browser.run(LOADED) < NUM_MANY / 4, "those in between were passed over"
+    browser.open(page, fragment=f"#video=class{(NUM_MANY - 1) // 20:02d}%2Fvideo{NUM_MANY - 1:04d}")
+    assert browser.run("return document.getElementById('detail').open"), "the last card is made when it is needed"
+    assert browser.run("return document.getElementById('after').disabled && !document.getElementById('before').disabled")
     assert browser.log("browser") == []
 
 
 def write_many(folder: Path, number: int) -> Path:
-    """Write a page of so many videos into a gallery, each with the pictures of one that is there."""
+    """Write a page of so many videos into a gallery; their pictures are copies of one that is there."""
     name = sorted((folder / "pictures").glob("*.jpg"))[0].stem
     facts = PictureFacts("", 2.0, 5.0, 64, 24, 0.0, 0.5, 0.5, 12, 6, 25.0, 1, 1)
     said = Prediction("class00", (("class00", 0.9), ("class01", 0.1)))
     videos = [GalleryVideo(f"class{k // 20:02d}/video{k:04d}", f"class{k // 20:02d}", "test", prediction=said) for k in range(number)]
-    ids = [video.video_id for video in videos]
+    names = {video.video_id: f"video{k}" for k, video in enumerate(videos)}
+    for other in names.values():
+        for suffix in (".jpg", ".webm"):
+            os.link(folder / "pictures" / f"{name}{suffix}", folder / "pictures" / f"{other}{suffix}")
     page = folder / "index.html"
-    page.write_text(
-        render_page(GalleryAbout("data", number, 1, "run", "row"), videos, dict.fromkeys(ids, facts), dict.fromkeys(ids, name), {})
-    )
+    page.write_text(render_page(GalleryAbout("data", number, 1, "run", "row"), videos, dict.fromkeys(names, facts), names, {}))
     return page
