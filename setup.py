@@ -12,6 +12,6 @@ setup(
         "flowkit": ["py.typed"],
         "flowkit.flow.cuda": ["*.cu"],
         "flowkit.describe": ["*.jinja", "*.css", "*.js"],
-        "flowkit.model.report": ["*.jinja"],
+        "flowkit.model.report": ["*.jinja", "*.css", "*.js"],
     },
 )

@@ -35,7 +35,7 @@ def test_the_tree_lists_every_file_of_the_code_once() -> None:
         path.relative_to(ROOT).as_posix()
         for top in ("flowkit", "model", "cli")
         for path in (ROOT / top).rglob("*")
-        if path.suffix in (".py", ".cu", ".jinja")
+        if path.suffix in (".py", ".cu", ".jinja", ".css", ".js")
     }
     listed = listed_files()
     assert len(listed) == len(set(listed))

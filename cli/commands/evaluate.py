@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _LOST_SHOWN = 3
 _NAMES_SHOWN = 10
-_FILES = ("results.json", "table.md", "per_class.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
+_FILES = ("results.json", "table.md", "per_class.csv", "per_video.csv", "scores.h5", "curves.png", "confusion.png", "report.html")
 
 
 @click.command(cls=Command)

@@ -5,6 +5,7 @@
 | ``results.json`` | accuracies, confusion matrices, provenance; written last |
 | ``scores.h5`` | every video's scores, see `flowkit.model.evaluation.scores` |
 | ``table.md``, ``per_class.csv`` | the results table; each class's accuracy by row |
+| ``per_video.csv`` | each video's class, and what each row predicts |
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from flowkit.model.evaluation.row_results import RowResult, interval_dict, paire
 from flowkit.model.evaluation.rows import HEADS, ROWS
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_own_streams, write_own_scores
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.scoring.metrics import Fusion, percent
+from flowkit.model.scoring.metrics import Fusion, percent, shares
 from flowkit.model.scoring.plain_hdf5 import MAX_BYTES
 from flowkit.model.scoring.scored_videos import Scores
 from flowkit.model.settings.training import Phase
@@ -213,7 +214,7 @@ def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, 
     table : str
         The table as Markdown, and what it needs to be understood.
     """
-    paths = [folder / name for name in ("table.md", "per_class.csv", "scores.h5", "results.json")]
+    paths = [folder / name for name in ("table.md", "per_class.csv", "per_video.csv", "scores.h5", "results.json")]
     lines = [
         table,
         "",
@@ -223,9 +224,10 @@ def write_results(folder: Path, split: SplitEvaluation, evaluation: Evaluation, 
     ]
     with ExitStack() as stack:
         # The names are given in the reverse order, so that of results.json last.
-        record, scores, per_class, text = (stack.enter_context(replacing(path)) for path in reversed(paths))
+        record, scores, per_video, per_class, text = (stack.enter_context(replacing(path)) for path in reversed(paths))
         text.write_bytes(("\n".join(lines) + "\n").encode("utf-8"))
         per_class.write_bytes(_per_class(split).encode("utf-8"))
+        per_video.write_bytes(_per_video(split, evaluation.fusion).encode("utf-8"))
         write_own_scores(
             scores,
             video_ids=split.video_ids,
@@ -345,4 +347,20 @@ def _per_class(split: SplitEvaluation) -> str:
         own = split.labels == label
         shares = [f"{float((row.ranks[own] == 0).mean()):.4f}" if own.any() else "" for row in split.rows.values()]
         lines.append(csv_line([str(label), harmless_field(name), str(int(own.sum())), *shares]))
+    return "".join(lines)
+
+
+def _per_video(split: SplitEvaluation, fusion: Fusion) -> str:
+    """Return a CSV table: each video's class and, for each row and head, what it predicts, its share, and the rank of the class, from 1."""
+    results = split.rows | split.heads
+    columns = [f"{name}: {what}" for name in results for what in ("predicted", "share", "rank")]
+    lines = [csv_line(["video_id", "class_name", *map(harmless_field, columns)])]
+    names = [harmless_field(name) for name in split.classes]
+    values = []
+    for name, row in results.items():
+        share = shares(row.scores, fusion if name in split.rows else "logits_mean")
+        values.append((row.scores.argmax(1).tolist(), share.max(1).tolist(), row.ranks.tolist()))
+    for number, (video_id, label) in enumerate(zip(split.video_ids, split.labels.tolist(), strict=True)):
+        cells = [cell for predicted, share, rank in values for cell in (names[predicted[number]], f"{share[number]:.4f}", rank[number] + 1)]
+        lines.append(csv_line([harmless_field(video_id), names[label], *map(str, cells)]))
     return "".join(lines)

@@ -15,7 +15,7 @@ from flowkit.describe.flow_colour import flow_to_colour, round_scale
 from flowkit.describe.flow_histogram import component_px
 from flowkit.errors import FlowkitError
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.scoring.metrics import Fusion, softmax
+from flowkit.model.scoring.metrics import Fusion, shares
 from flowkit.shards.reader import ShardReader
 
 _CELL_PX = 160  # sides at most
@@ -112,21 +112,21 @@ def most_confused(
     confused_share = counts / np.maximum(totals[first] + totals[second], 1)
     order = np.lexsort((second, first, -confused_share, -counts))[:num_pairs]
     predictions = row.scores.argmax(1)
-    shares = row.scores if fusion == "softmax_mean" else softmax(row.scores)
+    share = shares(row.scores, fusion)
     pairs = []
     for a, b in zip(first[order].tolist(), second[order].tolist(), strict=True):
         if row.confusion[b, a] > row.confusion[a, b]:
             a, b = b, a  # noqa: PLW2901
         wrong = np.flatnonzero(((labels == a) & (predictions == b)) | ((labels == b) & (predictions == a)))
-        surest = wrong[np.argsort(-shares[wrong].max(1), kind="stable")][:num_videos]
-        mistakes = tuple(_mistake(row, shares, int(video), int(labels[video]), num_best) for video in surest)
+        surest = wrong[np.argsort(-share[wrong].max(1), kind="stable")][:num_videos]
+        mistakes = tuple(_mistake(row, share, int(video), int(labels[video]), num_best) for video in surest)
         pairs.append(ConfusedPair(a, b, int(row.confusion[a, b]), int(row.confusion[b, a]), mistakes))
     return pairs
 
 
-def _mistake(row: RowResult, shares: NDArray[np.float64], video: int, label: int, num_best: int) -> Mistake:
+def _mistake(row: RowResult, share: NDArray[np.float64], video: int, label: int, num_best: int) -> Mistake:
     order = np.argsort(-row.scores[video], kind="stable")[:num_best].tolist()
-    best = tuple((k, float(row.scores[video, k]), float(shares[video, k])) for k in order)
+    best = tuple((k, float(row.scores[video, k]), float(share[video, k])) for k in order)
     return Mistake(video, label, order[0], best, int(row.ranks[video]))
 
 
@@ -146,6 +146,8 @@ class Thumbnails:
     ----------
     scale_px : float, px/frame
         The speed of full saturation: the 99th percentile of the speeds that are drawn, rounded.
+    exceeds_scale : bool
+        Whether some flow that is drawn is faster.
     failures : dict from video id to str
         Why videos could not be read.
     """
@@ -166,8 +168,9 @@ class Thumbnails:
                     self._read[record.video_id] = (frames, flow, indices)
             except (FlowkitError, OSError) as error:  # one video's pictures must not cost the report
                 self.failures[record.video_id] = str(error)
-        speeds = [np.percentile(np.hypot(flow[:, 0], flow[:, 1]), 99) for _, flow, _ in self._read.values()]
-        self.scale_px = round_scale(float(np.max(speeds))) if speeds else 1.0
+        speeds = [np.hypot(flow[:, 0], flow[:, 1]) for _, flow, _ in self._read.values()]
+        self.scale_px = round_scale(max(float(np.percentile(speed, 99)) for speed in speeds)) if speeds else 1.0
+        self.exceeds_scale = any(float(speed.max()) > self.scale_px for speed in speeds)
 
     def moments(self, video_id: str) -> Moments | None:
         """Return a video's pictures, or None where `failures` says why there are none."""

@@ -17,6 +17,8 @@ _DPI = 144
 _MOST_COUNTS = 25  # classes up to which every cell shows its number
 _MOST_NAMES = 150  # classes up to which every row has its name
 _LONGEST_NAME = 26
+_COLOURS = ("#5f97d3", "#1f5fa8", "#08306b")  # the palest has a contrast of 3 to 1 with white, so that a single video can be seen
+_WHITE_FROM = 9  # percent; numbers on darker cells are white
 
 
 def occurring_classes(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -40,7 +42,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
     -------
     uint8 array, shape (H, W, 3), RGB
     """
-    from matplotlib.colors import PowerNorm
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     shown = occurring_classes(confusion)
     counts = confusion[np.ix_(shown, shown)]
@@ -54,7 +56,8 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         # The scale is a square root, because the cells of interest beside the diagonal have a few percent.
-        image = axes.imshow(seen, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+        colours = LinearSegmentedColormap.from_list("flowkit", _COLOURS)
+        image = axes.imshow(seen, cmap=colours, norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
         bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 3.0 / side), pad=0.02)
         bar.set_label("% of the class's videos", fontsize=9)
         bar.ax.tick_params(labelsize=8)
@@ -70,7 +73,7 @@ def confusion_picture(confusion: NDArray[np.int64], classes: Sequence[str], *, t
         axes.set_title(title, fontsize=11, loc="left", parse_math=False)
         if num <= _MOST_COUNTS:
             for row, column in zip(*np.nonzero(counts), strict=True):
-                colour = "white" if shares[row, column] > 35 else "#1b1f24"
+                colour = "white" if shares[row, column] > _WHITE_FROM else "black"
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=font, color=colour)
 
     return drawn(draw, inches=(side + 3.4, side + 2.6), dpi=_DPI)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +25,7 @@ PANELS: tuple[Panel, ...] = ("loss", "accuracy", "learning rate")
 _WINDOW_SHARE, _MOST_STEPS = 1 / 20, 500  # the steps that a line is the mean of: this share of a phase, at most so many
 _LARGEST = 1e100  # larger values cannot be drawn
 _MOST_POINTS = 600  # of one line, so that long runs draw as fast as short ones
-_PANEL_INCHES, _DPI = (3.8, 2.5), 190
+_PANEL_INCHES, _DPI = (3.8, 2.9), 190
 # Colour-blind readers can distinguish blue and orange; line styles distinguish the streams without colour.
 _STYLES: dict[str, dict[str, Any]] = {
     "appearance": {"color": "#1f5fa8", "linestyle": "-"},
@@ -48,9 +49,18 @@ class TrainingCurves:
         The learning rate.
     loss, accuracy : dict from stream to float64 array, shape (n,)
         Loss of each stream per frame, and the share of the batch's videos that it classified correctly. NaN where unknown.
+    num_classes : int
+        Number of classes C. A network that guesses has a loss of ln C and an accuracy of 1 / C.
     validation_loss, validation_accuracy : dict from str to float64 array, shape (n,)
         The same for complete videos that were held out, by stream and, for two streams, for ``both``; NaN after most steps. Empty if
         none were held out.
+    best, validation_best : int and float, optional
+        The index of the step after which the weights had the best accuracy on these videos, the first one among equals, and that
+        accuracy, in [0, 1]. None and NaN if there are none.
+    is_selected : bool
+        Whether the phase ended with the weights of that step instead of the last.
+    seconds : float
+        How long the steps took together, as far as it is known.
     """
 
     phase: Phase
@@ -58,8 +68,13 @@ class TrainingCurves:
     learning_rate: NDArray[np.float64]
     loss: dict[str, NDArray[np.float64]]
     accuracy: dict[str, NDArray[np.float64]]
+    num_classes: int
     validation_loss: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     validation_accuracy: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    best: int | None = None
+    validation_best: float = math.nan
+    is_selected: bool = False
+    seconds: float = 0.0
 
 
 def read_curves(path: Path, config: TrainConfig) -> TrainingCurves | None:
@@ -79,14 +94,21 @@ def read_curves(path: Path, config: TrainConfig) -> TrainingCurves | None:
         columns = by_stream(what)
         return columns | ({_BOTH: column(what)} if len(columns) > 1 else {})
 
+    validated = column(VALIDATION_ACCURACY)
+    best = int(np.nanargmax(validated)) if np.isfinite(validated).any() else None
     return TrainingCurves(
         config.phase,
         np.array(list(lines), dtype=np.int64),
         column("lr"),
         by_stream("loss"),
         by_stream("accuracy"),
+        config.network.num_classes,
         on_validation(VALIDATION_LOSS),
         on_validation(VALIDATION_ACCURACY),
+        best,
+        math.nan if best is None else float(validated[best]),
+        is_selected=best is not None and config.select == "best",
+        seconds=float(np.nansum(column("seconds"))),
     )
 
 
@@ -112,6 +134,7 @@ def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
 
 def panel_picture(curves: TrainingCurves, panel: Panel) -> NDArray[np.uint8]:
     """Draw one panel as an RGB picture, uint8 (H, W, 3), which has the same shape for every panel."""
+    from matplotlib.ticker import MaxNLocator
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -119,15 +142,22 @@ def panel_picture(curves: TrainingCurves, panel: Panel) -> NDArray[np.uint8]:
             _draw_learning_rate(axes, curves)
         else:
             _draw_streams(axes, curves, panel)
+            figure.legend(loc="outside lower left", ncols=2, fontsize=7, frameon=False, borderpad=0.2)
         axes.set_title(f"{curves.phase}: {panel}", fontsize=10, loc="left")
         axes.set_xlabel("step", fontsize=8)
         axes.set_xlim(*_ends(curves.steps))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         axes.tick_params(labelsize=8)
         axes.grid(color="#d8dee4", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
 
     return drawn(draw, inches=_PANEL_INCHES, dpi=_DPI)
+
+
+def guessing(curves: TrainingCurves, panel: Panel) -> float:
+    """Return the loss of a network that gives all classes the same score, or its accuracy, in [0, 1]."""
+    return math.log(curves.num_classes) if panel == "loss" else 1 / curves.num_classes
 
 
 def curves_picture(panels: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
@@ -151,14 +181,19 @@ def _draw_streams(axes: Axes, curves: TrainingCurves, panel: Panel) -> None:
         style = {"color": _STYLES[name]["color"], "marker": "o"} if name in _STYLES else {"color": _GREY, "marker": "s"}
         label = f"validation, {name}" if len(measured) > 1 else "validation"
         axes.plot(curves.steps[known], scale * values[known], label=label, linewidth=0.9, linestyle=":", markersize=3.5, **style)
-    label = "loss per frame" if panel == "loss" else "correct, %" if measured else "correct, % of the batch"
+    if curves.best is not None and measured:
+        which = "tested weights" if curves.is_selected else "best validation"
+        after = int(curves.steps[curves.best])
+        axes.axvline(after, color=_GREY, linewidth=1.2, linestyle="-.", label=f"{which} (step {after:,})")
+    chance = guessing(curves, panel)
+    text = f"guessing: ln {curves.num_classes:,} = {chance:.2f}" if panel == "loss" else f"guessing: {scale * chance:.3g} %"
+    axes.axhline(scale * chance, color=_GREY, linewidth=1.2, linestyle=(0, (1, 2)), label=text)
+    label = "loss per frame and stream" if panel == "loss" else "correct, %" if measured else "correct, % of the batch"
     axes.set_ylabel(label, fontsize=8)
     if panel == "accuracy":
         axes.set_ylim(-3, 103)
     else:
         axes.set_ylim(bottom=0)
-    if len(streams) > 1 or measured:
-        axes.legend(fontsize=8, frameon=False)
 
 
 def _draw_learning_rate(axes: Axes, curves: TrainingCurves) -> None:
@@ -169,6 +204,8 @@ def _draw_learning_rate(axes: Axes, curves: TrainingCurves) -> None:
     known = rates[np.isfinite(rates)]
     if len(known) and known.min() > 0 and len(np.unique(known)) <= 10 and known.max() > 5 * known.min():
         axes.set_yscale("log")  # a schedule in steps
+        axes.yaxis.set_major_formatter(lambda rate, _: f"{Decimal(f'{rate:.1g}'):f}")  # 0.001, not 10 to the power of -3
+        axes.yaxis.set_minor_formatter(lambda *_: "")
     else:
         axes.set_ylim(bottom=0)
     axes.set_ylabel("learning rate", fontsize=8)

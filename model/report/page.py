@@ -6,6 +6,8 @@ because class names, video ids and paths may come from anyone.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,15 @@ from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
 from flowkit.model.report.settings import data_facts, network_settings, test_facts
+from flowkit.model.report.video_table import gallery_address, video_table
 from flowkit.model.runs.training_data import tested_extraction
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
+from flowkit.words import duration
 
 CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"
 
-_TEMPLATE = Path(__file__).with_name("page.html.jinja")
+_TEMPLATE, _STYLE, _SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html.jinja", "css", "js"))
 _MOST_LISTED = 50  # lines of a notice
 _LISTS = {
     "ucf101": "the official lists of UCF101",
@@ -43,6 +47,7 @@ _SECTIONS = (
     ("confusion", "Confusion matrix"),
     ("classes", "Classes"),
     ("confused", "Confused classes"),
+    ("videos", "Videos"),
     ("settings", "Settings"),
 )
 
@@ -84,7 +89,10 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
         written[folder / CURVES_NAME] = training.encoded
     if matrices:
         written[folder / CONFUSION_NAME] = matrices[0].encoded
+    gallery = gallery_address(folder, dataset.root)
     values = _values(result, evaluation, dataset, run, main) | {
+        "gallery": gallery,
+        "videos": _video_values(result, evaluation, main, gallery),
         "phases": training.phases,
         "matrices": [matrix.values() for matrix in matrices],
     }
@@ -102,16 +110,21 @@ def discard_report(folder: Path) -> None:
 
 def visible(value: object) -> object:
     """Return a text with invisible characters escaped: line feeds, and marks that change the direction of writing."""
-    if not isinstance(value, str) or value.isprintable():
+    if not isinstance(value, str) or value.isprintable() or hasattr(value, "__html__"):  # the page's own style and script
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 def _render(values: dict[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
+    script = _SCRIPT.read_text(encoding="utf-8")
+    # The policy of the page allows this script and no other.
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    own = {"style": Markup(_STYLE.read_text(encoding="utf-8")), "script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values | own)
 
 
 def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
@@ -131,6 +144,7 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         "majority": {"name": result.classes[result.majority_label], "top1": percent(result.majority_top1)}
         if result.majority_label is not None and result.majority_top1 is not None
         else None,
+        "tested": _tested(result, evaluation),
         "interval_text": interval_text(result.rows),
         "top5": has_top5(len(result.classes)),
         "pairs_of_rows": pairs_table(result.rows) if len(result.rows) > 1 and len(result.video_ids) else None,
@@ -153,12 +167,29 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
     }
 
 
+def _video_values(result: SplitEvaluation, evaluation: Evaluation, main: str, gallery: str) -> dict[str, Any] | None:
+    """Return the table of videos, with its record for the script marked as JSON that is safe in a page."""
+    from markupsafe import Markup
+
+    values = video_table(result, evaluation.fusion, main, gallery=gallery, shown=visible)
+    return None if values is None else values | {"json": Markup(values["json"])}  # noqa: S704
+
+
+def _tested(result: SplitEvaluation, evaluation: Evaluation) -> str:
+    """Return when, how long and on which machine the test was made, as far as it is known."""
+    when = f"on {result.started[:16].replace('T', ' at ')} UTC" if result.started else ""
+    machine = evaluation.environment.get("device_name") or evaluation.environment.get("cpu", "")
+    known = (when, f"in {duration(result.seconds)}" if result.seconds is not None else "", f"on {machine}" if machine else "")
+    return f"Tested {' '.join(filter(None, known))}. Settings has the command line and more." if any(known) else ""
+
+
 def _tiles(result: SplitEvaluation, main: str) -> list[dict[str, str]]:
     tiles = []
     if main and len(result.video_ids):
         row = result.rows[main]
         note = f"top-1; 95 % interval {percent_interval(row.interval)}"
         tiles.append({"label": main, "value": f"{percent(row.top1)} %", "note": note})
+        tiles.append({"label": "class mean", "value": f"{percent(row.mean_class_accuracy)} %", "note": f"mean over classes, {main}"})
         tiles.append({"label": "correct", "value": f"{row.num_correct:,} of {len(row.ranks):,}", "note": f"test videos, {main}"})
         best = max(("appearance", "motion"), key=lambda name: result.rows[name].top1 if name in result.rows else -1.0)
         if best in result.rows and best != main:

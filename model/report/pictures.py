@@ -15,11 +15,12 @@ from flowkit.describe.flow_colour import wheel_picture
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.report.confused_videos import ConfusedPair, Mistake, Thumbnails, most_confused
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
-from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, panel_picture, read_curves, smoothing_window
+from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, guessing, panel_picture, read_curves, smoothing_window
 from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
+from flowkit.model.report.video_table import fragment_of
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.settings.training import PHASES
-from flowkit.words import counted
+from flowkit.words import counted, duration
 
 _PLOT_COLOURS = 128
 _ALL_MATRICES = 25  # classes up to which every row's matrix is drawn
@@ -62,17 +63,29 @@ def _phase_values(curves: TrainingCurves, pictures: list[NDArray[np.uint8]]) -> 
     losses = curves.loss | {f"validation of {name}": values for name, values in curves.validation_loss.items()}
     accuracies = curves.accuracy | {f"validation of {name}": values for name, values in curves.validation_accuracy.items()}
     values = {
-        "loss": "; ".join(f"{name} {_ends(values, '.3g')}" for name, values in losses.items()),
-        "accuracy": "; ".join(f"{name} {_ends(100 * values, '.0f')} percent" for name, values in accuracies.items()),
+        "loss": "; ".join(
+            [*(f"{name} {_ends(values, '.3g')}" for name, values in losses.items()), f"guessing {guessing(curves, 'loss'):.3g}"]
+        ),
+        "accuracy": "; ".join(
+            [
+                *(f"{name} {_ends(100 * values, '.0f')} percent" for name, values in accuracies.items()),
+                f"guessing {100 * guessing(curves, 'accuracy'):.3g} percent",
+            ]
+        ),
         "learning rate": _ends(curves.learning_rate, ".3g"),
     }
     panels = [
         _picture(picture, png(picture, num_colours=_PLOT_COLOURS), f"{curves.phase}, {panel} by step: {values[panel]}.", pixel_ratio=2)
         for panel, picture in zip(PANELS, pictures, strict=True)
     ]
-    note = counted(num, "step") + (f"; each line is a mean over {window} steps." if window > 1 else ".")
+    note = counted(num, "step") + (f" in {duration(curves.seconds)}" if curves.seconds else "")
+    note += f"; each line is a mean over {window} steps." if window > 1 else "."
     if curves.validation_accuracy:
         note += " Dotted lines with marks are complete videos that were held out for validation, scored as in the test, with fewer frames."
+    if curves.best is not None:
+        best, step = curves.validation_best, int(curves.steps[curves.best])
+        note += f" The best accuracy on them, {100 * best:.1f} %, was measured after step {step:,}"
+        note += ", whose weights were tested." if curves.is_selected else "; the weights of the last step were tested."
     return {"name": curves.phase, "panels": panels, "note": note}
 
 
@@ -127,7 +140,7 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
     """Return the most confused pairs of classes with pictures of videos, the colour wheel, and the scale of the flow pictures."""
     row = result.rows.get(main)
     if row is None or not len(row.ranks):
-        return {"pairs": [], "confused_intro": "", "wheel": None, "scale": ""}
+        return {"pairs": [], "confused_intro": "", "wheel": None, "scale": "", "exceeds_scale": False}
     pairs = most_confused(row, result.labels, num_pairs=_NUM_PAIRS, num_videos=_NUM_VIDEOS, num_best=_NUM_BEST, fusion=evaluation.fusion)
     records = {record.video_id: record for record in split.test}
     wanted = [result.video_ids[mistake.video] for pair in pairs for mistake in pair.mistakes]
@@ -148,6 +161,7 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
         "confused_intro": intro,
         "wheel": _picture(wheel, png(wheel), ""),
         "scale": f"{thumbnails.scale_px:g}",
+        "exceeds_scale": thumbnails.exceeds_scale,
     }
 
 
@@ -174,7 +188,15 @@ def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbna
         }
         for rank, (k, score, share) in enumerate(mistake.best, 1)
     ]
-    values: dict[str, Any] = {"id": video_id, "label": label, "predicted": predicted, "best": best, "frames": None, "flow": None}
+    values: dict[str, Any] = {
+        "id": video_id,
+        "fragment": fragment_of(video_id),
+        "label": label,
+        "predicted": predicted,
+        "best": best,
+        "frames": None,
+        "flow": None,
+    }
     moments = thumbnails.moments(video_id)
     if moments is None:
         return values | {"failure": thumbnails.failures.get(video_id, "it is no longer in the split")}

@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
+from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.model.settings.training import BASE_PHASES, TrainConfig
 from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
+from flowkit.words import duration
 
 _SOFTWARE = ("numpy", "torch", "torchvision", "h5py", "opencv-contrib-python-headless", "matplotlib")
 _MOST_SHARDS = 50  # that are opened for the properties of their videos
 _CROPS = {
     "borders25": "random, .75 to 1.25 of the mean size, near the borders",
-    "regular": "256, 224, 192 or 168 of 256 px, at a corner or the centre",
+    "regular": "each side 1, 7/8, 3/4 or 21/32 of the frame's short side, at a corner or the centre",
     "none": "complete frames",
 }
 
@@ -74,7 +77,7 @@ def _held_out(result: SplitEvaluation) -> list[tuple[str, str]]:
 def test_facts(result: SplitEvaluation, evaluation: Evaluation) -> dict[str, Any]:
     """Return when, how and where the test was made, and with which software; what an older flowkit did not store is left out."""
     rows = {"began (UTC)": result.started.removesuffix("+00:00").replace("T", " ")} if result.started else {}
-    rows |= {"duration": f"{result.seconds:,.1f} s"} if result.seconds is not None else {}
+    rows |= {"duration": duration(result.seconds)} if result.seconds is not None else {}
     rows |= {"command": _command(evaluation.command)} if evaluation.command else {}
     rows |= {name.replace("_", " "): str(value) for name, value in evaluation.environment.items()}
     rows |= {"python": platform.python_version()}
@@ -104,6 +107,7 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
         "first weights": _start(made),
         "network": f"units {units}, width {network.base_width}, input {network.input_size} px"
         + (", stride in the 1x1" if network.stride_in_1x1 else ""),
+        "parameters": f"{_num_parameters(config):,}",
         "streams": "one" if base else "two, not connected" if network.injection == "none" else f"two: {kind}",
         "temporal convolution": "-" if base else time,
         "temporal pooling": f"max, {network.temporal_pool_position.replace('_', ' ')}" if network.temporal_pool and not base else "-",
@@ -120,6 +124,15 @@ def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
         "trained on": f"split {made.split} ({made.protocol}), digest {made.digest[:12]}…",
         "kept in": _relative(source, root),
     }
+
+
+@lru_cache(maxsize=64)
+def _num_parameters(config: TrainConfig) -> int:
+    """Return how many parameters are trained in a phase, counted in a network without memory."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_network(config).parameters())
 
 
 def _start(made: Provenance) -> str:

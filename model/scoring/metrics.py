@@ -55,6 +55,11 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
+def shares(scores: NDArray[np.float64], fusion: Fusion) -> NDArray[np.float64]:
+    """Return the share of each class (n, C) in combined scores: their softmax, or the scores themselves if they are means of it."""
+    return scores if fusion == "softmax_mean" else softmax(scores)
+
+
 def ranks_of_labels(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return the rank of each video's class, 0 for the highest score; among equal scores, the lower class comes first.
 

@@ -95,13 +95,19 @@ def test_an_older_manifest_with_such_ids_is_read_as_it_is(tmp_path: Path) -> Non
     assert [clip.video_id for clip in read_split(tmp_path, 1).train] == ["'=a", "-b"]
 
 
-def test_the_accuracy_of_each_class_holds_no_formula_and_no_control_character(tmp_path: Path) -> None:
+def test_the_tables_of_classes_and_videos_hold_no_formula_and_no_control_character(tmp_path: Path) -> None:
     classes = ("=cmd|' /C calc'!A0", "red\x1b[31m", "ordinary")
     scores, labels = np.eye(3), np.arange(3)
-    split = SplitEvaluation(1, classes, ("a", "b", "c"), labels, {"motion": RowResult.of(scores, labels)}, {}, 3)
+    video_ids = ("@sum", "a\nb", "c")
+    split = SplitEvaluation(1, classes, video_ids, labels, {"motion": RowResult.of(scores, labels)}, {}, 3)
     write_results(tmp_path, split, Evaluation((split,), ()), table="")
     assert not is_dangerous(tmp_path / "per_class.csv")
     with (tmp_path / "per_class.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert [original_field(row[1]) for row in rows[1:]] == list(classes)
     assert rows[3] == ["2", "ordinary", "1", "1.0000"]
+    assert not is_dangerous(tmp_path / "per_video.csv")
+    with (tmp_path / "per_video.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert [original_field(row[0]) for row in rows[1:]] == list(video_ids)
+    assert [original_field(row[2]) for row in rows[1:]] == list(classes)

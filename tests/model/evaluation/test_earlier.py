@@ -156,7 +156,7 @@ def full_disk(name: str) -> Any:
     return failing
 
 
-@pytest.mark.parametrize("name", ["results.json", "table.md", "per_class.csv"])
+@pytest.mark.parametrize("name", ["results.json", "table.md", "per_class.csv", "per_video.csv"])
 def test_a_full_disk_leaves_the_earlier_files_and_loses_no_score(
     root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:

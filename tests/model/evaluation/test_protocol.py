@@ -518,7 +518,7 @@ def test_a_checkpoint_of_one_s_own_writes_nothing_into_the_run(root: Any, tmp_pa
 
 def test_the_report_is_drawn_beside_the_numbers_and_again_from_them_alone(root: Any) -> None:
     folder = root / "reports" / "default" / "split1"
-    numbers, pictures = {"results.json", "table.md", "per_class.csv", "scores.h5"}, {"confusion.png", "report.html"}
+    numbers, pictures = {"results.json", "table.md", "per_class.csv", "per_video.csv", "scores.h5"}, {"confusion.png", "report.html"}
     code, first, err = command_line("--data", root)
     assert code == 0
     assert {path.name for path in folder.iterdir()} == numbers | pictures  # no curves: these networks were never trained
@@ -546,6 +546,7 @@ def test_a_report_that_cannot_be_drawn_loses_no_number(root: Any, monkeypatch: p
         "results.json",
         "table.md",
         "per_class.csv",
+        "per_video.csv",
         "scores.h5",
     }
 

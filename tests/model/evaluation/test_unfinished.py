@@ -93,7 +93,13 @@ def test_the_same_command_scores_only_what_is_missing_and_ends_with_the_same_num
     one, other = arrays(tmp_path / "whole" / "scores.h5"), arrays(folder(root) / "scores.h5")
     assert one.keys() == other.keys()
     assert all(np.array_equal(one[name], other[name]) for name in one)
-    assert sorted(path.name for path in folder(root).iterdir()) == ["per_class.csv", "results.json", "scores.h5", "table.md"]
+    assert sorted(path.name for path in folder(root).iterdir()) == [
+        "per_class.csv",
+        "per_video.csv",
+        "results.json",
+        "scores.h5",
+        "table.md",
+    ]
 
 
 def test_scores_serve_another_fusion_and_a_finished_evaluation_keeps_nothing_for_the_next_one(root: Path, scored: list[str]) -> None:

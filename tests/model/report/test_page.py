@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import hashlib
 import io
 import itertools
 import json
@@ -12,23 +14,28 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from hostile_results import CLASSES, FAILED, make_evaluation, make_hostile_root, make_result, make_row
 from PIL import Image
 
+from flowkit.dataset.csv_fields import original_field
 from flowkit.model.evaluation.results import write_results
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
+from flowkit.model.networks.phase_networks import build_network
+from flowkit.model.report import page as page_module
+from flowkit.model.report import video_table
 from flowkit.model.report.page import discard_report, visible, write_report
+from flowkit.model.scoring.metrics import softmax
 
 if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr", "input"}
 EMPTY = {
-    "script",
     "iframe",
     "object",
     "embed",
@@ -38,8 +45,6 @@ EMPTY = {
     "audio",
     "source",
     "svg",
-    "input",
-    "button",
 }  # none of these at all
 
 
@@ -52,6 +57,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str]]] = []
         self.tables: list[list[list[str]]] = []
         self.text = self.style = ""
+        self.scripts: list[str] = []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -74,6 +80,9 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" in self.open:
             self.style += data
+            return
+        if "script" in self.open:
+            self.scripts.append(data)
             return
         self.text += data
         if "td" in self.open or "th" in self.open:
@@ -131,7 +140,12 @@ def test_the_page_names_nothing_outside_itself(page: Page) -> None:
         assert re.fullmatch(r"(?:(?:left|width|min-width):[\d.]+(?:%|px);?)*", attributes.get("style", ""))
     assert not re.search(r"url\(|@import|expression", page.style)
     (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.split("; ")[:3] == ["default-src 'none'", "style-src 'unsafe-inline'", "img-src data:"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules.pop("script-src").startswith("'sha256-")
+    assert rules == dict.fromkeys(("default-src", "base-uri", "form-action"), "'none'") | {
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+    }
 
 
 def test_every_picture_is_whole_has_its_size_and_says_what_it_shows(page: Page) -> None:
@@ -148,7 +162,14 @@ def test_every_picture_is_whole_has_its_size_and_says_what_it_shows(page: Page) 
 
 def test_hostile_names_are_text_and_nothing_else(folder: Any, page: Page) -> None:
     source = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in source
+    record, script = page.scripts
+    assert [attributes.get("type") for attributes in page.all("script")] == ["application/json", None]
+    assert script == (Path(page_module.__file__).with_name("page.js")).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in source
+    assert source.count("<script") == 2
+    assert not set("<>&") & set(record)
+    assert json.loads(record)["classes"] == [visible(name) for name in CLASSES]
     assert "onerror=alert(2)>" not in source
     assert "<b>damaged" not in source
     assert "49" not in "".join(cell for table in page.tables for row in table for cell in row if "7 * 7" in cell)
@@ -229,6 +250,8 @@ def test_settings_of_data_networks_and_software_are_told(page: Page, dataset: Da
     cells = {row[0]: row[1:] for table in page.tables for row in table}
     assert cells["phase"] == ["appearance", "motion", "st-resnet", "st-resnet-star"]
     assert cells["network.base_width"] == ["16"] * 4
+    configs = [made.config for made in make_result(dataset).provenances.values()]
+    assert cells["parameters"] == [f"{sum(tensor.numel() for tensor in build_network(config).parameters()):,}" for config in configs]
     assert cells["learning rate"][0].startswith("cosine from 0.05 to 0, after a warm-up of 20")
     assert cells["kept in"][0] == "runs/default/split1/appearance"
     assert cells["digest of the split"] == [dataset.split(1).digest]
@@ -273,7 +296,7 @@ def test_a_row_without_mistakes_and_a_test_without_videos_are_told_so(dataset: D
     no_scores = {part: scores[:0] for part, scores in result.stream_scores.items()}
     empty = replace(result, video_ids=(), labels=result.labels[:0], stream_scores=no_scores)
     empty = make_row(empty, "ST-ResNet*", np.zeros((0, len(CLASSES))))
-    assert report_of(empty, tmp_path, dataset).text.count("No video was scored.") == 3
+    assert report_of(empty, tmp_path, dataset).text.count("No video was scored.") == 4
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]  # nor is there what the earlier report had
 
 
@@ -301,6 +324,101 @@ def test_a_report_drawn_after_the_split_was_packed_again_says_so(tmp_path: Path)
     assert "it is no longer in the split" in page.text
 
 
+# -- the table of videos -----------------------------------------------------------------------------------------------------------
+
+
+def predictions(result: Any, folder: Path) -> list[dict[str, str]]:
+    """The lines of per_video.csv, with ids and names as they were."""
+    with (folder / "per_video.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: original_field(field) for name, field in line.items()} for line in csv.DictReader(file)]
+
+
+def test_per_video_csv_has_what_every_row_and_head_predicts(folder: Any, dataset: Dataset) -> None:
+    result = make_result(dataset)
+    lines = predictions(result, folder)
+    assert [line["video_id"] for line in lines] == list(result.video_ids)
+    assert [line["class_name"] for line in lines] == [CLASSES[label] for label in result.labels]
+    for name, row in (result.rows | result.heads).items():
+        assert [line[f"{name}: predicted"] for line in lines] == [CLASSES[label] for label in row.scores.argmax(1)]
+        assert [int(line[f"{name}: rank"]) for line in lines] == (row.ranks + 1).tolist()
+        assert [float(line[f"{name}: share"]) for line in lines] == pytest.approx(softmax(row.scores).max(1), abs=6e-5)
+    assert len(lines[0]) == 2 + 3 * len(result.rows | result.heads)
+
+
+def test_the_table_of_videos_has_each_prediction_and_the_surest_mistakes_first(page: Page, dataset: Dataset) -> None:
+    result = make_result(dataset)
+    (table,) = [table for table in page.tables if table[0][:2] == ["video", "class"]]
+    names = ["ST-ResNet*", "appearance", "motion", "two-streams", "ST-ResNet"]
+    assert table[0][2:] == names
+    place = {visible(video_id): k for k, video_id in enumerate(result.video_ids)}
+    order = [place[row[0]] for row in table[1:]]
+    assert sorted(order) == list(range(len(result.video_ids)))
+    for k, row in zip(order, table[1:], strict=True):
+        assert row[1] == visible(CLASSES[result.labels[k]])
+        for name, cell in zip(names, row[2:], strict=True):
+            scores = result.rows[name].scores[k]
+            is_correct = scores.argmax() == result.labels[k]
+            told = "✓ correct" if is_correct else f"✗ {visible(CLASSES[scores.argmax()])}"
+            assert cell == f"{told} {100 * softmax(scores).max():.1f} %"
+    main = result.rows["ST-ResNet*"]
+    wrong, share = main.ranks > 0, softmax(main.scores).max(1)
+    keys = [(not wrong[k], -share[k] if wrong[k] else share[k]) for k in order]
+    assert keys == sorted(keys)
+    record = json.loads(page.scripts[0])
+    assert [video[:2] for video in record["videos"]] == [[visible(result.video_ids[k]), result.labels[k]] for k in order]
+    assert [record["raw"][str(place)] for place in range(len(order))] == [result.video_ids[k] for k in order], "all have a line feed"
+    for video, k in zip(record["videos"], order, strict=True):
+        assert video[2::2] == [result.rows[name].scores[k].argmax() for name in names]
+        assert video[3::2] == pytest.approx([1000 * softmax(result.rows[name].scores[k]).max() for name in names], abs=0.51)
+
+
+def test_only_the_first_of_many_videos_are_html_and_the_page_says_so(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video_table, "NUM_AT_ONCE", 5)
+    page = report_of(lean(make_result(dataset), "motion"), tmp_path, dataset)
+    (table,) = [table for table in page.tables if table[0][:2] == ["video", "class"]]
+    assert len(table) == 1 + 5
+    assert "The first 5 of 13 videos." in page.text
+    assert len(json.loads(page.scripts[0])["videos"]) == 13
+
+
+@pytest.mark.parametrize(
+    ("report", "gallery", "address"),
+    [
+        ("root/reports/default/split1", "root/reports/gallery", "../../gallery/index.html"),
+        ("root/reports/a b/split2", "root/reports/gallery", "../../gallery/index.html"),
+        ("out of it", "root/reports/gallery", "../root/reports/gallery/index.html"),
+        ("my reports/default/split1", "my reports/gallery", "../../gallery/index.html"),
+        ("over/there/x", "ro%ot#/reports/gallery", "../../../ro%25ot%23/reports/gallery/index.html"),
+        ("root/reports/default/split1", None, ""),
+    ],
+)
+def test_the_gallery_is_found_from_wherever_the_report_lies(tmp_path: Path, report: str, gallery: str | None, address: str) -> None:
+    if gallery:
+        (tmp_path / gallery).mkdir(parents=True)
+        (tmp_path / gallery / "index.html").touch()
+    root = tmp_path / ("ro%ot#" if gallery and "%" in gallery else "root")
+    assert video_table.gallery_address(tmp_path / report, root) == address
+
+
+def test_ids_lead_into_the_gallery_if_there_is_one(dataset: Dataset, tmp_path: Path) -> None:
+    result = lean(make_result(dataset), "motion")
+    assert not any("#video=" in link["href"] for link in report_of(result, tmp_path, dataset).all("a"))
+    gallery = dataset.root / "reports" / "gallery"
+    gallery.mkdir(parents=True)
+    (gallery / "index.html").touch()
+    try:
+        page = report_of(result, dataset.root / "reports" / "default" / "split1", dataset)
+    finally:
+        shutil.rmtree(dataset.root / "reports")
+    links = {link["href"] for link in page.all("a") if not link["href"].startswith("#")}
+    assert {link.partition("#")[0] for link in links} == {"../../gallery/index.html"}
+    assert {unquote(link.partition("#video=")[2]) for link in links} == set(result.video_ids)
+    assert all(re.fullmatch(r"[\w.!~*'()%-]+", link.partition("#video=")[2], re.ASCII) for link in links)
+    assert json.loads(page.scripts[0])["gallery"] == "../../gallery/index.html"
+
+
 # -- several splits ----------------------------------------------------------------------------------------------------------------
 
 
@@ -324,7 +442,8 @@ def test_the_page_says_when_how_and_where_and_hides_the_folders_of_the_machine(d
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     facts = {row[0]: row[1] for table in page.tables for row in table if len(row) == 2}
     assert facts["began (UTC)"] == "2026-01-02 03:04:05"
-    assert facts["duration"] == "61.2 s"
+    assert facts["duration"] == "1 min 01 s"
+    assert "Tested on 2026-01-02 at 03:04 UTC in 1 min 01 s on <b>Fast 9000." in page.text
     assert facts["command"] == "flowkit evaluate --data 'my data' --reports=out --split 1"
     assert (facts["cpu"], facts["num cores"]) == ("<b>Fast 9000", "3")
     share = 100 * np.mean(result.labels == 2)
@@ -353,4 +472,4 @@ def test_the_report_of_an_earlier_test_can_be_taken_away(folder: Any, tmp_path: 
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     discard_report(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["per_class.csv", "results.json", "scores.h5", "table.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["per_class.csv", "per_video.csv", "results.json", "scores.h5", "table.md"]

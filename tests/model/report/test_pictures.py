@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import contrast
 from hostile_results import CLASSES, make_hostile_root, make_result, write_metrics
 from PIL import Image
 
@@ -19,7 +20,7 @@ from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.report.confused_videos import Thumbnails, most_confused
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
 from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothed, smoothing_window
-from flowkit.model.report.encoding import data_uri, jpeg, png
+from flowkit.model.report.encoding import data_uri, drawn, jpeg, png
 from flowkit.model.report.pictures import training_pictures
 from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, softmax
 from flowkit.model.settings.recipes import make_configs
@@ -59,6 +60,82 @@ def test_what_was_measured_on_validation_videos_is_in_the_curves_of_its_step(tmp
     plain = replace(curves, validation_loss={}, validation_accuracy={})
     for panel in ("loss", "accuracy"):
         assert (panel_picture(curves, panel) != panel_picture(plain, panel)).any()
+
+
+@pytest.fixture
+def axes_of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the axes and the legend's texts of a panel that is drawn."""
+    figures: list[Any] = []
+    draw = drawn
+
+    def kept(fill: Any, **named: Any) -> Any:
+        return draw(lambda figure: (figures.append(figure), fill(figure)), **named)
+
+    monkeypatch.setattr("flowkit.model.report.curves.drawn", kept)
+
+    def axes(curves: Any, panel: Any) -> Any:
+        panel_picture(curves, panel)
+        figure = figures[-1]
+        return figure.axes[0], [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+    return axes
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_curves_show_guessing_and_the_best_checkpoint(tmp_path: Path, axes_of: Any, select: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write_metrics(path, ("motion",), num_steps=40)
+    with path.open("a") as file:
+        for step, accuracy in ((9, 0.25), (19, 0.625), (29, 0.625), (39, 0.5)):
+            line = {"step": step, "validation_accuracy": accuracy, "validation_loss": 1.5, "validation_accuracy_motion": accuracy}
+            file.write(json.dumps(line | {"validation_loss_motion": 1.5}) + "\n")
+    curves = read_curves(path, replace(config_of("motion"), select=select))
+    assert (curves.best, curves.validation_best, curves.seconds) == (19, 0.625, 20)
+    for panel, chance, told in (("loss", np.log(6), "guessing: ln 6 = 1.79"), ("accuracy", 100 / 6, "guessing: 16.7 %")):
+        axes, texts = axes_of(curves, panel)
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert lines[told].get_ydata() == pytest.approx([chance, chance])
+        assert lines[f"{'tested weights' if select == 'best' else 'best validation'} (step 19)"].get_xdata() == [19, 19]
+        assert set(lines) == set(texts)
+        assert len({(line.get_color(), str(line.get_linestyle())) for line in lines.values()}) == len(lines), "each looks different"
+    assert "loss per frame and stream" in axes_of(curves, "loss")[0].get_ylabel()
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 5, 41])
+def test_steps_are_whole_numbers_on_the_axis(tmp_path: Path, axes_of: Any, num_steps: int) -> None:
+    write_metrics(tmp_path / "metrics.jsonl", ("motion",), num_steps=num_steps)
+    curves = read_curves(tmp_path / "metrics.jsonl", config_of("motion"))
+    for panel in PANELS:
+        axes, _ = axes_of(curves, panel)
+        shown = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        assert shown
+        assert all(tick == round(tick) for tick in shown)
+
+
+def test_learning_rates_are_plain_numbers(tmp_path: Path, axes_of: Any) -> None:
+    write_metrics(tmp_path / "metrics.jsonl", ("motion",), num_steps=40)
+    axes, _ = axes_of(read_curves(tmp_path / "metrics.jsonl", config_of("motion")), "learning rate")
+    assert {"0.1", "0.01"} <= {label.get_text() for label in axes.get_yticklabels()}
+
+
+def test_the_report_says_which_weights_were_tested(tmp_path: Path) -> None:
+    dataset = make_hostile_root(tmp_path / "root")
+    path = tmp_path / "root" / "runs" / "default" / "split1" / "motion" / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps({"step": 9, "validation_accuracy": 0.5, "validation_loss": 1.5}) + "\n")
+    result = make_result(dataset)
+    made = result.provenances["motion"]
+    for select, told in (("last", "; the weights of the last step were tested."), ("best", ", whose weights were tested.")):
+        changed = replace(
+            result,
+            provenances={"motion": replace(made, config=replace(made.config, select=select))},
+            checkpoints={"motion": result.checkpoints["motion"]},
+        )
+        (phase,) = training_pictures(changed).phases
+        assert phase["note"].startswith("30 steps in 15 s")
+        assert phase["note"].endswith(f"The best accuracy on them, 50.0 %, was measured after step 9{told}")
+        assert "guessing 1.95" in phase["panels"][0]["alt"]
+        assert "guessing 14.3 percent" in phase["panels"][1]["alt"]
 
 
 def test_lines_that_are_cut_off_or_foreign_are_left_out(tmp_path: Path) -> None:
@@ -133,12 +210,23 @@ def test_a_matrix_of_any_number_of_classes_is_drawn_with_its_diagonal_dark(num: 
     monkeypatch.setattr("flowkit.model.report.confusion._MOST_NAMES", 10)
     names = [CLASSES[k % len(CLASSES)] for k in range(num)]
     picture = confusion_picture(np.eye(num, dtype=np.int64), names, title="a <title> $x_1$")
-    dark = (picture == (8, 48, 107)).all(-1)  # the last colour of Blues
+    dark = (picture == (8, 48, 107)).all(-1)  # the colour of 100 %
     assert dark.any()
     below = confusion_picture(np.eye(num, k=-1, dtype=np.int64) + np.eye(num, k=num - 1, dtype=np.int64), names, title="")
     if num > 2:
         assert not np.array_equal(below, picture)
     assert max(picture.shape) < 3600
+
+
+def test_a_single_video_off_the_diagonal_stands_out_from_white() -> None:
+    counts = np.diag(np.full(40, 1000))
+    counts[3, 30] = 1
+    picture = confusion_picture(counts, [f"class {k}" for k in range(40)], title="")
+    plain = confusion_picture(np.diag(np.full(40, 1000)), [f"class {k}" for k in range(40)], title="")
+    pixels = picture[(picture != plain).any(-1)]
+    colours, times = np.unique(pixels, axis=0, return_counts=True)
+    red, green, blue = colours[times.argmax()].tolist()
+    assert contrast(f"rgb({red}, {green}, {blue})", "rgb(255, 255, 255)") >= 3
 
 
 def test_classes_that_do_not_occur_are_left_out() -> None:
