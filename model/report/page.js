@@ -21,7 +21,8 @@ for (const box of boxes) watcher.observe(box);
 const record = document.getElementById("video-record");
 if (record) showVideos(JSON.parse(record.textContent));
 
-function showVideos({ rows, classes, videos, raw, gallery, at_once: atOnce }) {
+function showVideos({ rows, classes, videos, raw, gallery, linked, at_once: atOnce }) {
+  const isLinked = new Set(linked);
   const find = (id) => document.getElementById(id);
   const body = find("video-rows"), count = find("video-count"), pages = find("video-pages");
   const fields = ["search", "class", "network", "result", "predicted"].map((name) => find(`video-${name}`));
@@ -52,10 +53,9 @@ function showVideos({ rows, classes, videos, raw, gallery, at_once: atOnce }) {
     const head = cell("th");
     head.scope = "row";
     head.className = "name";
-    const address = gallery && addressOf(place);
-    if (address) {
+    if (isLinked.has(place)) {
       const link = cell("a", id);
-      link.href = address;
+      link.href = `${gallery}#video=${encodeURIComponent(raw[place] ?? video[0])}`;
       head.append(link);
     } else head.append(id);
     const known = cell("td", classes[video[1]]);
@@ -72,14 +72,6 @@ function showVideos({ rows, classes, videos, raw, gallery, at_once: atOnce }) {
     const share = cell("span", `${(video[3 + 2 * row] / 10).toFixed(1)} %`);
     share.className = "share";
     return cell("td", text, " ", share);
-  }
-
-  function addressOf(place) {
-    try {
-      return `${gallery}#video=${encodeURIComponent(raw[place] ?? videos[place][0])}`;
-    } catch {
-      return "";  // half of a surrogate pair has no address
-    }
   }
 
   function draw() {

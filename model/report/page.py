@@ -23,9 +23,10 @@ from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text
 from flowkit.model.evaluation.rows import ROWS, last_row
 from flowkit.model.evaluation.tables import pairs_table, results_table
+from flowkit.model.report.gallery_links import GalleryLinks, find_gallery
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
 from flowkit.model.report.settings import data_facts, network_settings, test_facts
-from flowkit.model.report.video_table import gallery_address, video_table
+from flowkit.model.report.video_table import video_table
 from flowkit.model.runs.training_data import tested_extraction
 from flowkit.model.scoring.metrics import percent, percent_interval
 from flowkit.versions import __version__
@@ -89,9 +90,8 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
         written[folder / CURVES_NAME] = training.encoded
     if matrices:
         written[folder / CONFUSION_NAME] = matrices[0].encoded
-    gallery = gallery_address(folder, dataset.root)
-    values = _values(result, evaluation, dataset, run, main) | {
-        "gallery": gallery,
+    gallery = find_gallery(folder, dataset.root)
+    values = _values(result, evaluation, dataset, run, main, gallery) | {
         "videos": _video_values(result, evaluation, main, gallery),
         "phases": training.phases,
         "matrices": [matrix.values() for matrix in matrices],
@@ -127,7 +127,9 @@ def _render(values: dict[str, Any]) -> str:
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values | own)
 
 
-def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str) -> dict[str, Any]:
+def _values(
+    result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str, gallery: GalleryLinks
+) -> dict[str, Any]:
     """Return what the page shows, except the plots."""
     split = dataset.split(result.split)
     comparison = compare_with_paper(split, result, evaluation, tested=tested_extraction(dataset, split))
@@ -161,13 +163,13 @@ def _values(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, r
         "all_splits": _all_splits(evaluation, dataset),
         "protocol": [*evaluation.protocol, *filter(None, [weights_text(result.fusion_weights)])],
         **_class_values(result, main),
-        **confused_videos(result, evaluation, dataset, split, main),
+        **confused_videos(result, evaluation, dataset, split, main, gallery),
         "networks": network_settings(result, dataset.root),
         "facts": [data_facts(result, split, dataset), test_facts(result, evaluation)],
     }
 
 
-def _video_values(result: SplitEvaluation, evaluation: Evaluation, main: str, gallery: str) -> dict[str, Any] | None:
+def _video_values(result: SplitEvaluation, evaluation: Evaluation, main: str, gallery: GalleryLinks) -> dict[str, Any] | None:
     """Return the table of videos, with its record for the script marked as JSON that is safe in a page."""
     from markupsafe import Markup
 

@@ -17,7 +17,7 @@ from flowkit.model.report.confused_videos import ConfusedPair, Mistake, Thumbnai
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
 from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, guessing, panel_picture, read_curves, smoothing_window
 from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
-from flowkit.model.report.video_table import fragment_of
+from flowkit.model.report.gallery_links import GalleryLinks
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.settings.training import PHASES
 from flowkit.words import counted, duration
@@ -136,7 +136,9 @@ def _matrix(result: SplitEvaluation, name: str) -> MatrixPicture:
     return MatrixPicture(name, png(pixels, num_colours=_PLOT_COLOURS), size_of(pixels), caption, alt, len(shown) <= _MATRIX_FITS)
 
 
-def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, split: Split, main: str) -> dict[str, Any]:
+def confused_videos(
+    result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, split: Split, main: str, gallery: GalleryLinks
+) -> dict[str, Any]:
     """Return the most confused pairs of classes with pictures of videos, the colour wheel, and the scale of the flow pictures."""
     row = result.rows.get(main)
     if row is None or not len(row.ranks):
@@ -157,7 +159,7 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
         intro = intro.replace("The score is the mean of the logits; the share is", "Score and share are")
     wheel = wheel_picture(44)
     return {
-        "pairs": [_pair_values(pair, result, thumbnails) for pair in pairs],
+        "pairs": [_pair_values(pair, result, thumbnails, gallery) for pair in pairs],
         "confused_intro": intro,
         "wheel": _picture(wheel, png(wheel), ""),
         "scale": f"{thumbnails.scale_px:g}",
@@ -165,17 +167,17 @@ def confused_videos(result: SplitEvaluation, evaluation: Evaluation, dataset: Da
     }
 
 
-def _pair_values(pair: ConfusedPair, result: SplitEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
+def _pair_values(pair: ConfusedPair, result: SplitEvaluation, thumbnails: Thumbnails, gallery: GalleryLinks) -> dict[str, Any]:
     first, second = result.classes[pair.first], result.classes[pair.second]
     totals = [int((result.labels == label).sum()) for label in (pair.first, pair.second)]
     text = (
         f"{pair.num_first} of {totals[0]} videos of {first} were classified as {second}, and {pair.num_second} of {totals[1]} the reverse."
     )
-    videos = [_video_values(mistake, result, thumbnails) for mistake in pair.mistakes]
+    videos = [_video_values(mistake, result, thumbnails, gallery) for mistake in pair.mistakes]
     return {"first": first, "second": second, "text": text, "videos": videos}
 
 
-def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
+def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbnails, gallery: GalleryLinks) -> dict[str, Any]:
     video_id = result.video_ids[mistake.video]
     label, predicted = result.classes[mistake.label], result.classes[mistake.predicted]
     best = [
@@ -190,7 +192,7 @@ def _video_values(mistake: Mistake, result: SplitEvaluation, thumbnails: Thumbna
     ]
     values: dict[str, Any] = {
         "id": video_id,
-        "fragment": fragment_of(video_id),
+        "href": gallery.of(video_id),
         "label": label,
         "predicted": predicted,
         "best": best,

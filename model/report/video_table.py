@@ -7,49 +7,20 @@ print and for readers without scripts.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from flowkit.model.evaluation.results import SplitEvaluation
+from flowkit.model.report.gallery_links import GalleryLinks
 from flowkit.model.scoring.metrics import Fusion, shares
 
 NUM_AT_ONCE = 100  # videos of a part
-_GALLERY = Path("gallery") / "index.html"
-_UNCHANGED = "-_.!~*'()"  # by encodeURIComponent
-
-
-def gallery_address(folder: Path, root: Path) -> str:
-    """Return the relative address of the gallery from a report's folder, with percent signs; empty if there is no gallery.
-
-    It is looked for in ``reports/gallery`` of the data root, where ``flowkit inspect --gallery`` makes it, and beside the run's folder
-    of reports that lie elsewhere.
-    """
-    for page in (root / "reports" / _GALLERY, folder.absolute().parent.parent / _GALLERY):
-        if page.is_file():
-            # A browser removes the names before ".." without following links, and so does relpath.
-            return quote(Path(os.path.relpath(page.absolute(), folder.absolute())).as_posix())
-    return ""
-
-
-def fragment_of(video_id: str) -> str:
-    """Return the end of an address that shows a video in the gallery.
-
-    Examples
-    --------
-    >>> from flowkit.model.report.video_table import fragment_of
-    >>> fragment_of("Run/a b#1")
-    '#video=Run%2Fa%20b%231'
-    """
-    return "#video=" + quote(video_id.encode("utf-8", "replace"), safe=_UNCHANGED)
 
 
 def video_table(
-    result: SplitEvaluation, fusion: Fusion, main: str, *, gallery: str, shown: Callable[[object], object]
+    result: SplitEvaluation, fusion: Fusion, main: str, *, gallery: GalleryLinks, shown: Callable[[object], object]
 ) -> dict[str, Any] | None:
     """Return what the page needs for the table of test videos; None if no video was scored.
 
@@ -61,17 +32,18 @@ def video_table(
         How the rows' scores were combined.
     main : str
         The row by which the videos are sorted: those that it classifies wrongly first, the surest ones first.
-    gallery : str
-        The address of the gallery; empty if there is none.
+    gallery : GalleryLinks
+        The gallery that ids lead to, as far as it shows them.
     shown : callable
         How a text is shown: with characters that cannot be seen written out.
 
     Returns
     -------
     dict or None
-        `rows`: names of the rows, `main` first. `first`: the first videos as HTML needs them. `num`, `num_first`: how many there are,
-        and how many of them these are. `json`: all videos, in the order of the table, for the script: ``[id, label, predicted, share,
-        predicted, share, ...]``, shares in thousandths, and ``raw``: the ids that are shown differently.
+        `rows`: names of the rows, `main` first. `first`: the first videos as HTML needs them. `num`, `num_first`, `num_linked`: how many
+        there are, how many of them these are, and how many the gallery shows. `json`: all videos, in the order of the table, for the
+        script: ``[id, label, predicted, share, predicted, share, ...]``, shares in thousandths; ``raw``, the ids that are shown
+        differently; and ``linked``, which videos the gallery shows.
     """
     if not len(result.video_ids):
         return None
@@ -92,7 +64,7 @@ def video_table(
     first = [
         {
             "id": videos[place][0],
-            "href": gallery + fragment_of(result.video_ids[k]) if gallery else "",
+            "href": gallery.of(result.video_ids[k]),
             "label": classes[result.labels[k]],
             "answers": [
                 {"name": classes[label], "is_correct": bool(good), "share": f"{100 * part:.1f} %"}
@@ -101,8 +73,17 @@ def video_table(
         }
         for place, k in enumerate(order[:NUM_AT_ONCE])
     ]
-    record = {"rows": names, "classes": classes, "videos": videos, "raw": raw, "gallery": gallery, "at_once": NUM_AT_ONCE}
-    return {"rows": names, "first": first, "num": len(videos), "num_first": len(first), "json": _in_script(record)}
+    linked = [place for place, k in enumerate(order) if result.video_ids[k] in gallery.video_ids]
+    record = {"rows": names, "classes": classes, "videos": videos, "raw": raw, "gallery": gallery.page, "linked": linked}
+    record["at_once"] = NUM_AT_ONCE
+    return {
+        "rows": names,
+        "first": first,
+        "num": len(videos),
+        "num_linked": len(linked),
+        "num_first": len(first),
+        "json": _in_script(record),
+    }
 
 
 def _in_script(record: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from flowkit.dataset.manifest import ClipRecord, write_split
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.describe.gallery_files import PAGE_NAME, GalleryFolder, PictureFacts, pictures_name
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
@@ -25,6 +26,7 @@ from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 CLASSES = (
@@ -91,6 +93,15 @@ def make_hostile_root(root: Path) -> Dataset:
     for phase in PHASES:
         write_metrics(root / "runs" / "default" / "split1" / phase / "metrics.jsonl", STREAMS_OF[phase], num_steps=30)
     return Dataset.open(root)
+
+
+def make_gallery(folder: Path, video_ids: Sequence[str]) -> None:
+    """Write what says that a folder is a gallery of these videos: an empty page and the record, without pictures."""
+    gallery = GalleryFolder(folder)
+    numbers = {field.name: 1 for field in fields(PictureFacts) if field.name != "video_id"}
+    gallery.facts = {pictures_name(video_id, "00"): PictureFacts(video_id=video_id, **numbers) for video_id in video_ids}
+    with gallery.writing():
+        (folder / PAGE_NAME).touch()
 
 
 def write_metrics(path: Path, streams: tuple[str, ...], *, num_steps: int) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from hostile_results import CLASSES, FAILED, make_evaluation, make_hostile_root, make_result, make_row
+from hostile_results import CLASSES, FAILED, make_evaluation, make_gallery, make_hostile_root, make_result, make_row
 from PIL import Image
 
 from flowkit.dataset.csv_fields import original_field
@@ -28,6 +28,7 @@ from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.report import page as page_module
 from flowkit.model.report import video_table
+from flowkit.model.report.gallery_links import GalleryLinks, find_gallery
 from flowkit.model.report.page import discard_report, visible, write_report
 from flowkit.model.scoring.metrics import softmax
 
@@ -396,27 +397,41 @@ def test_only_the_first_of_many_videos_are_html_and_the_page_says_so(
 )
 def test_the_gallery_is_found_from_wherever_the_report_lies(tmp_path: Path, report: str, gallery: str | None, address: str) -> None:
     if gallery:
-        (tmp_path / gallery).mkdir(parents=True)
-        (tmp_path / gallery / "index.html").touch()
+        make_gallery(tmp_path / gallery, ["run/a"])
     root = tmp_path / ("ro%ot#" if gallery and "%" in gallery else "root")
-    assert video_table.gallery_address(tmp_path / report, root) == address
+    links = find_gallery(tmp_path / report, root)
+    assert links.page == address
+    assert links.of("run/a") == (address and f"{address}#video=run%2Fa")
+    assert links.of("run/b") == ""
 
 
-def test_ids_lead_into_the_gallery_if_there_is_one(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("record", [b"", b"{}", b'{"format": "flowkit-gallery", "format_version": 1, "pictures": 7}', None])
+def test_a_folder_that_is_no_gallery_gets_no_links(tmp_path: Path, record: bytes | None) -> None:
+    folder = tmp_path / "reports" / "gallery"
+    folder.mkdir(parents=True)
+    (folder / "index.html").touch()
+    if record is not None:
+        (folder / "gallery.json").write_bytes(record)
+    assert find_gallery(tmp_path / "reports" / "default" / "split1", tmp_path) == GalleryLinks()
+
+
+def test_ids_of_the_videos_in_the_gallery_lead_there(dataset: Dataset, tmp_path: Path) -> None:
     result = lean(make_result(dataset), "motion")
     assert not any("#video=" in link["href"] for link in report_of(result, tmp_path, dataset).all("a"))
-    gallery = dataset.root / "reports" / "gallery"
-    gallery.mkdir(parents=True)
-    (gallery / "index.html").touch()
+    shown = result.video_ids[::2]
+    make_gallery(dataset.root / "reports" / "gallery", shown)
     try:
         page = report_of(result, dataset.root / "reports" / "default" / "split1", dataset)
     finally:
         shutil.rmtree(dataset.root / "reports")
     links = {link["href"] for link in page.all("a") if not link["href"].startswith("#")}
     assert {link.partition("#")[0] for link in links} == {"../../gallery/index.html"}
-    assert {unquote(link.partition("#video=")[2]) for link in links} == set(result.video_ids)
+    assert {unquote(link.partition("#video=")[2]) for link in links} == set(shown)
     assert all(re.fullmatch(r"[\w.!~*'()%-]+", link.partition("#video=")[2], re.ASCII) for link in links)
-    assert json.loads(page.scripts[0])["gallery"] == "../../gallery/index.html"
+    record = json.loads(page.scripts[0])
+    assert record["gallery"] == "../../gallery/index.html"
+    assert {record["videos"][place][0] for place in record["linked"]} == {visible(video_id) for video_id in shown}
+    assert "7 of the ids lead to the video in the gallery" in page.text
 
 
 # -- several splits ----------------------------------------------------------------------------------------------------------------
