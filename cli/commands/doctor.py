@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.console import say, say_json, show
+from flowkit.cli.shared.console import inform, say, say_json, show
 from flowkit.cli.shared.exit_codes import EXIT_ERROR
 from flowkit.cli.shared.options import json_option
 from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, opencv_problem, package_problem
@@ -19,6 +19,7 @@ from flowkit.versions import __version__, installed_version
 @json_option
 def doctor(as_json: bool) -> int:
     """Show versions and devices, what is missing and how to fix it. The exit code is 1 if there is a problem."""
+    inform("doctor: importing every package that flowkit needs, which may take some seconds")
     findings = examine()
     if as_json:
         say_json("doctor", findings)

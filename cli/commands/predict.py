@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(exists=True, path_type=Path))
 @data_option
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run whose networks classify the videos.")
 @runs_option
@@ -67,7 +67,7 @@ def predict(
     jobs: int | None,
     as_json: bool,
 ) -> int:
-    """Classify each VIDEO, any video file, with a trained network.
+    """Classify each VIDEO, any video file or a folder of videos, with a trained network.
 
     Frames and flow are made as those of the training data were, and classified as `flowkit evaluate` does: 25 frames with their
     stacks of flow, and their mirror images. The command prints the classes with the highest scores and their probabilities, of both
@@ -82,6 +82,7 @@ def predict(
     weights = two_weights(fusion_weights)
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network and therefore one row", "run", "runs", "split", "row")
+    files = _files_of(videos)
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
     settings, assumed = extraction_of(trained.provenance, data)
     settings, note = with_solver(settings, solver, device)  # type: ignore[arg-type]
@@ -92,7 +93,7 @@ def predict(
     _print_start(predictor)
     cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow
     results: list[dict[str, Any]] = []
-    for path in videos:
+    for path in files:
         prediction = predictor.predict(path, progress=True)
         results.append(_as_dict(prediction, top))
         if not as_json:
@@ -102,6 +103,21 @@ def predict(
         about = {"row": trained.name, "weights": sources, "extraction": settings.to_dict(), "notes": notes}
         say_json("prediction", {**about, "videos": results})
     return EXIT_SOME_FAILED if any(not result["top"] for result in results) else 0
+
+
+def _files_of(videos: Sequence[Path]) -> list[Path]:
+    """Return the files that were named, and all videos of the folders that were."""
+    from flowkit.errors import ManifestError
+    from flowkit.video.containers import VIDEO_SUFFIXES
+    from flowkit.video.tree import scan_videos
+
+    files = []
+    for path in videos:
+        found = [path] if not path.is_dir() else [video.path for video in scan_videos(path, VIDEO_SUFFIXES).videos]
+        if not found:
+            raise ManifestError(f"no video found under {str(path)!r}; name video files, or a folder that holds some")
+        files += found
+    return files
 
 
 def _print_start(predictor: Predictor) -> None:

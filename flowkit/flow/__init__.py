@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ParameterError
-from flowkit.flow.params import MODES, PRESETS, TVL1Params
+from flowkit.flow.params import MIN_SIDE_PX, MODES, PRESETS, TVL1Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +76,8 @@ def compute_flow(
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)):
         raise ParameterError(f"frames must be uint8 (T, H, W) or (T, H, W, 3), got {frames.dtype} {frames.shape}")
+    if frames.ndim == 3 and frames.shape[2] == 3 and frames.shape[0] >= MIN_SIDE_PX:
+        raise ParameterError(f"frames {frames.shape} look like one colour frame; flow is between frames, so give (T, H, W, 3)")
     if not isinstance(params, TVL1Params):
         raise ParameterError(f"params must be TVL1Params, got {params!r}; a preset by its name is TVL1Params.preset(name)")
     if mode not in MODES:

@@ -272,13 +272,13 @@ class Clip:
         """The number of bytes that frames and flow take in the file."""
         return self._layout.stored_bytes
 
-    def frames(self, indices: Sequence[int] | NDArray[np.integer], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    def frames(self, indices: Sequence[int] | NDArray[np.integer] | slice, *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Decode single frames.
 
         Parameters
         ----------
-        indices : sequence of int
-            Indices of the frames, in [0, num_frames), in any order.
+        indices : sequence of int, or slice
+            Indices of the frames, in [0, num_frames), in any order; or a slice of them, as of a list.
         out : uint8 array, shape (n, H, W, 3), C-contiguous, optional
             The array to fill; if it is left out, a new one is made.
 
@@ -292,10 +292,14 @@ class Clip:
         ParameterError
             If an index or `out` is not as above.
         TypeError
-            If an index is not a whole number.
+            If an index is not a whole number, or there is only one and no sequence.
         ShardFormatError
             If a frame is damaged: its CRC does not match, or it is not a JPEG of the clip's size.
         """
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(self.num_frames))
+        elif not np.iterable(indices) or isinstance(indices, str):
+            raise TypeError(f"frames takes a sequence of indices, such as [{indices!r}] or range(8), got {indices!r}")
         chosen = [operator.index(index) for index in indices]  # a float is refused, not rounded
         for index in chosen:
             if not 0 <= index < self.num_frames:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from odd_videos import encode_video, needs
-from small_videos import SETTINGS
+from small_videos import SETTINGS, write_video
 
 from flowkit.extraction.forecast import forecast
 from flowkit.extraction.plan import make_plan
+from flowkit.extraction.run import extract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +46,13 @@ def test_a_given_header_that_lies_promises_what_its_index_has(shared_cases: Path
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.avi").symlink_to(shared_cases / "video" / "hdr_huge.avi")
     assert pairs_of(tmp_path / "videos") == 99
+
+
+def test_the_disk_space_of_a_run_is_foreseen_from_a_few_frames(tmp_path: Path) -> None:
+    """The first frame has no flow field, and a file has parts that do not grow with a video."""
+    for k in range(2):
+        write_video(tmp_path / "videos" / "run" / f"{k}.avi", 60, width=96, height=64, seed=k)
+    expected = forecast(make_plan(tmp_path / "videos", tmp_path / "data", settings=SETTINGS), jobs=1).num_bytes
+    report = extract(tmp_path / "videos", tmp_path / "data", settings=SETTINGS, jobs=1, progress=False)
+    stored = sum(result.clip_bytes for result in report.done)
+    assert abs(expected - stored) < 0.12 * stored

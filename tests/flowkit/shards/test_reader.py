@@ -48,6 +48,15 @@ def _worker(reader: ShardReader, flows: dict[str, np.ndarray], seed: int) -> Non
     read_at_random(reader, flows, seed)
 
 
+def test_frames_may_be_a_slice_and_one_number_is_explained(shard: tuple[Path, dict[str, np.ndarray]]) -> None:
+    with ShardReader(shard[0]) as reader:
+        clip = reader.clip(reader.video_ids[0])
+        np.testing.assert_array_equal(clip.frames(slice(-3, None)), clip.frames(range(clip.num_frames - 3, clip.num_frames)))
+        for wrong in (3, "3", None):
+            with pytest.raises(TypeError, match=r"frames takes a sequence of indices, such as \["):
+                clip.frames(wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_eight_workers_read_from_one_reader(shard: tuple[Path, dict[str, np.ndarray]], method: str) -> None:

@@ -26,7 +26,7 @@ from flowkit.dataset.packing import pack
 from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.demo_videos import write_video
-from flowkit.errors import CheckpointError, DeviceError, ParameterError
+from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.one_video import extract_task
 from flowkit.flow.params import TVL1Params
@@ -289,6 +289,14 @@ def test_the_command_prints_a_table_for_each_video(home: Any, evaluation: Any) -
     assert "predict: ST-ResNet*, 2 classes, on cpu" in err
     assert "TV-L1 opencv (CPU, strict), short side 40 px" in err
     assert "note" not in err
+
+
+def test_a_folder_stands_for_its_videos(home: Any, tmp_path: Path) -> None:
+    folder = home / "videos" / "walk"
+    _, out, _ = command_line(folder, "--data", home / "data", "--row", "appearance", "--json")
+    assert [video["path"] for video in json.loads(out)["videos"]] == [str(path) for path in sorted(folder.iterdir())]
+    with pytest.raises(ManifestError, match="no video found under"):
+        command_line(tmp_path, "--data", home / "data")
 
 
 def test_the_command_s_json_has_everything(home: Any, evaluation: Any) -> None:
