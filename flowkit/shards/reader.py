@@ -298,7 +298,7 @@ class Clip:
         """
         if isinstance(indices, slice):
             indices = range(*indices.indices(self.num_frames))
-        elif not np.iterable(indices) or isinstance(indices, str):
+        elif not np.iterable(indices):
             raise TypeError(f"frames takes a sequence of indices, such as [{indices!r}] or range(8), got {indices!r}")
         chosen = [operator.index(index) for index in indices]  # a float is refused, not rounded
         for index in chosen:

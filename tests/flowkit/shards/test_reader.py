@@ -52,7 +52,7 @@ def test_frames_may_be_a_slice_and_one_number_is_explained(shard: tuple[Path, di
     with ShardReader(shard[0]) as reader:
         clip = reader.clip(reader.video_ids[0])
         np.testing.assert_array_equal(clip.frames(slice(-3, None)), clip.frames(range(clip.num_frames - 3, clip.num_frames)))
-        for wrong in (3, "3", None):
+        for wrong in (3, None):
             with pytest.raises(TypeError, match=r"frames takes a sequence of indices, such as \["):
                 clip.frames(wrong)  # type: ignore[arg-type]
 
