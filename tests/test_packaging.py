@@ -43,7 +43,7 @@ def test_the_page_of_the_package_has_no_link_that_leads_nowhere() -> None:
     ("text", "shown"),
     [
         ("[pages](docs/README.md) and [more](https://a.b)", "pages and [more](https://a.b)"),
-        ("see [`x`](a.md#b)!", "see `x`!"),
+        ("see [`x`](a.py#b)!", "see `x`!"),
         ("![A\nlong text.](docs/a.png)\n\nText", "Text"),
         ("![badge](https://a.b/c.svg)", "![badge](https://a.b/c.svg)"),
         ("<!-- not run:\nlong -->\n```sh", "```sh"),
