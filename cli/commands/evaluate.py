@@ -14,7 +14,7 @@ import click
 
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import device_option, precision_option
-from flowkit.cli.shared.console import inform, say, say_json, show_name, table, warn
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import (
     data_option,
@@ -370,7 +370,7 @@ class _Folders:
 def _videos(video_ids: list[str]) -> str:
     """Return how many videos, and the names of the first."""
     names = ", ".join(map(show_name, video_ids[:_LOST_SHOWN])) + (", ..." if len(video_ids) > _LOST_SHOWN else "")
-    return f"{len(video_ids)} video{'s' if len(video_ids) > 1 else ''} ({names})"
+    return f"{counted(len(video_ids), 'video')} ({names})"
 
 
 def _other_ways(what: str) -> str:
@@ -387,7 +387,7 @@ def _print_warnings(evaluation: Evaluation, *, of: str) -> None:
         for text in split.warnings:
             warn(f"{of}split {split.split}: {show_name(text)} (--force)")
         for text in split.notes:
-            warn(f"{of}split {split.split}: note: {show_name(text)}")
+            inform(f"{of}split {split.split}: note: {show_name(text)}")
         for line in failure_lines(split.failed):
             warn(f"{of}split {split.split}: {show_name(line)}")
         names = split.untrained_classes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.console import counted, say, say_json, show_name, table, warn
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import json_option
 
@@ -69,7 +69,7 @@ def _print_lists(checked: CheckedLists) -> None:
 def _print_videos(checked: CheckedLists, compared: CheckedVideos) -> None:
     """Print how many videos are there to stdout, and what is wrong to stderr."""
     for note in compared.notes:
-        warn(f"lists: note: {show_name(note)}")
+        inform(f"lists: note: {show_name(note)}")
     for problem in compared.problems:
         warn(f"lists: {show_name(problem)}")
     there = "all" if compared.num_found == compared.num_listed else f"{compared.num_found:,}"

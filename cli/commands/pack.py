@@ -127,13 +127,13 @@ def _print_lists(report: PackReport) -> None:
     _print_names("classes of the lists without a video here, which --classes present leaves out", absent, tell=inform)
     too_short = [f"{name} ({counted(num_frames, 'frame')})" for name, num_frames in report.too_short]
     _print_names(f"left out because they are too short for a flow stack ({MIN_FRAMES} frames)", too_short)
-    _print_names("matched by the end of the name", [f"{name} is {video_id}" for name, video_id in matched.by_end])
+    _print_names("matched by the end of the name", [f"{name} is {video_id}" for name, video_id in matched.by_end], tell=inform)
     for half, entries in (("training", matched.missing_train), ("test", matched.missing_test)):
         unclear = [f"{entry.video_id} {why}" for entry in entries if (why := matched.reasons.get(entry.video_id))]
         _print_names(f"listed for {half}, but not clear which video is meant", unclear)
         missing = [entry.video_id for entry in entries if entry.video_id not in matched.reasons]
         _print_names(f"listed for {half}, but missing", missing)
-    _print_names("in neither half", matched.unlisted)
+    _print_names("in neither half", matched.unlisted, tell=inform)
     _print_names("warning: test classes without a training video", matched.untrained_classes)
     for other, why in report.splits_damaged:
         warn(f"pack: split {other} could not be updated: {show_name(why)}")

@@ -129,7 +129,7 @@ def _print_start(predictor: Predictor) -> None:
         f"TV-L1 {settings.preset} ({where}), short side {settings.short_side} px"
     )
     for note in predictor.notes:
-        warn(f"note: {show_name(note)}")
+        inform(f"note: {show_name(note)}")
 
 
 def _print_prediction(prediction: Prediction, predictor: Predictor, top: int) -> None:

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from flowkit.video.endings import count_avi_chunks
 from flowkit.video.packets import is_closed_start, is_hidden, is_not_coded, is_skipped_leading
 from flowkit.video.promises import promise_of
+from flowkit.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,9 +87,9 @@ def count_words(num_frames: int, header_frames: int, decode_errors: int, lost_pa
     if num_frames < header_frames:
         words.append(f"decoded {num_frames} of {header_frames} frames")
     if decode_errors > lost_packets:
-        words.append(_count(decode_errors - lost_packets, "decode error"))
+        words.append(counted(decode_errors - lost_packets, "decode error"))
     if lost_packets:
-        words.append(f"{_count(lost_packets, 'packet')} gave no frame")
+        words.append(f"{counted(lost_packets, 'packet')} gave no frame")
     return words
 
 
@@ -202,13 +203,13 @@ class Account:
         if self.video.num_streams > 1:
             notes.insert(0, f"video stream {self.video.number} of {self.video.num_streams}")
         if leading:
-            notes.append(f"{_count(leading, 'packet')} before the first frame")
+            notes.append(f"{counted(leading, 'packet')} before the first frame")
         lost = missing
         if self.codec not in _DROPPING_CODECS:
             repeated = min(missing, self._num_not_coded)
             lost, missing = 0, missing - repeated
             if repeated:
-                notes.append(f"{_count(repeated, 'picture')} not coded")
+                notes.append(f"{counted(repeated, 'picture')} not coded")
         decode_errors = self._errors(lost)
         header_frames = self._header_frames(times, num_frames, missing, leading, notes)
         words = count_words(num_frames, header_frames, decode_errors, min(lost, decode_errors))
@@ -242,7 +243,7 @@ class Account:
         if self._counts_chunks and len(times) and self._end != _UNKNOWN:
             empty = self._end - self._num_packets
             if 0 < empty <= promise.chunks:
-                notes.append(_count(empty, "empty chunk"))
+                notes.append(counted(empty, "empty chunk"))
             if not promise.is_indexed:
                 unread = max(promise.chunks - max(self._end, self._num_packets), 0)
                 if unread:  # there may be empty chunks at the end
@@ -300,14 +301,10 @@ class Account:
         if is_loss.sum() > max(_MOST_LOSSES * len(intervals), 2):
             return []
         if (~is_loss).any():
-            notes.append(f"{_count(int((~is_loss).sum()), 'place')} where one frame is missing")
+            notes.append(f"{counted(int((~is_loss).sum()), 'place')} where one frame is missing")
         if not is_loss.any():
             return []
         first = int(np.flatnonzero(is_loss)[0])
         where = f"of {sizes[first] * unit:.2f} s at {places[first] * unit:.2f} s"
         number = int(is_loss.sum())
         return [f"a jump in time {where}" if number == 1 else f"{number} jumps in time, the first {where}"]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + "s" * (number != 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import click
 import pytest
@@ -121,3 +122,26 @@ def test_a_misspelled_command_is_asked_about(typed: str, meant: str) -> None:
         flowkit.main(args=[typed], prog_name="flowkit", standalone_mode=False)
     said = error.value.format_message()
     assert said == f"No such command '{typed}'." + (f" Did you mean '{meant}'?" if meant else "")
+
+
+def examples() -> list[tuple[str, str]]:
+    """Return each command with each of its examples, without the remark after it."""
+    return [(name, re.split(r"  +", line)[0]) for name, lines in EXAMPLES.items() for line in lines if line.startswith("flowkit ")]
+
+
+@pytest.mark.parametrize(("name", "line"), examples())
+def test_an_example_has_options_and_values_that_exist(name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that an example names are there; nothing runs."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[2:]
+    for word in words:
+        path = tmp_path / word
+        if word.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        elif "." in word and "=" not in word:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    command = flowkit.get_command(click.Context(flowkit), name)
+    assert command is not None
+    assert shlex.split(line)[1] == name
+    command.make_context(name, words)
