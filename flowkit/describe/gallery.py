@@ -227,9 +227,9 @@ class GalleryDrawing:
         if not frames:
             return GalleryForecast(there, 0.0, self._jobs)
         bytes_per_frame, seconds_per_frame = (sum(entry[k] for entry in drawn) / frames for k in (1, 2))
-        to_come = sum(task.num_frames for task in self._others)
+        seconds = sum(task.num_frames for task in self.plan.tasks) * seconds_per_frame / self._jobs
         num_bytes = sum(min(task.num_frames * bytes_per_frame, MOST_BYTES) for task in self.plan.tasks)
-        return GalleryForecast(round(there + num_bytes), to_come * seconds_per_frame / self._jobs, self._jobs)
+        return GalleryForecast(round(there + num_bytes), seconds, self._jobs)
 
     def draw(self, about: GalleryAbout, *, progress: bool | None = None) -> Gallery:
         """Draw the videos that are left, write the page, and remove pictures that nothing needs any more.

@@ -298,7 +298,8 @@ function openFromAddress() {
   const index = data.videos.findIndex((video) => video.id === id);
   if (index < 0) {
     if (detail.open) detail.close();
-    byId("missing").textContent = `The video “${id}” is not in this gallery. It may be outside the sample: flowkit inspect --gallery --all shows all videos.`;
+    const why = data.isSample ? "It may be outside the sample: flowkit inspect --gallery --all shows all videos." : "It may have been removed or renamed.";
+    byId("missing").textContent = `The video “${id}” is not in this gallery. ${why}`;
     byId("missing").hidden = false;
     byId("missing").scrollIntoView({ block: "center" });
     return;

@@ -102,7 +102,7 @@ def render_page(
         script=Markup(script),  # noqa: S704 - a file of flowkit's own
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=_data(videos, facts, names, failures),
+        data={"isSample": len(videos) < about.num_known, **_data(videos, facts, names, failures)},
     )
 
 

@@ -101,6 +101,11 @@ def test_a_dry_run_writes_nothing_and_says_what_a_run_would_draw(packed_root: Pa
     assert ended.code == 0
     assert re.fullmatch(r"gallery: 18 videos to draw; .* kB on disk, about .* with 1 process; nothing was written\n", ended.out)
     assert not (tmp_path / "out").exists()
+    write_clip(clip_path(own, "new/a"), "new/a")
+    values = json.loads(draw(own, "--dry-run", "--json").out)
+    assert (values["num_videos"], values["num_to_draw"], values["num_reused"]) == (19, 1, 18)
+    assert values["seconds"] > 0, "also of the few videos that the forecast itself draws"
+    clip_path(own, "new/a").unlink()
     before = {name: (own / name).stat().st_mtime_ns for name in names_in(own)}
     values = json.loads(draw(own, "--dry-run", "--json").out)
     assert (values["num_videos"], values["num_to_draw"], values["num_reused"], values["seconds"]) == (18, 0, 18, 0)
@@ -325,7 +330,7 @@ def test_a_run_that_the_command_names_must_have_results_and_others_need_not(own:
     assert draw(own).code == 0
     ended = draw(own, "--run", "slow")
     assert ended.code == 1
-    assert f"{own / 'reports' / 'slow' / 'split1'} holds no results; make them with `flowkit evaluate`" in ended.err
+    assert f"{own / 'reports' / 'slow' / 'split1'} holds no results; make them with `flowkit evaluate" in ended.err
     shutil.rmtree(own / "splits")
     ended = draw(own, "--run", "slow")
     assert (ended.code, "--run needs a split, and none is packed yet" in ended.err) == (2, True)
