@@ -32,7 +32,7 @@ NOTES = (
     "p: exact McNemar test of gained against lost, that is how likely so uneven counts are if both networks are equally good.",
     "Each variant was trained once, and p knows only of these two networks: another --seed would also give other gains and losses, so "
     "repeat the trainings before you believe a difference.",
-    "loss: cross-entropy of the training per frame and stream, mean over the last tenth of the steps.",
+    "loss: cross-entropy of the training per frame and stream, mean over the last tenth of the steps; guessing among C classes gives ln C.",
 )
 _TESTED_NAME = "tested.json"
 _NONE = "-"

@@ -99,8 +99,9 @@ def make_gallery(folder: Path, video_ids: Sequence[str]) -> None:
     """Write what says that a folder is a gallery of these videos: an empty page and the record, without pictures."""
     gallery = GalleryFolder(folder)
     numbers = {field.name: 1 for field in fields(PictureFacts) if field.name != "video_id"}
-    gallery.facts = {pictures_name(video_id, "00"): PictureFacts(video_id=video_id, **numbers) for video_id in video_ids}
     with gallery.writing():
+        gallery.facts = {pictures_name(video_id, "00"): PictureFacts(video_id=video_id, **numbers) for video_id in video_ids}
+        gallery.save()
         (folder / PAGE_NAME).touch()
 
 
