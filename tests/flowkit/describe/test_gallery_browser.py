@@ -123,6 +123,7 @@ def test_the_page_opens_without_messages_or_overflow_and_asks_for_its_own_pictur
     assert browser.run(SHOWN) == [printable_name(video_id) for video_id in ids]
     assert browser.sticking_out() == []
     assert {text: ratio for text, ratio in browser.text_contrasts().items() if ratio < 4.5} == {}
+    browser.run("document.querySelector('.card').scrollIntoView()")
     wait_for(lambda: browser.run(LOADED) >= 2)  # the wheel, and at least the first still
     assert browser.log("browser") == []
     pictures = (gallery.parent / "pictures").as_uri()
