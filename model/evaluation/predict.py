@@ -265,6 +265,7 @@ class Predictor:
                     bars.update("count", num_frames, unit="frames", note=path.name)
 
             video = count_frames(path, settings=self.settings, on_frames=show_count)
+            show_count(video.num_frames)  # what the decoding process reports now and then ends before the last frame
             prediction = Prediction(path, video.status, video.num_frames, video.decode_errors, video.error, self.classes)
             if video.num_frames < MIN_FRAMES:
                 if video.status not in ("short", "undecodable"):
@@ -287,6 +288,10 @@ class Predictor:
         centres = protocol_centres(num_frames)
         frames, frame_of = np.unique(centres, return_inverse=True)
         fields, where = stack_fields(centres)
+
+        def show_solved(done: int) -> None:
+            bars.update("predict", done, len(fields), unit="flow fields", note=path.name)
+
         images, q = read_sample(
             path,
             frames=frames.tolist(),
@@ -294,8 +299,9 @@ class Predictor:
             settings=self.settings,
             device_index=self.device.index or 0,
             num_threads=self._num_threads,
-            on_field=lambda done: bars.update("predict", done, len(fields), unit="flow fields", note=path.name),
+            on_field=show_solved,
         )
+        show_solved(len(fields))
         size = self._networks.input_size
         return WholeClip(whole_rgb(images, input_size=size)[frame_of], whole_flow(q, input_size=size), where, -1, str(path), num_frames)
 

@@ -45,8 +45,8 @@ _MEASURED = (
     (r"[ \t]+", " "),
 )
 _PROGRESS = re.compile(r"^([^:|]+): .* in <time>, <rate>")
-# Empty lines, and lines of stages that may be too short to be seen, that do not reach their end, or that only short trainings have.
-_NOT_COMPARED = re.compile(r"^$|^count: |^predict: .* left, |^[\w-]+, batch norm: ")
+# Empty lines, and lines of stages that may be too short to be seen, or that only short trainings have.
+_NOT_COMPARED = re.compile(r"^$|^count: |^[\w-]+, batch norm: ")
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,13 @@ def evaluation(home: Any) -> Any:
     return evaluate(home / "data", execution=CPU).splits[0]
 
 
+def test_progress_ends_with_all_flow_fields(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Predictor.open(home / "data", device="cpu").predict(home / "videos" / "walk" / "a.avi", progress=True)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("predict: ")]
+    assert line.startswith("predict: 33/33 flow fields in ")
+    assert line.endswith(", a.avi")
+
+
 @pytest.mark.parametrize("row", [pytest.param(row, marks=pytest.mark.slow if row in ("motion", "ST-ResNet") else ()) for row in ROWS])
 def test_scores_are_exactly_those_of_evaluate(home: Any, evaluation: Any, row: Any) -> None:
     ours = predictor(find_row(home / "data", row=row))
@@ -198,7 +205,11 @@ def test_the_default_row_is_the_last_that_is_trained(home: Any, tmp_path: Path) 
         assert find_row(root).name == row
     with pytest.raises(CheckpointError, match="no trained motion"):
         find_row(tmp_path / "ST-ResNet", row="two-streams")
+    (tmp_path / "none").mkdir()
+    shutil.copy(home / "data" / "dataset.json", tmp_path / "none")
     with pytest.raises(CheckpointError, match="nothing is trained"):
+        find_row(tmp_path / "none")
+    with pytest.raises(ManifestError, match="is not a data root"):
         find_row(tmp_path)
     with pytest.raises(ParameterError, match="row must be one of"):
         find_row(home / "data", row="IDT")
