@@ -118,7 +118,11 @@ class Dataset:
         if number not in self.splits:
             has = f"it has {', '.join(map(str, self.splits))}" if self.splits else "it has none"
             raise ManifestError(f"{str(self.root)!r} has no split {number} ({has}): make it with `flowkit pack --split {number}`")
-        return read_split(self.root, number)
+        try:
+            return read_split(self.root, number)
+        except ManifestError as cause:
+            text = str(cause).removesuffix("; pack the split again")
+            raise ManifestError(f"{text}; pack the split again, with the same options: `flowkit pack --split {number}`") from cause
 
     def check_settings(self, settings: ExtractSettings) -> None:
         """Check that clips with these settings may be added.

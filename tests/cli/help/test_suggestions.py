@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from typing import TYPE_CHECKING
 
 import click
@@ -86,3 +87,14 @@ def test_what_an_error_suggests_concerns_the_data_root_that_was_named(line: str,
 def test_info_suggests_a_split_of_the_data_root_that_was_named(packed_root: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_bytes((packed_root / "dataset.json").read_bytes())
     assert f"`flowkit pack --split 1 --data {tmp_path}`" in run_flowkit("info", "--data", tmp_path).out
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv"])
+def test_a_manifest_that_is_gone_comes_with_the_command_that_makes_it_again(packed_root: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(packed_root / "splits", root / "splits")
+    shutil.copy(packed_root / "dataset.json", root)
+    (root / "splits" / "split1" / name).unlink()
+    assert f"{name}: No such file or directory; pack the split again, with the same options: `flowkit pack --split 1 --data {root}`" in (
+        run_flowkit("stats", "--data", root).err
+    )
