@@ -50,7 +50,7 @@ _NUM_BEST = 5  # classes of each video that the gallery names
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
     metavar="DIR",
-    help="Where to write. [default: inspect/ in the data root; with --gallery reports/gallery/]",
+    help="Where to write. [default: inspect/ in the data root; with --gallery gallery/ in the folder of the reports]",
 )
 @click.option(
     "--animation",
@@ -94,7 +94,7 @@ def inspect(
     if video_id is not None:
         raise click.UsageError("--gallery shows many videos, not one: leave out VIDEO_ID or --gallery")
     refuse_unused("the films of a gallery have one format", "animation")
-    return _draw_gallery(data, output or data / "reports" / "gallery", everything, split, run, reports, jobs, dry_run, as_json)
+    return _draw_gallery(data, output or (reports or data / "reports") / "gallery", everything, split, run, reports, jobs, dry_run, as_json)
 
 
 def _inspect_video(video_id: str, data: Path, output: Path | None, animation: str, *, as_json: bool) -> int:

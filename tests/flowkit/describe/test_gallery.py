@@ -96,6 +96,16 @@ def test_the_command_says_size_and_time_first_and_the_page_last(packed_root: Pat
     assert float(forecast[1]) == pytest.approx(pictures / 1000, rel=0.3)
 
 
+def test_a_gallery_lies_with_the_reports_wherever_they_are(own: Path, tmp_path: Path) -> None:
+    shutil.rmtree(own / "shards")
+    shutil.rmtree(own / "splits")
+    write_clip(clip_path(own, "new/a"), "new/a")
+    for path in (own / "clips").glob("colour*"):
+        shutil.rmtree(path)
+    assert draw(own, "--reports", tmp_path / "elsewhere").code == 0
+    assert names_in(tmp_path / "elsewhere") == {f"gallery/{name}" for name in expected_names(tmp_path / "elsewhere" / "gallery")}
+
+
 def test_a_dry_run_writes_nothing_and_says_what_a_run_would_draw(packed_root: Path, own: Path, tmp_path: Path) -> None:
     ended = draw(packed_root, "--output", tmp_path / "out", "--dry-run")
     assert ended.code == 0
