@@ -73,7 +73,7 @@ def main() -> None:
     print(f"| {' | '.join(header)} |\n|---|{'--:|' * (len(header) - 1)}")
     for phase in PHASES:
         folder = phase_folder(root, "default", 1, phase)
-        lines = read_metrics(folder / METRICS_NAME, load_checkpoint(folder).provenance.config)
+        lines = list(read_metrics(folder / METRICS_NAME, load_checkpoint(folder).provenance.config).values())
         losses = [line["loss"] for line in lines[FIRST:]]
         accuracy = fmean(value for line in lines[-20:] for name, value in line.items() if name.startswith("accuracy_"))
         middle = median(losses)

@@ -77,10 +77,12 @@ class ProgressBar:
         What is counted, in the plural: ``flow fields``, ``steps``, ``videos``.
     progress : bool or None
         Whether to show it; None: on a terminal and in a notebook.
+    first : float
+        How much of it was done before: it is counted, and took none of the time.
     """
 
-    def __init__(self, what: str, *, total: float = 0.0, unit: str, progress: bool | None = True) -> None:
-        self.what, self.total, self.unit = what, total, unit
+    def __init__(self, what: str, *, total: float = 0.0, unit: str, progress: bool | None = True, first: float = 0.0) -> None:
+        self.what, self.total, self.unit, self.first = what, total, unit, first
         self.done, self.fraction, self.note = 0.0, 0.0, ""
         self._started = self._printed = time.monotonic()
         self._shown, self._live = is_shown(progress), None
@@ -138,10 +140,11 @@ class ProgressBar:
 
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = self.done / elapsed
+        rate = max(self.done - self.first, 0.0) / elapsed
         parts = [f"{rate:.1f} {self.unit}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s per {self.unit.removesuffix('s')}"]
-        if 0 < self.fraction < 1:
-            parts.append(f"{duration(elapsed / self.fraction - elapsed)} left")
+        before = self.first / self.total if self.total else 0.0
+        if before < self.fraction < 1:
+            parts.append(f"{duration(elapsed * (1 - self.fraction) / (self.fraction - before))} left")
         if self.note:
             parts.append(self.note)
         return ", ".join(parts)
@@ -173,12 +176,23 @@ class StageProgress:
         self.close(failed=kind is not None)
 
     def update(
-        self, stage: str, done: float, total: float = 0.0, *, unit: str = "videos", fraction: float | None = None, note: str = ""
+        self,
+        stage: str,
+        done: float,
+        total: float = 0.0,
+        *,
+        unit: str = "videos",
+        fraction: float | None = None,
+        note: str = "",
+        first: float = 0.0,
     ) -> None:
-        """Show how far a stage is, as `ProgressBar.update` does; a stage with another name ends the bar of the one before."""
+        """Show how far a stage is, as `ProgressBar.update` does; a stage with another name ends the bar of the one before.
+
+        `first` of a new stage was done before.
+        """
         if self._bar is None or self._bar.what != stage:
             self.close()
-            self._bar = ProgressBar(stage, total=total, unit=unit, progress=self.shown)
+            self._bar = ProgressBar(stage, total=total, unit=unit, progress=self.shown, first=first)
         self._bar.update(done, total, fraction=fraction, note=note)
 
     def close(self, *, failed: bool = False) -> None:

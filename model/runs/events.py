@@ -17,7 +17,8 @@ class RunStarted:
 
     `weights` is the source of `init_from` if a phase starts from it, else the weights of the base streams, and empty if none of these is
     trained. `num_empty_classes` of the `num_classes` have no training video. `why_recipe` is empty if the user chose the recipe.
-    `num_held_out` further videos are held out for validation; `notes` has what is worth saying about that.
+    `num_held_out` further videos are held out for validation; `notes` has what is worth saying about that. `num_steps` has the phases that
+    are not done yet, with the number of their steps.
     """
 
     recipe: RecipeName
@@ -29,6 +30,7 @@ class RunStarted:
     num_held_out: int = 0
     notes: tuple[str, ...] = ()
     why_recipe: str = ""
+    num_steps: tuple[tuple[Phase, int], ...] = ()
 
 
 @dataclass(frozen=True)

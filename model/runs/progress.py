@@ -58,6 +58,8 @@ class RunProgress:
                     f"Recipe {event.recipe}{why} on {event.device}, from {start}: {counted(event.num_videos, 'training video')}, "
                     f"{held_out}{counted(event.num_classes, 'class')}."
                 )
+                if len(event.num_steps) > 1:
+                    message(f"Steps: {', '.join(f'{phase} {steps:,}' for phase, steps in event.num_steps)}.")
                 if event.num_empty_classes:
                     message(
                         f"Without a training video: {event.num_empty_classes} of the classes. They are never drawn, whatever --balance, "
@@ -101,8 +103,8 @@ class RunProgress:
                 f"{event.phase}: {counted(remaining + 1, 'step')}; the first took {event.seconds:.2g} s, so the rest takes "
                 f"{duration(remaining * event.seconds)} or less."
             )
-        self._steps_done = event.step - self._first_step + 1, event.num_steps - self._first_step
-        self._stages.update(event.phase, *self._steps_done, unit="steps", note=f"loss {event.loss:.3f}")
+        self._steps_done = event.step + 1, event.num_steps
+        self._stages.update(event.phase, *self._steps_done, unit="steps", note=f"loss {event.loss:.3f}", first=self._first_step)
 
 
 def _validated_text(event: events.Validated) -> str:

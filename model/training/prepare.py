@@ -174,6 +174,9 @@ class PreparedTraining:
             num_held_out=len(self.held.video_ids),
             notes=self.held.notes,
             why_recipe=self.settings.why_recipe(device.type, is_official_list=is_official),
+            num_steps=tuple(
+                (phase, self.configs[phase].num_steps) for phase, folder in self.folders.items() if self.restart or not folder.done
+            ),
         )
         new = [phase for phase in self.initial.origins if self.restart or not self.folders[phase].begun]
         if new:

@@ -54,6 +54,16 @@ def test_elsewhere_a_plain_line_appears_now_and_then_and_one_at_the_end(capsys: 
     assert capsys.readouterr().err == "pack: 4/4 videos in 12 s, 3.0 s per video\n"
 
 
+def test_what_was_done_before_is_counted_and_took_no_time(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with StageProgress() as stages:
+        stages.update("motion", 61, 100, unit="steps", first=60)
+        clock[0] += 20
+        stages.update("motion", 80, 100, unit="steps")
+        assert capsys.readouterr().err == "motion: 80/100 steps in 20 s, 1.0 steps/s, 20 s left\n"
+        stages.update("motion", 100, 100, unit="steps")
+    assert capsys.readouterr().err == "motion: 100/100 steps in 20 s, 2.0 steps/s\n"
+
+
 def test_a_stage_that_fails_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyError), ProgressBar("pack", unit="videos"):
         raise KeyError

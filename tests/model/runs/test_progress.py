@@ -41,7 +41,7 @@ def test_training_is_described_phase_by_phase(capsys: pytest.CaptureFixture[str]
         "motion: not bit-equal to an uninterrupted run, because device was cpu, now x\\n.",
         "motion: 2 steps; the first took 3 s, so the rest takes 3.0 s or less.",
     ]
-    assert lines[5].startswith("motion: 2/2 steps in ")
+    assert lines[5].startswith("motion: 4/4 steps in ")
     assert lines[5].endswith(", loss 1.250")
     assert len(lines) == 6
 
@@ -58,7 +58,16 @@ def test_a_quiet_process_leaves_out_everything_but_warnings(capsys: pytest.Captu
 
 def test_validation_is_said_in_one_line_and_which_weights_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     told = [
-        events.RunStarted("small", "cpu", "none", 12, 6, num_held_out=3, notes=("1 class without a validation video: b",)),
+        events.RunStarted(
+            "small",
+            "cpu",
+            "none",
+            12,
+            6,
+            num_held_out=3,
+            notes=("1 class without a validation video: b",),
+            num_steps=(("motion", 4), ("st-resnet", 1200)),
+        ),
         events.Validating("motion", 1, 3),
         events.Validated("motion", 2, 4, 3, 2 / 3, 0.5, is_best=True),
         events.Validated("motion", 4, 4, 3, 1 / 3, None),
@@ -66,6 +75,7 @@ def test_validation_is_said_in_one_line_and_which_weights_are_kept(capsys: pytes
     ]
     assert shown(capsys, told) == [
         "Recipe small on cpu, from random weights: 12 training videos, 3 more held out for validation, 6 classes.",
+        "Steps: motion 4, st-resnet 1,200.",
         "Validation: 1 class without a validation video: b.",
         "motion: step 2 of 4: validation accuracy 66.7 %, loss 0.500 (3 videos), the best so far.",
         "motion: step 4 of 4: validation accuracy 33.3 %, loss not a finite number (3 videos).",
