@@ -169,7 +169,7 @@ def _fuse_split(
 
     own_path = report_folder(data, run, split, reports=reports) / "scores.h5"
     if not own_path.is_file():
-        if reports is None:
+        if reports is None and not any((data / "reports").glob("*/split*/scores.h5")):
             Dataset.open(data)  # says so if this is no data root
         raise ScoresError(
             f"run {run!r} has no scores for split {split} ({own_path}); make them with "

@@ -201,7 +201,7 @@ def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None
     """
     check_run_name(run)
     done = trained_phases(root, run=run, split=split, runs=runs)
-    if not done and runs is None:
+    if not done and runs is None and not (root / "runs").is_dir():
         Dataset.open(root)  # says so if this is no data root
     if not done or (phase is not None and phase not in done):
         there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
