@@ -59,7 +59,8 @@ class RunProgress:
                     f"{held_out}{counted(event.num_classes, 'class')}."
                 )
                 if len(event.num_steps) > 1:
-                    message(f"Steps: {', '.join(f'{phase} {steps:,}' for phase, steps in event.num_steps)}.")
+                    steps = (f"{phase} ({counted(number, 'step')})" for phase, number in event.num_steps)
+                    message(f"To train: {', '.join(steps)}.")
                 if event.num_empty_classes:
                     message(
                         f"Without a training video: {event.num_empty_classes} of the classes. They are never drawn, whatever --balance, "

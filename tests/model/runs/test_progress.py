@@ -75,7 +75,7 @@ def test_validation_is_said_in_one_line_and_which_weights_are_kept(capsys: pytes
     ]
     assert shown(capsys, told) == [
         "Recipe small on cpu, from random weights: 12 training videos, 3 more held out for validation, 6 classes.",
-        "Steps: motion 4, st-resnet 1,200.",
+        "To train: motion (4 steps), st-resnet (1,200 steps).",
         "Validation: 1 class without a validation video: b.",
         "motion: step 2 of 4: validation accuracy 66.7 %, loss 0.500 (3 videos), the best so far.",
         "motion: step 4 of 4: validation accuracy 33.3 %, loss not a finite number (3 videos).",
