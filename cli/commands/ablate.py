@@ -131,7 +131,7 @@ def ablate(
                 if rank == 0:
                     click.get_current_context().with_resource(writing_report(folder, "ablate"))
             trainings = [training] if seeds is None else [training.with_seed(seed) for seed in seeds]
-            for own_training, base in list(zip(trainings, bases, strict=True))[1:]:  # refused before the first, not after hours
+            for own_training, base in zip(trainings[1:], bases[1:], strict=True):  # refused before the first, not after hours
                 prepare_training(data, own_training, split=split, run=base, runs=runs, phases=BASE_PHASES, execution=execution)
             for number, base in enumerate(bases):
                 if seeds is not None and rank == 0:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.compute_options import device_option, precision_option
+from flowkit.cli.shared.compute_options import device_option, precision_option, video_workers_option
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import (
@@ -78,7 +78,7 @@ _FILES = ("results.json", "table.md", "per_class.csv", "per_video.csv", "scores.
 @click.option("--force", is_flag=True, help="Evaluate even if the weights were trained on other data.")
 @device_option
 @precision_option
-@click.option("--workers", type=click.IntRange(min=0), help="How many processes read videos.  [default: 0 on a CPU, cores - 1 on CUDA]")
+@video_workers_option
 @json_option
 def evaluate(
     data: Path,

@@ -41,6 +41,13 @@ def precision_option(command: Command) -> Command:
     )(command)
 
 
+def video_workers_option(command: Command) -> Command:
+    """Add ``--workers`` of commands that read whole videos."""
+    return click.option(
+        "--workers", type=click.IntRange(min=0), help="How many processes read videos.  [default: 0 on a CPU, cores - 1 on CUDA]"
+    )(command)
+
+
 def training_options(command: Command) -> Command:
     """Add the options of where and how fast to train."""
     options: tuple[Callable[[Command], Command], ...] = (

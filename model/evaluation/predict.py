@@ -25,7 +25,7 @@ from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.trained_row import Solver, TrainedRow, extraction_of, find_row, row_of, with_solver
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.scoring.metrics import combine_scores, softmax
+from flowkit.model.scoring.metrics import check_fusion, combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.quantise import Quantiser
 from flowkit.words import counted
@@ -161,7 +161,7 @@ class Predictor:
         if num_streams == 1 and tuple(weights) != EQUAL_WEIGHTS:
             raise ParameterError(f"fusion weights are for rows that join two streams, and {row.name} is one stream")
         self._weights = tuple(weights) if num_streams > 1 else (1.0,)
-        combine_scores([np.zeros((1, 1))] * num_streams, weights=self._weights)  # refuses impossible weights before the work
+        check_fusion(num_streams, weights=self._weights)  # before the work
         self.row, self.settings, self.notes = row, settings or extraction_of(row.provenance, None)[0], tuple(notes)
         self.classes = row.provenance.classes
         execution = execution or Execution()

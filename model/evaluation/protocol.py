@@ -37,7 +37,7 @@ from flowkit.model.runs.places import check_run_name
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import find_weights, phase_folder, trained_phases
 from flowkit.model.runs.training_data import reservations, tested_extraction
-from flowkit.model.scoring.metrics import Fusion, combine_scores
+from flowkit.model.scoring.metrics import Fusion, check_fusion, combine_scores
 from flowkit.model.scoring.scored_videos import score_videos, stream_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
@@ -141,7 +141,7 @@ def evaluate(
     kept = None if runs is None else Path(runs)
     check_run_name(run)
     given = (1.0, 1.0) if weights == "auto" else weights
-    combine_scores([np.zeros((1, 1))] * 2, weights=given, fusion=fusion)  # refuses bad settings before the work
+    check_fusion(2, weights=given, fusion=fusion)  # before the work
     dataset = Dataset.open(root)
 
     def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str]]:

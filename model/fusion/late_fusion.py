@@ -25,7 +25,7 @@ from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import first_names, match_classes, match_videos
-from flowkit.model.scoring.metrics import combine_scores, softmax
+from flowkit.model.scoring.metrics import check_fusion, combine_scores, softmax
 from flowkit.versions import __version__
 from flowkit.video.ids import group_of
 from flowkit.words import counted
@@ -144,7 +144,7 @@ def fuse_systems(
     if labels is None or not others:
         raise ParameterError("fusion needs our scores with labels, and the scores of at least one other system")
     weights = settings.weights or (1.0,) * (1 + len(others))
-    combine_scores([np.zeros((1, 1))] * (1 + len(others)), weights=weights)  # refuses weights that do not fit
+    check_fusion(1 + len(others), weights=weights)
     names = [ours.name, *(other.name for other in others)]
     if len(set(names)) < len(names):
         raise ParameterError(f"the systems must have different names, got {', '.join(names)}")

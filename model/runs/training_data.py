@@ -13,7 +13,7 @@ from flowkit.dataset.settings import Solver
 from flowkit.errors import CheckpointError, FlowkitError
 from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.records import RecordFormat
-from flowkit.shards.reader import ShardReader
+from flowkit.shards.reader import Clip, ShardReader
 from flowkit.video.ids import first_few
 from flowkit.words import counted
 
@@ -54,9 +54,13 @@ def videos_trained_on(folder: Path, provenance: Provenance) -> set[str]:
 def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
     """Return how the frames and the flow of a clip were made, as `Provenance` stores it; it is the same for all clips of a data root."""
     with ShardReader(dataset.shard_path(record)) as shard:
-        clip = shard.clip(record.video_id)
-        stored = clip.attributes
-        return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
+        return extraction_of_clip(shard.clip(record.video_id))
+
+
+def extraction_of_clip(clip: Clip) -> dict[str, Any]:
+    """Return how the frames and the flow of a clip were made, as `Provenance` stores it."""
+    stored = clip.attributes
+    return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
 
 
 def tested_extraction(dataset: Dataset, split: Split) -> dict[str, Any] | None:

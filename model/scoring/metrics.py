@@ -38,15 +38,20 @@ def combine_scores(
     ParameterError
         If the weights do not fit, or `fusion` is not one of these.
     """
-    if len(weights) != len(scores) or not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
-        raise ParameterError(f"fusion needs {len(scores)} weights of at least 0, not all 0, got {list(weights)}")
-    if fusion not in get_args(Fusion):
-        raise ParameterError(f"fusion must be one of {', '.join(get_args(Fusion))}, got {fusion!r}")
+    check_fusion(len(scores), weights=weights, fusion=fusion)
     given = [np.asarray(part, dtype=np.float64) for part in scores]
     if fusion == "softmax_mean":
         given = [softmax(part) for part in given]
     total = sum(weight * part for weight, part in zip(weights, given, strict=True))
     return np.asarray(total / sum(weights))
+
+
+def check_fusion(num_classifiers: int, *, weights: Sequence[float], fusion: Fusion = "logits_mean") -> None:
+    """Raise `ParameterError` if the scores of so many classifiers cannot be combined in this way; see `combine_scores`."""
+    if len(weights) != num_classifiers or not all(0 <= weight < math.inf for weight in weights) or not sum(weights) > 0:
+        raise ParameterError(f"fusion needs {num_classifiers} weights of at least 0, not all 0, got {list(weights)}")
+    if fusion not in get_args(Fusion):
+        raise ParameterError(f"fusion must be one of {', '.join(get_args(Fusion))}, got {fusion!r}")
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
