@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.compute_options import device_option, precision_option
+from flowkit.cli.shared.compute_options import device_option, precision_option, video_workers_option
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option
+from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, runs_option, split_option
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.model.settings.training import PHASES, Phase
 
@@ -71,10 +71,8 @@ _FAILED_SHOWN = 10
 @click.option("--replace", is_flag=True, help="Replace a file that has features of another network, other data or other settings.")
 @device_option
 @precision_option
-@click.option("--workers", type=click.IntRange(min=0), help="How many processes read videos.  [default: 0 on a CPU, cores - 1 on CUDA]")
-@click.option(
-    "--grace", type=click.FloatRange(min=0), default=20.0, show_default=True, metavar="SECONDS", help="How long to finish after Ctrl-C."
-)
+@video_workers_option
+@grace_option("the window in progress may take")
 @json_option
 def features(
     data: Path,

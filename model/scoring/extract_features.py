@@ -16,6 +16,7 @@ from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.data.clips import clip_loader
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole
 from flowkit.model.scoring.feature_files import FeatureFile, PlannedFeatures, VideoFeatures
+from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, WindowName
 from flowkit.model.scoring.feature_network import FeatureNetwork
 from flowkit.model.scoring.feature_settings import FeatureSettings
@@ -94,8 +95,10 @@ class FeatureWork:
         The network.
     journal : FeatureJournal
         Where windows are kept; it is open.
-    finished : FeatureFile, optional
-        A file with features of the same provenance, whose videos are not computed again.
+    finished : FeatureFile or FeatureFolder, optional
+        Features of the same provenance that are there already. They are not computed again, and none of them is lost.
+    unreadable : iterable of Unreadable
+        Further videos, which could not be opened.
 
     Attributes
     ----------
@@ -110,13 +113,15 @@ class FeatureWork:
         settings: FeatureSettings,
         network: FeatureNetwork,
         journal: FeatureJournal,
-        finished: FeatureFile | None = None,
+        finished: FeatureFile | FeatureFolder | None = None,
+        unreadable: Iterable[Unreadable] = (),
     ) -> None:
         self._stored, self._settings, self._network, self._journal, self._finished = stored, settings, network, journal, finished
         self._videos = tuple(videos)
         known = {} if finished is None else finished.digests()
         self._finished_ids = {video.video_id for video in self._videos if known.get(video.video_id) == video.sha256}
-        self.failed = [
+        self.failed = list(unreadable)
+        self.failed += [
             Unreadable(video.video_id, f"{counted(video.num_frames, 'frame')}; a stack of flow needs {MIN_FRAMES}")
             for video in self._videos
             if video.num_frames < MIN_FRAMES
@@ -150,8 +155,24 @@ class FeatureWork:
         return True
 
     def planned(self) -> list[PlannedFeatures]:
-        """Return the videos that have features, sorted by id."""
-        return [self._planned(number, video) for number, video in enumerate(self._videos) if video.video_id not in self._bad]
+        """Return the videos that have features, sorted by id: those that were asked for, and all others of the file."""
+        planned = {video.video_id: self._planned(number, video) for number, video in self._good()}
+        asked = {video.video_id for video in self._videos}
+        if self._finished is not None:
+            kept = self._finished_ids | {video_id for video_id in self._finished.video_ids if video_id not in asked}
+            planned |= {video_id: self._finished.planned(video_id) for video_id in kept}
+        return [planned[video_id] for video_id in sorted(planned)]
+
+    def is_written(self, planned: Iterable[PlannedFeatures]) -> bool:
+        """Return whether the file has exactly these features already."""
+        ids = tuple(video.about.video_id for video in planned)
+        return self._finished is not None and not any(self._good()) and self._finished.video_ids == ids
+
+    def _good(self) -> Iterator[tuple[int, VideoToDo]]:
+        """Yield the videos that the file lacks and that can be read, with their numbers."""
+        for number, video in enumerate(self._videos):
+            if video.video_id not in self._bad and video.video_id not in self._finished_ids:
+                yield number, video
 
     def _take(self, number: int, window: Window, clip: WholeClip | Unreadable) -> None:
         """Compute a window that was read, and keep it."""
@@ -175,9 +196,8 @@ class FeatureWork:
 
     def _windows(self) -> Iterator[tuple[int, Window]]:
         """Yield the windows of all videos that are not finished, by the number of their video."""
-        for number, video in enumerate(self._videos):
-            if video.video_id not in self._bad and video.video_id not in self._finished_ids:
-                yield from ((number, window) for window in self._windows_of(video))
+        for number, video in self._good():
+            yield from ((number, window) for window in self._windows_of(video))
 
     def _windows_of(self, video: VideoToDo) -> Iterator[Window]:
         return windows(len(self._settings.centres(video.num_frames)), self._network.time, most=self._settings.most)
@@ -194,10 +214,7 @@ class FeatureWork:
         names = [self._name(number, window) for window in self._windows_of(video)]
 
         def blocks() -> Iterator[Mapping[str, NDArray[np.float32]]]:
-            if video.video_id in self._finished_ids:
-                assert self._finished is not None
-                yield self._finished.read(video.video_id).arrays
-            elif self._settings.average:
+            if self._settings.average:
                 parts = [self._journal.read(name) for name in names]
                 sums = {stream: np.sum([part[stream] for part in parts], axis=0) for stream in self._network.sizes}
                 yield {stream: (total / num_outputs).astype(np.float32) for stream, total in sums.items()}

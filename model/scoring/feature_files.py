@@ -1,10 +1,9 @@
-"""Files of features: one HDF5 file with all videos, or one NumPy file for each video and stream; both are written in one step."""
+"""Files of features: one HDF5 file with all videos, which is written in one step and read as foreign data."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import FeaturesError
-from flowkit.files import replacing, write_atomically
+from flowkit.files import replacing
 from flowkit.model.scoring.plain_hdf5 import group_of, read_data_set, refusing, text_of
 from flowkit.records import canonical_json, parse_json
 from flowkit.versions import __version__
 from flowkit.video.ids import first_few
 
 FORMAT, FORMAT_VERSION = "flowkit-features", 1
-RECORD_NAME = "features.json"
 _KIND = "an HDF5 file of features, as `flowkit features` writes it"
 
 
@@ -88,6 +86,16 @@ class PlannedFeatures:
     shapes: dict[str, tuple[int, int]]
     blocks: Callable[[], Iterator[Mapping[str, NDArray[np.float32]]]]
 
+    @classmethod
+    def of(cls, found: VideoFeatures, read: Callable[[], VideoFeatures]) -> PlannedFeatures:
+        """Return what `found` is about, without its arrays, which `read` reads again when they are written."""
+
+        def blocks() -> Iterator[Mapping[str, NDArray[np.float32]]]:
+            yield read().arrays
+
+        shapes = {stream: (len(array), array.shape[1]) for stream, array in found.arrays.items()}
+        return cls(replace(found, arrays={}), shapes, blocks)
+
 
 def write_features(path: Path, provenance: Mapping[str, Any], videos: Sequence[PlannedFeatures]) -> None:
     """Write an HDF5 file of features. The same features give the same bytes.
@@ -135,30 +143,6 @@ def _write_video(group: Any, video: PlannedFeatures) -> None:
         for stream, data_set in stored.items():  # in this order, because HDF5 allocates the space of a data set when it is first written
             data_set[first : first + length] = block[stream]
         first += length
-
-
-def write_feature_folder(folder: Path, provenance: Mapping[str, Any], videos: Sequence[PlannedFeatures]) -> None:
-    """Write ``<folder>/<stream>/<video_id>.npy`` for each video and stream, the numbers of their frames, and then ``features.json``.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written.
-    """
-    listed = []
-    for video in videos:
-        about = video.about
-        for stream, shape in video.shapes.items():
-            path = folder / stream / f"{about.video_id}.npy"
-            with replacing(path) as part, part.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-                for block in video.blocks():
-                    file.write(np.ascontiguousarray(block[stream], "<f4").tobytes())
-        with replacing(folder / "frames" / f"{about.video_id}.npy") as part, part.open("wb") as file:
-            np.lib.format.write_array(file, about.frames.astype("<i8"), allow_pickle=False)
-        listed.append({name: getattr(about, name) for name in ("video_id", "class_name", "num_frames", "frame_rate", "sha256")})
-    record = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"flowkit {__version__}", "provenance": provenance}
-    write_atomically(folder / RECORD_NAME, json.dumps({**record, "videos": listed}, ensure_ascii=False, indent=1) + "\n")
 
 
 class FeatureFile:
@@ -209,7 +193,7 @@ class FeatureFile:
                     f"{path} has format version {version!r}, and this flowkit reads version {FORMAT_VERSION}; make it again with "
                     "`flowkit features`"
                 )
-            self.provenance: dict[str, Any] = parse_json(read_data_set(file, "provenance").tobytes().decode("utf-8"))
+            self.provenance = checked_provenance(parse_json(read_data_set(file, "provenance").tobytes().decode("utf-8")))
             videos = group_of(file, "videos")
             self._groups = {text_of(group_of(videos, name).attrs["video_id"]): name for name in sorted(videos)}
             self._digests = {video_id: text_of(videos[name].attrs["sha256"]) for video_id, name in self._groups.items()}
@@ -239,6 +223,10 @@ class FeatureFile:
         (found,) = self.read_all([video_id])
         return found
 
+    def planned(self, video_id: str) -> PlannedFeatures:
+        """Return the features of a video so that they can be written to another file; its arrays are read when they are written."""
+        return PlannedFeatures.of(self.read(video_id), lambda: self.read(video_id))
+
     def read_all(self, video_ids: Sequence[str] | None = None) -> Iterator[VideoFeatures]:
         """Yield the features of these videos, or of all."""
         import h5py
@@ -247,15 +235,33 @@ class FeatureFile:
         missing = [name for name in wanted if name not in self._groups]
         if missing:
             raise FeaturesError(f"{self.path} has no features of {first_few(missing, most=3)}")
-        streams = self.provenance["streams"]
         with refusing(self.path, _KIND, FeaturesError), h5py.File(self.path, "r", locking=False) as file:
             videos = group_of(file, "videos")
             for name in wanted:
                 group = group_of(videos, self._groups[name])
                 texts = {key: text_of(group.attrs[key]) for key in ("video_id", "class_name", "frame_rate", "sha256")}
                 frames = read_data_set(group, "frames").astype(np.int64)
-                arrays = {stream: read_data_set(group, stream) for stream in streams}
-                for stream, array in arrays.items():
-                    if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != streams[stream] or not np.isfinite(array).all():
-                        raise FeaturesError(f"{self.path}: the {stream} features of {name!r} must be finite numbers (T, {streams[stream]})")
-                yield VideoFeatures(num_frames=int(group.attrs["num_frames"]), frames=frames, arrays=arrays, **texts)
+                arrays = {stream: read_data_set(group, stream) for stream in self.provenance["streams"]}
+                found = VideoFeatures(num_frames=int(group.attrs["num_frames"]), frames=frames, arrays=arrays, **texts)
+                yield checked_features(found, self.provenance["streams"])
+
+
+def checked_provenance(values: object) -> dict[str, Any]:
+    """Return the provenance of foreign features; `ValueError` unless it is a table that names the streams and their numbers of features."""
+    streams = values.get("streams") if isinstance(values, dict) else None
+    good = isinstance(streams, dict) and streams and all(type(size) is int and size > 0 for size in streams.values())
+    if not isinstance(values, dict) or not good:
+        raise ValueError("its provenance does not name its streams")
+    return values
+
+
+def checked_features(found: VideoFeatures, sizes: Mapping[str, int]) -> VideoFeatures:
+    """Return the features of one video of a foreign file; `ValueError` unless their shapes agree and all numbers are finite."""
+    for stream, array in found.arrays.items():
+        if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != sizes[stream] or not np.isfinite(array).all():
+            raise ValueError(f"the {stream} features of {found.video_id!r} must be finite numbers (T, {sizes[stream]})")
+    try:
+        Fraction(found.frame_rate)
+    except (ValueError, ZeroDivisionError) as cause:
+        raise ValueError(f"the frame rate of {found.video_id!r} is no fraction: {found.frame_rate[:40]!r}") from cause
+    return found

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from flowkit.records import canonical_json
+from flowkit.records import canonical_json, parse_json
 
 _HEAD = struct.Struct("<QI")
 MOST_BYTES = 1 << 30  # of a record: a window of 64 time steps of two streams has about 1 MB
@@ -57,8 +57,8 @@ class FeatureJournal:
             os.ftruncate(self._file, 0)
             self._append(self._header)
         self._end = len(self._header)
-        while (record := self._record(self._end)) is not None:
-            self._places[_name_of(record)] = self._end + _HEAD.size, len(record)
+        while (record := self._record(self._end)) is not None and (name := _name_of(record)) is not None:
+            self._places[name] = self._end + _HEAD.size, len(record)
             self._end += _HEAD.size + len(record)
         os.ftruncate(self._file, self._end)
         return self
@@ -118,10 +118,14 @@ class FeatureJournal:
         return record if len(record) == length and zlib.crc32(record) == checksum else None
 
 
-def _name_of(record: bytes) -> WindowName:
-    (length,) = struct.unpack("<Q", record[:8])
-    video_id, output, sha256 = json.loads(json.loads(record[8 : 8 + length])["__metadata__"]["window"])
-    return WindowName(video_id, output, sha256)
+def _name_of(record: bytes) -> WindowName | None:
+    """Return the name of a record's window; None if it is no record of a window."""
+    try:
+        (length,) = struct.unpack("<Q", record[:8])
+        video_id, output, sha256 = parse_json(parse_json(record[8 : 8 + length])["__metadata__"]["window"])
+    except (ValueError, KeyError, TypeError, struct.error):
+        return None
+    return WindowName(video_id, output, sha256) if isinstance(video_id, str) and isinstance(output, int) else None
 
 
 def journal_of(output: Path) -> Path:

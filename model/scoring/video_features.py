@@ -11,22 +11,22 @@ from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_files import check_stored
-from flowkit.errors import CheckpointError, FeaturesError, ManifestError
+from flowkit.errors import CheckpointError, FeaturesError, ManifestError, ShardFormatError
 from flowkit.locks import exclusive_lock
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.places import check_run_name, check_writable
 from flowkit.model.runs.run_folder import find_weights
-from flowkit.model.runs.training_data import extraction_differences
+from flowkit.model.runs.training_data import extraction_differences, extraction_of_clip
 from flowkit.model.scoring.extract_features import FeatureWork, VideoToDo
-from flowkit.model.scoring.feature_files import FeatureFile, write_feature_folder, write_features
+from flowkit.model.scoring.feature_files import FeatureFile, write_features
+from flowkit.model.scoring.feature_folder import RECORD_NAME, FeatureFolder, write_feature_folder
 from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
 from flowkit.model.scoring.feature_network import FeatureNetwork
 from flowkit.model.scoring.feature_settings import FeatureSettings, Frames, Layer
 from flowkit.model.settings.training import Phase
 from flowkit.quantise import Quantiser
-from flowkit.shards.reader import Clip
 
 FILE_SUFFIX = ".h5"
 
@@ -185,15 +185,21 @@ def features(
     if not ids:
         raise ManifestError(f"{root} has no videos; `flowkit extract VIDEOS` makes its clips")
     todo: list[VideoToDo] = []
-    quantiser: Quantiser | None = None
+    unreadable: list[Unreadable] = []
+    quantiser = dataset.settings.quantiser
     extraction: dict[str, Any] = {}
     with ClipSource(stored) as clips:
         for video_id in ids:
-            clip = clips.clip(video_id)
+            try:
+                clip = clips.clip(video_id)
+            except (ShardFormatError, OSError) as error:  # one bad video does not stop the others
+                unreadable.append(Unreadable(video_id, str(error)))
+                continue
+            if clip.quantiser != quantiser:
+                unreadable.append(Unreadable(video_id, f"its flow has the {clip.quantiser}, and the data root the {quantiser}"))
+                continue
             todo.append(VideoToDo.of(clip))
-            if quantiser is None:
-                quantiser, extraction = clip.quantiser, _extraction(clip)
-    assert quantiser is not None
+            extraction = extraction or extraction_of_clip(clip)
     _check_quantiser(trained, source, quantiser)
     warnings = extraction_differences(trained.provenance.extraction, extraction)
     network = FeatureNetwork(trained, str(source), quantiser=quantiser, layer=layer, mirror=mirror, execution=execution)
@@ -213,7 +219,7 @@ def features(
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = FeatureJournal(journal_of(path), provenance | {"window": settings.most})
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"computes the features in {str(path)!r}"), journal:
-        work = FeatureWork(stored, todo, settings, network, journal, finished)
+        work = FeatureWork(stored, todo, settings, network, journal, finished, unreadable)
         with ProgressBar("features", total=len(todo), unit="videos", progress=progress) as bar:
 
             def show(done: int, num_videos: int, num_failed: int) -> None:
@@ -225,7 +231,7 @@ def features(
         if not planned:
             reasons = "; ".join(f"{clip.video_id}: {clip.reason}" for clip in work.failed[:3])
             raise FeaturesError(f"no video has features: {reasons}")
-        if finished is None or finished.video_ids != tuple(video.about.video_id for video in planned) or work.num_finished < len(planned):
+        if not work.is_written(planned):
             (write_features if path.suffix == FILE_SUFFIX else write_feature_folder)(path, provenance, planned)
         journal.remove()
     return FeatureReport(path, len(planned), work.num_finished, network.sizes, tuple(work.failed), tuple(warnings))
@@ -240,12 +246,6 @@ def _name(start: str, phase: Phase, settings: FeatureSettings) -> str:
     return "-".join(parts) + FILE_SUFFIX
 
 
-def _extraction(clip: Clip) -> dict[str, Any]:
-    """Return how the frames and the flow of a clip were made, as `Provenance` has it."""
-    stored = clip.attributes
-    return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
-
-
 def _check_quantiser(trained: Checkpoint, source: Path, quantiser: Quantiser) -> None:
     """Raise `CheckpointError` if the same byte is another flow to the network than in the data."""
     if trained.provenance.quantiser != quantiser.to_dict():
@@ -255,12 +255,13 @@ def _check_quantiser(trained: Checkpoint, source: Path, quantiser: Quantiser) ->
         )
 
 
-def _finished(path: Path, provenance: dict[str, Any], *, replace: bool) -> FeatureFile | None:
-    """Return the file that is there already, if its features are those that would be computed."""
-    if not path.exists() or path.suffix != FILE_SUFFIX:
+def _finished(path: Path, provenance: dict[str, Any], *, replace: bool) -> FeatureFile | FeatureFolder | None:
+    """Return the file or folder that is there already, if its features are those that would be computed."""
+    is_file = path.suffix == FILE_SUFFIX
+    if not (path if is_file else path / RECORD_NAME).exists():
         return None
     try:
-        there = FeatureFile(path)
+        there = FeatureFile(path) if is_file else FeatureFolder(path)
     except FeaturesError:
         if replace:
             return None

@@ -27,6 +27,7 @@ from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
 from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, WindowName, journal_of
 from flowkit.model.scoring.video_features import features
 from flowkit.model.settings.training import PHASES, STREAMS_OF
@@ -207,7 +208,7 @@ def test_what_cannot_be_computed_is_refused(home: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine.h5").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("harm", ["link", "size", "kind", "version", "nan"])
+@pytest.mark.parametrize("harm", ["link", "size", "kind", "version", "nan", "rate", "streams"])
 def test_foreign_files_are_refused(whole: Path, tmp_path: Path, harm: str) -> None:
     path = Path(shutil.copy(whole, tmp_path))
     with h5py.File(path, "r+") as file:
@@ -220,6 +221,11 @@ def test_foreign_files_are_refused(whole: Path, tmp_path: Path, harm: str) -> No
             group.create_dataset("motion", (1 << 40, 128), np.float32, chunks=(1, 128))
         elif harm == "nan":
             group["motion"][0, 0] = np.nan
+        elif harm == "rate":
+            group.attrs["frame_rate"] = np.bytes_("1/0")
+        elif harm == "streams":
+            del file["provenance"]
+            file["provenance"] = np.frombuffer(b'{"streams": []}', np.uint8)
         elif harm == "kind":
             file.attrs["format"] = np.bytes_("flowkit-shard")
         else:
@@ -273,3 +279,82 @@ def test_killed_at_ten_random_moments_and_run_again_the_file_is_the_same(home: P
     assert command("killed.h5").wait(600) == 0
     assert (tmp_path / "killed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
+
+
+@pytest.mark.parametrize("name", ["features.h5", "folder"])
+def test_features_that_were_not_asked_for_are_not_lost(home: Path, tmp_path: Path, name: str) -> None:
+    path, first, second = tmp_path / name, *sorted(record.video_id for record in read_split(home, 1).test)[:2]
+    for wanted in ([first], [second]):
+        features(home, of="motion", videos=wanted, output=path, execution=CPU)
+    stored = FeatureFile(path) if name.endswith(".h5") else FeatureFolder(path)
+    whole = FeatureFile(features(home, of="motion", output=tmp_path / "whole.h5", execution=CPU).path)
+    assert stored.video_ids == (first, second)
+    for video_id in (first, second):
+        assert np.array_equal(stored.read(video_id).arrays["motion"], whole.read(video_id).arrays["motion"])
+
+
+def test_a_folder_is_continued_kept_and_replaced_as_a_file_is(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "vectors"
+    features(home, of="motion", output=folder, execution=CPU)
+    with pytest.raises(FeaturesError, match="features that differ in of, streams, weights_sha256; give another --output, or --replace"):
+        features(home, of="appearance", output=folder, execution=CPU)
+    one = FeatureFolder(folder).video_ids[0]
+    (folder / "mine.txt").write_text("mine")
+    features(home, of="appearance", videos=[one], output=folder, replace=True, execution=CPU)
+    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert left == sorted([f"appearance/{one}.npy", f"frames/{one}.npy", "features.json", "mine.txt"])
+    features(home, of="appearance", output=folder, execution=CPU)
+    monkeypatch.setattr("flowkit.model.scoring.feature_network.FeatureNetwork.features", lambda *_: pytest.fail("nothing is computed"))
+    before = (folder / "features.json").stat().st_mtime_ns
+    assert features(home, of="appearance", output=folder, execution=CPU).num_kept == 18
+    assert (folder / "features.json").stat().st_mtime_ns == before
+
+
+def test_a_clip_file_that_cannot_be_opened_is_named_and_the_others_have_features(home: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(home, tmp_path / "root"))
+    clip = root / "clips" / "late" / "video.h5"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"cut off")
+    report = features(root, of="motion", execution=CPU)
+    assert [video.video_id for video in report.failed] == ["late/video"]
+    assert report.num_videos == 18
+
+
+def test_videos_are_read_by_other_processes_too(home: Path, tmp_path: Path) -> None:
+    alone, shared = (
+        features(home, of="motion", output=tmp_path / f"{workers}.h5", execution=Execution(device="cpu", num_workers=workers)).path
+        for workers in (0, 2)
+    )
+    assert alone.read_bytes() == shared.read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["record", "outside", "missing", "pickle", "streams"])
+def test_foreign_folders_are_refused(home: Path, tmp_path: Path, harm: str) -> None:
+    folder = tmp_path / "vectors"
+    one = read_split(home, 1).test[0].video_id
+    features(home, of="motion", videos=[one], output=folder, execution=CPU)
+    record = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    if harm == "missing":
+        (folder / "motion" / f"{one}.npy").unlink()
+    elif harm == "pickle":
+        np.save(folder / "motion" / f"{one}.npy", np.array([{}], dtype=object), allow_pickle=True)
+    elif harm == "outside":
+        record["videos"][0]["video_id"] = "../../outside"
+    elif harm == "streams":
+        record["provenance"]["streams"] = {"motion": "128"}
+    else:
+        del record["videos"][0]["sha256"]
+    (folder / "features.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(FeaturesError, match="vectors"):
+        FeatureFolder(folder).read(one)
+
+
+def test_a_hostile_journal_ends_where_it_makes_no_sense(tmp_path: Path) -> None:
+    from zlib import crc32
+
+    for record in (b"", b"12345678", b"\xff" * 40, (2).to_bytes(8, "little") + b"{}", (60).to_bytes(8, "little") + b"[" * 60):
+        header = b'{"a":1}\n'
+        (tmp_path / "j").write_bytes(header + len(record).to_bytes(8, "little") + crc32(record).to_bytes(4, "little") + record)
+        with FeatureJournal(tmp_path / "j", {"a": 1}) as journal:
+            assert len(journal) == 0
+        assert (tmp_path / "j").read_bytes() == header
