@@ -24,8 +24,7 @@ from flowkit.words import printable_name
 # What another command needs too, if it has such an option of the same form. The same command needs everything that was given.
 _KEPT = ("--data", "--split", "--run", "--runs", "--reports", "--device")
 _LEFT_OUT = ("--restart",)
-_OF_A_ROOT = ("--data", "--run", "--runs", "--reports")
-_IN_NO_ROOT = re.compile(r" \S*\.mat |--checkpoint ")  # such a command works on a file, and refuses the name of a data root
+_REFUSED_WITH_MATLAB = ("--data", "--runs")  # by `flowkit convert`, since a file of MATLAB's lies in no data root
 _SUGGESTED = re.compile(r"`flowkit ([a-z]+)((?: [^`]*)?)`")
 _THAT_ONLY_PRINT = ("--set list", "--help")
 
@@ -87,12 +86,12 @@ def _completed(match: re.Match[str], given: Given) -> str:
     if command is None or own is None or any(words in rest for words in _THAT_ONLY_PRINT) or not _is_whole(command, rest.split()):
         return suggested
     is_same, theirs, ours = name == given.name, _forms(command), _forms(own)
+    left_out = (*_LEFT_OUT, *(_REFUSED_WITH_MATLAB if name == "convert" and ".mat" in rest else ()))
     present = {word.partition("=")[0] for word in rest.split()}
     words: list[str] = []
     for flag, typed in given.options:
-        fits = flag not in _LEFT_OUT if is_same else flag in _KEPT and flag in theirs and theirs[flag] == ours[flag]
-        fits = fits and not (flag in _OF_A_ROOT and _IN_NO_ROOT.search(rest))
-        if fits and flag not in present:
+        fits = is_same or (flag in _KEPT and flag in theirs and theirs[flag] == ours[flag])
+        if fits and flag not in left_out and flag not in present:
             words += typed
     return f"{suggested[:-1]} {printable_name(shlex.join(words))}`" if words else suggested
 
