@@ -30,7 +30,7 @@ _MOST_LINES = 5  # damaged lines that are named of one file
 _MOST_NAMED = 5
 _DEPTH = 3  # how many folders deep lists are looked for
 _MOST_FOLDERS = 1000  # that are looked into
-_ARCHIVES = (".zip", ".rar", ".tar", ".tgz", ".tar.gz", ".7z")
+ARCHIVES = (".zip", ".rar", ".tar", ".tgz", ".tar.gz", ".7z")
 _OTHER: dict[str, DataSetName] = {"ucf101": "hmdb51", "hmdb51": "ucf101"}
 _IS_LIST = {
     "ucf101": re.compile(r"(train|test)list\d+\.txt|classInd\.txt", re.IGNORECASE),
@@ -129,7 +129,8 @@ def check_lists(data_set: DataSetName, folder: str | os.PathLike[str]) -> Checke
     >>> import tempfile
     >>> from pathlib import Path
     >>> from flowkit.dataset.lists.list_check import check_lists
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = Path(tempfile.mkdtemp(), "lists")
+    >>> folder.mkdir()
     >>> (folder / "UCF101TrainTestSplits-RecognitionTask.zip").touch()
     >>> [problem.kind for problem in check_lists("ucf101", folder).problems]
     ['archive']
@@ -154,18 +155,21 @@ def check_lists(data_set: DataSetName, folder: str | os.PathLike[str]) -> Checke
 
 
 def _of_a_file(path: Path, facts: DataSet) -> ListProblem:
-    if path.name.lower().endswith(_ARCHIVES):
+    if path.name.lower().endswith(ARCHIVES):
         return ListProblem("archive", f"{str(path)!r} is an archive that has not been unpacked: `{unpack_command(path)}`")
     return ListProblem("folder", f"{str(path)!r} is a file: give the folder of the lists, {str(path.parent)!r} or {facts.folder!r}")
 
 
-def unpack_command(path: Path, into: str = "") -> str:
-    """Return the command that unpacks an archive, beside it or into another folder."""
-    name = path.name.lower()
-    program = "unzip" if name.endswith(".zip") else "unrar x" if name.endswith(".rar") else "7z x" if name.endswith(".7z") else "tar xf"
-    target = shlex.quote(into or str(path.parent) + os.sep)
-    option = {"unzip": f" -d {target}", "unrar x": f" {target}", "7z x": f" -o{target}", "tar xf": f" -C {target}"}[program]
-    return f"{program} {shlex.quote(str(path))}{option}"
+def unpack_command(path: Path, into: Path | None = None, *, all_alike: bool = False) -> str:
+    """Return the command that unpacks an archive, or all of its folder that have its suffix, beside it or into another folder."""
+    source = '"$part"' if all_alike else shlex.quote(str(path))
+    target = shlex.quote(f"{into or path.parent}{os.sep}")
+    command = {
+        ".zip": f"unzip {source} -d {target}",
+        ".rar": f"unrar x {source} {target}",
+        ".7z": f"7z x {source} -o{target}",
+    }.get(path.suffix.lower(), f"tar xf {source} -C {target}")
+    return f"for part in {shlex.quote(str(path.parent))}/*{path.suffix}; do {command}; done" if all_alike else command
 
 
 def _holds_lists(data_set: str, folder: Path) -> bool:
@@ -209,7 +213,7 @@ def _subfolders(folder: Path) -> list[Path]:
 def _why_none(data_set: str, given: Path, facts: DataSet) -> Iterator[ListProblem]:
     """Yield why there are no lists: archives lie there, or the lists of the other data set, or nothing of the kind."""
     other = _OTHER[data_set]
-    archives = sorted(path for path in (given.iterdir() if given.is_dir() else ()) if path.name.lower().endswith(_ARCHIVES))
+    archives = sorted(path for path in (given.iterdir() if given.is_dir() else ()) if path.name.lower().endswith(ARCHIVES))
     lists = [path for path in archives if "split" in path.name.lower() or "list" in path.name.lower()]
     if _holds_lists(other, given):
         command = f"flowkit lists {other} {shlex.quote(str(given))}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowkit.dataset.lists.data_sets import DATA_SETS
 from flowkit.dataset.lists.entries import ListEntry
-from flowkit.dataset.lists.list_check import CheckedLists, unpack_command
+from flowkit.dataset.lists.list_check import ARCHIVES, CheckedLists, unpack_command
 from flowkit.dataset.lists.matching import pair_names
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.ids import comparable_name, first_few
@@ -73,9 +73,13 @@ def check_videos(checked: CheckedLists, folder: str | os.PathLike[str]) -> Check
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from flowkit.dataset.lists.list_check import check_lists
     >>> from flowkit.dataset.lists.video_check import check_videos
-    >>> check_videos(check_lists("ucf101", tempfile.mkdtemp()), tempfile.mkdtemp()).num_listed
+    >>> lists, videos = (Path(tempfile.mkdtemp(), name) for name in ("lists", "videos"))
+    >>> lists.mkdir(), videos.mkdir()
+    (None, None)
+    >>> check_videos(check_lists("ucf101", lists), videos).num_listed
     0
     """
     videos, facts = Path(folder), DATA_SETS[checked.data_set]
@@ -92,13 +96,13 @@ def check_videos(checked: CheckedLists, folder: str | os.PathLike[str]) -> Check
 
     problems, notes = [], []
     archives = _archives(videos)
-    of_classes = {comparable_name(name): name for name in missing_classes}
+    of_classes = {comparable_name(name) for name in missing_classes}
     class_archives = [path for path in archives if comparable_name(path.stem) in of_classes]
     whole = [path for path in archives if path not in class_archives]
     if missing and class_archives:
         names = first_few([path.name for path in class_archives], most=_MOST_NAMED)
         have = "archive of a class has" if len(class_archives) == 1 else "archives of classes have"
-        command = f'for part in {class_archives[0].parent}/*.rar; do unrar x "$part" {videos}/; done'
+        command = unpack_command(class_archives[0], videos, all_alike=True)
         problems.append(f"{len(class_archives):,} {have} not been unpacked ({names}): `{command}`")
     elif missing and whole and not found:
         problems += [f"{str(path)!r} has not been unpacked: `{unpack_command(path)}`" for path in whole[:_MOST_NAMED]]
@@ -159,7 +163,7 @@ def _archives(folder: Path) -> list[Path]:
     found = []
     for place in (folder, folder.absolute().parent):
         try:
-            found += sorted(path for path in place.iterdir() if path.suffix.lower() in (".rar", ".zip", ".tar") and path.is_file())
+            found += sorted(path for path in place.iterdir() if path.name.lower().endswith(ARCHIVES) and path.is_file())
         except OSError:
             continue
     return found

@@ -50,7 +50,11 @@ def given(line: str) -> Given:
         ("train --data d", "flowkit pack --lists", "flowkit pack --lists"),  # only says where to look
         ("train --data d", "flowkit nothing", "flowkit nothing"),
         ("train", "flowkit pack", "flowkit pack"),
-        ("predict a.avi --data d --split 2", "flowkit convert net.mat OUT.safetensors", "flowkit convert net.mat OUT.safetensors --split 2"),
+        (
+            "predict a.avi --data d --split 2",
+            "flowkit convert net.mat OUT.safetensors",
+            "flowkit convert net.mat OUT.safetensors --split 2",
+        ),
         ("predict a.avi --data d --runs r", "flowkit convert 'a net.mat' OUT.safetensors", "flowkit convert 'a net.mat' OUT.safetensors"),
         ("predict a.avi --data d", "flowkit convert default OUT.onnx", "flowkit convert default OUT.onnx --data d"),
         ("train --data d", "flowkit evaluate --checkpoint a.safetensors", "flowkit evaluate --checkpoint a.safetensors --data d"),

@@ -63,6 +63,14 @@ def test_archives_of_classes_are_to_be_unpacked(checked: CheckedLists, tmp_path:
     (folder / "Biking.rar").touch()
     (text, *_) = check_videos(checked, folder).problems
     assert "1 archive of a class has not been unpacked (Biking.rar): `for part in " in text
+    assert text.endswith(f'`for part in {folder}/*.rar; do unrar x "$part" {folder}/; done`')
+
+
+def test_archives_of_classes_of_another_kind_or_place_come_with_a_command_that_fits(checked: CheckedLists, tmp_path: Path) -> None:
+    folder = put(tmp_path / "my videos", *NAMES[:2])
+    (tmp_path / "Biking.zip").touch()
+    (text, *_) = check_videos(checked, folder).problems
+    assert text.endswith(f"`for part in {tmp_path}/*.zip; do unzip \"$part\" -d '{folder}/'; done`")
 
 
 def test_the_archive_of_all_videos_is_to_be_unpacked(checked: CheckedLists, tmp_path: Path) -> None:
