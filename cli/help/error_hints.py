@@ -11,8 +11,14 @@ from pathlib import Path
 import click
 
 _OUT_OF_RANGE = re.compile(r"(\S+) is not in the range (\S+?)\.\Z")
-_RANGES = ((r"(\S+)<=x<=(\S+)", r"from \1 to \2"), (r"(\S+)<x<=(\S+)", r"above \1 and at most \2"), (r"x>=(\S+)", r"at least \1"))
-_MORE_RANGES = ((r"x>(\S+)", r"above \1"), (r"x<=(\S+)", r"at most \1"))
+_RANGES = (
+    (r"(\S+)<=x<=(\S+)", r"from \1 to \2"),
+    (r"(\S+)<x<=(\S+)", r"above \1 and at most \2"),
+    (r"(\S+)<x<(\S+)", r"above \1 and below \2"),
+    (r"x>=(\S+)", r"at least \1"),
+    (r"x>(\S+)", r"above \1"),
+    (r"x<=(\S+)", r"at most \1"),
+)
 _MISSING = re.compile(r"(File|Directory|Path) '(.+)' does not exist\.\Z")
 _IS_A_FILE = re.compile(r"Directory '(.+)' is a file\.\Z")
 _OF_ALL_COMMANDS = ("--debug", "--quiet", "--verbose", "-q", "-v")
@@ -61,6 +67,6 @@ def with_flags(message: str, options: Iterable[click.Parameter]) -> str:
 
 
 def _in_words(text: str) -> str:
-    for pattern, words in (*_RANGES, *_MORE_RANGES):
+    for pattern, words in _RANGES:
         text = re.sub(pattern, words, text)
     return text

@@ -29,6 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train --data videso.txt", "Name the folder in which it lies: '.'."),
         ("train --bn-group 0", "It must be at least 1, got 0."),
         ("train --input-size 5000", "It must be from 32 to 4096, got 5000."),
+        ("train --validation 2", "It must be above 0 and below 1, got 2.0."),
         ("train --debug", "`flowkit --debug train ...`"),
         ("pack -q", "`flowkit -q pack ...`"),
         ("extract videos --short-side 3", "Error: --short-side must be"),
