@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from flowkit.dataset.lists.list_check import CheckedLists
     from flowkit.dataset.lists.video_check import CheckedVideos
 
-_NAMES = {"ucf101": "UCF101", "hmdb51": "HMDB51"}
-
 
 @click.command(cls=Command)
-@click.argument("data_set", metavar="ucf101|hmdb51", type=click.Choice(list(_NAMES), case_sensitive=False))
+@click.argument("data_set", metavar="ucf101|hmdb51", type=click.Choice(("ucf101", "hmdb51"), case_sensitive=False))
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--videos",
@@ -53,7 +51,9 @@ def lists(data_set: str, folder: Path, videos: Path | None, as_json: bool) -> in
 
 def _print_lists(checked: CheckedLists) -> None:
     """Print what the lists hold to stdout, and what is wrong with them to stderr."""
-    name = _NAMES[checked.data_set]
+    from flowkit.dataset.lists.data_sets import DATA_SETS
+
+    name = DATA_SETS[checked.data_set].name
     if checked.splits:
         rows = [(split.number, split.num_train, split.official_train, split.num_test, split.official_test) for split in checked.splits]
         say(table(("split", "train", "official", "test", "official"), rows))

@@ -88,8 +88,18 @@ class ManifestWriter:
         )
         num_listed = (len(lists.train), len(lists.test))
         quantiser = self._dataset.settings.quantiser
-        split = Split(number, lists.protocol, lists.classes, train, test, *num_listed, quantiser, self._digests, digest="")
-        return replace(split, left_out_classes=lists.left_out)
+        return Split(
+            number,
+            lists.protocol,
+            lists.classes,
+            train,
+            test,
+            *num_listed,
+            quantiser,
+            self._digests,
+            digest="",
+            left_out_classes=lists.left_out,
+        )
 
     def _updated(self, old: Split, chosen: ChosenLists) -> Split:
         """Return a split as the folder of the chosen lists defines it if it was made from these, or else with its own rows."""

@@ -143,8 +143,7 @@ def run_session(block: Block, instead: Mapping[str, str]) -> str:
         assert code == 0, f"{block}: the command before {command!r} ended with {code}"
         words = [instead.get(word, word) for word in shlex.split(command)]
         assert words[0] == "flowkit", f"{block}: only lines of flowkit are run: {command}"
-        expanded = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
-        ended = run_flowkit(*expanded, in_one=True)
+        ended = run_flowkit(*expanded(words[1:]), in_one=True)
         code = ended.code
         missing = first_difference(shown, ended.out.splitlines())
         assert missing is None, f"{block}: $ {command}\n{missing}\nIt prints:\n{ended.out}"
@@ -215,13 +214,17 @@ def run_line(line: str, block: Block) -> str:
     if ">" in words:
         line_out = Path(words[words.index(">") + 1])
         words = words[: words.index(">")]
-    expanded = [name for word in words[1:] for name in (sorted(glob(word)) if "*" in word else [word])]
-    ended = run_flowkit(*expanded)
+    ended = run_flowkit(*expanded(words[1:]))
     assert ended.code == 0, f"{block}: {line}\n{ended.err}"
     if line_out is None:
         return ended.out
     line_out.write_text(ended.out, encoding="utf-8")
     return ""
+
+
+def expanded(words: list[str]) -> list[str]:
+    """Return words with the names of files for each that has an asterisk, as a shell gives them."""
+    return [name for word in words for name in (sorted(glob(word)) if "*" in word else [word])]
 
 
 def normalise(text: str) -> str:

@@ -25,8 +25,6 @@ class DataSet:
         The classes in order of label.
     num_videos : tuple of (int, int)
         Numbers of training and of test videos of splits 1, 2, 3.
-    num_all : int
-        Number of videos.
     digests : tuple of str
         What `names_digest` returns of splits 1, 2, 3.
     folder : str
@@ -40,7 +38,6 @@ class DataSet:
     name: str
     classes: tuple[str, ...]
     num_videos: tuple[tuple[int, int], ...]
-    num_all: int
     digests: tuple[str, ...]
     folder: str
     archive: str
@@ -79,7 +76,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         "UCF101",
         tuple(_UCF101.split()),
         ((9537, 3783), (9586, 3734), (9624, 3696)),
-        13_320,
         (
             "6ca94f279703c03d651b650e85482a9a210b8142d67ee47a875a1fa08d68d03e",
             "7eb661cd966d0797aa463c47ea04aef20834572eda42689cef29c9559534005b",
@@ -93,7 +89,6 @@ DATA_SETS: Mapping[str, DataSet] = {
         "HMDB51",
         tuple(_HMDB51.split()),
         ((3570, 1530), (3570, 1530), (3570, 1530)),
-        6_766,
         (
             "704530911c0f6b73b9b17184b8873b546d31aa6be6ffea07c543a0f485474036",
             "a5bb3bb76ceb18b9fb15e8877acfba3287b19d5b134855c9a5fc88c81ee482e5",
