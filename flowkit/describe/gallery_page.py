@@ -6,23 +6,20 @@ page as texts, never as HTML. A content security policy allows that script and n
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from flowkit.describe.encoding import data_uri, png
 from flowkit.describe.flow_colour import wheel_picture
 from flowkit.describe.gallery_files import FILM_SUFFIX, PAGE_NAME, PICTURES_NAME, STILL_SUFFIX, PictureFacts
 from flowkit.describe.gallery_videos import GalleryVideo
-from flowkit.versions import __version__
+from flowkit.describe.html_page import render_html
 from flowkit.words import printable_name
 
-_FOLDER = Path(__file__).parent
-_TEMPLATE, _STYLE, _SCRIPT = (_FOLDER / f"gallery_page.{suffix}" for suffix in ("html.jinja", "css", "js"))
+_PAGE = Path(__file__).with_suffix("")
 _WHEEL_PX = 36
 
 
@@ -84,45 +81,17 @@ def render_page(
     failures : mapping of str to str
         Why videos that have a clip could not be drawn.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    style, script = _STYLE.read_text(encoding="utf-8"), _SCRIPT.read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_visible, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        version=__version__,
-        about=about,
-        num_videos=len(videos),
-        subsets=[subset for subset in ("train", "test", "unlisted") if any(video.subset == subset for video in videos)],
-        has_predictions=any(video.prediction for video in videos),
-        speeds=[one.speed_px for one in facts.values()],
-        wheel=_wheel(),
-        wheel_px=2 * _WHEEL_PX + 1,
-        style=Markup(style),  # noqa: S704 - a file of flowkit's own
-        script=Markup(script),  # noqa: S704 - a file of flowkit's own
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        data={"isSample": len(videos) < about.num_known, **_data(videos, facts, names, failures)},
-    )
-
-
-def _visible(value: object) -> object:
-    """Return a text with invisible characters escaped: line feeds, and marks that change the direction of writing."""
-    return printable_name(value) if type(value) is str else value
-
-
-def _hash(text: str) -> str:
-    """Return what a content security policy calls an element of this text."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
-
-
-def _wheel() -> str:
-    """Return the colour wheel as a ``data:`` URI."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(wheel_picture(_WHEEL_PX)).save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    values = {
+        "about": about,
+        "num_videos": len(videos),
+        "subsets": [subset for subset in ("train", "test", "unlisted") if any(video.subset == subset for video in videos)],
+        "has_predictions": any(video.prediction for video in videos),
+        "speeds": [one.speed_px for one in facts.values()],
+        "wheel": data_uri(png(wheel_picture(_WHEEL_PX))),
+        "wheel_px": 2 * _WHEEL_PX + 1,
+        "data": {"isSample": len(videos) < about.num_known, **_data(videos, facts, names, failures)},
+    }
+    return render_html(_PAGE, values)
 
 
 def _data(

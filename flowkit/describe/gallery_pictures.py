@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.describe.encoding import jpeg
 from flowkit.describe.flow_colour import flow_to_colour, round_scale
 from flowkit.describe.flow_histogram import component_px
 from flowkit.describe.pictures import UNKNOWN_RATE, measure_flow
@@ -27,7 +28,7 @@ SECONDS = 5  # that a film lasts, at most
 _MOST_FRAMES_PER_SECOND = 15
 _MEASURED_FIELDS = 50  # at most, spread evenly over the clip
 _LEAST_SIDE_PX = 16  # smaller pictures are padded, because not every decoder plays them
-_STILL_QUALITY, _STILL_BYTES = 80, 40_000
+_STILL_QUALITIES, _STILL_BYTES = (80, 60, 40, 20), 40_000
 _STILL_RANK = 0.8  # of its speed among the fields of the film
 _QUALITIES = (34, 44, 54, 63)  # of VP9, the best first
 
@@ -174,14 +175,10 @@ def _shrunk(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 
 
 def _still(picture: NDArray[np.uint8]) -> bytes:
-    """Encode a picture as JPEG with full colour resolution, which flow needs; with fewer bits if it would take too many."""
-    from PIL import Image
-
+    """Encode a picture as JPEG, with lower quality if it would take too many bytes."""
     encoded = b""
-    for quality in (_STILL_QUALITY, 60, 40, 20):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="JPEG", quality=quality, subsampling=0, optimize=True)
-        encoded = buffer.getvalue()
+    for quality in _STILL_QUALITIES:
+        encoded = jpeg(picture, quality=quality)
         if len(encoded) <= _STILL_BYTES:
             break
     return encoded

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.model.report.encoding import drawn
+from flowkit.describe.encoding import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

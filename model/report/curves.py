@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.model.report.encoding import drawn
+from flowkit.describe.encoding import drawn
 from flowkit.model.runs.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, read_metrics
 from flowkit.model.settings.training import Phase, TrainConfig
 

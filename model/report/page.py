@@ -6,8 +6,6 @@ because class names, video ids and paths may come from anyone.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
+from flowkit.describe.html_page import render_html
 from flowkit.files import write_atomically
 from flowkit.model.evaluation.fusion_weights import weights_text
 from flowkit.model.evaluation.published import compare_with_paper
@@ -29,12 +28,11 @@ from flowkit.model.report.settings import data_facts, network_settings, test_fac
 from flowkit.model.report.video_table import video_table
 from flowkit.model.runs.training_data import tested_extraction
 from flowkit.model.scoring.metrics import percent, percent_interval
-from flowkit.versions import __version__
 from flowkit.words import duration
 
 CURVES_NAME, CONFUSION_NAME, PAGE_NAME = "curves.png", "confusion.png", "report.html"
 
-_TEMPLATE, _STYLE, _SCRIPT = (Path(__file__).with_name(f"page.{suffix}") for suffix in ("html.jinja", "css", "js"))
+_PAGE = Path(__file__).with_suffix("")
 _MOST_LISTED = 50  # lines of a notice
 _LISTS = {
     "ucf101": "the official lists of UCF101",
@@ -92,11 +90,11 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
         written[folder / CONFUSION_NAME] = matrices[0].encoded
     gallery = find_gallery(folder, dataset.root)
     values = _values(result, evaluation, dataset, run, main, gallery) | {
-        "videos": _video_values(result, evaluation, main, gallery),
+        "videos": video_table(result, evaluation.fusion, main, gallery=gallery),
         "phases": training.phases,
         "matrices": [matrix.values() for matrix in matrices],
     }
-    written[folder / PAGE_NAME] = _render(values).encode("utf-8")
+    written[folder / PAGE_NAME] = render_html(_PAGE, values).encode("utf-8")
     for path, contents in written.items():
         write_atomically(path, contents)
     return list(written)
@@ -108,25 +106,6 @@ def discard_report(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def visible(value: object) -> object:
-    """Return a text with invisible characters escaped: line feeds, and marks that change the direction of writing."""
-    if not isinstance(value, str) or value.isprintable() or hasattr(value, "__html__"):  # the page's own style and script
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-
-
-def _render(values: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    script = _SCRIPT.read_text(encoding="utf-8")
-    # The policy of the page allows this script and no other.
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    own = {"style": Markup(_STYLE.read_text(encoding="utf-8")), "script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(values | own)
-
-
 def _values(
     result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str, gallery: GalleryLinks
 ) -> dict[str, Any]:
@@ -135,7 +114,6 @@ def _values(
     comparison = compare_with_paper(split, result, evaluation, tested=tested_extraction(dataset, split))
     paper = comparison.published.top1 if comparison.published else {}
     return {
-        "version": __version__,
         "run": run,
         "split": result.split,
         "sections": _SECTIONS,
@@ -167,14 +145,6 @@ def _values(
         "networks": network_settings(result, dataset.root),
         "facts": [data_facts(result, split, dataset), test_facts(result, evaluation)],
     }
-
-
-def _video_values(result: SplitEvaluation, evaluation: Evaluation, main: str, gallery: GalleryLinks) -> dict[str, Any] | None:
-    """Return the table of videos, with its record for the script marked as JSON that is safe in a page."""
-    from markupsafe import Markup
-
-    values = video_table(result, evaluation.fusion, main, gallery=gallery, shown=visible)
-    return None if values is None else values | {"json": Markup(values["json"])}  # noqa: S704
 
 
 def _tested(result: SplitEvaluation, evaluation: Evaluation) -> str:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
+from flowkit.describe.encoding import data_uri, jpeg, png, size_of
 from flowkit.describe.flow_colour import wheel_picture
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.report.confused_videos import ConfusedPair, Mistake, Thumbnails, most_confused
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
 from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, guessing, panel_picture, read_curves, smoothing_window
-from flowkit.model.report.encoding import data_uri, jpeg, png, size_of
 from flowkit.model.report.gallery_links import GalleryLinks
 from flowkit.model.runs.run_folder import METRICS_NAME
 from flowkit.model.settings.training import PHASES

@@ -6,8 +6,6 @@ print and for readers without scripts.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,12 @@ import numpy as np
 from flowkit.model.evaluation.results import SplitEvaluation
 from flowkit.model.report.gallery_links import GalleryLinks
 from flowkit.model.scoring.metrics import Fusion, shares
+from flowkit.words import printable_name
 
 NUM_AT_ONCE = 100  # videos of a part
 
 
-def video_table(
-    result: SplitEvaluation, fusion: Fusion, main: str, *, gallery: GalleryLinks, shown: Callable[[object], object]
-) -> dict[str, Any] | None:
+def video_table(result: SplitEvaluation, fusion: Fusion, main: str, *, gallery: GalleryLinks) -> dict[str, Any] | None:
     """Return what the page needs for the table of test videos; None if no video was scored.
 
     Parameters
@@ -34,14 +31,12 @@ def video_table(
         The row by which the videos are sorted: those that it classifies wrongly first, the surest ones first.
     gallery : GalleryLinks
         The gallery that ids lead to, as far as it shows them.
-    shown : callable
-        How a text is shown: with characters that cannot be seen written out.
 
     Returns
     -------
     dict or None
         `rows`: names of the rows, `main` first. `first`: the first videos as HTML needs them. `num`, `num_first`, `num_linked`: how many
-        there are, how many of them these are, and how many the gallery shows. `json`: all videos, in the order of the table, for the
+        there are, how many of them these are, and how many the gallery shows. `record`: all videos, in the order of the table, for the
         script: ``[id, label, predicted, share, predicted, share, ...]``, shares in thousandths; ``raw``, the ids that are shown
         differently; and ``linked``, which videos the gallery shows.
     """
@@ -53,13 +48,13 @@ def video_table(
     is_correct = predicted == result.labels[:, None]
     # `np.lexsort` sorts by its last key first: mistakes, then the share of the mistake (of correct videos, the least sure first), then ids.
     order = np.lexsort((np.array(result.video_ids), np.where(is_correct[:, 0], share[:, 0], -share[:, 0]), is_correct[:, 0])).tolist()
-    classes = [str(shown(name)) for name in result.classes]
+    classes = [printable_name(name) for name in result.classes]
     videos = []
     for k in order:
         numbers = [
             value for pair in zip(predicted[k].tolist(), (1000 * share[k]).round().astype(int).tolist(), strict=True) for value in pair
         ]
-        videos.append([str(shown(result.video_ids[k])), int(result.labels[k]), *numbers])
+        videos.append([printable_name(result.video_ids[k]), int(result.labels[k]), *numbers])
     raw = {place: result.video_ids[k] for place, k in enumerate(order) if videos[place][0] != result.video_ids[k]}
     first = [
         {
@@ -82,13 +77,5 @@ def video_table(
         "num": len(videos),
         "num_linked": len(linked),
         "num_first": len(first),
-        "json": _in_script(record),
+        "record": record,
     }
-
-
-def _in_script(record: dict[str, Any]) -> str:
-    """Return JSON that a script element can hold: in ASCII, and without the characters that end or open an element."""
-    text = json.dumps(record, ensure_ascii=True, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

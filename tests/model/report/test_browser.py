@@ -12,8 +12,9 @@ from browser import Browser, contrast, needs_browser
 from hostile_results import CLASSES, make_evaluation, make_gallery, make_hostile_root, make_result
 from PIL import Image
 
+from flowkit.describe.html_page import visible
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.report.page import visible, write_report
+from flowkit.model.report.page import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,6 +22,7 @@ from hostile_results import CLASSES, FAILED, make_evaluation, make_gallery, make
 from PIL import Image
 
 from flowkit.dataset.csv_fields import original_field
+from flowkit.describe.html_page import visible
 from flowkit.model.evaluation.results import write_results
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
@@ -29,7 +30,7 @@ from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.report import page as page_module
 from flowkit.model.report import video_table
 from flowkit.model.report.gallery_links import GalleryLinks, find_gallery
-from flowkit.model.report.page import discard_report, visible, write_report
+from flowkit.model.report.page import discard_report, write_report
 from flowkit.model.scoring.metrics import softmax
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from hostile_results import CLASSES, make_hostile_root, make_result, write_metri
 from PIL import Image
 
 from flowkit.dataset.manifest import ClipRecord
+from flowkit.describe.encoding import data_uri, drawn, jpeg, png
 from flowkit.describe.flow_colour import flow_to_colour
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.report.confused_videos import Thumbnails, most_confused
 from flowkit.model.report.confusion import confusion_picture, drawable, occurring_classes
 from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothed, smoothing_window
-from flowkit.model.report.encoding import data_uri, drawn, jpeg, png
 from flowkit.model.report.pictures import training_pictures
 from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, softmax
 from flowkit.model.settings.recipes import make_configs

@@ -1,4 +1,4 @@
-"""Figures as pixels, and pixels as files: what all pictures of a report need."""
+"""Figures as pixels, and pixels as files: what the pictures of reports and galleries need."""
 
 from __future__ import annotations
 
