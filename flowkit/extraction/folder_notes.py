@@ -11,6 +11,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout, read_layout
 from flowkit.video.ids import first_few
+from flowkit.video.tree import is_hidden, parent_of
 from flowkit.words import counted
 
 _MOST_NAMED = 3
@@ -75,8 +76,7 @@ def folder_warnings(videos: Path, layout: FolderLayout, existing: Dataset | None
 
 def _no_class(videos: Path) -> str:
     """Say that the videos lie directly in the folder, and which folder was probably meant."""
-    absolute = Path(os.path.abspath(videos))
-    name, parent = absolute.name, videos.parent if videos.name not in ("", "..") else absolute.parent
+    name, parent = os.path.basename(os.path.abspath(videos)), parent_of(videos)
     beside = _folders_of_videos(parent, besides=videos)
     give = f"`flowkit extract {shlex.quote(str(parent))}`"
     if beside:
@@ -94,7 +94,7 @@ def _folders_of_videos(parent: Path, *, besides: Path) -> list[str]:
     found = []
     try:
         for path in sorted(parent.iterdir()):
-            if path.is_dir() and not path.name.startswith(".") and not _is_same(path, besides) and _holds_a_video(path):
+            if path.is_dir() and not is_hidden(path.name) and not _is_same(path, besides) and _holds_a_video(path):
                 found.append(path.name)
     except OSError:
         return found

@@ -130,6 +130,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
+def parent_of(folder: Path) -> Path:
+    """Return the parent of a folder in the user's words, or its absolute path if the user wrote no name, as in ``.`` or ``..``."""
+    return folder.parent if folder.name not in ("", "..") else Path(os.path.abspath(folder)).parent
+
+
 def _video_fault(video_id: str, path: str) -> str | None:
     try:
         check_video_id(video_id)

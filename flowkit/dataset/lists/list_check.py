@@ -20,6 +20,7 @@ from flowkit.dataset.lists.entries import ListEntry, SplitLists, read_text
 from flowkit.dataset.lists.official import HMDB51_CODES, hmdb51_files, read_class_names, read_hmdb51_list, read_ucf101_list
 from flowkit.errors import ManifestError
 from flowkit.video.ids import comparable_name, first_few
+from flowkit.video.tree import is_hidden, parent_of
 from flowkit.words import counted
 
 DataSetName = Literal["ucf101", "hmdb51"]
@@ -186,7 +187,7 @@ def _folder_of_lists(data_set: str, given: Path) -> Path | None:
     below = next((folder for folder in _below(given) if _holds_lists(data_set, folder)), None)
     if below is not None:
         return below
-    parent = given.parent if given.name not in ("", "..") else Path(os.path.abspath(given)).parent
+    parent = parent_of(given)
     around = [parent, *(path for path in _subfolders(parent) if path != given)] if given.is_dir() else []
     return next((folder for folder in around if _holds_lists(data_set, folder)), None)
 
@@ -205,7 +206,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     except OSError:
         return []
 

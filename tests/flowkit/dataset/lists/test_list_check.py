@@ -163,6 +163,14 @@ def test_the_folder_that_was_meant_is_found_and_checked(shared_data: Path, tmp_p
     assert [split.num_train for split in checked.splits] == [9537, 9586, 9624]
 
 
+def test_what_macos_puts_into_an_archive_holds_no_lists(tmp_path: Path) -> None:
+    hidden = tmp_path / "downloads" / "__MACOSX"
+    hidden.mkdir(parents=True)
+    (hidden / "._wave_test_split1.txt").touch()
+    assert kinds(check_lists("hmdb51", tmp_path / "downloads")) == ["missing"]
+    assert "holds no list of HMDB51" in check_lists("hmdb51", tmp_path / "downloads").problems[0].text
+
+
 def test_archives_that_were_not_unpacked_come_with_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "downloads"  # beside which no other test has put lists
     folder.mkdir()
