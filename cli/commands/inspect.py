@@ -189,7 +189,7 @@ def _draw_gallery(
 def _predictions(dataset: Dataset, run: str, split: int | None, reports: Path | None) -> tuple[dict[str, Prediction], str]:
     """Return what a run predicts for each test video, and the row of its results that this is; empty if there are no results.
 
-    Only results that exist have torch imported. That there are none is an error if the command line names the run.
+    torch is imported only if there are results. It is an error if there are none and the command line names the run.
     """
     from flowkit.model.runs.places import check_run_name, report_folder
 
@@ -206,18 +206,18 @@ def _predictions(dataset: Dataset, run: str, split: int | None, reports: Path | 
     from flowkit.describe.gallery_videos import Prediction
     from flowkit.model.evaluation.results import read_results
     from flowkit.model.evaluation.rows import last_row
-    from flowkit.model.scoring.metrics import softmax
+    from flowkit.model.scoring.metrics import shares
 
     evaluation = read_results(folder)
     (result,) = evaluation.splits
     row = last_row(result.rows)
     assert row is not None  # results without a row cannot be read
     scores = result.rows[row].scores
-    shares = scores if evaluation.fusion == "softmax_mean" else softmax(scores)
+    share = shares(scores, evaluation.fusion)
     best = (-scores).argsort(1, kind="stable")[:, :_NUM_BEST].tolist()
     predictions = {}
     for k, video_id in enumerate(result.video_ids):
-        chosen = tuple((result.classes[label], float(shares[k, label])) for label in best[k])
+        chosen = tuple((result.classes[label], float(share[k, label])) for label in best[k])
         predictions[video_id] = Prediction(chosen[0][0], chosen)
     return predictions, row
 

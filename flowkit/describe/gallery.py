@@ -1,8 +1,8 @@
 """A gallery of a data root: a folder that opens in a browser without a server, with a still and a short film of each video.
 
-`plan_gallery` chooses the videos and finds out which pictures are there already, `forecast_gallery` says what drawing the others
-takes, and `draw_gallery` draws them in several processes and writes the page last. So a gallery that was stopped shows what it showed
-before, and the same call goes on where it stopped.
+`plan_gallery` chooses the videos and finds out which pictures are there already. Of a `GalleryDrawing`, `forecast` says what drawing
+the others takes, and `draw` draws them in several processes and writes the page last. So a gallery that was stopped shows what it
+showed before, and the same calls go on where it stopped.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def plan_gallery(
 
 
 class GalleryDrawing:
-    """The drawing of a plan: first a few videos, which give a forecast, then the others, then the page.
+    """The drawing of a plan: `forecast` draws a few videos first, then `draw` the others and the page.
 
     Parameters
     ----------
@@ -211,28 +211,25 @@ class GalleryDrawing:
         OSError
             If a picture cannot be written.
         """
-        there = sum(
-            facts.still_bytes + facts.film_bytes
-            for video_id, name in self.plan.names.items()
-            if (facts := self._folder.facts.get(name)) and self._folder.has(name)
-        )
+        there = [self._folder.facts[name] for name in set(self.plan.names.values()) - {task.name for task in self.plan.tasks}]
+        num_bytes_there = sum(facts.num_bytes for facts in there)
         drawn: list[tuple[int, int, float]] = []
 
         def note(task: DrawTask, result: Drawn) -> None:
             if result.facts is not None:
-                drawn.append((task.num_frames, result.facts.still_bytes + result.facts.film_bytes, result.seconds))
+                drawn.append((task.num_frames, result.facts.num_bytes, result.seconds))
 
         self._run(self._first, note, jobs=1)
         frames = sum(num_frames for num_frames, _, _ in drawn)
         if not frames:
-            return GalleryForecast(there, 0.0, self._jobs)
+            return GalleryForecast(num_bytes_there, 0.0, self._jobs)
         bytes_per_frame, seconds_per_frame = (sum(entry[k] for entry in drawn) / frames for k in (1, 2))
         seconds = sum(task.num_frames for task in self.plan.tasks) * seconds_per_frame / self._jobs
         num_bytes = sum(min(task.num_frames * bytes_per_frame, MOST_BYTES) for task in self.plan.tasks)
-        return GalleryForecast(round(there + num_bytes), seconds, self._jobs)
+        return GalleryForecast(round(num_bytes_there + num_bytes), seconds, self._jobs)
 
     def draw(self, about: GalleryAbout, *, progress: bool | None = None) -> Gallery:
-        """Draw the videos that are left, write the page, and remove pictures that nothing needs any more.
+        """Draw the videos that `forecast` has not drawn, write the page, and remove pictures that nothing needs any more.
 
         Parameters
         ----------
@@ -260,7 +257,7 @@ class GalleryDrawing:
             num_drawn=self._num_drawn,
             num_reused=self.plan.num_reused,
             num_removed=num_removed,
-            num_bytes=len(text.encode("utf-8")) + sum(one.still_bytes + one.film_bytes for one in facts.values()),
+            num_bytes=len(text.encode("utf-8")) + sum(one.num_bytes for one in facts.values()),
             failures=tuple(sorted(self._failures.items())),
         )
 

@@ -71,6 +71,11 @@ class PictureFacts:
     film_bytes: int
 
     @property
+    def num_bytes(self) -> int:
+        """The size of both files together."""
+        return self.still_bytes + self.film_bytes
+
+    @property
     def is_cut(self) -> bool:
         """Whether the film leaves out the beginning or the end of the video."""
         return self.seconds < self.whole_seconds

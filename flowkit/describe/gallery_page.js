@@ -13,7 +13,7 @@ function element(tag, className = "", text = "") {
   return made;
 }
 
-/* Return an element with a name that may be broken after a stroke of any kind. */
+/* Return an element with a name in which a line may end after a slash, an underscore or a hyphen. */
 function nameElement(tag, className, name) {
   const made = element(tag, className);
   for (const part of name.split(/(?<=[/_-])/)) made.append(part, document.createElement("wbr"));
@@ -198,6 +198,7 @@ byId("videos").addEventListener("click", (event) => {
 /* ---- filters and order ---- */
 
 const form = byId("filters");
+const texts = data.videos.map((video) => comparable(`${video.id} ${video.label}`)); // that the search looks through
 const valueOf = (id) => byId(id)?.value ?? "";
 
 function fillClasses(select, indices) {
@@ -213,8 +214,8 @@ if (byId("predicted")) {
   fillClasses(byId("predicted"), [...data.classes.keys()].filter((index) => predicted.has(index)));
 }
 
-function isWanted(video, wanted) {
-  if (wanted.words.length && !wanted.words.every((word) => wanted.text(video).includes(word))) return false;
+function isWanted(video, index, wanted) {
+  if (!wanted.words.every((word) => texts[index].includes(word))) return false;
   if (wanted.class !== "" && video.class !== Number(wanted.class)) return false;
   if (wanted.subset !== "" && video.subset !== wanted.subset) return false;
   if (wanted.status !== "" && video.status !== wanted.status) return false;
@@ -234,9 +235,8 @@ const orders = {
 function showWanted() {
   const wanted = Object.fromEntries(["class", "subset", "status", "slowest", "fastest", "answer", "predicted"].map((id) => [id, valueOf(id)]));
   wanted.words = comparable(valueOf("search")).split(/\s+/).filter(Boolean);
-  wanted.text = (video) => comparable(`${video.id} ${video.label}`);
   data.videos.forEach((video, index) => {
-    shown[index] = isWanted(video, wanted);
+    shown[index] = isWanted(video, index, wanted);
     if (cards[index]) cards[index].hidden = !shown[index];
   });
   for (const group of groups.values()) {
