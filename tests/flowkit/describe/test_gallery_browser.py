@@ -84,12 +84,13 @@ def wait_for(holds: Callable[[], Any]) -> Any:
 
 
 def choose(browser: Browser, name: str, value: str) -> None:
-    """Give a filter a value, as a user does."""
+    """Give a filter a value, as a user does, and wait for the frame in which the page applies it."""
     script = (
-        "const field = document.getElementById(arguments[0]); field.value = arguments[1];"
+        "const [name, value, done] = arguments, field = document.getElementById(name); field.value = value;"
         "for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind, {bubbles: true}));"
+        "requestAnimationFrame(() => done(null));"
     )
-    browser.run(script, name, value)
+    browser.ask("/execute/async", {"script": script, "args": [name, value]})
 
 
 def shown_after(browser: Browser, name: str, value: str, number: int) -> list[str]:
