@@ -25,6 +25,7 @@ from PIL import Image
 
 from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.describe import gallery_pictures
+from flowkit.describe.films import write_film
 from flowkit.describe.flow_colour import round_scale
 from flowkit.describe.gallery_files import GalleryFolder
 from flowkit.describe.gallery_page import GalleryAbout, render_page
@@ -131,13 +132,7 @@ def bench_films(root: Path) -> None:
 
 def film(frames: np.ndarray, rate: Fraction, codec: str, container_format: str, options: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container_format) as container:
-        stream: Any = container.add_stream(codec, rate=rate, options=options)
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        stream.height, stream.width = frames.shape[1:3]
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+    write_film(buffer, frames, frames.shape[1:3], rate=rate, container=container_format, codec=codec, options=options)
     return buffer.getvalue()
 
 

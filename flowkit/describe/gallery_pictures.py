@@ -9,15 +9,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.describe.encoding import jpeg
+from flowkit.describe.films import playing_rate, write_film
 from flowkit.describe.flow_colour import flow_to_colour, round_scale
-from flowkit.describe.flow_histogram import component_px
-from flowkit.describe.pictures import UNKNOWN_RATE, measure_flow
+from flowkit.describe.pictures import measure_flow, small_moment
 from flowkit.errors import DeviceError
 from flowkit.shards.reader import Clip
 
@@ -107,7 +106,7 @@ def shown_fields(num_frames: int, frame_rate: Fraction, *, seconds: float = SECO
     >>> shown_fields(251, Fraction(25)).seconds
     4.96
     """
-    rate = frame_rate if 1 <= frame_rate <= 240 else UNKNOWN_RATE
+    rate = playing_rate(frame_rate)
     step = -(-rate // _MOST_FRAMES_PER_SECOND)
     num_fields = num_frames - 1
     most = max(int(seconds * rate / step), 1) * step
@@ -146,11 +145,9 @@ def _drawn(clip: Clip, indices: range, scale_px: float) -> tuple[NDArray[np.uint
         The mean speed of each field.
     """
     height, width = _small_size(clip.height, clip.width)
-    decode = component_px(clip.quantiser).astype(np.float32)
     pictures, speeds = [], []
     for k in indices:
-        flow = _shrunk(decode[clip.flow(k, k + 1)[0]].transpose(1, 2, 0), height, width).transpose(2, 0, 1)
-        frame = _shrunk(clip.frames([k])[0], height, width)
+        frame, flow = small_moment(clip, k, height, width)
         pictures.append(np.concatenate([frame, flow_to_colour(flow, scale_px=scale_px)], axis=1))
         speeds.append(np.hypot(flow[0], flow[1]).mean())
     drawn = np.stack(pictures)
@@ -163,15 +160,6 @@ def _small_size(height: int, width: int) -> tuple[int, int]:
     """Return the height and width of small pictures of frames of this size: never enlarged, in proportion."""
     scale = min(SHORT_SIDE_PX / min(height, width), LONG_SIDE_PX / max(height, width), 1)
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _shrunk(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Shrink a picture (H, W, 3), or flow (H, W, 2), whose vectors stay in px/frame of the stored size."""
-    import cv2
-
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _still(picture: NDArray[np.uint8]) -> bytes:
@@ -200,7 +188,7 @@ def _bounded_film(frames: NDArray[np.uint8], shown: ShownFields, most_bytes: int
 
 
 def _film(frames: NDArray[np.uint8], rate: Fraction, quality: int) -> bytes:
-    """Encode frames (n, H, W, 3) as VP9 in WebM; on one thread, so that the same frames give the same bytes."""
+    """Encode frames (n, H, W, 3) as VP9 in WebM; the same frames give the same bytes."""
     import av
 
     if "libvpx-vp9" not in av.codecs_available:
@@ -208,12 +196,15 @@ def _film(frames: NDArray[np.uint8], rate: Fraction, quality: int) -> bytes:
             "this PyAV cannot write VP9, the codec of the gallery's films; take it from PyPI: `pip install --force-reinstall av`"
         )
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="webm", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": str(quality), "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "0"}
-        stream: Any = container.add_stream("libvpx-vp9", rate=rate.limit_denominator(65535), options=options)
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        stream.height, stream.width = frames.shape[1:3]
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
+    options = {"crf": str(quality), "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "0"}
+    write_film(
+        buffer,
+        frames,
+        frames.shape[1:3],
+        rate=rate,
+        container="webm",
+        codec="libvpx-vp9",
+        options=options,
+        container_options={"fflags": "+bitexact"},
+    )
     return buffer.getvalue()

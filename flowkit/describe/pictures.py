@@ -6,13 +6,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.describe.films import UNKNOWN_RATE, playing_rate, write_film
 from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_picture
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
@@ -20,7 +20,6 @@ from flowkit.shards.reader import Clip
 from flowkit.words import counted, percentage
 
 Animation = Literal["mp4", "gif"]
-UNKNOWN_RATE = Fraction(25)  # in frames per second, for clips whose rate is not known
 
 _NUM_COLUMNS, _NUM_BANDS = 5, 2  # of the contact sheet; a band is a row of frames over a row of flow
 _CELL_PX = 320  # pictures are shrunk to this width at most
@@ -118,7 +117,7 @@ def readable_part(video_id: str) -> str:
 def measure_flow(clip: Clip, *, most: int | None = None) -> FlowHistogram:
     """Count the flow of up to `most` fields, by default 200, spread evenly over the clip."""
     histogram = FlowHistogram()
-    for k in _spread(clip.num_frames - 1, most or _MEASURED_FIELDS):
+    for k in spread_indices(clip.num_frames - 1, most or _MEASURED_FIELDS):
         histogram.add(clip.quantiser, clip.flow(k, k + 1))
     return histogram
 
@@ -137,7 +136,7 @@ def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
     """
     from PIL import Image, ImageDraw
 
-    chosen = _spread(clip.num_frames - 1, _NUM_COLUMNS * _NUM_BANDS)
+    chosen = spread_indices(clip.num_frames - 1, _NUM_COLUMNS * _NUM_BANDS)
     num_bands = -(-len(chosen) // _NUM_COLUMNS)
     width = min(clip.width, _CELL_PX)
     height = max(1, round(clip.height * width / clip.width))
@@ -248,17 +247,16 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
 def _write_mp4(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
     import av
 
-    rate = (clip.frame_rate if 1 <= clip.frame_rate <= 240 else UNKNOWN_RATE) / shown.step
-    with replacing(path) as part, av.open(str(part), "w", format="mp4") as container:
-        codec, options = ("libx264", {"crf": "20", "preset": "fast"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmax": "4"})
-        stream: Any = container.add_stream(codec, rate=rate.limit_denominator(65535), options=options)
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        stream.height, stream.width = clip.height + clip.height % 2, 2 * clip.width  # this pixel format needs even sides
-        for pictures in _side_by_side(clip, shown, scale_px):
-            for picture in pictures:
-                even = np.pad(picture, ((0, clip.height % 2), (0, 0), (0, 0)), mode="edge")
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
-        container.mux(stream.encode())
+    codec, options = ("libx264", {"crf": "20", "preset": "fast"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmax": "4"})
+    odd = clip.height % 2  # the pixel format needs even sides
+    even = (
+        np.pad(picture, ((0, odd), (0, 0), (0, 0)), mode="edge")
+        for pictures in _side_by_side(clip, shown, scale_px)
+        for picture in pictures
+    )
+    rate, size = playing_rate(clip.frame_rate) / shown.step, (clip.height + odd, 2 * clip.width)
+    with replacing(path) as part:
+        write_film(str(part), even, size, rate=rate, container="mp4", codec=codec, options=options)
 
 
 def _write_gif(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
@@ -312,13 +310,19 @@ def _decoded(clip: Clip, q: NDArray[np.uint8]) -> NDArray[np.float32]:
     return component_px(clip.quantiser).astype(np.float32)[q]
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread_indices(count: int, most: int) -> list[int]:
     """Return up to `most` of 0..count-1, spread evenly: the middles of as many equal parts."""
     num = min(count, most)
     return [(2 * k + 1) * count // (2 * num) for k in range(num)]
 
 
-def _shrunk(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def small_moment(clip: Clip, k: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return frame k (H, W, 3) and the flow from it to the next one (2, H, W), shrunk; flow stays in px/frame of the stored size."""
+    flow = _decoded(clip, clip.flow(k, k + 1))[0].transpose(1, 2, 0)
+    return _shrunk(clip.frames([k])[0], height, width), _shrunk(np.ascontiguousarray(flow), height, width).transpose(2, 0, 1)
+
+
+def _shrunk(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     import cv2
 
     if picture.shape[:2] == (height, width):

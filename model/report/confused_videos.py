@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from flowkit.dataset.manifest import ClipRecord
 from flowkit.dataset.root import Dataset
 from flowkit.describe.flow_colour import flow_to_colour, round_scale
-from flowkit.describe.flow_histogram import component_px
+from flowkit.describe.pictures import small_moment, spread_indices
 from flowkit.errors import FlowkitError
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.scoring.metrics import Fusion, shares
@@ -159,12 +158,9 @@ class Thumbnails:
             try:
                 with ShardReader(dataset.shard_path(record)) as shard:
                     clip = shard.clip(record.video_id)
-                    pairs = clip.num_frames - 1
-                    num = min(pairs, num_moments)
-                    indices = tuple((2 * k + 1) * pairs // (2 * num) for k in range(num))
-                    decode = component_px(clip.quantiser).astype(np.float32)
-                    frames = np.stack([_shrunk(clip.frames([k])[0]) for k in indices])
-                    flow = np.stack([_shrunk(decode[clip.flow(k, k + 1)[0]].transpose(1, 2, 0)).transpose(2, 0, 1) for k in indices])
+                    indices = tuple(spread_indices(clip.num_frames - 1, num_moments))
+                    moments = [small_moment(clip, k, *_cell_size(clip.height, clip.width)) for k in indices]
+                    frames, flow = (np.stack(pictures) for pictures in zip(*moments, strict=True))
                     self._read[record.video_id] = (frames, flow, indices)
             except (FlowkitError, OSError) as error:  # one video's pictures must not cost the report
                 self.failures[record.video_id] = str(error)
@@ -186,12 +182,7 @@ def _strip(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
 
 
-def _shrunk(picture: NDArray[Any]) -> NDArray[Any]:
-    """Shrink a picture or flow (H, W, channels) to sides of at most `_CELL_PX`; flow stays in px/frame of the stored size."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    scale = _CELL_PX / max(height, width)
-    if scale >= 1:
-        return picture
-    return np.asarray(cv2.resize(picture, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA))
+def _cell_size(height: int, width: int) -> tuple[int, int]:
+    """Return the height and width of small pictures of frames of this size: sides of at most `_CELL_PX`, never enlarged."""
+    scale = min(_CELL_PX / max(height, width), 1)
+    return max(1, round(height * scale)), max(1, round(width * scale))

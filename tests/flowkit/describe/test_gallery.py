@@ -355,7 +355,7 @@ def test_a_gallery_without_predictions_needs_no_torch(own: Path) -> None:
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "0 False"
 
 
-@pytest.mark.parametrize("name", ["gallery_files", "gallery_page", "gallery_pictures", "gallery_videos"])
+@pytest.mark.parametrize("name", ["films", "gallery_files", "gallery_page", "gallery_pictures", "gallery_videos"])
 def test_the_examples_in_docstrings_are_true(name: str) -> None:
     found = doctest.testmod(import_module(f"flowkit.describe.{name}"))
     assert found.attempted > 0
