@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from browser import Browser
+
 # Processes that tests spawn import the tests' own functions; a command that runs in this process drops "" from the path.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -67,6 +69,18 @@ def undisturbed(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     path = share_root(packed_root, tmp_path_factory.mktemp("undisturbed"))
     _, told = run(path)
     return path, told
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A session of headless Chromium, for the tests that `browser.needs_browser` marks."""
+    from browser import Browser
+
+    session = Browser(tmp_path_factory.mktemp("profile"))
+    try:
+        yield session
+    finally:
+        session.close()
 
 
 @pytest.fixture

@@ -109,6 +109,13 @@ class Browser:
         own = {one["request"]["url"] for one in asked if one["documentURL"].startswith(page.as_uri())}  # not those of the tab before it
         return {address for address in own if not address.startswith("data:")}
 
+    def inject(self) -> None:
+        """Put a script and a picture from elsewhere into the page, as names could if they were taken for HTML."""
+        self.run(
+            "const script = document.createElement('script'); script.textContent = 'window.ran = true'; document.body.append(script);"
+            "const image = new Image(); image.src = 'http://127.0.0.1:9/x.png'; document.body.append(image);"
+        )
+
     def sticking_out(self) -> list[str]:
         """Return what reaches beyond the right end of the page."""
         found: list[str] = self.run(_WIDER)

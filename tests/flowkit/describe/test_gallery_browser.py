@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,6 @@ SHOWN = (
     ".map(card => card.querySelector('.name').textContent)"
 )
 LOADED = "return [...document.images].filter(image => image.complete && image.naturalWidth).length"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    session = Browser(tmp_path_factory.mktemp("profile"))
-    try:
-        yield session
-    finally:
-        session.close()
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +127,7 @@ def test_the_page_opens_without_messages_or_overflow_and_asks_for_its_own_pictur
 
 def test_the_policy_keeps_other_scripts_and_addresses_out(browser: Browser, gallery: Path) -> None:
     browser.open(gallery)
-    browser.run(
-        "const script = document.createElement('script'); script.textContent = 'window.ran = true'; document.body.append(script);"
-        "const image = new Image(); image.src = 'http://127.0.0.1:9/x.png'; document.body.append(image);"
-    )
+    browser.inject()
     assert browser.run("return window.ran === undefined")
     assert sum("Content Security Policy" in entry["message"] for entry in browser.log("browser")) == 2
 

@@ -17,7 +17,6 @@ from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.report.page import write_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from flowkit.dataset.root import Dataset
@@ -64,15 +63,6 @@ def long_report(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    session = Browser(tmp_path_factory.mktemp("profile"))
-    try:
-        yield session
-    finally:
-        session.close()
-
-
 @pytest.mark.parametrize("dark", SCHEMES, ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_opens_without_errors_requests_or_overflow(browser: Browser, report: Path, width: int, dark: bool) -> None:
@@ -91,10 +81,7 @@ def test_the_page_opens_without_errors_requests_or_overflow(browser: Browser, re
 
 def test_the_policy_keeps_an_injected_script_and_a_foreign_picture_out(browser: Browser, report: Path) -> None:
     browser.open(report)
-    browser.run(
-        "const script = document.createElement('script'); script.textContent = 'window.ran = true'; document.body.append(script);"
-        "const image = new Image(); image.src = 'http://127.0.0.1:9/x.png'; document.body.append(image);"
-    )
+    browser.inject()
     assert browser.run("return window.ran === undefined")
     assert sum("Content Security Policy" in entry["message"] for entry in browser.log("browser")) == 2
 
