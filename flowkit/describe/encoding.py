@@ -5,13 +5,21 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+# Colour-blind readers can distinguish blue and orange; line styles distinguish two lines without colour.
+TWO_LINES: tuple[dict[str, Any], dict[str, Any]] = (
+    {"color": "#1f5fa8", "linestyle": "-"},
+    {"color": "#b45309", "linestyle": (0, (4, 1.5))},
+)
 
 
 def drawn(draw: Callable[[Figure], None], *, inches: tuple[float, float], dpi: int) -> NDArray[np.uint8]:
@@ -40,6 +48,12 @@ def drawn(draw: Callable[[Figure], None], *, inches: tuple[float, float], dpi: i
         draw(figure)
         canvas.draw()  # type: ignore[no-untyped-call]
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Label the ticks of a logarithmic axis with plain numbers: 0.001, not 10 to the power of -3."""
+    axis.set_major_formatter(lambda value, _: f"{Decimal(f'{value:.1g}'):f}")
+    axis.set_minor_formatter(lambda *_: "")
 
 
 def png(pixels: NDArray[np.uint8], *, num_colours: int | None = None) -> bytes:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.describe.encoding import TWO_LINES, plain_ticks
 from flowkit.describe.films import UNKNOWN_RATE, playing_rate, write_film
 from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_picture
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
 from flowkit.shards.reader import Clip
-from flowkit.words import counted, percentage
+from flowkit.words import counted, percentage, printable_name
 
 Animation = Literal["mp4", "gif"]
 
@@ -26,8 +26,6 @@ _CELL_PX = 320  # pictures are shrunk to this width at most
 _MARGIN_PX, _HEADER_PX, _LABEL_PX, _WHEEL_PX = 12, 64, 22, 60
 _LABEL_WIDTH_PX = 300
 _RULE = (190, 190, 190)
-_LINE_U: dict[str, Any] = {"color": "#1f5fa8", "linestyle": "-"}
-_LINE_V: dict[str, Any] = {"color": "#b45309", "linestyle": (0, (4, 1.5))}
 _LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend, which would hide too much
 _MEASURED_FIELDS = 200  # at most, spread evenly over the clip
 _GIF_PX = 240
@@ -170,12 +168,13 @@ def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
 
 def _draw_header(draw: Any, clip: Clip, scale_px: float, room_px: int) -> None:
     a = clip.attributes
+    mapping = printable_name(a.quantiser["mapping"])
     rate = f"{float(clip.frame_rate):.4g} frames/s" if clip.frame_rate else "unknown frame rate"
     lines = [
-        (_printable(clip.video_id), 18),
-        (f"class {_printable(clip.class_name) or 'not known'}, from {_printable(a.source_name) or 'unknown'}", 12),
+        (printable_name(clip.video_id), 18),
+        (f"class {printable_name(clip.class_name) or 'not known'}, from {printable_name(a.source_name) or 'unknown'}", 12),
         (f"{clip.num_frames} frames of {clip.width}x{clip.height} px, {rate}, {a.decode_errors} decode errors", 12),
-        (f"flow: {_printable(a.solver)}, bound {a.quantiser['bound']:g} px/frame, {_printable(a.quantiser['mapping'])}, {a.codec}", 12),
+        (f"flow: {printable_name(a.solver)}, bound {a.quantiser['bound']:g} px/frame, {mapping}, {a.codec}", 12),
     ]
     y = _MARGIN_PX
     for text, size in lines:
@@ -223,15 +222,13 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     left.set(xlabel="speed, px/frame", ylabel=f"% of pixels in a bin of {edges[1]:.2g} px/frame")
     left.set_title(f"mean {stats.mean_px:.2f}, max {stats.max_px:.1f} px/frame", fontsize=11)
     lowest = lowest_level(quantiser)
-    # Colour-blind readers can distinguish blue and orange; line styles distinguish u and v without colour.
-    for counts, label, line in ((counts_u, "u (to the right)", _LINE_U), (counts_v, "v (down)", _LINE_V)):
+    for counts, label, line in zip((counts_u, counts_v), ("u (to the right)", "v (down)"), TWO_LINES, strict=True):
         merged = counts[lowest:].copy()
         merged[0] += counts[:lowest].sum()
         right.step(component_px(quantiser)[lowest:], 100 * merged / num_pixels, where="mid", label=label, **line)
     for axes in (left, right):
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda percent, _: f"{Decimal(f'{percent:.1g}'):f}")  # 0.001, not 10 to the power of -3
-        axes.yaxis.set_minor_formatter(lambda *_: "")
+        plain_ticks(axes.yaxis)
     right.axvspan(-quantiser.bound * 1.05, -quantiser.bound, color="grey", alpha=0.3, label="beyond the bound")
     right.axvspan(quantiser.bound, quantiser.bound * 1.05, color="grey", alpha=0.3)
     right.set(xlabel="u and v, px/frame", ylabel="% of pixels at each stored value")
@@ -239,7 +236,7 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
     right.legend()
     num = clip.num_frames - 1
     measured = counted(num, "flow field") if stats.num_fields == num else f"sample of {stats.num_fields:,} of {counted(num, 'flow field')}"
-    figure.suptitle(f"{_printable(clip.video_id, ascii_only=True)}: {measured}", parse_math=False)
+    figure.suptitle(f"{_in_ascii(clip.video_id)}: {measured}", parse_math=False)
     with replacing(path) as part:
         figure.savefig(part, format="png", dpi=110)
 
@@ -346,7 +343,6 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-def _printable(text: str, *, ascii_only: bool = False) -> str:
-    """Return text in which characters that cannot be drawn are escaped."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode("ascii", "backslashreplace").decode() if ascii_only else shown
+def _in_ascii(name: str) -> str:
+    """Return a name with everything escaped that matplotlib's font may lack."""
+    return printable_name(name).encode("ascii", "backslashreplace").decode()

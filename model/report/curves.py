@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.describe.encoding import drawn
+from flowkit.describe.encoding import TWO_LINES, drawn, plain_ticks
 from flowkit.model.runs.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS, read_metrics
 from flowkit.model.settings.training import Phase, TrainConfig
 
@@ -26,11 +25,7 @@ _WINDOW_SHARE, _MOST_STEPS = 1 / 20, 500  # the steps that a line is the mean of
 _LARGEST = 1e100  # larger values cannot be drawn
 _MOST_POINTS = 600  # of one line, so that long runs draw as fast as short ones
 _PANEL_INCHES, _DPI = (3.8, 2.9), 190
-# Colour-blind readers can distinguish blue and orange; line styles distinguish the streams without colour.
-_STYLES: dict[str, dict[str, Any]] = {
-    "appearance": {"color": "#1f5fa8", "linestyle": "-"},
-    "motion": {"color": "#b45309", "linestyle": (0, (4, 1.5))},
-}
+_STYLES = dict(zip(("appearance", "motion"), TWO_LINES, strict=True))
 _GREY = "#57606a"
 _BOTH = "both"  # streams of a two-stream network, joined
 
@@ -204,8 +199,7 @@ def _draw_learning_rate(axes: Axes, curves: TrainingCurves) -> None:
     known = rates[np.isfinite(rates)]
     if len(known) and known.min() > 0 and len(np.unique(known)) <= 10 and known.max() > 5 * known.min():
         axes.set_yscale("log")  # a schedule in steps
-        axes.yaxis.set_major_formatter(lambda rate, _: f"{Decimal(f'{rate:.1g}'):f}")  # 0.001, not 10 to the power of -3
-        axes.yaxis.set_minor_formatter(lambda *_: "")
+        plain_ticks(axes.yaxis)
     else:
         axes.set_ylim(bottom=0)
     axes.set_ylabel("learning rate", fontsize=8)
