@@ -250,7 +250,8 @@ class GalleryDrawing:
         facts = {video_id: self._folder.facts[name] for video_id, name in self.plan.names.items() if video_id not in self._failures}
         text = render_page(about, self.plan.videos, facts, self.plan.names, self._failures)
         write_atomically(page, text)
-        num_removed = self._folder.remove_others({self.plan.names[video_id] for video_id in facts} | self.plan.kept)
+        self._folder.shown = frozenset(self.plan.names[video_id] for video_id in facts)
+        num_removed = self._folder.remove_others(self._folder.shown | self.plan.kept)
         return Gallery(
             page=page,
             num_videos=len(self.plan.videos),

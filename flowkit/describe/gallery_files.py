@@ -2,7 +2,7 @@
 
 ``index.html`` is the page and ``pictures/`` has a still and a film for each video. The name of these two says which clip they show,
 so a clip that was extracted again gets other files, and the earlier page keeps those it refers to until a new page is there.
-``gallery.json`` has the facts about each picture. It also marks the folder as one that flowkit made.
+``gallery.json`` has the facts about each picture, and which of them the page shows. It also marks the folder as one that flowkit made.
 """
 
 from __future__ import annotations
@@ -102,6 +102,13 @@ class GalleryFolder:
     path : Path
         The folder, which need not exist.
 
+    Attributes
+    ----------
+    facts : dict of str to PictureFacts
+        The pictures that were drawn, by name.
+    shown : frozenset of str
+        The names of those that the page shows. Others are of an interrupted run, or of videos outside the sample.
+
     Raises
     ------
     ParameterError
@@ -111,22 +118,25 @@ class GalleryFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pictures = path / PICTURES_NAME
-        self.facts = self._read()
+        self._read()
 
-    def _read(self) -> dict[str, PictureFacts]:
+    def _read(self) -> None:
         """Read the record, and refuse a folder that is not a gallery's."""
+        self.facts: dict[str, PictureFacts] = {}
+        self.shown: frozenset[str] = frozenset()
         for inner in (self.pictures, self.path / PAGE_NAME):
             if inner.is_symlink():
                 raise ParameterError(f"{str(inner)!r} is a link, and nothing is written behind it; remove it, then try again")
         record = _RECORD.read_if_present(self.path / RECORD_NAME)
         if record is not None:
-            return _facts_of(record.get("pictures"), self.path / RECORD_NAME)
+            self.facts = _facts_of(record.get("pictures"), self.path / RECORD_NAME)
+            self.shown = _names_of(record.get("shown", []), self.path / RECORD_NAME) & self.facts.keys()
+            return
         foreign = [name for name in _names_in(self.path) if not (is_temporary_of(name, RECORD_NAME) or name == _LOCK_NAME)]
         if foreign:
             raise ParameterError(
                 f"{str(self.path)!r} holds {foreign[0]!r} and no gallery that flowkit made: choose a new or empty folder with --output DIR"
             )
-        return {}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -139,7 +149,7 @@ class GalleryFolder:
         with exclusive_lock(self.path / _LOCK_NAME, f"draws the gallery {str(self.path)!r}"):
             remove_leftovers(self.path, alone=True)
             remove_leftovers(self.pictures, alone=True)
-            self.facts = self._read()
+            self._read()
             self.save()
             self.pictures.mkdir(exist_ok=True)
             yield
@@ -160,6 +170,7 @@ class GalleryFolder:
         record = {
             **_RECORD.header,
             "created_by": f"flowkit {__version__}",
+            "shown": sorted(self.shown),
             "pictures": {name: asdict(facts) for name, facts in sorted(self.facts.items())},
         }
         write_atomically(self.path / RECORD_NAME, json.dumps(record, indent=1) + "\n")
@@ -191,7 +202,7 @@ def _size_of(path: Path) -> int:
 
 def _facts_of(values: object, path: Path) -> dict[str, PictureFacts]:
     """Return the facts that a record gives, each with the declared type."""
-    error = ParameterError(f"{path} is not valid; {_RECORD.remedy}")
+    error = _not_valid(path)
     if not isinstance(values, dict):
         raise error
     kinds = {"str": (str,), "int": (int,), "float": (int, float)}
@@ -205,3 +216,14 @@ def _facts_of(values: object, path: Path) -> dict[str, PictureFacts]:
                 raise error
         found[str(name)] = PictureFacts(**entry)
     return found
+
+
+def _names_of(values: object, path: Path) -> frozenset[str]:
+    """Return the names that a record lists."""
+    if not isinstance(values, list) or not all(isinstance(name, str) for name in values):
+        raise _not_valid(path)
+    return frozenset(values)
+
+
+def _not_valid(path: Path) -> ParameterError:
+    return ParameterError(f"{path} is not valid; {_RECORD.remedy}")

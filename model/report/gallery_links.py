@@ -57,7 +57,8 @@ def find_gallery(folder: Path, root: Path) -> GalleryLinks:
         if not (place / PAGE_NAME).is_file():
             continue
         try:
-            shown = frozenset(facts.video_id for facts in GalleryFolder(place).facts.values())
+            gallery = GalleryFolder(place)
+            shown = frozenset(gallery.facts[name].video_id for name in gallery.shown)
             # A browser removes a name before ".." without following links, and so does relpath.
             address = quote(Path(os.path.relpath(place.absolute(), folder.absolute())).as_posix()) + "/"
         except (FlowkitError, OSError, ValueError):  # damaged, foreign, or on another drive: the report does without

@@ -101,6 +101,7 @@ def make_gallery(folder: Path, video_ids: Sequence[str]) -> None:
     numbers = {field.name: 1 for field in fields(PictureFacts) if field.name != "video_id"}
     with gallery.writing():
         gallery.facts = {pictures_name(video_id, "00"): PictureFacts(video_id=video_id, **numbers) for video_id in video_ids}
+        gallery.shown = frozenset(gallery.facts)
         gallery.save()
         (folder / PAGE_NAME).touch()
 

@@ -157,7 +157,12 @@ def test_the_sample_is_on_the_page_and_pictures_of_other_videos_stay_for_all(own
     assert "A sample of 6 of 18 videos" in (folder / "index.html").read_text()
     assert len({video["class"] for video in read_page(folder)}) == 6
     assert names_in(folder) == before
+    gallery_folder = GalleryFolder(folder)
+    assert len(gallery_folder.facts) == 18
+    on_page = {video["id"] for video in read_page(folder)}
+    assert {gallery_folder.facts[name].video_id for name in gallery_folder.shown} == on_page, "reports link to these only"
     assert "18 videos (0 drawn, 18 there already)" in draw(own, "--all").out
+    assert len(GalleryFolder(folder).shown) == 18
 
 
 def test_a_run_that_was_stopped_leaves_the_page_as_it_was_and_the_next_goes_on(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +268,8 @@ def test_nothing_is_written_or_deleted_behind_a_link(own: Path, tmp_path: Path, 
         lambda record: record | {"format": "flowkit-demo"},
         lambda record: record | {"format_version": 99},
         lambda record: record | {"pictures": []},
+        lambda record: record | {"shown": 7},
+        lambda record: record | {"shown": [[]]},
         lambda record: record | {"pictures": {"../../x": {}}},
         lambda record: record | {"pictures": {name: facts | {"speed_px": -1} for name, facts in record["pictures"].items()}},
         lambda record: record | {"pictures": {name: facts | {"num_frames": "7"} for name, facts in record["pictures"].items()}},
