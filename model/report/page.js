@@ -29,7 +29,7 @@ function showVideos({ rows, classes, videos, raw, gallery, linked, at_once: atOn
   const [search, ofClass, network, outcome, predicted] = fields;
   const fold = (text) => text.normalize("NFKC").toLowerCase();
   const texts = videos.map((video) => fold(video[0]));
-  const right = (video, row) => video[2 + 2 * row] === video[1];
+  const isCorrect = (video, row) => video[2 + 2 * row] === video[1];
   let order = videos.map((_, place) => place), chosen = order, start = 0;
 
   const byName = classes.map((name, label) => [name, label]).sort((a, b) => a[0].localeCompare(b[0]));
@@ -64,7 +64,7 @@ function showVideos({ rows, classes, videos, raw, gallery, linked, at_once: atOn
   }
 
   function answer(video, row) {
-    const good = right(video, row);
+    const good = isCorrect(video, row);
     const sign = cell("span", good ? "✓" : "✗");
     sign.setAttribute("aria-hidden", "true");
     const text = cell("span", sign, good ? " correct" : ` ${classes[video[2 + 2 * row]]}`);
@@ -93,7 +93,7 @@ function showVideos({ rows, classes, videos, raw, gallery, linked, at_once: atOn
       return (
         words.every((word) => texts[place].includes(word)) &&
         (!ofClass.value || video[1] === Number(ofClass.value)) &&
-        (!outcome.value || right(video, row) === (outcome.value === "correct")) &&
+        (!outcome.value || isCorrect(video, row) === (outcome.value === "correct")) &&
         (!predicted.value || video[2 + 2 * row] === Number(predicted.value))
       );
     });
@@ -106,7 +106,7 @@ function showVideos({ rows, classes, videos, raw, gallery, linked, at_once: atOn
     if (column === 0) return (a, b) => videos[a][0].localeCompare(videos[b][0]);
     if (column === 1) return (a, b) => classes[videos[a][1]].localeCompare(classes[videos[b][1]]) || a - b;
     const row = column - 2;
-    const key = (video) => (right(video, row) ? 1 : -1) * video[3 + 2 * row] + (right(video, row) ? 1 : 0);
+    const key = (video) => (isCorrect(video, row) ? 1 : -1) * video[3 + 2 * row] + (isCorrect(video, row) ? 1 : 0);
     return (a, b) => key(videos[a]) - key(videos[b]) || a - b;
   }
 
