@@ -1,0 +1,1 @@
+"""Improved dense trajectories: flow over a pyramid, camera motion, tracking and descriptors."""
