@@ -4,8 +4,9 @@
 numba's own cache beside the source file has four shortcomings here: it does not notice changes in modules that the kernel
 imports, it keeps the code for different processors in one index (in a home folder that a cluster shares), it fails where no
 folder is writable, and it executes whatever its files hold. So each kernel is kept in one file with a checksum, in a folder that
-is named after the processor, numba's version and the contents of the kernel sources. A file that is damaged, or that another
-user wrote, is not used: the kernel is compiled and stored again. Without a writable folder kernels are compiled in every process.
+is named after the processor, numba's version and the contents of the kernel sources. The names of kernels of other packages also
+depend on all sources beside them. A file that is damaged, or that another user wrote, is not used: the kernel is compiled and stored
+again. Without a writable folder kernels are compiled in every process.
 
 Every kernel has exactly one signature. Processes that start at the same time then write the same code under the same name, and
 no process finds the code of another kernel.
@@ -19,6 +20,7 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -66,12 +68,24 @@ def _cache_folder() -> Path | None:
 CACHE_FOLDER = _cache_folder()
 
 
+@lru_cache
+def _sources_of(folder: Path) -> str:
+    """Return what the names of a folder's kernels hold about its sources; for this folder `CACHE_FOLDER` has it."""
+    if folder == Path(__file__).parent:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return f"-{digest.hexdigest()[:12]}"
+
+
 class _KernelCache:
     """What numba asks for the machine code of one kernel; see `numba.core.caching._Cache`."""
 
     def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         code = function.__code__
-        name = f"{function.__name__}-{code.co_firstlineno}.py{sys.version_info.major}{sys.version_info.minor}.kernel"
+        sources = _sources_of(Path(code.co_filename).parent)
+        name = f"{function.__name__}-{code.co_firstlineno}{sources}.py{sys.version_info.major}{sys.version_info.minor}.kernel"
         self.cache_path = folder / name
         self._code = hashlib.sha256(code.co_code).hexdigest()
 

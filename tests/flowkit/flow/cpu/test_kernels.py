@@ -237,3 +237,25 @@ def test_an_unusable_cache_folder_is_passed_over_for_the_next(tmp_path: Path) ->
     code = "import json\nfrom flowkit.flow.cpu import jit\nprint(json.dumps({'folder': str(jit.CACHE_FOLDER)}))"
     answer = run(code, NUMBA_CACHE_DIR=str(blocked / "cache"), XDG_CACHE_HOME=str(tmp_path / "home"), LOCALAPPDATA=str(tmp_path / "home"))
     assert answer["folder"] not in ("None", str(blocked / "cache"))
+
+
+def test_a_kernel_of_another_folder_is_compiled_again_when_a_source_beside_it_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(
+        "from flowkit.flow.cpu.jit import compile_part\n@compile_part\ndef part(x):\n    return 2 * x\n", encoding="utf-8"
+    )
+    (tmp_path / "whole.py").write_text(
+        "from parts import part\nfrom flowkit.flow.cpu.jit import compile_kernel\n@compile_kernel\ndef whole(x):\n    return part(x) + 1\n",
+        encoding="utf-8",
+    )
+    code = f"""
+import json, sys
+sys.path.append({str(tmp_path)!r})
+from whole import whole
+print(json.dumps({{"result": whole(3), "hits": sum(whole.stats.cache_hits.values())}}))
+"""
+    cache = str(tmp_path / "cache")
+    assert run(code, NUMBA_CACHE_DIR=cache) == {"result": 7, "hits": 0}
+    assert run(code, NUMBA_CACHE_DIR=cache) == {"result": 7, "hits": 1}
+    text = (tmp_path / "parts.py").read_text(encoding="utf-8")
+    (tmp_path / "parts.py").write_text(text.replace("2 * x", "20 * x"), encoding="utf-8")
+    assert run(code, NUMBA_CACHE_DIR=cache) == {"result": 61, "hits": 0}
