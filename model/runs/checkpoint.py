@@ -22,6 +22,7 @@ from flowkit.errors import CheckpointError
 from flowkit.files import replacing, write_atomically
 from flowkit.model.foreign.state_dicts import read_safetensors
 from flowkit.model.foreign.torch_archives import check_archive, check_tensors
+from flowkit.model.runs.array_files import with_sorted_header
 from flowkit.model.runs.provenance import Provenance
 from flowkit.records import parse_json
 from flowkit.run_digests import check_digest
@@ -128,7 +129,7 @@ def save_weights(path: Path, checkpoint: Checkpoint, *, description: Mapping[str
         "stride_in_1x1": str(checkpoint.provenance.config.network.stride_in_1x1).lower(),
     }
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.network.items()}
-    write_atomically(path, _in_order(save(tensors, metadata)))
+    write_atomically(path, with_sorted_header(save(tensors, metadata)))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -239,11 +240,3 @@ def _check_format(values: Mapping[str, object], name: str, version: object) -> N
         raise CheckpointError("not a flowkit checkpoint (for ImageNet and other foreign weights there is `flowkit train --weights FILE`)")
     if values.get("format_version") != version:
         raise CheckpointError(f"format version {values.get('format_version')!r}; this flowkit reads {version!r}: upgrade flowkit")
-
-
-def _in_order(data: bytes) -> bytes:
-    """Return a safetensors file with the keys of its header sorted; the library writes the metadata in random order."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8 bytes
-    return len(header).to_bytes(8, "little") + header + data[end:]
