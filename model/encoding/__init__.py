@@ -1,0 +1,1 @@
+"""Descriptors into one vector for each video: PCA, Gaussian mixtures, Fisher vectors."""

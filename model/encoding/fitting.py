@@ -1,0 +1,167 @@
+"""PCA and mixtures, fitted by scikit-learn to a sample of descriptors. The same sample and seed give the same encoder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowkit.errors import ParameterError
+from flowkit.model.encoding.encoder import DescriptorEncoder, Encoder
+from flowkit.model.encoding.mixture import Mixture
+from flowkit.model.encoding.projection import Projection
+
+NUM_COMPONENTS = 256
+VARIANCE_FLOOR = 1e-4  # of the variance of the descriptors along the same dimension
+MAX_ITERATIONS = 100
+_CONSTANT = 1e-6  # of the largest deviation: a dimension that varies less is as good as constant
+_EMPTY = 1e-3  # descriptors: a component with fewer has none
+
+
+def check_scikit_learn() -> None:
+    """Raise `ParameterError` if scikit-learn is missing."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as cause:
+        raise ParameterError(f'encoders are fitted by scikit-learn ({cause}): pip install "flowkit-video[svm]"') from cause
+
+
+def fit_projection(sample: NDArray[np.floating], num_components: int) -> Projection:
+    """Return the first principal components of descriptors (n, D).
+
+    Raises
+    ------
+    ParameterError
+        If scikit-learn is missing, there are fewer descriptors than components, or the descriptors are all equal or not finite.
+    """
+    check_scikit_learn()
+    from sklearn.decomposition import PCA
+
+    _check_sample(sample, num_components, "principal components")
+    with _one_thread():
+        found = PCA(num_components, svd_solver="covariance_eigh").fit(sample.astype(np.float64))
+    return Projection(found.mean_, np.ascontiguousarray(found.components_))
+
+
+def fit_mixture(points: NDArray[np.float64], num_components: int, *, seed: int) -> tuple[Mixture, bool]:
+    """Fit a Gaussian mixture by expectation and maximisation, from the centres that k-means finds.
+
+    Parameters
+    ----------
+    points : float64 array, shape (n, d)
+        Projected descriptors.
+    num_components : int
+        K.
+    seed : int
+        Seed of k-means.
+
+    Returns
+    -------
+    mixture : Mixture
+        Each variance has at least `VARIANCE_FLOOR` of the variance of the points along its dimension.
+    converged : bool
+        Whether the likelihood had settled after `MAX_ITERATIONS`.
+
+    Raises
+    ------
+    ParameterError
+        If scikit-learn is missing, or there are too few different points for so many components.
+    """
+    check_scikit_learn()
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    _check_sample(points, num_components, "components")
+    mean, scale = points.mean(0), points.std(0)
+    scale = np.maximum(scale, _CONSTANT * scale.max())  # every dimension has the variance 1, so that the floor is relative to it
+    machine = GaussianMixture(
+        num_components, covariance_type="diag", reg_covar=VARIANCE_FLOOR, max_iter=MAX_ITERATIONS, random_state=seed % 2**32
+    )
+    with _one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit((points - mean) / scale)
+    if machine.weights_.min() * len(points) < _EMPTY:
+        raise ParameterError(f"the sample of {len(points)} descriptors has too few different ones for {num_components} components")
+    mixture = Mixture(machine.weights_ / machine.weights_.sum(), machine.means_ * scale + mean, np.sqrt(machine.covariances_) * scale)
+    return mixture, bool(machine.converged_)
+
+
+def fit_encoder(
+    samples: Mapping[str, NDArray[np.floating]],
+    *,
+    num_components: int = NUM_COMPONENTS,
+    seed: int,
+    provenance: Mapping[str, Any],
+    on_type: Callable[[str], None] = lambda name: None,
+) -> Encoder:
+    """Fit PCA to half of the dimensions, and a mixture, to each type of descriptors.
+
+    Parameters
+    ----------
+    samples : mapping from type to array, shape (n, D)
+        A random sample of descriptors; see `descriptor_sample`.
+    num_components : int
+        K, the number of components of each mixture.
+    seed : int
+        Seed of the mixtures.
+    provenance : mapping
+        What the sample was drawn from, as built-in types. How it was fitted is added.
+    on_type : callable
+        Receives the name of each type before it is fitted.
+
+    Raises
+    ------
+    ParameterError
+        If scikit-learn is missing, `num_components` is below 1, or a sample is too small.
+    """
+    check_scikit_learn()
+    import sklearn
+
+    if num_components < 1:
+        raise ParameterError(f"a mixture has at least 1 component, got {num_components}")
+    types, not_converged = [], []
+    for name, sample in samples.items():
+        on_type(name)
+        try:
+            one, converged = _fit_type(name, sample, num_components, seed)
+        except ParameterError as cause:
+            raise ParameterError(f"{name}: {cause}") from cause
+        types.append(one)
+        not_converged += [] if converged else [name]
+    how = {
+        "num_components": num_components,
+        "num_descriptors": {name: len(sample) for name, sample in samples.items()},
+        "variance_floor": VARIANCE_FLOOR,
+        "not_converged": not_converged,
+        "seed": seed,
+        "scikit_learn": sklearn.__version__,
+    }
+    return Encoder(tuple(types), {**provenance, **how})
+
+
+def _fit_type(name: str, sample: NDArray[np.floating], num_components: int, seed: int) -> tuple[DescriptorEncoder, bool]:
+    projection = fit_projection(sample, max(sample.shape[1] // 2, 1))
+    mixture, converged = fit_mixture(projection.apply(sample), num_components, seed=seed)
+    return DescriptorEncoder(name, projection, mixture), converged
+
+
+def _check_sample(sample: NDArray[np.floating], num_components: int, what: str) -> None:
+    if len(sample) < num_components:
+        raise ParameterError(f"{num_components} {what} need as many descriptors, and the sample has {len(sample)}")
+    if not np.isfinite(sample).all():
+        raise ParameterError("a descriptor of the sample is not finite")
+    if not np.ptp(sample, axis=0).any():
+        raise ParameterError("the descriptors of the sample are all equal, so they cannot be encoded")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: with several, sums are added up in an order that changes from call to call."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
