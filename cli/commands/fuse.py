@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from flowkit.dataset.progress import ProgressBar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flowkit.model.evaluation.scores import ScoreTable
     from flowkit.model.fusion.late_fusion import FusionResult, FusionSettings
 
     # The paper's accuracies by system, and what was done differently; None if they cannot be compared.
@@ -57,6 +59,13 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="The test list whose videos are the rows of SCORES, for files that name no videos (TSN, mmaction2).",
 )
+@click.option(
+    "--vectors",
+    type=click.Choice(["l2", "none"]),
+    default="l2",
+    show_default=True,
+    help="What is done with each video's features before the SVM sees them: divided by their length, or nothing.",
+)
 @click.option("--common", is_flag=True, help="Score only the videos that all systems have; otherwise a missing video is an error.")
 @output_option
 @json_option
@@ -73,6 +82,7 @@ def fuse(
     folds: int,
     seed: int,
     order: Path | None,
+    vectors: str,
     common: bool,
     output: Path | None,
     as_json: bool,
@@ -87,13 +97,17 @@ def fuse(
       .npz          TSN's arrays scores (n, ..., C) and labels (n,), with --order
       .json         mmaction2's list of the scores of each video, with --order
       .json         3D-ResNets' {"results": {video: [{"label": ..., "score": ...}, ...]}}
+      .h5, folder   features of the data root's videos by `flowkit features`
+
+    With features, a linear SVM (C = 100) is trained on those of the split's training list. It is stored beside them, and its scores of
+    the test videos are combined with the run's.
 
     Videos are matched by id, with or without folders and suffix, and classes by name; files without names of classes by label
     number. With several splits, {split} in a file's name stands for the split's number. Pickles are never read.
 
     The default is what is remembered of the paper's "+ IDT": L2-normalised scores with equal weights. --method svm trains a linear
-    SVM (C = 100) on all systems' scores of the test videos of other folds; this gives a cross-validated number and is not the paper's
-    protocol.
+    SVM (C = 100) on all systems' scores of the test videos of other folds. It sees labels of test videos, so its number is a
+    cross-validated one, is not the paper's protocol, and is never shown beside published figures.
     """
     if method == "mean":
         refuse_unused("the mean needs no cross-validation; --method svm does", "folds", "seed")
@@ -120,7 +134,8 @@ def fuse(
     folders = {number: _folder(data, run, number, output, reports, several=len(numbers) > 1) for number in numbers}
     for folder in folders.values():
         click.get_current_context().with_resource(writing_report(folder, "fuse"))
-    results = {number: _fuse_split(scores, data, run, reports, number, row, settings, common, order) for number in numbers}
+    inputs = _Inputs(tuple(scores), order, normalise_vectors=vectors == "l2")
+    results = {number: _fuse_split(inputs, data, run, reports, number, row, settings, common) for number in numbers}
     written = []
     for number, (result, sources, published) in results.items():
         written.append({"split": number, **_write(result, sources, published, folders[number])})
@@ -148,8 +163,33 @@ def fuse(
     return 0
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """The other systems: files of scores or of features, the list that names the videos of some, and what is done with features."""
+
+    paths: tuple[Path, ...]
+    order: Path | None
+    normalise_vectors: bool
+
+    def of_split(self, number: int) -> _Inputs:
+        """Return the files of one split."""
+        paths = [Path(str(path).replace("{split}", str(number))) for path in (*self.paths, *filter(None, [self.order]))]
+        return replace(self, paths=tuple(paths[: len(self.paths)]), order=paths[-1] if self.order else None)
+
+    def read(self, path: Path, data: Path, split: int, own: ScoreTable) -> tuple[ScoreTable, tuple[str, ...]]:
+        """Return the scores of one of the systems, and what is worth knowing of them."""
+        from flowkit.model.encoding.video_vectors import is_stored_features
+        from flowkit.model.fusion.feature_scores import scores_of_features
+        from flowkit.model.fusion.foreign_scores import read_system_scores
+
+        if not is_stored_features(path):
+            return read_system_scores(path, own, order=self.order)
+        with ProgressBar(f"SVM of {show_name(path.name)}", total=len(own.classes), unit="classes") as progress:
+            return scores_of_features(path, data, split, normalise=self.normalise_vectors, on_class=progress.update)
+
+
 def _fuse_split(
-    scores: Sequence[Path],
+    inputs: _Inputs,
     data: Path,
     run: str,
     reports: Path | None,
@@ -157,13 +197,11 @@ def _fuse_split(
     row: str | None,
     settings: FusionSettings,
     common: bool,
-    order: Path | None,
 ) -> tuple[FusionResult, dict[str, str], Published]:
     """Return a split's fusion, the file of each system, and the published figures if they can be compared."""
     from flowkit.dataset.root import Dataset
     from flowkit.errors import ScoresError
     from flowkit.model.evaluation.scores import read_own_scores
-    from flowkit.model.fusion.foreign_scores import read_system_scores
     from flowkit.model.fusion.late_fusion import NamedScores, fuse_systems, published_with_idt
     from flowkit.model.runs.places import place_options, report_folder
 
@@ -176,10 +214,10 @@ def _fuse_split(
             f"`flowkit evaluate --split {split}{place_options(data, reports=reports)}`"
         )
     own, own_row = read_own_scores(own_path, row=row)
-    paths = [Path(str(path).replace("{split}", str(split))) for path in scores]
+    inputs = inputs.of_split(split)
+    paths = inputs.paths
     names = [path.stem if sum(other.stem == path.stem for other in paths) == 1 and path.stem != own_row else str(path) for path in paths]
-    listed = None if order is None else Path(str(order).replace("{split}", str(split)))
-    read = [read_system_scores(path, own, order=listed) for path in paths]
+    read = [inputs.read(path, data, split, own) for path in paths]
     others = [NamedScores(name, scores_of) for name, (scores_of, _) in zip(names, read, strict=True)]
     if settings.method == "mean":
         result = fuse_systems(NamedScores(own_row, own), others, settings=settings, common=common)
@@ -249,7 +287,7 @@ def _method_text(settings: FusionSettings) -> str:
         return f"fused: mean of {normalised}, {weights}"
     return (
         f"fused: linear SVM on {normalised}, {weights}, cross-validated in {settings.num_folds} folds of the test videos (groups kept "
-        "together): no video is scored by an SVM that saw it, but the SVMs were trained on test videos"
+        "together): no video is scored by an SVM that saw it, but the SVMs were trained on labels of test videos"
     )
 
 

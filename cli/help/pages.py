@@ -57,7 +57,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         ),
         *("--seed", "--seeds", "--set", "--resume", "--restart", "--checkpoint-steps"),
     ),
-    "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds"),
+    "Fusion": ("--fusion", "--fusion-weights", "--method", "--normalise", "--folds", "--vectors"),
     "Hardware": (
         *("--device", "--jobs", "--shard", "--cluster", "--time-limit", "--memory-limit", "--grace", "--amp", "--compile"),
         *("--checkpoint-activations", "--crop-on", "--workers", "--videos-per-pass", "--window"),
@@ -113,7 +113,11 @@ EXAMPLES = {
     ),
     "evaluate": ("flowkit evaluate", "flowkit evaluate --run slow --split 1,2,3", "flowkit evaluate --checkpoint network.safetensors"),
     "ablate": ("flowkit ablate connections", "flowkit ablate all --dry-run"),
-    "fuse": ("flowkit fuse idt.csv", "flowkit fuse c3d-split{split}.npz --split 1,2,3 --weights 2,1"),
+    "fuse": (
+        "flowkit fuse idt.csv",
+        "flowkit fuse flowkit-data/features/default-split1-st-resnet.h5",
+        "flowkit fuse c3d-split{split}.npz --split 1,2,3 --weights 2,1",
+    ),
     "features": (
         "flowkit features                                       the 25 frames of the test, each stream of the last network",
         "flowkit features --of motion --frames all --stride 4",

@@ -7,7 +7,6 @@ weights, the default here, are what is remembered of its text.
 from __future__ import annotations
 
 import json
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from flowkit.dataset.root import Dataset
 from flowkit.errors import ManifestError, ParameterError, ScoresError
 from flowkit.files import write_atomically
+from flowkit.model.encoding.linear_svm import SVM_C, train_svm
 from flowkit.model.evaluation.published import compare_with_paper, published_for
 from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
@@ -33,7 +33,6 @@ from flowkit.words import counted
 Normalise = Literal["l2", "softmax", "none"]
 Method = Literal["mean", "svm"]
 
-SVM_C = 100.0  # as programs that classify improved trajectories have it; the paper's own value is not known
 NUM_FOLDS = 5
 _NEARLY = 1e-3
 
@@ -54,7 +53,7 @@ class FusionSettings:
     num_folds : int
         Number of folds of the SVM's cross-validation.
     seed : int
-        Seed of the folds and of the SVM.
+        Seed of the folds.
 
     Raises
     ------
@@ -182,7 +181,7 @@ def fuse_systems(
     else:
         inputs = np.concatenate([weight * part for weight, part in zip(weights, scaled, strict=True)], axis=1)
         folds = folds_of(ids, labels, num_folds=settings.num_folds, seed=settings.seed)
-        joined, more = svm_scores(inputs, labels, folds, num_classes=len(ours.table.classes), seed=settings.seed, on_fold=on_fold)
+        joined, more = svm_scores(inputs, labels, folds, num_classes=len(ours.table.classes), on_fold=on_fold)
         notes += more
     systems = zip([*names, " + ".join(names)], [*parts, joined], strict=True)
     rows_of = {name: RowResult.of(part, labels, video_ids=ids) for name, part in systems}
@@ -236,7 +235,6 @@ def svm_scores(
     folds: NDArray[np.int64],
     *,
     num_classes: int,
-    seed: int = 0,
     on_fold: Callable[[int], None] | None = None,
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Score every video by a linear SVM (one against the rest, C = 100) that was trained on the other folds.
@@ -249,8 +247,6 @@ def svm_scores(
         Each video's class and fold.
     num_classes : int
         Number of classes, some of which may have no video.
-    seed : int
-        Seed of the SVM.
     on_fold : callable, optional
         Receives the number of folds that are done.
 
@@ -266,34 +262,21 @@ def svm_scores(
     ParameterError
         If scikit-learn is missing, or the other folds have fewer than two classes.
     """
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.svm import LinearSVC
-    except ImportError as cause:
-        raise ParameterError(f'the SVM needs scikit-learn ({cause}): pip install "flowkit-video[svm]", or use --method mean') from cause
-
     scores = np.zeros((len(labels), num_classes))
-    unseen = not_converged = 0
+    unseen = 0
     for done, fold in enumerate(np.unique(folds)):
         train, test = folds != fold, folds == fold
         known = np.unique(labels[train])
         if len(known) < 2:
             raise ParameterError(f"an SVM needs two classes; the videos outside fold {fold + 1} have {len(known)}")
-        machine = LinearSVC(C=SVM_C, dual=True, random_state=seed, max_iter=20_000)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            machine.fit(inputs[train], labels[train])
-        not_converged += any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-        distances = machine.decision_function(inputs[test])
-        if distances.ndim == 1:  # for two classes, the distance of the second
-            distances = np.stack([-distances, distances], axis=1)
+        svm = train_svm(inputs[train], labels[train], [str(label) for label in range(num_classes)], normalise=False)
+        distances = svm.scores(inputs[test])
         scores[test] = distances.min(1, keepdims=True) - 1
         scores[np.ix_(test, known)] = distances
         unseen += int((~np.isin(labels[test], known)).sum())
         if on_fold is not None:
             on_fold(done + 1)
     notes = [f"{counted(unseen, 'video')} of classes that the other folds lack, which cannot be correct"] if unseen else []
-    notes += [f"the SVM did not converge in {not_converged} folds"] if not_converged else []
     return scores, notes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,11 @@ class FeatureFolder:
             frames = self._array("frames", video_id).astype(np.int64)
             found = VideoFeatures(video_id=video_id, num_frames=int(about["num_frames"]), frames=frames, arrays=arrays, **texts)
             return checked_features(found, self.provenance["streams"])
+
+    def read_all(self, video_ids: Sequence[str] | None = None) -> Iterator[VideoFeatures]:
+        """Yield the features of these videos, or of all."""
+        for video_id in self.video_ids if video_ids is None else video_ids:
+            yield self.read(video_id)
 
     def planned(self, video_id: str) -> PlannedFeatures:
         """Return the features of a video so that they can be written again; its arrays are read when they are written."""

@@ -49,6 +49,17 @@ def read_data_set(group: Any, name: str, *, most_bytes: int = MAX_BYTES) -> NDAr
     return np.asarray(data_set[()])
 
 
+def format_of(path: Path) -> str:
+    """Return the format that a file names in its root attribute ``format``; empty if it is no HDF5 file, or names none."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return text_of(file.attrs.get("format", ""))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return ""
+
+
 def text_of(value: object) -> str:
     """Return a text that may be stored as bytes."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
