@@ -145,14 +145,14 @@ def sample(image: NDArray[np.float32], flow: Flow) -> tuple[NDArray[np.float32],
 @lru_cache(maxsize=16)
 def rim(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return the weight of each pixel's equations, float32 (h, w): small on the rim, where the expansion sees repeated pixels."""
-    axes, rim_weights = [], np.array(RIM_WEIGHTS, np.float32)
-    for side in shape[:2]:
-        depth = min(side, len(RIM_WEIGHTS))
-        weights = np.ones(side, np.float32)
-        weights[:depth] *= rim_weights[:depth]
-        weights[side - depth :] *= rim_weights[:depth][::-1]
-        axes.append(weights)
-    return np.outer(axes[0], axes[1])
+    return np.outer(*map(rim_weights, shape[:2]))
+
+
+def rim_weights(side: int) -> NDArray[np.float32]:
+    """Return the weight of each of the columns, or rows, of an image."""
+    weights, outermost = np.ones(side, np.float32), np.array(RIM_WEIGHTS, np.float32)[:side]
+    weights[: len(outermost)] *= outermost
+    return weights * weights[::-1]
 
 
 def blur(equations: Matrices) -> Matrices:

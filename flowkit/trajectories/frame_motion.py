@@ -18,7 +18,7 @@ from flowkit.trajectories.camera_motion import (
     outside_boxes,
     without_camera_motion,
 )
-from flowkit.trajectories.flow_reference import Expansions, expand, level_flows
+from flowkit.trajectories.level_flow import Expansions, expand, level_flows
 from flowkit.trajectories.pyramid import Grey, Pyramid
 
 CAMERA_MOTIONS = ("sift", "flow", "none")

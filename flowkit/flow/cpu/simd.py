@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, misc, no-untyped-call, unused-ignore"
-"""Sixteen float32 values as one type that numba compiles: the few vector instructions of which the TV-L1 kernels consist.
+"""Sixteen float32 values as one type that numba compiles: the few vector instructions of which the kernels of flow consist.
 
 LLVM does not vectorise loops over ten arrays, because it cannot rule out that they overlap, and where it does, it chooses
 narrower registers than the machine has. With explicit vectors, one source and one compiled version serve every image size, and
@@ -99,6 +99,7 @@ def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) ->
         4: lambda context, a, b, c, d: made,
         6: lambda context, a, b, c, d, e, f: made,
         7: lambda context, a, b, c, d, e, f, g: made,
+        8: lambda context, a, b, c, d, e, f, g, h: made,
     }
     return intrinsic(by_arity[len(operands)])
 
@@ -182,6 +183,34 @@ def _emit_interpolate(builder: Any, image: Any, first: Any, stride: Any, scratch
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
+def _emit_interpolate_linearly(
+    builder: Any, image: Any, pixel: Any, row: Any, plane: Any, scratch: Any, weights: Any, result: Any, single_result: Any
+) -> Any:
+    """Interpolate one pixel of five channels bilinearly, four of which are interleaved."""
+    quad = ir.VectorType(_FLOAT, 4)
+    nothing = ir.Constant(quad, ir.Undefined)
+    single, four = ir.Constant(_FLOAT, 0.0), ir.Constant(quad, [0.0] * 4)
+
+    def offset(index: Any, distance: int) -> Any:
+        return builder.add(index, ir.Constant(index.type, distance))
+
+    below = builder.add(pixel, row)
+    for number, corner in enumerate((pixel, offset(pixel, 1), below, offset(below, 1))):
+        weight = builder.load(builder.gep(scratch, [offset(weights, number)]))
+        weight_of_four = _shuffle(builder, builder.insert_element(nothing, weight, ir.Constant(_INTEGER, 0)), nothing, [0] * 4)
+        address = builder.gep(image, [builder.mul(corner, ir.Constant(corner.type, 4))])
+        four = _emit_multiply_add(builder, builder.load(builder.bitcast(address, quad.as_pointer()), align=4), weight_of_four, four)
+        single = builder.fadd(builder.fmul(builder.load(builder.gep(image, [builder.add(plane, corner)])), weight), single)
+    builder.store(four, builder.bitcast(builder.gep(scratch, [result]), quad.as_pointer()), align=4)
+    builder.store(single, builder.gep(scratch, [single_result]))
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+def _emit_difference_of_products(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    a, b, c, d = (builder.fpext(value, _DOUBLES) for value in (a, b, c, d))
+    return builder.fptrunc(builder.fsub(builder.fmul(a, b), builder.fmul(c, d)), _FLOATS)
+
+
 def _emit_keep_first(builder: Any, vector: Any, count: Any) -> Any:
     numbers = ir.Constant(ir.VectorType(count.type, LANES), list(range(LANES)))
     return builder.select(builder.icmp_signed("<", numbers, _spread(builder, count)), vector, _constant(0.0))
@@ -240,6 +269,16 @@ The window's first value is ``image[first]``, its rows are `stride` apart; the f
 ``scratch[weights_x]`` and ``scratch[weights_y]``, the four results at ``scratch[result]``.
 """
 
+interpolate_linearly = _define(
+    types.void, (ARRAY, types.intp, types.intp, types.intp, ARRAY, types.intp, types.intp, types.intp), _emit_interpolate_linearly
+)
+"""interpolate_linearly(image, pixel, row, plane, scratch, weights, result, single_result): bilinear, of one pixel, unchecked.
+
+`image` holds four interleaved channels and, from ``image[plane]`` on, a fifth one; its rows are `row` pixels apart, and the window's
+first pixel is number `pixel`. The weights of the window's four pixels begin at ``scratch[weights]``, the results of the four channels
+at ``scratch[result]``; that of the fifth is ``scratch[single_result]``.
+"""
+
 store = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store)
 """store(array, index, vector): write sixteen values from ``array[index]`` on, unchecked."""
 
@@ -248,6 +287,9 @@ splat = _define(VECTOR, (types.float32,), _spread)
 
 keep_first = _define(VECTOR, (VECTOR, types.intp), _emit_keep_first)
 """keep_first(vector, count): the lanes numbered below count; the others become 0."""
+
+store_pairs = _define(types.void, (ARRAY, types.intp, VECTOR, VECTOR), _emit_store_interleaved)
+"""store_pairs(array, index, a, b): write a[0], b[0], a[1], b[1] and so on, unchecked."""
 
 replace_lane_0 = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(_LANE_0, b, a))
 """replace_lane_0(a, b): a, with lane 0 from b."""
@@ -284,6 +326,9 @@ subtract_product = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, 
 
 hypot_in_float64 = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
 """hypot_in_float64(a, b): the root of the float64 sum of squares, rounded to float32, like hypotf of the C library."""
+
+difference_of_products = _define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_difference_of_products)
+"""difference_of_products(a, b, c, d): a * b - c * d in float64, rounded to float32."""
 
 reciprocal = _define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(_constant(1.0), a, flags=("fast",)))
 """reciprocal(a): 1 / a to at least 22 bits."""
