@@ -3,7 +3,8 @@
 * Make a data root: `extract` computes the flow of a folder of videos, `pack` gathers it in shards, `stats` and `verify` describe
   and check the result.
 * Read a data root: `Dataset` gives its `Split` and each `ClipRecord`; `ShardReader` and `Clip` give frames and flow.
-* Work with single videos: `probe`, `read_frames`, `compute_flow` with `TVL1Params`, and `Quantiser`, which stores flow in bytes.
+* Work with single videos: `probe`, `read_frames`, `compute_flow` with `TVL1Params`, `Quantiser`, which stores flow in bytes, and
+  `improved_trajectories`.
 * Train and evaluate networks: see `flowkit.model`.
 
 Every error that flowkit raises on purpose is a `FlowkitError`. Importing flowkit is fast: NumPy, OpenCV, PyAV, h5py, numba and
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from flowkit.extraction.run import extract
     from flowkit.shards.reader import Clip, ShardReader
     from flowkit.shards.verify import Problem
+    from flowkit.trajectories.improved import improved_trajectories
+    from flowkit.trajectories.trajectories import Trajectories
 
 _LAZY = {  # the modules of these names import NumPy, or take a noticeable part of the start-up time of the command line
     "Clip": "flowkit.shards.reader",
@@ -64,7 +67,9 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
     "Problem": "flowkit.shards.verify",
     "ShardReader": "flowkit.shards.reader",
     "Split": "flowkit.dataset.manifest",
+    "Trajectories": "flowkit.trajectories.trajectories",
     "extract": "flowkit.extraction.run",
+    "improved_trajectories": "flowkit.trajectories.improved",
     "pack": "flowkit.dataset.packing",
     "stats": "flowkit.describe.statistics",
     "verify": "flowkit.dataset.verify",
@@ -73,8 +78,8 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
 __all__ = [  # in full, because type checkers read it too
     "BusyError", "CheckpointError", "Clip", "ClipRecord", "DataStats", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
     "FeaturesError", "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser", "RankError",
-    "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "VideoDecodeError", "VideoInfo", "__version__", "compute_flow",
-    "extract", "pack", "probe", "read_frames", "stats", "verify",
+    "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories", "VideoDecodeError", "VideoInfo", "__version__",
+    "compute_flow", "extract", "improved_trajectories", "pack", "probe", "read_frames", "stats", "verify",
 ]  # fmt: skip
 
 # setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it, and this finder says where.
