@@ -63,7 +63,7 @@ def predict(
     fusion_weights: str,
     top: int,
     device: str,
-    solver: str,
+    solver: Any,
     jobs: int | None,
     as_json: bool,
 ) -> int:
@@ -77,18 +77,17 @@ def predict(
 
     from flowkit.model.compute.execution import Execution
     from flowkit.model.evaluation.predict import Predictor
-    from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
+    from flowkit.model.evaluation.trained_row import find_row, row_of
+    from flowkit.model.runs.recorded_extraction import extraction_here
 
     weights = two_weights(fusion_weights)
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network and therefore one row", "run", "runs", "split", "row")
     files = _files_of(videos)
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
-    settings, assumed = extraction_of(trained.provenance, data)
-    settings, note = with_solver(settings, solver, device)  # type: ignore[arg-type]
+    settings, notes = extraction_here(trained.provenance, data, solver, device)
     if settings.solver == "cuda":
         refuse_unused("the GPU computes the flow", "jobs")
-    notes = [text for text in (assumed, note) if text]
     predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes, weights=weights)
     _print_start(predictor)
     cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow

@@ -23,8 +23,9 @@ from flowkit.model.data.sampling import protocol_centres, stack_fields
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.rows import ROWS
-from flowkit.model.evaluation.trained_row import Solver, TrainedRow, extraction_of, find_row, row_of, with_solver
+from flowkit.model.evaluation.trained_row import TrainedRow, find_row, row_of
 from flowkit.model.runs.provenance import Provenance
+from flowkit.model.runs.recorded_extraction import Solver, extraction_here, extraction_of
 from flowkit.model.scoring.metrics import check_fusion, combine_scores, softmax
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.quantise import Quantiser
@@ -218,10 +219,8 @@ class Predictor:
         elsewhere = None if runs is None else Path(runs)
         trained = find_row(source, run=run, split=split, row=row, runs=elsewhere) if is_root else row_of(source)
         root = source if root is None and is_root else None if root is None else Path(root)
-        settings, assumed = extraction_of(trained.provenance, root)
-        settings, note = with_solver(settings, solver, device)
-        execution, notes = Execution(device=device), [text for text in (assumed, note) if text]
-        return cls(trained, settings=settings, execution=execution, num_threads=num_threads, notes=notes, weights=weights)
+        settings, notes = extraction_here(trained.provenance, root, solver, device)
+        return cls(trained, settings=settings, execution=Execution(device=device), num_threads=num_threads, notes=notes, weights=weights)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.row.name}, {len(self.classes)} classes, on {self.device}>"

@@ -35,9 +35,10 @@ from flowkit.model.evaluation import predict
 from flowkit.model.evaluation.predict import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.rows import ROWS
-from flowkit.model.evaluation.trained_row import extraction_of, find_row, row_of, with_solver
+from flowkit.model.evaluation.trained_row import find_row, row_of
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
+from flowkit.model.runs.recorded_extraction import extraction_of, with_solver
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.scoring.metrics import softmax
 from flowkit.model.training.chain import train
