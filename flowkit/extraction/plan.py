@@ -115,7 +115,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
             vanished.append(VideoResult(video.video_id, "failed", 0, 0, error=f"{cause.strerror}: {str(video.path)!r}"))
             continue
         job = VideoJob(video.video_id, video.path, video.class_name, root, settings, 0, 0).with_version(version)
-        done = _done_before(job, index.get(video.video_id), packed)
+        done = done_before(job, index.get(video.video_id), packed)
         if done is None:
             jobs.append(job)
         else:
@@ -170,7 +170,7 @@ def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJ
         )
 
 
-def _done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tuple[Path, str]]) -> VideoResult | None:
+def done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tuple[Path, str]]) -> VideoResult | None:
     """Return an earlier run's result if the video has not changed since then and its clip is still in a clip file or a shard."""
     path = job.clip_path
     packed_path, packed_sha256 = packed.get(job.video_id, (None, ""))

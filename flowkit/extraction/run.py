@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -175,23 +175,44 @@ def extract(
         elif is_shown(progress):
             for warning in plan.warnings:
                 print_line(f"extract: warning: {printable_name(warning)}")
-        with_gpu = settings.solver == "cuda" and bool(plan.jobs)
-        if with_gpu:
-            _check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
+        if settings.solver == "cuda" and plan.jobs:
+            check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
         if cluster is not None and plan.jobs:
             check_scheduler(cluster)
         if is_new:
             open_root(root, videos, settings)
             stack.enter_context(extracting(root, part))
         bar = stack.enter_context(ProgressBar("extract", unit="flow fields", progress=progress if plan.jobs else False))
-        run = _Run(plan, bar, on_progress)
+        run = PlannedRun(plan, bar, on_progress)
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
+        deque(extracted(run, root, jobs=jobs, devices=devices, cluster=cluster, limits=limits, stop=stop, grace_seconds=grace_seconds), 0)
+    return run.report(time.monotonic() - started)
+
+
+def extracted(
+    run: PlannedRun,
+    root: Path,
+    *,
+    jobs: int | None = None,
+    devices: Sequence[int] = (0,),
+    cluster: str | None = None,
+    limits: TaskLimits,
+    stop: StopRequest | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Iterator[VideoResult]:
+    """Make the clip files of a plan; note the result of each video in the index of its data root, and yield it.
+
+    As long as the consumer keeps a result, no process begins another video, so at most `jobs` clip files are ahead of it.
+    """
+    plan, settings = run.plan, run.plan.settings
+    with ExitStack() as stack:
         index = stack.enter_context(closing(IndexWriter(root)))
         for confirmed in plan.confirmed:
             index.append(confirmed)
         jobs_left: Sequence[VideoJob] = plan.jobs
         for job in jobs_left:
             drop_stale_pieces(job.piece_folder, job.path, job.version)
+        with_gpu = settings.solver == "cuda" and bool(jobs_left)
         if cluster is not None and jobs_left:
             workers = stack.enter_context(Cluster(cluster, root))
             num_jobs, run_all = workers.num_processes, workers.run_tasks
@@ -209,10 +230,11 @@ def extract(
             if result is not None:
                 index.append(result)
                 run.tick([])
-    return run.report(time.monotonic() - started)
+                yield result
 
 
-def _check_gpus(devices: Sequence[int]) -> None:
+def check_gpus(devices: Sequence[int]) -> None:
+    """Raise `DeviceError` if one of these GPUs is not there."""
     from flowkit.flow.cuda.device import check_index, list_devices
 
     count = len(list_devices())
@@ -226,7 +248,7 @@ def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int
     return CudaSolver(height, width, settings.tvl1, device_index=device, bound=bound, mapping=mapping, on_batch=on_batch)
 
 
-class _Run:
+class PlannedRun:
     """The records of a run: what is done, what failed, what is left, and how far the run is."""
 
     def __init__(self, plan: Plan, bar: ProgressBar, on_progress: Callable[[ExtractProgress], None] | None) -> None:
