@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _FAILED_SHOWN = 10
 
 
 @click.command(cls=Command)
+@click.argument("videos", nargs=-1, metavar="[VIDEO...]", type=click.Path(exists=True, path_type=Path))
 @data_option
 @click.option("--of", type=click.Choice(PHASES), help="The phase whose network computes the features.  [default: the last that is trained]")
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that the network was trained in.")
@@ -66,15 +68,24 @@ _FAILED_SHOWN = 10
     type=click.Path(path_type=Path),
     metavar="FILE.h5|DIR",
     help="The HDF5 file to write, or a folder for one .npy file for each video and stream.  "
-    "[default: features/RUN-splitN-PHASE.h5 in the data root]",
+    "[default: features/RUN-splitN-PHASE.h5 in the data root, or in the working folder for each VIDEO]",
 )
 @click.option("--replace", is_flag=True, help="Replace a file that has features of another network, other data or other settings.")
 @device_option
+@click.option(
+    "--solver",
+    type=click.Choice(["auto", "strict", "fast", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="What computes the flow of each VIDEO. auto is the solver of the training data, or the GPU's if --device names a GPU.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many processes extract each VIDEO.  [default: one per core]")
 @precision_option
 @video_workers_option
 @grace_option("the window in progress may take")
 @json_option
 def features(
+    videos: Sequence[Path],
     data: Path,
     of: Phase | None,
     run: str,
@@ -90,12 +101,14 @@ def features(
     output: Path | None,
     replace: bool,
     device: str,
+    solver: Any,
+    jobs: int | None,
     amp: Any,
     workers: int | None,
     grace: float,
     as_json: bool,
 ) -> int:
-    """Compute the features of all videos of a data root with a trained network.
+    """Compute the features of each VIDEO, any video file, or of all videos of a data root, with a trained network.
 
     Features are what the network computes before its classifier: a vector of 2,048 numbers for each time step and stream of a
     ResNet-50. They are stored with the numbers of their frames and with what they depend on. A run that is stopped goes on where it
@@ -108,6 +121,10 @@ def features(
         refuse_unused("a --checkpoint is one network", "run", "runs", "split")
     if frames == "protocol":
         refuse_unused("--frames protocol has 25 frames of each video", "stride", "window")
+    if videos:
+        refuse_unused("--jobs says how many processes extract each VIDEO", "workers")
+    else:
+        refuse_unused("the videos of a data root have their flow", "solver", "jobs")
     with stop_signals(grace) as stop:
         report = compute(
             data,
@@ -122,6 +139,9 @@ def features(
             average=average,
             mirror=mirror,
             window=window,
+            files=videos or None,
+            solver=solver if videos else "auto",
+            jobs=jobs if videos else None,
             output=output,
             replace=replace,
             execution=Execution(device=device, amp=amp, num_workers=workers),
@@ -129,7 +149,7 @@ def features(
             should_stop=stop.asked,
         )
     for text in report.warnings:
-        warn(f"note: the data differ from those of the network's training: {show_name(text)}")
+        warn(f"note: {show_name(text)}")
     for clip in report.failed[:_FAILED_SHOWN]:
         warn(f"no features: {show_name(clip.video_id)}: {show_name(clip.reason)}")
     if len(report.failed) > _FAILED_SHOWN:

@@ -122,6 +122,7 @@ EXAMPLES = {
         "flowkit features                                       the 25 frames of the test, each stream of the last network",
         "flowkit features --of motion --frames all --stride 4",
         "flowkit features --average --output vectors/           one .npy file for each video and stream",
+        "flowkit features *.mp4 --frames all --output mine.h5   any video files, which need no data root",
     ),
     "predict": (
         "flowkit predict holiday.mp4",

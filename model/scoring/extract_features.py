@@ -1,9 +1,9 @@
-"""The features of the videos of a data root, computed window by window; a run that is stopped goes on where it was."""
+"""The features of stored videos, computed window by window; a run that is stopped goes on where it was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,12 @@ from flowkit.model.data.clips import clip_loader
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole
 from flowkit.model.scoring.feature_files import FeatureFile, PlannedFeatures, VideoFeatures
 from flowkit.model.scoring.feature_folder import FeatureFolder
-from flowkit.model.scoring.feature_journal import FeatureJournal, WindowName
+from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName
 from flowkit.model.scoring.feature_network import FeatureNetwork
 from flowkit.model.scoring.feature_settings import FeatureSettings
 from flowkit.model.scoring.scored_videos import NOT_FINITE
 from flowkit.model.scoring.windows import Window, windows
-from flowkit.shards.reader import Clip
 from flowkit.words import counted
-
-
-@dataclass(frozen=True)
-class VideoToDo:
-    """A video whose features are wanted."""
-
-    video_id: str
-    class_name: str
-    num_frames: int
-    frame_rate: str
-    sha256: str
-
-    @classmethod
-    def of(cls, clip: Clip) -> VideoToDo:
-        """Return what is recorded of a clip."""
-        return cls(clip.video_id, clip.class_name, clip.num_frames, clip.attributes.frame_rate, clip.sha256)
 
 
 class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
@@ -49,21 +32,18 @@ class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
     ----------
     stored : StoredClips
         The files of the videos.
-    videos : sequence of VideoToDo
-        The videos.
     settings : FeatureSettings
         Which frames of them.
     input_size : int, px
         The side of the training crops of the network.
     """
 
-    def __init__(self, stored: StoredClips, videos: Iterable[VideoToDo], settings: FeatureSettings, *, input_size: int) -> None:
-        self._stored, self._videos, self._settings, self._input_size = stored, tuple(videos), settings, input_size
+    def __init__(self, stored: StoredClips, settings: FeatureSettings, *, input_size: int) -> None:
+        self._stored, self._settings, self._input_size = stored, settings, input_size
         self._source: ClipSource | None = None
 
-    def __getitem__(self, item: tuple[int, Window]) -> WholeClip | Unreadable | SourceChangedError:
-        number, window = item
-        video = self._videos[number]
+    def __getitem__(self, item: tuple[VideoToDo, Window]) -> WholeClip | Unreadable | SourceChangedError:
+        video, window = item
         self._source = self._source or ClipSource(self._stored)
         try:
             clip = self._source.clip(video.video_id)
@@ -85,10 +65,6 @@ class FeatureWork:
 
     Parameters
     ----------
-    stored : StoredClips
-        The files of the videos.
-    videos : iterable of VideoToDo
-        The videos, sorted by id.
     settings : FeatureSettings
         What to compute.
     network : FeatureNetwork
@@ -97,8 +73,6 @@ class FeatureWork:
         Where windows are kept; it is open.
     finished : FeatureFile or FeatureFolder, optional
         Features of the same provenance that are there already. They are not computed again, and none of them is lost.
-    unreadable : iterable of Unreadable
-        Further videos, which could not be opened.
 
     Attributes
     ----------
@@ -108,110 +82,131 @@ class FeatureWork:
 
     def __init__(
         self,
-        stored: StoredClips,
-        videos: Iterable[VideoToDo],
         settings: FeatureSettings,
         network: FeatureNetwork,
         journal: FeatureJournal,
         finished: FeatureFile | FeatureFolder | None = None,
-        unreadable: Iterable[Unreadable] = (),
     ) -> None:
-        self._stored, self._settings, self._network, self._journal, self._finished = stored, settings, network, journal, finished
-        self._videos = tuple(videos)
-        known = {} if finished is None else finished.digests()
-        self._finished_ids = {video.video_id for video in self._videos if known.get(video.video_id) == video.sha256}
-        self.failed = list(unreadable)
-        self.failed += [
-            Unreadable(video.video_id, f"{counted(video.num_frames, 'frame')}; a stack of flow needs {MIN_FRAMES}")
-            for video in self._videos
-            if video.num_frames < MIN_FRAMES
-        ]
-        self._bad = {clip.video_id for clip in self.failed}
+        self._settings, self._network, self._journal, self._finished = settings, network, journal, finished
+        self._known = {} if finished is None else finished.digests()
+        self._sources = {} if finished is None else finished.source_digests()
+        self._begun = {(video.video_id, video.source_sha256): video for video in journal.videos()}
+        self._begun_ids = {video_id for video_id, _ in self._begun}
+        self._asked: dict[str, VideoToDo] = {}
+        self._kept: set[str] = set()
+        self._bad: set[str] = set()
+        self.failed: list[Unreadable] = []
 
     @property
     def num_finished(self) -> int:
         """The number of videos that were in the file already."""
-        return len(self._finished_ids)
+        return len(self._kept)
 
-    def compute(self, *, num_workers: int, on_progress: Callable[[int, int, int], None], should_stop: Callable[[], bool]) -> bool:
-        """Compute what is missing. Returns False if a stop was requested before all was there.
+    def knows(self, video_id: str) -> bool:
+        """Return whether the file or the journal has anything of a video with this id, so that it matters which file it was."""
+        return video_id in self._sources or video_id in self._begun_ids
 
-        `on_progress` receives how many videos are done, how many there are, and how many failed.
+    def has(self, video_id: str, source_sha256: str) -> bool:
+        """Return whether all of a video file is there already, before it has a clip."""
+        if self._sources.get(video_id) == source_sha256:
+            self._kept.add(video_id)
+            return True
+        video = self._begun.get((video_id, source_sha256))
+        if video is None or any(self._missing([video])):
+            return False
+        self._asked[video_id] = video
+        return True
+
+    def fail(self, video_id: str, reason: str) -> None:
+        """Note that a video has no features, and why."""
+        if video_id not in self._bad:
+            self._bad.add(video_id)
+            self.failed.append(Unreadable(video_id, reason))
+
+    def compute(
+        self,
+        stored: StoredClips,
+        videos: Iterable[VideoToDo],
+        *,
+        num_workers: int,
+        on_progress: Callable[[int], None],
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Compute what is missing of the videos of some files. Returns False if a stop was requested before all was there.
+
+        `on_progress` receives how many of them wait.
         """
-        clips = WindowClips(self._stored, self._videos, self._settings, input_size=self._network.input_size)
-        todo = [(number, window) for number, window in self._windows() if self._name(number, window) not in self._journal]
+        wanted = list(videos)
+        for video in wanted:
+            self._asked[video.video_id] = video
+            if self._known.get(video.video_id) == video.sha256:
+                self._kept.add(video.video_id)
+            elif video.num_frames < MIN_FRAMES:
+                self.fail(video.video_id, f"{counted(video.num_frames, 'frame')}; a stack of flow needs {MIN_FRAMES}")
+        todo = list(self._missing(wanted))
+        clips = WindowClips(stored, self._settings, input_size=self._network.input_size)
         loader = clip_loader(clips, num_workers, sampler=todo, batch_size=None, collate_fn=_unchanged)
-        waiting = len({number for number, _ in todo})
-        on_progress(len(self._videos) - waiting, len(self._videos), len(self.failed))
-        for place, ((number, window), clip) in enumerate(zip(todo, loader, strict=True)):
+        waiting = len({video for video, _ in todo})
+        on_progress(waiting)
+        for place, ((video, window), clip) in enumerate(zip(todo, loader, strict=True)):
             if isinstance(clip, SourceChangedError):
                 raise clip
-            self._take(number, window, clip)
-            if place + 1 == len(todo) or todo[place + 1][0] != number:
+            self._take(video, window, clip)
+            if place + 1 == len(todo) or todo[place + 1][0] != video:
                 waiting -= 1
-                on_progress(len(self._videos) - waiting, len(self._videos), len(self.failed))
+                on_progress(waiting)
             if should_stop() and place + 1 < len(todo):
                 return False
         return True
 
     def planned(self) -> list[PlannedFeatures]:
         """Return the videos that have features, sorted by id: those that were asked for, and all others of the file."""
-        planned = {video.video_id: self._planned(number, video) for number, video in self._good()}
-        asked = {video.video_id for video in self._videos}
+        planned = {video.video_id: self._planned(video) for video in self._good(self._asked.values())}
         if self._finished is not None:
-            kept = self._finished_ids | {video_id for video_id in self._finished.video_ids if video_id not in asked}
+            kept = self._kept | {video_id for video_id in self._finished.video_ids if video_id not in self._asked}
             planned |= {video_id: self._finished.planned(video_id) for video_id in kept}
         return [planned[video_id] for video_id in sorted(planned)]
 
     def is_written(self, planned: Iterable[PlannedFeatures]) -> bool:
         """Return whether the file has exactly these features already."""
         ids = tuple(video.about.video_id for video in planned)
-        return self._finished is not None and not any(self._good()) and self._finished.video_ids == ids
+        return self._finished is not None and not any(self._good(self._asked.values())) and self._finished.video_ids == ids
 
-    def _good(self) -> Iterator[tuple[int, VideoToDo]]:
-        """Yield the videos that the file lacks and that can be read, with their numbers."""
-        for number, video in enumerate(self._videos):
-            if video.video_id not in self._bad and video.video_id not in self._finished_ids:
-                yield number, video
+    def _good(self, videos: Iterable[VideoToDo]) -> Iterator[VideoToDo]:
+        """Yield the videos that the file lacks and that can be read."""
+        return (video for video in videos if video.video_id not in self._bad and video.video_id not in self._kept)
 
-    def _take(self, number: int, window: Window, clip: WholeClip | Unreadable) -> None:
+    def _missing(self, videos: Iterable[VideoToDo]) -> Iterator[tuple[VideoToDo, Window]]:
+        """Yield the windows that are to be computed."""
+        for video in self._good(videos):
+            for window in self._windows_of(video):
+                if WindowName(video, window.output) not in self._journal:
+                    yield video, window
+
+    def _take(self, video: VideoToDo, window: Window, clip: WholeClip | Unreadable) -> None:
         """Compute a window that was read, and keep it."""
-        video_id = self._videos[number].video_id
-        if video_id in self._bad:
+        if video.video_id in self._bad:
             return
         if isinstance(clip, Unreadable):
-            self._fail(clip)
+            self.fail(clip.video_id, clip.reason)
             return
         arrays: Mapping[str, NDArray[Any]] = self._network.features(clip, window)
         if not all(np.isfinite(values).all() for values in arrays.values()):
-            self._fail(Unreadable(video_id, NOT_FINITE))
+            self.fail(video.video_id, NOT_FINITE)
             return
         if self._settings.average:  # sums in the journal, so that a mean over any number of windows is one division
             arrays = {stream: values.sum(0, dtype=np.float64, keepdims=True) for stream, values in arrays.items()}
-        self._journal.add(self._name(number, window), arrays)
-
-    def _fail(self, clip: Unreadable) -> None:
-        self._bad.add(clip.video_id)
-        self.failed.append(clip)
-
-    def _windows(self) -> Iterator[tuple[int, Window]]:
-        """Yield the windows of all videos that are not finished, by the number of their video."""
-        for number, video in self._good():
-            yield from ((number, window) for window in self._windows_of(video))
+        self._journal.add(WindowName(video, window.output), arrays)
 
     def _windows_of(self, video: VideoToDo) -> Iterator[Window]:
         return windows(len(self._settings.centres(video.num_frames)), self._network.time, most=self._settings.most)
 
-    def _name(self, number: int, window: Window) -> WindowName:
-        video = self._videos[number]
-        return WindowName(video.video_id, window.output, video.sha256)
-
-    def _planned(self, number: int, video: VideoToDo) -> PlannedFeatures:
+    def _planned(self, video: VideoToDo) -> PlannedFeatures:
         centres, time = self._settings.centres(video.num_frames), self._network.time
         num_outputs = time.num_outputs(len(centres))
         frames = np.array([centres[time.middle(output, len(centres))] for output in range(num_outputs)], np.int64)
-        about = VideoFeatures(video.video_id, video.class_name, video.num_frames, video.frame_rate, video.sha256, frames, {})
-        names = [self._name(number, window) for window in self._windows_of(video)]
+        about = VideoFeatures(frames=frames, arrays={}, **asdict(video))
+        names = [WindowName(video, window.output) for window in self._windows_of(video)]
 
         def blocks() -> Iterator[Mapping[str, NDArray[np.float32]]]:
             if self._settings.average:

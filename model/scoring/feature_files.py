@@ -19,6 +19,7 @@ from flowkit.versions import __version__
 from flowkit.video.ids import first_few
 
 FORMAT, FORMAT_VERSION = "flowkit-features", 1
+TEXTS = ("video_id", "class_name", "frame_rate", "sha256", "source_sha256")  # what is stored of a video as text
 _KIND = "an HDF5 file of features, as `flowkit features` writes it"
 
 
@@ -42,6 +43,8 @@ class VideoFeatures:
         The frame that each time step is about, from 0.
     arrays : dict from stream to float32 array, shape (T', D) or, averaged over time, (1, D)
         The features.
+    source_sha256 : str
+        The SHA-256 of the video file; empty if it was not noted.
 
     Examples
     --------
@@ -60,6 +63,7 @@ class VideoFeatures:
     sha256: str
     frames: NDArray[np.int64]
     arrays: dict[str, NDArray[np.float32]]
+    source_sha256: str = ""
 
     @property
     def times(self) -> NDArray[np.float64] | None:
@@ -129,9 +133,8 @@ def _new_group(parent: Any, name: str) -> Any:
 
 def _write_video(group: Any, video: PlannedFeatures) -> None:
     about = video.about
-    values = {"video_id": about.video_id, "class_name": about.class_name, "frame_rate": about.frame_rate, "sha256": about.sha256}
-    for name, text in values.items():
-        group.attrs[name] = np.bytes_(text.encode("utf-8"))
+    for name in TEXTS:
+        group.attrs[name] = np.bytes_(getattr(about, name).encode("utf-8"))
     group.attrs["num_frames"] = about.num_frames
     group.create_dataset("frames", data=about.frames, track_times=False)
     if about.times is not None:
@@ -196,7 +199,9 @@ class FeatureFile:
             self.provenance = checked_provenance(parse_json(read_data_set(file, "provenance").tobytes().decode("utf-8")))
             videos = group_of(file, "videos")
             self._groups = {text_of(group_of(videos, name).attrs["video_id"]): name for name in sorted(videos)}
-            self._digests = {video_id: text_of(videos[name].attrs["sha256"]) for video_id, name in self._groups.items()}
+            attributes = {video_id: videos[name].attrs for video_id, name in self._groups.items()}
+            self._digests = {video_id: text_of(stored["sha256"]) for video_id, stored in attributes.items()}
+            self._sources = {video_id: text_of(stored.get("source_sha256", "")) for video_id, stored in attributes.items()}
             if len(self._groups) != len(videos):
                 raise FeaturesError(f"{path}: a video occurs twice")
 
@@ -211,6 +216,10 @@ class FeatureFile:
     def digests(self) -> dict[str, str]:
         """Return the digest of the clip of each video."""
         return dict(self._digests)
+
+    def source_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the file of each video; an empty text where it was not noted."""
+        return dict(self._sources)
 
     def read(self, video_id: str) -> VideoFeatures:
         """Return the features of a video.
@@ -239,7 +248,7 @@ class FeatureFile:
             videos = group_of(file, "videos")
             for name in wanted:
                 group = group_of(videos, self._groups[name])
-                texts = {key: text_of(group.attrs[key]) for key in ("video_id", "class_name", "frame_rate", "sha256")}
+                texts = {key: text_of(group.attrs[key]) for key in TEXTS if key != "source_sha256" or key in group.attrs}
                 frames = read_data_set(group, "frames").astype(np.int64)
                 arrays = {stream: read_data_set(group, stream) for stream in self.provenance["streams"]}
                 found = VideoFeatures(num_frames=int(group.attrs["num_frames"]), frames=frames, arrays=arrays, **texts)

@@ -12,14 +12,22 @@ from numpy.typing import NDArray
 
 from flowkit.errors import FeaturesError
 from flowkit.files import replacing, write_atomically
-from flowkit.model.scoring.feature_files import FORMAT, FORMAT_VERSION, PlannedFeatures, VideoFeatures, checked_features, checked_provenance
+from flowkit.model.scoring.feature_files import (
+    FORMAT,
+    FORMAT_VERSION,
+    TEXTS,
+    PlannedFeatures,
+    VideoFeatures,
+    checked_features,
+    checked_provenance,
+)
 from flowkit.model.scoring.plain_hdf5 import MAX_BYTES, refusing
 from flowkit.records import RecordFormat
 from flowkit.versions import __version__
 
 RECORD_NAME = "features.json"
 RECORD = RecordFormat(FORMAT, FORMAT_VERSION, FeaturesError, "make the folder again with `flowkit features --replace`")
-_ABOUT = ("video_id", "class_name", "num_frames", "frame_rate", "sha256")
+_ABOUT = (*TEXTS, "num_frames")
 _KIND = "a folder of features, as `flowkit features` writes it"
 
 
@@ -86,7 +94,8 @@ class FeatureFolder:
         record = RECORD.read(path / RECORD_NAME)
         with refusing(path, _KIND, FeaturesError):
             self.provenance = checked_provenance(record["provenance"])
-            self._videos = {str(about["video_id"]): {name: about[name] for name in _ABOUT} for about in record["videos"]}
+            listed = [{"source_sha256": "", **about} for about in record["videos"]]
+            self._videos = {str(about["video_id"]): {name: about[name] for name in _ABOUT} for about in listed}
             outside = [name for name in (*self._videos, *self.provenance["streams"]) if not _is_inside(name)]
             if outside:
                 raise ValueError(f"{outside[0][:80]!r} leads out of it")
@@ -99,6 +108,10 @@ class FeatureFolder:
     def digests(self) -> dict[str, str]:
         """Return the digest of the clip of each video."""
         return {video_id: str(about["sha256"]) for video_id, about in self._videos.items()}
+
+    def source_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the file of each video; an empty text where it was not noted."""
+        return {video_id: str(about["source_sha256"]) for video_id, about in self._videos.items()}
 
     def file(self, kind: str, video_id: str) -> Path:
         """Return the file of a video: of a stream, or of the numbers of the frames (``frames``)."""
@@ -117,9 +130,9 @@ class FeatureFolder:
         about = self._videos[video_id]
         with refusing(self.path, _KIND, FeaturesError):
             arrays = {stream: self._array(stream, video_id) for stream in self.provenance["streams"]}
-            texts = {name: str(about[name]) for name in ("class_name", "frame_rate", "sha256")}
+            texts = {name: str(about[name]) for name in TEXTS}
             frames = self._array("frames", video_id).astype(np.int64)
-            found = VideoFeatures(video_id=video_id, num_frames=int(about["num_frames"]), frames=frames, arrays=arrays, **texts)
+            found = VideoFeatures(num_frames=int(about["num_frames"]), frames=frames, arrays=arrays, **texts)
             return checked_features(found, self.provenance["streams"])
 
     def read_all(self, video_ids: Sequence[str] | None = None) -> Iterator[VideoFeatures]:

@@ -12,23 +12,42 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from flowkit.records import canonical_json, parse_json
+from flowkit.shards.reader import Clip
 
 _HEAD = struct.Struct("<QI")
 MOST_BYTES = 1 << 30  # of a record: a window of 64 time steps of two streams has about 1 MB
 
 
-class WindowName(NamedTuple):
-    """Which window of which video: the first of its time steps, and the digest of the video's clip."""
+@dataclass(frozen=True)
+class VideoToDo:
+    """A video whose features are wanted: what is recorded of its clip, and the digests of the clip and of the video file."""
 
     video_id: str
-    output: int
+    class_name: str
+    num_frames: int
+    frame_rate: str
     sha256: str
+    source_sha256: str
+
+    @classmethod
+    def of(cls, clip: Clip) -> VideoToDo:
+        """Return what is recorded of a clip."""
+        about = clip.attributes
+        return cls(clip.video_id, clip.class_name, clip.num_frames, about.frame_rate, clip.sha256, about.source_sha256)
+
+
+class WindowName(NamedTuple):
+    """Which window of which video: the first of its time steps."""
+
+    video: VideoToDo
+    output: int
 
 
 class FeatureJournal:
@@ -73,6 +92,10 @@ class FeatureJournal:
     def __len__(self) -> int:
         return len(self._places)
 
+    def videos(self) -> set[VideoToDo]:
+        """Return the videos of which it has a window."""
+        return {name.video for name in self._places}
+
     def add(self, name: WindowName, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep the arrays of a window.
 
@@ -83,7 +106,7 @@ class FeatureJournal:
         """
         from safetensors.numpy import save
 
-        record = save(dict(arrays), metadata={"window": json.dumps(name)})
+        record = save(dict(arrays), metadata={"window": json.dumps([asdict(name.video), name.output])})
         self._append(_HEAD.pack(len(record), zlib.crc32(record)) + record)
         self._places[name] = self._end + _HEAD.size, len(record)
         self._end += _HEAD.size + len(record)
@@ -122,10 +145,12 @@ def _name_of(record: bytes) -> WindowName | None:
     """Return the name of a record's window; None if it is no record of a window."""
     try:
         (length,) = struct.unpack("<Q", record[:8])
-        video_id, output, sha256 = parse_json(parse_json(record[8 : 8 + length])["__metadata__"]["window"])
+        values, output = parse_json(parse_json(record[8 : 8 + length])["__metadata__"]["window"])
+        video = VideoToDo(**values)
     except (ValueError, KeyError, TypeError, struct.error):
         return None
-    return WindowName(video_id, output, sha256) if isinstance(video_id, str) and isinstance(output, int) else None
+    have_types = all(type(value) is (int if name == "num_frames" else str) for name, value in values.items())
+    return WindowName(video, output) if have_types and type(output) is int else None
 
 
 def journal_of(output: Path) -> Path:

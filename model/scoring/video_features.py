@@ -1,4 +1,4 @@
-"""`features`: what a trained network computes of the videos of a data root, in one file."""
+"""`features`: what a trained network computes of videos of a data root, or of any video files, in one file."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.progress import ProgressBar
-from flowkit.dataset.root import Dataset
-from flowkit.dataset.shard_files import check_stored
-from flowkit.errors import CheckpointError, FeaturesError, ManifestError, ShardFormatError
+from flowkit.errors import CheckpointError, FeaturesError, ParameterError
+from flowkit.extraction.loose_videos import loose_videos
 from flowkit.locks import exclusive_lock
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.places import check_run_name, check_writable
+from flowkit.model.runs.recorded_extraction import Solver, extraction_here
 from flowkit.model.runs.run_folder import find_weights
-from flowkit.model.runs.training_data import extraction_differences, extraction_of_clip
-from flowkit.model.scoring.extract_features import FeatureWork, VideoToDo
+from flowkit.model.runs.training_data import extraction_differences
+from flowkit.model.scoring.extract_features import FeatureWork
 from flowkit.model.scoring.feature_files import FeatureFile, write_features
 from flowkit.model.scoring.feature_folder import RECORD_NAME, FeatureFolder, write_feature_folder
 from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
 from flowkit.model.scoring.feature_network import FeatureNetwork
 from flowkit.model.scoring.feature_settings import FeatureSettings, Frames, Layer
+from flowkit.model.scoring.feature_videos import LooseVideos, RootVideos
 from flowkit.model.settings.training import Phase
 from flowkit.quantise import Quantiser
 
@@ -48,7 +48,7 @@ class FeatureReport:
     failed : tuple of Unreadable
         The videos that have none, and why.
     warnings : tuple of str
-        In what the data differ from those of the network's training.
+        What is damaged in videos that have features, and in what the data differ from those of the network's training.
     stopped : bool
         Whether it returned early, on request; then nothing is written but what the next call goes on with.
 
@@ -70,7 +70,7 @@ class FeatureReport:
 
 
 def features(
-    root: str | Path,
+    root: str | Path = "flowkit-data",
     *,
     of: Phase | None = None,
     run: str = "default",
@@ -84,18 +84,21 @@ def features(
     mirror: bool = False,
     window: int = 32,
     videos: Sequence[str] | None = None,
+    files: Sequence[str | Path] | None = None,
+    solver: Solver = "auto",
+    jobs: int | None = None,
     output: str | Path | None = None,
     replace: bool = False,
     execution: Execution | None = None,
     progress: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FeatureReport:
-    """Compute the features of the videos of a data root; continue where an earlier call stopped.
+    """Compute the features of the videos of a data root, or of any video files; continue where an earlier call stopped.
 
     Parameters
     ----------
     root : path
-        The data root. Its videos may be packed or not, and listed in a split or not.
+        The data root. Its videos may be packed or not, and listed in a split or not. With `files` it only holds the run.
     of : {"appearance", "motion", "st-resnet", "st-resnet-star"}, optional
         The phase whose network computes them. Default: the last that is trained.
     run, split, runs : str, int, path
@@ -117,9 +120,17 @@ def features(
         With ``all``: how many time steps are computed at once. The features are the same.
     videos : sequence of str, optional
         The ids of the videos. Default: all of the data root.
+    files : sequence of path, optional
+        Video files, instead of the videos of the data root. Each is extracted as the videos of the network's training were; its id is
+        its name without the suffix. Its clip file exists only until its features are computed.
+    solver : {"auto", "strict", "fast", "cuda"}
+        With `files`: what computes the flow. ``auto``: the solver of the training; the GPU's if the device is a GPU.
+    jobs : int, optional
+        With `files`: how many processes extract videos. Default: one per core.
     output : path, optional
         The HDF5 file (``.h5``) to write, or a folder for one NumPy file for each video and stream. Default: the file
-        ``features/<run>-split<n>-<phase>.h5`` in the data root, with what is not the default in its name.
+        ``features/<run>-split<n>-<phase>.h5`` in the data root (with `files`, in the working folder), with what is not the default in
+        its name.
     replace : bool
         Replace a file of other features.
     execution : Execution, optional
@@ -141,9 +152,9 @@ def features(
     FeaturesError
         If `output` has features of other weights, data or settings (unless `replace`), or is no file of features.
     ManifestError
-        If there is no such data root or video, or a shard is missing or truncated.
+        If there is no such data root or video, a shard is missing or truncated, one of `files` is no file, or two have the same name.
     ParameterError
-        If a setting is out of its range.
+        If a setting is out of its range, or `files` go with `videos`.
     BusyError
         If another process writes the same file.
 
@@ -170,39 +181,28 @@ def features(
     root, execution = Path(root), execution or Execution()
     settings = FeatureSettings(layer, frames, stride, average, mirror, window)
     check_run_name(run)
+    loose = None if files is None else loose_videos(map(Path, files))
+    if loose is not None and videos is not None:
+        raise ParameterError("videos are those of the data root, and files are others; compute them one after the other")
+    if loose is None and (solver != "auto" or jobs is not None):
+        raise ParameterError("solver and jobs are for files; the videos of a data root have their flow")
     kept = None if runs is None else Path(runs)
-    source = find_weights(root, run=run, split=split, phase=of, runs=kept) if checkpoint is None else Path(checkpoint)
-    trained = load_checkpoint(source)
+    weights = find_weights(root, run=run, split=split, phase=of, runs=kept) if checkpoint is None else Path(checkpoint)
+    trained = load_checkpoint(weights)
     phase = trained.provenance.config.phase
     if of not in (None, phase):
-        raise CheckpointError(f"{source} is {phase}, not {of}")
+        raise CheckpointError(f"{weights} is {phase}, not {of}")
     name = _name(f"{run}-split{split}" if checkpoint is None else Path(checkpoint).stem, phase, settings)
-    path = root / "features" / name if output is None else Path(output)
-    dataset = Dataset.open(root)
-    stored = find_clips(root)
-    check_stored(dataset, stored, video_ids=videos)
-    ids = sorted(stored.paths if videos is None else set(videos))
-    if not ids:
-        raise ManifestError(f"{root} has no videos; `flowkit extract VIDEOS` makes its clips")
-    todo: list[VideoToDo] = []
-    unreadable: list[Unreadable] = []
-    quantiser = dataset.settings.quantiser
-    extraction: dict[str, Any] = {}
-    with ClipSource(stored) as clips:
-        for video_id in ids:
-            try:
-                clip = clips.clip(video_id)
-            except (ShardFormatError, OSError) as error:  # one bad video does not stop the others
-                unreadable.append(Unreadable(video_id, str(error)))
-                continue
-            if clip.quantiser != quantiser:
-                unreadable.append(Unreadable(video_id, f"its flow has the {clip.quantiser}, and the data root the {quantiser}"))
-                continue
-            todo.append(VideoToDo.of(clip))
-            extraction = extraction or extraction_of_clip(clip)
-    _check_quantiser(trained, source, quantiser)
-    warnings = extraction_differences(trained.provenance.extraction, extraction)
-    network = FeatureNetwork(trained, str(source), quantiser=quantiser, layer=layer, mirror=mirror, execution=execution)
+    path = (Path() if loose is not None else root) / "features" / name if output is None else Path(output)
+    source: RootVideos | LooseVideos
+    if loose is None:
+        source = RootVideos(root, videos)
+    else:
+        extraction, notes = extraction_here(trained.provenance, root, solver, execution.device)
+        source = LooseVideos(loose, path.with_name(f".{path.name}.clips"), extraction, jobs=jobs, notes=notes)
+    _check_quantiser(trained, weights, source.quantiser)
+    different = extraction_differences(trained.provenance.extraction, source.extraction)
+    network = FeatureNetwork(trained, str(weights), quantiser=source.quantiser, layer=layer, mirror=mirror, execution=execution)
     provenance = {
         "of": phase,
         "streams": network.sizes,
@@ -211,7 +211,7 @@ def features(
         "network": trained.provenance.config.network.to_dict(),
         "trained_on": {"split": trained.provenance.split, "protocol": trained.provenance.protocol, "digest": trained.provenance.digest},
         **settings.to_dict(),
-        "data": {"quantiser": quantiser.to_dict(), "extraction": extraction},
+        "data": {"quantiser": source.quantiser.to_dict(), "extraction": source.extraction},
         "computed": execution.scoring_environment(network.device),
     }
     finished = _finished(path, provenance, replace=replace)
@@ -219,22 +219,20 @@ def features(
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = FeatureJournal(journal_of(path), provenance | {"window": settings.most})
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"computes the features in {str(path)!r}"), journal:
-        work = FeatureWork(stored, todo, settings, network, journal, finished, unreadable)
-        with ProgressBar("features", total=len(todo), unit="videos", progress=progress) as bar:
-
-            def show(done: int, num_videos: int, num_failed: int) -> None:
-                bar.update(done, num_videos, note=f"{num_failed} failed" if num_failed else "")
-
-            if not work.compute(num_workers=execution.workers(network.device), on_progress=show, should_stop=should_stop):
-                return FeatureReport(path, 0, work.num_finished, network.sizes, tuple(work.failed), tuple(warnings), stopped=True)
-        planned = work.planned()
-        if not planned:
-            reasons = "; ".join(f"{clip.video_id}: {clip.reason}" for clip in work.failed[:3])
-            raise FeaturesError(f"no video has features: {reasons}")
-        if not work.is_written(planned):
-            (write_features if path.suffix == FILE_SUFFIX else write_feature_folder)(path, provenance, planned)
-        journal.remove()
-    return FeatureReport(path, len(planned), work.num_finished, network.sizes, tuple(work.failed), tuple(warnings))
+        work = FeatureWork(settings, network, journal, finished)
+        with ProgressBar("features", total=len(source), unit="videos", progress=progress) as bar:
+            done = source.compute(work, bar, execution=execution, device=network.device, should_stop=should_stop)
+        planned = work.planned() if done else []
+        if done:
+            source.close()
+            if not planned:
+                journal.remove()
+                raise FeaturesError(f"no video has features: {'; '.join(f'{clip.video_id}: {clip.reason}' for clip in work.failed[:3])}")
+            if not work.is_written(planned):
+                (write_features if path.suffix == FILE_SUFFIX else write_feature_folder)(path, provenance, planned)
+            journal.remove()
+    told = [*source.notes, *(f"the data differ from those of the network's training: {text}" for text in different)]
+    return FeatureReport(path, len(planned), work.num_finished, network.sizes, tuple(work.failed), tuple(told), stopped=not done)
 
 
 def _name(start: str, phase: Phase, settings: FeatureSettings) -> str:

@@ -28,7 +28,7 @@ from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
-from flowkit.model.scoring.feature_journal import FeatureJournal, WindowName, journal_of
+from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName, journal_of
 from flowkit.model.scoring.video_features import features
 from flowkit.model.settings.training import PHASES, STREAMS_OF
 from flowkit.quantise import Quantiser
@@ -96,7 +96,8 @@ def test_every_frame_that_has_a_stack_has_features_and_a_stride_chooses_among_th
         one, other = each.read(video_id), third.read(video_id)
         assert one.frames.tolist() == list(range(5, one.num_frames - 5))
         assert other.frames.tolist() == one.frames[::3].tolist()
-        assert np.allclose(other.arrays["motion"], one.arrays["motion"][::3], rtol=1e-4, atol=1e-5)
+        # Another number of samples at once may be added up in another order, which is seen in the digits of the largest features.
+        assert np.allclose(other.arrays["motion"], one.arrays["motion"][::3], rtol=1e-4, atol=1e-6 * np.abs(one.arrays["motion"]).max())
         assert one.times is not None
         assert np.allclose(one.times * 25, one.frames)
 
@@ -235,7 +236,7 @@ def test_foreign_files_are_refused(whole: Path, tmp_path: Path, harm: str) -> No
 
 
 def test_a_journal_keeps_what_it_is_given(tmp_path: Path) -> None:
-    name, arrays = WindowName("a/b", 3, "00"), {"motion": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    name, arrays = WindowName(VideoToDo("a/b", "a", 20, "25/1", "00", ""), 3), {"motion": np.arange(6, dtype=np.float32).reshape(2, 3)}
     with FeatureJournal(tmp_path / "j", {"a": 1}) as journal:
         journal.add(name, arrays)
     with FeatureJournal(tmp_path / "j", {"a": 1}) as journal:
