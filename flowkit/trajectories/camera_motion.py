@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.trajectories.camera_kernels import find_nearest, keep_previous_outside
 from flowkit.trajectories.pyramid import Grey
 
 Points = NDArray[np.float32]  # (n, 2): x, y in px
@@ -29,7 +30,7 @@ INLIER_PX = 1.0
 MORE_PAIRS_THAN = 50
 MORE_INLIERS_THAN = 25
 RIM_PX = 5
-_BLOCK = 128  # current keypoints whose distances are computed together
+_FREED_BYTES = 31 << 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ def outside_boxes(boxes: NDArray[np.floating], height: int, width: int) -> NDArr
 
 def find_keypoints(grey: Grey, mask: NDArray[np.uint8] | None = None) -> Keypoints:
     """Return the SIFT keypoints of a grey frame, uint8 (H, W), where the mask, if given, is not 0."""
+    # SIFT takes and frees some 20 MB per frame of 320x240. glibc returns what is freed to the system at once, and a third of SIFT's time
+    # goes into fetching it again, unless a larger block was freed before: then it keeps up to twice that block's size (32 MB at most).
+    np.empty(_FREED_BYTES, np.uint8)
     found, descriptors = cv2.SIFT_create().detectAndCompute(grey, mask)  # type: ignore[attr-defined]
     if descriptors is None:
         return Keypoints(np.empty((0, 2), np.float32), np.empty((0, 128), np.float32))
@@ -68,38 +72,17 @@ def match_keypoints(previous: Keypoints, current: Keypoints) -> tuple[Points, Po
     """Return, for each current keypoint, the previous one near it whose descriptor is nearest (L2), and the current one.
 
     A current keypoint with no previous one nearer than `SEARCH_PX` along x and y has no match. Of equally near descriptors the
-    first is taken. Memory grows with the number of keypoints, not with its square: only a strip of the previous frame is compared
-    with a block of keypoints.
+    first is taken. Memory grows with the number of keypoints, not with its square.
 
     Returns
     -------
     previous_points, current_points : float32 arrays, shape (n, 2), px
     """
-    in_x = np.argsort(previous.points[:, 0], kind="stable")
-    sorted_x = previous.points[in_x, 0]
-    order = np.argsort(current.points[:, 0], kind="stable")
-    nearest = np.full(len(order), -1)
-    for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
-        at = current.points[block]
-        first = np.searchsorted(sorted_x, at[0, 0] - SEARCH_PX, side="left")
-        last = np.searchsorted(sorted_x, at[-1, 0] + SEARCH_PX, side="right")
-        strip = np.sort(in_x[first:last])
-        if not len(strip):
-            continue
-        is_near = (np.abs(at[:, None] - previous.points[strip]) < SEARCH_PX).all(axis=2)
-        distance = squared_distances(current.descriptors[block], previous.descriptors[strip])
-        distance[~is_near] = np.inf
-        nearest[block] = np.where(is_near.any(axis=1), strip[distance.argmin(axis=1)], -1)
+    nearest = np.empty(len(current.points), np.int64)
+    descriptors = previous.descriptors.reshape(-1), current.descriptors.reshape(-1)
+    find_nearest(previous.points, descriptors[0], current.points, descriptors[1], np.float32(SEARCH_PX), nearest)
     is_matched = nearest >= 0
     return previous.points[nearest[is_matched]], current.points[is_matched]
-
-
-def squared_distances(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the squared L2 distances (n, m) of SIFT descriptors. They are exact, as sums of whole numbers below 2**24."""
-    squares = (first * first).sum(axis=1)[:, None] + (second * second).sum(axis=1)
-    distances: NDArray[np.float32] = squares - 2 * (first @ second.T)
-    return distances
 
 
 def match_corners(grey: Grey, flow: NDArray[np.float32], mask: NDArray[np.uint8] | None = None) -> tuple[Points, Points]:
@@ -131,11 +114,7 @@ def without_camera_motion(previous: Grey, current: Grey, matrix: NDArray[np.floa
     Where Hx is not more than 5 px inside the frame, the pixel is that of the previous frame. All frames are uint8 (H, W).
     """
     height, width = current.shape
-    warped = cv2.warpPerspective(current, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    x, y = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):  # points at infinity are not inside
-        to_x, to_y = (
-            (matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2]) / (matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]) for k in (0, 1)
-        )
-    is_inside = (to_x > RIM_PX) & (to_x < width - 1 - RIM_PX) & (to_y > RIM_PX) & (to_y < height - 1 - RIM_PX)
-    return np.where(is_inside, warped, previous)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = np.asarray(cv2.warpPerspective(current, matrix, (width, height), flags=flags), np.uint8)
+    keep_previous_outside(previous, warped, matrix, RIM_PX)
+    return warped

@@ -74,7 +74,7 @@ def frame_motions(
     Parameters
     ----------
     grey_frames : iterable of uint8 arrays, shape (H, W)
-        Frames of one size. Their pixels must not change once they are given.
+        Frames of one size. They are copied, so their memory may be used again for the next one.
     camera_motion : {"sift", "flow", "none"}
         How the camera's motion is found: from SIFT keypoints and corners that follow the flow, from these corners alone, or not
         at all; `FrameMotion.compensated` is then `FrameMotion.flows`.
@@ -114,7 +114,7 @@ def _motions(grey_frames: Iterable[Grey], camera_motion: str, boxes: Mapping[int
     for number, grey in enumerate(grey_frames):
         pyramid = pyramid or _pyramid_of(grey)
         _check(grey, number, pyramid)
-        current = _prepare(np.ascontiguousarray(grey), pyramid, camera_motion, boxes.get(number))
+        current = _prepare(np.array(grey, order="C"), pyramid, camera_motion, boxes.get(number))
         if previous is not None:
             yield _motion(number, previous, current, pyramid, camera_motion)
         previous = current

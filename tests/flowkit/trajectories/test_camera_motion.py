@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from textures import moving_texture
 
-from flowkit.trajectories import camera_motion
 from flowkit.trajectories.camera_motion import (
     Keypoints,
     find_keypoints,
@@ -54,10 +53,14 @@ def test_keypoints_farther_than_25_px_do_not_match() -> None:
         assert len(match_keypoints(point, moved)[0]) == num
 
 
-def test_distances_of_descriptors_are_exact() -> None:
-    first, second = random_keypoints(40, 3).descriptors, random_keypoints(50, 4).descriptors
-    exact = ((first[:, None].astype(np.int64) - second.astype(np.int64)) ** 2).sum(axis=2)
-    assert np.array_equal(camera_motion.squared_distances(first, second), exact)
+def test_the_smallest_difference_of_two_distances_decides() -> None:
+    far = np.full((1, 128), 255, np.float32)  # the largest distance, 128 * 255**2, is below 2**24
+    slightly_nearer = far.copy()
+    slightly_nearer[0, 127] = 254
+    previous = Keypoints(np.zeros((2, 2), np.float32), np.concatenate([far, slightly_nearer]))
+    previous.points[1] = 1
+    matched, _ = match_keypoints(previous, Keypoints(np.zeros((1, 2), np.float32), np.zeros((1, 128), np.float32)))
+    assert matched.tolist() == [[1, 1]]
 
 
 def test_a_frame_without_texture_has_no_points() -> None:
@@ -189,3 +192,22 @@ def test_the_warped_frame_is_the_moved_one_inside_and_the_previous_one_at_the_ri
     is_rim = np.ones((60, 80), bool)
     is_rim[rows, columns] = False
     assert np.array_equal(warped[is_rim], previous[is_rim])
+
+
+def warped_by_numpy(previous: np.ndarray, current: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the warped frame with the previous one's pixels outside, by arrays of coordinates."""
+    height, width = current.shape
+    warped = cv2.warpPerspective(current, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_x, to_y = ((row[0] * x + row[1] * y + row[2]) / (matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]) for row in matrix[:2])
+    return np.where((to_x > 5) & (to_x < width - 6) & (to_y > 5) & (to_y < height - 6), warped, previous)
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (13, 12), (12, 40), (1, 1), (97, 33)])
+def test_the_warped_frame_is_that_of_numpy(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(12)
+    previous, current = rng.integers(0, 256, (2, *shape), np.uint8)
+    for _ in range(20):
+        matrix = np.eye(3) + rng.normal(scale=[[0.1, 0.1, 3], [0.1, 0.1, 3], [0.003, 0.003, 0.1]])
+        assert np.array_equal(without_camera_motion(previous, current, matrix), warped_by_numpy(previous, current, matrix))

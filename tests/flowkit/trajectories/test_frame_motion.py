@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -101,11 +102,25 @@ def test_the_result_does_not_depend_on_memory_layout_or_on_what_ran_before() -> 
         assert all(itertools.starmap(np.array_equal, zip(found, expected, strict=True)))
 
 
+def test_frames_may_share_one_buffer_and_be_read_only() -> None:
+    frames = moving_texture(3, 40, 50)
+    buffer = np.empty((40, 50), np.uint8)
+
+    def refilled() -> Iterator[np.ndarray]:
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    frames.flags.writeable = False
+    for motion, expected in zip(frame_motions(refilled()), frame_motions(frames), strict=True):
+        assert all(itertools.starmap(np.array_equal, zip(arrays_of(motion), arrays_of(expected), strict=True)))
+
+
 def test_frames_are_taken_one_by_one() -> None:
     frames = moving_texture(3, 40, 50)
     taken = []
 
-    def stream() -> itertools.chain[np.ndarray]:
+    def stream() -> Iterator[np.ndarray]:
         for number, frame in enumerate(frames):
             taken.append(number)
             yield frame
