@@ -104,6 +104,6 @@ def cell_sums(votes: NDArray[np.float64], corners: NDArray[np.int64]) -> NDArray
 
 def normalised(sums: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return one vector per patch, with sum of squares 1, from the sums of its cells (n, 4, bins)."""
-    values = np.maximum(sums, 0).reshape(len(sums), -1) + CELL_CONSTANT
+    values = np.maximum(sums, 0).reshape(len(sums), sums.shape[1] * sums.shape[2]) + CELL_CONSTANT
     vectors: NDArray[np.float32] = np.sqrt(values / values.sum(axis=1, keepdims=True)).astype(np.float32)
     return vectors

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from flowkit.errors import ParameterError
 from flowkit.flow import to_grey
 from flowkit.trajectories.frame_motion import FrameMotion, frame_motions
-from flowkit.trajectories.histograms_reference import PATCH_PX, patch_histograms
+from flowkit.trajectories.histograms import add_patch_histograms
+from flowkit.trajectories.histograms_reference import PATCH_PX
 from flowkit.trajectories.pyramid import Grey, Pyramid
 from flowkit.trajectories.sampling import new_points
 from flowkit.trajectories.tracks import FinishedTracks, LiveTracks
@@ -116,7 +117,7 @@ def iterate_trajectories(
         yield from (Trajectories.concatenate([]) for _ in greys)
         return
     scales = Pyramid(height, width).scales
-    levels = [LiveTracks(patch_histograms) for _ in scales]
+    levels = [LiveTracks(add_patch_histograms) for _ in scales]
     for motion in frame_motions(chain([first], greys), camera_motion=camera_motion, boxes=boxes):
         ended = [
             kept(tracks, scale=float(scale), end_frame=motion.number, width=width, height=height, num_frames=num_frames)

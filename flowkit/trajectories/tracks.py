@@ -16,7 +16,7 @@ TIME_CELLS = 3  # over which descriptors are averaged
 CELL_STEPS = TRACK_STEPS // TIME_CELLS
 
 Floats = NDArray[np.float32]
-Describe = Callable[[NDArray[np.uint8], Floats, NDArray[np.int64]], Floats]
+AddDescriptors = Callable[[NDArray[np.uint8], Floats, NDArray[np.int64], Floats, NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class FinishedTracks:
     displacements : float32 array, shape (n, 15, 2), px
         The flow at each point but the last, after camera motion is removed.
     descriptors : float32 array, shape (n, 3, 132)
-        HOG, HOF, MBHx and MBHy, averaged over five steps each.
+        The sums of HOG, HOF, MBHx and MBHy over five steps each.
     """
 
     points: Floats
@@ -42,12 +42,12 @@ class LiveTracks:
 
     Parameters
     ----------
-    describe : callable
-        Returns the descriptors (n, 132) of points, from a grey level, its flow without camera motion, and their x and y, int64 (n, 2).
+    add_descriptors : callable
+        Adds the descriptors of points to sums; see `histograms.add_patch_histograms`.
     """
 
-    def __init__(self, describe: Describe) -> None:
-        self._describe = describe
+    def __init__(self, add_descriptors: AddDescriptors) -> None:
+        self._add_descriptors = add_descriptors
         self._points = np.empty((0, TRACK_STEPS + 1, 2), np.float32)
         self._displacements = np.empty((0, TRACK_STEPS, 2), np.float32)
         self._descriptors = np.empty((0, TIME_CELLS, TOTAL_SIZE), np.float32)
@@ -89,13 +89,14 @@ class LiveTracks:
         if len(slots):
             steps = self._steps[slots]
             self._displacements[slots, steps] = compensated[at[:, 1], at[:, 0]]
-            self._descriptors[slots, steps // CELL_STEPS] += self._describe(grey, compensated, at)
+            sums = self._descriptors.reshape(-1, TOTAL_SIZE)
+            self._add_descriptors(grey, compensated, at, sums, slots * TIME_CELLS + steps // CELL_STEPS)
             self._points[slots, steps + 1] = moved[stays]
             self._steps[slots] += 1
         done = self._steps[slots] == TRACK_STEPS
         finished, self._order = slots[done], slots[~done]
         self._release(finished)
-        return FinishedTracks(self._points[finished], self._displacements[finished], self._descriptors[finished] / np.float32(CELL_STEPS))
+        return FinishedTracks(self._points[finished], self._displacements[finished], self._descriptors[finished])
 
     def _release(self, slots: NDArray[np.int64]) -> None:
         self._free = np.concatenate([self._free, slots])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.trajectories.histograms_reference import SIZES
-from flowkit.trajectories.tracks import TIME_CELLS, TRACK_STEPS, FinishedTracks
+from flowkit.trajectories.tracks import CELL_STEPS, TIME_CELLS, TRACK_STEPS, FinishedTracks
 
 LEAST_DEVIATION_PX = np.sqrt(3.0)  # a track that varies less than this in x and in y does not move
 MOST_DEVIATION_PX = 50.0
@@ -131,39 +131,39 @@ def kept(tracks: FinishedTracks, *, scale: float, end_frame: int, width: int, he
     num_frames : int or None
         Number of frames of the video, if it is known.
     """
-    points, displacements = tracks.points * np.float64(scale), tracks.displacements * np.float64(scale)
-    mean, deviation = points.mean(axis=1), points.std(axis=1)
-    steps, own_steps = _lengths(np.diff(points, axis=1)), _lengths(displacements)
-    length, longest = steps.sum(axis=1), steps.max(axis=1, initial=0)
-    keep = (deviation >= LEAST_DEVIATION_PX).any(axis=1) & (deviation <= MOST_DEVIATION_PX).all(axis=1)
+    points, displacements = (  # (16, 2, n) and (15, 2, n): NumPy is slow at sums along short last axes
+        np.ascontiguousarray(array.transpose(1, 2, 0)) * np.float64(scale) for array in (tracks.points, tracks.displacements)
+    )
+    mean, deviation = points.mean(axis=0), points.std(axis=0)
+    steps, own_steps = (np.sqrt((vectors**2).sum(axis=1)) for vectors in (np.diff(points, axis=0), displacements))
+    length, longest = steps.sum(axis=0), steps.max(axis=0)
+    keep = (deviation >= LEAST_DEVIATION_PX).any(axis=0) & (deviation <= MOST_DEVIATION_PX).all(axis=0)
     keep &= (longest <= LONGEST_STEP_PX) | (longest <= LONGEST_STEP_SHARE * length)
-    keep &= own_steps.max(axis=1, initial=0) > LEAST_OWN_MOTION_PX
-    points, displacements, mean, num = points[keep], displacements[keep], mean[keep], int(keep.sum())
+    keep &= own_steps.max(axis=0) > LEAST_OWN_MOTION_PX
+    num = int(keep.sum())
     end_frames = np.full(num, end_frame, np.int64)
     in_time = np.full(num, np.nan) if num_frames is None else relative_frames(end_frames, num_frames)
+    in_space = np.clip(mean[:, keep].T / (width, height), 0, MOST_RELATIVE)
     values: dict[str, NDArray[Any]] = {
-        "mean_xy": mean,
-        "std_xy": deviation[keep],
+        "mean_xy": mean[:, keep].T,
+        "std_xy": deviation[:, keep].T,
         "length": length[keep],
         "scale": np.full(num, scale),
-        "position": np.column_stack([np.clip(mean / (width, height), 0, MOST_RELATIVE), in_time]),
-        "points": points,
-        "shape": (displacements / own_steps[keep].sum(axis=1)[:, None, None]).reshape(num, 2 * TRACK_STEPS),
+        "position": np.column_stack([in_space, in_time]),
+        "points": points[..., keep].transpose(2, 0, 1),
+        "shape": (displacements[..., keep] / own_steps[:, keep].sum(axis=0)).reshape(2 * TRACK_STEPS, num).T,
     }
-    for name, part in zip(("hog", "hof", "mbh_x", "mbh_y"), np.split(tracks.descriptors[keep], np.cumsum(SIZES)[:-1], axis=2), strict=True):
+    means = tracks.descriptors[keep]
+    means /= CELL_STEPS
+    for name, part in zip(("hog", "hof", "mbh_x", "mbh_y"), np.split(means, np.cumsum(SIZES)[:-1], axis=2), strict=True):
         values[name] = part.reshape(num, *_COLUMNS[name])
-    single = {name: value.astype(np.float32) for name, value in values.items()}
+    single = {name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}
     return Trajectories(end_frame=end_frames, **single)
 
 
 def relative_frames(end_frame: NDArray[np.int64], num_frames: int) -> NDArray[np.float64]:
     """Return the middle frames of trajectories (n,) relative to the number of frames of the video, from 0 to .999."""
     return np.clip((end_frame - TRACK_STEPS / 2) / num_frames, 0, MOST_RELATIVE)
-
-
-def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.sqrt((vectors**2).sum(axis=2))
-    return lengths
 
 
 _NONE = Trajectories(

@@ -1,14 +1,18 @@
-"""Histograms around points: by hand on simple pictures, under shifts and mirror images, and their norms."""
+"""Histograms around points: by hand on simple pictures, under shifts and mirror images; the compiled ones against the reference."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from flowkit.trajectories.histograms import add_patch_histograms
 from flowkit.trajectories.histograms_reference import (
     CELL_CONSTANT,
     PATCH_PX,
     SIZES,
+    TOTAL_SIZE,
     direction_votes,
     gradient,
     motion_votes,
@@ -16,8 +20,23 @@ from flowkit.trajectories.histograms_reference import (
     patch_histograms,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HOG, HOF, MBH_X, MBH_Y = (slice(end - size, end) for size, end in zip(SIZES, np.cumsum(SIZES), strict=True))
 ODD_SIZES = [(32, 32), (33, 47), (75, 61), (40, 131)]
+
+
+def compiled(grey: np.ndarray, flow: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return what the reference does, by the compiled kernels."""
+    found = np.zeros((len(positions), TOTAL_SIZE), np.float32)
+    add_patch_histograms(grey, flow, positions, found, np.arange(len(positions)))
+    return found
+
+
+@pytest.fixture(params=[patch_histograms, compiled], ids=["reference", "compiled"])
+def histograms(request: pytest.FixtureRequest) -> Callable[..., np.ndarray]:
+    return request.param
 
 
 def random_level(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,11 +53,11 @@ def random_positions(height: int, width: int, num: int, seed: int = 0) -> np.nda
     return np.random.default_rng(seed).integers(0, (width, height), (num, 2))
 
 
-def test_a_gradient_to_the_right_votes_for_the_first_bin_and_down_for_the_third() -> None:
+def test_a_gradient_to_the_right_votes_for_the_first_bin_and_down_for_the_third(histograms: Callable[..., np.ndarray]) -> None:
     ramp = np.arange(40, dtype=np.uint8) * 3
     right = np.broadcast_to(ramp, (40, 40))
     for picture, bin_number in ((right, 0), (right.T, 2), (right[:, ::-1], 4), (right.T[::-1], 6)):
-        hog = patch_histograms(np.ascontiguousarray(picture), np.zeros((40, 40, 2), np.float32), np.array([[20, 20]]))[0, HOG]
+        hog = histograms(np.ascontiguousarray(picture), np.zeros((40, 40, 2), np.float32), np.array([[20, 20]]))[0, HOG]
         votes = 6.0 * 16 * 16  # of one cell
         expected = np.zeros(8)
         expected[bin_number] = votes
@@ -70,8 +89,8 @@ def test_derivatives_at_the_border_are_zero() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), ODD_SIZES)
-def test_each_vector_has_sum_of_squares_one(height: int, width: int) -> None:
-    found = patch_histograms(*random_level(height, width), random_positions(height, width, 50))
+def test_each_vector_has_sum_of_squares_one(histograms: Callable[..., np.ndarray], height: int, width: int) -> None:
+    found = histograms(*random_level(height, width), random_positions(height, width, 50))
     assert found.shape == (50, 132)
     assert (found > 0).all()
     for part in (HOG, HOF, MBH_X, MBH_Y):
@@ -83,11 +102,11 @@ def test_a_patch_is_pushed_inside_its_level() -> None:
     assert corners.tolist() == [[0, 0], [28, 8], [14, 4], [0, 8]]
 
 
-def test_moving_everything_by_whole_pixels_changes_nothing() -> None:
+def test_moving_everything_by_whole_pixels_changes_nothing(histograms: Callable[..., np.ndarray]) -> None:
     grey, flow = random_level(80, 90)
     positions = random_positions(80 - 34, 90 - 34 - 9, 30) + 17
-    moved = patch_histograms(np.ascontiguousarray(grey[:, 9:]), flow[:, 9:], positions)
-    np.testing.assert_allclose(moved, patch_histograms(grey, flow, positions + np.array([9, 0])), rtol=1e-5)
+    moved = histograms(np.ascontiguousarray(grey[:, 9:]), flow[:, 9:], positions)
+    np.testing.assert_allclose(moved, histograms(grey, flow, positions + np.array([9, 0])), rtol=1e-5)
 
 
 def mirrored(vectors: np.ndarray, *, num_bins: int, opposite: bool = False) -> np.ndarray:
@@ -102,15 +121,41 @@ def mirrored(vectors: np.ndarray, *, num_bins: int, opposite: bool = False) -> n
 
 
 @pytest.mark.parametrize(("height", "width"), ODD_SIZES)
-def test_a_mirror_image_permutes_cells_and_bins(height: int, width: int) -> None:
+def test_a_mirror_image_permutes_cells_and_bins(histograms: Callable[..., np.ndarray], height: int, width: int) -> None:
     grey, flow = random_level(height, width)
     x, y = random_positions(height, width, 30).T
     x = np.clip(x, PATCH_PX // 2, width - PATCH_PX // 2)
-    image = patch_histograms(grey, flow, np.stack([x, y], axis=1))
-    in_mirror = patch_histograms(
+    image = histograms(grey, flow, np.stack([x, y], axis=1))
+    in_mirror = histograms(
         np.ascontiguousarray(grey[:, ::-1]), np.ascontiguousarray(flow[:, ::-1] * np.float32([-1, 1])), np.stack([width - x, y], axis=1)
     )
     np.testing.assert_allclose(in_mirror[:, HOG], mirrored(image[:, HOG], num_bins=8), atol=1e-4)
     np.testing.assert_allclose(in_mirror[:, HOF], mirrored(image[:, HOF], num_bins=9), atol=1e-4)
     np.testing.assert_allclose(in_mirror[:, MBH_X], mirrored(image[:, MBH_X], num_bins=8, opposite=True), atol=1e-4)
     np.testing.assert_allclose(in_mirror[:, MBH_Y], mirrored(image[:, MBH_Y], num_bins=8), atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [*ODD_SIZES, (240, 320)])
+@pytest.mark.parametrize("num", [0, 1, 7, 400])
+def test_the_compiled_histograms_are_those_of_the_reference(height: int, width: int, num: int) -> None:
+    grey, flow = random_level(height, width, seed=num)
+    positions = random_positions(height, width, num, seed=num)
+    np.testing.assert_allclose(compiled(grey, flow, positions), patch_histograms(grey, flow, positions), atol=1e-6)
+
+
+def test_strong_votes_leave_no_trace_in_weak_cells_beside_them() -> None:
+    grey, flow = random_level(100, 120)
+    flow[:50] *= 1e4
+    flow[50:] *= 0
+    positions = random_positions(100, 120, 300)
+    np.testing.assert_allclose(compiled(grey, flow, positions), patch_histograms(grey, flow, positions), atol=1e-6)
+
+
+def test_descriptors_are_added_to_the_rows_that_are_named() -> None:
+    grey, flow = random_level(50, 60)
+    positions = random_positions(50, 60, 20)
+    sums = np.ones((70, TOTAL_SIZE), np.float32)
+    rows = np.random.default_rng(0).permutation(70)[:20]
+    add_patch_histograms(grey, flow, positions, sums, rows)
+    np.testing.assert_allclose(sums[rows], 1 + patch_histograms(grey, flow, positions), atol=1e-6)
+    assert (np.delete(sums, rows, axis=0) == 1).all()

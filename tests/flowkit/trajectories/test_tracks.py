@@ -18,9 +18,9 @@ def uniform_flow(u: float, v: float) -> np.ndarray:
     return np.broadcast_to(np.float32([u, v]), (*GREY.shape, 2))
 
 
-def count_descriptions(grey: np.ndarray, flow: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return the x of the points as each of their 132 numbers."""
-    return np.repeat(positions[:, :1], TOTAL_SIZE, axis=1).astype(np.float32)
+def add_x(grey: np.ndarray, flow: np.ndarray, positions: np.ndarray, sums: np.ndarray, rows: np.ndarray) -> None:
+    """Describe a point by its x."""
+    sums[rows] += positions[:, :1].astype(np.float32)
 
 
 def followed(tracks: LiveTracks, flow: np.ndarray, num_steps: int = TRACK_STEPS) -> FinishedTracks:
@@ -58,7 +58,7 @@ def test_a_point_moves_by_the_flow_at_its_rounded_position() -> None:
     flow = np.zeros((*GREY.shape, 2), np.float32)
     flow[20, 10] = [1.5, -0.25]  # 11.5 rounds to the even 12
     flow[20, 12] = [0.25, 0.125]
-    tracks = LiveTracks(count_descriptions)
+    tracks = LiveTracks(add_x)
     tracks.start(np.float32([[10, 20]]))
     tracks.advance(GREY, flow, flow)
     assert tracks.positions().tolist() == [[11.5, 19.75]]
@@ -67,19 +67,19 @@ def test_a_point_moves_by_the_flow_at_its_rounded_position() -> None:
 
 
 def test_a_track_ends_after_15_steps_with_what_was_gathered_along_it() -> None:
-    tracks = LiveTracks(count_descriptions)
+    tracks = LiveTracks(add_x)
     tracks.start(np.float32([[10, 20], [5, 5]]))
     finished = followed(tracks, uniform_flow(1, 0.5))
     assert finished.points[0, :, 0].tolist() == list(range(10, 26))
     assert finished.points[1, -1].tolist() == [20, 12.5]
     assert finished.displacements[0].tolist() == [[1, 0.5]] * 14 + [[0.5, 0.25]]
-    assert finished.descriptors[0, :, 0].tolist() == [12, 17, 22]  # the mean x of five steps each
+    assert finished.descriptors[0, :, 0].tolist() == [5 * 12, 5 * 17, 5 * 22]  # of five steps each
     assert len(tracks.positions()) == 0
 
 
 @pytest.mark.parametrize(("start", "step"), [((3, 20), (-1, 0)), ((47, 20), (1, 0)), ((20, 3), (0, -1)), ((20, 37), (0, 1))])
 def test_a_track_that_reaches_the_border_is_forgotten(start: tuple[int, int], step: tuple[int, int]) -> None:
-    tracks = LiveTracks(count_descriptions)
+    tracks = LiveTracks(add_x)
     tracks.start(np.float32([start, [25, 19]]))
     for remaining in (2, 2, 1):
         tracks.advance(GREY, uniform_flow(*step), uniform_flow(*step))
@@ -88,7 +88,7 @@ def test_a_track_that_reaches_the_border_is_forgotten(start: tuple[int, int], st
 
 def test_tracks_end_in_the_order_in_which_they_began_although_slots_are_used_again() -> None:
     rng = np.random.default_rng(0)
-    tracks, started, ended = LiveTracks(count_descriptions), [], []
+    tracks, started, ended = LiveTracks(add_x), [], []
     for _ in range(60):
         points = rng.uniform(0, 50, (rng.integers(0, 9), 2)).astype(np.float32)
         tracks.start(points)
