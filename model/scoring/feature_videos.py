@@ -15,7 +15,7 @@ from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import check_stored
-from flowkit.errors import FlowkitError, ManifestError, ShardFormatError
+from flowkit.errors import FeaturesError, FlowkitError, ManifestError, ShardFormatError
 from flowkit.extraction.loose_videos import loose_clips
 from flowkit.extraction.results import WRITTEN, VideoResult
 from flowkit.extraction.run import ExtractProgress
@@ -24,10 +24,14 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.runs.training_data import extraction_of_clip
 from flowkit.model.scoring.extract_features import FeatureWork
+from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import VideoToDo
 from flowkit.video.tree import VideoFile
 from flowkit.words import counted
 from flowkit.workers.stopping import StopRequest
+
+_ADVICE = "give another --output, or --replace"
 
 
 class RootVideos:
@@ -57,7 +61,7 @@ class RootVideos:
 
     def __init__(self, root: Path, video_ids: Sequence[str] | None) -> None:
         dataset = Dataset.open(root)
-        self.quantiser, self.notes = dataset.settings.quantiser, list[str]()
+        self._root, self.quantiser, self.notes = root, dataset.settings.quantiser, list[str]()
         self.extraction: dict[str, Any] = {}
         self._stored = find_clips(root)
         check_stored(dataset, self._stored, video_ids=video_ids)
@@ -82,6 +86,13 @@ class RootVideos:
 
     def __len__(self) -> int:
         return len(self._todo)
+
+    def check_same(self, there: FeatureFile | FeatureFolder) -> None:
+        """Raise `FeaturesError` if features that are there already are of another data root: none is of a clip that this one has now."""
+        digests = there.digests()
+        with ClipSource(self._stored) as clips:
+            if digests and all(_sha256_of(clips, video_id) != sha256 for video_id, sha256 in digests.items()):
+                raise FeaturesError(f"{there.path} has features of other videos: none of them is a clip of {self._root}; {_ADVICE}")
 
     def compute(
         self, work: FeatureWork, bar: ProgressBar, *, execution: Execution, device: torch.device, should_stop: Callable[[], bool]
@@ -136,6 +147,11 @@ class LooseVideos:
     def __len__(self) -> int:
         return len(self._videos)
 
+    def check_same(self, there: FeatureFile | FeatureFolder) -> None:
+        """Raise `FeaturesError` if features that are there already are of the videos of a data root, whose ids name folders too."""
+        if any("/" in video_id for video_id in there.video_ids):
+            raise FeaturesError(f"{there.path} has features of the videos of a data root, and these are files outside of it; {_ADVICE}")
+
     def compute(
         self, work: FeatureWork, bar: ProgressBar, *, execution: Execution, device: torch.device, should_stop: Callable[[], bool]
     ) -> bool:
@@ -186,6 +202,14 @@ class LooseVideos:
     def close(self) -> None:
         """Delete what is left of the extraction; all features are kept by now."""
         rmtree(self._folder, ignore_errors=True)
+
+
+def _sha256_of(clips: ClipSource, video_id: str) -> str:
+    """Return the digest of a clip; an empty text if there is none."""
+    try:
+        return clips.clip(video_id).sha256
+    except (FlowkitError, OSError):
+        return ""
 
 
 def _is_there(video: VideoFile, work: FeatureWork) -> bool:

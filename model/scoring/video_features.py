@@ -214,7 +214,7 @@ def features(
         "data": {"quantiser": source.quantiser.to_dict(), "extraction": source.extraction},
         "computed": execution.scoring_environment(network.device),
     }
-    finished = _finished(path, provenance, replace=replace)
+    finished = _finished(path, provenance, source, replace=replace)
     check_writable(path.parent, option="--output")
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = FeatureJournal(journal_of(path), provenance | {"window": settings.most})
@@ -253,20 +253,21 @@ def _check_quantiser(trained: Checkpoint, source: Path, quantiser: Quantiser) ->
         )
 
 
-def _finished(path: Path, provenance: dict[str, Any], *, replace: bool) -> FeatureFile | FeatureFolder | None:
-    """Return the file or folder that is there already, if its features are those that would be computed."""
+def _finished(
+    path: Path, provenance: dict[str, Any], source: RootVideos | LooseVideos, *, replace: bool
+) -> FeatureFile | FeatureFolder | None:
+    """Return the file or folder that is there already, if its features are those that would be computed, of videos of the same source."""
     is_file = path.suffix == FILE_SUFFIX
     if not (path if is_file else path / RECORD_NAME).exists():
         return None
     try:
         there = FeatureFile(path) if is_file else FeatureFolder(path)
+        different = sorted(name for name in {*there.provenance, *provenance} if there.provenance.get(name) != provenance.get(name))
+        if different:
+            raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; give another --output, or --replace")
+        source.check_same(there)
     except FeaturesError:
         if replace:
             return None
         raise
-    if there.provenance == provenance:
-        return there
-    if replace:
-        return None
-    different = sorted(name for name in {*there.provenance, *provenance} if there.provenance.get(name) != provenance.get(name))
-    raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; give another --output, or --replace")
+    return there

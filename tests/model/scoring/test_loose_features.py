@@ -153,6 +153,16 @@ def test_files_that_cannot_be_named_are_refused(home: Path, tmp_path: Path) -> N
         assert "would do nothing here" in run_flowkit("features", "--data", home / "data", *options).err
 
 
+def test_features_of_files_and_of_a_data_root_are_not_mixed(home: Path, tmp_path: Path) -> None:
+    of_root, of_files = (tmp_path / name for name in ("root.h5", "files.h5"))
+    features(home / "data", of="motion", output=of_root, execution=CPU)
+    features(home / "data", of="motion", files=files_of(home)[:1], output=of_files, execution=CPU, jobs=1)
+    with pytest.raises(FeaturesError, match="has features of the videos of a data root"):
+        features(home / "data", of="motion", files=files_of(home), output=of_root, execution=CPU)
+    with pytest.raises(FeaturesError, match="none of them is a clip of"):
+        features(home / "data", of="motion", output=of_files, execution=CPU)
+
+
 def test_a_lone_weights_file_needs_no_data_root_and_the_file_lies_in_the_working_folder(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,21 @@ def test_features_of_other_weights_settings_or_data_are_not_mixed(home: Path, tm
     assert path.read_bytes() != before
 
 
+def test_features_of_another_data_root_are_refused(home: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(home, tmp_path / "other"))
+    for path in (other / "shards").iterdir():
+        with h5py.File(path, "r+") as file:  # other clips under the same names
+            for group in file["videos"].values():
+                group.attrs.modify("sha256", group.attrs["sha256"][::-1])
+    path = tmp_path / "features.h5"
+    features(home, of="motion", output=path, execution=CPU)
+    before = path.read_bytes()
+    with pytest.raises(FeaturesError, match=r"has features of other videos: none of them is a clip of .*other; give another --output"):
+        features(other, of="motion", output=path, execution=CPU)
+    assert path.read_bytes() == before
+    assert features(other, of="motion", output=path, replace=True, execution=CPU).num_kept == 0
+
+
 def test_videos_that_are_there_already_are_not_computed_again(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "features.h5"
     ids = [record.video_id for record in read_split(home, 1).test]
