@@ -7,10 +7,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +24,9 @@ from flowkit.workers.processes import num_cores
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _MAX_WORKERS = 16
+VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}  # complete videos of 25 frames that pass through a network together
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 MAX_WORKERS_ASKED = 1024  # more processes than a machine has cores; a mistyped number must not start thousands
 
 
@@ -218,6 +222,40 @@ def explain_out_of_memory(advice: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as cause:
         raise DeviceError(f"the GPU has too little memory left ({str(cause).partition(' GPU ')[0].strip()}); {advice}") from cause
+
+
+class FittingBatches:
+    """Computes items together, and fewer at once from the first time on that a GPU has too little memory for them.
+
+    Parameters
+    ----------
+    advice : str
+        What takes less memory, for the error when it is too little for one item.
+    """
+
+    def __init__(self, advice: str) -> None:
+        self._advice = advice
+        self._most_at_once: int | None = None  # as many as are given
+
+    def compute(self, function: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+        """Return the results of a function that takes some of the items and returns a result for each.
+
+        Raises
+        ------
+        DeviceError
+            If a GPU has too little memory for one item.
+        """
+        results: list[Result] = []
+        while len(results) < len(items):
+            batch = items[len(results) :][: self._most_at_once]
+            try:
+                with explain_out_of_memory(self._advice):
+                    results += function(batch)
+            except DeviceError:
+                if len(batch) == 1:
+                    raise
+                self._most_at_once = len(batch) // 2
+        return results
 
 
 def _check_compiler(device: torch.device) -> None:

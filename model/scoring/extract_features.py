@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from flowkit.dataset.clips import ClipSource, StoredClips
 from flowkit.dataset.manifest import MIN_FRAMES
 from flowkit.errors import FlowkitError, SourceChangedError
+from flowkit.model.compute.execution import VIDEOS_AT_ONCE
 from flowkit.model.data.clips import clip_loader
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole
 from flowkit.model.scoring.feature_files import FeatureFile, PlannedFeatures, VideoFeatures
@@ -143,19 +144,19 @@ class FeatureWork:
                 self._kept.add(video.video_id)
             elif video.num_frames < MIN_FRAMES:
                 self.fail(video.video_id, f"{counted(video.num_frames, 'frame')}; a stack of flow needs {MIN_FRAMES}")
-        todo = list(self._missing(wanted))
+        batches = list(self._batches(wanted))
         clips = WindowClips(stored, self._settings, input_size=self._network.input_size)
-        loader = clip_loader(clips, num_workers, sampler=todo, batch_size=None, collate_fn=_unchanged)
-        waiting = len({video for video, _ in todo})
+        items = [item for batch in batches for item in batch]
+        loaded = iter(clip_loader(clips, num_workers, sampler=items, batch_size=None, collate_fn=_unchanged))
+        waiting = len({video for video, _ in items})
         on_progress(waiting)
-        for place, ((video, window), clip) in enumerate(zip(todo, loader, strict=True)):
-            if isinstance(clip, SourceChangedError):
-                raise clip
-            self._take(video, window, clip)
-            if place + 1 == len(todo) or todo[place + 1][0] != video:
-                waiting -= 1
+        for place, batch in enumerate(batches):
+            self._take(batch, [next(loaded) for _ in batch])
+            done = {video for video, _ in batch}
+            if place + 1 == len(batches) or batches[place + 1][0][0] not in done:
+                waiting -= len(done)
                 on_progress(waiting)
-            if should_stop() and place + 1 < len(todo):
+            if should_stop() and place + 1 < len(batches):
                 return False
         return True
 
@@ -183,20 +184,42 @@ class FeatureWork:
                 if WindowName(video, window.output) not in self._journal:
                     yield video, window
 
-    def _take(self, video: VideoToDo, window: Window, clip: WholeClip | Unreadable) -> None:
-        """Compute a window that was read, and keep it."""
-        if video.video_id in self._bad:
+    def _batches(self, videos: Iterable[VideoToDo]) -> Iterator[list[tuple[VideoToDo, Window]]]:
+        """Yield the windows to compute in groups that pass through the network together if their frames have the same size.
+
+        On a GPU, the last digits may depend on the other videos of a group; so one that was stopped is computed as a whole once more.
+        """
+        size = VIDEOS_AT_ONCE[self._network.device.type]
+        if size == 1 or self._settings.most is not None:
+            yield from ([item] for item in self._missing(videos))
             return
-        if isinstance(clip, Unreadable):
-            self.fail(clip.video_id, clip.reason)
-            return
-        arrays: Mapping[str, NDArray[Any]] = self._network.features(clip, window)
+        good = list(self._good(videos))
+        for group in (good[first : first + size] for first in range(0, len(good), size)):
+            if any(self._missing(group)):
+                yield [(video, window) for video in group for window in self._windows_of(video)]
+
+    def _take(self, batch: Iterable[tuple[VideoToDo, Window]], clips: Iterable[WholeClip | Unreadable | SourceChangedError]) -> None:
+        """Compute windows that were read, and keep them."""
+        together: dict[tuple[Window, tuple[int, ...]], list[tuple[VideoToDo, WholeClip]]] = {}
+        for (video, window), clip in zip(batch, clips, strict=True):
+            if isinstance(clip, SourceChangedError):
+                raise clip
+            if isinstance(clip, Unreadable):
+                self.fail(video.video_id, clip.reason)
+            elif video.video_id not in self._bad:
+                together.setdefault((window, clip.rgb.shape), []).append((video, clip))
+        for (window, _), members in together.items():
+            for (video, _), arrays in zip(members, self._network.features([clip for _, clip in members], window), strict=True):
+                self._keep(WindowName(video, window.output), arrays)
+
+    def _keep(self, name: WindowName, arrays: Mapping[str, NDArray[Any]]) -> None:
         if not all(np.isfinite(values).all() for values in arrays.values()):
-            self.fail(video.video_id, NOT_FINITE)
+            self.fail(name.video.video_id, NOT_FINITE)
             return
         if self._settings.average:  # sums in the journal, so that a mean over any number of windows is one division
             arrays = {stream: values.sum(0, dtype=np.float64, keepdims=True) for stream, values in arrays.items()}
-        self._journal.add(WindowName(video, window.output), arrays)
+        if name not in self._journal:
+            self._journal.add(name, arrays)
 
     def _windows_of(self, video: VideoToDo) -> Iterator[Window]:
         return windows(len(self._settings.centres(video.num_frames)), self._network.time, most=self._settings.most)

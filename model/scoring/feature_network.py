@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flowkit.model.compute.execution import Execution, explain_out_of_memory
+from flowkit.model.compute.execution import Execution, FittingBatches
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.features import stream_features, streams_of
 from flowkit.model.runs.checkpoint import Checkpoint
@@ -69,19 +68,33 @@ class FeatureNetwork:
             self.sizes[name] = stream.fc.out_features if layer == "logits" else stream.fc.in_features
         execution.place(self._network, self.device)
         self._inputs = ClipInputs(quantiser, self.device)
+        self._batches = FittingBatches("a shorter --window takes less, and `--device cpu` none of it")
 
-    def features(self, clip: WholeClip, window: Window) -> Mapping[str, NDArray[np.float32]]:
-        """Return the features of the time steps that are kept of a window: float32 (kept, D) for each stream.
+    def features(self, clips: Sequence[WholeClip], window: Window) -> list[Mapping[str, NDArray[np.float32]]]:
+        """Return the features of the time steps that are kept of a window of videos that have the same frame size.
+
+        Returns
+        -------
+        list of (dict from stream to float32 array, shape (kept, D))
+            Those of each video.
 
         Raises
         ------
         DeviceError
-            If a GPU has too little memory.
+            If a GPU has too little memory for one video. If it has too little for several, fewer at once are computed from then on.
         """
-        with explain_out_of_memory("a shorter --window takes less, and `--device cpu` none of it"):
-            rgb, flow = self._inputs.of([clip], mirror=self._mirror)
-            with torch.inference_mode(), self._execution.arithmetic(self.device), self._execution.autocast(self.device):
-                found = stream_features(self._network, rgb, flow)
-        last = window.skipped + window.kept
-        chosen: dict[str, Any] = {stream: found[stream][self._layer == "logits"] for stream in self.sizes}
-        return {stream: values[:, window.skipped : last].double().mean(0).float().cpu().numpy() for stream, values in chosen.items()}
+        return self._batches.compute(lambda batch: self._features(batch, window), clips)
+
+    def _features(self, clips: Sequence[WholeClip], window: Window) -> list[Mapping[str, NDArray[np.float32]]]:
+        rgb, flow = self._inputs.of(clips, mirror=self._mirror)
+        with torch.inference_mode(), self._execution.arithmetic(self.device), self._execution.autocast(self.device):
+            found = stream_features(self._network, rgb, flow)
+        results: list[dict[str, NDArray[np.float32]]] = [{} for _ in clips]
+        for stream in self.sizes:
+            kept = found[stream][self._layer == "logits"][:, window.skipped : window.skipped + window.kept]
+            means = (
+                kept.double().reshape(-1, len(clips), *kept.shape[1:]).mean(0)
+            )  # (2n, T, D), all mirror images after all videos -> (n, T, D)
+            for result, values in zip(results, means.float().cpu().numpy(), strict=True):
+                result[stream] = values
+        return list(results)

@@ -8,12 +8,12 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.model.compute.execution import VIDEOS_AT_ONCE
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import STREAMS_OF, Phase
 
-VIDEOS_AT_ONCE = {"cpu": 1, "cuda": 4}
 NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 Scores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (n, C)
 VideoScores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (C,)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from flowkit.dataset.manifest import Split
-from flowkit.errors import CheckpointError, DeviceError
-from flowkit.model.compute.execution import Execution, explain_out_of_memory
+from flowkit.errors import CheckpointError
+from flowkit.model.compute.execution import Execution, FittingBatches
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.networks.stresnet import SingleStream, STResNet
@@ -62,7 +62,7 @@ class TestedNetworks:
                 f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one at a time"
             )
         (self.input_size,) = sizes
-        self._most_at_once: int | None = None  # as many as are given
+        self._batches = FittingBatches("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it")
         self._networks: dict[Phase, SingleStream | STResNet] = {}
         self._columns: dict[Phase, list[int]] = {}
         for phase, (source, checkpoint) in checkpoints.items():
@@ -80,17 +80,7 @@ class TestedNetworks:
         DeviceError
             If a GPU has too little memory for one video. If it has too little for several, fewer at once are computed from then on.
         """
-        results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = []
-        while len(results) < len(clips):
-            next_clips = clips[len(results) :][: self._most_at_once]
-            try:
-                with explain_out_of_memory("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it"):
-                    results += self._score(next_clips)
-            except DeviceError:
-                if len(next_clips) == 1:
-                    raise
-                self._most_at_once = len(next_clips) // 2
-        return results
+        return self._batches.compute(self._score, clips)
 
     def _score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
         """Return the mean logits of videos that pass through the networks together."""

@@ -23,7 +23,7 @@ from training_runs import share_root
 from flowkit.dataset.manifest import write_split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
-from flowkit.model.compute.execution import Execution
+from flowkit.model.compute.execution import VIDEOS_AT_ONCE, Execution
 from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation, write_results
@@ -37,7 +37,6 @@ from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
 from flowkit.model.scoring.metrics import p_value
-from flowkit.model.scoring.scored_videos import VIDEOS_AT_ONCE
 from flowkit.model.scoring.significance import mcnemar_test
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import PHASES

@@ -21,11 +21,12 @@ from flowkit.dataset.example import example_root
 from flowkit.dataset.manifest import read_split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError, ManifestError, ParameterError
-from flowkit.model.compute.execution import Execution
+from flowkit.model.compute.execution import VIDEOS_AT_ONCE, Execution
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
+from flowkit.model.scoring.clip_inputs import ClipInputs
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName, journal_of
@@ -342,6 +343,38 @@ def test_videos_are_read_by_other_processes_too(home: Path, tmp_path: Path) -> N
         for workers in (0, 2)
     )
     assert alone.read_bytes() == shared.read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"of": "motion", "mirror": True}, {"of": "st-resnet-star", "average": True}])
+def test_videos_that_pass_through_the_network_together_have_the_features_that_each_has_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    root = Path(shutil.copytree(home, tmp_path / "root"))
+    with h5py.File(root / "shards" / "shard-00000.h5", "r+") as file:
+        file["videos/000001/frame_crc32"][...] = 0  # one in the middle of a group cannot be read
+    alone = FeatureFile(features(root, output=tmp_path / "alone.h5", execution=CPU, **settings).path)
+    monkeypatch.setitem(VIDEOS_AT_ONCE, "cpu", 4)
+    sizes = []
+    inputs_of = ClipInputs.of
+
+    def counted(self: ClipInputs, clips: Any, *, mirror: bool) -> Any:
+        sizes.append(len(clips))
+        return inputs_of(self, clips, mirror=mirror)
+
+    monkeypatch.setattr(ClipInputs, "of", counted)
+    together = FeatureFile(features(root, output=tmp_path / "together.h5", execution=CPU, **settings).path)
+    assert sorted(sizes) == [2, 3, 4, 4, 4]
+    assert together.video_ids == alone.video_ids
+    for one, other in zip(together.read_all(), alone.read_all(), strict=True):
+        for stream, values in one.arrays.items():
+            assert np.abs(values - other.arrays[stream]).max() <= 1e-5 * np.abs(values).max()
+    asked = iter(range(100))
+    path = tmp_path / "stopped.h5"
+    assert features(root, output=path, execution=CPU, should_stop=lambda: next(asked) == 1, **settings).stopped
+    record = journal_of(path).read_bytes()
+    journal_of(path).write_bytes(record[:-100])  # killed within a group
+    assert features(root, output=path, execution=CPU, **settings).num_videos == 17
+    assert path.read_bytes() == together.path.read_bytes()
 
 
 @pytest.mark.parametrize("harm", ["record", "outside", "missing", "pickle", "streams"])
