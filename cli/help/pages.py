@@ -79,7 +79,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--layout",
             "--gallery",
         ),
-        *("--animation", "--top", "--dry-run", "--fail-on-damaged", "--overwrite", "--json", "--help"),
+        *("--animation", "--trajectories", "--top", "--dry-run", "--fail-on-damaged", "--overwrite", "--json", "--help"),
     ),
     OTHER: (),
 }
@@ -135,6 +135,7 @@ EXAMPLES = {
     "inspect": (
         "flowkit inspect Archery/v_Archery_g01_c01",
         "flowkit inspect Archery/v_Archery_g01_c01 --animation gif",
+        "flowkit inspect Archery/v_Archery_g01_c01 --trajectories",
         "flowkit inspect --gallery",
         "flowkit inspect --gallery --all --run slow",
     ),

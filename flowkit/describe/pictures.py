@@ -6,20 +6,18 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.describe.encoding import TWO_LINES, plain_ticks
-from flowkit.describe.films import UNKNOWN_RATE, playing_rate, write_film
+from flowkit.describe.films import Animation, shrunk, write_animation
 from flowkit.describe.flow_colour import flow_to_colour, round_scale, wheel_picture
 from flowkit.describe.flow_histogram import FlowHistogram, component_px, lowest_level
 from flowkit.files import replacing, write_atomically
 from flowkit.shards.reader import Clip
 from flowkit.words import counted, percentage, printable_name
-
-Animation = Literal["mp4", "gif"]
 
 _NUM_COLUMNS, _NUM_BANDS = 5, 2  # of the contact sheet; a band is a row of frames over a row of flow
 _CELL_PX = 320  # pictures are shrunk to this width at most
@@ -28,8 +26,7 @@ _LABEL_WIDTH_PX = 300
 _RULE = (190, 190, 190)
 _LEGEND_FROM_PX = 100  # animations of smaller pictures have no legend, which would hide too much
 _MEASURED_FIELDS = 200  # at most, spread evenly over the clip
-_GIF_PX = 240
-_MOST_FIELDS: dict[Animation, int] = {"gif": 120, "mp4": 1500}  # of an animation; of longer clips it shows every second, third, ...
+MOST_PICTURES: dict[Animation, int] = {"gif": 120, "mp4": 1500}  # of an animation; of longer clips it shows every second, third, ...
 _AT_ONCE = 16
 
 
@@ -92,13 +89,14 @@ def inspect_clip(clip: Clip, folder: Path, *, animation: Animation | None = "mp4
     stats = flow.stats()
     scale_px = round_scale(stats.p99_px if stats is not None else 1.0)
     sheet, histogram = folder / f"{name}-sheet.png", folder / f"{name}-flow-histogram.png"
-    write_atomically(sheet, _png(contact_sheet(clip, scale_px=scale_px)))
+    write_atomically(sheet, png(contact_sheet(clip, scale_px=scale_px)))
     draw_histogram(clip, flow, histogram)
     moving, shown = None, range(0)
     if animation is not None:
-        shown = _animated(clip.num_frames - 1, _MOST_FIELDS[animation])
+        shown = _animated(clip.num_frames - 1, MOST_PICTURES[animation])
         moving = folder / f"{name}-flow{f'-every{shown.step}' if shown.step > 1 else ''}.{animation}"
-        (_write_mp4 if animation == "mp4" else _write_gif)(clip, moving, scale_px, shown)
+        pictures = (picture for batch in _side_by_side(clip, shown, scale_px) for picture in batch)
+        write_animation(animation, moving, pictures, (clip.height, 2 * clip.width), frame_rate=clip.frame_rate, step=shown.step)
     return Inspection(sheet, histogram, moving, scale_px, clip.num_frames - 1, flow.num_fields, len(shown))
 
 
@@ -161,7 +159,7 @@ def contact_sheet(clip: Clip, *, scale_px: float) -> NDArray[np.uint8]:
         for row, (picture, label) in enumerate(pictures):
             top = y + row * (height + _LABEL_PX)
             draw.rectangle((x - 1, top - 1, x + width, top + height), outline=_RULE)  # where still flow ends is white on white
-            sheet.paste(Image.fromarray(_shrunk(picture, height, width)), (x, top))
+            sheet.paste(Image.fromarray(shrunk(picture, height, width)), (x, top))
             draw.text((x, top + height + 3), _fitting(draw, label, _font(12), cell_width - _MARGIN_PX), fill="black", font=_font(12))
     return np.asarray(sheet)
 
@@ -241,37 +239,6 @@ def _draw_histogram(clip: Clip, flow: FlowHistogram, path: Path) -> None:
         figure.savefig(part, format="png", dpi=110)
 
 
-def _write_mp4(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
-    import av
-
-    codec, options = ("libx264", {"crf": "20", "preset": "fast"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmax": "4"})
-    odd = clip.height % 2  # the pixel format needs even sides
-    even = (
-        np.pad(picture, ((0, odd), (0, 0), (0, 0)), mode="edge")
-        for pictures in _side_by_side(clip, shown, scale_px)
-        for picture in pictures
-    )
-    rate, size = playing_rate(clip.frame_rate) / shown.step, (clip.height + odd, 2 * clip.width)
-    with replacing(path) as part:
-        write_film(str(part), even, size, rate=rate, container="mp4", codec=codec, options=options)
-
-
-def _write_gif(clip: Clip, path: Path, scale_px: float, shown: range) -> None:
-    from PIL import Image
-
-    height = min(clip.height, _GIF_PX)
-    rate = (clip.frame_rate or UNKNOWN_RATE) / shown.step
-    octree = Image.Quantize.FASTOCTREE  # keeps rare colours, such as the legend's, and is many times faster than the default
-    images = [
-        Image.fromarray(_shrunk(picture, height, round(picture.shape[1] * height / clip.height))).quantize(256, octree)
-        for pictures in _side_by_side(clip, shown, scale_px)
-        for picture in pictures
-    ]
-    with replacing(path) as part, part.open("wb") as file:
-        hundredths = max(2, round(100 / rate))  # shorter ones are shown slowly by browsers
-        images[0].save(file, format="GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0)
-
-
 def _side_by_side(clip: Clip, indices: range, scale_px: float) -> Any:
     """Yield batches (n, H, 2 W, 3): frames on the left, their flow on the right, with a legend in its corner."""
     legend, opaque = _legend(clip.height, clip.width, scale_px)
@@ -316,18 +283,11 @@ def spread_indices(count: int, most: int) -> list[int]:
 def small_moment(clip: Clip, k: int, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return frame k (H, W, 3) and the flow from it to the next one (2, H, W), shrunk; flow stays in px/frame of the stored size."""
     flow = _decoded(clip, clip.flow(k, k + 1))[0].transpose(1, 2, 0)
-    return _shrunk(clip.frames([k])[0], height, width), _shrunk(np.ascontiguousarray(flow), height, width).transpose(2, 0, 1)
+    return shrunk(clip.frames([k])[0], height, width), shrunk(np.ascontiguousarray(flow), height, width).transpose(2, 0, 1)
 
 
-def _shrunk(picture: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    import cv2
-
-    if picture.shape[:2] == (height, width):
-        return picture
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture (H, W, 3) as the bytes of a PNG file."""
     import cv2
 
     good, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

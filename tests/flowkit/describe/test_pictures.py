@@ -118,7 +118,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 def test_an_animation_of_a_long_clip_is_whole_at_its_speed_and_its_name_says_what_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, animation: Any, num_fields: int, step: int
 ) -> None:
-    monkeypatch.setitem(pictures._MOST_FIELDS, animation, 6)
+    monkeypatch.setitem(pictures.MOST_PICTURES, animation, 6)
     speeds = np.linspace(0, 10, num_fields)
     flow = np.stack([moving(speed, 0, num_fields=1)[0] for speed in speeds])
     drawn = inspect_clip(clip_of(tmp_path, flow, frame_rate="10/1"), tmp_path / "out", animation=animation)
@@ -209,7 +209,7 @@ def test_the_command_prints_the_paths_it_wrote(packed_root: Path, tmp_path: Path
 
 
 def test_the_command_says_what_is_a_sample(packed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(pictures._MOST_FIELDS, "gif", 4)
+    monkeypatch.setitem(pictures.MOST_PICTURES, "gif", 4)
     monkeypatch.setattr(pictures, "_MEASURED_FIELDS", 3)
     line = ["colour0-motion0/v00", "--data", packed_root, "--output", tmp_path / "pictures", "--animation", "gif"]
     code, out, err = run(*line)
