@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flowkit.model.compute.execution import Execution
     from flowkit.model.data.training_clips import ClipDataset
+    from flowkit.model.encoding.trajectory_features import trajectory_features
     from flowkit.model.evaluation.predict import Prediction, Predictor
     from flowkit.model.evaluation.protocol import evaluate
     from flowkit.model.networks.stresnet import StreamLogits, STResNet
@@ -43,11 +44,13 @@ _LAZY = {
     "load_checkpoint": "flowkit.model.runs.checkpoint",
     "load_network": "flowkit.model.runs.trained_network",
     "train": "flowkit.model.training.chain",
+    "trajectory_features": "flowkit.model.encoding.trajectory_features",
 }
 
 __all__ = [  # in full, because type checkers read it too
     "ClipDataset", "Execution", "FeatureFile", "FeatureReport", "Prediction", "Predictor", "STResNet", "STResNetConfig", "StreamLogits",
     "TrainConfig", "VideoFeatures", "evaluate", "features", "load_checkpoint", "load_network", "train",
+    "trajectory_features",
 ]  # fmt: skip
 
 

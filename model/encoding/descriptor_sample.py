@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_SIZE = 256_000  # descriptors of each type, over all videos: as many as the authors used
+from flowkit.model.encoding.trajectory_settings import SAMPLE_SIZE
+
 _ROOM = 2  # how many times its share a video may keep before the surplus is dropped
 
 

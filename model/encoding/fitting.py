@@ -14,8 +14,8 @@ from flowkit.errors import ParameterError
 from flowkit.model.encoding.encoder import DescriptorEncoder, Encoder
 from flowkit.model.encoding.mixture import Mixture
 from flowkit.model.encoding.projection import Projection
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS
 
-NUM_COMPONENTS = 256
 VARIANCE_FLOOR = 1e-4  # of the variance of the descriptors along the same dimension
 MAX_ITERATIONS = 100
 _CONSTANT = 1e-6  # of the largest deviation: a dimension that varies less is as good as constant

@@ -89,10 +89,7 @@ class RootVideos:
 
     def check_same(self, there: FeatureFile | FeatureFolder) -> None:
         """Raise `FeaturesError` if features that are there already are of another data root: none is of a clip that this one has now."""
-        digests = there.digests()
-        with ClipSource(self._stored) as clips:
-            if digests and all(_sha256_of(clips, video_id) != sha256 for video_id, sha256 in digests.items()):
-                raise FeaturesError(f"{there.path} has features of other videos: none of them is a clip of {self._root}; {_ADVICE}")
+        check_features_of_root(there, self._root, self._stored)
 
     def compute(
         self, work: FeatureWork, bar: ProgressBar, *, execution: Execution, device: torch.device, should_stop: Callable[[], bool]
@@ -149,8 +146,7 @@ class LooseVideos:
 
     def check_same(self, there: FeatureFile | FeatureFolder) -> None:
         """Raise `FeaturesError` if features that are there already are of the videos of a data root, whose ids name folders too."""
-        if any("/" in video_id for video_id in there.video_ids):
-            raise FeaturesError(f"{there.path} has features of the videos of a data root, and these are files outside of it; {_ADVICE}")
+        check_features_of_files(there)
 
     def compute(
         self, work: FeatureWork, bar: ProgressBar, *, execution: Execution, device: torch.device, should_stop: Callable[[], bool]
@@ -202,6 +198,20 @@ class LooseVideos:
     def close(self) -> None:
         """Delete what is left of the extraction; all features are kept by now."""
         rmtree(self._folder, ignore_errors=True)
+
+
+def check_features_of_root(there: FeatureFile | FeatureFolder, root: Path, stored: StoredClips) -> None:
+    """Raise `FeaturesError` if features are of another data root than one with these clips: none is of a clip that it has now."""
+    digests = there.digests()
+    with ClipSource(stored) as clips:
+        if digests and all(_sha256_of(clips, video_id) != sha256 for video_id, sha256 in digests.items()):
+            raise FeaturesError(f"{there.path} has features of other videos: none of them is a clip of {root}; {_ADVICE}")
+
+
+def check_features_of_files(there: FeatureFile | FeatureFolder) -> None:
+    """Raise `FeaturesError` if features are of the videos of a data root, whose ids name folders too, and not of video files."""
+    if any("/" in video_id for video_id in there.video_ids):
+        raise FeaturesError(f"{there.path} has features of the videos of a data root, and these are files outside of it; {_ADVICE}")
 
 
 def _sha256_of(clips: ClipSource, video_id: str) -> str:

@@ -214,7 +214,7 @@ def features(
         "data": {"quantiser": source.quantiser.to_dict(), "extraction": source.extraction},
         "computed": execution.scoring_environment(network.device),
     }
-    finished = _finished(path, provenance, source, replace=replace)
+    finished = finished_features(path, provenance, source.check_same, replace=replace)
     check_writable(path.parent, option="--output")
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = FeatureJournal(journal_of(path), provenance | {"window": settings.most})
@@ -253,10 +253,27 @@ def _check_quantiser(trained: Checkpoint, source: Path, quantiser: Quantiser) ->
         )
 
 
-def _finished(
-    path: Path, provenance: dict[str, Any], source: RootVideos | LooseVideos, *, replace: bool
+def finished_features(
+    path: Path, provenance: dict[str, Any], check_same: Callable[[FeatureFile | FeatureFolder], None], *, replace: bool
 ) -> FeatureFile | FeatureFolder | None:
-    """Return the file or folder that is there already, if its features are those that would be computed, of videos of the same source."""
+    """Return the file or folder that is there already, if its features are those that would be computed; None if there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder.
+    provenance : dict
+        What the features depend on.
+    check_same : callable
+        Raises `FeaturesError` unless the features are of videos of the same source.
+    replace : bool
+        Return None instead of raising an error about other features.
+
+    Raises
+    ------
+    FeaturesError
+        If there are other features, or no features.
+    """
     is_file = path.suffix == FILE_SUFFIX
     if not (path if is_file else path / RECORD_NAME).exists():
         return None
@@ -265,7 +282,7 @@ def _finished(
         different = sorted(name for name in {*there.provenance, *provenance} if there.provenance.get(name) != provenance.get(name))
         if different:
             raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; give another --output, or --replace")
-        source.check_same(there)
+        check_same(there)
     except FeaturesError:
         if replace:
             return None

@@ -1,0 +1,56 @@
+"""How trajectories are computed and encoded: plain settings (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from flowkit.errors import ParameterError
+
+CameraMotion = Literal["sift", "flow", "none"]
+Pixels = Literal["source", "stored"]
+
+NUM_COMPONENTS = 256
+SAMPLE_SIZE = 256_000  # descriptors of each type, over all videos: as many as the authors used
+
+
+@dataclass(frozen=True)
+class TrajectorySettings:
+    """How trajectories are computed and their encoder is fitted.
+
+    Parameters
+    ----------
+    camera_motion : {"sift", "flow", "none"}
+        How the motion of the camera is found; see `flowkit.improved_trajectories`.
+    num_components : int
+        K, the number of Gaussians of each type of descriptors.
+    sample_size : int
+        How many descriptors of each type, over all training videos, the encoder is fitted to.
+    seed : int
+        Seed of the sample and of the mixtures.
+
+    Raises
+    ------
+    ParameterError
+        If a value is out of its range.
+    """
+
+    camera_motion: CameraMotion = "sift"
+    num_components: int = NUM_COMPONENTS
+    sample_size: int = SAMPLE_SIZE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.camera_motion not in get_args(CameraMotion):
+            raise ParameterError(f"camera_motion must be one of {', '.join(get_args(CameraMotion))}, got {self.camera_motion!r}")
+        for name, least in (("num_components", 1), ("sample_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ParameterError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def file_name(self, split: int) -> str:
+        """Return the name of the file of features, which says what is not the default."""
+        parts = ["idt"]
+        parts += [f"k{self.num_components}"] if self.num_components != NUM_COMPONENTS else []
+        parts += [f"camera-{self.camera_motion}"] if self.camera_motion != "sift" else []
+        parts += [f"seed{self.seed}"] if self.seed else []
+        return "-".join([*parts, f"split{split}"]) + ".h5"

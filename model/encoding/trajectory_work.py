@@ -1,0 +1,110 @@
+"""One pass over the videos of a data root in worker processes. A journal keeps what is finished, so that the next call goes on there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowkit.model.encoding.trajectory_tasks import (
+    FRAME_RATE,
+    NUM_FRAMES,
+    STREAM,
+    TrajectoryResult,
+    TrajectoryTask,
+    patience,
+    prepare_process,
+    run_trajectory_task,
+)
+from flowkit.model.scoring.feature_files import PlannedFeatures, VideoFeatures
+from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName
+from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
+from flowkit.workers.stopping import StopRequest
+
+
+def run_pass(
+    tasks: Iterable[TrajectoryTask],
+    journal: FeatureJournal,
+    failed: dict[str, str],
+    *,
+    jobs: int | None,
+    stop: StopRequest,
+    grace_seconds: float,
+    on_progress: Callable[[int, int], None],
+) -> bool:
+    """Do the tasks whose arrays are not in a journal yet, the longest videos first.
+
+    Parameters
+    ----------
+    tasks : iterable of TrajectoryTask
+        One for each video.
+    journal : FeatureJournal
+        Where their arrays are kept; it is open.
+    failed : dict from video id to str
+        Receives the videos that have none, and why.
+    jobs : int, optional
+        Number of worker processes. Default: one per core.
+    stop : StopRequest
+        Ends the pass once a stop is requested.
+    grace_seconds : float
+        How long videos in progress may then take.
+    on_progress : callable
+        Receives how many videos are done, and how many there are.
+
+    Returns
+    -------
+    bool
+        False if the pass was stopped before all was done.
+    """
+    every = list(tasks)
+    todo = deque(
+        sorted((task for task in every if name_of(task.video.about) not in journal), key=lambda task: -task.video.about.num_frames)
+    )
+    num_left = len(todo)
+    on_progress(len(every) - num_left, len(every))
+    outcomes = run_tasks(
+        run_trajectory_task,
+        todo,
+        jobs=min(jobs or num_cores(), max(num_left, 1)),
+        prepare=prepare_process,
+        limits=TaskLimits(patience),
+        stop=stop,
+        grace_seconds=grace_seconds,
+        keep=True,  # the second pass uses the processes of the first
+    )
+    for outcome in outcomes:
+        about, result = outcome.task.video.about, outcome.result or TrajectoryResult(error=outcome.crash or "")
+        if result.arrays is not None and all(np.isfinite(array).all() for array in result.arrays.values()):
+            journal.add(name_of(about), result.arrays)
+        elif result.arrays is not None:
+            failed[about.video_id] = "its descriptors are not finite numbers"
+        elif result.error:
+            failed[about.video_id] = result.error
+        else:  # it was stopped
+            continue
+        num_left -= 1
+        on_progress(len(every) - num_left, len(every))
+    return num_left == 0
+
+
+def name_of(video: VideoToDo) -> WindowName:
+    """Return the name under which a journal keeps the arrays of a video."""
+    return WindowName(video, 0)
+
+
+def planned_vector(video: VideoToDo, journal: FeatureJournal, size: int) -> PlannedFeatures:
+    """Return the vector of a video, which a journal keeps, ready to be written. It is about the middle frame."""
+
+    def blocks() -> Iterator[Mapping[str, NDArray[np.float32]]]:
+        yield journal.read(name_of(video))
+
+    known = asdict(video)
+    if not video.num_frames:  # it is in no data root
+        found = journal.read(name_of(video))
+        numerator, denominator = map(int, found[FRAME_RATE])
+        known |= {"num_frames": int(found[NUM_FRAMES][0]), "frame_rate": f"{numerator}/{denominator}"}
+    about = VideoFeatures(frames=np.array([known["num_frames"] // 2], np.int64), arrays={}, **known)
+    return PlannedFeatures(about, {STREAM: (1, size)}, blocks)
