@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
@@ -13,16 +13,27 @@ from flowkit.cli.shared.compute_options import device_option, precision_option, 
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, runs_option, split_option
-from flowkit.cli.shared.stopping import report_stopped, stop_signals
+from flowkit.cli.shared.software import check_opencv
+from flowkit.cli.shared.stopping import report_stopped, signals_to, stop_signals
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, Pixels
 from flowkit.model.settings.training import PHASES, Phase
+from flowkit.workers.stopping import StopRequest
 
+if TYPE_CHECKING:
+    from flowkit.model.scoring.video_features import FeatureReport
+
+IDT = "idt"
 _FAILED_SHOWN = 10
 
 
 @click.command(cls=Command)
 @click.argument("videos", nargs=-1, metavar="[VIDEO...]", type=click.Path(exists=True, path_type=Path))
 @data_option
-@click.option("--of", type=click.Choice(PHASES), help="The phase whose network computes the features.  [default: the last that is trained]")
+@click.option(
+    "--of",
+    type=click.Choice([*PHASES, IDT]),
+    help="The phase whose network computes the features; or improved dense trajectories.  [default: the last phase that is trained]",
+)
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that the network was trained in.")
 @runs_option
 @split_option
@@ -64,11 +75,36 @@ _FAILED_SHOWN = 10
     help="How many time steps are computed at once; fewer need less memory. It goes with --frames all.",
 )
 @click.option(
+    "--components",
+    type=click.IntRange(min=1),
+    default=NUM_COMPONENTS,
+    show_default=True,
+    metavar="K",
+    help="How many Gaussians the trajectories' descriptors of each type are fitted by; their vectors have 426 times as many numbers.",
+)
+@click.option(
+    "--camera-motion",
+    type=click.Choice(get_args(CameraMotion)),
+    help="How trajectories are freed of the camera's motion: by keypoints and flow, by flow alone, or not at all.  [default: sift]",
+)
+@click.option(
+    "--pixels",
+    type=click.Choice(get_args(Pixels)),
+    help="Where trajectories are found: in the video files at their own size, or in the frames that the data root stores.  "
+    "[default: source, unless a video file is gone]",
+)
+@click.option(
+    "--encoder",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Encode trajectories by this file instead of fitting an encoder to the training videos of the split.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.h5|DIR",
     help="The HDF5 file to write, or a folder for one .npy file for each video and stream.  "
-    "[default: features/RUN-splitN-PHASE.h5 in the data root, or in the working folder for each VIDEO]",
+    "[default: features/RUN-splitN-PHASE.h5 or features/idt-splitN.h5 in the data root, or in the working folder for each VIDEO]",
 )
 @click.option("--replace", is_flag=True, help="Replace a file that has features of another network, other data or other settings.")
 @device_option
@@ -79,7 +115,12 @@ _FAILED_SHOWN = 10
     show_default=True,
     help="What computes the flow of each VIDEO. auto is the solver of the training data, or the GPU's if --device names a GPU.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many processes extract each VIDEO.  [default: one per core]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many processes extract each VIDEO, or find trajectories.  [default: one per core]",
+)
 @precision_option
 @video_workers_option
 @grace_option("the window in progress may take")
@@ -87,7 +128,7 @@ _FAILED_SHOWN = 10
 def features(
     videos: Sequence[Path],
     data: Path,
-    of: Phase | None,
+    of: str | None,
     run: str,
     runs: Path | None,
     split: int,
@@ -98,6 +139,10 @@ def features(
     average: bool,
     mirror: bool,
     window: int,
+    components: int,
+    camera_motion: Any,
+    pixels: Any,
+    encoder: Path | None,
     output: Path | None,
     replace: bool,
     device: str,
@@ -113,10 +158,28 @@ def features(
     Features are what the network computes before its classifier: a vector of 2,048 numbers for each time step and stream of a
     ResNet-50. They are stored with the numbers of their frames and with what they depend on. A run that is stopped goes on where it
     was, and videos that the file has already are not computed again.
+
+    Trajectories (with --of idt) need no network: the improved dense trajectories of a video are encoded as one Fisher vector.
     """
+    if of == IDT:
+        return _trajectories(
+            data,
+            files=videos or None,
+            split=split,
+            encoder=encoder,
+            num_components=components,
+            camera_motion=camera_motion,
+            pixels=pixels,
+            output=output,
+            replace=replace,
+            jobs=jobs,
+            grace=grace,
+            as_json=as_json,
+        )
     from flowkit.model.compute.execution import Execution
     from flowkit.model.scoring.video_features import features as compute
 
+    refuse_unused(f"it is about trajectories, --of {IDT}", "components", "camera_motion", "pixels", "encoder")
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network", "run", "runs", "split")
     if frames == "protocol":
@@ -128,7 +191,7 @@ def features(
     with stop_signals(grace) as stop:
         report = compute(
             data,
-            of=of,
+            of=cast("Phase | None", of),
             run=run,
             split=split,
             runs=runs,
@@ -150,6 +213,44 @@ def features(
         )
     for text in report.warnings:
         warn(f"note: {show_name(text)}")
+    return _print_report(report, stop, per="time step", as_json=as_json)
+
+
+def _trajectories(data: Path, *, files: Sequence[Path] | None, encoder: Path | None, grace: float, as_json: bool, **settings: Any) -> int:
+    """Encode the trajectories of videos."""
+    from flowkit.model.encoding.trajectory_features import trajectory_features
+
+    of_networks = (
+        "run",
+        "runs",
+        "checkpoint",
+        "layer",
+        "frames",
+        "stride",
+        "average",
+        "mirror",
+        "window",
+        "device",
+        "solver",
+        "amp",
+        "workers",
+    )
+    refuse_unused(f"--of {IDT} needs no network", *of_networks)
+    if encoder is not None:
+        refuse_unused("an --encoder is fitted already", "split", "components")
+    if files is not None:
+        if encoder is None:
+            raise click.UsageError("trajectories of a VIDEO are encoded by what was fitted to others: name it with --encoder FILE")
+        refuse_unused("a VIDEO is read itself", "pixels", "data")
+    check_opencv()
+    stop = StopRequest()
+    with signals_to(stop, grace):
+        report = trajectory_features(data, files=files, encoder=encoder, progress=True, stop=stop, grace_seconds=grace, **settings)
+    return _print_report(report, stop, per="video", as_json=as_json)
+
+
+def _print_report(report: FeatureReport, stop: StopRequest, *, per: str, as_json: bool) -> int:
+    """Print what was computed, and return the exit code."""
     for clip in report.failed[:_FAILED_SHOWN]:
         warn(f"no features: {show_name(clip.video_id)}: {show_name(clip.reason)}")
     if len(report.failed) > _FAILED_SHOWN:
@@ -162,7 +263,7 @@ def features(
         say_json("features", {**about, "failed": failed, "warnings": list(report.warnings)})
     else:
         sizes = ", ".join(f"{stream} {size:,}" for stream, size in report.streams.items())
-        say(f"{show_name(report.path)}: {counted(report.num_videos, 'video')}; features for each time step: {sizes}")
+        say(f"{show_name(report.path)}: {counted(report.num_videos, 'video')}; features for each {per}: {sizes}")
         if report.num_kept:
             inform(f"{counted(report.num_kept, 'video')} had them already.")
     return EXIT_SOME_FAILED if report.failed else 0

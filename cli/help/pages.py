@@ -38,6 +38,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--tvl1-tau", "--tvl1-lambda", "--tvl1-theta", "--tvl1-num-scales", "--tvl1-scale-step", "--tvl1-num-warps", "--tvl1-epsilon"),
         *("--tvl1-inner-iterations", "--tvl1-outer-iterations", "--tvl1-median-size"),
     ),
+    "Trajectories": ("--components", "--camera-motion", "--pixels", "--encoder"),
     "Network": (
         *("--recipe", "--weights", "--init-from", "--depth", "--base-width", "--input-size", "--head-pool"),
         *("--injection", "--injection-direction", "--injection-kind", "--injection-stages", "--temporal-convolution"),
@@ -122,6 +123,7 @@ EXAMPLES = {
         "flowkit features                                       the 25 frames of the test, each stream of the last network",
         "flowkit features --of motion --frames all --stride 4",
         "flowkit features --average --output vectors/           one .npy file for each video and stream",
+        "flowkit features --of idt                              improved dense trajectories, one vector for each video",
         "flowkit features *.mp4 --frames all --output mine.h5   any video files, which need no data root",
     ),
     "predict": (

@@ -54,7 +54,7 @@ PACKAGES = {
     "onnx": Package("onnx", "1.17", "convert RUN OUT.onnx", "onnx"),
     "onnxruntime": Package("onnxruntime", "1.20", "convert RUN OUT.onnx", "onnx"),
     "tensorboard": Package("tensorboard", "2.16", "train --tensorboard", "tensorboard"),
-    "scikit-learn": Package("sklearn", "1.5", "fuse --method svm", "svm"),
+    "scikit-learn": Package("sklearn", "1.5", "fuse --method svm, features --of idt", "svm"),
 }
 
 

@@ -141,7 +141,7 @@ def test_a_hostile_settings_file_is_one_short_line(text: str, said: str) -> None
 HARMLESS = {
     *("all", "changed", "checkpoint_activations", "common", "compile", "deep", "dry_run", "fail_on_damaged", "gallery", "json", "redraw"),
     *("average", "mirror", "report", "resize", "temporal_convolution", "tensorboard", "trajectories"),
-    *("checkpoint", "classes", "data", "frames", "lists", "order", "reports", "runs"),
+    *("checkpoint", "classes", "data", "encoder", "frames", "lists", "order", "reports", "runs"),
     "videos",
 }
 
