@@ -34,7 +34,16 @@ PAGES_WITH_CODE = [
     page for page in PAGES if page.name not in OWN_TEST and any(block.is_code and not block.not_run for block in blocks_of(page))
 ]
 NUM_NOT_RUN = 23
-SLOW_PAGES = {"ablations.md", "features.md", "fine-tuning.md", "reproducing.md", "training.md", "using-a-model.md", "README.md"}
+SLOW_PAGES = {
+    "ablations.md",
+    "features.md",
+    "fine-tuning.md",
+    "reproducing.md",
+    "training.md",
+    "trajectories.md",
+    "using-a-model.md",
+    "README.md",
+}
 # What the reader of a page has already.
 GIVEN: dict[str, dict[str, Any]] = {
     "using-a-model.md": {
@@ -56,6 +65,7 @@ input_size = 32
 batch = 4
 bn_group = 2
 steps_per_phase = 1
+components = 2
 """
 
 

@@ -16,10 +16,10 @@ from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
-from flowkit.cli.shared.recipe_options import execution_options, read_setting, recipe_options, train_settings
 from flowkit.cli.shared.seeds import chosen_seeds, seeds_option, show_seed
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
-from flowkit.cli.shared.training_commands import command_in_another_run, refuse_unused_schedule, with_lower_rate
+from flowkit.cli.shared.training.recipe_options import execution_options, read_setting, recipe_options, train_settings
+from flowkit.cli.shared.training.training_commands import command_in_another_run, refuse_unused_schedule, with_lower_rate
 from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from flowkit.cli.shared.options import (
 from flowkit.cli.shared.seeds import SeedReports, seeds_option, show_seed
 from flowkit.cli.shared.stopping import resume_command
 from flowkit.model.scoring.metrics import Fusion
+from flowkit.model.systems.registry import SYSTEMS
 
 if TYPE_CHECKING:
     from flowkit.dataset.root import Dataset
@@ -48,6 +49,11 @@ _FILES = ("results.json", "table.md", "per_class.csv", "per_video.csv", "scores.
 @seeds_option("Evaluate the runs NAME-seed0, NAME-seed1, ... of these seeds, and give the mean and the standard deviation of each row.")
 @runs_option
 @reports_option
+@click.option(
+    "--system",
+    type=click.Choice(list(SYSTEMS)),
+    help="Evaluate the phases of this system only, all of which must be trained.  [default: all phases that are trained]",
+)
 @click.option(
     "--checkpoint",
     type=click.Path(exists=True, path_type=Path),
@@ -87,6 +93,7 @@ def evaluate(
     seeds: tuple[int, ...] | None,
     runs: Path | None,
     reports: Path | None,
+    system: str | None,
     checkpoint: Path | None,
     fusion: Fusion,
     fusion_weights: str,
@@ -103,8 +110,8 @@ def evaluate(
     """Evaluate a run's networks by the paper's test protocol and print its table.
 
     The networks see 25 complete frames of each video and their mirror images, and the logits are averaged. The rows are appearance,
-    motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained; below them, the two heads of ST-ResNet and ST-ResNet* by
-    themselves.
+    motion, two-streams, ST-ResNet and ST-ResNet*, as far as they are trained, and IDT with its fusions if improved trajectories are
+    (`flowkit train --system idt`); below them, the two heads of ST-ResNet and ST-ResNet* by themselves.
 
     An earlier evaluation is replaced only if every video and every row that it has can be scored now; --replace replaces it in any
     case. An evaluation that is stopped keeps the scores it has computed, and the same command goes on from there.
@@ -151,6 +158,7 @@ def evaluate(
                     run=name,
                     runs=runs,
                     checkpoint=checkpoint,
+                    system=system,
                     fusion=fusion,
                     weights=weights,
                     force=force,
@@ -220,10 +228,10 @@ def _print_results(evaluation: Evaluation, *, as_json: bool) -> None:
 def _refuse_unused_options(*, redraw: bool, checkpoint: Path | None, output: Path | None, seeds: tuple[int, ...] | None) -> None:
     """Refuse options that would do nothing beside --redraw or --checkpoint."""
     if redraw:
-        unused = ["fusion", "fusion_weights", *(["replace"] if seeds is None else []), "force", "device", "amp", "workers"]
+        unused = ["system", "fusion", "fusion_weights", *(["replace"] if seeds is None else []), "force", "device", "amp", "workers"]
         refuse_unused("--redraw draws the reports of stored results and evaluates nothing", *unused)
     if checkpoint is not None:
-        refuse_unused("--checkpoint names the network", "run", "runs", "seeds")
+        refuse_unused("--checkpoint names the network", "run", "runs", "seeds", "system")
     if checkpoint is not None and output is None and not redraw:
         refuse_unused("the results of a --checkpoint are written only with --output", "report", "replace", "reports")
     if output is not None:
@@ -399,6 +407,6 @@ def _print_warnings(evaluation: Evaluation, *, of: str) -> None:
 
 
 def _means(evaluation: Evaluation) -> dict[str, Any]:
-    from flowkit.model.evaluation.rows import ROWS
+    from flowkit.model.evaluation.rows import table_rows
 
-    return {row: evaluation.mean_top1(row) for row in ROWS}
+    return {row: evaluation.mean_top1(row) for row in table_rows({row for split in evaluation.splits for row in split.rows})}

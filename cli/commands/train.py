@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,32 @@ import click
 
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
-from flowkit.cli.shared.recipe_options import (
+from flowkit.cli.shared.seeds import chosen_seeds, seeds_option, show_seed
+from flowkit.cli.shared.stopping import report_stopped, resume_command, stop_signals
+from flowkit.cli.shared.training.recipe_options import (
     NETWORK_SETTINGS,
     execution_options,
     recipe_options,
     settings_options,
     train_settings,
 )
-from flowkit.cli.shared.seeds import chosen_seeds, seeds_option, show_seed
-from flowkit.cli.shared.stopping import report_stopped, resume_command, stop_signals
-from flowkit.cli.shared.training_commands import (
+from flowkit.cli.shared.training.training_commands import (
     command_in_another_run,
     command_with_lower_rate,
     refuse_options_of_other_phases,
     refuse_unused_schedule,
 )
-from flowkit.cli.shared.training_file import TrainCommand, TrainingFile, config_option, write_training_file
+from flowkit.cli.shared.training.training_file import TrainCommand, TrainingFile, config_option, write_training_file
+from flowkit.cli.shared.training.trajectory_training import refuse_options_of_other_systems, system_options, train_idt
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
+from flowkit.model.systems.registry import SYSTEMS
 
 
 @click.command(cls=TrainCommand)
 @config_option
 @data_option
 @split_option
+@system_options
 @click.option(
     "--phase",
     type=click.Choice(["all", *PHASES]),
@@ -74,6 +78,9 @@ def train(
     config: TrainingFile | None,
     data: Path,
     split: int,
+    system: str,
+    components: int,
+    camera_motion: str,
     phase: str,
     run: str,
     runs: Path | None,
@@ -87,10 +94,12 @@ def train(
     resume: bool,
     **settings: Any,
 ) -> int:
-    """Train appearance, motion, ST-ResNet and ST-ResNet*, each starting from the phases before it.
+    """Train appearance, motion, ST-ResNet and ST-ResNet*, each starting from the phases before it; or another --system.
 
     Phases that are trained already, with the same settings, are skipped; a phase that was stopped resumes from its checkpoint.
     """
+    wanted_system = SYSTEMS[system]
+    refuse_options_of_other_systems(wanted_system)
     refuse_options_of_other_phases(phase, run=run, base_run=base_run, others=settings["others"])
     if init_from is not None:
         refuse_unused(f"--init-from {init_from} names the first weights", "weights", "base_run")
@@ -110,13 +119,18 @@ def train(
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
     names = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
     starts = [base_run] * len(names) if seeds is None or base_run is None else base_runs(runs or data / "runs", base_run, seeds)
+    trajectories = partial(
+        train_idt, data, split=split, runs=runs, grace=grace, restart=not resume, components=components, camera_motion=camera_motion
+    )
+    if not wanted_system.networks:
+        return max(trajectories(run=name) for name in names)
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
             training = train_settings(settings, config.values if config else None)
             device_type = execution.torch_device().type
             refuse_unused_schedule(training, device_type)
-            wanted: tuple[Phase, ...] = PHASES if phase == "all" else (phase,)  # type: ignore[assignment]
+            wanted: tuple[Phase, ...] = wanted_system.networks if phase == "all" else (phase,)  # type: ignore[assignment]
             if config is not None:
                 config.check(training.recipe_on(device_type, is_official_list=False), paper_schedule=training.paper_schedule)
                 config.check_phases(wanted)
@@ -162,4 +176,6 @@ def train(
         ) from error
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
-    return 0
+    if not wanted_system.has_trajectories or rank:
+        return 0
+    return max(trajectories(run=name) for name in names)

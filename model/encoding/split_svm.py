@@ -75,6 +75,7 @@ def svm_of_split(
     others: Sequence[Split] = (),
     path: Path,
     normalise: bool = True,
+    replace: bool = True,
     on_class: Callable[[int], None] = lambda done: None,
 ) -> SplitSvm:
     """Return the SVM that was trained on the features of a split's training list: the one at `path` if it is this one, else a new one.
@@ -91,11 +92,15 @@ def svm_of_split(
         Where the SVM is stored.
     normalise : bool
         Divide each video's vector by its Euclidean length.
+    replace : bool
+        Replace a stored SVM of other features, of another split or of other settings.
     on_class : callable
         Receives the number of classes that are done, while a new one is trained.
 
     Raises
     ------
+    CheckpointError
+        If the stored SVM is damaged, or it is another one and must not be replaced.
     FeaturesError
         If the features are of other clips, of a network that saw the test videos, or of no training video.
     ParameterError
@@ -118,6 +123,9 @@ def svm_of_split(
         there = load_svm(path)
         if there.provenance == provenance and there.svm.normalise == normalise:
             return there
+        if not replace:
+            different = sorted(name for name in provenance if there.provenance.get(name) != provenance[name]) or ["normalise"]
+            raise CheckpointError(f"{path} was trained with other values of: {', '.join(different)}")
     vectors = VideoVectors(stored, [record.video_id for record in records])
     labels = [record.label for record in records]
     made = SplitSvm(train_svm(vectors, labels, split.classes, normalise=normalise, on_class=on_class), provenance)

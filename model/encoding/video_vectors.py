@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.dataset.manifest import ClipRecord, Split
+from flowkit.dataset.root import Dataset
 from flowkit.errors import FeaturesError
 from flowkit.model.scoring.feature_files import FORMAT, FeatureFile
 from flowkit.model.scoring.feature_folder import RECORD_NAME, FeatureFolder
@@ -60,6 +61,11 @@ class VideoVectors:
         for vector, found in zip(vectors, self._stored.read_all(wanted), strict=True):
             vector[:] = np.concatenate([found.arrays[stream].mean(axis=0, dtype=np.float64) for stream in self._streams])
         return vectors
+
+
+def other_splits(dataset: Dataset, number: int) -> list[Split]:
+    """Return the splits of a data root but one."""
+    return [dataset.split(other) for other in dataset.splits if other != number]
 
 
 def check_features_of_split(stored: FeatureFile | FeatureFolder, split: Split, others: Sequence[Split]) -> None:

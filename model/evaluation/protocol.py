@@ -17,7 +17,7 @@ from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
-from flowkit.model.data.whole_videos import WholeClipDataset
+from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset
 from flowkit.model.evaluation.fusion_weights import (
     GRID_TEXT,
     ChosenWeights,
@@ -30,6 +30,7 @@ from flowkit.model.evaluation.official import PROTOCOL
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
+from flowkit.model.evaluation.system_rows import SystemRows, system_rows
 from flowkit.model.evaluation.unfinished import UnfinishedScores, remove_unfinished
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
@@ -38,9 +39,11 @@ from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.run_folder import find_weights, phase_folder, trained_phases
 from flowkit.model.runs.training_data import reservations, tested_extraction
 from flowkit.model.scoring.metrics import Fusion, check_fusion, combine_scores
-from flowkit.model.scoring.scored_videos import score_videos, stream_scores
+from flowkit.model.scoring.scored_videos import VideoScores, score_videos, stream_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
+from flowkit.model.systems.registry import find_system
+from flowkit.model.systems.trajectory_phase import TrajectoryPhase, check_trained, find_phase
 
 FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {}",
@@ -56,6 +59,7 @@ def evaluate(
     run: str = "default",
     runs: str | Path | None = None,
     checkpoint: str | Path | None = None,
+    system: str | None = None,
     fusion: Fusion = "logits_mean",
     weights: FusionWeights = (1.0, 1.0),
     force: bool = False,
@@ -80,6 +84,9 @@ def evaluate(
         The folder of the runs. Default: ``runs`` in the data root.
     checkpoint : path, optional
         Test this network instead of the run's: a phase's folder, weights or checkpoint.
+    system : str, optional
+        The name of a system, such as ``st-resnet-star+idt``: the rows are those of its phases, which must all be trained. Default: the
+        rows of all phases that are trained.
     fusion : {"logits_mean", "softmax_mean"}
         How two streams are combined: by the mean of their logits, or of the softmax of their logits.
     weights : (float, float) or "auto"
@@ -143,19 +150,25 @@ def evaluate(
     given = (1.0, 1.0) if weights == "auto" else weights
     check_fusion(2, weights=given, fusion=fusion)  # before the work
     dataset = Dataset.open(root)
+    wanted = None if system is None else find_system(system)
 
-    def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str]]:
-        """Return the networks that are tested on a split, and the digests of their weights."""
+    def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str], TrajectoryPhase | None]:
+        """Return the networks that are tested on a split, the digests of their weights, and the trained phase of trajectories."""
         split = dataset.split(number)
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
         check_shards(dataset, split, records=split.test)
-        checkpoints = _checkpoints(root, run, number, checkpoint, kept)
+        if wanted is not None:
+            check_trained(wanted, root, run=run, split=number, runs=kept)
+        has_trajectories = checkpoint is None and (wanted is None or wanted.has_trajectories)
+        trajectories = find_phase(dataset, split, run=run, runs=kept) if has_trajectories else None
+        only = None if wanted is None else wanted.networks
+        checkpoints = {} if only == () else _checkpoints(root, run, number, checkpoint, kept, only, optional=trajectories is not None)
         networks = TestedNetworks(split, checkpoints, force=force, execution=execution)
         if weights == "auto":
             validation = validation_records(split, networks.provenances)
             check_shards(dataset, split, records=validation)
-        return networks, {phase: found.digest() for phase, (_, found) in checkpoints.items()}
+        return networks, {phase: found.digest() for phase, (_, found) in checkpoints.items()}, trajectories
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
@@ -182,6 +195,7 @@ def _evaluate_split(
     split: Split,
     networks: TestedNetworks,
     digests: Mapping[Phase, str],
+    trajectories: TrajectoryPhase | None,
     fusion: Fusion,
     weights: FusionWeights,
     on_event: Callable[[EvaluateEvent], None],
@@ -189,6 +203,56 @@ def _evaluate_split(
 ) -> SplitEvaluation:
     """Score every test video once by all networks; each rank scores its share of those that no earlier call has scored."""
     chosen = _chosen_weights(dataset, split, networks, fusion, on_event) if weights == "auto" else {}
+    if networks.phases:
+        scored, failed = _network_scores(dataset, split, networks, digests, on_event, folder)
+        records = [record for record in split.test if record.video_id in scored]
+    else:
+        assert trajectories is not None  # else there would have been an error
+        scored, records = {}, trajectories.with_features(split.test)
+        failed = [Unreadable(record.video_id, "it has no features of trajectories") for record in split.test if record not in records]
+    labels = np.array([record.label for record in records], dtype=np.int64)
+    video_ids = [record.video_id for record in records]
+    scores = stream_scores(scored, video_ids, phases=networks.phases, num_classes=len(split.classes))
+    rows = {}
+    for row in rows_of(networks.phases):
+        parts = [scores[part] for part in ROWS[row]]
+        pair = chosen[row].weights if row in chosen else weights
+        joined = combine_scores(parts, weights=pair if len(parts) == 2 and pair != "auto" else (1.0,), fusion=fusion)
+        rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
+    more = SystemRows() if trajectories is None else system_rows(trajectories, records, split.classes, rows)
+    trained = Counter(record.label for record in split.train)
+    extraction = tested_extraction(dataset, split) or {}
+    return SplitEvaluation(
+        split=split.number,
+        classes=split.classes,
+        video_ids=tuple(video_ids),
+        labels=labels,
+        rows=rows | more.rows,
+        stream_scores=scores,
+        num_listed=split.num_listed_test,
+        failed=tuple(sorted(failed, key=lambda clip: clip.video_id)),
+        untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained.keys())),
+        checkpoints=networks.sources,
+        warnings=networks.warnings,
+        provenances=networks.provenances,
+        fusion_weights=chosen,
+        notes=tuple(
+            dict.fromkeys([*(text for made in networks.provenances.values() for text in reservations(made, extraction)), *more.notes])
+        ),
+        trajectories=more.about,
+        majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
+    )
+
+
+def _network_scores(
+    dataset: Dataset,
+    split: Split,
+    networks: TestedNetworks,
+    digests: Mapping[Phase, str],
+    on_event: Callable[[EvaluateEvent], None],
+    folder: Path | None,
+) -> tuple[dict[str, VideoScores], list[Unreadable]]:
+    """Return the scores of each test video by all networks, and the videos that have none."""
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
     execution = networks.execution
     settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
@@ -200,36 +264,7 @@ def _evaluate_split(
                 VideosScored(split.number, done, num_videos, num_failed) if done else SplitStarted(split.number, num_videos, len(known))
             )
 
-        scored, failed = score_videos(networks, clips, known=known, on_scored=unfinished.add, on_progress=progress)
-    records = [record for record in split.test if record.video_id in scored]
-    labels = np.array([record.label for record in records], dtype=np.int64)
-    video_ids = [record.video_id for record in records]
-    scores = stream_scores(scored, video_ids, phases=networks.phases, num_classes=len(split.classes))
-    rows = {}
-    for row in rows_of(networks.phases):
-        parts = [scores[part] for part in ROWS[row]]
-        pair = chosen[row].weights if row in chosen else weights
-        joined = combine_scores(parts, weights=pair if len(parts) == 2 and pair != "auto" else (1.0,), fusion=fusion)
-        rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
-    trained = Counter(record.label for record in split.train)
-    extraction = tested_extraction(dataset, split) or {}
-    return SplitEvaluation(
-        split=split.number,
-        classes=split.classes,
-        video_ids=tuple(video_ids),
-        labels=labels,
-        rows=rows,
-        stream_scores=scores,
-        num_listed=split.num_listed_test,
-        failed=tuple(sorted(failed, key=lambda clip: clip.video_id)),
-        untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained.keys())),
-        checkpoints=networks.sources,
-        warnings=networks.warnings,
-        provenances=networks.provenances,
-        fusion_weights=chosen,
-        notes=tuple(dict.fromkeys(text for made in networks.provenances.values() for text in reservations(made, extraction))),
-        majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
-    )
+        return score_videos(networks, clips, known=known, on_scored=unfinished.add, on_progress=progress)
 
 
 def _chosen_weights(
@@ -252,12 +287,22 @@ def _chosen_weights(
     return {row: choose_weights([scores[part] for part in ROWS[row]], labels, fusion=fusion) for row in rows}
 
 
-def _checkpoints(root: Path, run: str, split: int, given: str | Path | None, runs: Path | None) -> dict[Phase, tuple[str, Checkpoint]]:
-    """Return the weights to test by phase, and where they come from."""
+def _checkpoints(
+    root: Path,
+    run: str,
+    split: int,
+    given: str | Path | None,
+    runs: Path | None,
+    only: Sequence[str] | None,
+    *,
+    optional: bool,
+) -> dict[Phase, tuple[str, Checkpoint]]:
+    """Return the weights to test by phase, of these phases or of all, and where they come from; there may be none if that is `optional`."""
     if given is not None:
         checkpoint = load_checkpoint(Path(given))
         return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
-    find_weights(root, run=run, split=split, runs=runs)  # refuses a run without any trained phase
-    trained = trained_phases(root, run=run, split=split, runs=runs)
+    trained = [phase for phase in trained_phases(root, run=run, split=split, runs=runs) if only is None or phase in only]
+    if not trained and not optional:
+        find_weights(root, run=run, split=split, runs=runs)  # says that the run has no trained phase
     folders = {phase: phase_folder(root, run, split, phase, runs=runs) for phase in trained}
     return {phase: (str(folder), load_checkpoint(folder)) for phase, folder in folders.items()}

@@ -27,7 +27,7 @@ from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
-from flowkit.model.evaluation.rows import HEADS, ROWS
+from flowkit.model.evaluation.rows import ALL_ROWS, HEADS
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, read_own_streams, write_own_scores
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import Fusion, percent, shares
@@ -80,6 +80,8 @@ class SplitEvaluation:
         Reservations: what is not known of the training of converted networks, and in what their frames and flow differ from these.
     fusion_weights : dict from row to ChosenWeights
         The weights that were chosen on validation videos for the rows that join two streams; empty if they were given.
+    trajectories : dict
+        On what the row of improved trajectories depends; empty if there is none.
     """
 
     split: int
@@ -99,6 +101,7 @@ class SplitEvaluation:
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     fusion_weights: dict[str, ChosenWeights] = field(default_factory=dict)
+    trajectories: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def heads(self) -> dict[str, RowResult]:
@@ -184,6 +187,7 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
         "networks": {phase: made.to_dict() for phase, made in split.provenances.items()},
         "warnings": list(split.warnings),
         "notes": list(split.notes),
+        **({"trajectories": split.trajectories} if split.trajectories else {}),
         "interval": interval_dict(split.rows),
         "majority_class": _majority(split),
         "rows": {name: row.accuracy_dict() | {"confusion": row.confusion.tolist()} for name, row in split.rows.items()},
@@ -260,7 +264,7 @@ def read_results(folder: Path) -> Evaluation:
     try:
         if "scores_sha256" in record and record["scores_sha256"] != file_sha256(folder / "scores.h5"):
             raise ValueError("results.json and scores.h5 are not of the same test")
-        tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ROWS if name in record["rows"]}
+        tables = {name: read_own_scores(folder / "scores.h5", row=name)[0] for name in ALL_ROWS if name in record["rows"]}
         rows = {name: RowResult.of(table.scores, _labels(table), video_ids=table.video_ids) for name, table in tables.items()}
         if not rows or any(row.num_correct != record["rows"][name]["num_correct"] for name, row in rows.items()):
             raise ValueError("results.json and scores.h5 are not of the same test")
@@ -306,6 +310,7 @@ def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]
         seconds=None if record.get("seconds") is None else float(record["seconds"]),
         notes=_texts(record.get("notes", ())),
         fusion_weights={str(row): ChosenWeights.from_dict(chosen) for row, chosen in record["fusion"].get("chosen", {}).items()},
+        trajectories=dict(record.get("trajectories", {})),
     )
 
 

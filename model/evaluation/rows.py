@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.systems.registry import SYSTEMS
 
 ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
     "appearance": (("appearance", "appearance"),),
@@ -13,6 +14,9 @@ ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
     "ST-ResNet": (("st-resnet", "appearance"), ("st-resnet", "motion")),
     "ST-ResNet*": (("st-resnet-star", "appearance"), ("st-resnet-star", "motion")),
 }
+# Below them, the rows of systems that are more than networks, if they are trained: row -> the rows that it joins; none for a row by itself.
+SYSTEM_ROWS: dict[str, tuple[str, ...]] = {system.row: system.joined for system in SYSTEMS.values() if system.row not in ROWS}
+ALL_ROWS: tuple[str, ...] = (*ROWS, *SYSTEM_ROWS)
 # The two outputs of a two-stream network by themselves, below the table: a row that joins them equally hides that one is at chance.
 HEADS: dict[str, tuple[Phase, str]] = {
     f"{row}, {stream} head": (phase, stream) for row in ("ST-ResNet", "ST-ResNet*") for phase, stream in ROWS[row]
@@ -28,5 +32,10 @@ def rows_of(phases: Container[Phase]) -> list[str]:
 
 
 def last_row(rows: Container[str]) -> str | None:
-    """Return which of these rows is the last of the table: the one that reports and predictions are about."""
-    return next((row for row in reversed(ROWS) if row in rows), None)
+    """Return which of these rows reports and predictions are about: the last of a network, or else the last of the table."""
+    return next((row for row in (*reversed(ROWS), *reversed(SYSTEM_ROWS)) if row in rows), None)
+
+
+def table_rows(rows: Container[str]) -> tuple[str, ...]:
+    """Return the rows that a table shows: all of networks, whether trained or not, and those of further systems that have scores."""
+    return (*ROWS, *(row for row in SYSTEM_ROWS if row in rows))

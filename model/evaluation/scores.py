@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ScoresError
 from flowkit.files import replacing
-from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.evaluation.rows import ALL_ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
 from flowkit.model.scoring.plain_hdf5 import MAX_BYTES, group_of, read_data_set, refusing, text_of
 from flowkit.model.scoring.scored_videos import Scores
@@ -269,7 +269,7 @@ def _read_hdf5(path: Path, *, row: str | None = None) -> tuple[dict[str, NDArray
         version = file.attrs.get("format_version")
         if version != OWN_FORMAT_VERSION:
             raise ScoresError(f"{path} has format version {version!r}; this flowkit reads {OWN_FORMAT_VERSION}: upgrade flowkit")
-        stored = [name for name in ROWS if name in group_of(file, "rows")]
+        stored = [name for name in ALL_ROWS if name in group_of(file, "rows")]
         row = row or last_row(stored)
         if row is None or row not in stored:
             raise ScoresError(f"{path} has no scores of {row or 'any row'}; it has {', '.join(stored) or 'none'}")

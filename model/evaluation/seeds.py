@@ -21,7 +21,7 @@ from flowkit.files import replacing
 from flowkit.model.evaluation.published import Comparison, compare_with_paper
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import has_top5
-from flowkit.model.evaluation.rows import HEADS, ROWS
+from flowkit.model.evaluation.rows import ALL_ROWS, HEADS, table_rows
 from flowkit.model.evaluation.tables import markdown
 from flowkit.model.runs.seeds import refuse_other_differences, seed_run
 from flowkit.model.scoring.metrics import percent
@@ -86,7 +86,9 @@ class SeedEvaluation:
 
     def names(self) -> list[str]:
         """Return the names of all rows, and of the heads that some seed has."""
-        return [*ROWS, *(name for name in HEADS if any(name in split.heads for made in self.by_seed.values() for split in made.splits))]
+        tested = {row for made in self.by_seed.values() for split in made.splits for row in split.rows}
+        heads = {name for made in self.by_seed.values() for split in made.splits for name in split.heads}
+        return [*table_rows(tested), *(name for name in HEADS if name in heads)]
 
     def spread(self, row: str, split: int, figure: str = "top1") -> Spread:
         """Return the figures of a row on a split, such as ``top1`` and ``mean_class_accuracy``, one for each seed."""
@@ -105,7 +107,7 @@ class SeedEvaluation:
         if len(set(scored.values())) > 1:
             counts = ", ".join(f"seed {seed}: {len(ids)}" for seed, ids in scored.items())
             lines.append(f"the seeds were not tested on the same videos, so their means differ for that reason too ({counts})")
-        partly = [row for row in ROWS if 0 < sum(results.row(row) is not None for results in by_seed.values()) < len(by_seed)]
+        partly = [row for row in ALL_ROWS if 0 < sum(results.row(row) is not None for results in by_seed.values()) < len(by_seed)]
         if partly:
             lines.append(f"no mean for {', '.join(partly)}: not all seeds have the networks")
         lines += _joined({seed: [f"{warning} (--force)" for warning in results.warnings] for seed, results in by_seed.items()})
@@ -199,7 +201,7 @@ def seeds_dict(made: SeedEvaluation, split: int, *, comparison: Comparison | Non
         "environment": {str(seed): dict(evaluation.environment) for seed, evaluation in made.by_seed.items()},
         "num_listed": next(iter(by_seed.values())).num_listed,
         "num_scored": {str(seed): len(results.video_ids) for seed, results in by_seed.items()},
-        "rows": {name: figures(name) for name in made.names() if name in ROWS},
+        "rows": {name: figures(name) for name in made.names() if name in ALL_ROWS},
         "heads": {name: figures(name) for name in made.names() if name in HEADS},
         "remarks": made.remarks(split),
         "paper": None
@@ -265,7 +267,7 @@ def lost_means(folder: Path, made: SeedEvaluation, split: int) -> list[str]:
     rows = {} if record is None else record.get("rows", {})
     if not isinstance(rows, dict):
         return []
-    before = [name for name in ROWS if isinstance(row := rows.get(name), dict) and _has_mean(row)]
+    before = [name for name in ALL_ROWS if isinstance(row := rows.get(name), dict) and _has_mean(row)]
     return [name for name in before if made.spread(name, split).mean is None]
 
 

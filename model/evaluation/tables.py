@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from flowkit.model.evaluation.fusion_weights import weights_text
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text, paired_test, paired_tests
-from flowkit.model.evaluation.rows import HEADS, ROWS, last_row
+from flowkit.model.evaluation.rows import HEADS, last_row, table_rows
 from flowkit.model.scoring.metrics import p_value, percent, percent_interval
 
 
@@ -21,7 +21,8 @@ def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     splits = evaluation.splits
     if len(splits) > 1:
         header = ["top-1 %", *(f"split {split.split}" for split in splits), "mean"]
-        names = [*ROWS, *(name for name in HEADS if any(name in split.heads for split in splits))]
+        heads = {name for split in splits for name in split.heads}
+        names = [*table_rows({row for split in splits for row in split.rows}), *(name for name in HEADS if name in heads)]
         found = {name: [split.row(name) for split in splits] for name in names}
         values = {name: [None if row is None else row.top1 for row in results] for name, results in found.items()}
         return header, [[name, *map(percent, values[name]), percent(evaluation.mean_top1(name))] for name in names]
@@ -29,7 +30,7 @@ def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     header = [f"split {split.split}", "top-1 %", "95 % interval", "correct", "class mean %", "p"]
     header += ["top-5 %"] if has_top5(len(split.classes)) else []
     rows = split.rows | split.heads
-    return header, [[name, *(_cells(name, rows) or ["-"] * (len(header) - 1))] for name in (*ROWS, *split.heads)]
+    return header, [[name, *(_cells(name, rows) or ["-"] * (len(header) - 1))] for name in (*table_rows(split.rows), *split.heads)]
 
 
 def _cells(name: str, rows: Mapping[str, RowResult]) -> list[str]:
@@ -54,6 +55,8 @@ def explanations(split: SplitEvaluation) -> list[str]:
         lines.append(f"p: exact McNemar test of a row against {last_row(split.rows)} on the same videos; small means unlikely to be chance")
     if split.heads:
         lines.append("a head is one output of a two-stream network by itself; the row that bears the network's name joins both")
+    if "IDT" in split.rows:
+        lines.append("IDT: a linear SVM on improved trajectories; a row with + IDT is the mean of L2-normalised scores")
     if split.majority_top1 is not None:
         lines.append(f"a guess that always names the most frequent class of the training list: {percent(split.majority_top1)} %")
     return lines

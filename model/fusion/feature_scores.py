@@ -10,7 +10,7 @@ import numpy as np
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FeaturesError
 from flowkit.model.encoding.split_svm import svm_of_split, svm_scores
-from flowkit.model.encoding.video_vectors import open_features, with_features
+from flowkit.model.encoding.video_vectors import open_features, other_splits, with_features
 from flowkit.model.evaluation.scores import ScoreTable
 from flowkit.words import counted
 
@@ -60,7 +60,7 @@ def scores_of_features(
     """
     dataset, stored = Dataset.open(root), open_features(path)
     manifest = dataset.split(split)
-    others = [dataset.split(number) for number in dataset.splits if number != split]
+    others = other_splits(dataset, split)
     made = svm_of_split(stored, manifest, others=others, path=svm_path(path, split), normalise=normalise, on_class=on_class)
     records = with_features(manifest.test, stored)
     if not records:

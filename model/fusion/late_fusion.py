@@ -25,7 +25,7 @@ from flowkit.model.evaluation.results import read_results
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.scores import ScoreTable, write_scores
 from flowkit.model.fusion.matching import first_names, match_classes, match_videos
-from flowkit.model.scoring.metrics import check_fusion, combine_scores, softmax
+from flowkit.model.scoring.metrics import check_fusion, combine_scores, l2_normalised, softmax
 from flowkit.versions import __version__
 from flowkit.video.ids import group_of
 from flowkit.words import counted
@@ -187,12 +187,6 @@ def fuse_systems(
     rows_of = {name: RowResult.of(part, labels, video_ids=ids) for name, part in systems}
     fused = ScoreTable(" + ".join(names), ids, ours.table.classes, joined, labels)
     return FusionResult(replace(settings, weights=tuple(weights)), fused, rows_of, len(ours.table.video_ids), tuple(notes))
-
-
-def l2_normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide each video's scores (n, C) by their Euclidean length; zeros stay zeros."""
-    length = np.linalg.norm(scores, axis=1, keepdims=True)
-    return np.asarray(scores / np.where(length > 0, length, 1))
 
 
 def _normalised(scores: NDArray[np.float64], how: Normalise) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from flowkit.model.evaluation.fusion_weights import weights_text
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text
-from flowkit.model.evaluation.rows import ROWS, last_row
+from flowkit.model.evaluation.rows import ROWS, last_row, table_rows
 from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.gallery_links import GalleryLinks, find_gallery
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
@@ -40,6 +40,7 @@ _LISTS = {
     "csv": "lists from a CSV file",
     "automatic": "a split that flowkit made",
 }
+_PAPER = "Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4"
 _SECTIONS = (
     ("results", "Results"),
     ("training", "Training"),
@@ -112,7 +113,7 @@ def _values(
     """Return what the page shows, except the plots."""
     split = dataset.split(result.split)
     comparison = compare_with_paper(split, result, evaluation, tested=tested_extraction(dataset, split))
-    paper = comparison.published.top1 if comparison.published else {}
+    paper = comparison.published.top1 | comparison.published.top1_with_idt if comparison.published else {}
     return {
         "run": run,
         "split": result.split,
@@ -131,10 +132,10 @@ def _values(
         "tiles": _tiles(result, main),
         "notices": _notices(result, split),
         "main_row": main,
-        "rows": [_row_values(name, result.row(name), paper.get(name)) for name in (*ROWS, *result.heads)],
+        "rows": [_row_values(name, result.row(name), paper.get(name)) for name in (*table_rows(result.rows), *result.heads)],
         "heads": bool(result.heads),
         "untested": any(name not in result.rows for name in ROWS),
-        "published": f"{comparison.published.data_set}, Feichtenhofer, Pinz, Wildes, NIPS 2016, Table 3" if comparison.published else "",
+        "published": f"{comparison.published.data_set}, {_PAPER}" if comparison.published else "",
         "obstacles": comparison.obstacles,
         "differences": comparison.differences,
         "choices": comparison.choices,

@@ -60,6 +60,12 @@ def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(-1, keepdims=True))
 
 
+def l2_normalised(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide each video's scores (n, C) by their Euclidean length; zeros stay zeros."""
+    length = np.linalg.norm(scores, axis=1, keepdims=True)
+    return np.asarray(scores / np.where(length > 0, length, 1))
+
+
 def shares(scores: NDArray[np.float64], fusion: Fusion) -> NDArray[np.float64]:
     """Return the share of each class (n, C) in combined scores: their softmax, or the scores themselves if they are means of it."""
     return scores if fusion == "softmax_mean" else softmax(scores)

@@ -31,7 +31,7 @@ class TestedNetworks:
     split : flowkit.Split
         The split to test on.
     checkpoints : dict from phase to (str, Checkpoint)
-        The weights, and where each was found.
+        The weights, and where each was found. There may be none.
     force : bool
         Accept weights that were trained on other data; `warnings` then says what differs.
     execution : Execution
@@ -61,7 +61,7 @@ class TestedNetworks:
             raise CheckpointError(
                 f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one at a time"
             )
-        (self.input_size,) = sizes
+        self.input_size = next(iter(sizes), 0)
         self._batches = FittingBatches("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it")
         self._networks: dict[Phase, SingleStream | STResNet] = {}
         self._columns: dict[Phase, list[int]] = {}

@@ -139,6 +139,7 @@ SCORED = {
     **dict.fromkeys(("rows", "stream_scores", "majority_label"), "computed from what is compared"),
     "provenances": "see RECORDS",
     "fusion_weights": "has a test of its own, below",
+    "trajectories": "of the row IDT, whose differences from its paper are those of the system",
     "notes": "what is not known of converted networks; their frames and flow are compared by their records",
     **dict.fromkeys(("checkpoints", "started", "seconds"), "where and when, not how"),
 }
@@ -168,7 +169,9 @@ NO_RECORDS = {
     **dict.fromkeys(("classes", "split", "protocol", "digest", "earlier_digests", "num_videos"), NOT_THE_DATA),
 }
 WHERE_AND_HOW = {
-    **dict.fromkeys(("root", "runs", "run", "split", "splits", "base_run", "phases", "checkpoint"), "which data and networks, not how"),
+    **dict.fromkeys(
+        ("root", "runs", "run", "split", "splits", "base_run", "phases", "checkpoint", "system"), "which data and networks, not how"
+    ),
     **dict.fromkeys(("progress", "on_event", "on_split", "should_stop", "restart"), "changes nothing that is computed"),
     **dict.fromkeys(("keep_scores_in", "forget_scores"), "changes nothing that is computed"),
     "force": NOT_THE_DATA,

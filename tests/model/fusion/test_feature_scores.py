@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command_lines import call_flowkit
-from numpy.typing import NDArray
+from stored_features import SIZES, drawn, features_of, root_with_digests, write_split_again
 
-from flowkit.dataset.clips import ClipSource, find_clips
-from flowkit.dataset.example import example_root
-from flowkit.dataset.manifest import ClipRecord, Split, write_split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError, ManifestError
 from flowkit.model.encoding import split_svm
@@ -22,56 +18,11 @@ from flowkit.model.encoding.split_svm import load_svm
 from flowkit.model.encoding.video_vectors import VideoVectors, open_features
 from flowkit.model.evaluation.scores import write_own_scores
 from flowkit.model.fusion.feature_scores import scores_of_features, svm_path
-from flowkit.model.scoring.feature_files import PlannedFeatures, VideoFeatures, write_features
-from flowkit.model.scoring.feature_folder import write_feature_folder
-
-SIZES = {"appearance": 7, "motion": 5}
-
-
-def write_split_again(root: Path, number: int, train: Any, test: Any) -> Split:
-    """Write a split of the same videos, with the digests of their clips."""
-    split = Dataset.open(root).split(1)
-    with ClipSource(find_clips(root)) as clips:
-        records = {record.video_id: replace(record, sha256=clips.clip(record.video_id).sha256) for record in split}
-    ids = sorted(records)
-    return write_split(
-        root,
-        number,
-        protocol=split.protocol,
-        classes=split.classes,
-        train=[records[ids[k]] for k in train],
-        test=[records[ids[k]] for k in test],
-        num_listed_train=len(train),
-        num_listed_test=len(test),
-        quantiser=split.quantiser,
-        shards=split.shards,
-    )
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    home = example_root(tmp_path / "data")
-    write_split_again(home, 1, [k for k in range(18) if k % 3], range(0, 18, 3))
-    return home
-
-
-def drawn(record: ClipRecord, width: int) -> NDArray[np.float32]:
-    """The features of a video in three time steps; their mean tells its class."""
-    draw = np.random.default_rng([sum(record.video_id.encode()), width])
-    return (draw.normal(size=(3, width)) + 4 * (np.arange(width) == record.label % width)).astype(np.float32)
-
-
-def features_of(root: Path, path: Path, *, leave_out: int = 0, trained_on: str = "", **changed: Any) -> Path:
-    """Write features of the videos of split 1, to a file or a folder."""
-    planned = []
-    for record in list(Dataset.open(root).split(1))[leave_out:]:
-        arrays = {stream: drawn(record, width) for stream, width in SIZES.items()}
-        about = {"class_name": record.class_name, "num_frames": 20, "frame_rate": "25/1", "sha256": record.sha256, **changed}
-        found = VideoFeatures(record.video_id, frames=np.array([5, 9, 13]), arrays=arrays, **about)
-        planned.append(PlannedFeatures.of(found, lambda found=found: found))
-    provenance = {"of": "st-resnet", "streams": SIZES, "trained_on": {"split": 1, "protocol": "x", "digest": trained_on}}
-    (write_features if path.suffix else write_feature_folder)(path, provenance, planned)
-    return path
+    return root_with_digests(tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["vectors.h5", "vectors"])
@@ -127,7 +78,7 @@ def test_the_stored_svm_is_used_while_it_is_the_one_that_is_wanted(root: Path, m
 
 
 def test_videos_without_features_are_said(root: Path) -> None:
-    path = features_of(root, root / "vectors.h5", leave_out=3)
+    path = features_of(root, root / "vectors.h5", leave_out=slice(3))
     _, notes = scores_of_features(path, root, 1)
     assert notes[0] == "vectors.h5: a linear SVM on the features of 9 training videos; 3 of the training list have none"
 

@@ -37,11 +37,11 @@ from flowkit.model.fusion.late_fusion import (
     NamedScores,
     folds_of,
     fuse_systems,
-    l2_normalised,
     published_with_idt,
     svm_scores,
 )
 from flowkit.model.fusion.matching import match_classes, match_videos
+from flowkit.model.scoring.metrics import l2_normalised
 from flowkit.quantise import Quantiser
 
 CLASSES = ("Archery", "Bowling", "HandstandPushups")

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from flowkit.cli.shared.options import refuse_unused
-from flowkit.cli.shared.recipe_options import NETWORK_SETTINGS, RECIPE_SETTINGS
 from flowkit.cli.shared.stopping import resume_command
+from flowkit.cli.shared.training.recipe_options import NETWORK_SETTINGS, RECIPE_SETTINGS
 from flowkit.model.runs.seeds import seed_run
 from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings
 from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_lines import Ended, run_flowkit
 
-from flowkit.cli.shared.training_commands import command_in_another_run, command_with_lower_rate, only_for
+from flowkit.cli.shared.training.training_commands import command_in_another_run, command_with_lower_rate, only_for
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.network import STResNetConfig

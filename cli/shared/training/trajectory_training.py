@@ -1,0 +1,93 @@
+"""Training a system that has improved trajectories: the options of `flowkit train` for it, and the phase `idt` itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowkit.cli.shared.console import counted, inform, show_name, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
+from flowkit.cli.shared.options import refuse_unused
+from flowkit.cli.shared.stopping import report_stopped, resume_command, signals_to
+from flowkit.errors import CheckpointError, FeaturesError
+from flowkit.model.systems.registry import SYSTEMS
+
+if TYPE_CHECKING:
+    from flowkit.model.systems.system import System
+
+_FAILED_SHOWN = 10
+_FOR_TRAJECTORIES = ("components", "camera_motion")
+_FOR_ALL = (*_FOR_TRAJECTORIES, "system", "data", "split", "run", "runs", "seeds", "grace", "resume")
+
+
+def system_options(command: Any) -> Any:
+    """Add ``--system``, and the options of the phase `idt`."""
+    for option in (
+        click.option(
+            "--camera-motion",
+            type=click.Choice(["sift", "flow", "none"]),
+            default="sift",
+            show_default=True,
+            help="How improved trajectories find the motion of the camera: by SIFT and flow, by flow alone, or not at all.",
+        ),
+        click.option(
+            "--components",
+            type=click.IntRange(min=1),
+            default=256,
+            show_default=True,
+            metavar="K",
+            help="How many Gaussians the Fisher vectors of improved trajectories have for each type of descriptors.",
+        ),
+        click.option(
+            "--system",
+            type=click.Choice(list(SYSTEMS)),
+            default="st-resnet",
+            show_default=True,
+            help="Which system to train: its phases that are not trained yet. Those with idt need scikit-learn.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def refuse_options_of_other_systems(system: System) -> None:
+    """Raise a usage error for an option that does nothing for the phases of a system."""
+    if not system.has_trajectories:
+        refuse_unused(f"--system {system.name} has no trajectories", *_FOR_TRAJECTORIES)
+        return
+    refuse_unused(f"--system {system.name} names the phases", "phase")
+    refuse_unused(f"the file would have no settings of trajectories, which --system {system.name} has", "write_config", "config")
+    if not system.networks:
+        names = [option.name for option in click.get_current_context().command.params if option.name not in _FOR_ALL]
+        refuse_unused(f"--system {system.name} trains no network", *filter(None, names))
+
+
+def train_idt(
+    data: Path, *, split: int, run: str, runs: Path | None, grace: float, restart: bool, components: int, camera_motion: Any
+) -> int:
+    """Train the phase `idt` of a run, print what was done, and return the exit code."""
+    from flowkit.model.training.trajectories import train_trajectories
+    from flowkit.workers.stopping import StopRequest
+
+    stop = StopRequest()
+    how = {"num_components": components, "camera_motion": camera_motion, "restart": restart}
+    try:
+        with signals_to(stop, grace):
+            report = train_trajectories(data, split=split, run=run, runs=runs, **how, progress=True, stop=stop, grace_seconds=grace)
+    except (FeaturesError, CheckpointError) as error:
+        text, _, rest = str(error).partition("; give another --output, or --replace")
+        if rest or text == str(error):
+            raise
+        raise type(error)(f"{text}; `{resume_command(sys.argv[1:])} --restart` computes them again") from error
+    for clip in report.failed[:_FAILED_SHOWN]:
+        warn(f"no trajectories: {show_name(clip.video_id)}: {show_name(clip.reason)}")
+    if len(report.failed) > _FAILED_SHOWN:
+        warn(f"and {len(report.failed) - _FAILED_SHOWN} more")
+    if report.stopped:
+        return report_stopped(stop, "stopped; what is computed is kept")
+    vectors = f"{counted(report.num_videos, 'training video')}, vectors of {report.num_features:,} numbers"
+    inform(f"idt: a linear SVM on {vectors}, in {show_name(report.folder)}.")
+    return EXIT_SOME_FAILED if report.failed else 0

@@ -1,0 +1,181 @@
+"""The phase `idt` of a run: a linear SVM on Fisher vectors of improved trajectories.
+
+Its folder holds ``weights.safetensors``, the SVM; ``config.json``, which names the file of features; and ``digests.json``, written last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowkit.dataset.manifest import ClipRecord, Split
+from flowkit.dataset.root import Dataset
+from flowkit.errors import CheckpointError
+from flowkit.files import file_sha256, write_atomically
+from flowkit.model.encoding.split_svm import SplitSvm, load_svm, svm_of_split, svm_scores
+from flowkit.model.encoding.video_vectors import check_features_of_split, open_features, other_splits, with_features
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME
+from flowkit.model.runs.places import place_options
+from flowkit.model.runs.run_folder import CONFIG_NAME
+from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_folder import FeatureFolder
+from flowkit.model.systems.system import TRAJECTORY_PHASE, System
+from flowkit.records import RecordFormat
+from flowkit.run_digests import DIGESTS_NAME, check_digest, write_digests
+from flowkit.versions import __version__
+
+RECORD = RecordFormat("flowkit-trajectories", 1, CheckpointError, "train it again with `flowkit train --system idt --restart`")
+FEATURES = "features"  # the folder of the data root
+
+
+@dataclass(frozen=True)
+class TrajectoryPhase:
+    """A trained SVM on trajectories, and the features that it reads.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the phase.
+    features : FeatureFile or FeatureFolder
+        The Fisher vectors.
+    svm : SplitSvm
+        The classifier.
+    """
+
+    folder: Path
+    features: FeatureFile | FeatureFolder
+    svm: SplitSvm
+
+    def scores(self, records: Sequence[ClipRecord], classes: Sequence[str]) -> NDArray[np.float64]:
+        """Return the scores of videos that have features: float64 (n, C)."""
+        return svm_scores(self.svm, self.features, records, classes)
+
+    def with_features(self, records: Sequence[ClipRecord]) -> list[ClipRecord]:
+        """Return those of the records whose video has features."""
+        return with_features(records, self.features)
+
+    def about(self) -> dict[str, Any]:
+        """Return what the scores depend on, as built-in types."""
+        return {
+            "features": self.features.path.name,
+            "weights_sha256": file_sha256(self.folder / WEIGHTS_NAME),
+            "num_training_videos": self.svm.provenance["num_videos"],
+            "provenance": self.features.provenance,
+        }
+
+
+def folder_of(root: Path, phase: str = TRAJECTORY_PHASE, *, run: str, split: int, runs: Path | None = None) -> Path:
+    """Return the folder of a phase."""
+    return (runs or root / "runs") / run / f"split{split}" / phase
+
+
+def is_trained(folder: Path) -> bool:
+    """Return whether a folder holds the trained phase."""
+    return (folder / WEIGHTS_NAME).is_file()
+
+
+def check_trained(system: System, root: Path, *, run: str, split: int, runs: Path | None = None) -> None:
+    """Raise `CheckpointError`, with the command that trains them, unless all phases of a system are trained."""
+    missing = [phase for phase in system.phases if not is_trained(folder_of(root, phase, run=run, split=split, runs=runs))]
+    if missing:
+        command = f"flowkit train --system {system.name}" + (f" --split {split}" if split != 1 else "")
+        command += (f" --run {run}" if run != "default" else "") + place_options(root, runs=runs)
+        raise CheckpointError(
+            f"{system.name} needs {', '.join(missing)}, which run {run!r} does not have for split {split}; `{command}` trains them"
+        )
+
+
+def features_of_phase(folder: Path) -> str:
+    """Return the name of the file of features that a trained phase names.
+
+    Raises
+    ------
+    CheckpointError
+        If its record is missing, damaged, or names a file elsewhere.
+    """
+    record = RECORD.read(folder / CONFIG_NAME)
+    name = record.get("features")
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise CheckpointError(f"{folder / CONFIG_NAME} must name a file in the folder {FEATURES} of the data root; {RECORD.remedy}")
+    return name
+
+
+def train_phase(
+    dataset: Dataset,
+    split: Split,
+    features: Path,
+    folder: Path,
+    *,
+    restart: bool = False,
+    on_class: Callable[[int], None] = lambda done: None,
+) -> TrajectoryPhase:
+    """Train the SVM of a split, unless it is trained already.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+        The data root.
+    split : flowkit.Split
+        The split.
+    features : Path
+        The Fisher vectors, in the folder ``features`` of the data root.
+    folder : Path
+        The folder of the phase.
+    restart : bool
+        Train it even if it is trained already, on the same features or on others.
+    on_class : callable
+        Receives the number of classes that are done.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder has an SVM of other features or another split, unless `restart`.
+    FeaturesError
+        If the features are damaged, of other clips, or of no training video.
+    OSError
+        If the folder cannot be written.
+    """
+    weights, stored = folder / WEIGHTS_NAME, open_features(features)
+    if restart:
+        for name in (DIGESTS_NAME, WEIGHTS_NAME, CONFIG_NAME):
+            (folder / name).unlink(missing_ok=True)
+    was_trained = is_trained(folder)
+    made = svm_of_split(stored, split, others=other_splits(dataset, split.number), path=weights, on_class=on_class, replace=False)
+    if not was_trained or not (folder / DIGESTS_NAME).exists():
+        record = {**RECORD.header, "created_by": f"flowkit {__version__}", "phase": TRAJECTORY_PHASE, "features": features.name}
+        write_atomically(folder / CONFIG_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write_digests(folder)
+    return TrajectoryPhase(folder, stored, made)
+
+
+def find_phase(dataset: Dataset, split: Split, *, run: str, runs: Path | None = None) -> TrajectoryPhase | None:
+    """Return the trained phase of a run with its features; None if it is not trained.
+
+    Raises
+    ------
+    CheckpointError
+        If its files are damaged, or the SVM was trained on other features than those that are there now, or on another split.
+    FeaturesError
+        If the features are missing, damaged, or of other clips than the split lists.
+    """
+    folder = folder_of(dataset.root, run=run, split=split.number, runs=runs)
+    if not is_trained(folder):
+        return None
+    name = features_of_phase(folder)
+    try:
+        check_digest(folder / WEIGHTS_NAME)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / WEIGHTS_NAME}: {error}") from error
+    stored, made = open_features(dataset.root / FEATURES / name), load_svm(folder / WEIGHTS_NAME)
+    check_features_of_split(stored, split, other_splits(dataset, split.number))
+    if made.provenance.get("features") != stored.provenance:
+        raise CheckpointError(f"{folder} was trained on other features than those that are now in {stored.path}; {RECORD.remedy}")
+    if (made.provenance.get("trained_on") or {}).get("digest") not in split.digests:
+        raise CheckpointError(f"{folder} was trained on other videos than the training list of split {split.number}; {RECORD.remedy}")
+    return TrajectoryPhase(folder, stored, made)

@@ -1,0 +1,17 @@
+"""The two base streams joined with improved dense trajectories."""
+
+from __future__ import annotations
+
+from flowkit.model.systems.idt import IDT
+from flowkit.model.systems.system import System
+
+_ROW = "two-streams"
+
+TWO_STREAMS_IDT = System(
+    name="two-streams+idt",
+    row=f"{_ROW} + {IDT.row}",
+    phases=("appearance", "motion", *IDT.phases),
+    joined=(_ROW, IDT.row),
+    citation="The base streams of ST-ResNet with improved trajectories; the paper has no figure for them",
+    differences=IDT.differences,
+)

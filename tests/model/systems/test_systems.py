@@ -1,0 +1,56 @@
+"""Systems as data: their phases exist, their rows are in the table, and no file of one is long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import flowkit.model.systems.registry as registry
+from flowkit.errors import ParameterError
+from flowkit.model.evaluation.published import PUBLISHED
+from flowkit.model.evaluation.rows import ALL_ROWS, ROWS, SYSTEM_ROWS, last_row, table_rows
+from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.registry import SYSTEMS, find_system
+from flowkit.model.systems.system import NETWORK_PHASES, TRAJECTORY_PHASE
+
+MOST_LINES = 80
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_system_names_phases_and_rows_that_exist(name: str) -> None:
+    system = find_system(name)
+    assert system.name == name
+    assert set(system.phases) <= {*PHASES, TRAJECTORY_PHASE}
+    assert system.row in ALL_ROWS
+    assert set(system.joined) <= set(ALL_ROWS)
+    assert not system.joined or system.row == " + ".join(system.joined)
+    assert system.citation
+    assert all(system.published[key] == (PUBLISHED[key].top1 | PUBLISHED[key].top1_with_idt)[system.row] for key in system.published)
+
+
+def test_the_networks_are_the_phases_that_training_knows() -> None:
+    assert NETWORK_PHASES == PHASES
+    assert SYSTEMS["idt"].networks == ()
+    assert SYSTEMS["two-streams+idt"].networks == ("appearance", "motion")
+    with pytest.raises(ParameterError, match=r"system must be one of st-resnet, idt"):
+        find_system("c3d")
+
+
+def test_a_joined_row_comes_after_the_rows_that_it_joins() -> None:
+    for row, joined in SYSTEM_ROWS.items():
+        assert all(ALL_ROWS.index(part) < ALL_ROWS.index(row) for part in joined)
+
+
+def test_reports_are_about_the_last_network_or_else_about_the_last_row() -> None:
+    assert last_row(["motion", "IDT", "two-streams + IDT"]) == "motion"
+    assert last_row(["IDT"]) == "IDT"
+    assert table_rows(["motion"]) == tuple(ROWS)
+    assert table_rows(["IDT"]) == (*ROWS, "IDT")
+
+
+def test_a_system_is_a_short_file() -> None:
+    files = sorted(Path(registry.__file__).parent.glob("*.py"))
+    ours = [path for path in files if "System(" in path.read_text(encoding="utf-8")]
+    assert len(ours) >= len(SYSTEMS)
+    assert all(len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES for path in ours)
