@@ -132,7 +132,7 @@ def kept(tracks: FinishedTracks, *, scale: float, end_frame: int, width: int, he
         Number of frames of the video, if it is known.
     """
     points, displacements = (  # (16, 2, n) and (15, 2, n): NumPy is slow at sums along short last axes
-        np.ascontiguousarray(array.transpose(1, 2, 0)) * np.float64(scale) for array in (tracks.points, tracks.displacements)
+        np.ascontiguousarray(array.transpose(1, 2, 0), np.float64) * scale for array in (tracks.points, tracks.displacements)
     )
     mean, deviation = points.mean(axis=0), points.std(axis=0)
     steps, own_steps = (np.sqrt((vectors**2).sum(axis=1)) for vectors in (np.diff(points, axis=0), displacements))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from textures import moving_texture
@@ -9,6 +12,9 @@ from textures import moving_texture
 from flowkit import Trajectories, improved_trajectories
 from flowkit.errors import ParameterError
 from flowkit.trajectories.improved import iterate_trajectories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def scene(num_frames: int = 18, height: int = 120, width: int = 240, seed: int = 0) -> np.ndarray:
@@ -156,6 +162,27 @@ def test_what_was_found_earlier_does_not_depend_on_later_frames() -> None:
     frames = scene(20, 60, 180)
     longer, shorter = (list(iterate_trajectories(frames[:num], 20, camera_motion="flow")) for num in (20, 17))
     assert_equal(Trajectories.concatenate(longer[:16]), Trajectories.concatenate(shorter))
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video() -> None:
+    texture = moving_texture(1, 48, 100)[0]
+
+    def frames() -> Iterator[np.ndarray]:  # back and forth, 30 frames each time
+        for k in range(92):
+            start = 25 + round(20 * np.sin(2 * np.pi * k / 30))
+            yield texture[:, start : start + 50].copy()
+
+    held: list[int] = []
+    found = 0
+    improved_trajectories(list(frames())[:3], camera_motion="none")  # loads the kernels
+    tracemalloc.start()
+    for number, block in enumerate(iterate_trajectories(frames(), None, camera_motion="none"), start=1):
+        found += len(block)
+        if number % 30 == 1:
+            held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert found > 500
+    assert held[3] - held[2] < 50_000  # bytes; 30 frames alone have 72,000, and their trajectories 450,000
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------------------
