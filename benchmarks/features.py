@@ -64,7 +64,8 @@ def seconds_per_video(root: Path, weights: Path, output: Path, *, mirror: bool, 
         stamps.append(clock())
         return False
 
-    features(root, checkpoint=weights, mirror=mirror, output=output, replace=True, execution=execution, progress=False, should_stop=note)
+    output.unlink(missing_ok=True)  # or nothing would be computed in a second round
+    features(root, checkpoint=weights, mirror=mirror, output=output, execution=execution, progress=False, should_stop=note)
     return [(wall - wall_before, cpu - cpu_before) for (wall_before, cpu_before), (wall, cpu) in pairwise(stamps)]
 
 
