@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-from flowkit.model.encoding.fisher import FisherSums
+from flowkit.model.encoding.fisher import BLOCK, FisherSums
 from flowkit.model.encoding.fisher_reference import normalised
 from flowkit.model.encoding.mixture import Mixture
 from flowkit.model.encoding.projection import Projection
@@ -118,7 +118,7 @@ class Encoder:
         Parameters
         ----------
         blocks : iterable of mappings from type to array, shape (n, D)
-            The descriptors, some at a time; only one block is in memory. Their order and their division do not matter.
+            The descriptors, some at a time; only few are in memory. Their order and their division do not matter.
 
         Returns
         -------
@@ -131,13 +131,27 @@ class Encoder:
             If a type is missing, a descriptor has another length, or a number is not finite.
         """
         totals = [FisherSums.none(one.mixture) for one in self.types]
-        for block in blocks:
-            missing = [one.name for one in self.types if one.name not in block]
-            if missing:
-                raise ParameterError(f"descriptors of the type {missing[0]} are missing; there are {', '.join(block) or 'none'}")
+        for block in self._joined(blocks):
             totals = [total + one.sums(block[one.name]) for total, one in zip(totals, self.types, strict=True)]
         vectors = [normalised(total.vector(one.mixture)) for total, one in zip(totals, self.types, strict=True)]
         return np.concatenate(vectors).astype(np.float32)
+
+    def _joined(self, blocks: Iterable[Mapping[str, NDArray[np.floating]]]) -> Iterator[dict[str, NDArray[np.floating]]]:
+        """Yield the descriptors in fewer blocks, because those of one frame are so few that what is computed once for a block counts."""
+        waiting: dict[str, list[NDArray[np.floating]]] = {one.name: [] for one in self.types}
+        num_waiting = 0
+        for block in blocks:
+            missing = [name for name in waiting if name not in block]
+            if missing:
+                raise ParameterError(f"descriptors of the type {missing[0]} are missing; there are {', '.join(block) or 'none'}")
+            for name, parts in waiting.items():
+                parts.append(block[name])
+            num_waiting += len(block[self.types[0].name])
+            if num_waiting >= BLOCK:
+                yield {name: np.concatenate(parts) for name, parts in waiting.items()}
+                waiting, num_waiting = {name: [] for name in waiting}, 0
+        if num_waiting:
+            yield {name: np.concatenate(parts) for name, parts in waiting.items()}
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return all arrays by name: ``hog.pca_mean``, ``hog.pca_components``, ``hog.weights``, ``hog.means``, ``hog.deviations``, ..."""

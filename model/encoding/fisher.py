@@ -63,9 +63,10 @@ class FisherSums:
             raise ParameterError("points that are not finite have no Fisher vector")
         total = cls.none(mixture)
         for block in _blocks(points):
-            shares = mixture.responsibilities(block)
-            offsets = block - mixture.weights @ mixture.means
-            total += cls(len(block), shares.sum(0), shares.T @ offsets, shares.T @ offsets**2)
+            powers = mixture.with_squares(block)
+            shares = mixture.responsibilities_of(powers)
+            firsts, seconds = np.split(shares.T @ powers, 2, axis=1)
+            total += cls(len(block), shares.sum(0), firsts, seconds)
         return total
 
     def __add__(self, other: FisherSums) -> FisherSums:
@@ -80,7 +81,7 @@ class FisherSums:
         """
         if not self.num_points:
             return np.zeros(2 * mixture.means.size)
-        means, shares, weights = mixture.means - mixture.weights @ mixture.means, self.shares[:, None], mixture.weights[:, None]
+        means, shares, weights = mixture.means - mixture.centre, self.shares[:, None], mixture.weights[:, None]
         centred = self.firsts - means * shares
         squares = self.seconds - 2 * means * self.firsts + means**2 * shares
         of_means = centred / (mixture.deviations * np.sqrt(weights))

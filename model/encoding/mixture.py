@@ -78,13 +78,24 @@ class Mixture:
         float64 array, shape (n, K)
             The sum over the components is 1.
         """
-        # -(x - mu)^2 / (2 s^2) written out, so that the sum over d is two matrix products; around the mixture's mean, so that a
-        # common offset of points and means costs no digits.
-        centre = self.weights @ self.means
-        offsets, means = points - centre, self.means - centre
-        precisions = self.deviations**-2
-        logs = offsets @ (means * precisions).T
-        logs -= offsets**2 @ (precisions.T / 2)
+        return self.responsibilities_of(self.with_squares(points))
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """The mean of the mixture, shape (d,)."""
+        centre: NDArray[np.float64] = self.weights @ self.means
+        return centre
+
+    def with_squares(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return points (n, d), measured from the mixture's mean, with their squares: (n, 2 d). A common offset then costs no digits."""
+        offsets = points - self.centre
+        return np.concatenate([offsets, offsets**2], axis=1)
+
+    def responsibilities_of(self, with_squares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `responsibilities` of what `with_squares` returns."""
+        means, precisions = self.means - self.centre, 1 / self.deviations**2
+        # -(x - mu)^2 / (2 s^2) is linear in x and x^2, so the sum over d is a matrix product.
+        logs = with_squares @ np.concatenate([means * precisions, precisions / -2], axis=1).T
         logs += np.log(self.weights) - np.log(self.deviations).sum(1) - (means**2 * precisions).sum(1) / 2
         logs -= logs.max(1, keepdims=True)
         shares: NDArray[np.float64] = np.exp(logs, out=logs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.model.encoding import fisher_reference as reference
+from flowkit.model.encoding.descriptor_sample import VideoSample
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.fitting import VARIANCE_FLOOR, fit_encoder, fit_mixture, fit_projection
 
@@ -126,3 +129,25 @@ def test_missing_and_other_descriptors_are_refused() -> None:
         encoder.encode([{"hog": sample["hog"], "hof": sample["hog"]}])
     with pytest.raises(ParameterError, match="different names"):
         Encoder(encoder.types[:1] * 2)
+
+
+def test_memory_does_not_grow_with_the_number_of_descriptors() -> None:
+    encoder = fit_encoder(drawn_sample(), num_components=4, seed=0, provenance={})
+
+    def peak_bytes(num_frames: int) -> int:
+        sample = VideoSample("v", 100, seed=0)
+
+        def blocks() -> Iterator[Sample]:
+            for number in range(num_frames):
+                block = drawn_sample(50, seed=number)
+                sample.add(block)
+                yield block
+
+        tracemalloc.start()
+        encoder.encode(blocks())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sample.num_seen == 50 * num_frames
+        return peak
+
+    assert peak_bytes(1200) < 1.2 * peak_bytes(150)

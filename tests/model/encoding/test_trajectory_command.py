@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ from command_lines import call_flowkit, run_flowkit
 from trajectory_roots import VIDEOS, make_trajectory_root
 
 from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_journal import journal_of
 
 OPTIONS = ("--of", "idt", "--components", "2", "--camera-motion", "none", "--jobs", "1")
 
@@ -63,3 +69,47 @@ def test_a_video_file_needs_an_encoder(root: Path) -> None:
     ended = run_flowkit("features", root.parent / "videos" / "Sliding" / "test000.avi", "--of", "idt")
     assert ended.code == 2
     assert "name it with --encoder FILE" in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_killed_and_interrupted_at_random_moments_and_run_again_the_files_are_the_same(root: Path, tmp_path: Path) -> None:
+    def command(name: str) -> subprocess.Popen[bytes]:
+        line = [
+            sys.executable,
+            "-m",
+            "flowkit",
+            "features",
+            "--data",
+            str(root),
+            *OPTIONS,
+            "--output",
+            str(tmp_path / name),
+            "--grace",
+            "0",
+        ]
+        return subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    assert command("whole.h5").wait(600) == 0
+    encoder = "{}-encoder.safetensors"
+    journals = [journal_of(tmp_path / name) for name in ("stopped.h5", encoder.format("stopped"))]
+    draw, codes = random.Random(1), []
+    while len(codes) < 4:
+        child = command("stopped.h5")
+        before = [path.stat().st_size if path.exists() else 0 for path in journals]
+        while child.poll() is None and [path.stat().st_size if path.exists() else 0 for path in journals] == before:
+            time.sleep(0.002)  # until a video is kept, whatever the machine is busy with
+        time.sleep(draw.uniform(0, 0.3))
+        child.send_signal(signal.SIGINT if len(codes) % 2 else signal.SIGKILL)
+        codes.append(child.wait(600))
+        if (tmp_path / "stopped.h5").exists():
+            for name in ("{}.h5", encoder):
+                assert (tmp_path / name.format("stopped")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()
+                (tmp_path / name.format("stopped")).unlink()
+    assert {*codes} <= {0, 128 + signal.SIGINT, -signal.SIGKILL}
+    assert len({*codes} - {0}) == 2
+    assert command("stopped.h5").wait(600) == 0
+    assert (tmp_path / "stopped.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        name.format(run) for run in ("whole", "stopped") for name in ("{}.h5", encoder)
+    )
