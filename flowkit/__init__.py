@@ -37,7 +37,7 @@ from flowkit.errors import (
     ShardFormatError,
     VideoDecodeError,
 )
-from flowkit.flow import TVL1Params, compute_flow
+from flowkit.flow import FlowMethod, TVL1Params, compute_flow
 from flowkit.quantise import Quantiser
 from flowkit.versions import __version__
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
@@ -77,9 +77,9 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
 
 __all__ = [  # in full, because type checkers read it too
     "BusyError", "CheckpointError", "Clip", "ClipRecord", "DataStats", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
-    "FeaturesError", "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser", "RankError",
-    "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories", "VideoDecodeError", "VideoInfo", "__version__",
-    "compute_flow", "extract", "improved_trajectories", "pack", "probe", "read_frames", "stats", "verify",
+    "FeaturesError", "FlowMethod", "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser",
+    "RankError", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories", "VideoDecodeError", "VideoInfo",
+    "__version__", "compute_flow", "extract", "improved_trajectories", "pack", "probe", "read_frames", "stats", "verify",
 ]  # fmt: skip
 
 # setup.py installs model/ and cli/ inside this package. In a checkout they lie beside it, and this finder says where.
@@ -96,6 +96,10 @@ class _CheckoutFinder(MetaPathFinder):
             return None
         folder = _BESIDE[fullname]
         return spec_from_file_location(fullname, folder / "__init__.py", submodule_search_locations=[str(folder)])
+
+    @staticmethod
+    def invalidate_caches() -> None:
+        """Do nothing: there is no cache, but `importlib.invalidate_caches` asks every finder."""
 
 
 if (_CHECKOUT / "setup.py").is_file():

@@ -27,7 +27,7 @@ LAYERS = {
         *("training", "evaluation", "convert", "fusion", "ablation", "report"),
     ),
     "flowkit.cli": ("help", "shared", "commands", "main", "__main__"),
-    "flowkit.flow": ("params", "reference", "kernel_cache", "cpu", "cuda", "other", "__init__"),
+    "flowkit.flow": ("params", "methods", "reference", "kernel_cache", "cpu", "cuda", "other", "__init__"),
 }
 TOPS = ("flowkit", "flowkit.model", "flowkit.cli")
 PACKAGES = {*(f"{top}.__init__" for top in TOPS), "flowkit.__main__"}  # they name what is public, wherever it lies; the command line

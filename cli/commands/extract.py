@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,7 +18,8 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, usage_errors
 from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
-from flowkit.dataset.settings import Codec, ExtractSettings, ForeignTool, Solver
+from flowkit.dataset.settings import Codec, ExtractSettings
+from flowkit.flow.methods import TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
 
@@ -99,6 +101,20 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
 @click.command(cls=Command)
 @click.argument("videos", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @data_option
+@click.option(
+    "--method",
+    default=TVL1,
+    show_default=True,
+    metavar="tvl1|farneback|dis|NAME",
+    help="The flow method: TV-L1, OpenCV's Farneback or DIS, or one of an installed package.",
+)
+@click.option(
+    "--method-param",
+    "method_params",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of another method than tvl1, such as preset=fast of dis; may be given several times.",
+)
 @click.option("--preset", type=click.Choice(PRESETS), default=_DEFAULT.preset, show_default=True, help="The set of TV-L1 parameters.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i,j]", help="Where to compute flow.")
 @click.option(
@@ -160,6 +176,8 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
 def extract(
     videos: Path,
     data: Path,
+    method: str,
+    method_params: tuple[str, ...],
     preset: str,
     device: str,
     mode: str | None,
@@ -178,7 +196,7 @@ def extract(
     as_json: bool,
     **tvl1: float | None,
 ) -> int:
-    """Decode VIDEOS (a folder of <class>/<video>, or of videos), compute TV-L1 flow, and write one clip file per video.
+    """Decode VIDEOS (a folder of <class>/<video>, or of videos), compute flow, and write one clip file per video.
 
     Videos that are done already are skipped, so the same line resumes. A bad video never stops the rest: it is listed, and the
     exit code is 3. This holds too for a video that crashes or blocks its worker process, or needs too much memory.
@@ -194,14 +212,29 @@ def extract(
         raise click.UsageError("--cluster uses all its workers: leave out --jobs; for a forecast, use --dry-run --jobs N without --cluster")
     if dry_run:
         refuse_unused("--dry-run extracts nothing", "fail_on_damaged")
+    if method == TVL1:
+        if method_params:
+            raise click.UsageError("--method-param is for another --method than tvl1, whose parameters are options: --tvl1-...")
+    else:
+        refuse_unused(f"it is of TV-L1, and the method is {method}", "preset", "mode", *tvl1, *([] if device == "cpu" else ["device"]))
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
     existing = Dataset.open_if_present(data)
-    solver = _solver("cpu" if cluster and device == "auto" else device, mode, existing.settings if existing else None)  # clusters have CPUs
+    if existing is not None and existing.settings.is_imported:
+        raise click.UsageError(
+            f"the data root holds flow imported from {existing.settings.solver}; choose another data root with --data DIR"
+        )
     with usage_errors():
+        made = (
+            _flow_settings(method, method_params)
+            if method != TVL1
+            else {
+                "preset": preset,
+                "tvl1": replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
+                "solver": _solver("cpu" if cluster and device == "auto" else device, mode, existing.settings if existing else None),
+            }
+        )
         settings = ExtractSettings(
-            preset=preset,
-            tvl1=replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
-            solver=solver,
+            **made,
             quantiser=Quantiser(bound, mapping),
             short_side=short_side,
             codec=codec,
@@ -260,18 +293,30 @@ def _devices(device: str) -> tuple[int, ...]:
     return tuple(sorted({int(index) for index in match[1].split(",")})) if match[1] else (0,)
 
 
-def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> Solver | ForeignTool:
+def _flow_settings(method: str, params: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of another method than TV-L1, whose parameters are given as ``NAME=VALUE``."""
+    values = {}
+    for text in params:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE, such as preset=fast", param_hint="--method-param")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return {"method": FlowMethod.named(method, **values)}
+
+
+def _solver(device: str, mode: str | None, existing: ExtractSettings | None) -> str:
     """Return the solver to use: the requested one, else the data root's, else the best that is available."""
     _devices(device)
-    if existing is not None and existing.is_imported:
-        raise click.UsageError(f"the data root holds flow imported from {existing.solver}; choose another data root with --data DIR")
     if device.partition(":")[0] == "cuda":
         if mode is not None:
             raise click.UsageError("--mode is an option of the CPU solver: leave it out with --device cuda")
         return "cuda"
     if mode is not None:
         return "fast" if mode == "fast" else "strict"
-    if existing is not None and not (device == "cpu" and existing.solver == "cuda"):
+    if existing is not None and existing.method is None and not (device == "cpu" and existing.solver == "cuda"):
         return existing.solver
     from flowkit.flow.cuda import device as gpu
 
@@ -283,10 +328,9 @@ def _print_plan(todo: Plan) -> None:
     from flowkit.video.tree import ignored_text
 
     settings = todo.settings
-    where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     if todo.jobs:
         inform(
-            f"extract: {counted(len(todo.jobs), 'video')} to do, {len(todo.skipped)} done already; TV-L1 {settings.preset} ({where}), "
+            f"extract: {counted(len(todo.jobs), 'video')} to do, {len(todo.skipped)} done already; {settings.flow_in_words()}, "
             f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
         )
     else:

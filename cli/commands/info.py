@@ -14,6 +14,7 @@ from flowkit.cli.shared.console import complete, counted, duration, long_table, 
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused
 from flowkit.errors import FlowkitError
+from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Quantiser
 
@@ -90,7 +91,8 @@ def _contents_text(contents: Contents) -> str:
             f"frames      {contents.num_frames}{length}, of {shares(contents.sizes)} px",
             f"flow        {counted(contents.num_pairs, 'flow field')}, solver {shares(contents.solvers)}",
             f"quantiser   {shares(_in_words(contents.quantisers, _quantiser_text))}",
-            f"TV-L1       {shares(_in_words(contents.tvl1, _tvl1_text))}",
+            *([f"TV-L1       {shares(_in_words(tvl1, _tvl1_text))}"] if (tvl1 := _tvl1_sets(contents)) or not contents.methods else []),
+            *([f"method      {shares(_in_words(contents.methods, _method_text))}"] if contents.methods else []),
             f"codec       {shares(contents.codecs)}, {size(contents.stored_bytes)}",
         ]
     )
@@ -111,6 +113,17 @@ def _quantiser_text(stored: str) -> str:
     """Return a quantiser in words."""
     quantiser = Quantiser.from_dict(json.loads(stored))
     return f"bound {quantiser.bound:g} px/frame, mapping {quantiser.mapping}"
+
+
+def _tvl1_sets(contents: Contents) -> dict[str, int]:
+    """Return numbers of videos by parameters of TV-L1, without the videos of other flow methods, which have none."""
+    others = sum(contents.methods.values())
+    return {stored: rest for stored, number in contents.tvl1.items() if (rest := number - (others if stored == "{}" else 0))}
+
+
+def _method_text(stored: str) -> str:
+    """Return a flow method that is not TV-L1 in words."""
+    return str(FlowMethod.from_dict(json.loads(stored)))
 
 
 def _tvl1_text(stored: str) -> str:

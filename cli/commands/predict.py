@@ -121,11 +121,10 @@ def _files_of(videos: Sequence[Path]) -> list[Path]:
 
 def _print_start(predictor: Predictor) -> None:
     settings = predictor.settings
-    where = "GPU" if settings.solver == "cuda" else f"CPU, {settings.solver}"
     sources = " and ".join(show_name(source) for source, _ in predictor.row.checkpoints.values())
     inform(
         f"predict: {predictor.row.name}, {counted(len(predictor.classes), 'class')}, on {predictor.device}, from {sources}; "
-        f"TV-L1 {settings.preset} ({where}), short side {settings.short_side} px"
+        f"{settings.flow_in_words()}, short side {settings.short_side} px"
     )
     for note in predictor.notes:
         inform(f"note: {show_name(note)}")

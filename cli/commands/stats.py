@@ -76,7 +76,8 @@ def _text(measured: DataStats, *, everything: bool) -> str:
         if everything
         else f"of {counted(s.fields_per_video, 'flow field')} in up to {counted(s.videos_per_class, 'video')} per row, seed {s.seed}"
     )
-    lines = [f"{show_name(measured.path)}, {divided}; speeds {sampled}, in px/frame where the column does not say px/s", ""]
+    lines = [f"{show_name(measured.path)}, {divided}; speeds {sampled}, in px/frame where the column does not say px/s"]
+    lines += [f"flow: {show_name(measured.method)}", ""]
     measured_rows = (*measured.subsets, *measured.classes)
     lines.append(table(_HEADER, [_row(row) for row in measured_rows]))
     if any(row.flow is not None and row.flow.mean_px_per_second is None for row in measured_rows):

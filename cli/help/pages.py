@@ -35,7 +35,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         *("--validation", "--validation-groups"),
     ),
     "Flow": (
-        *("--preset", "--mode", "--short-side", "--bound", "--mapping", "--codec", "--solver", "--flow"),
+        *("--method", "--method-param", "--preset", "--mode", "--short-side", "--bound", "--mapping", "--codec", "--solver", "--flow"),
         *("--tvl1-tau", "--tvl1-lambda", "--tvl1-theta", "--tvl1-num-scales", "--tvl1-scale-step", "--tvl1-num-warps", "--tvl1-epsilon"),
         *("--tvl1-inner-iterations", "--tvl1-outer-iterations", "--tvl1-median-size"),
     ),

@@ -97,6 +97,7 @@ def _write_clip(root: Path, number: int, settings: ExtractSettings) -> ClipRecor
         quantiser=settings.quantiser.to_dict(),
         tvl1=settings.stored_tvl1(),
         solver=settings.solver,
+        method=settings.stored_method(),
     )
     with ClipWriter(clip_path(root, record.video_id), height=HEIGHT, width=WIDTH) as writer:
         writer.append_frames(frames)

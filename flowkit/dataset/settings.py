@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from flowkit.errors import ManifestError, ParameterError
+from flowkit.flow.methods import TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Quantiser
 
@@ -23,17 +24,20 @@ class ExtractSettings:
     Parameters
     ----------
     preset : {"opencv", "paper", "denseflow", "imported"}
-        The preset from which `tvl1` was made; ``imported`` if the flow came from another tool.
+        The preset from which `tvl1` was made; ``imported`` if the flow came from another tool; the name of `method` if there is one.
     tvl1 : TVL1Params
-        The parameters of the solver; for imported flow they are unknown, and nothing is stored.
+        The parameters of the solver; for imported flow they are unknown, and nothing is stored, nor is there for another method.
     solver : {"strict", "fast", "cuda", "gpu_flow", "denseflow", "dense_flow"}
-        The solver that computed the flow (their results differ in the last digits), or the tool that it was imported from.
+        The solver that computed the flow (their results differ in the last digits), or the tool that it was imported from;
+        the name of `method` if there is one.
     quantiser : Quantiser
         How flow becomes bytes.
     short_side : int, px
         Short side of the stored frames; flow is in px/frame at this size. 0 for imported flow: each video keeps its size.
     codec : {"zstd", "gzip", "none", "jpeg"}
         How flow is compressed in clip files and shards.
+    method : FlowMethod, optional
+        The flow method, with its parameters, if it is not TV-L1. `preset` and `solver` take its name.
 
     Raises
     ------
@@ -50,13 +54,18 @@ class ExtractSettings:
 
     preset: str = "opencv"
     tvl1: TVL1Params = field(default_factory=TVL1Params)
-    solver: Solver | ForeignTool = "strict"
+    solver: str = "strict"
     quantiser: Quantiser = field(default_factory=Quantiser)
     short_side: int = 256
     codec: Codec = "zstd"
+    method: FlowMethod | None = None
 
     def __post_init__(self) -> None:
-        presets, solvers = (("imported",), get_args(ForeignTool)) if self.is_imported else (PRESETS, get_args(Solver))
+        presets: tuple[str, ...] = ("imported",) if self.is_imported else PRESETS
+        solvers: tuple[str, ...] = get_args(ForeignTool) if self.is_imported else get_args(Solver)
+        if self.method is not None:
+            self._take_name(self.method.name)
+            presets = solvers = (self.method.name,)
         for name, choices in (("preset", presets), ("solver", solvers), ("codec", get_args(Codec))):
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -67,17 +76,38 @@ class ExtractSettings:
         if isinstance(self.short_side, bool) or not isinstance(self.short_side, int) or self.short_side < MIN_SHORT_SIDE:
             raise ParameterError(f"short_side must be a whole number of at least {MIN_SHORT_SIDE} px, got {self.short_side!r}")
 
+    def _take_name(self, name: str) -> None:
+        """Let `preset` and `solver` name the method; refuse what somebody has chosen of TV-L1."""
+        made = (self.preset, self.solver)
+        if self.tvl1 != TVL1Params() or made not in ((PRESETS[0], "strict"), (name, name)):
+            raise ParameterError(f"preset, tvl1 and solver are of TV-L1; leave them out with the flow method {name!r}")
+        object.__setattr__(self, "preset", name)
+        object.__setattr__(self, "solver", name)
+
     @property
     def is_imported(self) -> bool:
         """Whether the flow came from another tool."""
         return self.solver in get_args(ForeignTool)
 
     def stored_tvl1(self) -> dict[str, float | int]:
-        """Return the TV-L1 parameters as stored with each clip; empty if they are unknown."""
-        return {} if self.is_imported else self.tvl1.to_dict()
+        """Return the TV-L1 parameters as stored with each clip; empty if they are unknown, or of another method."""
+        return {} if self.is_imported or self.method is not None else self.tvl1.to_dict()
+
+    def stored_method(self) -> dict[str, Any]:
+        """Return the name and the parameters of the method as stored with each clip; empty for TV-L1 and imported flow."""
+        return {} if self.method is None else self.method.to_dict()
+
+    def flow_in_words(self) -> str:
+        """Return the flow method, and where it runs, for messages: ``TV-L1 opencv (CPU, strict)``."""
+        if self.method is not None:
+            return str(self.method)
+        if self.is_imported:
+            return f"imported from {self.solver}"
+        return f"TV-L1 {self.preset} ({'GPU' if self.solver == 'cuda' else f'CPU, {self.solver}'})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
+        other = {} if self.method is None else {"method": self.stored_method()}
         return {
             "preset": self.preset,
             "tvl1": self.stored_tvl1(),
@@ -85,6 +115,7 @@ class ExtractSettings:
             "quantiser": self.quantiser.to_dict(),
             "short_side": self.short_side,
             "codec": self.codec,
+            **other,
         }
 
     @classmethod
@@ -97,22 +128,26 @@ class ExtractSettings:
             If a setting is missing, unknown or of a wrong type.
         """
         names = {"preset", "tvl1", "solver", "quantiser", "short_side", "codec"}
-        if not isinstance(values, dict) or set(values) != names or not isinstance(values["tvl1"], dict):
+        if not isinstance(values, dict) or set(values) - {"method"} != names or not isinstance(values["tvl1"], dict):
             raise ManifestError(f"extraction settings must have exactly the keys {', '.join(sorted(names))}, got {values!r}")
         try:
             tvl1, quantiser = TVL1Params.from_dict(values["tvl1"]), Quantiser.from_dict(values["quantiser"])
-            return cls(**{**values, "tvl1": tvl1, "quantiser": quantiser})
+            method = FlowMethod.from_dict(values["method"]) if "method" in values else None
+            return cls(**{**values, "tvl1": tvl1, "quantiser": quantiser, "method": method})
         except (ParameterError, TypeError) as cause:
             raise ManifestError(f"extraction settings are not valid: {cause}") from cause
 
     def differences(self, other: ExtractSettings) -> list[str]:
         """Name each setting in which `other` differs, with both values: ``bound: 20.0, not 15.0``."""
-        mine, theirs = _flatten(self.to_dict()), _flatten(other.to_dict())
+        mine, theirs = self._flattened(), other._flattened()
         return [f"{key}: {mine[key]}, not {theirs[key]}" for key in mine if key in theirs and mine[key] != theirs[key]]
 
-
-def _flatten(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(value if isinstance(value, dict) else {key: value})
-    return flat
+    def _flattened(self) -> dict[str, Any]:
+        """Return all settings as one table, in which those of another method bear its name."""
+        flat: dict[str, Any] = {} if self.is_imported else {"method": TVL1 if self.method is None else self.method.name}
+        for key, value in self.to_dict().items():
+            if key == "method":
+                flat |= {f"{value['name']} {name}": param for name, param in value.items() if name != "name"}
+            elif self.method is None or key not in ("preset", "solver"):
+                flat |= value if isinstance(value, dict) else {key: value}
+        return flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -159,17 +160,25 @@ def _options(settings: ExtractSettings) -> list[str]:
     """Return the options of `flowkit extract` that differ from its defaults; the solver is that of the root in any case."""
     plain = ExtractSettings()
     options = []
-    for name in ("preset", "short_side", "codec"):
+    if settings.method is not None:
+        options += ["--method", settings.method.name]
+        options += [word for name, value in settings.method.params.items() for word in ("--method-param", f"{name}={_text(value)}")]
+    for name in ("short_side", "codec") if settings.method is not None else ("preset", "short_side", "codec"):
         if getattr(settings, name) != getattr(plain, name):
             options += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
     for name in ("bound", "mapping"):
         if getattr(settings.quantiser, name) != getattr(plain.quantiser, name):
             options += [f"--{name}", f"{getattr(settings.quantiser, name)}"]
-    for field in fields(TVL1Params):
+    for field in () if settings.method is not None else fields(TVL1Params):
         value = getattr(settings.tvl1, field.name)
         if value != getattr(TVL1Params.preset(settings.preset), field.name):
             options += [f"--tvl1-{field.name.rstrip('_').replace('_', '-')}", str(value)]
     return options
+
+
+def _text(value: object) -> str:
+    """Return a value as an option states it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _repair(dataset: Dataset, split: Split | None, damaged: list[Path]) -> str:

@@ -124,7 +124,8 @@ def settings_differences(stored: Mapping[str, Any], settings: ExtractSettings) -
     due = settings.to_dict()
     if not settings.short_side:  # imported flow: each video has the size it was found with
         due["short_side"] = stored["short_side"]
-    return [f"{name} {value!r} instead of {due[name]!r}" for name, value in stored.items() if value != due[name]]
+    names = [*stored, *({"method"} & due.keys() - stored.keys())]
+    return [f"{name} {stored.get(name)!r} instead of {due.get(name)!r}" for name in names if stored.get(name) != due.get(name)]
 
 
 def plan_shards(videos: Iterable[StoredVideo], shard_bytes: int) -> list[list[StoredVideo]]:

@@ -54,8 +54,9 @@ class Contents:
         Videos with decode errors, or with fewer frames than their header announces.
     classes, sizes, codecs, solvers : dict of str to int
         The number of videos of each class name, frame size (``340x256``), codec and solver.
-    quantisers, tvl1 : dict of str to int
+    quantisers, tvl1, methods : dict of str to int
         The number of videos of each set of parameters, as JSON; there is one set, unless data were mixed.
+        `methods` has those of flow methods that are not TV-L1.
     """
 
     num_videos: int
@@ -71,6 +72,7 @@ class Contents:
     solvers: dict[str, int]
     quantisers: dict[str, int]
     tvl1: dict[str, int]
+    methods: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,14 @@ class _ContentsSum:
             "quantisers": canonical_json(attributes.quantiser),
             "tvl1": canonical_json(attributes.tvl1),
         }
+        if attributes.method:
+            facts["methods"] = canonical_json(attributes.method)
         for name, value in facts.items():
             self.counts[name][value] += 1
 
     def contents(self) -> Contents:
         totals = self.totals
-        names = ("classes", "sizes", "codecs", "solvers", "quantisers", "tvl1")
+        names = ("classes", "sizes", "codecs", "solvers", "quantisers", "tvl1", "methods")
         return Contents(
             num_videos=totals.num_videos,
             num_classes=len(self.counts["classes"]),

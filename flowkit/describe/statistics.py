@@ -115,6 +115,8 @@ class DataStats:
     ----------
     path : str
         The data root.
+    method : str
+        The flow method of all its videos, with its settings, in words.
     split : int or None
         The split that divides it; None if it has none.
     sample : FlowSample
@@ -140,6 +142,7 @@ class DataStats:
     """
 
     path: str
+    method: str
     split: int | None
     sample: FlowSample
     subsets: tuple[ClassStats, ...]
@@ -255,6 +258,7 @@ def stats(
         subsets[subset].merge(row)
     return DataStats(
         path=str(root),
+        method=dataset.settings.flow_in_words(),
         split=split,
         sample=sample,
         subsets=tuple(subsets[subset].stats(None, subset) for subset in subset_names),

@@ -214,8 +214,9 @@ def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: 
         decode_errors=result.decode_errors,
         codec=settings.codec,
         quantiser=settings.quantiser.to_dict(),
-        tvl1=settings.tvl1.to_dict(),
+        tvl1=settings.stored_tvl1(),
         solver=settings.solver,
+        method=settings.stored_method(),
         losses=unstated_losses(result),
         notes=result.notes,
     )

@@ -69,7 +69,7 @@ def extract(
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Callable[[ExtractProgress], None] | None = None,
 ) -> ExtractReport:
-    """Decode every video of a folder that is not done yet, compute its TV-L1 flow, and write its clip file.
+    """Decode every video of a folder that is not done yet, compute its flow, and write its clip file.
 
     A video that is done is skipped, so the same call resumes an extraction that was stopped. One bad video never stops the
     others: it is listed in the report. The videos are worked on in processes of their own.

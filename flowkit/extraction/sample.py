@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.results import VideoResult, with_report
-from flowkit.extraction.solving import cpu_mode, quantised_flow
-from flowkit.flow import to_grey, warm_up
+from flowkit.extraction.solving import prepare_solver, quantised_flow
+from flowkit.flow import to_grey
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
 from flowkit.video.decode import read_frames
 
@@ -148,7 +148,7 @@ def _solved_on_cpu(
     def solve(run: NDArray[np.int64]) -> NDArray[np.uint8]:
         return quantised_flow(greys[run[0, 0] : run[-1, 1] + 1], settings)
 
-    warm_up(cpu_mode(settings))  # in one thread: the others would compile the same kernels again
+    prepare_solver(settings)  # in one thread: the others would compile the same kernels again
     with ThreadPoolExecutor(num_threads) as threads:
         yield from threads.map(solve, _runs(pairs))
 

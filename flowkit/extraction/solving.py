@@ -28,7 +28,14 @@ def prepare_process(settings: ExtractSettings) -> None:
     import flowkit.shards.writer  # noqa: F401
 
     cv2.setNumThreads(1)
-    if settings.solver in ("strict", "fast"):
+    prepare_solver(settings)
+
+
+def prepare_solver(settings: ExtractSettings) -> None:
+    """Load the flow method of the settings, and compile what it needs."""
+    if settings.method is not None:
+        settings.method.solver()
+    elif settings.solver in ("strict", "fast"):
         warm_up(cpu_mode(settings))
 
 
@@ -60,14 +67,19 @@ def quantised_flow(
         return np.empty((0, 2, *grey.shape[1:]), np.uint8)
     if service is not None:
         return service_client(service).solve(grey)
-    device = "cuda" if settings.solver == "cuda" else "cpu"
     at_once = max(PIXELS_AT_ONCE // grey[0].size, 1)
     q = []
     for start in range(0, len(grey) - 1, at_once):
         few = grey[start : start + at_once + 1]
-        q.append(settings.quantiser.encode(compute_flow(few, params=settings.tvl1, device=device, mode=cpu_mode(settings))))
+        q.append(settings.quantiser.encode(_flow(few, settings)))
         alive()
     return np.concatenate(q)
+
+
+def _flow(grey: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[np.float32]:
+    if settings.method is not None:
+        return settings.method.flows(grey)
+    return compute_flow(grey, params=settings.tvl1, device="cuda" if settings.solver == "cuda" else "cpu", mode=cpu_mode(settings))
 
 
 @cache

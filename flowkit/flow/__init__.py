@@ -1,4 +1,4 @@
-"""TV-L1 optical flow. Its entry point is `compute_flow`, which chooses the solver by device and mode.
+"""Optical flow. Its entry point is `compute_flow`, which chooses the method by name, and the solver of TV-L1 by device and mode.
 
 Importing this package is cheap: only the solver that is used loads OpenCV and numba, or CUDA.
 """
@@ -9,33 +9,44 @@ import re
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ParameterError
+from flowkit.flow.methods import TVL1, FlowMethod, Value
 from flowkit.flow.params import MIN_SIDE_PX, MODES, PRESETS, TVL1Params
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["PRESETS", "TVL1Params", "compute_flow", "to_grey", "warm_up"]
+__all__ = ["PRESETS", "FlowMethod", "TVL1Params", "compute_flow", "to_grey", "warm_up"]
 
 _DEFAULTS = TVL1Params()
 
 
 def compute_flow(
-    frames: NDArray[np.uint8], *, params: TVL1Params = _DEFAULTS, device: str = "cpu", mode: str = "strict"
+    frames: NDArray[np.uint8],
+    *,
+    method: str = TVL1,
+    params: TVL1Params | Mapping[str, Value] | None = None,
+    device: str = "cpu",
+    mode: str = "strict",
 ) -> NDArray[np.float32]:
-    """Return the TV-L1 optical flow [1]_, [2]_ between consecutive frames.
+    """Return the optical flow between consecutive frames, by default that of TV-L1 [1]_, [2]_.
 
     Parameters
     ----------
     frames : uint8 array, shape (T, H, W) grey or (T, H, W, 3) RGB
         Each side has at least 16 px, and at most 32,766 px in mode ``strict`` on the CPU. T may be 1 or 0; there is no
         flow then.
-    params : TVL1Params
-        Parameters of the method; the default is the preset ``opencv``.
+    method : str
+        ``tvl1``, ``farneback``, ``dis``, or the name of a method of an installed package.
+    params : TVL1Params or dict, optional
+        Parameters of the method: of TV-L1 an object, which is the preset ``opencv`` by default; of another method those that are not
+        to have its defaults, by name.
     device : {"cpu", "cuda", "cuda:<i>"}
-        Where the flow is computed; ``cuda:1`` is the second GPU.
+        Where the flow of TV-L1 is computed; ``cuda:1`` is the second GPU.
     mode : {"strict", "fast"}
-        On the CPU, ``strict`` gives the same bits as ``DualTVL1OpticalFlow`` of the installed OpenCV, and ``fast`` differs
+        Of TV-L1 on the CPU: ``strict`` gives the same bits as ``DualTVL1OpticalFlow`` of the installed OpenCV, and ``fast`` differs
         from it by hundredths of a pixel where the flow is well determined, by more in noise. A GPU has one solver, and ignores
         the mode.
 
@@ -47,7 +58,7 @@ def compute_flow(
     Raises
     ------
     ParameterError
-        If the shape or type of the frames, the parameters, the device or the mode are not as above.
+        If the shape or type of the frames, the method, its parameters, the device or the mode are not as above.
     DeviceError
         If the GPU, its memory or its software is missing.
 
@@ -78,6 +89,13 @@ def compute_flow(
         raise ParameterError(f"frames must be uint8 (T, H, W) or (T, H, W, 3), got {frames.dtype} {frames.shape}")
     if frames.ndim == 3 and frames.shape[2] == 3 and frames.shape[0] >= MIN_SIDE_PX:
         raise ParameterError(f"frames {frames.shape} look like one colour frame; flow is between frames, so give (T, H, W, 3)")
+    if method != TVL1:
+        if (device, mode) != ("cpu", "strict") or isinstance(params, TVL1Params):
+            raise ParameterError(f"TVL1Params, device and mode are of TV-L1; leave them out with method {method!r}")
+        chosen = FlowMethod.named(method, **(params or {}))
+        return chosen.flows(to_grey(frames) if frames.ndim == 4 else frames)
+    if params is None:
+        params = _DEFAULTS
     if not isinstance(params, TVL1Params):
         raise ParameterError(f"params must be TVL1Params, got {params!r}; a preset by its name is TVL1Params.preset(name)")
     if mode not in MODES:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
+from flowkit.flow.methods import FlowMethod
 from flowkit.quantise import Quantiser
 from flowkit.records import canonical_json, is_sha256, parse_json
 from flowkit.video.ids import check_video_id
@@ -87,6 +88,7 @@ VIDEO_ATTRIBUTES = (
     Attribute("quantiser", "text"),
     Attribute("tvl1", "text"),
     Attribute("solver", "text"),
+    Attribute("method", "text", is_optional=True),
     Attribute("losses", "text", is_optional=True),
     Attribute("notes", "text", is_optional=True),
     Attribute("sha256", "text"),
@@ -151,7 +153,10 @@ class ClipAttributes:
     tvl1 : dict
         The parameters of TV-L1; empty if they are not known.
     solver : str
-        The solver that computed the flow: ``strict``, ``fast``, ``cuda``, or the tool from which it was imported.
+        The solver that computed the flow: ``strict``, ``fast``, ``cuda``, the tool from which it was imported, or
+        the name of `method`.
+    method : dict
+        The flow method, by ``name``, and its parameters, if it is not TV-L1.
     losses : str
         What was lost of the video, in words, if the counts above do not say it all.
     notes : str
@@ -175,6 +180,7 @@ class ClipAttributes:
     quantiser: dict[str, Any]
     tvl1: dict[str, Any]
     solver: str
+    method: dict[str, Any] = field(default_factory=dict)
     losses: str = ""
     notes: str = ""
 
@@ -197,16 +203,18 @@ class ClipAttributes:
             raise ShardFormatError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
         if not self.solver:
             raise ShardFormatError("solver must not be empty")
-        for name in ("quantiser", "tvl1"):
+        for name in ("quantiser", "tvl1", "method"):
             _check_settings(name, getattr(self, name))
         try:
             Quantiser.from_dict(self.quantiser)
+            if self.method and FlowMethod.from_dict(self.method).name != self.solver:
+                raise ShardFormatError(f"solver must name the flow method, {self.method['name']!r}, got {self.solver!r}")
         except ParameterError as cause:
             raise ShardFormatError(str(cause)) from cause
 
     def to_stored(self) -> dict[str, str | int]:
         """Return the values as they are stored: text and integers, with dictionaries as canonical JSON, without empty optional ones."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         for attribute in VIDEO_ATTRIBUTES:
             if attribute.is_optional and not values[attribute.name]:
                 del values[attribute.name]
@@ -216,7 +224,7 @@ class ClipAttributes:
     def from_stored(cls, stored: dict[str, str | int]) -> ClipAttributes:
         """Return attributes from what a file contains, without the stored `sha256`, which is not one of them."""
         values: dict[str, Any] = dict(stored)
-        for name in ("quantiser", "tvl1"):
+        for name in values.keys() & {"quantiser", "tvl1", "method"}:
             try:
                 values[name] = parse_json(values[name])
             except ValueError as cause:

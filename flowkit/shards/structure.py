@@ -88,12 +88,14 @@ class VideoLayout:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that all videos of a data root share, with the names of ``ExtractSettings.to_dict``."""
+        other = {"method": self.attributes.method} if self.attributes.method else {}
         return {
             "quantiser": self.attributes.quantiser,
             "tvl1": self.attributes.tvl1,
             "solver": self.attributes.solver,
             "codec": self.attributes.codec,
             "short_side": min(self.height, self.width),
+            **other,
         }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import TVL1Params
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.runs.provenance import Provenance, flattened
@@ -124,6 +125,8 @@ def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]
         solver = extraction.get("solver")
         if solver == "strict":
             choices.append("solver strict, OpenCV's CPU class with other parameters (official code: the GPU class of OpenCV 2.4, gpu_flow)")
+        elif extraction.get("method"):
+            differences.append(f"flow method {FlowMethod.from_dict(extraction['method'])} (official code: TV-L1, by gpu_flow)")
         elif solver != "gpu_flow":
             differences.append(f"solver {_brief(solver)} (official code: gpu_flow)")
         theirs |= {"short side": 256, "codec": "jpeg"}
@@ -132,7 +135,7 @@ def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]
         if parameters:
             theirs |= {f"TV-L1 {name}": value for name, value in TVL1Params.preset("paper").to_dict().items()}
             own |= {f"TV-L1 {name}": value for name, value in parameters.items()}
-        elif solver != "gpu_flow":
+        elif solver != "gpu_flow" and not extraction.get("method"):
             differences.append("TV-L1 parameters unknown (official code: those of the preset paper)")
     differences += [
         f"{name.rstrip('_')} {_brief(own.get(name))} (official code: {_brief(theirs.get(name))})"

@@ -172,8 +172,15 @@ def _stored(dataset: Dataset, records: Sequence[ClipRecord]) -> list[tuple[str, 
         properties["frame size"].add(f"{clip.width} x {clip.height} px")
         properties["codec"].add(clip.codec)
         properties["solver"].add(clip.attributes.solver)
-        properties["TV-L1"].add(_words(clip.attributes.tvl1))
-    return [(name, "; or ".join(sorted(values)) or "unknown") for name, values in properties.items()]
+        if clip.attributes.method:
+            properties.setdefault("flow method", set()).add(_words(clip.attributes.method))
+        else:
+            properties["TV-L1"].add(_words(clip.attributes.tvl1))
+    return [
+        (name, "; or ".join(sorted(values)) or "unknown")
+        for name, values in properties.items()
+        if values or name != "TV-L1" or "flow method" not in properties
+    ]
 
 
 def _words(values: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings, ForeignTool
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.runs.provenance import Provenance
 from flowkit.quantise import Quantiser
@@ -40,6 +41,9 @@ def extraction_of(provenance: Provenance, root: Path | None) -> tuple[ExtractSet
         if not stored:
             settings, source = _settings_of(root, quantiser)
             return settings, f"the weights are from before flowkit recorded how their videos were extracted; using {source}"
+        if "method" in stored:
+            method = FlowMethod.from_dict(stored["method"])
+            return ExtractSettings(quantiser=quantiser, short_side=stored["short_side"], codec=stored["codec"], method=method), note
         solver, params = stored["solver"], TVL1Params.from_dict(stored["tvl1"])
         if solver in get_args(ForeignTool):
             preset = _PRESET_OF_TOOL[solver]
@@ -58,7 +62,7 @@ def _settings_of(root: Path | None, quantiser: Quantiser) -> tuple[ExtractSettin
             dataset = Dataset.open_if_present(root)
         except ManifestError:
             dataset = None
-        if dataset is not None and dataset.settings.quantiser == quantiser and not dataset.settings.is_imported:
+        if dataset is not None and dataset.settings.quantiser == quantiser and dataset.settings.stored_tvl1():
             return dataset.settings, f"the settings of {root}"
     settings = ExtractSettings(quantiser=quantiser)
     return settings, f"the defaults (TV-L1 {settings.preset}, short side {settings.short_side} px)"
@@ -72,6 +76,11 @@ def with_solver(settings: ExtractSettings, solver: Solver, device: str) -> tuple
     """
     from flowkit.flow.cuda import device as gpu
 
+    if settings.method is not None:
+        if solver != "auto":
+            raise ParameterError(f"the solvers are of TV-L1, and the network was trained on flow of {settings.method.name}: name no solver")
+        settings.method.solver()  # it must be installed, in the version that the weights record
+        return settings, ""
     chosen: str = solver
     if solver == "auto":
         chosen = settings.solver
@@ -84,7 +93,7 @@ def with_solver(settings: ExtractSettings, solver: Solver, device: str) -> tuple
     if chosen == settings.solver:
         return settings, ""
     note = f"the flow is from the {chosen} solver, that of the training data from the {settings.solver} solver; "
-    return replace(settings, solver=chosen), note + "they differ by hundredths of a pixel"  # type: ignore[arg-type]
+    return replace(settings, solver=chosen), note + "they differ by hundredths of a pixel"
 
 
 def extraction_here(provenance: Provenance, root: Path | None, solver: Solver, device: str) -> tuple[ExtractSettings, list[str]]:

@@ -60,7 +60,8 @@ def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
 def extraction_of_clip(clip: Clip) -> dict[str, Any]:
     """Return how the frames and the flow of a clip were made, as `Provenance` stores it."""
     stored = clip.attributes
-    return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec}
+    other = {"method": dict(stored.method)} if stored.method else {}
+    return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec, **other}
 
 
 def tested_extraction(dataset: Dataset, split: Split) -> dict[str, Any] | None:
@@ -140,6 +141,8 @@ def extraction_differences(before: Mapping[str, Any], now: Mapping[str, Any]) ->
     if not before or not now:
         return []
     was, is_now = _comparable(before), _comparable(now)
+    if was.get("solver") != is_now.get("solver"):  # parameters of one method say nothing of another's
+        was, is_now = ({name: value for name, value in made.items() if not name.startswith("method.")} for made in (was, is_now))
     known = all(any(map(_is_tvl1, values)) for values in (was, is_now))  # they are not known of another tool's flow
     names = [name for name in {*was, *is_now} if was.get(name) != is_now.get(name) and (known or not _is_tvl1(name))]
     return [f"the {_in_words(name)} was {was.get(name, 'unknown')}, and is {is_now.get(name, 'unknown')}" for name in sorted(names)]
@@ -277,7 +280,7 @@ def _is_row(row: object) -> bool:
 
 def _in_words(name: str) -> str:
     """Return what a setting is called in messages: ``TV-L1 lambda`` for ``tvl1.lambda_``."""
-    return name.replace("tvl1.", "TV-L1 ").rstrip("_").replace("_", " ")
+    return name.replace("tvl1.", "TV-L1 ").replace("method.", "flow method's ").rstrip("_").replace("_", " ")
 
 
 def _videos(number: int, kind: str = "") -> str:

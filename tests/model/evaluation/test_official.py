@@ -17,10 +17,11 @@ import torch
 from official_runs import EXTRACTION, with_recipe
 
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.fusion_weights import ChosenWeights
-from flowkit.model.evaluation.official import FREE_CHOICES, PROTOCOL
+from flowkit.model.evaluation.official import FREE_CHOICES, PROTOCOL, flow_differences
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
@@ -117,6 +118,7 @@ NO_EXTRACTIONS = {
     "preset": "a name; the parameters that it stands for have rows",
     "tvl1": "its fields have rows",
     "quantiser": "its fields have rows",
+    "method": "has a test of its own, because no parameters of TV-L1 are recorded beside it",
 }
 EXECUTIONS: dict[str, tuple[Any, str]] = {"amp": ("bf16", "test: computed in bf16 (official code: float32)")}
 ROUNDING = "changes the order of operations or the rounding of bytes, not what is computed"
@@ -294,6 +296,14 @@ ALL_EXTRACTIONS = {
     },
     **{name: ({"quantiser": replace(OFFICIAL_EXTRACTION.quantiser, **{name: value})}, told) for name, (value, told) in QUANTISER.items()},
 }
+
+
+def test_flow_of_another_method_is_a_difference() -> None:
+    settings = ExtractSettings(method=FlowMethod("dis", {"preset": "fast"}), quantiser=Quantiser(20.0, "paper"), codec="jpeg")
+    stored = {"short_side": 256, "tvl1": {}, "solver": "dis", "codec": "jpeg", "method": settings.stored_method()}
+    differences, choices = flow_differences(stored, settings.quantiser.to_dict())
+    assert differences == ["flow method dis (preset fast) (official code: TV-L1, by gpu_flow)"]
+    assert choices == []
 
 
 @pytest.mark.parametrize("name", ALL_EXTRACTIONS)
