@@ -62,17 +62,22 @@ class SceneSettings:
         Even, at least 32; the width is at least 1.25 times the height, so that objects have room along x.
     frame_rate : int
         Frames per second.
+    shake : float
+        How much the camera shakes, as a multiple of the demo's: with 10, by 2.5 px per frame along x and along y, on average.
     """
 
     num_frames: int = 12
     width: int = 160
     height: int = 120
     frame_rate: int = 12
+    shake: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (("num_frames", 1), ("width", 32), ("height", 32), ("frame_rate", 1)):
             if getattr(self, name) < least:
                 raise ParameterError(f"{name} of a generated video must be at least {least}, got {getattr(self, name)!r}")
+        if not 0 <= self.shake < float("inf"):
+            raise ParameterError(f"shake of a generated video must be a number of at least 0, got {self.shake!r}")
         if self.width % 2 or self.height % 2 or self.width < 1.25 * self.height:
             raise ParameterError(f"generated videos need even sides and width >= 1.25 x height, got {self.width}x{self.height}")
 
@@ -173,7 +178,7 @@ def draw_scene(motion: str, rng: np.random.Generator, settings: SceneSettings) -
     return Scene(
         settings=settings,
         trajectory=trajectory,
-        shake=SHAKE_AMPLITUDE * rng.uniform(0.2, 1.0) * waves.sum(0),
+        shake=settings.shake * SHAKE_AMPLITUDE * rng.uniform(0.2, 1.0) * waves.sum(0),
         shape=str(rng.choice(SHAPES)),
         texture=str(rng.choice(TEXTURES)),
         orientation=rng.uniform(0, 2 * np.pi),

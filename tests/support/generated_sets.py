@@ -29,7 +29,15 @@ def slowed(scene: Scene, share: float) -> Scene:
 
 
 def write_motions(
-    folder: Path, counts: Mapping[str, tuple[int, int]], *, share: float = 1.0, num_frames: int = 12, height: int = 64, seed: int = 0
+    folder: Path,
+    counts: Mapping[str, tuple[int, int]],
+    *,
+    share: float = 1.0,
+    num_frames: int = 12,
+    height: int = 64,
+    width: int | None = None,
+    shake: float = 1.0,
+    seed: int = 0,
 ) -> None:
     """Write videos whose class is a motion, in any hue, and their lists: ``videos/<motion>/*.avi`` and ``split.csv``.
 
@@ -44,11 +52,15 @@ def write_motions(
     num_frames : int
         Frames per video.
     height : int, px
-        The short side, a multiple of 4; the long one is 1.5 times as long.
+        The short side, a multiple of 4.
+    width : int, px, optional
+        The long side. Default: 1.5 times the short one.
+    shake : float
+        How much the camera shakes, as a multiple of the demo's.
     seed : int
         The seed of all draws.
     """
-    settings = SceneSettings(num_frames=num_frames, width=height * 3 // 2, height=height)
+    settings = SceneSettings(num_frames=num_frames, width=width or height * 3 // 2, height=height, shake=shake)
     rows = [("video_id", "class_name", "subset")]
     for motion, numbers in counts.items():
         (folder / "videos" / motion).mkdir(parents=True)
