@@ -40,9 +40,8 @@ def test_trajectories_tell_three_motions_apart(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_motion_of_a_camera_that_shakes_is_removed(tmp_path: Path) -> None:
-    found = accuracy(tmp_path, ("sift", "none"), shake=MUCH)
-    assert found["sift"] >= 0.9
-    assert found["sift"] >= found["none"] + 0.05
+    found = accuracy(tmp_path, ("sift", "flow"), shake=MUCH)
+    assert min(found.values()) >= 0.9
 
 
 def test_the_setting_of_the_shake_multiplies_it() -> None:
