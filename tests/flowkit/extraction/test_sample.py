@@ -75,7 +75,7 @@ def test_only_the_fields_that_are_asked_for_are_solved_each_once(path: Any, monk
     counts = []
     flow_package.warm_up("strict")
     monkeypatch.setattr(solving, "compute_flow", counted)
-    monkeypatch.setattr(sample, "warm_up", lambda mode: None)
+    monkeypatch.setattr(sample, "prepare_solver", lambda settings: None)
     fields = [3, *range(10, 30), 33, 35]
     read_sample(path, frames=[5], fields=fields, settings=SETTINGS, num_threads=2, on_field=counts.append)
     assert sum(solved) == len(fields)
