@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -162,6 +162,25 @@ class Execution:
             yield
         finally:
             cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+    @contextmanager
+    def sound_gradients(self, network: nn.Module) -> Iterator[None]:
+        """Compute gradients without oneDNN while a block runs, if the network has a convolution from one channel to one.
+
+        Notes
+        -----
+        With oneDNN 3.13 (torch 2.15), the backward pass of such a convolution corrupted memory on a CPU that has AVX2 but no AVX-512.
+        """
+        narrow = any(isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels == 1 for module in network.modules())
+        if not narrow:
+            yield
+            return
+        onednn: Any = torch.backends.mkldnn
+        before, onednn.enabled = onednn.enabled, False
+        try:
+            yield
+        finally:
+            onednn.enabled = before
 
     def crops_on_device(self, device: torch.device) -> bool:
         """Return whether training clips are cropped on the device."""

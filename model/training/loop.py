@@ -301,7 +301,8 @@ class PhaseRun:
         logits, labels = self._logits(batches, sub_batches, step=self.step)
         losses = stream_losses(logits, labels, num_videos=config.batch, weights=self.class_weights)
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
-        total.backward()  # type: ignore[no-untyped-call]
+        with self.execution.sound_gradients(self.network):
+            total.backward()  # type: ignore[no-untyped-call]
         self.gradients.add()
         # What is measured is per frame and stream; the gradient above is that of the sum.
         values = {f"loss_{stream}": loss.detach() / logits[stream].shape[1] for stream, loss in losses.items()}
