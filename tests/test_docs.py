@@ -33,7 +33,7 @@ OWN_TEST = {"tutorial.md"}  # tests/test_tutorial.py runs it, in a folder of its
 PAGES_WITH_CODE = [
     page for page in PAGES if page.name not in OWN_TEST and any(block.is_code and not block.not_run for block in blocks_of(page))
 ]
-NUM_NOT_RUN = 23
+NUM_NOT_RUN = 24
 SLOW_PAGES = {
     "ablations.md",
     "features.md",
@@ -221,6 +221,7 @@ def test_json_has_the_keys_that_the_page_lists(packed_root: Path, tmp_path: Path
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "x.avi").write_text("no video")
     extract = ["extract", tmp_path / "videos", "--data", tmp_path / "data", "--device", "cpu", "--jobs", "1"]
+    one = ["inspect", video_id, "--data", packed_root, "--output", tmp_path, "--animation", "none"]
     gallery = ["inspect", "--gallery", "--data", packed_root, "--output", tmp_path / "gallery", "--jobs", "1"]
     lines = {
         "extract": extract,
@@ -230,7 +231,8 @@ def test_json_has_the_keys_that_the_page_lists(packed_root: Path, tmp_path: Path
         "info FILE": ["info", shard],
         "stats": ["stats", "--data", packed_root],
         "verify": ["verify", shard],
-        "inspect": ["inspect", video_id, "--data", packed_root, "--output", tmp_path, "--animation", "none"],
+        "inspect": one,
+        "inspect --trajectories": [*one, "--trajectories"],
         "inspect --gallery": gallery,
         "inspect --gallery --dry-run": [*gallery, "--dry-run"],
     }
