@@ -10,20 +10,17 @@ import click
 
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import device_option, precision_option, video_workers_option
-from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, warn
+from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, warn, warn_of_failures
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, runs_option, split_option
 from flowkit.cli.shared.software import check_opencv
 from flowkit.cli.shared.stopping import report_stopped, signals_to, stop_signals
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, Pixels
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, TRAJECTORIES, CameraMotion, Pixels
 from flowkit.model.settings.training import PHASES, Phase
 from flowkit.workers.stopping import StopRequest
 
 if TYPE_CHECKING:
     from flowkit.model.scoring.video_features import FeatureReport
-
-IDT = "idt"
-_FAILED_SHOWN = 10
 
 
 @click.command(cls=Command)
@@ -31,7 +28,7 @@ _FAILED_SHOWN = 10
 @data_option
 @click.option(
     "--of",
-    type=click.Choice([*PHASES, IDT]),
+    type=click.Choice([*PHASES, TRAJECTORIES]),
     help="The phase whose network computes the features; or improved dense trajectories.  [default: the last phase that is trained]",
 )
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that the network was trained in.")
@@ -161,7 +158,7 @@ def features(
 
     Trajectories (with --of idt) need no network: the improved dense trajectories of a video are encoded as one Fisher vector.
     """
-    if of == IDT:
+    if of == TRAJECTORIES:
         return _trajectories(
             data,
             files=videos or None,
@@ -179,7 +176,7 @@ def features(
     from flowkit.model.compute.execution import Execution
     from flowkit.model.scoring.video_features import features as compute
 
-    refuse_unused(f"it is about trajectories, --of {IDT}", "components", "camera_motion", "pixels", "encoder")
+    refuse_unused(f"it is about trajectories, --of {TRAJECTORIES}", "components", "camera_motion", "pixels", "encoder")
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network", "run", "runs", "split")
     if frames == "protocol":
@@ -235,7 +232,7 @@ def _trajectories(data: Path, *, files: Sequence[Path] | None, encoder: Path | N
         "amp",
         "workers",
     )
-    refuse_unused(f"--of {IDT} needs no network", *of_networks)
+    refuse_unused(f"--of {TRAJECTORIES} needs no network", *of_networks)
     if encoder is not None:
         refuse_unused("an --encoder is fitted already", "split", "components")
     if files is not None:
@@ -251,10 +248,7 @@ def _trajectories(data: Path, *, files: Sequence[Path] | None, encoder: Path | N
 
 def _print_report(report: FeatureReport, stop: StopRequest, *, per: str, as_json: bool) -> int:
     """Print what was computed, and return the exit code."""
-    for clip in report.failed[:_FAILED_SHOWN]:
-        warn(f"no features: {show_name(clip.video_id)}: {show_name(clip.reason)}")
-    if len(report.failed) > _FAILED_SHOWN:
-        warn(f"and {len(report.failed) - _FAILED_SHOWN} more")
+    warn_of_failures("no features", [(clip.video_id, clip.reason) for clip in report.failed])
     if report.stopped:
         return report_stopped(stop, "stopped; what is computed is kept")
     if as_json:

@@ -32,6 +32,14 @@ def warn(text: str) -> None:
     print_line(complete(text))
 
 
+def warn_of_failures(what: str, failed: Sequence[tuple[str, str]], *, most: int = 10) -> None:
+    """Print to stderr which videos failed, and why: the first few, and how many more there are."""
+    for video_id, reason in failed[:most]:
+        warn(f"{what}: {show_name(video_id)}: {show_name(reason)}")
+    if len(failed) > most:
+        warn(f"and {len(failed) - most} more")
+
+
 def inform(text: str) -> None:
     """Print a message that is no warning to stderr; ``flowkit --quiet`` leaves it out."""
     print_note(complete(text))

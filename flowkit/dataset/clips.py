@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flowkit.dataset.paths import clip_paths, clip_video_id, shard_paths
-from flowkit.errors import FlowkitError, ManifestError
+from flowkit.errors import FlowkitError, ManifestError, ShardFormatError
 from flowkit.shards.reader import Clip, ShardReader
 
 _FILES_OPEN = 16
@@ -53,6 +53,18 @@ def find_clips(root: Path) -> StoredClips:
             unreadable.append((str(path), str(error)))
     paths.update(packed)
     return StoredClips(dict(sorted(paths.items())), len(packed), tuple(unreadable))
+
+
+def each_clip(stored: StoredClips, video_ids: Iterable[str]) -> Iterator[tuple[str, Clip | str]]:
+    """Yield each of these videos with its clip, or with the reason why that cannot be read: one bad video does not stop the others."""
+    with ClipSource(stored) as clips:
+        for video_id in video_ids:
+            try:
+                clip = clips.clip(video_id)
+            except (ShardFormatError, OSError) as error:
+                yield video_id, str(error)
+            else:
+                yield video_id, clip
 
 
 def packed_sources(root: Path) -> dict[str, tuple[Path, str]]:

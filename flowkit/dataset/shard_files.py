@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from flowkit.dataset.clips import StoredClips
+from flowkit.dataset.clips import StoredClips, find_clips
 from flowkit.dataset.lists.automatic import AUTOMATIC
 from flowkit.dataset.lists.choosing import FOLDERS, find_lists
 from flowkit.dataset.lists.classes import whole_protocol
@@ -63,6 +63,22 @@ def check_shards(dataset: Dataset, split: Split, *, records: Iterable[ClipRecord
         which = "which" if len(names) == 1 else f"and {len(faults)} of them"
         what = f"split {split.number} needs {counted(len(names), 'shard')}, {which} cannot be read"
         raise ManifestError(_message(dataset, split, what, faults))
+
+
+def find_asked(dataset: Dataset, video_ids: Iterable[str] | None) -> tuple[StoredClips, list[str]]:
+    """Find the videos of a data root; return the files of all, and the ids of those that were asked for, sorted: these, or all.
+
+    Raises
+    ------
+    ManifestError
+        If there is no such video, or none at all; or as by `check_stored`.
+    """
+    stored = find_clips(dataset.root)
+    check_stored(dataset, stored, video_ids=video_ids)
+    ids = sorted(stored.paths if video_ids is None else set(video_ids))
+    if not ids:
+        raise ManifestError(f"{dataset.root} has no videos; `flowkit extract VIDEOS` makes its clips")
+    return stored, ids
 
 
 def check_stored(dataset: Dataset, stored: StoredClips, *, split: int | None = None, video_ids: Iterable[str] | None = None) -> None:

@@ -84,6 +84,16 @@ class LinearSvm:
         parts = [block @ self.planes.T + self.offsets for _, block in _blocks(vectors, normalise=self.normalise)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)))
 
+    def scores_of(self, classes: Sequence[str], vectors: Vectors) -> NDArray[np.float64]:
+        """Return the scores for these classes: float64 (n, C). A class without training videos scores below all others."""
+        known = self.scores(vectors)
+        columns = {name: column for column, name in enumerate(self.classes)}
+        scores = np.repeat(known.min(axis=1, keepdims=True) - 1, len(classes), axis=1)
+        for column, name in enumerate(classes):
+            if name in columns:
+                scores[:, column] = known[:, columns[name]]
+        return scores
+
 
 def train_svm(
     vectors: Vectors,

@@ -137,10 +137,4 @@ def svm_scores(
     made: SplitSvm, stored: FeatureFile | FeatureFolder, records: Sequence[ClipRecord], classes: Sequence[str]
 ) -> NDArray[np.float64]:
     """Return the scores of videos: float64 (n, C). A class without training videos scores below all others."""
-    known = made.svm.scores(VideoVectors(stored, [record.video_id for record in records]))
-    columns = {name: column for column, name in enumerate(made.svm.classes)}
-    scores = np.repeat(known.min(axis=1, keepdims=True) - 1, len(classes), axis=1)
-    for column, name in enumerate(classes):
-        if name in columns:
-            scores[:, column] = known[:, columns[name]]
-    return scores
+    return made.svm.scores_of(classes, VideoVectors(stored, [record.video_id for record in records]))

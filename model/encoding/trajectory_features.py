@@ -17,12 +17,12 @@ from flowkit.model.encoding.descriptor_sample import gathered, share_of
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder, save_encoder
 from flowkit.model.encoding.fitting import check_scikit_learn, fit_encoder
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, SAMPLE_SIZE, CameraMotion, Pixels, TrajectorySettings
-from flowkit.model.encoding.trajectory_tasks import DESCRIPTORS, STREAM, Encoding, Sampling, TrajectoryTask
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, SAMPLE_SIZE, TRAJECTORIES, CameraMotion, Pixels, TrajectorySettings
+from flowkit.model.encoding.trajectory_tasks import DESCRIPTORS, Encoding, Sampling, TrajectoryTask
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideos, find_trajectory_videos, loose_trajectory_videos
 from flowkit.model.encoding.trajectory_work import name_of, planned_vector, run_pass
 from flowkit.model.runs.places import check_writable
-from flowkit.model.scoring.feature_files import write_features
+from flowkit.model.scoring.feature_files import OTHER_OUTPUT, write_features
 from flowkit.model.scoring.feature_folder import write_feature_folder
 from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
 from flowkit.model.scoring.feature_videos import check_features_of_files, check_features_of_root
@@ -198,7 +198,7 @@ class _Work:
         check_scikit_learn()
         settings, train_ids = self._settings, [record.video_id for record in train.train]
         plan = {
-            "of": STREAM,
+            "of": TRAJECTORIES,
             "descriptors": dict(DESCRIPTORS),
             "camera_motion": settings.camera_motion,
             "pixels": self._found.pixels,
@@ -241,10 +241,10 @@ class _Work:
         self, path: Path, encoder: Encoder, encoder_path: Path, asked: Sequence[str], notes: tuple[str, ...], *, replace: bool
     ) -> FeatureReport:
         """Encode the videos and write their file."""
-        streams = {STREAM: encoder.size}
+        streams = {TRAJECTORIES: encoder.size}
         trained_on = encoder.provenance.get("trained_on")
         provenance = {
-            "of": STREAM,
+            "of": TRAJECTORIES,
             "streams": streams,
             "encoder_sha256": encoder.digest(),
             "encoder": encoder.provenance,
@@ -346,9 +346,7 @@ def _existing(path: Path, plan: dict[str, Any], *, replace: bool) -> Encoder | N
         return there
     if replace:
         return None
-    raise CheckpointError(
-        f"{path} was fitted with other settings, which differ in {', '.join(different)}; give another --output, or --replace"
-    )
+    raise CheckpointError(f"{path} was fitted with other settings, which differ in {', '.join(different)}; {OTHER_OUTPUT}")
 
 
 def _software() -> dict[str, str]:

@@ -10,6 +10,7 @@ from flowkit.errors import ParameterError
 CameraMotion = Literal["sift", "flow", "none"]
 Pixels = Literal["source", "stored"]
 
+TRAJECTORIES = "idt"  # the name of the phase of trajectories, and of the stream of their features
 NUM_COMPONENTS = 256
 SAMPLE_SIZE = 256_000  # descriptors of each type, over all videos: as many as the authors used
 

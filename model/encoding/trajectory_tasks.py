@@ -21,6 +21,7 @@ from flowkit.extraction.source import Source
 from flowkit.model.encoding.descriptor_sample import VideoSample
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
 from flowkit.shards.reader import ShardReader
 from flowkit.trajectories.improved import improved_trajectories, iterate_trajectories
@@ -28,7 +29,6 @@ from flowkit.video.decode import probe, read_frames
 from flowkit.workers.progress import TaskProgress
 
 DESCRIPTORS = {"shape": 30, "hog": 96, "hof": 108, "mbh_x": 96, "mbh_y": 96}  # in the order of their Fisher vectors, with their lengths
-STREAM = "idt"
 NUM_FRAMES, FRAME_RATE = "num_frames", "frame_rate"  # arrays of a video that is in no data root
 FRAMES_AT_ONCE = 8
 
@@ -116,7 +116,7 @@ def _sample(task: TrajectoryTask, sampling: Sampling, progress: TaskProgress) ->
 def _encode(task: TrajectoryTask, encoding: Encoding, progress: TaskProgress) -> Arrays:
     frames = _Frames(task.video, progress)
     vector = _encoder(encoding.path, encoding.digest).encode(_descriptors(frames, task.camera_motion))
-    found: Arrays = {STREAM: vector[None]}
+    found: Arrays = {TRAJECTORIES: vector[None]}
     if task.video.stored is None:  # no clip says how long it is
         assert task.video.source is not None
         found |= {NUM_FRAMES: np.array([frames.num_read]), FRAME_RATE: np.array(probe(task.video.source).frame_rate.as_integer_ratio())}

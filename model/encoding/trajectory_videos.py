@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
+from flowkit.dataset.clips import StoredClips, each_clip
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.shard_files import check_stored
-from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.dataset.shard_files import find_asked
 from flowkit.extraction.loose_videos import loose_videos
 from flowkit.files import file_sha256
 from flowkit.model.encoding.trajectory_settings import Pixels
@@ -81,21 +80,14 @@ def find_trajectory_videos(dataset: Dataset, video_ids: Sequence[str] | None, *,
     ManifestError
         If there is no such video, or a shard is missing or truncated.
     """
-    stored = find_clips(dataset.root)
-    check_stored(dataset, stored, video_ids=video_ids)
-    ids = sorted(stored.paths if video_ids is None else set(video_ids))
-    if not ids:
-        raise ManifestError(f"{dataset.root} has no videos; `flowkit extract VIDEOS` makes its clips")
+    stored, ids = find_asked(dataset, video_ids)
     about: dict[str, VideoToDo] = {}
     sources: dict[str, Path | None] = {}
     unreadable: dict[str, str] = {}
-    with ClipSource(stored) as clips:
-        for video_id in ids:
-            try:
-                clip = clips.clip(video_id)
-            except (ShardFormatError, OSError) as error:  # one bad video does not stop the others
-                unreadable[video_id] = str(error)
-                continue
+    for video_id, clip in each_clip(stored, ids):
+        if isinstance(clip, str):
+            unreadable[video_id] = clip
+        else:
             about[video_id], sources[video_id] = VideoToDo.of(clip), source_of(dataset, clip)
     gone = [video_id for video_id, path in sources.items() if path is None or not path.is_file()]
     chosen: Pixels = pixels or ("stored" if gone else "source")

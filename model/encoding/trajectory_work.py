@@ -9,10 +9,10 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.trajectory_tasks import (
     FRAME_RATE,
     NUM_FRAMES,
-    STREAM,
     TrajectoryResult,
     TrajectoryTask,
     patience,
@@ -107,4 +107,4 @@ def planned_vector(video: VideoToDo, journal: FeatureJournal, size: int) -> Plan
         numerator, denominator = map(int, found[FRAME_RATE])
         known |= {"num_frames": int(found[NUM_FRAMES][0]), "frame_rate": f"{numerator}/{denominator}"}
     about = VideoFeatures(frames=np.array([known["num_frames"] // 2], np.int64), arrays={}, **known)
-    return PlannedFeatures(about, {STREAM: (1, size)}, blocks)
+    return PlannedFeatures(about, {TRAJECTORIES: (1, size)}, blocks)

@@ -109,7 +109,8 @@ def validation_records(split: Split, provenances: Mapping[Phase, Provenance]) ->
         If no row joins two streams.
     """
     if not joined_rows(list(provenances)):
-        raise ParameterError(f"fusion weights are for rows that join two streams, and only {' and '.join(provenances)} is trained")
+        trained = f"only {' and '.join(provenances)} is" if provenances else "no network is"
+        raise ParameterError(f"fusion weights are for rows that join two streams, and {trained} trained")
     held = {made.validation_ids for made in provenances.values()}
     without = [phase for phase, made in provenances.items() if not made.validation_ids]
     if without:

@@ -174,8 +174,12 @@ def evaluate(
         networks_for(number)  # what would be refused later is refused before hours of work
     environment = {**execution.environment(execution.torch_device()), **machine()}
     how = FUSION_TEXT[fusion].format(CHOSEN_TEXT if weights == "auto" else "{:g} : {:g} (appearance : motion)".format(*weights))
-    protocol = (*PROTOCOL, how)
     results: list[SplitEvaluation] = []
+
+    def made(*splits: SplitEvaluation) -> Evaluation:
+        protocol = (*PROTOCOL, how) if any(split.provenances for split in splits) else ()  # it is that of networks
+        return Evaluation(splits, protocol, fusion, weights, environment)
+
     with RunProgress(progress if execution.rank == 0 else False) as show:
         for number in splits:
             report = to_all(show, on_event)
@@ -184,10 +188,10 @@ def evaluate(
             result = _evaluate_split(dataset, dataset.split(number), *networks_for(number), fusion, weights, report, folder)
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
-                on_split(Evaluation((results[-1],), protocol, fusion, weights, environment))
+                on_split(made(results[-1]))
             if folder is not None and execution.rank == 0 and forget_scores:
                 remove_unfinished(folder)
-    return Evaluation(tuple(results), protocol, fusion, weights, environment)
+    return made(*results)
 
 
 def _evaluate_split(
@@ -209,7 +213,8 @@ def _evaluate_split(
     else:
         assert trajectories is not None  # else there would have been an error
         scored, records = {}, trajectories.with_features(split.test)
-        failed = [Unreadable(record.video_id, "it has no features of trajectories") for record in split.test if record not in records]
+        without = {record.video_id for record in split.test} - {record.video_id for record in records}
+        failed = [Unreadable(video_id, "it has no features of trajectories") for video_id in without]
     labels = np.array([record.label for record in records], dtype=np.int64)
     video_ids = [record.video_id for record in records]
     scores = stream_scores(scored, video_ids, phases=networks.phases, num_classes=len(split.classes))

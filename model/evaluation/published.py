@@ -156,7 +156,7 @@ def _compared(
     precisions = {f"{phase}: trained in": made.precision for phase, made in result.provenances.items() if not made.is_converted}
     precisions["test: computed in"] = str(evaluation.environment.get("amp", "a precision that is not recorded"))
     differences += [f"{what} {precision} (official code: float32)" for what, precision in precisions.items() if precision != "float32"]
-    if evaluation.protocol[: len(PROTOCOL)] != PROTOCOL:
+    if result.provenances and evaluation.protocol[: len(PROTOCOL)] != PROTOCOL:
         differences.append(f"test: {'; '.join(evaluation.protocol)} (official code: {'; '.join(PROTOCOL)})")
     if evaluation.weights == "auto":
         pairs = ", ".join(f"{row} {chosen.weights[0]:g} : {chosen.weights[1]:g}" for row, chosen in result.fusion_weights.items())

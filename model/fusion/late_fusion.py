@@ -257,16 +257,15 @@ def svm_scores(
         If scikit-learn is missing, or the other folds have fewer than two classes.
     """
     scores = np.zeros((len(labels), num_classes))
+    classes = [str(label) for label in range(num_classes)]
     unseen = 0
     for done, fold in enumerate(np.unique(folds)):
         train, test = folds != fold, folds == fold
         known = np.unique(labels[train])
         if len(known) < 2:
             raise ParameterError(f"an SVM needs two classes; the videos outside fold {fold + 1} have {len(known)}")
-        svm = train_svm(inputs[train], labels[train], [str(label) for label in range(num_classes)], normalise=False)
-        distances = svm.scores(inputs[test])
-        scores[test] = distances.min(1, keepdims=True) - 1
-        scores[np.ix_(test, known)] = distances
+        svm = train_svm(inputs[train], labels[train], classes, normalise=False)
+        scores[test] = svm.scores_of(classes, inputs[test])
         unseen += int((~np.isin(labels[test], known)).sum())
         if on_fold is not None:
             on_fold(done + 1)

@@ -35,7 +35,7 @@ _OWN_NAMES = (CONFIG_NAME, VIDEOS_NAME, METRICS_NAME, CHECKPOINT_NAME, DIGESTS_N
 _OLD_RESULTS = re.compile(r"(results|fusion|ablation|tested)\.json|(table|ablation)\.md|per_class\.csv|(scores|fusion)\.h5|.*\.(png|html)")
 
 
-def phase_folder(root: Path, run: str, split: int, phase: Phase, *, runs: Path | None = None) -> Path:
+def phase_folder(root: Path, run: str, split: int, phase: str, *, runs: Path | None = None) -> Path:
     """Return the folder of a phase of a run: in the data root, or in the folder `runs`."""
     return (runs or root / "runs") / run / f"split{split}" / phase
 
@@ -194,6 +194,11 @@ def _other_run(folder: Path, run: str) -> str:
     return f"did you mean --run {close[0]}? " if close else ""
 
 
+def train_command(root: Path, *, run: str, split: int, runs: Path | None = None, options: str = "") -> str:
+    """Return the command that trains the phases that a run lacks."""
+    return f"flowkit train{options} --split {split}" + (f" --run {run}" if run != "default" else "") + place_options(root, runs=runs)
+
+
 def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None, runs: Path | None = None) -> Path:
     """Return the final weights of a phase, by default of the last that is trained.
 
@@ -205,7 +210,7 @@ def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None
         Dataset.open(root)  # says so if this is no data root
     if not done or (phase is not None and phase not in done):
         there = f"trained are {', '.join(done)}" if done else "nothing is trained there"
-        command = f"flowkit train --split {split}" + (f" --run {run}" if run != "default" else "") + place_options(root, runs=runs)
+        command = train_command(root, run=run, split=split, runs=runs)
         raise CheckpointError(
             f"run {run!r} of {runs or root} has no trained {phase or 'phase'} for split {split} ({there}); "
             f"{_other_run(runs or root / 'runs', run)}`{command}` trains it"

@@ -20,6 +20,8 @@ from flowkit.video.ids import first_few
 
 FORMAT, FORMAT_VERSION = "flowkit-features", 1
 TEXTS = ("video_id", "class_name", "frame_rate", "sha256", "source_sha256")  # what is stored of a video as text
+# What may be done about other features that are there already.
+OTHER_OUTPUT = "give another --output, or --replace"
 _KIND = "an HDF5 file of features, as `flowkit features` writes it"
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
+from flowkit.dataset.clips import ClipSource, StoredClips, each_clip
 from flowkit.dataset.paths import clip_path
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.dataset.shard_files import check_stored
-from flowkit.errors import FeaturesError, FlowkitError, ManifestError, ShardFormatError
+from flowkit.dataset.shard_files import find_asked
+from flowkit.errors import FeaturesError, FlowkitError
 from flowkit.extraction.loose_videos import loose_clips
 from flowkit.extraction.results import WRITTEN, VideoResult
 from flowkit.extraction.run import ExtractProgress
@@ -24,14 +24,12 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.runs.training_data import extraction_of_clip
 from flowkit.model.scoring.extract_features import FeatureWork
-from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_files import OTHER_OUTPUT, FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import VideoToDo
 from flowkit.video.tree import VideoFile
 from flowkit.words import counted
 from flowkit.workers.stopping import StopRequest
-
-_ADVICE = "give another --output, or --replace"
 
 
 class RootVideos:
@@ -63,24 +61,16 @@ class RootVideos:
         dataset = Dataset.open(root)
         self._root, self.quantiser, self.notes = root, dataset.settings.quantiser, list[str]()
         self.extraction: dict[str, Any] = {}
-        self._stored = find_clips(root)
-        check_stored(dataset, self._stored, video_ids=video_ids)
-        ids = sorted(self._stored.paths if video_ids is None else set(video_ids))
-        if not ids:
-            raise ManifestError(f"{root} has no videos; `flowkit extract VIDEOS` makes its clips")
+        self._stored, ids = find_asked(dataset, video_ids)
         self._todo: list[VideoToDo] = []
         self._unreadable: list[Unreadable] = []
-        with ClipSource(self._stored) as clips:
-            for video_id in ids:
-                try:
-                    clip = clips.clip(video_id)
-                except (ShardFormatError, OSError) as error:  # one bad video does not stop the others
-                    self._unreadable.append(Unreadable(video_id, str(error)))
-                    continue
-                if clip.quantiser != self.quantiser:
-                    reason = f"its flow has the {clip.quantiser}, and the data root the {self.quantiser}"
-                    self._unreadable.append(Unreadable(video_id, reason))
-                    continue
+        for video_id, clip in each_clip(self._stored, ids):
+            if isinstance(clip, str):
+                self._unreadable.append(Unreadable(video_id, clip))
+            elif clip.quantiser != self.quantiser:
+                reason = f"its flow has the {clip.quantiser}, and the data root the {self.quantiser}"
+                self._unreadable.append(Unreadable(video_id, reason))
+            else:
                 self._todo.append(VideoToDo.of(clip))
                 self.extraction = self.extraction or extraction_of_clip(clip)
 
@@ -206,13 +196,13 @@ def check_features_of_root(there: FeatureFile | FeatureFolder, root: Path, store
     digests = there.digests()
     with ClipSource(stored) as clips:
         if digests and all(_sha256_of(clips, video_id) != sha256 for video_id, sha256 in digests.items()):
-            raise FeaturesError(f"{there.path} has features of other videos: none of them is a clip of {root}; {_ADVICE}")
+            raise FeaturesError(f"{there.path} has features of other videos: none of them is a clip of {root}; {OTHER_OUTPUT}")
 
 
 def check_features_of_files(there: FeatureFile | FeatureFolder) -> None:
     """Raise `FeaturesError` if features are of the videos of a data root, whose ids name folders too, and not of video files."""
     if any("/" in video_id for video_id in there.video_ids):
-        raise FeaturesError(f"{there.path} has features of the videos of a data root, and these are files outside of it; {_ADVICE}")
+        raise FeaturesError(f"{there.path} has features of the videos of a data root, and these are files outside of it; {OTHER_OUTPUT}")
 
 
 def _sha256_of(clips: ClipSource, video_id: str) -> str:

@@ -19,7 +19,7 @@ from flowkit.model.runs.recorded_extraction import Solver, extraction_here
 from flowkit.model.runs.run_folder import find_weights
 from flowkit.model.runs.training_data import extraction_differences
 from flowkit.model.scoring.extract_features import FeatureWork
-from flowkit.model.scoring.feature_files import FeatureFile, write_features
+from flowkit.model.scoring.feature_files import OTHER_OUTPUT, FeatureFile, write_features
 from flowkit.model.scoring.feature_folder import RECORD_NAME, FeatureFolder, write_feature_folder
 from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
 from flowkit.model.scoring.feature_network import FeatureNetwork
@@ -281,7 +281,7 @@ def finished_features(
         there = FeatureFile(path) if is_file else FeatureFolder(path)
         different = sorted(name for name in {*there.provenance, *provenance} if there.provenance.get(name) != provenance.get(name))
         if different:
-            raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; give another --output, or --replace")
+            raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; {OTHER_OUTPUT}")
         check_same(there)
     except FeaturesError:
         if replace:

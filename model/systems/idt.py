@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from flowkit.model.systems.system import TRAJECTORY_PHASE, System
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
+from flowkit.model.systems.system import System
 
 IDT = System(
     name="idt",
     row="IDT",
-    phases=(TRAJECTORY_PHASE,),
+    phases=(TRAJECTORIES,),
     citation="H. Wang, C. Schmid, Action Recognition with Improved Trajectories, ICCV 2013; the figures are those that the ST-ResNet paper "
     "prints (Table 4)",
     published={"ucf101": 86.4, "hmdb51": 61.7},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-NETWORK_PHASES = ("appearance", "motion", "st-resnet", "st-resnet-star")
-TRAJECTORY_PHASE = "idt"
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
+from flowkit.model.settings.training import PHASES
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class System:
     @property
     def networks(self) -> tuple[str, ...]:
         """Those of its phases that train a network."""
-        return tuple(phase for phase in self.phases if phase in NETWORK_PHASES)
+        return tuple(phase for phase in self.phases if phase in PHASES)
 
     @property
     def has_trajectories(self) -> bool:
         """Whether one of its phases is that of improved trajectories."""
-        return TRAJECTORY_PHASE in self.phases
+        return TRAJECTORIES in self.phases

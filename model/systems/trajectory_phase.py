@@ -19,13 +19,13 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
 from flowkit.files import file_sha256, write_atomically
 from flowkit.model.encoding.split_svm import SplitSvm, load_svm, svm_of_split, svm_scores
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.video_vectors import check_features_of_split, open_features, other_splits, with_features
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
-from flowkit.model.runs.places import place_options
-from flowkit.model.runs.run_folder import CONFIG_NAME
+from flowkit.model.runs.run_folder import CONFIG_NAME, PhaseFolder, phase_folder, train_command
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
-from flowkit.model.systems.system import TRAJECTORY_PHASE, System
+from flowkit.model.systems.system import System
 from flowkit.records import RecordFormat
 from flowkit.run_digests import DIGESTS_NAME, check_digest, write_digests
 from flowkit.versions import __version__
@@ -70,22 +70,11 @@ class TrajectoryPhase:
         }
 
 
-def folder_of(root: Path, phase: str = TRAJECTORY_PHASE, *, run: str, split: int, runs: Path | None = None) -> Path:
-    """Return the folder of a phase."""
-    return (runs or root / "runs") / run / f"split{split}" / phase
-
-
-def is_trained(folder: Path) -> bool:
-    """Return whether a folder holds the trained phase."""
-    return (folder / WEIGHTS_NAME).is_file()
-
-
 def check_trained(system: System, root: Path, *, run: str, split: int, runs: Path | None = None) -> None:
     """Raise `CheckpointError`, with the command that trains them, unless all phases of a system are trained."""
-    missing = [phase for phase in system.phases if not is_trained(folder_of(root, phase, run=run, split=split, runs=runs))]
+    missing = [phase for phase in system.phases if not PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).done]
     if missing:
-        command = f"flowkit train --system {system.name}" + (f" --split {split}" if split != 1 else "")
-        command += (f" --run {run}" if run != "default" else "") + place_options(root, runs=runs)
+        command = train_command(root, run=run, split=split, runs=runs, options=f" --system {system.name}")
         raise CheckpointError(
             f"{system.name} needs {', '.join(missing)}, which run {run!r} does not have for split {split}; `{command}` trains them"
         )
@@ -145,10 +134,10 @@ def train_phase(
     if restart:
         for name in (DIGESTS_NAME, WEIGHTS_NAME, CONFIG_NAME):
             (folder / name).unlink(missing_ok=True)
-    was_trained = is_trained(folder)
+    was_trained = PhaseFolder(folder).done
     made = svm_of_split(stored, split, others=other_splits(dataset, split.number), path=weights, on_class=on_class, replace=False)
     if not was_trained or not (folder / DIGESTS_NAME).exists():
-        record = {**RECORD.header, "created_by": f"flowkit {__version__}", "phase": TRAJECTORY_PHASE, "features": features.name}
+        record = {**RECORD.header, "created_by": f"flowkit {__version__}", "phase": TRAJECTORIES, "features": features.name}
         write_atomically(folder / CONFIG_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         write_digests(folder)
     return TrajectoryPhase(folder, stored, made)
@@ -164,8 +153,8 @@ def find_phase(dataset: Dataset, split: Split, *, run: str, runs: Path | None = 
     FeaturesError
         If the features are missing, damaged, or of other clips than the split lists.
     """
-    folder = folder_of(dataset.root, run=run, split=split.number, runs=runs)
-    if not is_trained(folder):
+    folder = phase_folder(dataset.root, run, split.number, TRAJECTORIES, runs=runs)
+    if not PhaseFolder(folder).done:
         return None
     name = features_of_phase(folder)
     try:

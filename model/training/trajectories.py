@@ -10,10 +10,10 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.encoding.trajectory_features import trajectory_features
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, TrajectorySettings
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, TRAJECTORIES, CameraMotion, TrajectorySettings
 from flowkit.model.runs.places import check_run_name, check_writable
-from flowkit.model.runs.run_folder import PhaseFolder
-from flowkit.model.systems.trajectory_phase import features_of_phase, folder_of, is_trained, train_phase
+from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
+from flowkit.model.systems.trajectory_phase import features_of_phase, train_phase
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 
@@ -97,10 +97,11 @@ def train_trajectories(
     root, dataset = Path(root), Dataset.open(root)
     check_run_name(run)
     manifest = dataset.split(split)
-    folder = folder_of(root, run=run, split=split, runs=None if runs is None else Path(runs))
+    phase = PhaseFolder(phase_folder(root, run, split, TRAJECTORIES, runs=None if runs is None else Path(runs)))
+    folder = phase.path
     check_writable(folder, option="--runs DIR")
     name = TrajectorySettings(camera_motion, num_components).file_name(split)
-    if is_trained(folder) and not restart and features_of_phase(folder) != name:
+    if phase.done and not restart and features_of_phase(folder) != name:
         raise CheckpointError(
             f"{folder} was trained on features of other settings ({features_of_phase(folder)}, not {name}); train another run with --run "
             "NAME, or discard this phase with --restart"
@@ -118,6 +119,6 @@ def train_trajectories(
     width = sum(made.streams.values())
     if made.stopped:
         return TrajectoryReport(folder, made.path, width, 0, made.failed, stopped=True)
-    with PhaseFolder(folder).alone(), ProgressBar("SVM", total=len(manifest.classes), unit="classes", progress=progress) as bar:
+    with phase.alone(), ProgressBar("SVM", total=len(manifest.classes), unit="classes", progress=progress) as bar:
         trained = train_phase(dataset, manifest, made.path, folder, restart=restart, on_class=bar.update)
     return TrajectoryReport(folder, made.path, width, trained.svm.provenance["num_videos"], made.failed)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flowkit.cli.shared.console import counted, inform, show_name, warn
+from flowkit.cli.shared.console import counted, inform, show_name, warn_of_failures
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import refuse_unused
 from flowkit.cli.shared.stopping import report_stopped, resume_command, signals_to
 from flowkit.errors import CheckpointError, FeaturesError
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion
 from flowkit.model.systems.registry import SYSTEMS
 
 if TYPE_CHECKING:
     from flowkit.model.systems.system import System
 
-_FAILED_SHOWN = 10
 _FOR_TRAJECTORIES = ("components", "camera_motion")
 _FOR_ALL = (*_FOR_TRAJECTORIES, "system", "data", "split", "run", "runs", "seeds", "grace", "resume")
 
@@ -28,7 +28,7 @@ def system_options(command: Any) -> Any:
     for option in (
         click.option(
             "--camera-motion",
-            type=click.Choice(["sift", "flow", "none"]),
+            type=click.Choice(get_args(CameraMotion)),
             default="sift",
             show_default=True,
             help="How improved trajectories find the motion of the camera: by SIFT and flow, by flow alone, or not at all.",
@@ -36,7 +36,7 @@ def system_options(command: Any) -> Any:
         click.option(
             "--components",
             type=click.IntRange(min=1),
-            default=256,
+            default=NUM_COMPONENTS,
             show_default=True,
             metavar="K",
             help="How many Gaussians the Fisher vectors of improved trajectories have for each type of descriptors.",
@@ -69,6 +69,7 @@ def train_idt(
     data: Path, *, split: int, run: str, runs: Path | None, grace: float, restart: bool, components: int, camera_motion: Any
 ) -> int:
     """Train the phase `idt` of a run, print what was done, and return the exit code."""
+    from flowkit.model.scoring.feature_files import OTHER_OUTPUT
     from flowkit.model.training.trajectories import train_trajectories
     from flowkit.workers.stopping import StopRequest
 
@@ -78,14 +79,11 @@ def train_idt(
         with signals_to(stop, grace):
             report = train_trajectories(data, split=split, run=run, runs=runs, **how, progress=True, stop=stop, grace_seconds=grace)
     except (FeaturesError, CheckpointError) as error:
-        text, _, rest = str(error).partition("; give another --output, or --replace")
-        if rest or text == str(error):
+        if not str(error).endswith(OTHER_OUTPUT):  # an option that this command does not have
             raise
-        raise type(error)(f"{text}; `{resume_command(sys.argv[1:])} --restart` computes them again") from error
-    for clip in report.failed[:_FAILED_SHOWN]:
-        warn(f"no trajectories: {show_name(clip.video_id)}: {show_name(clip.reason)}")
-    if len(report.failed) > _FAILED_SHOWN:
-        warn(f"and {len(report.failed) - _FAILED_SHOWN} more")
+        text = str(error).removesuffix(OTHER_OUTPUT)
+        raise type(error)(f"{text}`{resume_command(sys.argv[1:])} --restart` computes them again") from error
+    warn_of_failures("no trajectories", [(clip.video_id, clip.reason) for clip in report.failed])
     if report.stopped:
         return report_stopped(stop, "stopped; what is computed is kept")
     vectors = f"{counted(report.num_videos, 'training video')}, vectors of {report.num_features:,} numbers"

@@ -8,11 +8,11 @@ import pytest
 
 import flowkit.model.systems.registry as registry
 from flowkit.errors import ParameterError
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.evaluation.published import PUBLISHED
 from flowkit.model.evaluation.rows import ALL_ROWS, ROWS, SYSTEM_ROWS, last_row, table_rows
 from flowkit.model.settings.training import PHASES
 from flowkit.model.systems.registry import SYSTEMS, find_system
-from flowkit.model.systems.system import NETWORK_PHASES, TRAJECTORY_PHASE
 
 MOST_LINES = 80
 
@@ -21,7 +21,7 @@ MOST_LINES = 80
 def test_a_system_names_phases_and_rows_that_exist(name: str) -> None:
     system = find_system(name)
     assert system.name == name
-    assert set(system.phases) <= {*PHASES, TRAJECTORY_PHASE}
+    assert set(system.phases) <= {*PHASES, TRAJECTORIES}
     assert system.row in ALL_ROWS
     assert set(system.joined) <= set(ALL_ROWS)
     assert not system.joined or system.row == " + ".join(system.joined)
@@ -30,7 +30,7 @@ def test_a_system_names_phases_and_rows_that_exist(name: str) -> None:
 
 
 def test_the_networks_are_the_phases_that_training_knows() -> None:
-    assert NETWORK_PHASES == PHASES
+    assert SYSTEMS["st-resnet"].networks == PHASES
     assert SYSTEMS["idt"].networks == ()
     assert SYSTEMS["two-streams+idt"].networks == ("appearance", "motion")
     with pytest.raises(ParameterError, match=r"system must be one of st-resnet, idt"):

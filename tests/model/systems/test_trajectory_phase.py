@@ -20,7 +20,7 @@ from flowkit.model.evaluation.results import read_results
 from flowkit.model.runs.checkpoint import save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring.metrics import l2_normalised
-from flowkit.model.systems.trajectory_phase import TrajectoryPhase, find_phase, folder_of, train_phase
+from flowkit.model.systems.trajectory_phase import TrajectoryPhase, find_phase, train_phase
 from flowkit.run_digests import verify_phase
 
 CPU = Execution(device="cpu")
@@ -31,7 +31,7 @@ def trained(root: Path, path: Path | None = None, **how: Any) -> TrajectoryPhase
     dataset = Dataset.open(root)
     (root / "features").mkdir(exist_ok=True)
     path = path or features_of(root, root / "features/idt-split1.h5")
-    return train_phase(dataset, dataset.split(1), path, folder_of(root, run="default", split=1), **how)
+    return train_phase(dataset, dataset.split(1), path, phase_folder(root, "default", 1, "idt"), **how)
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def with_networks(root: Path, phases: tuple[str, ...]) -> None:
 
 def test_trajectories_alone_have_a_table(root: Path) -> None:
     trained(root)
-    split = evaluate(root, execution=CPU).splits[0]
+    evaluation = evaluate(root, execution=CPU)
+    assert evaluation.protocol == ()  # nothing is said of frames that a network sees
+    split = evaluation.splits[0]
     assert list(split.rows) == ["IDT"]
     assert split.rows["IDT"].top1 == 1
     assert split.trajectories["num_training_videos"] == 12
