@@ -1,4 +1,4 @@
-"""The ResNet within a state dict: under which prefix its tensors stand, and what else the state holds, such as a head."""
+"""The network within a state dict: under which prefix its tensors stand, and what else the state holds, such as a head."""
 
 from __future__ import annotations
 
@@ -11,22 +11,51 @@ from torch import Tensor
 from flowkit.errors import CheckpointError
 from flowkit.video.ids import first_few
 
-CLASSIFIER = ("fc.weight", "fc.bias")
-
-_ANCHOR = "layer1.0.conv1.weight"  # every ResNet has it
-_BODY = re.compile(r"(conv1|bn1|layer[1-4])\.")
 _UNIT = re.compile(r"layer([1-4])\.(\d+)\.")
 NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
+class Naming:
+    """How torchvision names the tensors of a kind of network.
+
+    Parameters
+    ----------
+    kind : str
+        The kind, in words.
+    anchor : str
+        A tensor that every such network has.
+    body : re.Pattern
+        What the names of its tensors begin with, the classifier's apart.
+    first : str
+        The filters of the first convolution, which see the channels of the input.
+    classifier : tuple of str
+        Weight and bias of the last layer, which depend on the number of classes.
+    """
+
+    kind: str
+    anchor: str
+    body: re.Pattern[str]
+    first: str
+    classifier: tuple[str, str]
+
+
+RESNET = Naming("ResNet", "layer1.0.conv1.weight", re.compile(r"(conv1|bn1|layer[1-4])\."), "conv1.weight", ("fc.weight", "fc.bias"))
+VGG = Naming(
+    *("VGG network", "features.0.weight", re.compile(r"features\.|classifier\.[03]\."), "features.0.weight"),
+    ("classifier.6.weight", "classifier.6.bias"),
+)
+NAMINGS = (RESNET, VGG)
+
+
+@dataclass(frozen=True)
 class Backbone:
-    """A ResNet that was found in a state dict.
+    """A network that was found in a state dict.
 
     Parameters
     ----------
     state : dict of str to Tensor
-        Its tensors under torchvision's names, and `fc` if there is one.
+        Its tensors under torchvision's names, and the classifier if there is one.
     prefix : str
         What stood before these names, such as ``module.``.
     left_out : tuple of str
@@ -43,8 +72,8 @@ class Backbone:
         return "; ".join(notes)
 
 
-def find_backbone(state: Mapping[str, Tensor], source: str) -> Backbone:
-    """Return the ResNet within a state dict.
+def find_backbone(state: Mapping[str, Tensor], source: str, naming: Naming = RESNET) -> Backbone:
+    """Return the ResNet, or another kind of network, within a state dict.
 
     Parameters
     ----------
@@ -52,11 +81,13 @@ def find_backbone(state: Mapping[str, Tensor], source: str) -> Backbone:
         The tensors of a file.
     source : str
         What the error messages call the file.
+    naming : Naming
+        The kind of network.
 
     Raises
     ------
     CheckpointError
-        If there is no ResNet, or more than one, so that it is not clear which one is meant.
+        If there is no such network, or more than one, so that it is not clear which one is meant.
 
     Notes
     -----
@@ -73,18 +104,19 @@ def find_backbone(state: Mapping[str, Tensor], source: str) -> Backbone:
     >>> print(backbone)
     the network under 'module.'; not read: module.fc_action.weight
     """
-    prefixes = [name.removesuffix(_ANCHOR) for name in state if name == _ANCHOR or name.endswith(f".{_ANCHOR}")]
+    anchor = naming.anchor
+    prefixes = [name.removesuffix(anchor) for name in state if name == anchor or name.endswith(f".{anchor}")]
     prefixes = [prefix for prefix in prefixes if not (prefix.endswith("encoder_k.") and f"{prefix[:-2]}q." in prefixes)]
     if not prefixes:
         held = f"its names are {first_few(state, most=NAMES_SHOWN)}" if state else "it holds no tensors"
-        raise CheckpointError(f"{source} holds no ResNet: {_ANCHOR} is missing; {held}")
+        raise CheckpointError(f"{source} holds no {naming.kind}: {anchor} is missing; {held}")
     if len(prefixes) > 1:
         raise CheckpointError(
             f"{source} holds {len(prefixes)} networks, under {' and '.join(map(repr, sorted(prefixes)))}; give a file that holds one"
         )
     (prefix,) = prefixes
     inner = {name.removeprefix(prefix): name for name in state if name.startswith(prefix)}
-    taken = {name: outer for name, outer in inner.items() if _BODY.match(name) or name in CLASSIFIER}
+    taken = {name: outer for name, outer in inner.items() if naming.body.match(name) or name in naming.classifier}
     left_out = tuple(name for name in state if name not in set(taken.values()))
     return Backbone({name: state[outer] for name, outer in taken.items()}, prefix, left_out)
 

@@ -1,4 +1,4 @@
-"""The states of pretrained ResNets, from files of PyTorch and safetensors or from torchvision."""
+"""The states of pretrained networks, from files of PyTorch and safetensors or from torchvision."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.foreign.torch_archives import check_archive, check_tensors
 from flowkit.model.settings.network import STAGE_UNITS
 
+PretrainedKind = Literal["resnet", "vgg-16"]
 PYTORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pyth")  # .pth.tar is common
 _STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")  # of training checkpoints
 _DEEPEST = 3  # how many dictionaries may lie around a state dict
@@ -23,7 +24,7 @@ ALTERNATIVES = "give a file with --weights FILE, or --weights none to start from
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """A ResNet's state, and what its tensors do not show.
+    """A network's state, and what its tensors do not show.
 
     Parameters
     ----------
@@ -46,17 +47,21 @@ class PretrainedWeights:
     conv1_for_flow: Tensor | None = None
 
 
-def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, stride_in_1x1: bool | None = None) -> PretrainedWeights:
-    """Read a pretrained ResNet.
+def pretrained_state(
+    source: Path | Literal["imagenet"], depth: int = 50, *, kind: PretrainedKind = "resnet", stride_in_1x1: bool | None = None
+) -> PretrainedWeights:
+    """Read a pretrained network.
 
     Parameters
     ----------
     source : "imagenet" or Path
         torchvision's ImageNet weights (IMAGENET1K_V1), which are downloaded once; or a ``.safetensors`` file or one of PyTorch
-        (``.pt``, ``.pth``, ``.ckpt``, ``.bin``, ``.tar``) with a ResNet's state, float16 to float64. The state may be the file itself
+        (``.pt``, ``.pth``, ``.ckpt``, ``.bin``, ``.tar``) with a network's state, float16 to float64. The state may be the file itself
         or a part of a training checkpoint, such as its ``state_dict``.
     depth : {50, 101, 152}
-        The depth of torchvision's network. The depth of a file follows from its names.
+        The depth of torchvision's ResNet. The depth of a file follows from its names.
+    kind : {"resnet", "vgg-16"}
+        Which of torchvision's networks.
     stride_in_1x1 : bool, optional
         What the caller expects. By default what the file says, or if it says nothing, False as in torchvision.
 
@@ -76,7 +81,7 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
     else:
         if source != "imagenet":
             raise ParameterError(f"weights must be imagenet or a file, got {source!r}")
-        state, name = _download(depth)
+        state, name = _download(depth, kind)
         stride = False
     if stride is not None and stride_in_1x1 is not None and stride != stride_in_1x1:
         raise ParameterError(
@@ -87,15 +92,22 @@ def pretrained_state(source: Path | Literal["imagenet"], depth: int = 50, *, str
     return PretrainedWeights({key: _at_least_float32(tensor) for key, tensor in state.items()}, stride, name)
 
 
-def imagenet_shapes(depth: int = 50) -> dict[str, Tensor]:
+def imagenet_shapes(depth: int = 50, *, kind: PretrainedKind = "resnet") -> dict[str, Tensor]:
     """Return what the state of torchvision's ImageNet weights will be, without its values and without a download."""
-    if depth not in STAGE_UNITS:
-        raise ParameterError(f"torchvision has ImageNet weights for depths {', '.join(map(str, STAGE_UNITS))}, not {depth!r}")
+    name = _torchvision_name(depth, kind)
     from torchvision.models import get_model
 
     with torch.device("meta"):
-        state: dict[str, Tensor] = get_model(f"resnet{depth}", weights=None).state_dict()
+        state: dict[str, Tensor] = get_model(name, weights=None).state_dict()
     return state
+
+
+def _torchvision_name(depth: int, kind: PretrainedKind) -> str:
+    if kind == "vgg-16":
+        return "vgg16"
+    if depth not in STAGE_UNITS:
+        raise ParameterError(f"torchvision has ImageNet weights for depths {', '.join(map(str, STAGE_UNITS))}, not {depth!r}")
+    return f"resnet{depth}"
 
 
 def _first_line(error: Exception) -> str:
@@ -106,13 +118,12 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
 
 
-def _download(depth: int) -> tuple[dict[str, Tensor], str]:
+def _download(depth: int, kind: PretrainedKind) -> tuple[dict[str, Tensor], str]:
     """Return torchvision's ImageNet state, from its cache or the internet, and its name."""
-    if depth not in STAGE_UNITS:
-        raise ParameterError(f"torchvision has ImageNet weights for depths {', '.join(map(str, STAGE_UNITS))}, not {depth!r}")
+    name = _torchvision_name(depth, kind)
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(f"resnet{depth}").IMAGENET1K_V1
+    weights = get_model_weights(name).IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # no internet, no disk space, a damaged cache: whatever torch raises then

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from flowkit.errors import CheckpointError
-from flowkit.model.foreign.backbones import CLASSIFIER, NAMES_SHOWN, units_of
+from flowkit.model.foreign.backbones import NAMES_SHOWN, RESNET, Naming, units_of
 from flowkit.model.settings.network import DEPTH_OF_UNITS, NUM_RGB_CHANNELS
 from flowkit.video.ids import first_few
 
@@ -16,7 +16,9 @@ from flowkit.video.ids import first_few
 How = Literal["copied", "inflated", "averaged", "drawn"]
 
 
-def fit_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, *, pretrained: bool) -> dict[str, How]:
+def fit_state(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, *, pretrained: bool, naming: Naming = RESNET
+) -> dict[str, How]:
     """Return how each tensor of a stream gets its first value from a state; only names and shapes are compared.
 
     Parameters
@@ -28,15 +30,17 @@ def fit_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: st
     source : str
         What the error messages call the file.
     pretrained : bool
-        Whether the weights are those of a ResNet for other images and classes: another classifier, or none, is then replaced, and
+        Whether the weights are those of a network for other images and classes: another classifier, or none, is then replaced, and
         filters for RGB are averaged for flow. Otherwise only temporal taps may differ.
+    naming : Naming
+        What the stream's kind of network calls its first filters and its classifier.
 
     Raises
     ------
     CheckpointError
         If the state does not fit. It says what the file holds, and what this network has.
     """
-    optional = {name for name in own if name in CLASSIFIER} if pretrained else set()
+    optional = {name for name in own if name in naming.classifier} if pretrained else set()
     if not any(map(is_counter, state)):
         # Files older than torch 0.4.1 lack these counters, which a batch normalisation with a fixed momentum never reads.
         optional |= {name for name in own if is_counter(name)}
@@ -44,17 +48,17 @@ def fit_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: st
     unexpected = [name for name in state if name not in own]
     if missing or unexpected:
         raise CheckpointError(f"{source} does not hold this network's stream: {_misnamed(own, state, missing, unexpected)}")
-    new_classifier = pretrained and any(name not in state or state[name].shape != own[name].shape for name in CLASSIFIER)
+    new_classifier = pretrained and any(name not in state or state[name].shape != own[name].shape for name in naming.classifier)
     how: dict[str, How] = {}
     for name, target in own.items():
         tensor = state.get(name)
-        if tensor is None or (new_classifier and name in CLASSIFIER):
+        if tensor is None or (new_classifier and name in naming.classifier):
             how[name] = "drawn"
         elif tensor.shape == target.shape:
             how[name] = "copied"
         elif target.ndim == 5 and tensor.shape == target.shape[:2] + target.shape[3:]:
             how[name] = "inflated"
-        elif pretrained and name == "conv1.weight" and tensor.shape == (target.shape[0], NUM_RGB_CHANNELS, *target.shape[2:]):
+        elif pretrained and name == naming.first and tensor.shape == (target.shape[0], NUM_RGB_CHANNELS, *target.shape[2:]):
             how[name] = "averaged"
         else:
             raise CheckpointError(f"{source}: {_misshaped(name, tensor, target)}")

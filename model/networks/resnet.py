@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from flowkit.model.networks.dropout import GroupDraws, GroupedDropout
 from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import BATCH_NORM_EPS, NUM_RGB_CHANNELS, STAGES, STResNetConfig, TemporalPadding
 
@@ -304,7 +305,7 @@ def set_groups(network: nn.Module, seeds: Sequence[int]) -> None:
     Parameters
     ----------
     network : Module
-        A network of `ResidualStream` modules.
+        Any network.
     seeds : sequence of int
         The seed of each group's dropout. If there is only one group, the caller seeds torch.
 
@@ -312,9 +313,12 @@ def set_groups(network: nn.Module, seeds: Sequence[int]) -> None:
     -----
     From then on the caller updates the running moments, from each `GroupedBatchNorm.group_moments`.
     """
+    draws = GroupDraws(seeds) if len(seeds) > 1 else None
     for module in network.modules():
         if isinstance(module, GroupedBatchNorm):
             module.divide(len(seeds))
+        elif isinstance(module, GroupedDropout):
+            module.divide(draws)
         elif isinstance(module, ResidualStream):
             module.group_seeds = tuple(seeds) if len(seeds) > 1 else ()
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from flowkit.model.foreign.backbones import CLASSIFIER
+from flowkit.model.foreign.backbones import NAMINGS
 from flowkit.model.networks.resnet import CLASSIFIER_STD
 from flowkit.model.settings.network import StreamName
+
+_CLASSIFIERS = tuple(f".{name}" for naming in NAMINGS for name in naming.classifier)
 
 
 def single_stream_state(state: Mapping[str, Tensor], stream: StreamName) -> dict[str, Tensor]:
@@ -75,7 +77,7 @@ def with_classes(
         return made
     rows = [before.index(name) for name in now] if sorted(before) == sorted(now) else None
     for name, tensor in state.items():
-        if not name.endswith(tuple(f".{part}" for part in CLASSIFIER)):
+        if not name.endswith(_CLASSIFIERS):
             continue
         if rows is not None:
             made[name] = tensor[rows]

@@ -1,6 +1,6 @@
-"""The first weights of networks: from a pretrained ResNet, from trained base streams, or random.
+"""The first weights of networks: from a pretrained ResNet or VGG network, from trained base streams, or random.
 
-Names and shapes must match. Between a ResNet's state and a stream's, only this may differ: a prefix, temporal taps (`inflate`,
+Names and shapes must match. Between a pretrained state and a stream's, only this may differ: a prefix, temporal taps (`inflate`,
 eq. 5), a motion stream's first convolution, and another classifier, or none. Each is recorded in an `Initialisation` and logged.
 """
 
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.foreign.backbones import find_backbone
+from flowkit.model.foreign.backbones import RESNET, VGG, Naming, find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.fitting import fit_state, is_counter
 from flowkit.model.networks.resnet import ResidualStream
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.temporal_conv import inflate
+from flowkit.model.networks.vgg import VggSingleStream, VggStream
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,9 @@ class Initialisation:
     inflated : tuple of str
         The 1x1 convolutions that received temporal taps.
     cross_modality : bool
-        Whether the RGB filters of conv1 were averaged for flow channels.
+        Whether the RGB filters of the first convolution were averaged for flow channels.
     new_classifier : bool
-        Whether the weights of `fc` are random, for another number of classes.
+        Whether the weights of the classifier are random, for another number of classes.
     """
 
     source: str
@@ -56,16 +57,17 @@ class Initialisation:
 
 
 def initialise_single_stream(
-    model: SingleStream, weights: PretrainedWeights | None, *, generator: torch.Generator | None = None
+    model: SingleStream | VggSingleStream, weights: PretrainedWeights | None, *, generator: torch.Generator | None = None
 ) -> Initialisation:
     """Start a base stream from pretrained weights, or from random ones.
 
     Parameters
     ----------
-    model : SingleStream
+    model : SingleStream or VggSingleStream
         The base stream.
     weights : PretrainedWeights or None
-        A ResNet's weights, which may stand within a larger model's; see `find_backbone`. None draws random ones as He et al. do.
+        The weights of a network of the stream's kind, which may stand within a larger model's; see `find_backbone`. None draws random
+        ones as He et al. do.
     generator : torch.Generator, optional
         The source of random numbers, on the model's device; by default torch's own.
 
@@ -83,24 +85,31 @@ def initialise_single_stream(
     if weights is None:
         model.stream.reset_parameters(generator)
         return _reported(model.stream_name, Initialisation("random weights"))
-    if weights.stride_in_1x1 != model.config.stride_in_1x1:
+    if isinstance(model, SingleStream) and weights.stride_in_1x1 != model.config.stride_in_1x1:
         raise ParameterError(
             f"{weights.source} was trained with stride_in_1x1={weights.stride_in_1x1}, the network has "
             f"stride_in_1x1={model.config.stride_in_1x1}; use the weights' own"
         )
-    state = find_backbone(weights.state, weights.source).state
+    naming = naming_of(model.stream)
+    state = find_backbone(weights.state, weights.source, naming).state
     if weights.conv1_for_flow is not None and model.stream_name == "motion":
-        state["conv1.weight"] = weights.conv1_for_flow
+        state[naming.first] = weights.conv1_for_flow
     return _reported(model.stream_name, _load(model.stream, state, weights.source, pretrained=True, generator=generator))
 
 
-def check_pretrained(model: SingleStream, state: Mapping[str, Tensor], source: str) -> None:
+def naming_of(stream: ResidualStream | VggStream) -> Naming:
+    """Return how the tensors of a stream are named."""
+    return VGG if isinstance(stream, VggStream) else RESNET
+
+
+def check_pretrained(model: SingleStream | VggSingleStream, state: Mapping[str, Tensor], source: str) -> None:
     """Raise `CheckpointError` if `initialise_single_stream` would, or if the weights are not finite numbers.
 
     The model and the state may be on the meta device.
     """
-    own, state = model.stream.state_dict(), find_backbone(state, source).state
-    fit_state(own, state, source, pretrained=True)
+    naming = naming_of(model.stream)
+    own, state = model.stream.state_dict(), find_backbone(state, source, naming).state
+    fit_state(own, state, source, pretrained=True, naming=naming)
     for name, tensor in state.items():
         if is_counter(name) or tensor.is_meta:
             continue
@@ -146,30 +155,36 @@ def initialise_from_streams(
 
 
 def _load(
-    stream: ResidualStream, state: Mapping[str, Tensor], source: str, *, pretrained: bool = False, generator: torch.Generator | None = None
+    stream: ResidualStream | VggStream,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    pretrained: bool = False,
+    generator: torch.Generator | None = None,
 ) -> Initialisation:
-    """Copy a state into a stream, or raise an error and leave it unchanged; only `pretrained` weights may have another conv1 or fc."""
-    own = stream.state_dict()
-    how = fit_state(own, state, source, pretrained=pretrained)
+    """Copy a state into a stream, or raise an error and leave it unchanged; `pretrained` weights may have other filters or classes."""
+    own, naming = stream.state_dict(), naming_of(stream)
+    how = fit_state(own, state, source, pretrained=pretrained, naming=naming)
     fitted: dict[str, Tensor] = {}
     for name, target in own.items():
         if how[name] == "drawn":
             fitted[name] = torch.zeros_like(target)
         elif how[name] == "inflated":
+            assert isinstance(stream, ResidualStream)
             fitted[name] = inflate(state[name].to(target.dtype), stream.config.temporal_init)
         elif how[name] == "averaged":
             fitted[name] = state[name].to(target.dtype).mean(1, keepdim=True).expand_as(target)
         else:
             fitted[name] = state[name].to(target.dtype)
     stream.load_state_dict(fitted)
-    new_classifier = how["fc.weight"] == "drawn"
+    new_classifier = how[naming.classifier[0]] == "drawn"
     if new_classifier:
         stream.reset_classifier(generator)
     return Initialisation(
         source,
         num_copied=sum(value == "copied" or is_counter(name) for name, value in how.items()),
         inflated=tuple(name for name, value in how.items() if value == "inflated"),
-        cross_modality=how["conv1.weight"] == "averaged",
+        cross_modality=how[naming.first] == "averaged",
         new_classifier=new_classifier,
     )
 

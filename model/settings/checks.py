@@ -1,12 +1,15 @@
-"""What the data classes of settings share: checks, which raise `ParameterError` with a name and a value, and a brief repr."""
+"""What the data classes of settings share: checks, which raise `ParameterError` with a name and a value, a brief repr, and records."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from flowkit.errors import ParameterError
+
+Settings = TypeVar("Settings")
 
 
 def check(good: bool, name: str, must_be: str, got: object) -> None:
@@ -39,3 +42,19 @@ def is_int(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number; True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def to_record(settings: Any) -> dict[str, Any]:
+    """Return a data class of settings as built-in types, with lists for tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+
+
+def from_record(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Make settings from what `to_record` returned; a name that is unknown or missing raises `ParameterError`."""
+    unknown = sorted(set(values) - {item.name for item in fields(kind)})  # type: ignore[arg-type]
+    if unknown:
+        raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
+    try:
+        return kind(**values)
+    except TypeError as cause:
+        raise ParameterError(f"network settings are incomplete: {cause}") from cause

@@ -1,0 +1,217 @@
+"""VGG streams: VGG-M-2048 and VGG-16 over frames or stacks of flow, under torchvision's parameter names.
+
+Frames are passed as (N, C, H, W). At the size of a training crop the head is fully connected; on larger frames it slides over the maps
+as a convolution, and the logits of its positions are averaged.
+
+References
+----------
+K. Simonyan, A. Zisserman, "Two-Stream Convolutional Networks for Action Recognition in Videos", NIPS 2014; K. Chatfield et al.,
+"Return of the Devil in the Details", BMVC 2014 (VGG-M-2048).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from flowkit.errors import ParameterError
+from flowkit.model.networks.dropout import GroupedDropout
+from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS, StreamName
+from flowkit.model.settings.vgg import VggConfig
+
+CLASSIFIER_STD = 0.01
+
+
+class VggStream(nn.Module):
+    """One VGG network in two parts, convolutions and head, as the networks that join streams need it.
+
+    Parameters
+    ----------
+    config : VggConfig
+        The architecture.
+    in_channels : int
+        3 for RGB, 2L for a stack of L flow fields.
+    second_lrn : bool
+        Whether the second convolution of VGG-M is followed by a local response normalisation; the motion network of the two-stream paper
+        has none there, to save memory.
+    checkpoint_activations : bool
+        Keep only the input of each block of convolutions for the backward pass and compute the rest again.
+
+    Notes
+    -----
+    Pools round up, as Caffe's do, in both networks. VGG-M needs it, or its first fully connected layer would not fit; VGG-16 on crops of
+    224 px has the same maps either way, which makes it torchvision's.
+    """
+
+    def __init__(self, config: VggConfig, in_channels: int, *, second_lrn: bool = True, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.in_channels = in_channels
+        self.checkpoint_activations = checkpoint_activations
+        self.features = nn.Sequential(*_layers(config, in_channels, second_lrn=second_lrn))
+        pools = [place for place, layer in enumerate(self.features, start=1) if isinstance(layer, nn.MaxPool2d)]
+        # Every pool but the last ends a block.
+        self._blocks = tuple(pairwise([0, *pools[:-1], len(self.features) - 1]))
+        (first, second), window = config.hidden, config.head_window
+        self.classifier = nn.Sequential(
+            *(nn.Linear(config.channels * window**2, first), nn.ReLU(), GroupedDropout(config.dropout[0])),
+            *(nn.Linear(first, second), nn.ReLU(), GroupedDropout(config.dropout[1])),
+            nn.Linear(second, config.num_classes),
+        )
+        self.reset_parameters()
+
+    @property
+    def conv1(self) -> nn.Conv2d:
+        """The first convolution."""
+        return cast("nn.Conv2d", self.features[0])
+
+    @property
+    def fc(self) -> nn.Linear:
+        """The last layer, which gives the logits."""
+        return cast("nn.Linear", self.classifier[-1])
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw new weights: as He et al. (normal, fan-in), N(0, 0.01^2) for the classifier, and zero biases."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(cast("Tensor", module.bias))
+        self.reset_classifier(generator)
+
+    def reset_classifier(self, generator: torch.Generator | None = None) -> None:
+        """Draw a new classifier: weights from N(0, 0.01^2), zero biases."""
+        nn.init.normal_(self.fc.weight, std=CLASSIFIER_STD, generator=generator)
+        nn.init.zeros_(self.fc.bias)
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Return the last maps before the last pool, after their ReLU: (N, C, H, W) to (N, channels, h, w)."""
+        if self.in_channels == NUM_RGB_CHANNELS and any(self.config.rgb_offset):
+            frames = frames - frames.new_tensor(self.config.rgb_offset)[:, None, None]
+        for start, end in self._blocks:
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                run = partial(self._run, start, end)
+                frames = checkpoint(run, frames, use_reentrant=False, preserve_rng_state=False)
+            else:
+                frames = self._run(start, end, frames)
+        return frames
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Apply the last pool: (N, channels, h, w) to the maps that the head receives."""
+        return cast("Tensor", self.features[-1](maps))
+
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """Return the second fully connected layer, averaged over the positions of the head: (N, channels, h, w) to (N, D).
+
+        The mean is taken before the classifier, which is linear: the logits are the same, for less work.
+        """
+        first, window = cast("nn.Linear", self.classifier[0]), self.config.head_window
+        if pooled.shape[2:] == (window, window):
+            x = first(pooled.flatten(1))[:, None]
+        else:
+            filters = first.weight.view(-1, self.config.channels, window, window)
+            x = functional.conv2d(pooled, filters, first.bias).flatten(2).transpose(1, 2)  # (N, positions, units)
+        return cast("Tensor", self.classifier[1:6](x).mean(1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Classify frames (N, C, H, W), each side at least the training crop's: logits (N, num_classes)."""
+        return cast("Tensor", self.fc(self.hidden(self.pool(self.maps(frames)))))
+
+    def _run(self, start: int, end: int, x: Tensor) -> Tensor:
+        for layer in self.features[start:end]:
+            x = layer(x)
+        return x
+
+
+class VggSingleStream(nn.Module):
+    """A VGG network that classifies each frame, or each flow stack, of a clip separately.
+
+    Its parameters are torchvision's after the stream's name: ``appearance.features.0.weight``, ``appearance.classifier.6.weight``.
+
+    Parameters
+    ----------
+    config : VggConfig
+        The architecture.
+    stream : {"appearance", "motion"}
+        Whether the network classifies frames or stacks of flow.
+    checkpoint_activations : bool
+        Trade computation for memory; see `VggStream`.
+
+    Examples
+    --------
+    A narrow VGG-M on two clips of three frames:
+
+    >>> import torch
+    >>> from flowkit.model.networks.vgg import VggSingleStream
+    >>> from flowkit.model.settings.vgg import VggConfig
+    >>> network = VggSingleStream(VggConfig(num_classes=5, width=0.125, input_size=64), "appearance").eval()
+    >>> with torch.inference_mode():
+    ...     logits = network(torch.randn(2, 3, 3, 64, 64))
+    >>> logits.shape
+    torch.Size([2, 3, 5])
+    """
+
+    def __init__(self, config: VggConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        if stream not in NUM_CHANNELS:
+            raise ParameterError(f"stream must be appearance or motion, got {stream!r}")
+        self.config = config
+        self.stream_name: StreamName = stream
+        self.add_module(stream, vgg_stream(config, stream, checkpoint_activations=checkpoint_activations))
+
+    @property
+    def streams(self) -> tuple[StreamName, ...]:
+        """The streams whose logits the network returns."""
+        return (self.stream_name,)
+
+    @property
+    def stream(self) -> VggStream:
+        """The network itself."""
+        return cast("VggStream", getattr(self, self.stream_name))
+
+    @property
+    def classifiers(self) -> dict[StreamName, nn.Linear]:
+        """The last layer of each stream; its input are the stream's features."""
+        return {self.stream_name: self.stream.fc}
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Classify every frame or stack of clips (B, T, 3 or 2L, H, W): logits (B, T, num_classes)."""
+        check_clips(clips, self.stream_name, self.config.input_size)
+        return cast("Tensor", self.stream(clips.flatten(0, 1)).unflatten(0, clips.shape[:2]))
+
+
+def vgg_stream(config: VggConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> VggStream:
+    """Return the VGG network of a stream: the motion network has other input channels, and no second normalisation."""
+    return VggStream(config, NUM_CHANNELS[stream], second_lrn=stream == "appearance", checkpoint_activations=checkpoint_activations)
+
+
+def check_clips(clips: Tensor, stream: StreamName, input_size: int) -> None:
+    """Raise `ParameterError` unless clips are (B, T, C, H, W) with the stream's channels, and no smaller than a training crop."""
+    channels = NUM_CHANNELS[stream]
+    if clips.ndim != 5 or clips.shape[2] != channels or clips.shape[1] == 0 or min(clips.shape[3:]) < input_size:
+        raise ParameterError(
+            f"the {stream} stream takes clips of shape (B, T, {channels}, H, W) with T >= 1 and sides of at least {input_size} px, "
+            f"got {tuple(clips.shape)}"
+        )
+
+
+def _layers(config: VggConfig, in_channels: int, *, second_lrn: bool) -> Iterator[nn.Module]:
+    """Yield the layers before the head. A normalisation that is left out keeps its place, so that the names do not depend on it."""
+    size, alpha, beta, k = config.lrn
+    num_lrn = 0
+    for layer in config.layers:
+        if layer.kind == "conv":
+            yield nn.Conv2d(in_channels, layer.channels, layer.kernel, layer.stride, layer.padding)
+            yield nn.ReLU(inplace=True)
+            in_channels = layer.channels
+        elif layer.kind == "lrn":
+            num_lrn += 1
+            yield nn.LocalResponseNorm(size, alpha, beta, k) if second_lrn or num_lrn == 1 else nn.Identity()
+        else:
+            yield nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=True)
