@@ -50,6 +50,18 @@ class DescriptorEncoder:
                 f"{self.mixture.num_dimensions}"
             )
 
+    @classmethod
+    def of(cls, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> DescriptorEncoder:
+        """Make an encoder of what `arrays` returned; `ParameterError` if the arrays do not agree."""
+        mean, components, weights, means, deviations = (arrays[part] for part in PARTS)
+        return cls(name, Projection(mean, components), Mixture(weights, means, deviations))
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return its arrays by the names of `PARTS`."""
+        projection, mixture = self.projection, self.mixture
+        values = (projection.mean, projection.components, mixture.weights, mixture.means, mixture.deviations)
+        return dict(zip(PARTS, values, strict=True))
+
     @property
     def size(self) -> int:
         """2 K d, the length of the Fisher vector."""
@@ -155,12 +167,7 @@ class Encoder:
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         """Return all arrays by name: ``hog.pca_mean``, ``hog.pca_components``, ``hog.weights``, ``hog.means``, ``hog.deviations``, ..."""
-        found: dict[str, NDArray[np.float64]] = {}
-        for one in self.types:
-            projection, mixture = one.projection, one.mixture
-            values = (projection.mean, projection.components, mixture.weights, mixture.means, mixture.deviations)
-            found |= {f"{one.name}.{part}": array for part, array in zip(PARTS, values, strict=True)}
-        return found
+        return {f"{one.name}.{part}": array for one in self.types for part, array in one.arrays().items()}
 
     def digest(self) -> str:
         """Return the SHA-256 of the arrays and the provenance, whatever version of flowkit wrote the file."""

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.encoding.encoder import PARTS, DescriptorEncoder, Encoder
-from flowkit.model.encoding.mixture import Mixture
-from flowkit.model.encoding.projection import Projection
 from flowkit.model.runs.array_files import ArrayFormat
 
 ENCODER_FORMAT = ArrayFormat("flowkit-encoder", 1, "an encoder", "fit it again with `flowkit features --of idt`")
@@ -52,8 +50,7 @@ def load_encoder(path: Path) -> Encoder:
 
 
 def _encoder_of(name: str, arrays: dict[str, NDArray[np.float64]]) -> DescriptorEncoder:
-    mean, components, weights, means, deviations = (arrays[f"{name}.{part}"] for part in PARTS)
     try:
-        return DescriptorEncoder(name, Projection(mean, components), Mixture(weights, means, deviations))
+        return DescriptorEncoder.of(name, {part: arrays[f"{name}.{part}"] for part in PARTS})
     except ParameterError as cause:
         raise ParameterError(f"{name:.60}: {cause}") from cause

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,36 @@ from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS
 VARIANCE_FLOOR = 1e-4  # of the variance of the descriptors along the same dimension
 MAX_ITERATIONS = 100
 _CONSTANT = 1e-6  # of the largest deviation: a dimension that varies less is as good as constant
+_NUM_DESCRIPTORS, _CONVERGED = "num_descriptors", "converged"
 _EMPTY = 1e-3  # descriptors: a component with fewer has none
+
+
+@dataclass(frozen=True)
+class FittedType:
+    """What was fitted to the descriptors of one type.
+
+    Parameters
+    ----------
+    encoder : DescriptorEncoder
+        The projection and the mixture.
+    num_descriptors : int
+        The size of the sample.
+    converged : bool
+        Whether the likelihood of the mixture had settled.
+    """
+
+    encoder: DescriptorEncoder
+    num_descriptors: int
+    converged: bool
+
+    @classmethod
+    def of(cls, name: str, arrays: Mapping[str, NDArray[Any]]) -> FittedType:
+        """Make one of what `arrays` returned."""
+        return cls(DescriptorEncoder.of(name, arrays), int(arrays[_NUM_DESCRIPTORS]), bool(arrays[_CONVERGED]))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all of it but the name, as arrays by name."""
+        return {**self.encoder.arrays(), _NUM_DESCRIPTORS: np.array(self.num_descriptors), _CONVERGED: np.array(self.converged)}
 
 
 def check_scikit_learn() -> None:
@@ -90,63 +120,57 @@ def fit_mixture(points: NDArray[np.float64], num_components: int, *, seed: int) 
     return mixture, bool(machine.converged_)
 
 
-def fit_encoder(
-    samples: Mapping[str, NDArray[np.floating]],
-    *,
-    num_components: int = NUM_COMPONENTS,
-    seed: int,
-    provenance: Mapping[str, Any],
-    on_type: Callable[[str], None] = lambda name: None,
-) -> Encoder:
-    """Fit PCA to half of the dimensions, and a mixture, to each type of descriptors.
+def fit_type(name: str, sample: NDArray[np.floating], num_components: int, *, seed: int) -> FittedType:
+    """Fit PCA to half of the dimensions, and a mixture, to the descriptors of one type.
 
     Parameters
     ----------
-    samples : mapping from type to array, shape (n, D)
-        A random sample of descriptors; see `descriptor_sample`.
+    name : str
+        The type.
+    sample : array, shape (n, D)
+        A random sample of its descriptors. With 256,000 descriptors and 256 components, the fit takes about 1.5 GB.
     num_components : int
-        K, the number of components of each mixture.
+        K, the number of components of the mixture.
     seed : int
-        Seed of the mixtures.
-    provenance : mapping
-        What the sample was drawn from, as built-in types. How it was fitted is added.
-    on_type : callable
-        Receives the name of each type before it is fitted.
+        Seed of the mixture.
 
     Raises
     ------
     ParameterError
-        If scikit-learn is missing, `num_components` is below 1, or a sample is too small.
+        If scikit-learn is missing, `num_components` is below 1, or the sample is too small.
     """
-    check_scikit_learn()
-    import sklearn
-
     if num_components < 1:
         raise ParameterError(f"a mixture has at least 1 component, got {num_components}")
-    types, not_converged = [], []
-    for name, sample in samples.items():
-        on_type(name)
-        try:
-            one, converged = _fit_type(name, sample, num_components, seed)
-        except ParameterError as cause:
-            raise ParameterError(f"{name}: {cause}") from cause
-        types.append(one)
-        not_converged += [] if converged else [name]
+    try:
+        projection = fit_projection(sample, max(sample.shape[1] // 2, 1))
+        mixture, converged = fit_mixture(projection.apply(sample), num_components, seed=seed)
+    except ParameterError as cause:
+        raise ParameterError(f"{name}: {cause}") from cause
+    return FittedType(DescriptorEncoder(name, projection, mixture), len(sample), converged)
+
+
+def encoder_of(types: Sequence[FittedType], *, num_components: int, seed: int, provenance: Mapping[str, Any]) -> Encoder:
+    """Return the encoder of these types; how they were fitted is added to its provenance."""
+    import sklearn
+
     how = {
         "num_components": num_components,
-        "num_descriptors": {name: len(sample) for name, sample in samples.items()},
+        "num_descriptors": {one.encoder.name: one.num_descriptors for one in types},
         "variance_floor": VARIANCE_FLOOR,
-        "not_converged": not_converged,
+        "not_converged": [one.encoder.name for one in types if not one.converged],
         "seed": seed,
         "scikit_learn": sklearn.__version__,
     }
-    return Encoder(tuple(types), {**provenance, **how})
+    return Encoder(tuple(one.encoder for one in types), {**provenance, **how})
 
 
-def _fit_type(name: str, sample: NDArray[np.floating], num_components: int, seed: int) -> tuple[DescriptorEncoder, bool]:
-    projection = fit_projection(sample, max(sample.shape[1] // 2, 1))
-    mixture, converged = fit_mixture(projection.apply(sample), num_components, seed=seed)
-    return DescriptorEncoder(name, projection, mixture), converged
+def fit_encoder(
+    samples: Mapping[str, NDArray[np.floating]], *, num_components: int = NUM_COMPONENTS, seed: int, provenance: Mapping[str, Any]
+) -> Encoder:
+    """Fit an encoder to samples of descriptors, one array (n, D) for each type; `fit_type` and `encoder_of` explain the parameters."""
+    check_scikit_learn()
+    types = [fit_type(name, sample, num_components, seed=seed) for name, sample in samples.items()]
+    return encoder_of(types, num_components=num_components, seed=seed, provenance=provenance)
 
 
 def _check_sample(sample: NDArray[np.floating], num_components: int, what: str) -> None:

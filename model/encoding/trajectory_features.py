@@ -16,11 +16,11 @@ from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.encoding.descriptor_sample import gathered, share_of
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder, save_encoder
-from flowkit.model.encoding.fitting import check_scikit_learn, fit_encoder
+from flowkit.model.encoding.fitting import check_scikit_learn, encoder_of
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, SAMPLE_SIZE, TRAJECTORIES, CameraMotion, Pixels, TrajectorySettings
-from flowkit.model.encoding.trajectory_tasks import DESCRIPTORS, Encoding, Sampling, TrajectoryTask
+from flowkit.model.encoding.trajectory_tasks import DESCRIPTORS, Encoding, FitTask, Sampling, TrajectoryTask
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideos, find_trajectory_videos, loose_trajectory_videos
-from flowkit.model.encoding.trajectory_work import name_of, planned_vector, run_pass
+from flowkit.model.encoding.trajectory_work import fit_types, name_of, planned_vector, run_pass
 from flowkit.model.runs.places import check_writable
 from flowkit.model.scoring.feature_files import OTHER_OUTPUT, write_features
 from flowkit.model.scoring.feature_folder import write_feature_folder
@@ -222,17 +222,13 @@ class _Work:
             if not sample:
                 raise FeaturesError(_no_descriptors(train_ids, self.failures(train_ids)))
             without = sorted(video_id for video_id in train_ids if video_id not in samples)
-            try:
-                encoder = fit_encoder(
-                    {name: sample[name] for name in DESCRIPTORS},
-                    num_components=settings.num_components,
-                    seed=settings.seed,
-                    provenance={**plan, "without": without, "computed": _software()},
-                    on_type=self._note_type,
-                )
-            except _StoppedError:
+            fits = [FitTask(name, sample[name], settings.num_components, settings.seed) for name in DESCRIPTORS]
+            show = partial(self._bars.update, "encoder (fit)", unit="types of descriptors")
+            types = fit_types(fits, journal, jobs=self._jobs, stop=self._stop, grace_seconds=self._grace_seconds, on_progress=show)
+            if types is None:
                 return None
-            self._bars.update("encoder (fit)", len(DESCRIPTORS), len(DESCRIPTORS), unit="types of descriptors")
+            about = {**plan, "without": without, "computed": _software()}
+            encoder = encoder_of(types, num_components=settings.num_components, seed=settings.seed, provenance=about)
             save_encoder(path, encoder)
             journal.remove()
         return encoder
@@ -289,15 +285,6 @@ class _Work:
             self._bars.update(stage, num_before + done, num_before + num_videos, note=note)
 
         return run_pass(tasks, journal, self._failed, jobs=self._jobs, stop=self._stop, grace_seconds=self._grace_seconds, on_progress=show)
-
-    def _note_type(self, name: str) -> None:
-        if self._stop.requested():
-            raise _StoppedError
-        self._bars.update("encoder (fit)", [*DESCRIPTORS].index(name), len(DESCRIPTORS), unit="types of descriptors")
-
-
-class _StoppedError(Exception):
-    """A stop was requested while the encoder was fitted."""
 
 
 def encoder_path_of(output: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What worker processes do with one video: compute its trajectories, and draw a sample of their descriptors or encode them.
+"""What worker processes do: compute the trajectories of a video and draw a sample of their descriptors, or encode them; and fit a type.
 
 Trajectories stream through, so memory does not grow with a video's length, and raw descriptors are never stored. These processes need
 no torch.
@@ -21,6 +21,7 @@ from flowkit.extraction.source import Source
 from flowkit.model.encoding.descriptor_sample import VideoSample
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder
+from flowkit.model.encoding.fitting import fit_type
 from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
 from flowkit.shards.reader import ShardReader
@@ -61,6 +62,16 @@ class TrajectoryTask:
 
 
 @dataclass(frozen=True)
+class FitTask:
+    """One type of descriptors, a sample of them (n, D), and what is fitted to it."""
+
+    name: str
+    sample: NDArray[np.float32]
+    num_components: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class TrajectoryResult:
     """What became of a task: its arrays, or the reason why there are none; neither if the run is to be stopped."""
 
@@ -82,15 +93,19 @@ def prepare_process() -> None:
     improved_trajectories(np.stack([texture[:, 40 - 2 * t : 88 - 2 * t] for t in range(18)]), camera_motion="none")
 
 
-def patience(task: TrajectoryTask) -> float:
-    """Return how many seconds a task may go on without progress."""
+def patience(task: TrajectoryTask | FitTask) -> float | None:
+    """Return how many seconds a task may go on without progress; None if there is no limit."""
+    if isinstance(task, FitTask):
+        return None
     source = task.video.source
     return patience_seconds(source.stat().st_size if source is not None and source.is_file() else 0)
 
 
-def run_trajectory_task(task: TrajectoryTask, progress: TaskProgress) -> TrajectoryResult:
-    """Do a task in a worker process. Anything that is wrong with a video is a result, not an exception."""
+def run_trajectory_task(task: TrajectoryTask | FitTask, progress: TaskProgress) -> TrajectoryResult:
+    """Do a task in a worker process. Anything that is wrong with a video, or with a sample, is a result, not an exception."""
     try:
+        if isinstance(task, FitTask):
+            return TrajectoryResult(fit_type(task.name, task.sample, task.num_components, seed=task.seed).arrays())
         if isinstance(task.purpose, Sampling):
             return TrajectoryResult(_sample(task, task.purpose, progress))
         return TrajectoryResult(_encode(task, task.purpose, progress))

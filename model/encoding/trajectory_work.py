@@ -1,18 +1,22 @@
-"""One pass over the videos of a data root in worker processes. A journal keeps what is finished, so that the next call goes on there."""
+"""Work in processes: a pass over the videos of a data root, whose journal keeps what is finished for the next call; and fitting types."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.errors import ParameterError
+from flowkit.model.encoding.fitting import FittedType
 from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.trajectory_tasks import (
     FRAME_RATE,
     NUM_FRAMES,
+    FitTask,
     TrajectoryResult,
     TrajectoryTask,
     patience,
@@ -23,6 +27,8 @@ from flowkit.model.scoring.feature_files import PlannedFeatures, VideoFeatures
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName
 from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
+
+FITS_AT_ONCE = 2  # by default; each takes about 3 GB with 256 components
 
 
 def run_pass(
@@ -88,6 +94,73 @@ def run_pass(
         num_left -= 1
         on_progress(len(every) - num_left, len(every))
     return num_left == 0
+
+
+def fit_types(
+    tasks: Sequence[FitTask],
+    journal: FeatureJournal,
+    *,
+    jobs: int | None,
+    stop: StopRequest,
+    grace_seconds: float,
+    on_progress: Callable[[int, int], None],
+) -> list[FittedType] | None:
+    """Fit each type of descriptors that the journal does not have yet, several at once, in the processes of the first pass.
+
+    Parameters
+    ----------
+    tasks : sequence of FitTask
+        One for each type.
+    journal : FeatureJournal
+        Where what is fitted is kept; it is open.
+    jobs : int, optional
+        How many types are fitted at once. Default: `FITS_AT_ONCE`, or fewer if there are fewer cores. The result does not depend on it.
+    stop : StopRequest
+        Ends the fit once a stop is requested.
+    grace_seconds : float
+        How long the types in progress may then take.
+    on_progress : callable
+        Receives how many types are done, and how many there are.
+
+    Returns
+    -------
+    list of FittedType, or None
+        In the order of the tasks; None if the fit was stopped before all was done.
+
+    Raises
+    ------
+    ParameterError
+        If a type cannot be fitted.
+    """
+    names = {task.name: _name_of_fit(task) for task in tasks}
+    todo = deque(task for task in tasks if names[task.name] not in journal)
+    num_left = len(todo)
+    on_progress(len(tasks) - num_left, len(tasks))
+    outcomes = run_tasks(
+        run_trajectory_task,
+        todo,
+        jobs=min(jobs or min(num_cores(), FITS_AT_ONCE), max(num_left, 1)),
+        prepare=prepare_process,
+        limits=TaskLimits(patience),
+        stop=stop,
+        grace_seconds=grace_seconds,
+        keep=True,
+    )
+    for outcome in outcomes:
+        result = outcome.result or TrajectoryResult(error=f"{outcome.task.name}: {outcome.crash}" if outcome.crash else "")
+        if result.error:
+            raise ParameterError(result.error)
+        if result.arrays is not None:
+            journal.add(names[outcome.task.name], result.arrays)
+            num_left -= 1
+            on_progress(len(tasks) - num_left, len(tasks))
+    return None if num_left else [FittedType.of(task.name, journal.read(names[task.name])) for task in tasks]
+
+
+def _name_of_fit(task: FitTask) -> WindowName:
+    """Return the name under which a journal keeps what was fitted to a sample: that of no video, whose id would not be empty."""
+    digest = hashlib.sha256(np.ascontiguousarray(task.sample).data).hexdigest()
+    return WindowName(VideoToDo("", task.name, len(task.sample), "", digest, ""), 0)
 
 
 def name_of(video: VideoToDo) -> WindowName:
