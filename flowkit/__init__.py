@@ -37,10 +37,11 @@ from flowkit.errors import (
     ShardFormatError,
     VideoDecodeError,
 )
-from flowkit.flow import FlowMethod, TVL1Params, compute_flow
+from flowkit.flow import FlowMethod, TVL1Params
 from flowkit.quantise import Quantiser
 from flowkit.versions import __version__
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
+from flowkit.warped_flow import compute_flow
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec

@@ -18,7 +18,7 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, usage_errors
 from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
-from flowkit.dataset.settings import Codec, ExtractSettings
+from flowkit.dataset.settings import CameraMotion, Codec, ExtractSettings
 from flowkit.flow.methods import TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
@@ -115,6 +115,13 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     metavar="NAME=VALUE",
     help="A parameter of another method than tvl1, such as preset=fast of dis; may be given several times.",
 )
+@click.option(
+    "--camera-motion",
+    type=click.Choice(get_args(CameraMotion)),
+    default=_DEFAULT.camera_motion,
+    show_default=True,
+    help="Remove the camera's motion before flow is computed; it is found by SIFT keypoints and flow, or by flow alone.",
+)
 @click.option("--preset", type=click.Choice(PRESETS), default=_DEFAULT.preset, show_default=True, help="The set of TV-L1 parameters.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i,j]", help="Where to compute flow.")
 @click.option(
@@ -178,6 +185,7 @@ def extract(
     data: Path,
     method: str,
     method_params: tuple[str, ...],
+    camera_motion: CameraMotion,
     preset: str,
     device: str,
     mode: str | None,
@@ -238,6 +246,7 @@ def extract(
             quantiser=Quantiser(bound, mapping),
             short_side=short_side,
             codec=codec,
+            camera_motion=camera_motion,
         )
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard)

@@ -93,6 +93,7 @@ def _contents_text(contents: Contents) -> str:
             f"quantiser   {shares(_in_words(contents.quantisers, _quantiser_text))}",
             *([f"TV-L1       {shares(_in_words(tvl1, _tvl1_text))}"] if (tvl1 := _tvl1_sets(contents)) or not contents.methods else []),
             *([f"method      {shares(_in_words(contents.methods, _method_text))}"] if contents.methods else []),
+            *([f"camera      motion removed, by {shares(contents.camera_motions)}"] if contents.camera_motions else []),
             f"codec       {shares(contents.codecs)}, {size(contents.stored_bytes)}",
         ]
     )

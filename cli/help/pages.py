@@ -89,6 +89,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 _ELSEWHERE = {
     ("fuse", "--weights"): "Fusion",
     ("import", "--frames"): "Data",
+    ("extract", "--camera-motion"): "Flow",
     ("demo", "--steps-per-phase"): "Schedule",
 }
 _HEADING = {flag: heading for heading, flags in HEADINGS.items() for flag in flags}

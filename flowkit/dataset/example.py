@@ -98,6 +98,7 @@ def _write_clip(root: Path, number: int, settings: ExtractSettings) -> ClipRecor
         tvl1=settings.stored_tvl1(),
         solver=settings.solver,
         method=settings.stored_method(),
+        camera_motion=settings.stored_camera_motion(),
     )
     with ClipWriter(clip_path(root, record.video_id), height=HEIGHT, width=WIDTH) as writer:
         writer.append_frames(frames)

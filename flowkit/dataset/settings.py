@@ -13,7 +13,9 @@ from flowkit.quantise import Quantiser
 Solver = Literal["strict", "fast", "cuda"]
 ForeignTool = Literal["gpu_flow", "denseflow", "dense_flow"]  # tools whose flow can be imported
 Codec = Literal["zstd", "gzip", "none", "jpeg"]
+CameraMotion = Literal["none", "sift", "flow"]
 
+OPTIONAL = {"method", "camera_motion"}  # settings that are stored only where they are not the default
 MIN_SHORT_SIDE = 32  # below it TV-L1 has no pyramid, and a network sees next to nothing
 
 
@@ -38,6 +40,8 @@ class ExtractSettings:
         How flow is compressed in clip files and shards.
     method : FlowMethod, optional
         The flow method, with its parameters, if it is not TV-L1. `preset` and `solver` take its name.
+    camera_motion : {"none", "sift", "flow"}
+        Whether the camera's motion is removed before the flow is computed, and how it is found; see `flowkit.compute_flow`.
 
     Raises
     ------
@@ -59,6 +63,7 @@ class ExtractSettings:
     short_side: int = 256
     codec: Codec = "zstd"
     method: FlowMethod | None = None
+    camera_motion: CameraMotion = "none"
 
     def __post_init__(self) -> None:
         presets: tuple[str, ...] = ("imported",) if self.is_imported else PRESETS
@@ -66,7 +71,8 @@ class ExtractSettings:
         if self.method is not None:
             self._take_name(self.method.name)
             presets = solvers = (self.method.name,)
-        for name, choices in (("preset", presets), ("solver", solvers), ("codec", get_args(Codec))):
+        cameras = ("none",) if self.is_imported else get_args(CameraMotion)
+        for name, choices in (("preset", presets), ("solver", solvers), ("codec", get_args(Codec)), ("camera_motion", cameras)):
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.is_imported and (self.short_side, self.tvl1) != (0, TVL1Params()):
@@ -97,17 +103,25 @@ class ExtractSettings:
         """Return the name and the parameters of the method as stored with each clip; empty for TV-L1 and imported flow."""
         return {} if self.method is None else self.method.to_dict()
 
+    def stored_camera_motion(self) -> str:
+        """Return how the camera's motion was found as stored with each clip; empty if it is not removed."""
+        return "" if self.camera_motion == "none" else self.camera_motion
+
     def flow_in_words(self) -> str:
         """Return the flow method, and where it runs, for messages: ``TV-L1 opencv (CPU, strict)``."""
-        if self.method is not None:
-            return str(self.method)
         if self.is_imported:
             return f"imported from {self.solver}"
-        return f"TV-L1 {self.preset} ({'GPU' if self.solver == 'cuda' else f'CPU, {self.solver}'})"
+        own = f"TV-L1 {self.preset} ({'GPU' if self.solver == 'cuda' else f'CPU, {self.solver}'})"
+        words = own if self.method is None else str(self.method)
+        return words if self.camera_motion == "none" else f"{words} without camera motion ({self.camera_motion})"
+
+    def stored_options(self) -> dict[str, Any]:
+        """Return the settings that are stored only where they differ from what flowkit had before it knew them."""
+        method = {} if self.method is None else {"method": self.stored_method()}
+        return method if self.camera_motion == "none" else {**method, "camera_motion": self.camera_motion}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
-        other = {} if self.method is None else {"method": self.stored_method()}
         return {
             "preset": self.preset,
             "tvl1": self.stored_tvl1(),
@@ -115,7 +129,7 @@ class ExtractSettings:
             "quantiser": self.quantiser.to_dict(),
             "short_side": self.short_side,
             "codec": self.codec,
-            **other,
+            **self.stored_options(),
         }
 
     @classmethod
@@ -128,7 +142,7 @@ class ExtractSettings:
             If a setting is missing, unknown or of a wrong type.
         """
         names = {"preset", "tvl1", "solver", "quantiser", "short_side", "codec"}
-        if not isinstance(values, dict) or set(values) - {"method"} != names or not isinstance(values["tvl1"], dict):
+        if not isinstance(values, dict) or set(values) - OPTIONAL != names or not isinstance(values["tvl1"], dict):
             raise ManifestError(f"extraction settings must have exactly the keys {', '.join(sorted(names))}, got {values!r}")
         try:
             tvl1, quantiser = TVL1Params.from_dict(values["tvl1"]), Quantiser.from_dict(values["quantiser"])
@@ -144,7 +158,9 @@ class ExtractSettings:
 
     def _flattened(self) -> dict[str, Any]:
         """Return all settings as one table, in which those of another method bear its name."""
-        flat: dict[str, Any] = {} if self.is_imported else {"method": TVL1 if self.method is None else self.method.name}
+        flat: dict[str, Any] = {}
+        if not self.is_imported:
+            flat = {"method": TVL1 if self.method is None else self.method.name, "camera_motion": self.camera_motion}
         for key, value in self.to_dict().items():
             if key == "method":
                 flat |= {f"{value['name']} {name}": param for name, param in value.items() if name != "name"}

@@ -182,6 +182,8 @@ def _options(settings: ExtractSettings) -> list[str]:
     for name in ("short_side", "codec") if settings.method is not None else ("preset", "short_side", "codec"):
         if getattr(settings, name) != getattr(plain, name):
             options += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
+    if settings.camera_motion != plain.camera_motion:
+        options += ["--camera-motion", settings.camera_motion]
     for name in ("bound", "mapping"):
         if getattr(settings.quantiser, name) != getattr(plain.quantiser, name):
             options += [f"--{name}", f"{getattr(settings.quantiser, name)}"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.paths import clip_video_id, is_shard_name, shard_name
-from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.settings import OPTIONAL, ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import fsync_folder, remove_leftovers, write_atomically
 from flowkit.records import RecordFormat
@@ -124,7 +124,7 @@ def settings_differences(stored: Mapping[str, Any], settings: ExtractSettings) -
     due = settings.to_dict()
     if not settings.short_side:  # imported flow: each video has the size it was found with
         due["short_side"] = stored["short_side"]
-    names = [*stored, *({"method"} & due.keys() - stored.keys())]
+    names = [*stored, *sorted(OPTIONAL & due.keys() - stored.keys())]
     return [f"{name} {stored.get(name)!r} instead of {due.get(name)!r}" for name in names if stored.get(name) != due.get(name)]
 
 

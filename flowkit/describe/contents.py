@@ -57,6 +57,8 @@ class Contents:
     quantisers, tvl1, methods : dict of str to int
         The number of videos of each set of parameters, as JSON; there is one set, unless data were mixed.
         `methods` has those of flow methods that are not TV-L1.
+    camera_motions : dict of str to int
+        The number of videos by how the camera's motion was found that is removed from their flow; without those that have it.
     """
 
     num_videos: int
@@ -73,6 +75,7 @@ class Contents:
     quantisers: dict[str, int]
     tvl1: dict[str, int]
     methods: dict[str, int]
+    camera_motions: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -167,12 +170,14 @@ class _ContentsSum:
         }
         if attributes.method:
             facts["methods"] = canonical_json(attributes.method)
+        if attributes.camera_motion:
+            facts["camera_motions"] = attributes.camera_motion
         for name, value in facts.items():
             self.counts[name][value] += 1
 
     def contents(self) -> Contents:
         totals = self.totals
-        names = ("classes", "sizes", "codecs", "solvers", "quantisers", "tvl1", "methods")
+        names = ("classes", "sizes", "codecs", "solvers", "quantisers", "tvl1", "methods", "camera_motions")
         return Contents(
             num_videos=totals.num_videos,
             num_classes=len(self.counts["classes"]),

@@ -98,6 +98,8 @@ def loose_clips(
     """
     if settings.solver == "cuda":
         check_gpus((device_index,))
+    if settings.method is not None:
+        settings.method.solver()  # it must be installed
     _make_root(folder, settings)
     check_apart(folder, (video.video_id for video in videos))
     index, todo = read_index(folder), []

@@ -28,9 +28,8 @@ from flowkit.extraction.pieces import (
     remove_pieces,
 )
 from flowkit.extraction.results import WRITTEN, VideoResult, unstated_losses, with_report
-from flowkit.extraction.solving import quantised_flow
+from flowkit.extraction.solving import quantised_flow, solver_frames
 from flowkit.extraction.source import Source
-from flowkit.flow import to_grey
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.temporary import temporary_folder
@@ -182,14 +181,14 @@ def _with_flow(
     batches: Iterable[FrameBatch], job: VideoJob, alive: Callable[[], None], *, start: int = 0, stop: int | None = None
 ) -> Iterator[tuple[FrameBatch, NDArray[np.uint8]]]:
     """Yield each batch with the quantised flow to each of its frames from the frame before: of the flow fields `start` to `stop`."""
-    last_grey: NDArray[np.uint8] | None = None
+    last: NDArray[np.uint8] | None = None
     for batch in batches:
         end = None if stop is None else max(stop + 1 - batch.start, 0)
-        grey = to_grey(batch.frames[max(start - batch.start, 0) : end])
-        if last_grey is not None:
-            grey = np.concatenate([last_grey, grey])
-        last_grey = grey[-1:]
-        yield batch, quantised_flow(grey, job.settings, job.service, alive=alive)
+        frames = solver_frames(batch.frames[max(start - batch.start, 0) : end], job.settings)
+        if last is not None:
+            frames = np.concatenate([last, frames])
+        last = frames[-1:]
+        yield batch, quantised_flow(frames, job.settings, job.service, alive=alive)
         if stop is not None and batch.start + len(batch.frames) > stop:
             return
 
@@ -217,6 +216,7 @@ def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: 
         tvl1=settings.stored_tvl1(),
         solver=settings.solver,
         method=settings.stored_method(),
+        camera_motion=settings.stored_camera_motion(),
         losses=unstated_losses(result),
         notes=result.notes,
     )

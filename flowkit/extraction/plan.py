@@ -94,6 +94,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         raise ParameterError(f"the data root {str(root)!r} holds flow imported from {settings.solver}; extract into another data root")
     if settings.method is not None:
         settings.method.solver()  # it must be installed, in the version that the root records
+        settings.method.check_size(settings.short_side, settings.short_side)
     scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
     if not scan.videos and not scan.unreadable:
         found = ignored_text(scan.ignored) or "the folder is empty"

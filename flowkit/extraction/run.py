@@ -84,7 +84,8 @@ def extract(
         The settings that all clips of the root share: solver, size, quantiser, codec. By default those of the root, or
         ``ExtractSettings()`` for a new root.
     jobs : int, optional
-        Number of worker processes; by default one per core, or two with the cuda solver, whose workers wait for the GPU.
+        Number of worker processes; by default one per core, or two with the cuda solver, whose workers wait for the GPU. A method
+        that uses a GPU by itself, such as RAFT, may need fewer.
     devices : sequence of int
         GPUs for the cuda solver; each has one process.
     cluster : str, optional
@@ -217,7 +218,7 @@ def extracted(
             workers = stack.enter_context(Cluster(cluster, root))
             num_jobs, run_all = workers.num_processes, workers.run_tasks
         else:
-            num_jobs = jobs or num_cores() * (2 if with_gpu else 1)
+            num_jobs = jobs or _num_processes(settings, with_gpu=with_gpu)
             run_all = partial(run_tasks, jobs=num_jobs)
         if with_gpu:
             service = stack.enter_context(FlowService([partial(_cuda_solver, settings, device) for device in devices]))
@@ -231,6 +232,12 @@ def extracted(
                 index.append(result)
                 run.tick([])
                 yield result
+
+
+def _num_processes(settings: ExtractSettings, *, with_gpu: bool) -> int:
+    """Return the number of worker processes where nobody has chosen one."""
+    enough = None if settings.method is None else settings.method.num_processes()
+    return num_cores() * (2 if with_gpu else 1) if enough is None else min(enough, num_cores())
 
 
 def check_gpus(devices: Sequence[int]) -> None:

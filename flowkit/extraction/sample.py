@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction.results import VideoResult, with_report
-from flowkit.extraction.solving import prepare_solver, quantised_flow
-from flowkit.flow import to_grey
+from flowkit.extraction.solving import prepare_solver, quantised_flow, solver_frames
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
 from flowkit.video.decode import read_frames
+from flowkit.warped_flow import NONE, pairs_without_camera_motion
 
 PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
 
@@ -97,11 +97,11 @@ def read_sample(
         If the device of the solver is unavailable.
     """
     first = np.asarray(fields, np.int64)
-    needed = np.union1d(first, first + 1)  # the frames whose grey values are needed
+    needed = np.union1d(first, first + 1)  # the frames that the solver needs
     chosen = np.asarray(frames, np.int64)
     last = max(needed[-1], chosen[-1])
     images: list[NDArray[np.uint8]] = []
-    greys: list[NDArray[np.uint8]] = []
+    solved_from: list[NDArray[np.uint8]] = []
     for batch in read_frames(path, short_side=settings.short_side):
         stop = batch.start + len(batch.frames)
         for index in chosen[(chosen >= batch.start) & (chosen < stop)] - batch.start:
@@ -109,17 +109,17 @@ def read_sample(
             decode_jpeg(encode_jpeg(batch.frames[index]), image)
             images.append(image)
         inside = needed[(needed >= batch.start) & (needed < stop)] - batch.start
-        greys.extend(to_grey(batch.frames[inside]))
+        solved_from.extend(solver_frames(batch.frames[inside], settings))
         if stop > last:
             break
-    if len(images) < len(chosen) or len(greys) < len(needed):
+    if len(images) < len(chosen) or len(solved_from) < len(needed):
         raise VideoDecodeError(f"{str(path)!r} has fewer than {last + 1} frames; was it changed while it was read?")
     pairs = np.stack([np.searchsorted(needed, first), np.searchsorted(needed, first + 1)], axis=1)
     if settings.solver == "cuda":
-        q = _solved_on_gpu(np.stack(greys), pairs, settings, device_index)
+        q = _solved_on_gpu(np.stack(solved_from), pairs, settings, device_index)
     else:
         solved = []
-        for run in _solved_on_cpu(np.stack(greys), pairs, settings, num_threads):
+        for run in _solved_on_cpu(np.stack(solved_from), pairs, settings, num_threads):
             solved.append(run)
             if on_field is not None:
                 on_field(sum(map(len, solved)))
@@ -135,18 +135,22 @@ def _solved_on_gpu(greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings:
     from flowkit.flow.cuda.solver import MAX_PAIRS, CudaSolver
 
     height, width = greys.shape[1:]
+    if settings.camera_motion != NONE:
+        runs = [greys[run[0, 0] : run[-1, 1] + 1] for run in _runs(pairs)]
+        warped = [few for run in runs for few in pairs_without_camera_motion(run, camera_motion=settings.camera_motion)]
+        greys, pairs = np.concatenate(warped).reshape(-1, height, width), np.arange(2 * len(pairs)).reshape(-1, 2)
     bound, mapping, at_once = settings.quantiser.bound, settings.quantiser.mapping, min(len(pairs), MAX_PAIRS)
     with CudaSolver(height, width, settings.tvl1, device_index=device_index, bound=bound, mapping=mapping, max_pairs=at_once) as solver:
         return solver.solve(greys, pairs)
 
 
 def _solved_on_cpu(
-    greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings: ExtractSettings, num_threads: int
+    frames: NDArray[np.uint8], pairs: NDArray[np.int64], settings: ExtractSettings, num_threads: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the quantised flow of increasing pairs (m, 2) of neighbours among grey frames (n, H, W), run by run, in order."""
+    """Yield the quantised flow of increasing pairs (m, 2) of neighbours among frames (n, H, W[, 3]), run by run, in order."""
 
     def solve(run: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return quantised_flow(greys[run[0, 0] : run[-1, 1] + 1], settings)
+        return quantised_flow(frames[run[0, 0] : run[-1, 1] + 1], settings)
 
     prepare_solver(settings)  # in one thread: the others would compile the same kernels again
     with ThreadPoolExecutor(num_threads) as threads:

@@ -1,16 +1,19 @@
-"""From grey frames to quantised flow, by the solver that the settings name."""
+"""From frames to quantised flow, by the solver that the settings name, with or without the camera's motion."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.flow import compute_flow, warm_up
+from flowkit.flow import compute_flow, compute_pairs_flow, frames_for, warm_up
 from flowkit.flow.cuda.service import FlowClient, ServiceAddress
+from flowkit.warped_flow import NONE, PAIRS_AT_ONCE, pairs_without_camera_motion, warm_up_camera_motion
 
 PIXELS_AT_ONCE = 1 << 22  # of frames whose flow is solved between two signs of life
 
@@ -34,26 +37,32 @@ def prepare_process(settings: ExtractSettings) -> None:
 def prepare_solver(settings: ExtractSettings) -> None:
     """Load the flow method of the settings, and compile what it needs."""
     if settings.method is not None:
-        settings.method.solver()
+        settings.method.prepare()
     elif settings.solver in ("strict", "fast"):
         warm_up(cpu_mode(settings))
+    warm_up_camera_motion(settings.camera_motion)
+
+
+def solver_frames(rgb: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[np.uint8]:
+    """Return RGB frames, uint8 (n, H, W, 3), as the solver takes them: grey, (n, H, W), or as they are."""
+    return frames_for(settings.method, rgb)
 
 
 def quantised_flow(
-    grey: NDArray[np.uint8],
+    frames: NDArray[np.uint8],
     settings: ExtractSettings,
     service: ServiceAddress | None = None,
     *,
     alive: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint8]:
-    """Return the quantised flow between consecutive grey frames.
+    """Return the quantised flow between consecutive frames.
 
     Parameters
     ----------
-    grey : uint8 array, shape (n, H, W)
-        The frames.
+    frames : uint8 array, shape (n, H, W) or (n, H, W, 3)
+        The frames, as `solver_frames` returns them.
     settings : ExtractSettings
-        The solver, its parameters and the quantiser.
+        The solver, its parameters, what becomes of the camera's motion, and the quantiser.
     service : ServiceAddress, optional
         The process of a GPU.
     alive : callable, optional
@@ -63,23 +72,33 @@ def quantised_flow(
     -------
     uint8 array, shape (n - 1, 2, H, W)
     """
-    if len(grey) < 2:
-        return np.empty((0, 2, *grey.shape[1:]), np.uint8)
-    if service is not None:
-        return service_client(service).solve(grey)
-    at_once = max(PIXELS_AT_ONCE // grey[0].size, 1)
+    if len(frames) < 2:
+        return np.empty((0, 2, *frames.shape[1:3]), np.uint8)
+    at_once = max(PIXELS_AT_ONCE // math.prod(frames.shape[1:3]), 1)
     q = []
-    for start in range(0, len(grey) - 1, at_once):
-        few = grey[start : start + at_once + 1]
-        q.append(settings.quantiser.encode(_flow(few, settings)))
+    if settings.camera_motion != NONE:
+        for pairs in pairs_without_camera_motion(frames, camera_motion=settings.camera_motion, at_once=min(at_once, PAIRS_AT_ONCE)):
+            alive()
+            if service is not None:
+                q.append(service_client(service).solve(pairs.reshape(-1, *pairs.shape[2:]), are_pairs=True))
+            else:
+                q.append(settings.quantiser.encode(compute_pairs_flow(pairs, **_how(settings))))
+            alive()
+        return np.concatenate(q)
+    if service is not None:
+        return service_client(service).solve(frames)
+    for start in range(0, len(frames) - 1, at_once):
+        few = frames[start : start + at_once + 1]
+        q.append(settings.quantiser.encode(compute_flow(few, **_how(settings))))
         alive()
     return np.concatenate(q)
 
 
-def _flow(grey: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[np.float32]:
+def _how(settings: ExtractSettings) -> dict[str, Any]:
+    """Return what `compute_flow` needs to know of the settings."""
     if settings.method is not None:
-        return settings.method.flows(grey)
-    return compute_flow(grey, params=settings.tvl1, device="cuda" if settings.solver == "cuda" else "cpu", mode=cpu_mode(settings))
+        return {"method": settings.method.name, "params": settings.method.params}
+    return {"params": settings.tvl1, "device": "cuda" if settings.solver == "cuda" else "cpu", "mode": cpu_mode(settings)}
 
 
 @cache

@@ -1,5 +1,7 @@
 """Optical flow. Its entry point is `compute_flow`, which chooses the method by name, and the solver of TV-L1 by device and mode.
 
+`flowkit.compute_flow` can remove the motion of the camera too; see `flowkit.warped_flow`.
+
 Importing this package is cheap: only the solver that is used loads OpenCV and numba, or CUDA.
 """
 
@@ -9,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ParameterError
-from flowkit.flow.methods import TVL1, FlowMethod, Value
+from flowkit.flow.methods import TVL1, FlowMethod, Value, method_defaults
 from flowkit.flow.params import MIN_SIDE_PX, MODES, PRESETS, TVL1Params
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["PRESETS", "FlowMethod", "TVL1Params", "compute_flow", "to_grey", "warm_up"]
+__all__ = ["PRESETS", "FlowMethod", "TVL1Params", "check_frames", "compute_flow", "compute_pairs_flow", "frames_for", "to_grey", "warm_up"]
 
 _DEFAULTS = TVL1Params()
 
@@ -31,24 +33,14 @@ def compute_flow(
     device: str = "cpu",
     mode: str = "strict",
 ) -> NDArray[np.float32]:
-    """Return the optical flow between consecutive frames, by default that of TV-L1 [1]_, [2]_.
+    """Return the optical flow between consecutive frames, by default that of TV-L1; see `flowkit.warped_flow.compute_flow`.
 
     Parameters
     ----------
     frames : uint8 array, shape (T, H, W) grey or (T, H, W, 3) RGB
-        Each side has at least 16 px, and at most 32,766 px in mode ``strict`` on the CPU. T may be 1 or 0; there is no
-        flow then.
-    method : str
-        ``tvl1``, ``farneback``, ``dis``, or the name of a method of an installed package.
-    params : TVL1Params or dict, optional
-        Parameters of the method: of TV-L1 an object, which is the preset ``opencv`` by default; of another method those that are not
-        to have its defaults, by name.
-    device : {"cpu", "cuda", "cuda:<i>"}
-        Where the flow of TV-L1 is computed; ``cuda:1`` is the second GPU.
-    mode : {"strict", "fast"}
-        Of TV-L1 on the CPU: ``strict`` gives the same bits as ``DualTVL1OpticalFlow`` of the installed OpenCV, and ``fast`` differs
-        from it by hundredths of a pixel where the flow is well determined, by more in noise. A GPU has one solver, and ignores
-        the mode.
+        The frames.
+    method, params, device, mode
+        As described there.
 
     Returns
     -------
@@ -61,27 +53,39 @@ def compute_flow(
         If the shape or type of the frames, the method, its parameters, the device or the mode are not as above.
     DeviceError
         If the GPU, its memory or its software is missing.
-
-    References
-    ----------
-    .. [1] Zach, Pock, Bischof, "A duality based approach for realtime TV-L1 optical flow", DAGM 2007.
-    .. [2] Sanchez, Meinhardt-Llopis, Facciolo, "TV-L1 optical flow estimation", IPOL 2013,
-       doi:10.5201/ipol.2013.26
-
-    Examples
-    --------
-    A smooth pattern that moves to the right by 2 px per frame:
-
-    >>> import numpy as np
-    >>> from flowkit import compute_flow
-    >>> y, x = np.mgrid[:32, :48]
-    >>> frames = np.stack([128 + 100 * np.sin((x - 2 * t) / 5) * np.cos(y / 7) for t in range(3)]).astype(np.uint8)
-    >>> flow = compute_flow(frames)
-    >>> flow.shape
-    (2, 2, 32, 48)
-    >>> np.median(flow, axis=(2, 3)).round().astype(int).tolist()
-    [[2, 0], [2, 0]]
     """
+    frames = check_frames(frames)
+    return _flow(frames, None, method=method, params=params, device=device, mode=mode)
+
+
+def compute_pairs_flow(
+    pairs: NDArray[np.uint8],
+    *,
+    method: str = TVL1,
+    params: TVL1Params | Mapping[str, Value] | None = None,
+    device: str = "cpu",
+    mode: str = "strict",
+) -> NDArray[np.float32]:
+    """Return the flow of pairs of frames that do not follow one another.
+
+    Parameters
+    ----------
+    pairs : uint8 array, shape (n, 2, H, W) grey or (n, 2, H, W, 3) RGB
+        The two frames of each pair.
+    method, params, device, mode
+        As for `compute_flow`.
+
+    Returns
+    -------
+    float32 array, shape (n, 2, H, W), px/frame
+        The flow from the first frame of each pair to the second.
+    """
+    frames = check_frames(pairs.reshape(-1, *pairs.shape[2:]))
+    return _flow(frames, 2, method=method, params=params, device=device, mode=mode)
+
+
+def check_frames(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the frames of a video as an array, uint8 (T, H, W) or (T, H, W, 3); raise `ParameterError` if they are something else."""
     import numpy as np
 
     frames = np.asarray(frames)
@@ -89,11 +93,25 @@ def compute_flow(
         raise ParameterError(f"frames must be uint8 (T, H, W) or (T, H, W, 3), got {frames.dtype} {frames.shape}")
     if frames.ndim == 3 and frames.shape[2] == 3 and frames.shape[0] >= MIN_SIDE_PX:
         raise ParameterError(f"frames {frames.shape} look like one colour frame; flow is between frames, so give (T, H, W, 3)")
+    return frames
+
+
+def _flow(
+    frames: NDArray[np.uint8],
+    step: int | None,
+    *,
+    method: str,
+    params: TVL1Params | Mapping[str, Value] | None,
+    device: str,
+    mode: str,
+) -> NDArray[np.float32]:
+    """Return the flow between consecutive frames; if `step` is 2, of frames 0 and 1, 2 and 3, and so on."""
+    import numpy as np
+
     if method != TVL1:
-        if (device, mode) != ("cpu", "strict") or isinstance(params, TVL1Params):
-            raise ParameterError(f"TVL1Params, device and mode are of TV-L1; leave them out with method {method!r}")
-        chosen = FlowMethod.named(method, **(params or {}))
-        return chosen.flows(to_grey(frames) if frames.ndim == 4 else frames)
+        solver = _other_method(method, params, device, mode)
+        frames = frames_for(solver, frames)
+        return solver.flows(frames) if step is None else np.concatenate([solver.flows(frames[k : k + 2]) for k in range(0, len(frames), 2)])
     if params is None:
         params = _DEFAULTS
     if not isinstance(params, TVL1Params):
@@ -107,11 +125,32 @@ def compute_flow(
     if device == "cpu":
         from flowkit.flow.cpu.solver import CpuSolver
 
-        return CpuSolver(grey.shape[1], grey.shape[2], params, mode).flows(grey)
+        on_cpu = CpuSolver(grey.shape[1], grey.shape[2], params, mode)
+        return on_cpu.flows(grey) if step is None else np.stack([on_cpu.solve(*grey[k : k + 2]) for k in range(0, len(grey), 2)])
 
     from flowkit.flow.cuda.solver import compute_flow as compute_flow_on_gpu
 
-    return compute_flow_on_gpu(grey, params, int(match.group(1) or 0))
+    pairs = None if step is None else np.arange(len(grey)).reshape(-1, 2)
+    return compute_flow_on_gpu(grey, params, int(match.group(1) or 0), pairs=pairs)
+
+
+def _other_method(method: str, params: TVL1Params | Mapping[str, Value] | None, device: str, mode: str) -> FlowMethod:
+    """Return a method that is not TV-L1; one that has a parameter `device` takes that of the call."""
+    values = {} if params is None else params
+    if mode != "strict" or isinstance(values, TVL1Params):
+        raise ParameterError(f"TVL1Params and mode are of TV-L1; leave them out with method {method!r}")
+    if "device" in method_defaults(method):
+        values = {"device": device, **values}
+    elif device != "cpu":
+        raise ParameterError(f"device and mode are of TV-L1; leave them out with method {method!r}, which runs on the CPU alone")
+    return FlowMethod.named(method, **values)
+
+
+def frames_for(method: FlowMethod | None, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return frames, grey (T, H, W) or RGB (T, H, W, 3), as a method takes them; None is TV-L1, which takes grey ones."""
+    if method is None or not method.takes_rgb:
+        return frames if frames.ndim == 3 else to_grey(frames)
+    return frames if frames.ndim == 4 else frames[..., None].repeat(3, axis=3)
 
 
 def to_grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -32,6 +32,8 @@ MAX_PIXELS = 1 << 26
 MAX_JPEG_BYTES = 1 << 28
 MAX_TEXT_BYTES = 16_384
 
+CAMERA_MOTIONS = ("", "sift", "flow")
+
 AttributeKind = Literal["text", "integer"]  # fixed-length UTF-8, padded with NUL; signed 64 bit, little-endian
 
 
@@ -89,6 +91,7 @@ VIDEO_ATTRIBUTES = (
     Attribute("tvl1", "text"),
     Attribute("solver", "text"),
     Attribute("method", "text", is_optional=True),
+    Attribute("camera_motion", "text", is_optional=True),
     Attribute("losses", "text", is_optional=True),
     Attribute("notes", "text", is_optional=True),
     Attribute("sha256", "text"),
@@ -157,6 +160,8 @@ class ClipAttributes:
         the name of `method`.
     method : dict
         The flow method, by ``name``, and its parameters, if it is not TV-L1.
+    camera_motion : {"", "sift", "flow"}
+        How the camera's motion was found that was removed before the flow was computed; empty if it was not removed.
     losses : str
         What was lost of the video, in words, if the counts above do not say it all.
     notes : str
@@ -181,6 +186,7 @@ class ClipAttributes:
     tvl1: dict[str, Any]
     solver: str
     method: dict[str, Any] = field(default_factory=dict)
+    camera_motion: str = ""
     losses: str = ""
     notes: str = ""
 
@@ -201,6 +207,8 @@ class ClipAttributes:
             raise ShardFormatError(f'frame_rate must be a fraction such as "25/1", got {self.frame_rate!r}')
         if self.codec not in CODECS:
             raise ShardFormatError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
+        if self.camera_motion not in CAMERA_MOTIONS:
+            raise ShardFormatError(f"camera_motion must be sift, flow or empty, got {self.camera_motion!r}")
         if not self.solver:
             raise ShardFormatError("solver must not be empty")
         for name in ("quantiser", "tvl1", "method"):

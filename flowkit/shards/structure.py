@@ -88,7 +88,7 @@ class VideoLayout:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that all videos of a data root share, with the names of ``ExtractSettings.to_dict``."""
-        other = {"method": self.attributes.method} if self.attributes.method else {}
+        other = {name: value for name in ("method", "camera_motion") if (value := getattr(self.attributes, name))}
         return {
             "quantiser": self.attributes.quantiser,
             "tvl1": self.attributes.tvl1,

@@ -103,12 +103,58 @@ def frame_motions(
     >>> abs(np.median(motions[0].flows[0], axis=(0, 1))).round(1).tolist()
     [2.0, 0.0]
     """
-    if camera_motion not in CAMERA_MOTIONS:
-        raise ParameterError(f"unknown camera motion {camera_motion!r}; choose one of {', '.join(CAMERA_MOTIONS)}")
+    check_camera_motion(camera_motion)
     return _motions(grey_frames, camera_motion, boxes or {})
 
 
+def camera_homographies(grey_frames: Iterable[Grey], *, camera_motion: str = "sift") -> Iterator[NDArray[np.float64]]:
+    """Yield the camera's motion from each frame to the next, as `frame_motions` has it, without the flow that is left.
+
+    Parameters
+    ----------
+    grey_frames : iterable of uint8 arrays, shape (H, W)
+        Frames of one size.
+    camera_motion : {"sift", "flow"}
+        As for `frame_motions`.
+
+    Yields
+    ------
+    float64 array, shape (3, 3)
+        A homography that leads the pixels of a frame to the next one; one fewer than there are frames. It depends on these two alone.
+
+    Raises
+    ------
+    ParameterError
+        As for `frame_motions`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from flowkit.trajectories.frame_motion import camera_homographies
+    >>> texture = np.random.default_rng(0).integers(0, 256, (24, 40), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    >>> (matrix,) = camera_homographies([texture[:, 40:130], texture[:, 38:128]])
+    >>> np.abs(matrix).round(1).tolist()
+    [[1.0, 0.0, 2.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    check_camera_motion(camera_motion)
+    return (_homography(*pair, level_flows(*(frame.expansions for frame in pair))) for pair, _ in _pairs(grey_frames, camera_motion, {}))
+
+
+def check_camera_motion(camera_motion: str) -> None:
+    """Raise `ParameterError` unless this is a way to find the camera's motion, or ``none``."""
+    if camera_motion not in CAMERA_MOTIONS:
+        raise ParameterError(f"unknown camera motion {camera_motion!r}; choose one of {', '.join(CAMERA_MOTIONS)}")
+
+
 def _motions(grey_frames: Iterable[Grey], camera_motion: str, boxes: Mapping[int, NDArray[np.floating]]) -> Iterator[FrameMotion]:
+    for number, ((previous, current), pyramid) in enumerate(_pairs(grey_frames, camera_motion, boxes), start=1):
+        yield _motion(number, previous, current, pyramid, camera_motion)
+
+
+def _pairs(
+    grey_frames: Iterable[Grey], camera_motion: str, boxes: Mapping[int, NDArray[np.floating]]
+) -> Iterator[tuple[tuple[_Frame, _Frame], Pyramid]]:
+    """Yield each frame with the next one, and the pyramid of their size."""
     pyramid: Pyramid | None = None
     previous: _Frame | None = None
     for number, grey in enumerate(grey_frames):
@@ -116,7 +162,7 @@ def _motions(grey_frames: Iterable[Grey], camera_motion: str, boxes: Mapping[int
         _check(grey, number, pyramid)
         current = _prepare(np.array(grey, order="C"), pyramid, camera_motion, boxes.get(number))
         if previous is not None:
-            yield _motion(number, previous, current, pyramid, camera_motion)
+            yield (previous, current), pyramid
         previous = current
 
 
@@ -142,10 +188,15 @@ def _motion(number: int, previous: _Frame, current: _Frame, pyramid: Pyramid, ca
     flows = level_flows(previous.expansions, current.expansions)
     if camera_motion == "none":
         return FrameMotion(number, previous.levels, current.levels, flows, flows, np.eye(3))
-    pairs = [match_corners(previous.grey, flows[0], previous.mask)]
-    if previous.keypoints is not None and current.keypoints is not None:
-        pairs.append(match_keypoints(previous.keypoints, current.keypoints))
-    matrix = homography(*(np.concatenate(points) for points in zip(*pairs, strict=True)))
+    matrix = _homography(previous, current, flows)
     warped = without_camera_motion(previous.grey, current.grey, matrix)
     compensated = level_flows(previous.expansions, expand(warped, pyramid))
     return FrameMotion(number, previous.levels, current.levels, flows, compensated, matrix)
+
+
+def _homography(previous: _Frame, current: _Frame, flows: Levels) -> NDArray[np.float64]:
+    """Return the camera's motion between two frames, from their keypoints, if they have any, and from the flow at corners."""
+    pairs = [match_corners(previous.grey, flows[0], previous.mask)]
+    if previous.keypoints is not None and current.keypoints is not None:
+        pairs.append(match_keypoints(previous.keypoints, current.keypoints))
+    return homography(*(np.concatenate(points) for points in zip(*pairs, strict=True)))

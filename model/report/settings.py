@@ -176,6 +176,8 @@ def _stored(dataset: Dataset, records: Sequence[ClipRecord]) -> list[tuple[str, 
             properties.setdefault("flow method", set()).add(_words(clip.attributes.method))
         else:
             properties["TV-L1"].add(_words(clip.attributes.tvl1))
+        if clip.attributes.camera_motion:
+            properties.setdefault("camera motion", set()).add(f"removed ({clip.attributes.camera_motion})")
     return [
         (name, "; or ".join(sorted(values)) or "unknown")
         for name, values in properties.items()

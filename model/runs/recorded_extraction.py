@@ -41,16 +41,16 @@ def extraction_of(provenance: Provenance, root: Path | None) -> tuple[ExtractSet
         if not stored:
             settings, source = _settings_of(root, quantiser)
             return settings, f"the weights are from before flowkit recorded how their videos were extracted; using {source}"
+        frames = {"short_side": stored["short_side"], "codec": stored["codec"], "camera_motion": stored.get("camera_motion", "none")}
         if "method" in stored:
-            method = FlowMethod.from_dict(stored["method"])
-            return ExtractSettings(quantiser=quantiser, short_side=stored["short_side"], codec=stored["codec"], method=method), note
+            return ExtractSettings(quantiser=quantiser, method=FlowMethod.from_dict(stored["method"]), **frames), note
         solver, params = stored["solver"], TVL1Params.from_dict(stored["tvl1"])
         if solver in get_args(ForeignTool):
             preset = _PRESET_OF_TOOL[solver]
             note = f"the network was trained on flow of {solver}; flowkit's solver with preset {preset} stands in for it"
             params, solver = TVL1Params.preset(preset), "strict"
         preset = next((name for name in PRESETS if TVL1Params.preset(name) == params), PRESETS[0])
-        return ExtractSettings(preset, params, solver, quantiser, stored["short_side"], stored["codec"]), note
+        return ExtractSettings(preset, params, solver, quantiser, **frames), note
     except (ParameterError, KeyError, TypeError) as cause:
         raise CheckpointError(f"the extraction that the weights record is impossible: {cause}") from cause
 
@@ -79,8 +79,7 @@ def with_solver(settings: ExtractSettings, solver: Solver, device: str) -> tuple
     if settings.method is not None:
         if solver != "auto":
             raise ParameterError(f"the solvers are of TV-L1, and the network was trained on flow of {settings.method.name}: name no solver")
-        settings.method.solver()  # it must be installed, in the version that the weights record
-        return settings, ""
+        return _with_method_here(settings, settings.method)
     chosen: str = solver
     if solver == "auto":
         chosen = settings.solver
@@ -94,6 +93,25 @@ def with_solver(settings: ExtractSettings, solver: Solver, device: str) -> tuple
         return settings, ""
     note = f"the flow is from the {chosen} solver, that of the training data from the {settings.solver} solver; "
     return replace(settings, solver=chosen), note + "they differ by hundredths of a pixel"
+
+
+def _with_method_here(settings: ExtractSettings, method: FlowMethod) -> tuple[ExtractSettings, str]:
+    """Return the settings with the flow method as this machine has it, and a note if its flow may differ from that of the training."""
+    try:
+        method.solver()
+    except ParameterError:
+        here = method.as_here()
+        if here == method:
+            raise
+    else:
+        return settings, ""
+    different = [
+        f"{name} is {value} here, and was {method.params.get(name)}"
+        for name, value in here.params.items()
+        if method.params.get(name) != value
+    ]
+    note = f"the flow of {method.name} may differ from that of the training data by a fraction of a pixel: {', '.join(different)}"
+    return replace(settings, method=here), note
 
 
 def extraction_here(provenance: Provenance, root: Path | None, solver: Solver, device: str) -> tuple[ExtractSettings, list[str]]:

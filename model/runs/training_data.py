@@ -60,7 +60,8 @@ def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
 def extraction_of_clip(clip: Clip) -> dict[str, Any]:
     """Return how the frames and the flow of a clip were made, as `Provenance` stores it."""
     stored = clip.attributes
-    other = {"method": dict(stored.method)} if stored.method else {}
+    other: dict[str, Any] = {"method": dict(stored.method)} if stored.method else {}
+    other |= {"camera_motion": stored.camera_motion} if stored.camera_motion else {}
     return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec, **other}
 
 
@@ -156,6 +157,7 @@ def _comparable(extraction: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that matter as one table."""
     flat = {name: value for name, value in flattened(extraction).items() if value is not None}
     flat |= {"solver": _OWN_SOLVER} if flat.get("solver") in get_args(Solver) else {}
+    flat.setdefault("camera_motion", "not removed")
     return flat | ({"codec": "without loss"} if flat.get("codec") != "jpeg" else {})
 
 

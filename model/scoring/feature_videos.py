@@ -128,7 +128,7 @@ class LooseVideos:
             "tvl1": settings.stored_tvl1(),
             "solver": settings.solver,
             "codec": settings.codec,
-            **({"method": settings.stored_method()} if settings.method is not None else {}),
+            **settings.stored_options(),
         }
         self._videos, self._folder, self._settings, self._jobs = tuple(videos), folder, settings, jobs
 

@@ -10,7 +10,6 @@ While a few batches are on the device, new requests gather: the slower the devic
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import multiprocessing
 import os
@@ -57,12 +56,19 @@ class ServiceAddress:
 
 @dataclass(frozen=True)
 class _Request:
-    """Grey frames (n, H, W) at the start of a shared file, where the flow (n - 1, 2, H, W) goes as well."""
+    """Grey frames (n, H, W) at the start of a shared file, where the flow (m, 2, H, W) of m pairs goes as well."""
 
     path: str
     num_frames: int
     height: int
     width: int
+    are_pairs: bool  # frames 0 and 1, 2 and 3, and so on; or else each frame and the next one
+
+    @property
+    def pairs(self) -> NDArray[np.int64]:
+        """The numbers of the two frames of each pair, (m, 2)."""
+        first = np.arange(0, self.num_frames - 1, 2 if self.are_pairs else 1)
+        return np.stack([first, first + 1], axis=1)
 
 
 class FlowService:
@@ -155,17 +161,19 @@ class FlowClient:
         self._path = f"{address.path}.{os.getpid()}.{secrets.token_hex(4)}"
         self._memory: mmap.mmap | None = None
 
-    def solve(self, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the quantised flow between consecutive grey frames.
+    def solve(self, grey: NDArray[np.uint8], *, are_pairs: bool = False) -> NDArray[np.uint8]:
+        """Return the quantised flow between consecutive grey frames, or of pairs of frames.
 
         Parameters
         ----------
         grey : uint8 array, shape (n, H, W)
             The frames.
+        are_pairs : bool
+            Whether these are the two frames of one pair after the other.
 
         Returns
         -------
-        uint8 array, shape (n - 1, 2, H, W)
+        uint8 array, shape (n - 1, 2, H, W), or (n / 2, 2, H, W)
 
         Raises
         ------
@@ -173,7 +181,9 @@ class FlowClient:
             If the device failed, or there is not enough space for the shared memory.
         """
         num_frames, height, width = grey.shape
-        needed = max(grey.nbytes, 2 * (num_frames - 1) * height * width)
+        request = _Request(self._path, num_frames, height, width, are_pairs)
+        num_pairs = len(request.pairs)
+        needed = max(grey.nbytes, 2 * num_pairs * height * width)
         if self._memory is None or len(self._memory) < needed:
             try:
                 self._memory = _map(self._path, needed)
@@ -185,13 +195,13 @@ class FlowClient:
                 ) from cause
         np.ndarray(grey.shape, np.uint8, self._memory)[...] = grey
         try:
-            self._connection.send(_Request(self._path, num_frames, height, width))
+            self._connection.send(request)
             failure = self._connection.recv()
         except (EOFError, OSError) as cause:
             raise DeviceError(_ENDED) from cause
         if failure is not None:
             raise DeviceError(failure)
-        return np.ndarray((num_frames - 1, 2, height, width), np.uint8, self._memory).copy()
+        return np.ndarray((num_pairs, 2, height, width), np.uint8, self._memory).copy()
 
     def close(self) -> None:
         """End the connection and free the shared memory."""
@@ -261,21 +271,22 @@ def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQu
         del memories[client]
         client.close()
         return
-    size, num_pairs = (request.height, request.width), request.num_frames - 1
+    size, num_pairs = (request.height, request.width), len(request.pairs)
     memory = memories[client]
     if memory is None or len(memory) < max(request.num_frames, 2 * num_pairs) * request.height * request.width:
         memory = memories[client] = _map(request.path)
     frames: NDArray[np.uint8] = np.ndarray((request.num_frames, *size), np.uint8, memory)
-    queue.waiting.append(_Task(client, size, frames, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
+    queue.waiting.append(_Task(client, size, frames, request.pairs, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """The request of a client: its frames, and the array for its flow, which may be the same memory."""
+    """The request of a client: its frames, the pairs among them, and the array for its flow, which may be the same memory."""
 
     client: Any
     size: tuple[int, int]
     frames: NDArray[np.uint8]
+    pairs: NDArray[np.int64]
     flow: NDArray[np.uint8]
 
 
@@ -310,10 +321,10 @@ class _BatchQueue:
                 num_pairs += len(task.flow)
                 self.waiting.remove(task)
             starts = np.cumsum([0, *(len(task.frames) for task in tasks)])
-            first = np.concatenate([np.arange(start, stop - 1) for start, stop in itertools.pairwise(starts)])
+            pairs = np.concatenate([task.pairs + start for task, start in zip(tasks, starts, strict=False)])
             frames = [frame for task in tasks for frame in task.frames]
             fields = [field for task in tasks for field in task.flow]
-            pending = solver.submit(frames, np.stack([first, first + 1], axis=1), fields)
+            pending = solver.submit(frames, pairs, fields)
         except Exception as error:  # the workers receive it, and end the run with it
             _reply(tasks, error)
             return

@@ -281,8 +281,10 @@ class CudaSolver:
         self.close()
 
 
-def compute_flow(grey: NDArray[np.uint8], params: TVL1Params, device_index: int = 0) -> NDArray[np.float32]:
-    """Return the flow from each frame to the next, computed on a GPU.
+def compute_flow(
+    grey: NDArray[np.uint8], params: TVL1Params, device_index: int = 0, *, pairs: NDArray[np.integer] | None = None
+) -> NDArray[np.float32]:
+    """Return the flow from each frame to the next, or of certain pairs of frames, computed on a GPU.
 
     Parameters
     ----------
@@ -292,10 +294,12 @@ def compute_flow(grey: NDArray[np.uint8], params: TVL1Params, device_index: int 
         The parameters of TV-L1.
     device_index : int
         Index of the GPU.
+    pairs : int array, shape (m, 2), optional
+        As for `CudaSolver.solve`.
 
     Returns
     -------
-    float32 array, shape (T-1, 2, H, W), px/frame
+    float32 array, shape (T-1, 2, H, W), or (m, 2, H, W), px/frame
         Channel 0 is u (to the right), channel 1 is v (down).
 
     Raises
@@ -304,8 +308,8 @@ def compute_flow(grey: NDArray[np.uint8], params: TVL1Params, device_index: int 
         If the GPU cannot be used.
     """
     _num_frames, height, width = grey.shape
-    num_pairs = max(1, len(grey) - 1)
+    num_pairs = max(1, len(grey) - 1 if pairs is None else len(pairs))
     num_lanes = NUM_LANES if num_pairs > MAX_PAIRS else 1
     with CudaSolver(height, width, params, device_index=device_index, max_pairs=min(num_pairs, MAX_PAIRS), num_lanes=num_lanes) as solver:
-        flow: NDArray[np.float32] = solver.solve(grey)
+        flow: NDArray[np.float32] = solver.solve(grey, pairs)
     return flow

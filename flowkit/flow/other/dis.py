@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
+from flowkit.flow.methods import OF_MACHINE
 
 MIN_SIDE_PX = 32  # OpenCV reads outside of its memory on wide frames of a smaller height
 
@@ -50,8 +52,10 @@ class DIS:
     [[2, 0]]
     """
 
+    min_side_px: ClassVar[int] = MIN_SIDE_PX
+
     preset: str = "medium"
-    opencv: str = ""
+    opencv: str = field(default="", metadata=OF_MACHINE)
 
     def __post_init__(self) -> None:
         if self.preset not in _PRESETS:
@@ -69,8 +73,8 @@ class DIS:
         if min(grey.shape[1:]) < MIN_SIDE_PX:
             raise ParameterError(f"dis needs frames of at least {MIN_SIDE_PX} px per side, got {grey.shape[2]}x{grey.shape[1]}")
         flow = np.empty((len(grey) - 1, 2, *grey.shape[1:]), np.float32)
-        for k, field in enumerate(flow):
+        for k, target in enumerate(flow):
             # A new object each time: it keeps the pyramid levels that it chose for small frames, and the next flow would differ.
             solver = cv2.DISOpticalFlow_create(_PRESETS[self.preset])  # type: ignore[attr-defined]
-            field[...] = solver.calc(grey[k], grey[k + 1], None).transpose(2, 0, 1)
+            target[...] = solver.calc(grey[k], grey[k + 1], None).transpose(2, 0, 1)
         return flow

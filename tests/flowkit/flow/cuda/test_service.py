@@ -52,6 +52,17 @@ def test_requests_of_several_clients_sizes_and_devices_get_their_own_answers() -
             client.close()
 
 
+def test_pairs_that_do_not_follow_one_another_are_solved_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    with FlowService([Difference]) as service:
+        client = FlowClient(service.addresses[0])
+        for num_pairs in (1, 8, 3, 15):
+            grey = rng.integers(0, 256, (2 * num_pairs, 8, 10), dtype=np.uint8)
+            flow = client.solve(grey, are_pairs=True)
+            assert np.array_equal(flow[:, 0], grey[1::2] - grey[::2])
+        client.close()
+
+
 def test_an_error_of_the_solver_is_the_clients_device_error_and_the_service_goes_on() -> None:
     with FlowService([functools.partial(Difference, worst=9)]) as service:
         client = FlowClient(service.addresses[0])
