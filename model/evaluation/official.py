@@ -129,12 +129,12 @@ def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]
             differences.append(f"flow method {FlowMethod.from_dict(extraction['method'])} (official code: TV-L1, by gpu_flow)")
         elif solver != "gpu_flow":
             differences.append(f"solver {_brief(solver)} (official code: gpu_flow)")
-        if extraction.get("camera_motion"):
-            differences.append(
-                f"the camera's motion was removed from the flow, by {extraction['camera_motion']} (official code: it was not)"
-            )
-        theirs |= {"short side": 256, "codec": "jpeg"}
-        own |= {"short side": extraction.get("short_side"), "codec": extraction.get("codec")}
+        theirs |= {"short side": 256, "codec": "jpeg", "removed camera motion": "none"}
+        own |= {
+            "short side": extraction.get("short_side"),
+            "codec": extraction.get("codec"),
+            "removed camera motion": extraction.get("camera_motion", "none"),
+        }
         parameters = extraction.get("tvl1") or {}
         if parameters:
             theirs |= {f"TV-L1 {name}": value for name, value in TVL1Params.preset("paper").to_dict().items()}

@@ -113,6 +113,7 @@ EXTRACTIONS: dict[str, tuple[Any, str]] = {
     "solver": ("fast", "solver fast (official code: gpu_flow)"),
     "short_side": (128, "short side 128 (official code: 256)"),
     "codec": ("zstd", "codec zstd (official code: jpeg)"),
+    "camera_motion": ("sift", "removed camera motion sift (official code: none)"),
 }
 NO_EXTRACTIONS = {
     "preset": "a name; the parameters that it stands for have rows",
@@ -284,7 +285,8 @@ def test_first_weights_are_listed_alone(case: OfficialCase, weights: str, told: 
 
 def recorded(settings: ExtractSettings) -> dict[str, Any]:
     """Return what a run records of its frames and flow beside the quantiser."""
-    return {"short_side": settings.short_side, "tvl1": settings.tvl1.to_dict(), "solver": settings.solver, "codec": settings.codec}
+    made = {"short_side": settings.short_side, "tvl1": settings.tvl1.to_dict(), "solver": settings.solver, "codec": settings.codec}
+    return {**made, **settings.stored_options()}
 
 
 ALL_EXTRACTIONS = {
