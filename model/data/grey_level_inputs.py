@@ -12,12 +12,13 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
 from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.foreign.vgg_files import read_vgg
 
 
 def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
-    """Fold the scale of flowkit's inputs into conv1; return the state in float64 and the `rgb_offset` that it needs.
+    """Fold the scale of flowkit's inputs into the first convolution; return the state and the `rgb_offset` that it needs.
 
-    The offset is the difference between the two mean colours. Folding that into conv1 too would be wrong at the border.
+    The offset is the difference between the two mean colours. Folding that into the convolution too would be wrong at the border.
     """
     state = dict(network.state)
     inputs = input_normalisation()
@@ -26,9 +27,11 @@ def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[fl
         mean, std = (255 * np.array(inputs["rgb"][key]) for key in ("mean", "std"))
         first, second, third = ((network.means["appearance"] - mean) / std).tolist()
         offset = (first, second, third)
-        state["appearance.conv1.weight"] = state["appearance.conv1.weight"] * std[:, None, None]
+        first_filters = f"appearance.{network.first}"
+        state[first_filters] = state[first_filters] * std[:, None, None]
     if "motion" in network.means:
-        state["motion.conv1.weight"] = state["motion.conv1.weight"] * inputs["flow"]["std"]
+        first_filters = f"motion.{network.first}"
+        state[first_filters] = state[first_filters] * inputs["flow"]["std"]
     tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()}
     for name in [name for name in tensors if name.endswith(".running_mean")]:
         tensors[name.removesuffix("running_mean") + "num_batches_tracked"] = torch.tensor(0)
@@ -78,5 +81,45 @@ def matconvnet_weights(path: Path, *, stride_in_1x1: bool | None = None) -> Pret
         stride_in_1x1=stride,
         source=str(path),
         network={"stem_pool": network.settings["stem_pool"], "rgb_offset": offset},
+        conv1_for_flow=of_flow,
+    )
+
+
+def vgg_weights(path: Path) -> PretrainedWeights:
+    """Read a VGG network of MatConvNet, such as ``imagenet-vgg-m-2048.mat``, as first weights of VGG streams.
+
+    Parameters
+    ----------
+    path : Path
+        A MATLAB file with a VGG-M-2048 or a VGG-16, as SimpleNN or DagNN.
+
+    Returns
+    -------
+    PretrainedWeights
+        Its `network` are the fields of `VggConfig` that a stream needs to compute the same: kind, width, `rgb_offset` and `lrn`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or holds another kind of network.
+    OSError
+        If the file cannot be read.
+
+    Notes
+    -----
+    The filters of a motion stream are the mean of the RGB filters as the file has them, and then on the scale of flow, as for the
+    ResNets of `matconvnet_weights`.
+    """
+    network = read_vgg(path)
+    (stream,) = network.means
+    first = f"{stream}.{network.first}"
+    of_flow = torch.from_numpy(network.state[first] * np.float32(input_normalisation()["flow"]["std"]))
+    tensors, offset = fold_inputs(network)
+    needed = {key: value for key, value in network.settings.items() if key in ("kind", "width", "lrn")}
+    return PretrainedWeights(
+        state={name.removeprefix(f"{stream}."): tensor for name, tensor in tensors.items()},
+        stride_in_1x1=False,
+        source=str(path),
+        network=needed | ({"rgb_offset": offset} if stream == "appearance" else {}),
         conv1_for_flow=of_flow,
     )

@@ -8,7 +8,7 @@ A. Vedaldi, K. Lenc, "MatConvNet: Convolutional Neural Networks for MATLAB", ACM
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from flowkit.model.foreign.matlab_values import CellArray, MatlabValue, StructAr
 # Types are looked up here and nowhere else; MATLAB would call the function of that name.
 KINDS = ("Conv", "BatchNorm", "ReLU", "Pooling", "Sum", "Mul", "ConvTime", "PoolTime", "DropOut", "Loss", "SoftMax")
 _PREFIX = "dagnn."
+VARIABLES = ("net", "layers", "params", "meta", "normalization", "classes")  # the last two are those of old SimpleNN files
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class DagNN:
     layers : tuple of Layer
         In the file's order, which need not be the order of execution.
     params : dict of str to float array
-        The parameters, float64, in MATLAB's layout: filters are (height, width, in, out), with trailing ones dropped.
+        The parameters in MATLAB's layout: filters are (height, width, in, out), with trailing ones dropped. float64, or float32 as
+        a SimpleNN stores them.
     average_image : float64 array or None
         ``meta.normalization.averageImage``: what is subtracted from a network's input, in grey levels.
     class_names : tuple of str
@@ -71,7 +73,7 @@ class DagNN:
 
     path: Path
     layers: tuple[Layer, ...]
-    params: Mapping[str, NDArray[np.float64]]
+    params: Mapping[str, NDArray[Any]]
     average_image: NDArray[np.float64] | None
     class_names: tuple[str, ...]
 
@@ -112,24 +114,35 @@ def read_dagnn(path: Path) -> DagNN:
     OSError
         If the file cannot be read.
     """
-    return _Reading(path).network(read_matlab(path, ("net", "layers", "params", "meta")))
+    return dagnn_of(path, read_stored(path))
+
+
+def read_stored(path: Path) -> Mapping[str, MatlabValue]:
+    """Return the fields of the network in a MATLAB file, of either kind; ``layers`` is one of them. Raises as `read_dagnn` does."""
+    variables = read_matlab(path, VARIABLES)
+    stored: Mapping[str, MatlabValue] = variables
+    if "net" in variables:
+        net = variables["net"]
+        if not isinstance(net, StructArray) or len(net.elements) != 1:
+            raise CheckpointError(f"{path}: its variable net is not a struct; a MATLAB object must be saved as net.saveobj()")
+        stored = net.elements[0]
+    if "layers" not in stored:
+        raise CheckpointError(f"{path}: it holds no network of MatConvNet: there is neither a variable net nor layers")
+    return stored
+
+
+def dagnn_of(path: Path, stored: Mapping[str, MatlabValue], *, kinds: Sequence[str] = KINDS) -> DagNN:
+    """Return the DagNN whose fields are given, of layers of these kinds; raises as `read_dagnn` does."""
+    return _Reading(path, kinds).network(stored)
 
 
 class _Reading:
     """Reads the parts of one file; every refusal names it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, kinds: Sequence[str]) -> None:
+        self._path, self._kinds = path, kinds
 
-    def network(self, variables: Mapping[str, MatlabValue]) -> DagNN:
-        stored: Mapping[str, MatlabValue] = variables
-        if "net" in variables:
-            net = variables["net"]
-            if not isinstance(net, StructArray) or len(net.elements) != 1:
-                self._refuse("its variable net is not a struct; a MATLAB object must be saved as net.saveobj()")
-            stored = net.elements[0]
-        if "layers" not in stored:
-            self._refuse("it holds no network of MatConvNet: there is neither a variable net nor layers")
+    def network(self, stored: Mapping[str, MatlabValue]) -> DagNN:
         if isinstance(stored["layers"], CellArray):
             kinds = [self._simple_kind(layer) for layer in stored["layers"].elements]
             self._refuse(
@@ -139,15 +152,16 @@ class _Reading:
         layers = tuple(self._layer(item) for item in self._items(stored["layers"], "layers"))
         params = self._params(stored.get("params"))
         self._check_names(layers, params)
-        mean, names = self._meta(stored.get("meta"))
+        mean, names = meta_of(self._path, fields_of(stored.get("meta")))
         return DagNN(self._path, layers, params, mean, names)
 
     def _layer(self, item: Mapping[str, MatlabValue]) -> Layer:
         name, kind = self._text(item, "name", "a layer"), self._text(item, "type", "a layer")
-        if kind.removeprefix(_PREFIX) not in KINDS or not kind.startswith(_PREFIX):
-            self._refuse(f"layer {name!r} has the type {kind[:64]!r}, which no residual network has (flowkit reads {', '.join(KINDS)})")
+        if kind.removeprefix(_PREFIX) not in self._kinds or not kind.startswith(_PREFIX):
+            what = "no residual network has" if self._kinds is KINDS else "flowkit does not read here"
+            self._refuse(f"layer {name!r} has the type {kind[:64]!r}, which {what} (flowkit reads {', '.join(self._kinds)})")
         lists = [self._texts(item.get(key, CellArray(())), f"{key} of layer {name!r}") for key in ("inputs", "outputs", "params")]
-        return Layer(name, kind.removeprefix(_PREFIX), lists[0], lists[1], lists[2], _fields(item.get("block")))
+        return Layer(name, kind.removeprefix(_PREFIX), lists[0], lists[1], lists[2], fields_of(item.get("block")))
 
     def _params(self, stored: MatlabValue | None) -> dict[str, NDArray[np.float64]]:
         params: dict[str, NDArray[np.float64]] = {}
@@ -178,16 +192,6 @@ class _Reading:
         for name in sorted(params.keys() - used):
             self._refuse(f"no layer uses parameter {name!r}")
 
-    def _meta(self, stored: MatlabValue | None) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
-        mean = _fields(_fields(stored).get("normalization")).get("averageImage")
-        names = _fields(_fields(stored).get("classes")).get("description")
-        average = None
-        if isinstance(mean, np.ndarray) and mean.size:
-            average = mean.astype(np.float64)
-            if not np.isfinite(average).all():
-                self._refuse("its averageImage has values that are not finite")
-        return average, self._texts(names, "the class names") if isinstance(names, CellArray) else ()
-
     def _items(self, value: MatlabValue | None, what: str) -> tuple[Mapping[str, MatlabValue], ...]:
         if not isinstance(value, StructArray) or not value.elements:
             self._refuse(f"its {what} are not a struct array")
@@ -200,23 +204,39 @@ class _Reading:
         return value
 
     def _texts(self, value: MatlabValue, what: str) -> tuple[str, ...]:
-        """Return the texts of a cell array; a single text, or an empty array, is one too."""
-        if isinstance(value, str):
-            return (value,) if value else ()
-        if isinstance(value, np.ndarray) and not value.size:
-            return ()
-        if not isinstance(value, CellArray) or not all(isinstance(part, str) for part in value.elements):
-            self._refuse(f"{what} are not texts")
-        return tuple(str(part) for part in value.elements)
+        return _texts_of(self._path, value, what)
 
     def _simple_kind(self, layer: MatlabValue) -> str:
-        kind = _fields(layer).get("type")
+        kind = fields_of(layer).get("type")
         return kind[:32] if isinstance(kind, str) else "unknown"
 
     def _refuse(self, why: str) -> NoReturn:
         raise CheckpointError(f"{self._path}: {why}")
 
 
-def _fields(value: MatlabValue | None) -> Mapping[str, MatlabValue]:
+def fields_of(value: MatlabValue | None) -> Mapping[str, MatlabValue]:
     """Return the fields of a scalar struct; none if the value is anything else."""
     return value.elements[0] if isinstance(value, StructArray) and len(value.elements) == 1 else {}
+
+
+def meta_of(path: Path, meta: Mapping[str, MatlabValue]) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """Return the average image and the class names that the meta data of a network hold."""
+    mean = fields_of(meta.get("normalization")).get("averageImage")
+    names = fields_of(meta.get("classes")).get("description")
+    average = None
+    if isinstance(mean, np.ndarray) and mean.size:
+        average = mean.astype(np.float64)
+        if not np.isfinite(average).all():
+            raise CheckpointError(f"{path}: its averageImage has values that are not finite")
+    return average, _texts_of(path, names, "the class names") if isinstance(names, CellArray) else ()
+
+
+def _texts_of(path: Path, value: MatlabValue, what: str) -> tuple[str, ...]:
+    """Return the texts of a cell array; a single text, or an empty array, is one too."""
+    if isinstance(value, str):
+        return (value,) if value else ()
+    if isinstance(value, np.ndarray) and not value.size:
+        return ()
+    if not isinstance(value, CellArray) or not all(isinstance(part, str) for part in value.elements):
+        raise CheckpointError(f"{path}: {what} are not texts")
+    return tuple(str(part) for part in value.elements)

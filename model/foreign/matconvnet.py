@@ -8,7 +8,7 @@ feichtenhofer/st-resnet, commit 8b4f284: ``STResNet_stage1.m``, ``STResNet_stage
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.model.foreign.backbones import RESNET
 from flowkit.model.foreign.dagnn import DagNN, Layer, read_dagnn
 from flowkit.model.foreign.residual_graph import Place, ResidualGraph, StreamGraph, find_residual_network
 from flowkit.model.settings.network import BATCH_NORM_EPS, DEPTH_OF_UNITS, NUM_CHANNELS, STAGES, StreamName
@@ -40,23 +41,27 @@ class MatConvNetNetwork:
     phase : str
         What it is in flowkit: a base stream, ST-ResNet, or, with max pooling over time, ST-ResNet*.
     settings : dict
-        Fields of `STResNetConfig`.
-    state : dict of str to float64 array
-        Tensors under flowkit's names, in PyTorch's layout. conv1 takes grey levels (RGB 0 to 255, flow bytes) minus `means`.
+        Fields of the network's configuration, `STResNetConfig` or `VggConfig`.
+    state : dict of str to float array
+        Tensors under flowkit's names, in PyTorch's layout. The first convolution takes grey levels (RGB 0 to 255, flow bytes) minus
+        `means`.
     means : dict of float64 array
         By stream: the mean that is subtracted from each input channel, in grey levels.
     class_names : tuple of str
         What the file says, which after training on other data is ImageNet's list.
     notes : tuple of str
         What was converted other than one to one, in words.
+    first : str
+        The name of the first convolution's filters, after the stream's.
     """
 
     phase: Phase
     settings: dict[str, Any]
-    state: dict[str, Array]
+    state: dict[str, NDArray[Any]]
     means: dict[StreamName, Array]
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    first: str = RESNET.first
 
 
 def read_matconvnet(path: Path) -> MatConvNetNetwork:
@@ -100,7 +105,7 @@ class _Conversion:
             self._notes.append(
                 f"folded into the means of the batch normalisations that follow: {counted(num_biases, 'bias')} of convolutions"
             )
-        means = self._means()
+        means = channel_means(self._net, tuple(streams))
         settings = self._settings(has_time)
         names = self._net.class_names if len(self._net.class_names) == settings["num_classes"] else ()
         return MatConvNetNetwork(self._phase(), settings, self._state, means, names, tuple(self._notes))
@@ -192,23 +197,6 @@ class _Conversion:
                     self._net.refuse(f"parameter {layer.params[1]!r} has {bias.size} numbers for {mean.size} channels")
                 self._state[norm + ".running_mean"] = mean - bias
 
-    def _means(self) -> dict[StreamName, Array]:
-        """Return the mean of each stream's channels: pixels are averaged, and in a file of two streams the flow comes first."""
-        image, streams = self._net.average_image, self._graph.streams
-        if image is None:
-            self._net.refuse("it does not say what is subtracted from the input: meta.normalization.averageImage is missing")
-        mean = image.mean((0, 1)) if image.ndim == 3 else image.ravel(order="F")
-        expected = sum(NUM_CHANNELS[name] for name in streams)
-        if mean.size != expected or (image.ndim == 2 and min(image.shape) != 1):
-            self._net.refuse(f"its averageImage has the shape {image.shape} where {expected} channels belong")
-        means = {name: mean[: NUM_CHANNELS[name]] if name == "motion" else mean[-NUM_CHANNELS[name] :] for name in streams}
-        if "motion" in means and np.abs(means["motion"] - _FLOW_MEAN).max() > _FLOW_MEAN_TOLERANCE:
-            order = " (its last 20 numbers are: RGB stands first, where flow belongs)" if np.all(mean[-20:] == _FLOW_MEAN) else ""
-            self._net.refuse(f"the mean of its flow channels is not {_FLOW_MEAN:g}{order}")
-        if "appearance" in means and not ((means["appearance"] >= 0) & (means["appearance"] <= 255)).all():
-            self._net.refuse(f"the mean of its RGB channels, {means['appearance'].tolist()}, is not within 0 to 255")
-        return means
-
     def _settings(self, has_time: tuple[int, ...]) -> dict[str, Any]:
         streams = self._graph.streams
         units = next(iter(streams.values())).num_units
@@ -258,6 +246,24 @@ class _Conversion:
         if any(other != first for other in others):
             self._net.refuse(f"its streams differ in their {what}: {', '.join(f'{name} {value}' for name, value in values.items())}")
         return first
+
+
+def channel_means(net: DagNN, streams: Sequence[StreamName]) -> dict[StreamName, Array]:
+    """Return the mean of each stream's channels: pixels are averaged, and in a file of two streams the flow comes first."""
+    image = net.average_image
+    if image is None:
+        net.refuse("it does not say what is subtracted from the input: meta.normalization.averageImage is missing")
+    mean = image.mean((0, 1)) if image.ndim == 3 else image.ravel(order="F")
+    expected = sum(NUM_CHANNELS[name] for name in streams)
+    if mean.size != expected or (image.ndim == 2 and min(image.shape) != 1):
+        net.refuse(f"its averageImage has the shape {image.shape} where {expected} channels belong")
+    means = {name: mean[: NUM_CHANNELS[name]] if name == "motion" else mean[-NUM_CHANNELS[name] :] for name in streams}
+    if "motion" in means and np.abs(means["motion"] - _FLOW_MEAN).max() > _FLOW_MEAN_TOLERANCE:
+        order = " (its last 20 numbers are: RGB stands first, where flow belongs)" if np.all(mean[-20:] == _FLOW_MEAN) else ""
+        net.refuse(f"the mean of its flow channels is not {_FLOW_MEAN:g}{order}")
+    if "appearance" in means and not ((means["appearance"] >= 0) & (means["appearance"] <= 255)).all():
+        net.refuse(f"the mean of its RGB channels, {means['appearance'].tolist()}, is not within 0 to 255")
+    return means
 
 
 def _key(name: StreamName, place: Place) -> str:
