@@ -41,6 +41,7 @@ from flowkit.flow import FlowMethod, TVL1Params
 from flowkit.quantise import Quantiser
 from flowkit.versions import __version__
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
+from flowkit.video.reading import Reading
 from flowkit.warped_flow import compute_flow
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
 __all__ = [  # in full, because type checkers read it too
     "BusyError", "CheckpointError", "Clip", "ClipRecord", "DataStats", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
     "FeaturesError", "FlowMethod", "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser",
-    "RankError", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories", "VideoDecodeError", "VideoInfo",
+    "RankError", "Reading", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories", "VideoDecodeError",
+    "VideoInfo",
     "__version__", "compute_flow", "extract", "improved_trajectories", "pack", "probe", "read_frames", "stats", "verify",
 ]  # fmt: skip
 

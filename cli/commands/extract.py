@@ -22,6 +22,7 @@ from flowkit.dataset.settings import CameraMotion, Codec, ExtractSettings
 from flowkit.flow.methods import TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
+from flowkit.video.reading import Reading
 
 if TYPE_CHECKING:
     from flowkit.extraction.forecast import Forecast
@@ -131,6 +132,20 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     help="The CPU solver: strict equals OpenCV's bit for bit, fast is about 1.4 times as fast. [default: strict]",
 )
 @click.option(
+    "--fps",
+    metavar="F",
+    default=None,
+    help="Choose frames for this rate before anything else, by their time stamps: 12.5, or 30000/1001. Flow is between those frames.  "
+    "[default: all frames]",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Choose every N-th frame before anything else.  [default: all frames]",
+)
+@click.option(
     "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many worker processes to use. [default: one per core]"
 )
 @click.option(
@@ -189,6 +204,8 @@ def extract(
     preset: str,
     device: str,
     mode: str | None,
+    fps: str | None,
+    every: int,
     jobs: int | None,
     short_side: int,
     bound: float,
@@ -247,6 +264,7 @@ def extract(
             short_side=short_side,
             codec=codec,
             camera_motion=camera_motion,
+            reading=Reading(fps, every),
         )
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard)
@@ -337,9 +355,11 @@ def _print_plan(todo: Plan) -> None:
     from flowkit.video.tree import ignored_text
 
     settings = todo.settings
+    chosen = settings.reading.in_words()
     if todo.jobs:
         inform(
             f"extract: {counted(len(todo.jobs), 'video')} to do, {len(todo.skipped)} done already; {settings.flow_in_words()}, "
+            f"{chosen + ', ' if chosen else ''}"
             f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
         )
     else:

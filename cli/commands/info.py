@@ -21,7 +21,7 @@ from flowkit.quantise import Quantiser
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowkit.describe.contents import Contents, FileInfo, RootInfo
+    from flowkit.describe.contents import Contents, FileInfo, RootInfo, VideoFacts
 
 
 @click.command(cls=Command)
@@ -53,9 +53,18 @@ def info(path: Path | None, data: Path, as_json: bool) -> int:
 def _file_text(info: FileInfo) -> str:
     lines = [f"{show_name(info.path)}: {size(info.num_bytes)}, format {info.shard_format_version}, written by {show_name(info.created_by)}"]
     lines += ["", _contents_text(info.contents), ""]
-    rows = [(v.video_id, v.class_name, v.num_frames, f"{v.width}x{v.height}", v.frame_rate, size(v.stored_bytes)) for v in info.videos]
-    lines.append(long_table(("video", "class", "frames", "size", "frame rate", "bytes"), rows, rest=" (--json lists all)"))
+    rows = [
+        (v.video_id, v.class_name, v.num_frames, f"{v.width}x{v.height}", v.frame_rate, _span(v), size(v.stored_bytes)) for v in info.videos
+    ]
+    lines.append(long_table(("video", "class", "frames", "size", "frame rate", "times, s", "bytes"), rows, rest=" (--json lists all)"))
     return "\n".join(lines)
+
+
+def _span(video: VideoFacts) -> str:
+    """Return the time stamps of the first and the last frame of a video, in s."""
+    if video.first_seconds is None or video.last_seconds is None:
+        return "unknown"
+    return f"{video.first_seconds:.2f} to {video.last_seconds:.2f}"
 
 
 def _root_text(root: RootInfo) -> str:

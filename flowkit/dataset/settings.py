@@ -9,13 +9,14 @@ from flowkit.errors import ManifestError, ParameterError
 from flowkit.flow.methods import TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Quantiser
+from flowkit.video.reading import Reading, rate_text
 
 Solver = Literal["strict", "fast", "cuda"]
 ForeignTool = Literal["gpu_flow", "denseflow", "dense_flow"]  # tools whose flow can be imported
 Codec = Literal["zstd", "gzip", "none", "jpeg"]
 CameraMotion = Literal["none", "sift", "flow"]
 
-OPTIONAL = {"method", "camera_motion"}  # settings that are stored only where they are not the default
+OPTIONAL = {"method", "camera_motion", "reading"}  # settings that are stored only where they are not the default
 MIN_SHORT_SIDE = 32  # below it TV-L1 has no pyramid, and a network sees next to nothing
 
 
@@ -42,6 +43,8 @@ class ExtractSettings:
         The flow method, with its parameters, if it is not TV-L1. `preset` and `solver` take its name.
     camera_motion : {"none", "sift", "flow"}
         Whether the camera's motion is removed before the flow is computed, and how it is found; see `flowkit.compute_flow`.
+    reading : Reading
+        Which frames of a video are read; flow is between those. By default all.
 
     Raises
     ------
@@ -64,6 +67,7 @@ class ExtractSettings:
     codec: Codec = "zstd"
     method: FlowMethod | None = None
     camera_motion: CameraMotion = "none"
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         presets: tuple[str, ...] = ("imported",) if self.is_imported else PRESETS
@@ -118,7 +122,8 @@ class ExtractSettings:
     def stored_options(self) -> dict[str, Any]:
         """Return the settings that are stored only where they differ from what flowkit had before it knew them."""
         method = {} if self.method is None else {"method": self.stored_method()}
-        return method if self.camera_motion == "none" else {**method, "camera_motion": self.camera_motion}
+        camera = {} if self.camera_motion == "none" else {"camera_motion": self.camera_motion}
+        return {**method, **camera, **({} if self.reading.takes_all else {"reading": self.reading.to_dict()})}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
@@ -147,7 +152,8 @@ class ExtractSettings:
         try:
             tvl1, quantiser = TVL1Params.from_dict(values["tvl1"]), Quantiser.from_dict(values["quantiser"])
             method = FlowMethod.from_dict(values["method"]) if "method" in values else None
-            return cls(**{**values, "tvl1": tvl1, "quantiser": quantiser, "method": method})
+            reading = Reading.from_dict(values.get("reading", {}))
+            return cls(**{**values, "tvl1": tvl1, "quantiser": quantiser, "method": method, "reading": reading})
         except (ParameterError, TypeError) as cause:
             raise ManifestError(f"extraction settings are not valid: {cause}") from cause
 
@@ -161,7 +167,10 @@ class ExtractSettings:
         flat: dict[str, Any] = {}
         if not self.is_imported:
             flat = {"method": TVL1 if self.method is None else self.method.name, "camera_motion": self.camera_motion}
+        flat |= {"fps": rate_text(self.reading.rate) if self.reading.rate is not None else "all frames", "every": self.reading.every}
         for key, value in self.to_dict().items():
+            if key == "reading":
+                continue
             if key == "method":
                 flat |= {f"{value['name']} {name}": param for name, param in value.items() if name != "name"}
             elif self.method is None or key not in ("preset", "solver"):

@@ -184,6 +184,7 @@ def _options(settings: ExtractSettings) -> list[str]:
             options += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
     if settings.camera_motion != plain.camera_motion:
         options += ["--camera-motion", settings.camera_motion]
+    options += settings.reading.options()
     for name in ("bound", "mapping"):
         if getattr(settings.quantiser, name) != getattr(plain.quantiser, name):
             options += [f"--{name}", f"{getattr(settings.quantiser, name)}"]

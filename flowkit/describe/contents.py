@@ -36,6 +36,8 @@ class VideoFacts:
     decode_errors: int
     source_name: str
     sha256: str
+    first_seconds: float | None
+    last_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Contents:
     num_videos, num_classes, num_frames, num_pairs : int
         Counts. A pair is a flow field: two consecutive frames.
     seconds : float
-        Duration of the videos whose frame rate is known.
+        Duration of the videos whose time stamps or frame rate are known.
     stored_bytes : int
         What frames and flow take, without the structure of the files.
     num_damaged : int
@@ -214,8 +216,13 @@ def describe_file(path: str | os.PathLike[str]) -> FileInfo:
             total.add(clip)
             a = clip.attributes
             size = (clip.num_frames, clip.width, clip.height, a.frame_rate, clip.stored_bytes, a.decode_errors)
-            videos.append(VideoFacts(video_id, a.class_name, *size, a.source_name, clip.sha256))
+            videos.append(VideoFacts(video_id, a.class_name, *size, a.source_name, clip.sha256, *_span(clip)))
     return FileInfo(str(path), path.stat().st_size, FORMAT_VERSION, created_by, total.contents(), tuple(videos))
+
+
+def _span(clip: Clip) -> tuple[float | None, float | None]:
+    """Return the time stamps of the first and the last frame of a clip, if they are known."""
+    return (None, None) if clip.times is None else (float(clip.times[0]), float(clip.times[-1]))
 
 
 def describe_root(root: str | os.PathLike[str], *, progress: bool | None = None) -> RootInfo:

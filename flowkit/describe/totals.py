@@ -16,7 +16,7 @@ class ClipTotals:
     num_videos, num_frames : int
         Clips, and their frames.
     seconds : float
-        Duration of the clips whose frame rate is known.
+        Duration of the clips whose time stamps or frame rate are known.
     num_bytes : int
         What frames and flow take in the files.
     """
@@ -30,7 +30,7 @@ class ClipTotals:
         """Count a clip."""
         self.num_videos += 1
         self.num_frames += clip.num_frames
-        self.seconds += float(clip.num_frames / clip.frame_rate) if clip.frame_rate else 0.0
+        self.seconds += clip.seconds or 0.0
         self.num_bytes += clip.stored_bytes
 
     def merge(self, other: ClipTotals) -> None:

@@ -101,7 +101,7 @@ def _open(job: VideoJob, progress: TaskProgress) -> int | None:
     except VideoDecodeError:
         return None
     num_frames = info.header_frames or round((info.duration_seconds or 0) * info.frame_rate)
-    return num_frames if num_frames * _LEAST_BYTES_PER_FRAME <= job.source_bytes else 0
+    return job.settings.reading.num_chosen(num_frames, info.frame_rate) if num_frames * _LEAST_BYTES_PER_FRAME <= job.source_bytes else 0
 
 
 def _measure(task: _Sample, progress: TaskProgress) -> TimedSample | None:

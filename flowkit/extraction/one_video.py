@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +122,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
     sha256 = source.sha256
     progress.alive()  # a large file on a slow disk may have taken minutes
     info = probe(job.path)
-    expected = max(info.header_frames - 1, 0)
+    expected = max(job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1, 0)
     if not job.pieces and expected >= MIN_RESUMED:
         drop_stale_pieces(job.piece_folder, job.path, source.version)
         record_source(job.piece_folder, source)
@@ -131,6 +131,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
         job = replace(job, pieces=tuple(find_pieces(job.piece_folder)))
     result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, source_ctime_ns=job.source_ctime_ns)
     num_frames = 0
+    times: list[NDArray[np.float64] | None] = []
     writer: ClipWriter | None = None
     with PieceReader(job.pieces) as stored:
         batches = _frames(job, progress)
@@ -142,6 +143,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
                 writer.append_frames(frames)
                 writer.append_flow(q)
                 num_frames += len(frames)
+                times.append(batch.times)
                 if not job.pieces:
                     progress.note(num_frames - 1, expected)
                 if batch.report is not None:
@@ -150,7 +152,8 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
                 return result
             progress.alive()
             source.confirm()
-            return replace(result, clip_bytes=writer.finish(_attributes(job, info, result, sha256=sha256)), source_sha256=sha256)
+            clip_bytes = writer.finish(_attributes(job, info, result, sha256=sha256), times=all_times(times))
+            return replace(result, clip_bytes=clip_bytes, source_sha256=sha256)
         finally:
             if writer is not None:
                 writer.close()
@@ -170,7 +173,7 @@ def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
 
 def _frames(job: VideoJob, progress: TaskProgress) -> Iterator[FrameBatch]:
     """Yield the frames of a video in small batches; raise `_StoppedError` once the run is to be stopped."""
-    for batch in read_frames(job.path, short_side=job.settings.short_side, batch_size=BATCH_SIZE):
+    for batch in read_frames(job.path, short_side=job.settings.short_side, batch_size=BATCH_SIZE, reading=job.settings.reading):
         if progress.stopping:
             raise _StoppedError
         progress.alive()
@@ -202,12 +205,13 @@ def _with_stored_flow(batches: Iterable[FrameBatch], stored: PieceReader) -> Ite
 def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: str) -> ClipAttributes:
     """Return the attributes that are stored with a clip."""
     settings = job.settings
+    rate = settings.reading.rate_of_chosen(info.frame_rate)
     return ClipAttributes(
         video_id=job.video_id,
         class_name=job.class_name,
         source_name=job.path.name,
         source_sha256=sha256,
-        frame_rate=f"{info.frame_rate.numerator}/{info.frame_rate.denominator}",
+        frame_rate=f"{rate.numerator}/{rate.denominator}",
         num_frames=result.num_frames,
         header_frames=result.header_frames,
         decode_errors=result.decode_errors,
@@ -219,7 +223,16 @@ def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: 
         camera_motion=settings.stored_camera_motion(),
         losses=unstated_losses(result),
         notes=result.notes,
+        reading=settings.reading.to_dict(),
+        source_frames=result.source_frames,
     )
+
+
+def all_times(batches: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    """Return the times of the frames of a video in one array; None unless all are known."""
+    known = [times for times in batches if times is not None]
+    times = np.concatenate(known) if known and len(known) == len(batches) else np.full(1, np.nan)
+    return times if np.isfinite(times).all() else None
 
 
 def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
@@ -229,7 +242,8 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
             info = probe(job.path)
             for _ in range(2):  # the first time compiles and warms caches
                 started = time.monotonic()
-                batches = read_frames(job.path, short_side=job.settings.short_side, batch_size=num_frames)
+                size, reading = job.settings.short_side, job.settings.reading
+                batches = read_frames(job.path, short_side=size, batch_size=num_frames, reading=reading)
                 batch, q = next(_with_flow(batches, job, lambda: None))
                 frames = batch.frames
                 if len(frames) < 2:

@@ -1,7 +1,7 @@
 """Pieces of a long video's quantised flow, kept as files until the clip file is written, to resume and to share the work.
 
 A video whose flow takes long is solved in pieces, by several processes or in several runs. Each finished piece is a file of
-raw bytes under ``clips/.segments/``, named after the video, the version of its file, and the flow fields it holds. The clip
+raw bytes under ``clips/.pieces/``, named after the video, the version of its file, and the flow fields it holds. The clip
 file is then written from the pieces as if one process had solved the whole video, since flow field k depends on frames k and
 k+1 only. Each folder records the digest of the video file, so that no flow of another file is ever used.
 """
@@ -29,6 +29,7 @@ from flowkit.extraction.source import Source
 from flowkit.file_versions import FileVersion
 from flowkit.files import fsync_folder, new_part, read_file, with_file_name, write_atomically
 from flowkit.locks import release
+from flowkit.video.ids import OLD_PIECES_FOLDER, PIECES_FOLDER
 
 _NAME = re.compile(r"(\d{9})-(\d{9})\.flow")
 _RECORD_NAME = "source.json"
@@ -48,7 +49,7 @@ class Piece:
 def piece_folder(clips: Path, video_id: str, source_bytes: int, source_mtime_ns: int) -> Path:
     """Return the folder for a video's pieces; each version of the video file has a folder of its own."""
     name = hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-    return clips / ".segments" / f"{name}-{source_bytes:x}-{source_mtime_ns:x}"
+    return clips / PIECES_FOLDER / f"{name}-{source_bytes:x}-{source_mtime_ns:x}"
 
 
 def read_source(folder: Path, path: Path) -> Source | None:
@@ -260,6 +261,11 @@ class PieceReader:
             raise FlowkitError(f"flow field {self._at} is in no piece; run the same line again")
         piece = self._waiting.pop(0)
         self._file, self._left = open(piece.path, "rb"), piece.stop - piece.start  # noqa: SIM115 - closed in __exit__
+
+
+def remove_old_pieces(clips: Path) -> None:
+    """Delete what an earlier flowkit kept of long videos, under another name."""
+    shutil.rmtree(clips / OLD_PIECES_FOLDER, ignore_errors=True)
 
 
 def remove_pieces(folder: Path) -> None:

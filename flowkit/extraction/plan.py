@@ -205,4 +205,5 @@ def done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tu
     clip_bytes = stored.stat().st_size if stored == path else 0
     result = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes)
     result = replace(result, source_ctime_ns=job.source_ctime_ns, source_sha256=attributes.source_sha256, notes=attributes.notes)
+    result = replace(result, source_frames=attributes.source_frames)
     return with_status(result, losses=attributes.losses)

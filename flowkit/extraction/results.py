@@ -35,7 +35,7 @@ class VideoResult:
     source_bytes, source_mtime_ns : int
         Size and modification time of the video file, by which the next run sees whether it has changed.
     num_frames, header_frames, decode_errors : int
-        Frames decoded; frames that the header promises (0: it does not say); packets or frames that could not be decoded.
+        Frames of the clip; frames that the header promises (0: it does not say); packets or frames that could not be decoded.
     clip_bytes : int
         Size of the clip file.
     seconds : float, s
@@ -48,6 +48,8 @@ class VideoResult:
         The SHA-256 of the video file that the clip was extracted from; empty if there is no clip, or if it was not noted.
     notes : str
         What is odd about the video but no damage: empty chunks, several video streams, and the like.
+    source_frames : int
+        Frames of the video that were decoded, if only some of them were chosen; otherwise 0.
     """
 
     video_id: str
@@ -63,6 +65,7 @@ class VideoResult:
     source_ctime_ns: int = 0
     source_sha256: str = ""
     notes: str = ""
+    source_frames: int = 0
 
 
 def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:
@@ -75,17 +78,26 @@ def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:
     losses : str
         Everything that was lost, in words; if empty, the counts say it.
     """
-    troubles = [losses] if losses else count_words(result.num_frames, result.header_frames, result.decode_errors)
+    num_decoded = result.source_frames or result.num_frames
+    troubles = [losses] if losses else count_words(num_decoded, result.header_frames, result.decode_errors)
     status: Status = "damaged" if troubles else "ok"
     if result.num_frames < 2:
         status = "short" if result.num_frames else "undecodable"
-        troubles.insert(0, "only 1 frame could be decoded; flow needs 2" if result.num_frames else "no frame could be decoded")
+        only = f"only 1 of {num_decoded} frames is chosen" if num_decoded > 1 else "only 1 frame could be decoded"
+        troubles.insert(0, f"{only}; flow needs 2" if result.num_frames else "no frame could be decoded")
     return replace(result, status=status, error=", ".join(troubles))
 
 
 def with_report(result: VideoResult, report: DecodeReport) -> VideoResult:
     """Return the result of a video, with its number of frames, with what decoding it has shown."""
-    counts = replace(result, header_frames=report.header_frames, decode_errors=report.decode_errors, notes=report.notes)
+    source_frames = report.num_decoded if report.num_decoded != result.num_frames else 0
+    counts = replace(
+        result,
+        header_frames=report.header_frames,
+        decode_errors=report.decode_errors,
+        notes=report.notes,
+        source_frames=source_frames,
+    )
     return with_status(counts, losses=report.losses)
 
 

@@ -22,7 +22,7 @@ from flowkit.dataset.root_locks import extracting
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
 from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob, video_of
-from flowkit.extraction.pieces import drop_stale_pieces, find_pieces, remove_pieces
+from flowkit.extraction.pieces import drop_stale_pieces, find_pieces, remove_old_pieces, remove_pieces
 from flowkit.extraction.plan import Plan, make_plan
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, Status, VideoResult, read_index
 from flowkit.extraction.schedule import make_tasks, run_task, seconds_without_progress, work_bytes
@@ -210,6 +210,7 @@ def extracted(
         index = stack.enter_context(closing(IndexWriter(root)))
         for confirmed in plan.confirmed:
             index.append(confirmed)
+        remove_old_pieces(root / "clips")
         jobs_left: Sequence[VideoJob] = plan.jobs
         for job in jobs_left:
             drop_stale_pieces(job.piece_folder, job.path, job.version)

@@ -21,12 +21,16 @@ from flowkit.extraction.results import VideoResult, with_report
 from flowkit.extraction.solving import prepare_solver, quantised_flow, solver_frames
 from flowkit.shards.jpeg import decode_jpeg, encode_jpeg
 from flowkit.video.decode import read_frames
+from flowkit.video.reading import Reading
 from flowkit.warped_flow import NONE, pairs_without_camera_motion
 
+_ALL_FRAMES = Reading()
 PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
 
 
-def count_frames(path: Path, *, short_side: int, on_frames: Callable[[int], None] | None = None) -> VideoResult:
+def count_frames(
+    path: Path, *, short_side: int, reading: Reading = _ALL_FRAMES, on_frames: Callable[[int], None] | None = None
+) -> VideoResult:
     """Decode a complete video and return what `flowkit extract` would report about it.
 
     Parameters
@@ -35,6 +39,8 @@ def count_frames(path: Path, *, short_side: int, on_frames: Callable[[int], None
         The video file.
     short_side : int, px
         Short side of the frames; a size that cannot be made is noticed here.
+    reading : Reading
+        Which frames are read.
     on_frames : callable, optional
         Receives the number of frames so far, from time to time.
 
@@ -45,7 +51,7 @@ def count_frames(path: Path, *, short_side: int, on_frames: Callable[[int], None
     """
     result = VideoResult(str(path), "undecodable", 0, 0)
     try:
-        for batch in read_frames(path, short_side=short_side):
+        for batch in read_frames(path, short_side=short_side, reading=reading):
             num_frames = batch.start + len(batch.frames)
             if on_frames is not None:
                 on_frames(num_frames)
@@ -102,7 +108,7 @@ def read_sample(
     last = max(needed[-1], chosen[-1])
     images: list[NDArray[np.uint8]] = []
     solved_from: list[NDArray[np.uint8]] = []
-    for batch in read_frames(path, short_side=settings.short_side):
+    for batch in read_frames(path, short_side=settings.short_side, reading=settings.reading):
         stop = batch.start + len(batch.frames)
         for index in chosen[(chosen >= batch.start) & (chosen < stop)] - batch.start:
             image = np.empty_like(batch.frames[index])

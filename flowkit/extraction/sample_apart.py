@@ -35,7 +35,8 @@ class _Call:
 def count_frames(path: Path, *, settings: ExtractSettings, on_frames: Callable[[int], None] | None = None) -> VideoResult:
     """Return what `flowkit.extraction.sample.count_frames` returns; a decoder that crashes or hangs makes the video ``undecodable``."""
     try:
-        return _call(sample.count_frames, path, "on_frames", settings, on_frames, {"short_side": settings.short_side})  # type: ignore[no-any-return]
+        arguments = {"short_side": settings.short_side, "reading": settings.reading}
+        return _call(sample.count_frames, path, "on_frames", settings, on_frames, arguments)  # type: ignore[no-any-return]
     except VideoDecodeError as error:
         return VideoResult(str(path), "undecodable", 0, 0, error=str(error))
 

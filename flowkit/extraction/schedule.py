@@ -52,7 +52,8 @@ def _pieces(cut: CutJob) -> list[Task]:
     """Return the pieces of a video, or the video itself if it is too short to be divided."""
     job = cut.video
     try:
-        num_pairs = probe(job.path).header_frames - 1
+        info = probe(job.path)
+        num_pairs = job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1
     except VideoDecodeError:  # found again and reported when it is its turn
         return [job]
     num_pieces = min(cut.num_pieces, num_pairs // MIN_PIECE)

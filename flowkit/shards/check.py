@@ -90,6 +90,8 @@ def _faults(layout: VideoLayout, data: ShardBytes, deep: bool) -> Iterator[str]:
     digest = hashlib.sha256(layout.attributes.to_json().encode("utf-8"))
     for array in (layout.frames.offsets.astype("<i8"), layout.frames.crc32.astype("<u4")):
         digest.update(array.tobytes())
+    if layout.times is not None:
+        digest.update(layout.times.astype("<f8").tobytes())
     flow = layout.flow
     if isinstance(flow, JpegRun):
         yield from _image_faults("flow image", flow, data, np.empty((layout.height, layout.width), np.uint8), deep)

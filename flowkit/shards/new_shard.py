@@ -81,7 +81,15 @@ class NewShard:
         if kind is None:  # the last write may have failed
             self._bytes.check()
 
-    def write_video(self, attributes: ClipAttributes, height: int, width: int, frames: Images, flow: Images | Chunks) -> str:
+    def write_video(
+        self,
+        attributes: ClipAttributes,
+        height: int,
+        width: int,
+        frames: Images,
+        flow: Images | Chunks,
+        times: NDArray[np.float64] | None = None,
+    ) -> str:
         """Add one video.
 
         Parameters
@@ -94,11 +102,13 @@ class NewShard:
             The frames.
         flow : Images or Chunks
             The flow, as images if the codec is ``jpeg``, else as chunks.
+        times : float64 array, shape (T,), s, optional
+            The time stamps of the frames, if they are known.
 
         Returns
         -------
         str
-            The SHA-256 of attributes, offsets, CRCs and encoded flow, which is stored with the video.
+            The SHA-256 of attributes, offsets, CRCs, times and encoded flow, which is stored with the video.
         """
         from h5py import h5g
 
@@ -106,6 +116,10 @@ class NewShard:
         group = h5g.create(self._videos, group_name(self._num_videos).encode(), gcpl=_group_creation_list())
         self._num_videos += 1
         _write_index(group, "frame", frames, digest)
+        if times is not None:
+            stored = times.astype("<f8")
+            _write_array(group, "times", stored)
+            digest.update(stored.tobytes())
         if isinstance(flow, Images):
             _write_index(group, "flow", flow, digest)
             _write_pieces(group, "flow", int(flow.offsets[-1]), self._checked(_hashed(flow.pieces, digest)))
@@ -217,7 +231,7 @@ def _write_index(group: Any, prefix: str, images: Images, digest: Any) -> None:
 def _write_array(group: Any, name: str, array: NDArray[Any]) -> None:
     from h5py import h5s, h5t
 
-    kind = {"int64": h5t.STD_I64LE, "uint32": h5t.STD_U32LE}[array.dtype.name]
+    kind = {"int64": h5t.STD_I64LE, "uint32": h5t.STD_U32LE, "float64": h5t.IEEE_F64LE}[array.dtype.name]
     _create_contiguous(group, name, kind, len(array)).write(h5s.ALL, h5s.ALL, array)
 
 

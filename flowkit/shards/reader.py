@@ -254,8 +254,27 @@ class Clip:
 
     @property
     def frame_rate(self) -> Fraction:
-        """The number of frames per second; 0 if it is unknown."""
+        """The number of stored frames per second; 0 if it is unknown."""
         return Fraction(self.attributes.frame_rate)
+
+    @property
+    def times(self) -> NDArray[np.float64] | None:
+        """The time stamps of the frames, float64 (T,), in s, as the video file gave them; None if they are not known.
+
+        They are counted by the frame rate where the file gives none. Clip files that an earlier flowkit wrote, and those of imported
+        flow, have none.
+        """
+        return self._layout.times
+
+    @property
+    def seconds(self) -> float | None:
+        """The duration of the frames, s, by their time stamps or the frame rate; None if neither is known.
+
+        The last frame lasts as long as the others do in the mean.
+        """
+        if self.times is not None:
+            return float(self.times[-1] - self.times[0]) * self.num_frames / (self.num_frames - 1)
+        return float(self.num_frames / self.frame_rate) if self.frame_rate else None
 
     @property
     def codec(self) -> str:

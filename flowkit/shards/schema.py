@@ -15,6 +15,7 @@ from flowkit.flow.methods import FlowMethod
 from flowkit.quantise import Quantiser
 from flowkit.records import canonical_json, is_sha256, parse_json
 from flowkit.video.ids import check_video_id
+from flowkit.video.reading import Reading
 
 FORMAT = "flowkit-shard"
 FORMAT_VERSION = 1
@@ -62,6 +63,8 @@ class DataSet:
         Shape of a chunk; empty for contiguous storage.
     codecs : tuple of str
         The codecs whose files contain the data set.
+    is_optional : bool
+        Whether a file may lack it.
     """
 
     name: str
@@ -69,6 +72,7 @@ class DataSet:
     shape: tuple[str, ...]
     chunk: tuple[str, ...] = ()
     codecs: tuple[str, ...] = CODECS
+    is_optional: bool = False
 
 
 ROOT_ATTRIBUTES = (
@@ -94,6 +98,8 @@ VIDEO_ATTRIBUTES = (
     Attribute("camera_motion", "text", is_optional=True),
     Attribute("losses", "text", is_optional=True),
     Attribute("notes", "text", is_optional=True),
+    Attribute("reading", "text", is_optional=True),
+    Attribute("source_frames", "integer", is_optional=True),
     Attribute("sha256", "text"),
 )
 
@@ -107,6 +113,7 @@ DATA_SETS = (
     DataSet("frames", "<u1", ("bytes",)),
     DataSet("frame_offsets", "<i8", ("T+1",)),
     DataSet("frame_crc32", "<u4", ("T",)),
+    DataSet("times", "<f8", ("T",), is_optional=True),
 )
 
 # HDF5 filters of `flow`, in the order in which they are applied when writing.
@@ -166,6 +173,10 @@ class ClipAttributes:
         What was lost of the video, in words, if the counts above do not say it all.
     notes : str
         What is odd about the video but no damage, in words.
+    reading : dict
+        Which frames of the video were chosen, as `Reading.to_dict` returns it; empty if all were.
+    source_frames : int
+        Number of frames of the video that were decoded, if only some were chosen; otherwise 0.
 
     Raises
     ------
@@ -189,6 +200,8 @@ class ClipAttributes:
     camera_motion: str = ""
     losses: str = ""
     notes: str = ""
+    reading: dict[str, Any] = field(default_factory=dict)
+    source_frames: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -197,7 +210,7 @@ class ClipAttributes:
             raise ShardFormatError(str(cause)) from cause
         for name in ("class_name", "source_name", "source_sha256", "frame_rate", "codec", "solver", "losses", "notes"):
             _check_text(name, getattr(self, name))
-        for name, least in (("num_frames", 2), ("header_frames", 0), ("decode_errors", 0)):
+        for name, least in (("num_frames", 2), ("header_frames", 0), ("decode_errors", 0), ("source_frames", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 62:
                 raise ShardFormatError(f"{name} must be a whole number of at least {least}, got {value!r}")
@@ -211,10 +224,11 @@ class ClipAttributes:
             raise ShardFormatError(f"camera_motion must be sift, flow or empty, got {self.camera_motion!r}")
         if not self.solver:
             raise ShardFormatError("solver must not be empty")
-        for name in ("quantiser", "tvl1", "method"):
+        for name in ("quantiser", "tvl1", "method", "reading"):
             _check_settings(name, getattr(self, name))
         try:
             Quantiser.from_dict(self.quantiser)
+            Reading.from_dict(self.reading)
             if self.method and FlowMethod.from_dict(self.method).name != self.solver:
                 raise ShardFormatError(f"solver must name the flow method, {self.method['name']!r}, got {self.solver!r}")
         except ParameterError as cause:
@@ -232,7 +246,7 @@ class ClipAttributes:
     def from_stored(cls, stored: dict[str, str | int]) -> ClipAttributes:
         """Return attributes from what a file contains, without the stored `sha256`, which is not one of them."""
         values: dict[str, Any] = dict(stored)
-        for name in values.keys() & {"quantiser", "tvl1", "method"}:
+        for name in values.keys() & {"quantiser", "tvl1", "method", "reading"}:
             try:
                 values[name] = parse_json(values[name])
             except ValueError as cause:

@@ -78,6 +78,7 @@ class VideoLayout:
     width: int
     frames: JpegRun
     flow: ChunkRun | JpegRun
+    times: NDArray[np.float64] | None = None
 
     @property
     def stored_bytes(self) -> int:
@@ -88,7 +89,7 @@ class VideoLayout:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that all videos of a data root share, with the names of ``ExtractSettings.to_dict``."""
-        other = {name: value for name in ("method", "camera_motion") if (value := getattr(self.attributes, name))}
+        other = {name: value for name in ("method", "camera_motion", "reading") if (value := getattr(self.attributes, name))}
         return {
             "quantiser": self.attributes.quantiser,
             "tvl1": self.attributes.tvl1,
@@ -211,6 +212,7 @@ class ShardStructure:
             sha256 = str(stored.pop("sha256"))
             attributes = ClipAttributes.from_stored(stored)
             declared = data_sets(attributes.codec)
+            declared = {name: each for name, each in declared.items() if not each.is_optional or group.links.exists(name.encode())}
             _check_links(group, list(declared))
             num_frames = attributes.num_frames
             frames = _read_jpeg_run(group, self._data, num_frames, declared, prefix="frame", images="frames")
@@ -221,7 +223,8 @@ class ShardStructure:
                 _check_frame_size(height, width)
             else:
                 flow, height, width = _read_chunk_run(group, self._data, num_frames - 1, attributes.codec)
-        return VideoLayout(attributes, sha256, height, width, frames, flow)
+            times = _read_times(group, self._data, num_frames, declared["times"]) if "times" in declared else None
+        return VideoLayout(attributes, sha256, height, width, frames, flow, times)
 
 
 @contextmanager
@@ -322,7 +325,7 @@ def _open_data_set(group: Any, declared: DataSet) -> Any:
     properties = data_set.get_create_plist()
     if properties.get_layout() != (h5d.CHUNKED if declared.chunk else h5d.CONTIGUOUS) or properties.get_external_count():
         raise ShardFormatError(f"{declared.name!r} is stored in another way than the format prescribes")
-    standard = {"<u1": h5t.STD_U8LE, "<i8": h5t.STD_I64LE, "<u4": h5t.STD_U32LE}[declared.dtype]
+    standard = {"<u1": h5t.STD_U8LE, "<i8": h5t.STD_I64LE, "<u4": h5t.STD_U32LE, "<f8": h5t.IEEE_F64LE}[declared.dtype]
     if not data_set.get_type().equal(standard):
         raise ShardFormatError(f"{declared.name!r} has another data type than {declared.dtype}")
     space = data_set.get_space()
@@ -340,6 +343,14 @@ def _start_of(data_set: Any, declared: DataSet, length: int, data: ShardBytes) -
     if start is None or not 0 < start <= data.size - num_bytes:
         raise ShardFormatError(f"{declared.name!r} is not stored inside the file")
     return int(start)
+
+
+def _read_times(group: Any, data: ShardBytes, count: int, declared: DataSet) -> NDArray[np.float64]:
+    start = _start_of(_open_data_set(group, declared), declared, count, data)
+    times = np.frombuffer(data.read(start, 8 * count), dtype="<f8").astype(np.float64)
+    if not np.isfinite(times).all() or (np.diff(times) < 0).any():
+        raise ShardFormatError("'times' are not times that rise")
+    return times
 
 
 def _read_jpeg_run(group: Any, data: ShardBytes, count: int, declared: dict[str, DataSet], *, prefix: str, images: str) -> JpegRun:

@@ -141,13 +141,15 @@ class ClipWriter:
             spool.append(data)
             crc32.append(zlib.crc32(data))
 
-    def finish(self, attributes: ClipAttributes) -> int:
+    def finish(self, attributes: ClipAttributes, *, times: NDArray[np.float64] | None = None) -> int:
         """Write the clip file under its final name.
 
         Parameters
         ----------
         attributes : ClipAttributes
             What to store besides the pixels: the codec of this writer, the number of frames that were added, and so on.
+        times : float64 array, shape (T,), s, optional
+            The time stamps of the frames, if all are known.
 
         Returns
         -------
@@ -167,6 +169,8 @@ class ClipWriter:
                 f"{self.path}: {num_frames} frames and {num_pairs} flow fields were added instead of "
                 f"{attributes.num_frames} and {attributes.num_frames - 1}"
             )
+        if times is not None and times.shape != (num_frames,):
+            raise ParameterError(f"{self.path}: times must have the shape ({num_frames},), got {times.shape}")
         if attributes.codec != self.codec:
             raise ParameterError(f"{self.path}: the attributes say codec {attributes.codec}, the writer has {self.codec}")
         frames = Images(self._frames.offsets(), np.array(self._frame_crc32, np.uint32), self._frames.pieces())
@@ -174,7 +178,7 @@ class ClipWriter:
         if self.codec == "jpeg":
             flow = Images(self._flow.offsets(), np.array(self._flow_crc32, np.uint32), self._flow.pieces())
         with replacing(self.path) as part, NewShard(part) as shard:
-            shard.write_video(attributes, self.height, self.width, frames, flow)
+            shard.write_video(attributes, self.height, self.width, frames, flow, times)
         self.close()
         return self.path.stat().st_size
 
@@ -233,7 +237,7 @@ def write_shard(path: Path, members: Sequence[Path | Member], *, on_video: Calla
             if video_id in seen:
                 raise ParameterError(f"video {video_id!r} occurs twice among the members of {path}")
             seen.add(video_id)
-            sha256 = shard.write_video(layout.attributes, layout.height, layout.width, *source.content(layout))
+            sha256 = shard.write_video(layout.attributes, layout.height, layout.width, *source.content(layout), layout.times)
             if sha256 != layout.sha256:
                 raise ShardFormatError(
                     f"{source.path}: video {video_id!r}: its sha256 does not match its attributes, offsets and flow; "

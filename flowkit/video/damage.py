@@ -36,6 +36,8 @@ from flowkit.video.promises import promise_of
 from flowkit.words import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -67,12 +69,15 @@ class DecodeReport:
         What was lost, in words; empty if nothing was.
     notes : str
         What is odd but no damage, in words.
+    num_decoded : int
+        Number of frames that were decoded, whether they were chosen or not.
     """
 
     header_frames: int
     decode_errors: int
     losses: str
     notes: str
+    num_decoded: int = 0
 
 
 def count_words(num_frames: int, header_frames: int, decode_errors: int, lost_packets: int = 0) -> list[str]:
@@ -118,6 +123,7 @@ class Account:
         self._counted = self._has_no_picture = self._is_closed_start = False
         self._num_frames = self._num_interlaced = 0
         self._first_frame_pts: int | None = None
+        self._first_size, self._size_change = (0, 0), ""
 
     @property
     def decode_errors(self) -> int:
@@ -182,17 +188,25 @@ class Account:
         """Note a frame that came out of the decoder."""
         if self._num_frames == 0:
             self._first_frame_pts = frame.pts
+            self._first_size = (frame.width, frame.height)
+        elif not self._size_change and (frame.width, frame.height) != self._first_size:
+            width, height = self._first_size
+            self._size_change = (
+                f"the picture size changes from {width}x{height} to {frame.width}x{frame.height} px at frame {self._num_frames}"
+            )
         self._num_frames += 1
         self._num_interlaced += frame.interlaced_frame
         self.marked += frame.is_corrupt
 
-    def report(self, num_frames: int) -> DecodeReport:
+    def report(self, num_frames: int, notes_on_times: Sequence[str] = ()) -> DecodeReport:
         """Return what was lost, after the last packet.
 
         Parameters
         ----------
         num_frames : int
-            Number of frames that were delivered: those decoded that could be converted to RGB too.
+            Number of frames that were decoded, without those that were to be converted to RGB and could not be.
+        notes_on_times : sequence of str
+            What is odd about the times of the frames.
         """
         import numpy as np
 
@@ -218,7 +232,10 @@ class Account:
             words.append("the file is cut off before its end")
         if self._has_clock and len(times) > _MIN_INTERVALS and _UNKNOWN not in self._times:
             words += self._jumps(times, notes)
-        return DecodeReport(header_frames, decode_errors, ", ".join(words), ", ".join(notes))
+        if self._size_change:
+            notes.append(self._size_change)
+        notes += notes_on_times
+        return DecodeReport(header_frames, decode_errors, ", ".join(words), ", ".join(notes), num_frames)
 
     def _missing(self, times: NDArray[np.int64]) -> tuple[int, int]:
         """Return how many packets gave no frame and no error although they should, and how many would come before the first frame."""

@@ -3,8 +3,8 @@
 This module decides, for all of flowkit, what the pixels of a video are:
 
 * The frames are those of the default video stream, else the largest, as they are decoded (`flowkit.video.streams`). None is
-  repeated or dropped for its timing, so a variable frame rate changes nothing. Frames that an edit list hides are left out, as
-  players do.
+  repeated or dropped for its timing, so a variable frame rate changes nothing, unless frames are chosen for a rate
+  (`flowkit.video.choosing`). Frames that an edit list hides are left out, as players do.
 * They are upright: the display matrix (rotation and mirroring) of the first frame is applied to all frames.
 * The pixels are those that are stored: the sample aspect ratio is ignored and interlaced frames are not deinterlaced, as in OpenCV
   and the published flow tools. RGB comes from libswscale with its defaults, and has the same bits as from OpenCV's VideoCapture.
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import ParameterError, VideoDecodeError
+from flowkit.video.choosing import FrameChooser, FrameClock, NoTimesError
 from flowkit.video.damage import Account, DecodeReport
 from flowkit.video.pixels import (
     MAX_FRAME_PIXELS,
@@ -33,6 +34,7 @@ from flowkit.video.pixels import (
     upright,
 )
 from flowkit.video.promises import duration_seconds, frame_rate
+from flowkit.video.reading import Reading
 from flowkit.video.streams import opened
 
 if TYPE_CHECKING:
@@ -110,11 +112,14 @@ class FrameBatch:
     frames : uint8 array, shape (n, H, W, 3), RGB, n >= 1
         The frames.
     start : int
-        Index of the first frame in the video, from 0.
+        Index of the first frame among those that are read of the video, from 0.
     decode_errors : int
         Number of decode errors so far; in the last batch, that of the whole video.
     report : DecodeReport, optional
         What was lost of the whole video, in its last batch only.
+    times : float64 array, shape (n,), s, optional
+        The time stamps of the frames, as the file gives them; counted by the frame rate where it gives none, and NaN where that is
+        unknown too.
 
     Raises
     ------
@@ -135,12 +140,15 @@ class FrameBatch:
     start: int
     decode_errors: int
     report: DecodeReport | None = None
+    times: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[0] < 1 or self.frames.shape[3] != 3 or self.frames.dtype.name != "uint8":
             raise ParameterError(f"frames must be uint8 (n, H, W, 3) with n >= 1, got {self.frames.dtype} {self.frames.shape}")
         if self.start < 0 or self.decode_errors < 0:
             raise ParameterError(f"start and decode_errors must be >= 0, got {self.start} and {self.decode_errors}")
+        if self.times is not None and (self.times.shape != self.frames.shape[:1] or self.times.dtype.name != "float64"):
+            raise ParameterError(f"times must be float64 ({len(self.frames)},), got {self.times.dtype} {self.times.shape}")
 
     def __repr__(self) -> str:
         count, height, width, _ = self.frames.shape
@@ -209,7 +217,12 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_frames(
-    path: str | os.PathLike[str], *, short_side: int | None = 256, batch_size: int = 16, threads: int = 1
+    path: str | os.PathLike[str],
+    *,
+    short_side: int | None = 256,
+    batch_size: int = 16,
+    threads: int = 1,
+    reading: Reading | None = None,
 ) -> Iterator[FrameBatch]:
     """Decode a video and yield its frames in batches; no more than one batch is in memory at a time.
 
@@ -225,6 +238,8 @@ def read_frames(
     threads : int, >= 0
         Decoder threads; 0 means one per core. The count of errors in a damaged file is certain to be the same everywhere
         only with 1.
+    reading : Reading, optional
+        Which frames are read. By default all.
 
     Yields
     ------
@@ -266,10 +281,10 @@ def read_frames(
         raise ParameterError(f"batch_size must be at least 1, got {batch_size}")
     if threads < 0:
         raise ParameterError(f"threads must be at least 0 (0 is one per core), got {threads}")
-    return _batches(Path(path), short_side, batch_size, threads)
+    return _batches(Path(path), short_side, batch_size, threads, reading or Reading())
 
 
-def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) -> Iterator[FrameBatch]:
+def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, reading: Reading) -> Iterator[FrameBatch]:
     import av
     import numpy as np
     from av.video.reformatter import VideoReformatter
@@ -277,10 +292,12 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
     reformatter = VideoReformatter()
     batch: NDArray[np.uint8] | None = None
     orientation = (0, False)
-    start = filled = 0
+    start = filled = unconverted = 0
+    times = np.full(batch_size, np.nan)
     with opened(path, threads) as video:
         account = Account(video)
-        for frame in _decoded(_packets(account), account):
+        chooser: FrameChooser[Any] = FrameChooser(reading, FrameClock(video.stream.time_base, lambda: probe(path).frame_rate))
+        for frame, time in _chosen(_decoded(_packets(account), account), chooser, path):
             if batch is None:
                 check_matrix(frame, video.path)
                 orientation = orientation_of(frame)
@@ -288,6 +305,7 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
                 picture = upright(to_rgb(frame, reformatter), orientation)
             except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
                 account.refused += 1
+                unconverted += 1
                 continue
             if batch is None:
                 height, width = picture.shape[:2]
@@ -297,15 +315,27 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int) 
                     raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
                 batch = np.empty((batch_size, height, width, 3), dtype=np.uint8)
             elif filled == batch_size:
-                yield FrameBatch(batch, start, account.decode_errors)
+                yield FrameBatch(batch, start, account.decode_errors, times=times)
                 start, filled = start + filled, 0
-                batch = np.empty_like(batch)
+                batch, times = np.empty_like(batch), np.full(batch_size, np.nan)
             resize_into(picture, batch[filled])
+            if time is not None:
+                times[filled] = float(time)
             filled += 1
         if batch is None:
             raise video.nothing_decoded()
-        report = account.report(start + filled)
-        yield FrameBatch(batch[:filled], start, report.decode_errors, report)
+        report = account.report(chooser.num_seen - unconverted, chooser.notes())
+        yield FrameBatch(batch[:filled], start, report.decode_errors, report, times[:filled])
+
+
+def _chosen(frames: Iterable[Any], chooser: FrameChooser[Any], path: Path) -> Iterator[tuple[Any, Fraction | None]]:
+    """Yield the frames that are chosen, with their times."""
+    try:
+        for frame in frames:
+            yield from chooser.add(frame, frame.pts)
+        yield from chooser.finish()
+    except NoTimesError as error:
+        raise VideoDecodeError(f"{str(path)!r} {error}") from error
 
 
 def _decoded(packets: Iterable[Any], account: Account) -> Iterator[Any]:

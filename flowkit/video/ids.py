@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 # The part file of a clip adds a suffix to the last part of the name, and file systems allow 255 bytes per part.
 MAX_PART_BYTES = 240
 MAX_ID_BYTES = 1024
-OWN_FOLDERS = (".index", ".segments")  # folders of flowkit's own files in `clips/`
+PIECES_FOLDER, OLD_PIECES_FOLDER = ".pieces", ".segments"
+OWN_FOLDERS = (".index", PIECES_FOLDER, OLD_PIECES_FOLDER)  # folders of flowkit's own files in `clips/`
 
 _GROUP = re.compile(r"_g(\d+)_")
 _DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{k}" for port in ("com", "lpt") for k in range(1, 10)}

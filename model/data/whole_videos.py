@@ -37,6 +37,8 @@ class WholeClip:
         The video's name.
     num_frames : int
         The length of the video.
+    times : float64 array, shape (num_frames,), s, optional
+        The time stamps of all frames of the video, if they are known.
     """
 
     rgb: NDArray[np.uint8]
@@ -45,6 +47,7 @@ class WholeClip:
     label: int
     video_id: str
     num_frames: int
+    times: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def read_whole(clip: Clip, centres: NDArray[np.int64], *, input_size: int, label
         label,
         clip.video_id,
         clip.num_frames,
+        clip.times,
     )
 
 

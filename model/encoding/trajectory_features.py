@@ -28,6 +28,7 @@ from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
 from flowkit.model.scoring.feature_videos import check_features_of_files, check_features_of_root
 from flowkit.model.scoring.video_features import FILE_SUFFIX, FeatureReport, finished_features
 from flowkit.versions import software_versions
+from flowkit.video.reading import Reading
 from flowkit.words import counted
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
@@ -152,7 +153,7 @@ def trajectory_features(
     else:
         if fitted is None or videos is not None or pixels == "stored":
             raise ParameterError("files need an encoder that is fitted already, and they are read themselves; videos are of a data root")
-        found = loose_trajectory_videos([Path(file) for file in files])
+        found = loose_trajectory_videos([Path(file) for file in files], _reading_of(fitted))
     asked = sorted({*found.videos, *found.unreadable} if videos is None else {*videos})
     notes = (*found.notes, *_encoder_notes(fitted, found))
     check_writable(path.parent, option="--output")
@@ -170,6 +171,18 @@ def trajectory_features(
         if fitted is None:
             return FeatureReport(path, 0, 0, {}, work.failures(asked), notes, stopped=True)
         return work.encoded(path, fitted, encoder_path, asked, notes, replace=replace)
+
+
+def _reading_of(encoder: Encoder) -> Reading:
+    """Return which frames of the videos were read from which an encoder was fitted."""
+    try:
+        return Reading.from_dict(encoder.provenance.get("reading", {}))
+    except ParameterError as cause:
+        raise CheckpointError(f"the record of the encoder is damaged: {cause}") from cause
+
+
+def _recorded(reading: Reading) -> dict[str, Any]:
+    return {"reading": reading.to_dict()} if reading.to_dict() else {}
 
 
 class _Work:
@@ -206,6 +219,7 @@ class _Work:
             "sample_size": settings.sample_size,
             "num_components": settings.num_components,
             "seed": settings.seed,
+            **_recorded(self._found.reading),
         }
         if path.exists():
             there = _existing(path, plan, replace=replace)
@@ -247,6 +261,7 @@ class _Work:
             "trained_on": trained_on if isinstance(trained_on, dict) else None,
             "camera_motion": self._settings.camera_motion,
             "pixels": self._found.pixels,
+            **_recorded(self._found.reading),
             "computed": _software(),
         }
         stored = self._found.stored
@@ -313,11 +328,16 @@ def _camera_motion_of(encoder: Encoder, path: Path, camera_motion: CameraMotion 
 
 
 def _encoder_notes(encoder: Encoder | None, found: TrajectoryVideos) -> list[str]:
-    if encoder is None or encoder.provenance.get("pixels") == found.pixels:
+    if encoder is None:
         return []
-    what = {"source": "video files", "stored": "stored frames"}
-    fitted = what.get(str(encoder.provenance.get("pixels")), "unknown pixels")
-    return [f"the encoder was fitted to trajectories of {fitted}, and these are of {what[found.pixels]}"]
+    notes, what = [], {"source": "video files", "stored": "stored frames"}
+    if encoder.provenance.get("pixels") != found.pixels:
+        fitted = what.get(str(encoder.provenance.get("pixels")), "unknown pixels")
+        notes.append(f"the encoder was fitted to trajectories of {fitted}, and these are of {what[found.pixels]}")
+    if (reading := _reading_of(encoder)) != found.reading:
+        frames, these = (each.in_words() or "all frames" for each in (reading, found.reading))
+        notes.append(f"the encoder was fitted to trajectories of {frames}, and these are of {these}")
+    return notes
 
 
 def _existing(path: Path, plan: dict[str, Any], *, replace: bool) -> Encoder | None:
@@ -328,7 +348,7 @@ def _existing(path: Path, plan: dict[str, Any], *, replace: bool) -> Encoder | N
         if replace:
             return None
         raise
-    different = sorted(name for name, value in plan.items() if there.provenance.get(name) != value)
+    different = sorted(name for name in {*plan, "reading"} if there.provenance.get(name) != plan.get(name))
     if not different:
         return there
     if replace:

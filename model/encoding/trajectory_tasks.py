@@ -181,7 +181,7 @@ class _Frames:
             )
         self._progress.alive()  # a large file on a slow disk may have taken minutes
         with source.unchanged():
-            for batch in read_frames(path, short_side=None, batch_size=FRAMES_AT_ONCE):
+            for batch in read_frames(path, short_side=None, batch_size=FRAMES_AT_ONCE, reading=self._video.reading):
                 yield batch.frames
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowkit.dataset.clips import StoredClips, each_clip
@@ -15,6 +15,7 @@ from flowkit.model.encoding.trajectory_settings import Pixels
 from flowkit.model.scoring.feature_journal import VideoToDo
 from flowkit.shards.reader import Clip
 from flowkit.video.ids import first_few
+from flowkit.video.reading import Reading
 from flowkit.words import counted
 
 
@@ -30,11 +31,14 @@ class TrajectoryVideo:
         The clip file or shard that holds its frames; None for a video that is in no data root.
     source : Path, optional
         The video file to read; None to read the stored frames.
+    reading : Reading
+        Which frames of the file are read.
     """
 
     about: VideoToDo
     stored: Path | None
     source: Path | None
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class TrajectoryVideos:
         What the user should know, in sentences without a full stop.
     stored : StoredClips, optional
         The clips of the data root; None if the videos are in none.
+    reading : Reading
+        Which frames of the video files are read.
     """
 
     pixels: Pixels
@@ -60,6 +66,7 @@ class TrajectoryVideos:
     unreadable: Mapping[str, str]
     notes: tuple[str, ...] = ()
     stored: StoredClips | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 def find_trajectory_videos(dataset: Dataset, video_ids: Sequence[str] | None, *, pixels: Pixels | None = None) -> TrajectoryVideos:
@@ -94,16 +101,17 @@ def find_trajectory_videos(dataset: Dataset, video_ids: Sequence[str] | None, *,
     notes = (_note(gone, len(sources)),) if pixels is None and gone else ()
     if chosen == "source":
         unreadable |= {video_id: _missing(sources[video_id]) for video_id in gone}
+    reading = dataset.settings.reading
     videos = {
-        video_id: TrajectoryVideo(video, stored.paths[video_id], sources[video_id] if chosen == "source" else None)
+        video_id: TrajectoryVideo(video, stored.paths[video_id], sources[video_id] if chosen == "source" else None, reading)
         for video_id, video in about.items()
         if video_id not in unreadable
     }
-    return TrajectoryVideos(chosen, videos, unreadable, notes, stored)
+    return TrajectoryVideos(chosen, videos, unreadable, notes, stored, reading)
 
 
-def loose_trajectory_videos(paths: Sequence[Path]) -> TrajectoryVideos:
-    """Return video files that are in no data root, with ids as `flowkit.extraction.loose_videos` gives them.
+def loose_trajectory_videos(paths: Sequence[Path], reading: Reading) -> TrajectoryVideos:
+    """Return video files that are in no data root, of which these frames are read, with ids as `loose_videos` gives them.
 
     Raises
     ------
@@ -117,8 +125,8 @@ def loose_trajectory_videos(paths: Sequence[Path]) -> TrajectoryVideos:
         except OSError as error:
             unreadable[video.video_id] = f"{error.strerror}: {str(video.path)!r}"
             continue
-        videos[video.video_id] = TrajectoryVideo(about, None, video.path)
-    return TrajectoryVideos("source", videos, unreadable)
+        videos[video.video_id] = TrajectoryVideo(about, None, video.path, reading)
+    return TrajectoryVideos("source", videos, unreadable, reading=reading)
 
 
 def source_of(dataset: Dataset, clip: Clip) -> Path | None:

@@ -17,6 +17,7 @@ from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
+from flowkit.video.reading import Reading
 from flowkit.words import counted
 
 PROTOCOL = (
@@ -129,6 +130,8 @@ def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]
             differences.append(f"flow method {FlowMethod.from_dict(extraction['method'])} (official code: TV-L1, by gpu_flow)")
         elif solver != "gpu_flow":
             differences.append(f"solver {_brief(solver)} (official code: gpu_flow)")
+        if extraction.get("reading"):
+            differences.append(f"{Reading.from_dict(extraction['reading']).in_words()} (official code: all frames)")
         theirs |= {"short side": 256, "codec": "jpeg", "removed camera motion": "none"}
         own |= {
             "short side": extraction.get("short_side"),

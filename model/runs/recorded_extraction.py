@@ -13,6 +13,7 @@ from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.runs.provenance import Provenance
 from flowkit.quantise import Quantiser
+from flowkit.video.reading import Reading
 
 Solver = Literal["auto", "strict", "fast", "cuda"]
 # The preset whose parameters are nearest to a tool's own, for networks whose training flow was imported from it.
@@ -42,6 +43,7 @@ def extraction_of(provenance: Provenance, root: Path | None) -> tuple[ExtractSet
             settings, source = _settings_of(root, quantiser)
             return settings, f"the weights are from before flowkit recorded how their videos were extracted; using {source}"
         frames = {"short_side": stored["short_side"], "codec": stored["codec"], "camera_motion": stored.get("camera_motion", "none")}
+        frames |= {"reading": Reading.from_dict(stored.get("reading", {}))}
         if "method" in stored:
             return ExtractSettings(quantiser=quantiser, method=FlowMethod.from_dict(stored["method"]), **frames), note
         solver, params = stored["solver"], TVL1Params.from_dict(stored["tvl1"])

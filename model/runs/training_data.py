@@ -60,7 +60,7 @@ def extraction_of(dataset: Dataset, record: ClipRecord) -> dict[str, Any]:
 def extraction_of_clip(clip: Clip) -> dict[str, Any]:
     """Return how the frames and the flow of a clip were made, as `Provenance` stores it."""
     stored = clip.attributes
-    other: dict[str, Any] = {"method": dict(stored.method)} if stored.method else {}
+    other: dict[str, Any] = {name: dict(value) for name in ("method", "reading") if (value := getattr(stored, name))}
     other |= {"camera_motion": stored.camera_motion} if stored.camera_motion else {}
     return {"short_side": min(clip.height, clip.width), "tvl1": dict(stored.tvl1), "solver": stored.solver, "codec": stored.codec, **other}
 

@@ -25,6 +25,8 @@ from flowkit.model.scoring.scored_videos import NOT_FINITE
 from flowkit.model.scoring.windows import Window, windows
 from flowkit.words import counted
 
+TIMES = -1  # stands for the times of a video's frames, where its windows have the number of their first output
+
 
 class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
     """The windows of stored videos, as a network sees them. It can be pickled; each process opens the files itself.
@@ -207,6 +209,8 @@ class FeatureWork:
             if isinstance(clip, Unreadable):
                 self.fail(video.video_id, clip.reason)
             elif video.video_id not in self._bad:
+                if clip.times is not None and WindowName(video, TIMES) not in self._journal:
+                    self._journal.add(WindowName(video, TIMES), {"times": clip.times})
                 together.setdefault((window, clip.rgb.shape), []).append((video, clip))
         for (window, _), members in together.items():
             for (video, _), arrays in zip(members, self._network.features([clip for _, clip in members], window), strict=True):
@@ -228,7 +232,8 @@ class FeatureWork:
         centres, time = self._settings.centres(video.num_frames), self._network.time
         num_outputs = time.num_outputs(len(centres))
         frames = np.array([centres[time.middle(output, len(centres))] for output in range(num_outputs)], np.int64)
-        about = VideoFeatures(frames=frames, arrays={}, **asdict(video))
+        times = self._journal.read(WindowName(video, TIMES))["times"][frames] if WindowName(video, TIMES) in self._journal else None
+        about = VideoFeatures(frames=frames, arrays={}, frame_times=times, **asdict(video))
         names = [WindowName(video, window.output) for window in self._windows_of(video)]
 
         def blocks() -> Iterator[Mapping[str, NDArray[np.float32]]]:

@@ -47,6 +47,8 @@ class VideoFeatures:
         The features.
     source_sha256 : str
         The SHA-256 of the video file; empty if it was not noted.
+    frame_times : float64 array, shape (T',), s, optional
+        The time stamps of `frames`, if the clip has them.
 
     Examples
     --------
@@ -66,10 +68,13 @@ class VideoFeatures:
     frames: NDArray[np.int64]
     arrays: dict[str, NDArray[np.float32]]
     source_sha256: str = ""
+    frame_times: NDArray[np.float64] | None = None
 
     @property
     def times(self) -> NDArray[np.float64] | None:
-        """The time of each frame of `frames`, in s from the first frame of the video; None if the frame rate is unknown."""
+        """The time of each frame of `frames`, s: its time stamp, or counted from the first frame by the frame rate; None without either."""
+        if self.frame_times is not None:
+            return self.frame_times
         rate = Fraction(self.frame_rate)
         return self.frames / float(rate) if rate > 0 else None
 
@@ -253,7 +258,8 @@ class FeatureFile:
                 texts = {key: text_of(group.attrs[key]) for key in TEXTS if key != "source_sha256" or key in group.attrs}
                 frames = read_data_set(group, "frames").astype(np.int64)
                 arrays = {stream: read_data_set(group, stream) for stream in self.provenance["streams"]}
-                found = VideoFeatures(num_frames=int(group.attrs["num_frames"]), frames=frames, arrays=arrays, **texts)
+                times = read_data_set(group, "times").astype(np.float64) if "times" in group else None
+                found = VideoFeatures(num_frames=int(group.attrs["num_frames"]), frames=frames, arrays=arrays, frame_times=times, **texts)
                 yield checked_features(found, self.provenance["streams"])
 
 
@@ -271,6 +277,9 @@ def checked_features(found: VideoFeatures, sizes: Mapping[str, int]) -> VideoFea
     for stream, array in found.arrays.items():
         if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != sizes[stream] or not np.isfinite(array).all():
             raise ValueError(f"the {stream} features of {found.video_id!r} must be finite numbers (T, {sizes[stream]})")
+    times = found.frame_times
+    if times is not None and (times.shape != found.frames.shape or not np.isfinite(times).all()):
+        raise ValueError(f"the times of {found.video_id!r} must be finite numbers, one for each frame")
     try:
         Fraction(found.frame_rate)
     except (ValueError, ZeroDivisionError) as cause:

@@ -52,6 +52,9 @@ def write_feature_folder(folder: Path, provenance: Mapping[str, Any], videos: Se
                     file.write(np.ascontiguousarray(block[stream], "<f4").tobytes())
         with replacing(folder / "frames" / f"{about.video_id}.npy") as part, part.open("wb") as file:
             np.lib.format.write_array(file, about.frames.astype("<i8"), allow_pickle=False)
+        if about.times is not None:
+            with replacing(folder / "times" / f"{about.video_id}.npy") as part, part.open("wb") as file:
+                np.lib.format.write_array(file, about.times.astype("<f8"), allow_pickle=False)
         listed.append({name: getattr(about, name) for name in _ABOUT})
     record = {**RECORD.header, "created_by": f"flowkit {__version__}", "provenance": provenance, "videos": listed}
     write_atomically(folder / RECORD_NAME, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
@@ -66,7 +69,7 @@ def _remove_others(folder: Path, provenance: Mapping[str, Any]) -> None:
     if there.provenance != provenance:
         (folder / RECORD_NAME).unlink()
         for video_id in there.video_ids:
-            for kind in (*there.provenance["streams"], "frames"):
+            for kind in (*there.provenance["streams"], "frames", "times"):
                 there.file(kind, video_id).unlink(missing_ok=True)
 
 
@@ -114,7 +117,7 @@ class FeatureFolder:
         return {video_id: str(about["source_sha256"]) for video_id, about in self._videos.items()}
 
     def file(self, kind: str, video_id: str) -> Path:
-        """Return the file of a video: of a stream, or of the numbers of the frames (``frames``)."""
+        """Return the file of a video: of a stream, or of the numbers of the frames (``frames``) or their times (``times``)."""
         return self.path / kind / f"{video_id}.npy"
 
     def read(self, video_id: str) -> VideoFeatures:
@@ -132,7 +135,8 @@ class FeatureFolder:
             arrays = {stream: self._array(stream, video_id) for stream in self.provenance["streams"]}
             texts = {name: str(about[name]) for name in TEXTS}
             frames = self._array("frames", video_id).astype(np.int64)
-            found = VideoFeatures(num_frames=int(about["num_frames"]), frames=frames, arrays=arrays, **texts)
+            times = self._array("times", video_id).astype(np.float64) if self.file("times", video_id).is_file() else None
+            found = VideoFeatures(num_frames=int(about["num_frames"]), frames=frames, arrays=arrays, frame_times=times, **texts)
             return checked_features(found, self.provenance["streams"])
 
     def read_all(self, video_ids: Sequence[str] | None = None) -> Iterator[VideoFeatures]:

@@ -134,7 +134,7 @@ def test_a_killed_extraction_leaves_nothing_in_the_temporary_folder_or_shared_me
     line = [sys.executable, "-m", "flowkit.cli", "extract", "videos", "--short-side", "32", "--jobs", "2", "--device", "cpu"]
     with subprocess.Popen(line, cwd=folder, env=here, stderr=subprocess.PIPE, start_new_session=True) as process:
         assert process.stderr is not None
-        while not list(folder.glob("flowkit-data/clips/.segments/*/*.flow")):
+        while not list(folder.glob("flowkit-data/clips/.pieces/*/*.flow")):
             assert process.poll() is None
             time.sleep(0.02)
         children = {int(name) for name in os.listdir("/proc") if name.isdecimal() and _parent(int(name)) == process.pid}

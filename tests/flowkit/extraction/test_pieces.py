@@ -100,4 +100,4 @@ def test_another_version_of_a_video_has_other_pieces(tmp_path: Path) -> None:
     folder = piece_folder(tmp_path, "a/b", 1, 1)
     folder.mkdir(parents=True)
     remove_pieces(folder)
-    assert not (tmp_path / ".segments").exists()
+    assert not (tmp_path / ".pieces").exists()

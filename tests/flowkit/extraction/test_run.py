@@ -197,7 +197,7 @@ def test_bytes_do_not_depend_on_processes_order_or_pieces(videos: Path, tmp_path
     report = extract(videos, tmp_path / "two", settings=SETTINGS, jobs=3)
     assert [r.status for r in report.done] == ["ok"] * 3
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
-    assert not (tmp_path / "two" / "clips" / ".segments").exists()
+    assert not (tmp_path / "two" / "clips" / ".pieces").exists()
 
 
 def tasks_of(jobs: Sequence[VideoJob], num_processes: int) -> list[Task]:
@@ -489,7 +489,7 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
     line = [sys.executable, "-m", "flowkit.cli", *arguments]
     here = environment_with(tmp_path / "waits", WAITS_WITH_A_PIECE)
     with subprocess.Popen(line, env=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        while not list(root.glob("clips/.segments/*/*.flow")):
+        while not list(root.glob("clips/.pieces/*/*.flow")):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -500,13 +500,13 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
     assert process.returncode == 130, errors
     assert "to resume: flowkit extract" in errors
     assert "Traceback" not in errors
-    kept = list(root.glob("clips/.segments/*/*.flow"))
+    kept = list(root.glob("clips/.pieces/*/*.flow"))
     assert kept
     assert not list(root.rglob("*.h5"))
     shutil.copytree(root, tmp_path / "marked")
     resumed = extract(videos, root, settings=SETTINGS, jobs=2)
     assert resumed.done[0].num_frames == 1200
-    assert not list(root.glob("clips/.segments/*/*"))
+    assert not list(root.glob("clips/.pieces/*/*"))
     extract(videos, tmp_path / "whole", settings=SETTINGS, jobs=1)
     assert files_of(root) == files_of(tmp_path / "whole")
     assert_kept_flow_is_used(videos, tmp_path / "marked", tmp_path / "whole")
@@ -514,7 +514,7 @@ def test_ctrl_c_on_a_long_video_keeps_its_finished_flow_and_prints_the_line_that
 
 def assert_kept_flow_is_used(videos: Path, root: Path, whole: Path) -> None:
     """Overwrite the kept flow of c/long with values that no solver gives, and extract: the clip holds these where flow was kept."""
-    (folder,) = root.glob("clips/.segments/*")
+    (folder,) = root.glob("clips/.pieces/*")
     kept = find_pieces(folder)
     for piece in kept:
         path = Path(piece.path)

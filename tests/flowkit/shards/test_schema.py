@@ -68,7 +68,7 @@ def test_the_attributes_of_a_clip_are_those_of_the_format() -> None:
 
 
 def test_each_codec_has_flow_frames_and_their_index() -> None:
-    assert set(data_sets("zstd")) == {"flow", "frames", "frame_offsets", "frame_crc32"}
+    assert set(data_sets("zstd")) == {"flow", "frames", "frame_offsets", "frame_crc32", "times"}
     assert set(data_sets("jpeg")) == {*data_sets("zstd"), "flow_offsets", "flow_crc32"}
 
 

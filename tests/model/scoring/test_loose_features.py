@@ -31,7 +31,9 @@ from flowkit.model.scoring.video_features import features
 from flowkit.quantise import Quantiser
 
 CPU = Execution(device="cpu")
-SETTINGS = ExtractSettings("paper", flowkit.TVL1Params.preset("paper"), "fast", Quantiser(15.0), short_side=48)
+SETTINGS = ExtractSettings(
+    "paper", flowkit.TVL1Params.preset("paper"), "fast", Quantiser(15.0), short_side=48, reading=flowkit.Reading(fps=25)
+)
 LENGTHS = {"run/a": 31, "run/b": 12, "walk/c": 20}
 
 
@@ -42,9 +44,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (video_id, num_frames) in enumerate(LENGTHS.items()):
         path = home / "videos" / f"{video_id}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, moving_blocks(num_frames, seed), frame_rate=25)
+        write_video(path, moving_blocks(2 * num_frames, seed), frame_rate=50)
     assert not flowkit.extract(home / "videos", home / "data", settings=SETTINGS, jobs=1, progress=False).failed
-    extraction = {"short_side": 48, "tvl1": SETTINGS.tvl1.to_dict(), "solver": "fast", "codec": "zstd"}
+    extraction = {"short_side": 48, "tvl1": SETTINGS.tvl1.to_dict(), "solver": "fast", "codec": "zstd", "reading": {"fps": "25"}}
     told: dict[str, Any] = {
         "quantiser": SETTINGS.quantiser.to_dict(),
         "protocol": "automatic",
@@ -74,7 +76,7 @@ def test_features_of_video_files_are_those_of_the_same_videos_in_a_data_root(hom
         assert one.frames.tolist() == other.frames.tolist()
         assert one.times is not None
         assert other.times is not None
-        assert one.times.tolist() == other.times.tolist()
+        assert one.times.tolist() == other.times.tolist() == (one.frames / 25).tolist()
         for stream in one.arrays:
             assert np.array_equal(one.arrays[stream], other.arrays[stream])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loose.h5", "stored.h5"]

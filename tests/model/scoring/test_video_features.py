@@ -319,7 +319,7 @@ def test_a_folder_is_continued_kept_and_replaced_as_a_file_is(home: Path, tmp_pa
     (folder / "mine.txt").write_text("mine")
     features(home, of="appearance", videos=[one], output=folder, replace=True, execution=CPU)
     left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    assert left == sorted([f"appearance/{one}.npy", f"frames/{one}.npy", "features.json", "mine.txt"])
+    assert left == sorted([f"appearance/{one}.npy", f"frames/{one}.npy", f"times/{one}.npy", "features.json", "mine.txt"])
     features(home, of="appearance", output=folder, execution=CPU)
     monkeypatch.setattr("flowkit.model.scoring.feature_network.FeatureNetwork.features", lambda *_: pytest.fail("nothing is computed"))
     before = (folder / "features.json").stat().st_mtime_ns
