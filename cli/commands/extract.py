@@ -19,7 +19,7 @@ from flowkit.cli.shared.options import data_option, grace_option, json_option, r
 from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
 from flowkit.dataset.settings import CameraMotion, Codec, ExtractSettings
-from flowkit.flow.methods import TVL1, FlowMethod
+from flowkit.flow.methods import TVL1, FlowMethod, method_defaults
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
 from flowkit.video.reading import Reading
@@ -106,8 +106,8 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     "--method",
     default=TVL1,
     show_default=True,
-    metavar="tvl1|farneback|dis|NAME",
-    help="The flow method: TV-L1, OpenCV's Farneback or DIS, or one of an installed package.",
+    metavar="tvl1|farneback|dis|raft|NAME",
+    help="The flow method: TV-L1, OpenCV's Farneback or DIS, torchvision's RAFT, or one of an installed package.",
 )
 @click.option(
     "--method-param",
@@ -241,7 +241,7 @@ def extract(
         if method_params:
             raise click.UsageError("--method-param is for another --method than tvl1, whose parameters are options: --tvl1-...")
     else:
-        refuse_unused(f"it is of TV-L1, and the method is {method}", "preset", "mode", *tvl1, *([] if device == "cpu" else ["device"]))
+        refuse_unused(f"it is of TV-L1, and the method is {method}", "preset", "mode", *tvl1)
     chosen = {name.removeprefix("tvl1_"): value for name, value in tvl1.items() if value is not None}
     existing = Dataset.open_if_present(data)
     if existing is not None and existing.settings.is_imported:
@@ -250,7 +250,7 @@ def extract(
         )
     with usage_errors():
         made = (
-            _flow_settings(method, method_params)
+            _flow_settings(method, method_params, device, existing.settings if existing else None)
             if method != TVL1
             else {
                 "preset": preset,
@@ -320,9 +320,17 @@ def _devices(device: str) -> tuple[int, ...]:
     return tuple(sorted({int(index) for index in match[1].split(",")})) if match[1] else (0,)
 
 
-def _flow_settings(method: str, params: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of another method than TV-L1, whose parameters are given as ``NAME=VALUE``."""
-    values = {}
+def _flow_settings(method: str, params: Sequence[str], device: str, existing: ExtractSettings | None) -> dict[str, Any]:
+    """Return the settings of another method than TV-L1, whose parameters are given as ``NAME=VALUE``.
+
+    A method that has a parameter `device` takes that of ``--device``, and for ``auto`` that of the data root.
+    """
+    values: dict[str, Any] = {}
+    if "device" in method_defaults(method):
+        begun = {} if existing is None or existing.method is None or existing.method.name != method else existing.method.params
+        values["device"] = begun.get("device", device) if device == "auto" else device
+    elif device != "cpu":
+        refuse_unused(f"the flow method {method} runs on the CPU alone", "device")
     for text in params:
         name, equals, value = text.partition("=")
         if not equals:

@@ -183,6 +183,8 @@ class FlowMethod:
         if not isinstance(flow, np.ndarray) or flow.dtype != np.float32 or flow.shape != due:
             got = f"{flow.dtype} {flow.shape}" if isinstance(flow, np.ndarray) else type(flow).__name__
             raise ParameterError(f"the flow method {self.name!r} must return float32 {due}, got {got}; ask its author")
+        if not np.isfinite(flow).all():
+            raise ParameterError(f"{self} gives flow that is no finite number; use other parameters")
         return flow
 
     def to_dict(self) -> dict[str, Value]:

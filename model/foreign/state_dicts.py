@@ -110,7 +110,8 @@ def _torchvision_name(depth: int, kind: PretrainedKind) -> str:
     return f"resnet{depth}"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -127,7 +128,7 @@ def _download(depth: int, kind: PretrainedKind) -> tuple[dict[str, Tensor], str]
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # no internet, no disk space, a damaged cache: whatever torch raises then
-        raise CheckpointError(f"could not get {weights} from {weights.url} ({_first_line(error)}); {ALTERNATIVES}") from error
+        raise CheckpointError(f"could not get {weights} from {weights.url} ({first_line(error)}); {ALTERNATIVES}") from error
     return state, f"torchvision's {weights}"
 
 
@@ -146,6 +147,11 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     raise CheckpointError(f"weights must be a .safetensors file, one of PyTorch ({', '.join(PYTORCH_SUFFIXES)}) or a .mat of MatConvNet")
 
 
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a ``.safetensors`` file or one of PyTorch, as they are; raise `CheckpointError` if it holds anything else."""
+    return read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickle(path)
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
@@ -154,7 +160,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"damaged, or not a safetensors file ({_first_line(error)})") from error
+        raise CheckpointError(f"damaged, or not a safetensors file ({first_line(error)})") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -168,7 +174,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             "refused, because it is damaged or holds more than tensors and built-in types; nothing in it was run. Use a .safetensors file"
         ) from error
     except Exception as error:  # a damaged file can make the unpickler raise anything
-        raise CheckpointError(f"damaged, or not a file of weights ({_first_line(error)}); download it again") from error
+        raise CheckpointError(f"damaged, or not a file of weights ({first_line(error)}); download it again") from error
     found = _state_within(state)
     check_tensors(found, path)
     return found

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings, ForeignTool
-from flowkit.errors import CheckpointError, ManifestError, ParameterError
+from flowkit.errors import CheckpointError, DeviceError, ManifestError, ParameterError
 from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.model.runs.provenance import Provenance
@@ -101,7 +101,7 @@ def _with_method_here(settings: ExtractSettings, method: FlowMethod) -> tuple[Ex
     """Return the settings with the flow method as this machine has it, and a note if its flow may differ from that of the training."""
     try:
         method.solver()
-    except ParameterError:
+    except (ParameterError, DeviceError):  # another version of a library, or no GPU
         here = method.as_here()
         if here == method:
             raise

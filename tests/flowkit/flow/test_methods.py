@@ -176,8 +176,28 @@ def test_parameters_of_tvl1_are_given_as_an_object() -> None:
 
 def test_the_methods_of_a_checkout_are_the_entries_of_the_package() -> None:
     declared = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert declared == {methods.GROUP: methods.BUILT_IN}
-    assert methods.method_names()[: 1 + len(methods.BUILT_IN)] == ["tvl1", *methods.BUILT_IN]
+    assert declared == {methods.GROUP: methods._own_entries()}
+    assert methods.method_names()[: 1 + len(methods._own_entries())] == ["tvl1", *methods._own_entries()]
+    assert methods.BUILT_IN.items() <= methods._own_entries().items()
+    assert not any("model" in where for where in methods.BUILT_IN.values())
+
+
+def test_a_checkout_needs_no_installed_metadata_and_an_installed_package_no_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Any] = {}
+    for place in (PYPROJECT, tmp_path / "pyproject.toml"):
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.metadata.entry_points", lambda group: ())
+            patch.setattr(methods, "_CHECKOUT", place)
+            methods._own_entries.cache_clear()
+            found[place.parent.name] = methods.method_names()
+    methods._own_entries.cache_clear()
+    assert list(found.values()) == [["tvl1", "farneback", "dis", "raft"], ["tvl1", "farneback", "dis"]]
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n[project.entry-points."flowkit.flow_methods"]\nx = "os:x"\n')
+    monkeypatch.setattr(methods, "_CHECKOUT", tmp_path / "pyproject.toml")
+    assert "x" not in methods.method_names()
+    methods._own_entries.cache_clear()
 
 
 def test_a_method_comes_back_from_what_is_stored() -> None:
