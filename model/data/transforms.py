@@ -166,6 +166,11 @@ def whole_flow(fields: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint
     return _resized(fields.reshape(-1, *fields.shape[2:]), size, cv2.INTER_LINEAR).reshape(len(fields), 2, *size)
 
 
+def resized_rgb(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return frames, uint8 (T, H, W, 3), at another height and width, in px, whatever their proportions."""
+    return _resized(frames, size, cv2.INTER_CUBIC)
+
+
 def normalise_rgb(rgb: Tensor) -> Tensor:
     """Turn uint8 (..., H, W, 3) into float32 (..., 3, H, W): ``(RGB / 255 - mean) / std`` with ImageNet's moments."""
     mean = torch.tensor(_RGB_MEAN, device=rgb.device) * 255
@@ -176,6 +181,15 @@ def normalise_rgb(rgb: Tensor) -> Tensor:
 def normalise_flow(flow: Tensor) -> Tensor:
     """Turn quantised flow, uint8 of any shape, into float32: ``(q - 128) / 57.63``."""
     return flow.float().sub_(_FLOW_ZERO).mul_(1 / _FLOW_STD)
+
+
+def without_mean_flow(flow: Tensor) -> Tensor:
+    """Subtract from each component of each field its mean over the pixels: float tensor (..., H, W), of the same shape.
+
+    The two-stream networks of Simonyan and Zisserman see flow in this way, which removes a camera's translation. It is done with what the
+    network sees, after cropping.
+    """
+    return flow - flow.mean((-2, -1), keepdim=True)
 
 
 def input_normalisation() -> dict[str, Any]:

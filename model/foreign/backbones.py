@@ -45,7 +45,8 @@ VGG = Naming(
     *("VGG network", "features.0.weight", re.compile(r"features\.|classifier\.[03]\."), "features.0.weight"),
     ("classifier.6.weight", "classifier.6.bias"),
 )
-NAMINGS = (RESNET, VGG)
+C3D = Naming("C3D", "conv1a.weight", re.compile(r"conv[1-5][ab]\.|fc[67]\."), "conv1a.weight", ("fc8.weight", "fc8.bias"))
+NAMINGS = (RESNET, VGG, C3D)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from flowkit.model.foreign.backbones import RESNET, Naming
 from flowkit.model.networks.dropout import GroupDraws, GroupedDropout
 from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import BATCH_NORM_EPS, NUM_RGB_CHANNELS, STAGES, STResNetConfig, TemporalPadding
@@ -147,6 +148,8 @@ class ResidualStream(nn.Module):
     -----
     The first weights are random as in torchvision; see `reset_parameters`.
     """
+
+    naming: Naming = RESNET
 
     def __init__(
         self, config: STResNetConfig, in_channels: int, *, temporal: bool, dropout: float = 0.0, checkpoint_activations: bool = False

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from flowkit.errors import ParameterError
+from flowkit.model.foreign.backbones import VGG, Naming
 from flowkit.model.networks.dropout import GroupedDropout
 from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS, StreamName
 from flowkit.model.settings.vgg import VggConfig
@@ -49,6 +50,8 @@ class VggStream(nn.Module):
     Pools round up, as Caffe's do, in both networks. VGG-M needs it, or its first fully connected layer would not fit; VGG-16 on crops of
     224 px has the same maps either way, which makes it torchvision's.
     """
+
+    naming: Naming = VGG
 
     def __init__(self, config: VggConfig, in_channels: int, *, second_lrn: bool = True, checkpoint_activations: bool = False) -> None:
         super().__init__()
@@ -111,12 +114,7 @@ class VggStream(nn.Module):
 
         The mean is taken before the classifier, which is linear: the logits are the same, for less work.
         """
-        first, window = cast("nn.Linear", self.classifier[0]), self.config.head_window
-        if pooled.shape[2:] == (window, window):
-            x = first(pooled.flatten(1))[:, None]
-        else:
-            filters = first.weight.view(-1, self.config.channels, window, window)
-            x = functional.conv2d(pooled, filters, first.bias).flatten(2).transpose(1, 2)  # (N, positions, units)
+        x = slide(cast("nn.Linear", self.classifier[0]), pooled, self.config.head_window)
         return cast("Tensor", self.classifier[1:6](x).mean(1))
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -189,6 +187,14 @@ class VggSingleStream(nn.Module):
 def vgg_stream(config: VggConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> VggStream:
     """Return the VGG network of a stream: the motion network has other input channels, and no second normalisation."""
     return VggStream(config, NUM_CHANNELS[stream], second_lrn=stream == "appearance", checkpoint_activations=checkpoint_activations)
+
+
+def slide(layer: nn.Linear, maps: Tensor, window: int) -> Tensor:
+    """Apply a fully connected layer to each window of maps (N, C, h, w), as a convolution does: (N, positions, units)."""
+    if maps.shape[2:] == (window, window):
+        return cast("Tensor", layer(maps.flatten(1)))[:, None]
+    filters = layer.weight.view(-1, maps.shape[1], window, window)
+    return functional.conv2d(maps, filters, layer.bias).flatten(2).transpose(1, 2)
 
 
 def check_clips(clips: Tensor, stream: StreamName, input_size: int) -> None:

@@ -9,20 +9,55 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.foreign.backbones import RESNET, VGG, Naming, find_backbone
+from flowkit.model.foreign.backbones import Naming, find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.fitting import fit_state, is_counter
 from flowkit.model.networks.resnet import ResidualStream
-from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.temporal_conv import inflate
-from flowkit.model.networks.vgg import VggSingleStream, VggStream
+from flowkit.model.settings.network import StreamName
 
 logger = logging.getLogger(__name__)
+
+
+class Stream(Protocol):
+    """What the first weights of a stream need of its network."""
+
+    naming: Naming
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors by their names."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
+        """Copy the tensors of a state."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights."""
+
+    def reset_classifier(self, generator: torch.Generator | None = None) -> None:
+        """Draw those of the classifier."""
+
+
+class BaseNetwork(Protocol):
+    """A network of one stream, such as `SingleStream`."""
+
+    stream_name: StreamName
+
+    @property
+    def stream(self) -> Stream:
+        """The stream's network."""
+
+
+class JoinedNetwork(Protocol):
+    """A network that starts from two trained streams, such as `STResNet`."""
+
+    appearance: Any
+    motion: Any
 
 
 @dataclass(frozen=True)
@@ -57,13 +92,13 @@ class Initialisation:
 
 
 def initialise_single_stream(
-    model: SingleStream | VggSingleStream, weights: PretrainedWeights | None, *, generator: torch.Generator | None = None
+    model: BaseNetwork, weights: PretrainedWeights | None, *, generator: torch.Generator | None = None
 ) -> Initialisation:
     """Start a base stream from pretrained weights, or from random ones.
 
     Parameters
     ----------
-    model : SingleStream or VggSingleStream
+    model : SingleStream, VggSingleStream, DynamicImageNetwork or C3DNetwork
         The base stream.
     weights : PretrainedWeights or None
         The weights of a network of the stream's kind, which may stand within a larger model's; see `find_backbone`. None draws random
@@ -85,29 +120,24 @@ def initialise_single_stream(
     if weights is None:
         model.stream.reset_parameters(generator)
         return _reported(model.stream_name, Initialisation("random weights"))
-    if isinstance(model, SingleStream) and weights.stride_in_1x1 != model.config.stride_in_1x1:
+    if isinstance(model.stream, ResidualStream) and weights.stride_in_1x1 != model.stream.config.stride_in_1x1:
         raise ParameterError(
             f"{weights.source} was trained with stride_in_1x1={weights.stride_in_1x1}, the network has "
-            f"stride_in_1x1={model.config.stride_in_1x1}; use the weights' own"
+            f"stride_in_1x1={model.stream.config.stride_in_1x1}; use the weights' own"
         )
-    naming = naming_of(model.stream)
+    naming = model.stream.naming
     state = find_backbone(weights.state, weights.source, naming).state
     if weights.conv1_for_flow is not None and model.stream_name == "motion":
         state[naming.first] = weights.conv1_for_flow
     return _reported(model.stream_name, _load(model.stream, state, weights.source, pretrained=True, generator=generator))
 
 
-def naming_of(stream: ResidualStream | VggStream) -> Naming:
-    """Return how the tensors of a stream are named."""
-    return VGG if isinstance(stream, VggStream) else RESNET
-
-
-def check_pretrained(model: SingleStream | VggSingleStream, state: Mapping[str, Tensor], source: str) -> None:
+def check_pretrained(model: BaseNetwork, state: Mapping[str, Tensor], source: str) -> None:
     """Raise `CheckpointError` if `initialise_single_stream` would, or if the weights are not finite numbers.
 
     The model and the state may be on the meta device.
     """
-    naming = naming_of(model.stream)
+    naming = model.stream.naming
     own, state = model.stream.state_dict(), find_backbone(state, source, naming).state
     fit_state(own, state, source, pretrained=True, naming=naming)
     for name, tensor in state.items():
@@ -124,7 +154,7 @@ def check_pretrained(model: SingleStream | VggSingleStream, state: Mapping[str, 
 
 
 def check_streams(
-    model: STResNet, *, appearance_state: Mapping[str, Tensor] | None = None, motion_state: Mapping[str, Tensor] | None = None
+    model: JoinedNetwork, *, appearance_state: Mapping[str, Tensor] | None = None, motion_state: Mapping[str, Tensor] | None = None
 ) -> None:
     """Raise `CheckpointError` if `initialise_from_streams` would, for those states that are given; the model may be on the meta device."""
     for stream, name, state in ((model.appearance, "appearance", appearance_state), (model.motion, "motion", motion_state)):
@@ -133,16 +163,16 @@ def check_streams(
 
 
 def initialise_from_streams(
-    model: STResNet, appearance_state: Mapping[str, Tensor], motion_state: Mapping[str, Tensor]
+    model: JoinedNetwork, appearance_state: Mapping[str, Tensor], motion_state: Mapping[str, Tensor]
 ) -> tuple[Initialisation, Initialisation]:
-    """Start an ST-ResNet from its two trained base streams, classifiers included.
+    """Start a network of two streams from both, trained, classifiers included.
 
     Parameters
     ----------
-    model : STResNet
+    model : STResNet or FusionNetwork
         The two-stream network.
     appearance_state, motion_state : mapping of str to Tensor
-        ``SingleStream.state_dict()`` of the streams.
+        The states of the streams' own networks.
 
     Raises
     ------
@@ -155,7 +185,7 @@ def initialise_from_streams(
 
 
 def _load(
-    stream: ResidualStream | VggStream,
+    stream: Stream,
     state: Mapping[str, Tensor],
     source: str,
     *,
@@ -163,7 +193,7 @@ def _load(
     generator: torch.Generator | None = None,
 ) -> Initialisation:
     """Copy a state into a stream, or raise an error and leave it unchanged; `pretrained` weights may have other filters or classes."""
-    own, naming = stream.state_dict(), naming_of(stream)
+    own, naming = stream.state_dict(), stream.naming
     how = fit_state(own, state, source, pretrained=pretrained, naming=naming)
     fitted: dict[str, Tensor] = {}
     for name, target in own.items():

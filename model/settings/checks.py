@@ -44,6 +44,12 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def numbers(values: object, count: int) -> tuple[float, ...]:
+    """Return `count` finite numbers of a tuple or list as floats; an empty tuple if it is anything else."""
+    given = tuple(values) if isinstance(values, (tuple, list)) else ()
+    return tuple(map(float, given)) if len(given) == count and all(map(is_number, given)) else ()
+
+
 def to_record(settings: Any) -> dict[str, Any]:
     """Return a data class of settings as built-in types, with lists for tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from flowkit.model.settings.checks import brief_repr, check, check_choices, from_record, is_int, is_number, to_record
+from flowkit.model.settings.checks import brief_repr, check, check_choices, from_record, is_int, is_number, numbers, to_record
 from flowkit.model.settings.network import INPUT_SIZES, LARGEST_RGB_OFFSET
 
 VggKind = Literal["vgg-m", "vgg-16"]
@@ -119,12 +119,12 @@ class VggConfig:
         smallest, largest = self._smallest_input(), INPUT_SIZES[1]
         good = is_int(self.input_size) and smallest <= self.input_size <= largest
         check(good, "input_size", f"a whole number of {smallest} to {largest} for {self.kind}", self.input_size)
-        rates = _numbers(self.dropout, 2)
+        rates = numbers(self.dropout, 2)
         check(all(0 <= rate < 1 for rate in rates) and bool(rates), "dropout", "two numbers in [0, 1)", self.dropout)
-        offset = _numbers(self.rgb_offset, 3)
+        offset = numbers(self.rgb_offset, 3)
         good = bool(offset) and all(abs(value) <= LARGEST_RGB_OFFSET for value in offset)
         check(good, "rgb_offset", f"three numbers of -{LARGEST_RGB_OFFSET:g} to {LARGEST_RGB_OFFSET:g}", self.rgb_offset)
-        lrn = _numbers(self.lrn, 4)
+        lrn = numbers(self.lrn, 4)
         good = bool(lrn) and is_int(self.lrn[0]) and lrn[0] >= 1 and lrn[0] % 2 == 1 and all(0 < value <= 1e3 for value in lrn)
         check(good, "lrn", "an odd whole number and three positive numbers", self.lrn)
         for name, value in {
@@ -180,9 +180,3 @@ class VggConfig:
     def _smallest_input(self) -> int:
         """Return the smallest image of which every layer makes at least one pixel, at least 32."""
         return next(side for side in range(INPUT_SIZES[0], INPUT_SIZES[1]) if min(self.sides(side)) >= 1)
-
-
-def _numbers(values: object, count: int) -> tuple[float, ...]:
-    """Return `count` finite numbers as floats; none if it is anything else."""
-    given = tuple(values) if isinstance(values, (tuple, list)) else ()
-    return tuple(map(float, given)) if len(given) == count and all(map(is_number, given)) else ()
