@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowkit.model.networks.temporal_conv import _ByProducts
+from flowkit.model.networks.layers.temporal_conv import _ByProducts
 
 SHAPES = [(256, 64, 56), (64, 256, 56), (512, 128, 28), (128, 512, 28), (1024, 256, 14), (256, 1024, 14), (2048, 512, 7), (512, 2048, 7)]
 

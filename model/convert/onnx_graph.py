@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowkit.errors import ParameterError
+from flowkit.model.networks.layers.temporal_conv import TemporalConv
 from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, Bottleneck, ResidualStream
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.temporal_conv import TemporalConv
 from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS, StreamName
 
 OPSET, IR_VERSION = 20, 9  # those of ONNX 1.15 (2023), which all later runtimes read

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowkit.errors import ParameterError
 from flowkit.model.foreign.backbones import C3D, Naming
-from flowkit.model.networks.dropout import GroupedDropout
+from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.vgg import CLASSIFIER_STD, slide
 from flowkit.model.settings.c3d import CLIP_FRAMES, C3DConfig
 from flowkit.model.settings.network import NUM_RGB_CHANNELS, StreamName

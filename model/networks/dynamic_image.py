@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from flowkit.errors import ParameterError
+from flowkit.model.networks.layers.temporal_conv import by_clip
 from flowkit.model.networks.resnet import ResidualStream
-from flowkit.model.networks.temporal_conv import by_clip
 from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.network import NUM_RGB_CHANNELS, StreamName
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from flowkit.model.networks.layers.temporal_conv import by_clip
 from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.networks.resnet import ResidualStream
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.temporal_conv import by_clip
 from flowkit.model.settings.network import StreamName
 
 

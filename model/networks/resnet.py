@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from flowkit.model.foreign.backbones import RESNET, Naming
-from flowkit.model.networks.dropout import GroupDraws, GroupedDropout
-from flowkit.model.networks.temporal_conv import TemporalConv, by_clip, inflate
+from flowkit.model.networks.layers.dropout import GroupDraws, GroupedDropout
+from flowkit.model.networks.layers.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import BATCH_NORM_EPS, NUM_RGB_CHANNELS, STAGES, STResNetConfig, TemporalPadding
 
 EXPANSION = 4  # output channels of a unit per channel of its 3x3 convolution

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowkit.errors import ParameterError
-from flowkit.model.networks.dropout import GroupedDropout
+from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.settings.network import NUM_CHANNELS, StreamName
 from flowkit.model.settings.sequence import SequenceConfig
 

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowkit.errors import ParameterError
 from flowkit.model.foreign.backbones import VGG, Naming
-from flowkit.model.networks.dropout import GroupedDropout
+from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS, StreamName
 from flowkit.model.settings.vgg import VggConfig
 

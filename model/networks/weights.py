@@ -18,8 +18,8 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.foreign.backbones import Naming, find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.fitting import fit_state, is_counter
+from flowkit.model.networks.layers.temporal_conv import inflate
 from flowkit.model.networks.resnet import ResidualStream
-from flowkit.model.networks.temporal_conv import inflate
 from flowkit.model.settings.network import StreamName
 
 logger = logging.getLogger(__name__)

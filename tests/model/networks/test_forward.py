@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck, ResNet, resnet50, resnet101, resnet152
 
 from flowkit.errors import ParameterError
+from flowkit.model.networks.layers.temporal_conv import TemporalConv, inflate
 from flowkit.model.networks.resnet import pooled_length, temporal_max_pool
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.temporal_conv import TemporalConv, inflate
 from flowkit.model.settings.network import STResNetConfig
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -10,9 +10,9 @@ import torch
 from network_oracle import SMALL, STREAMS, clips, network
 from torch import nn
 
+from flowkit.model.networks.layers.temporal_conv import TemporalConv, _ByProducts, by_clip
 from flowkit.model.networks.resnet import GroupedBatchNorm, set_groups
 from flowkit.model.networks.stresnet import STResNet
-from flowkit.model.networks.temporal_conv import TemporalConv, _ByProducts, by_clip
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -16,7 +16,7 @@ from torchvision.models.vgg import VGG, make_layers
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.foreign.backbones import find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes
-from flowkit.model.networks.dropout import GroupedDropout
+from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.transfer import with_classes
 from flowkit.model.networks.vgg import VggSingleStream, VggStream, vgg_stream

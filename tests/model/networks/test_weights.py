@@ -20,8 +20,8 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.foreign.backbones import find_backbone
 from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes, pretrained_state
+from flowkit.model.networks.layers.temporal_conv import inflate
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.networks.temporal_conv import inflate
 from flowkit.model.networks.weights import check_pretrained, initialise_from_streams, initialise_single_stream
 from flowkit.model.settings.network import STResNetConfig
 
