@@ -146,6 +146,20 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     help="Choose every N-th frame before anything else.  [default: all frames]",
 )
 @click.option(
+    "--stream",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Read the N-th video stream of each file.  [default: the one that the file marks as its default, else the largest]",
+)
+@click.option(
+    "--grey-range",
+    metavar="LOW:HIGH",
+    default=None,
+    help="Stretch these grey levels to 8 bits, of grey pictures with more than 8 bits such as those of thermal cameras: 7500:8100.  "
+    "[default: the upper 8 bits]",
+)
+@click.option(
     "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many worker processes to use. [default: one per core]"
 )
 @click.option(
@@ -206,6 +220,8 @@ def extract(
     mode: str | None,
     fps: str | None,
     every: int,
+    stream: int | None,
+    grey_range: str | None,
     jobs: int | None,
     short_side: int,
     bound: float,
@@ -264,7 +280,7 @@ def extract(
             short_side=short_side,
             codec=codec,
             camera_motion=camera_motion,
-            reading=Reading(fps, every),
+            reading=Reading(fps, every, stream or 0, grey_range),
         )
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard)

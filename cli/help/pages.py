@@ -46,6 +46,8 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--codec",
             "--fps",
             "--every",
+            "--stream",
+            "--grey-range",
             "--solver",
             "--flow",
         ),

@@ -9,7 +9,7 @@ from flowkit.errors import ManifestError, ParameterError
 from flowkit.flow.methods import TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Quantiser
-from flowkit.video.reading import Reading, rate_text
+from flowkit.video.reading import Reading, range_text, rate_text
 
 Solver = Literal["strict", "fast", "cuda"]
 ForeignTool = Literal["gpu_flow", "denseflow", "dense_flow"]  # tools whose flow can be imported
@@ -123,7 +123,7 @@ class ExtractSettings:
         """Return the settings that are stored only where they differ from what flowkit had before it knew them."""
         method = {} if self.method is None else {"method": self.stored_method()}
         camera = {} if self.camera_motion == "none" else {"camera_motion": self.camera_motion}
-        return {**method, **camera, **({} if self.reading.takes_all else {"reading": self.reading.to_dict()})}
+        return {**method, **camera, **({"reading": self.reading.to_dict()} if self.reading.to_dict() else {})}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
@@ -167,7 +167,9 @@ class ExtractSettings:
         flat: dict[str, Any] = {}
         if not self.is_imported:
             flat = {"method": TVL1 if self.method is None else self.method.name, "camera_motion": self.camera_motion}
-        flat |= {"fps": rate_text(self.reading.rate) if self.reading.rate is not None else "all frames", "every": self.reading.every}
+        reading = self.reading
+        flat |= {"fps": rate_text(reading.rate) if reading.rate is not None else "all frames", "every": reading.every}
+        flat |= {"stream": reading.stream or "default", "grey_range": range_text(reading.stretch) if reading.stretch else "upper 8 bits"}
         for key, value in self.to_dict().items():
             if key == "reading":
                 continue

@@ -97,7 +97,7 @@ def _open(job: VideoJob, progress: TaskProgress) -> int | None:
     Where the header gives no number of frames, its duration and frame rate give one.
     """
     try:
-        info = probe(job.path)
+        info = probe(job.path, stream=job.settings.reading.stream)
     except VideoDecodeError:
         return None
     num_frames = info.header_frames or round((info.duration_seconds or 0) * info.frame_rate)

@@ -37,6 +37,7 @@ from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
 from flowkit.workers.progress import TaskProgress
 
 BATCH_SIZE = 16  # frames in memory at once, in each process
+_DECODED_AT_ONCE, _USUAL_RATE = 1024, 60  # frames that are decoded between two signs of life, where few of them are chosen; frames/s
 MIN_RESUMED = 300  # flow fields of a video whose finished part is worth keeping (about half a minute of work)
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # they would stop every later video too
 
@@ -121,7 +122,7 @@ def _piece_source(job: VideoJob) -> Source:
 def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> VideoResult:
     sha256 = source.sha256
     progress.alive()  # a large file on a slow disk may have taken minutes
-    info = probe(job.path)
+    info = probe(job.path, stream=job.settings.reading.stream)
     expected = max(job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1, 0)
     if not job.pieces and expected >= MIN_RESUMED:
         drop_stale_pieces(job.piece_folder, job.path, source.version)
@@ -173,7 +174,10 @@ def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
 
 def _frames(job: VideoJob, progress: TaskProgress) -> Iterator[FrameBatch]:
     """Yield the frames of a video in small batches; raise `_StoppedError` once the run is to be stopped."""
-    for batch in read_frames(job.path, short_side=job.settings.short_side, batch_size=BATCH_SIZE, reading=job.settings.reading):
+    reading = job.settings.reading
+    apart = reading.every if reading.rate is None else max(int(_USUAL_RATE / reading.rate), 1)
+    batch_size = max(min(BATCH_SIZE, _DECODED_AT_ONCE // apart), 1)
+    for batch in read_frames(job.path, short_side=job.settings.short_side, batch_size=batch_size, reading=reading):
         if progress.stopping:
             raise _StoppedError
         progress.alive()
@@ -239,7 +243,7 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
     """Extract the first frames of a video into a temporary folder, to measure them; return None if they cannot be decoded."""
     with temporary_folder("sample") as folder:
         try:
-            info = probe(job.path)
+            info = probe(job.path, stream=job.settings.reading.stream)
             for _ in range(2):  # the first time compiles and warms caches
                 started = time.monotonic()
                 size, reading = job.settings.short_side, job.settings.reading

@@ -52,7 +52,7 @@ def _pieces(cut: CutJob) -> list[Task]:
     """Return the pieces of a video, or the video itself if it is too short to be divided."""
     job = cut.video
     try:
-        info = probe(job.path)
+        info = probe(job.path, stream=job.settings.reading.stream)
         num_pairs = job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1
     except VideoDecodeError:  # found again and reported when it is its turn
         return [job]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flowkit.errors import ParameterError, VideoDecodeError
 from flowkit.video.choosing import FrameChooser, FrameClock, NoTimesError
 from flowkit.video.damage import Account, DecodeReport
+from flowkit.video.deep_grey import GreyRange, grey_levels, stretched
 from flowkit.video.pixels import (
     MAX_FRAME_PIXELS,
     MAX_SIDE,
@@ -156,13 +157,15 @@ class FrameBatch:
         return f"FrameBatch(frames {self.start} to {stop} of {width}x{height} px, decode_errors={self.decode_errors})"
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
+def probe(path: str | os.PathLike[str], *, stream: int = 0) -> VideoInfo:
     """Return what the header and the first frame of a video file say.
 
     Parameters
     ----------
     path : str or path of a local file
         The video.
+    stream : int
+        Which of its video streams, from 1; 0 means the default one, else the largest.
 
     Returns
     -------
@@ -189,7 +192,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     (160, 120, Fraction(25, 1), 20, 'mpeg4')
     >>> folder.cleanup()
     """
-    with opened(Path(path), threads=1) as video:
+    with opened(Path(path), threads=1, stream_number=stream) as video:
         account = Account(video)
         packets = _packets(account)
         frame = next(_decoded(packets, account), None)
@@ -239,7 +242,7 @@ def read_frames(
         Decoder threads; 0 means one per core. The count of errors in a damaged file is certain to be the same everywhere
         only with 1.
     reading : Reading, optional
-        Which frames are read. By default all.
+        Which frames are read, and how. By default all.
 
     Yields
     ------
@@ -294,15 +297,18 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, 
     orientation = (0, False)
     start = filled = unconverted = 0
     times = np.full(batch_size, np.nan)
-    with opened(path, threads) as video:
+    greys = GreyRange(reading.stretch)
+    with opened(path, threads, reading.stream) as video:
         account = Account(video)
-        chooser: FrameChooser[Any] = FrameChooser(reading, FrameClock(video.stream.time_base, lambda: probe(path).frame_rate))
+        chooser: FrameChooser[Any] = FrameChooser(
+            reading, FrameClock(video.stream.time_base, lambda: probe(path, stream=reading.stream).frame_rate)
+        )
         for frame, time in _chosen(_decoded(_packets(account), account), chooser, path):
             if batch is None:
                 check_matrix(frame, video.path)
                 orientation = orientation_of(frame)
             try:
-                picture = upright(to_rgb(frame, reformatter), orientation)
+                picture = upright(_pixels(frame, reformatter, reading, greys), orientation)
             except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
                 account.refused += 1
                 unconverted += 1
@@ -324,8 +330,21 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, 
             filled += 1
         if batch is None:
             raise video.nothing_decoded()
-        report = account.report(chooser.num_seen - unconverted, chooser.notes())
+        report = account.report(chooser.num_seen - unconverted, [*chooser.notes(), *greys.notes()])
         yield FrameBatch(batch[:filled], start, report.decode_errors, report, times[:filled])
+
+
+def _pixels(frame: Any, reformatter: Any, reading: Reading, greys: GreyRange) -> NDArray[np.uint8]:
+    """Return the pixels of a frame as RGB; note the range of grey levels of more than 8 bits, and stretch it where asked to."""
+    levels = grey_levels(frame) if frame.width * frame.height <= MAX_FRAME_PIXELS else None
+    if levels is not None:
+        greys.note(frame, levels)
+        if reading.stretch is not None:
+            return stretched(levels, *reading.stretch)
+    picture = to_rgb(frame, reformatter)
+    if levels is not None:
+        greys.note_result(picture)
+    return picture
 
 
 def _chosen(frames: Iterable[Any], chooser: FrameChooser[Any], path: Path) -> Iterator[tuple[Any, Fraction | None]]:

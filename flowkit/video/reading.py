@@ -1,7 +1,8 @@
-"""How the frames of a video are read: which of them are chosen (standard library only, so that the help of the command line stays fast)."""
+"""How the frames of a video are read: which stream, which frames, which grey levels (standard library only: help pages stay fast)."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,12 +11,13 @@ from flowkit.errors import ParameterError
 
 MAX_RATE = 1000  # frames/s
 MAX_EVERY = 1_000_000
+MAX_STREAMS = 999
 _MAX_DENOMINATOR = 1_000_000
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Which frames of a video are read, before anything else is done with them.
+    """Which frames of a video are read, and how, before anything else is done with them.
 
     Parameters
     ----------
@@ -25,11 +27,16 @@ class Reading:
         A text is a decimal number or a fraction, such as ``"30000/1001"``; a float counts as its shortest decimal form.
     every : int
         Choose every so many frames, beginning with the first; 1 is all frames.
+    stream : int
+        Which video stream of a file is read, from 1; 0 is the default stream of each file, else its largest.
+    grey_range : (int, int) or str, optional
+        The grey levels that become 0 and 255, of grey pictures with more than 8 bits: ``(7500, 8100)`` or ``"7500:8100"``. By default
+        the upper 8 bits are kept.
 
     Raises
     ------
     ParameterError
-        If a value is out of its range, or both are given.
+        If a value is out of its range, or `fps` and `every` are both given.
 
     Examples
     --------
@@ -42,6 +49,8 @@ class Reading:
 
     fps: Fraction | str | int | float | None = None
     every: int = 1
+    stream: int = 0
+    grey_range: tuple[int, int] | str | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None:
@@ -50,6 +59,10 @@ class Reading:
             raise ParameterError(f"every must be a whole number from 1 to {MAX_EVERY:,}, got {self.every!r}")
         if self.fps is not None and self.every != 1:
             raise ParameterError("frames are chosen by fps or by every, not by both")
+        if isinstance(self.stream, bool) or not isinstance(self.stream, int) or not 0 <= self.stream <= MAX_STREAMS:
+            raise ParameterError(f"stream must be a whole number from 1 to {MAX_STREAMS}, or 0 for the default stream, got {self.stream!r}")
+        if self.grey_range is not None:
+            object.__setattr__(self, "grey_range", _grey_range(self.grey_range))
 
     @property
     def rate(self) -> Fraction | None:
@@ -61,11 +74,18 @@ class Reading:
         """Whether all frames are read."""
         return self.fps is None and self.every == 1
 
+    @property
+    def stretch(self) -> tuple[int, int] | None:
+        """The grey levels that become 0 and 255; None if the upper 8 bits are kept."""
+        return self.grey_range if isinstance(self.grey_range, tuple) else None
+
     def in_words(self) -> str:
-        """Return which frames are chosen, for messages; empty if all are."""
-        if self.rate is not None:
-            return f"frames at {rate_text(self.rate)} frames/s"
-        return "" if self.every == 1 else f"every {_ordinal(self.every)} frame"
+        """Return how frames are read, for messages; empty if nothing is chosen."""
+        words = [] if self.every == 1 else [f"every {_ordinal(self.every)} frame"]
+        words += [] if self.rate is None else [f"frames at {rate_text(self.rate)} frames/s"]
+        words += [f"video stream {self.stream}"] if self.stream else []
+        words += [] if self.stretch is None else [f"grey from {self.stretch[0]} to {self.stretch[1]}"]
+        return ", ".join(words)
 
     def num_chosen(self, num_frames: int, frame_rate: Fraction) -> int:
         """Return about how many frames are chosen of a video with so many frames at this rate, which may be 0 if it is unknown."""
@@ -80,18 +100,25 @@ class Reading:
         return min(self.rate, frame_rate) if frame_rate else self.rate
 
     def options(self) -> list[str]:
-        """Return the options of `flowkit extract` that choose the same frames."""
-        return ["--fps", rate_text(self.rate)] if self.rate is not None else ["--every", str(self.every)] if self.every > 1 else []
+        """Return the options of `flowkit extract` that read the same frames."""
+        words = ["--fps", rate_text(self.rate)] if self.rate is not None else ["--every", str(self.every)] if self.every > 1 else []
+        words += ["--stream", str(self.stream)] if self.stream else []
+        return words + ([] if self.stretch is None else ["--grey-range", range_text(self.stretch)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is not the default, as built-in types."""
-        return {"fps": str(self.rate)} if self.rate is not None else {"every": self.every} if self.every > 1 else {}
+        values: dict[str, Any] = {} if self.rate is None else {"fps": str(self.rate)}
+        values |= {"every": self.every} if self.every > 1 else {}
+        values |= {"stream": self.stream} if self.stream else {}
+        return values if self.stretch is None else {**values, "grey_range": range_text(self.stretch)}
 
     @classmethod
     def from_dict(cls, values: object) -> Reading:
         """Return the reading that `to_dict` returned; `ParameterError` if it is anything else."""
-        if not isinstance(values, dict) or not values.keys() <= {"fps", "every"} or not isinstance(values.get("fps", ""), str):
-            raise ParameterError(f"how frames are read must be a table with fps (a text) or every, got {values!r}")
+        texts = [] if not isinstance(values, dict) else [values.get(name, "") for name in ("fps", "grey_range")]
+        names = {"fps", "every", "stream", "grey_range"}
+        if not isinstance(values, dict) or not values.keys() <= names or not all(isinstance(text, str) for text in texts):
+            raise ParameterError(f"how frames are read must be a table with fps, grey_range (texts), every or stream, got {values!r}")
         return cls(**values)
 
 
@@ -99,6 +126,20 @@ def rate_text(rate: Fraction) -> str:
     """Return a rate as people write it: ``12.5``, or ``30000/1001`` if it has no short decimal form."""
     text = f"{float(rate):.6g}"
     return text if Fraction(text) == rate else str(rate)
+
+
+def range_text(levels: tuple[int, int]) -> str:
+    """Return a range of grey levels as options have it: ``7500:8100``."""
+    return f"{levels[0]}:{levels[1]}"
+
+
+def _grey_range(value: object) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5}):(\d{1,5})", value) if isinstance(value, str) else None
+    levels = (int(match[1]), int(match[2])) if match else value
+    is_pair = isinstance(levels, tuple) and len(levels) == 2 and all(type(level) is int for level in levels)
+    if not is_pair or not 0 <= levels[0] < levels[1] < 1 << 16:  # type: ignore[index]
+        raise ParameterError(f"grey_range must be LOW:HIGH with 0 <= LOW < HIGH <= 65535, such as 7500:8100, got {value!r}")
+    return levels  # type: ignore[return-value]
 
 
 def _rate(value: object) -> Fraction:

@@ -1,7 +1,8 @@
 """Opening a video file: one local file in a real container, and which of its video streams is used.
 
 A file may hold several video streams: the programmes of a broadcast, the cameras of a drone, a small preview beside the film.
-The one that the file marks as its default is used, else the largest; cover pictures and preview pictures never are.
+The one that the file marks as its default is used, else the largest, or the one whose number is asked for; cover pictures and preview
+pictures never are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowkit.errors import VideoDecodeError
 from flowkit.video.containers import CONTAINERS, ENCRYPTED, check_regular_file, why_unreadable
+from flowkit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,7 @@ class OpenVideo:
 
 
 @contextmanager
-def opened(path: Path, threads: int) -> Iterator[OpenVideo]:
+def opened(path: Path, threads: int, stream_number: int = 0) -> Iterator[OpenVideo]:
     """Open a local file, whatever its name looks like.
 
     Parameters
@@ -50,11 +52,13 @@ def opened(path: Path, threads: int) -> Iterator[OpenVideo]:
         The file.
     threads : int
         Decoder threads; 0 means one per core.
+    stream_number : int
+        Which video stream is used, from 1; 0 means the default one, else the largest.
 
     Raises
     ------
     VideoDecodeError
-        If it is not a regular file, not a video in a real container, or has no video stream that can be decoded.
+        If it is not a regular file, not a video in a real container, or has no video stream that can be decoded, or none of that number.
     """
     import av
 
@@ -80,7 +84,11 @@ def opened(path: Path, threads: int) -> Iterator[OpenVideo]:
         if not streams:
             reason = why_unreadable(path) or "has no video stream that FFmpeg recognises (only sound or cover pictures, perhaps); remove it"
             raise VideoDecodeError(f"{str(path)!r} {reason}")
-        number = _choice(streams)
+        if stream_number > len(streams):
+            raise VideoDecodeError(
+                f"{str(path)!r} has {counted(len(streams), 'video stream')}, so there is no stream {stream_number}; choose another, or none"
+            )
+        number = stream_number - 1 if stream_number else _choice(streams)
         stream = streams[number]
         if stream.codec_context is None:
             reason = why_unreadable(path) or "has video in a codec that this FFmpeg cannot decode; convert it to another codec"

@@ -134,7 +134,10 @@ def _encode(task: TrajectoryTask, encoding: Encoding, progress: TaskProgress) ->
     found: Arrays = {TRAJECTORIES: vector[None]}
     if task.video.stored is None:  # no clip says how long it is
         assert task.video.source is not None
-        found |= {NUM_FRAMES: np.array([frames.num_read]), FRAME_RATE: np.array(probe(task.video.source).frame_rate.as_integer_ratio())}
+        found |= {
+            NUM_FRAMES: np.array([frames.num_read]),
+            FRAME_RATE: np.array(probe(task.video.source, stream=task.video.reading.stream).frame_rate.as_integer_ratio()),
+        }
     return found
 
 

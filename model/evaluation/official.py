@@ -130,8 +130,8 @@ def flow_differences(extraction: Mapping[str, Any], quantiser: Mapping[str, Any]
             differences.append(f"flow method {FlowMethod.from_dict(extraction['method'])} (official code: TV-L1, by gpu_flow)")
         elif solver != "gpu_flow":
             differences.append(f"solver {_brief(solver)} (official code: gpu_flow)")
-        if extraction.get("reading"):
-            differences.append(f"{Reading.from_dict(extraction['reading']).in_words()} (official code: all frames)")
+        if words := Reading.from_dict(extraction.get("reading", {})).in_words():
+            differences.append(f"frames were read otherwise: {words} (official code: all frames as they are)")
         theirs |= {"short side": 256, "codec": "jpeg", "removed camera motion": "none"}
         own |= {
             "short side": extraction.get("short_side"),
