@@ -33,6 +33,7 @@ from flowkit.model.settings.recipes import OVERRIDES, TrainSettings
 from flowkit.model.settings.training import PHASES, TrainConfig
 from flowkit.model.training.chain import train
 from flowkit.quantise import Quantiser
+from flowkit.video.reading import Reading
 
 if TYPE_CHECKING:
     from official_runs import OfficialCase
@@ -114,6 +115,7 @@ EXTRACTIONS: dict[str, tuple[Any, str]] = {
     "short_side": (128, "short side 128 (official code: 256)"),
     "codec": ("zstd", "codec zstd (official code: jpeg)"),
     "camera_motion": ("sift", "removed camera motion sift (official code: none)"),
+    "reading": (Reading(every=2), "frames were read otherwise: every 2nd frame (official code: all frames as they are)"),
 }
 NO_EXTRACTIONS = {
     "preset": "a name; the parameters that it stands for have rows",
