@@ -100,7 +100,7 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
 
 
 @click.command(cls=Command)
-@click.argument("videos", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("videos", type=click.Path(exists=True, path_type=Path))
 @data_option
 @click.option(
     "--method",
@@ -237,7 +237,9 @@ def extract(
     as_json: bool,
     **tvl1: float | None,
 ) -> int:
-    """Decode VIDEOS (a folder of <class>/<video>, or of videos), compute flow, and write one clip file per video.
+    """Decode VIDEOS, compute flow, and write one clip file per video.
+
+    VIDEOS is a folder of <class>/<video>, or of videos; a video file; or a text file with the path of a video in each line.
 
     Videos that are done already are skipped, so the same line resumes. A bad video never stops the rest: it is listed, and the
     exit code is 3. This holds too for a video that crashes or blocks its worker process, or needs too much memory.

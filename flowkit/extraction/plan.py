@@ -20,7 +20,8 @@ from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.ids import MOST_CLASHES, first_few
-from flowkit.video.tree import ignored_text, scan_videos
+from flowkit.video.named import find_videos
+from flowkit.video.tree import ignored_text
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Plan:
         Those of `skipped` that are done although the index does not say so of the present version of their file.
     warnings : tuple of str
         What is probably wrong with the folder, in such sentences: that no class is known, for one.
+    source : Path
+        The folder to which the ids of the videos are relative.
     """
 
     settings: ExtractSettings
@@ -61,6 +64,7 @@ class Plan:
     failed_elsewhere: tuple[VideoResult, ...] = ()
     confirmed: tuple[VideoResult, ...] = ()
     warnings: tuple[str, ...] = ()
+    source: Path = Path()
 
 
 def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = None, part: tuple[int, int] = (0, 1)) -> Plan:
@@ -69,7 +73,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
     Parameters
     ----------
     videos : Path
-        The video tree.
+        The video tree, a video file, or a list of video files; see `flowkit.video.named.find_videos`.
     root : Path
         The data root; need not exist yet.
     settings : ExtractSettings, optional
@@ -95,7 +99,8 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
     if settings.method is not None:
         settings.method.solver()  # it must be installed, in the version that the root records
         settings.method.check_size(settings.short_side, settings.short_side)
-    scan = scan_videos(videos, VIDEO_SUFFIXES, leave_out=root)
+    known_source = Path(existing.source) if existing is not None and existing.source else None
+    videos, scan = find_videos(videos, VIDEO_SUFFIXES, leave_out=root, source=known_source)
     if not scan.videos and not scan.unreadable:
         found = ignored_text(scan.ignored) or "the folder is empty"
         raise ManifestError(
@@ -142,6 +147,7 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         failed_elsewhere,
         tuple(confirmed),
         tuple(folder_warnings(videos, scan.layout, existing, [name for name, result in index.items() if result.status in WRITTEN])),
+        videos,
     )
 
 

@@ -77,7 +77,9 @@ def extract(
     Parameters
     ----------
     videos : path
-        The folder of the videos: ``<class>/<video>``, or flat.
+        The folder of the videos: ``<class>/<video>``, or flat. Or a video file, or a text file with the path of a video in each line,
+        relative to its own folder or to the working folder; ids are then relative to the innermost folder that contains all of them, or
+        to that of the data root's other videos if they lie in it.
     root : path
         The data root; it is made if it does not exist.
     settings : ExtractSettings, optional
@@ -181,7 +183,7 @@ def extract(
         if cluster is not None and plan.jobs:
             check_scheduler(cluster)
         if is_new:
-            open_root(root, videos, settings)
+            open_root(root, plan.source, settings)
             stack.enter_context(extracting(root, part))
         bar = stack.enter_context(ProgressBar("extract", unit="flow fields", progress=progress if plan.jobs else False))
         run = PlannedRun(plan, bar, on_progress)

@@ -90,12 +90,12 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
         if folder_fault is None and suffix.lower() not in suffixes:
             ignored[utf8_name(suffix.lower()) or _NO_SUFFIX] += 1
             continue
-        fault = folder_fault or _video_fault(video_id, path)
+        fault = folder_fault or video_fault(video_id, path)
         if fault is not None:
             unreadable.append((utf8_name(relative), fault))
         else:
             paths.setdefault(video_id, []).append(path)
-    _check_one_file_each(paths)
+    check_one_file_each(paths)
     layout = read_layout(paths)
     videos = (VideoFile(video_id, Path(paths[video_id][0]), layout.class_of[video_id]) for video_id in sorted(paths))
     return Scan(tuple(videos), layout, _fewer_kinds(ignored), tuple(sorted(unreadable)))
@@ -116,7 +116,8 @@ def _fewer_kinds(ignored: Counter[str]) -> dict[str, int]:
     return kept | ({_OTHER: rest} if rest else {})
 
 
-def _check_one_file_each(paths: Mapping[str, Sequence[str]]) -> None:
+def check_one_file_each(paths: Mapping[str, Sequence[str]]) -> None:
+    """Raise `ManifestError` if several files have the same id; names all of them."""
     clashes = [f"{video_id!r}: {first_few(map(repr, sorted(files)), last='and')}" for video_id, files in paths.items() if len(files) > 1]
     if clashes:
         raise ManifestError(
@@ -135,7 +136,8 @@ def parent_of(folder: Path) -> Path:
     return folder.parent if folder.name not in ("", "..") else Path(os.path.abspath(folder)).parent
 
 
-def _video_fault(video_id: str, path: str) -> str | None:
+def video_fault(video_id: str, path: str) -> str | None:
+    """Return why a file cannot be used: its path cannot be an id, or it is no file; None if it can be."""
     try:
         check_video_id(video_id)
     except ManifestError as error:

@@ -43,8 +43,8 @@ class SplitLists:
     Parameters
     ----------
     protocol : str
-        The kind of lists, in words: ``ucf101``, ``hmdb51``, ``csv``, ``kinetics``, ``mmaction2``, ``3d-resnets``, ``folders ...`` or
-        ``automatic``. What becomes of a validation subset is added: ``csv (val for test)``.
+        The kind of lists, in words: ``ucf101``, ``hmdb51``, ``csv``, ``kinetics``, ``something-something``, ``mmaction2``,
+        ``3d-resnets``, ``folders ...`` or ``automatic``. What becomes of a validation subset is added: ``csv (val for test)``.
     classes : tuple of str
         ``classes[label]``, with labels from 0. UCF101: all of classInd.txt in its order; HMDB51: all that have a list, sorted;
         lists with numbered labels: in order of the numbers; otherwise the names that occur, sorted by code point.

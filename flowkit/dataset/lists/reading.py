@@ -13,6 +13,7 @@ from pathlib import Path
 from flowkit.dataset.lists.annotations import is_annotation, read_annotations, read_json
 from flowkit.dataset.lists.entries import SplitLists, check_unique, lines_of
 from flowkit.dataset.lists.official import read_official, split_numbers
+from flowkit.dataset.lists.something import is_id_and_class, is_something_json, read_somethings
 from flowkit.dataset.lists.tables import CSV_COLUMNS, is_table, read_tables
 from flowkit.errors import ManifestError
 from flowkit.file_versions import FileVersion, versions_in
@@ -21,7 +22,8 @@ from flowkit.video.ids import first_few, without_suffix
 
 FORMS = (
     f"a CSV file with the columns {','.join(CSV_COLUMNS)}, a JSON file of 3D-ResNets, or a folder with classInd.txt and trainlist01.txt "
-    "(UCF101), <class>_test_split1.txt (HMDB51), train.csv and val.csv (Kinetics), or annotation files of mmaction2"
+    "(UCF101), <class>_test_split1.txt (HMDB51), train.csv and val.csv (Kinetics), the lists of Something-Something, or annotation files "
+    "of mmaction2"
 )
 
 # The subset that a file of a folder holds is a word of its name, and the split a number after "split": ucf101_train_split_1_videos.txt.
@@ -52,7 +54,8 @@ def read_lists(path: Path, number: int) -> SplitLists:
     ----------
     path : Path
         A folder with UCF101's ``classInd.txt``, ``trainlistNN.txt``, ``testlistNN.txt``; with HMDB51's ``<class>_test_splitN.txt``;
-        with annotation files of mmaction2 or CSV files of Kinetics, one for each subset; or with 3D-ResNets' ``<name>_NN.json``.
+        with annotation files of mmaction2, CSV files of Kinetics, or lists of Something-Something or Jester, one for each subset; or with
+        3D-ResNets' ``<name>_NN.json``.
         Or one file: a CSV file, a JSON file, or an annotation file whose counterpart lies beside it.
     number : int
         Which split, from 1. A CSV or JSON file is one split, whatever its number.
@@ -86,14 +89,15 @@ def _versions(path: Path) -> dict[Path, FileVersion | None]:
 
 def _is_half(name: str) -> bool:
     """Return whether a file may hold one subset of a split, by its name."""
-    return _SUBSET.search(name) is not None and name.lower().endswith(_TEXT_SUFFIXES)
+    return _SUBSET.search(name) is not None and name.lower().endswith((*_TEXT_SUFFIXES, ".json"))
 
 
 def _read_file(path: Path) -> SplitLists:
-    if path.suffix.lower() == ".json":
+    has_subset_alone = is_something_json(path)
+    if path.suffix.lower() == ".json" and not has_subset_alone:
         return read_json(path)
-    first_line = _first_line(path)
-    if is_table(first_line) or not is_annotation(first_line):
+    first_line = "" if has_subset_alone else _first_line(path)
+    if not has_subset_alone and (is_table(first_line) or not (is_annotation(first_line) or is_id_and_class(first_line))):
         return read_tables([path])
     family = next((found for found in _families(path.parent) if path in found.files.values()), None)
     if family is None or not family.is_whole:
@@ -136,7 +140,7 @@ def _families(folder: Path) -> list[_Family]:
     files: dict[str, dict[Subset, Path]] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         match = _SUBSET.search(name)
-        if match is None or not _is_half(name):
+        if match is None or not _is_half(name) or (name.lower().endswith(".json") and not is_something_json(folder / name)):
             continue
         subset = SUBSET_OF_NAME.get(match[1].lower(), "val")
         other = files.setdefault(name[: match.start()] + "*" + name[match.end() :], {}).setdefault(subset, folder / name)
@@ -150,9 +154,13 @@ def _families(folder: Path) -> list[_Family]:
 
 
 def _read_family(family: _Family) -> SplitLists:
-    tables = [is_table(_first_line(path)) for path in family.files.values()]
-    if any(tables):
-        return read_tables(list(family.files.values()))
+    if any(path.suffix.lower() == ".json" for path in family.files.values()):
+        return read_somethings(family.files)
+    first_lines = [_first_line(path) for path in family.files.values()]
+    if any(map(is_table, first_lines)):
+        return read_tables(list(family.files.values()), subset_of={path: subset for subset, path in family.files.items()})
+    if any(is_id_and_class(line) and not is_annotation(line) for line in first_lines):
+        return read_somethings(family.files)
     return read_annotations(family.files)
 
 

@@ -24,14 +24,16 @@ def is_table(first_line: str) -> bool:
     return "video_id" in fields or "youtube_id" in fields
 
 
-def read_tables(paths: Sequence[Path]) -> SplitLists:
+def read_tables(paths: Sequence[Path], *, subset_of: Mapping[Path, Subset] | None = None) -> SplitLists:
     """Read one split from a CSV file, or from several that hold its subsets.
 
     Parameters
     ----------
     paths : sequence of Path
         Files with the columns ``video_id,class_name,subset`` or ``label,youtube_id,time_start,time_end,split``, in any order,
-        beside others, separated by commas, semicolons or tabs.
+        beside others, separated by commas, semicolons or tabs. Rows without a label, as in the test set of Kinetics, are left out.
+    subset_of : mapping of Path to str, optional
+        The subset that the name of each file gives, for files without a column that does.
 
     Raises
     ------
@@ -41,12 +43,17 @@ def read_tables(paths: Sequence[Path]) -> SplitLists:
     subsets: dict[Subset, list[ListEntry]] = {"train": [], "val": [], "test": []}
     protocol = "csv"
     for path in paths:
-        columns, rows = _rows(path)
+        subset = (subset_of or {}).get(path)
+        columns, rows = _rows(path, subset)
         if columns == _KINETICS_COLUMNS:
             protocol = "kinetics"
         for where, row in rows:
+            named = row[columns[-1]]
+            row_subset = subset if subset is not None and not named else subset_of_row(named, where)
+            if columns == _KINETICS_COLUMNS and not row["label"] and row_subset == "test":
+                continue
             entry = _kinetics_entry(row, where) if columns == _KINETICS_COLUMNS else _own_entry(row, where)
-            subsets[subset_of_row(row[columns[-1]], where)].append(entry)
+            subsets[row_subset].append(entry)
     return divide(protocol, subsets)
 
 
@@ -70,7 +77,7 @@ def _kinetics_entry(row: Mapping[str, str], where: str) -> ListEntry:
     return ListEntry(f"{youtube_id}_{start:06d}_{end:06d}", row["label"], also=(youtube_id,))
 
 
-def _rows(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str, str]]]]:
+def _rows(path: Path, subset: Subset | None) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str, str]]]]:
     """Return the columns that a file has of those that are read, and its rows with their places."""
     text = read_text(path)
     first_line = re.split(r"[\r\n]", text, maxsplit=1)[0]
@@ -78,13 +85,14 @@ def _rows(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str, st
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names = _field_names(first_line, delimiter)
     columns = _KINETICS_COLUMNS if "youtube_id" in names else CSV_COLUMNS
-    missing = [column for column in columns if column not in names]
+    optional = set() if subset is None else {columns[-1], "label"} if subset == "test" else {columns[-1]}
+    missing = [column for column in columns if column not in names and column not in optional]
     if missing:
         raise ManifestError(f"{path}: its first line must name the columns {','.join(columns)}; missing: {', '.join(missing)}")
     twice = [column for column in columns if names.count(column) > 1]
     if twice:
         raise ManifestError(f"{path}: its first line names the column {twice[0]} twice; remove one of them")
-    place = {column: names.index(column) for column in columns}
+    place = {column: names.index(column) for column in columns if column in names}
     num_columns = len(names)
 
     def parse(row: list[str], where: str) -> dict[str, str]:
@@ -92,7 +100,7 @@ def _rows(path: Path) -> tuple[tuple[str, ...], Iterator[tuple[str, dict[str, st
             raise ManifestError(
                 f"{where}: has {len(row)} fields, the first line {num_columns}; write a field that contains {delimiter!r} in quotes"
             )
-        return {column: row[k] if k < len(row) else "" for column, k in place.items()}
+        return dict.fromkeys(columns, "") | {column: row[k] if k < len(row) else "" for column, k in place.items()}
 
     return columns, _parsed(reader, path, parse)
 
