@@ -227,7 +227,9 @@ def test_videos_that_would_end_late_are_divided_so_that_all_processes_end_togeth
 ) -> None:
     import heapq
 
-    monkeypatch.setattr("flowkit.extraction.schedule.probe", lambda path: SimpleNamespace(header_frames=int(path.name) + 1))
+    monkeypatch.setattr(
+        "flowkit.extraction.schedule.probe", lambda path, **_: SimpleNamespace(header_frames=int(path.name) + 1, frame_rate=25)
+    )
     jobs = [VideoJob(f"v{k}", Path(str(size)), "", tmp_path, SETTINGS, size, 0) for k, size in enumerate(sizes)]
     tasks = tasks_of(jobs, num_processes)
     pieces = [task for task in tasks if isinstance(task, PieceJob)]
