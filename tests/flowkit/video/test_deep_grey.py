@@ -1,4 +1,4 @@
-"""Grey pictures of more than 8 bits: what is lost of them is told, and a range is stretched exactly; and the choice of a stream."""
+"""Grey pictures of more than 8 bits: what is lost of them is reported, and a range is stretched exactly; and the choice of a stream."""
 
 from __future__ import annotations
 
