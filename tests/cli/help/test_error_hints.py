@@ -25,7 +25,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("extract vidoes", "Did you mean 'videos'?"),
         ("extract videos/Runn", "Did you mean 'videos/Run'?"),
         ("verify videso.tx", "Did you mean 'videso.txt'?"),
-        ("extract videos/Run/a.avi", "Name the folder in which it lies: 'videos/Run'."),
         ("train --data videso.txt", "Name the folder in which it lies: '.'."),
         ("train --bn-group 0", "It must be at least 1, got 0."),
         ("train --input-size 5000", "It must be from 32 to 4096, got 5000."),
