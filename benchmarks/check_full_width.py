@@ -26,7 +26,7 @@ from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, normalise_f
 from flowkit.model.foreign.state_dicts import pretrained_state
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.networks.weights import initialise_from_streams, initialise_single_stream
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training.optimiser import make_optimiser, set_learning_rate, stream_losses
 from flowkit.quantise import Quantiser
 from flowkit.video.decode import read_frames

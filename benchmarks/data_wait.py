@@ -26,7 +26,7 @@ from flowkit.model.runs.checkpoint import Checkpoint, save_weights
 from flowkit.model.runs.events import StepDone
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training.chain import train
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard

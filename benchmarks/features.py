@@ -31,7 +31,7 @@ from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.video_features import features
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 
 UCF101_VIDEOS, NUM_CLASSES = 13_320, 101

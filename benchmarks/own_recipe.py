@@ -29,7 +29,7 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.metrics import read_metrics
 from flowkit.model.runs.run_folder import METRICS_NAME, phase_folder
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.registry import PHASES
 from flowkit.model.training.chain import train
 
 FIRST = 20  # steps that are not counted: the rate is warming up

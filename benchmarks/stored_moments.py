@@ -33,7 +33,8 @@ from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.networks.resnet import GroupedBatchNorm, set_groups
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.training import PHASES, BnMoments, Phase, TrainConfig
+from flowkit.model.settings.training import BnMoments, Phase, TrainConfig
+from flowkit.model.systems.registry import PHASES
 from flowkit.model.training.chain import train
 from flowkit.model.training.moments import RunningMoments
 

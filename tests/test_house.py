@@ -23,7 +23,7 @@ LAYERS = {
         *("dataset", "workers", "extraction", "describe", "exchange", "demo_videos"),
     ),
     "flowkit.model": (
-        *("settings", "compute", "foreign", "networks", "data", "runs", "scoring", "encoding", "systems"),
+        *("settings", "systems", "compute", "foreign", "networks", "data", "runs", "scoring", "encoding"),
         *("training", "evaluation", "convert", "fusion", "ablation", "report"),
     ),
     "flowkit.cli": ("help", "shared", "commands", "main", "__main__"),

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from phases import PHASES
 from shard_files import HEIGHT, WIDTH, attributes, clip_arrays, write_clip
 from training_runs import share_root
 
@@ -27,7 +28,6 @@ from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
-from flowkit.model.settings.training import PHASES
 from flowkit.model.training.chain import train
 from flowkit.model.training.phases import start_network
 from flowkit.quantise import Quantiser

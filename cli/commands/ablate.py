@@ -20,7 +20,7 @@ from flowkit.cli.shared.seeds import chosen_seeds, seeds_option, show_seed
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.cli.shared.training.recipe_options import execution_options, read_setting, recipe_options, train_settings
 from flowkit.cli.shared.training.training_commands import command_in_another_run, refuse_unused_schedule, with_lower_rate
-from flowkit.model.ablation.variants import ST_PHASES, VARIANT_SETS, Variant, chosen_variants
+from flowkit.model.ablation.variants import BASE_PHASES, ST_PHASES, VARIANT_SETS, Variant, chosen_variants
 
 if TYPE_CHECKING:
     from flowkit.model.ablation.run import AblationReport, PlannedVariant
@@ -103,7 +103,6 @@ def ablate(
     from flowkit.model.runs.run_folder import writing_report
     from flowkit.model.runs.seeds import seed_run
     from flowkit.model.runs.training_data import OtherSettingsError
-    from flowkit.model.settings.training import BASE_PHASES
     from flowkit.model.training.loop import NotFiniteLossError
     from flowkit.model.training.prepare import prepare_training
 

@@ -10,10 +10,11 @@ import click
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, inform, say, show_name, size
 from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.systems.registry import PHASES
 
 if TYPE_CHECKING:
     from flowkit.model.runs.checkpoint import Checkpoint
+    from flowkit.model.settings.training import Phase
 
 _MATLAB = ".mat"
 
@@ -24,7 +25,7 @@ _MATLAB = ".mat"
 @data_option
 @runs_option
 @split_option
-@click.option("--phase", type=click.Choice(PHASES), help="Which of the run's networks.  [default: the last that is trained]")
+@click.option("--phase", type=click.Choice(list(PHASES)), help="Which of the run's networks.  [default: the last that is trained]")
 @click.option(
     "--data-set",
     type=click.Choice(("ucf101", "hmdb51")),

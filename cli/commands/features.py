@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -16,7 +16,7 @@ from flowkit.cli.shared.options import data_option, grace_option, json_option, r
 from flowkit.cli.shared.software import check_opencv
 from flowkit.cli.shared.stopping import report_stopped, signals_to, stop_signals
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, TRAJECTORIES, CameraMotion, Pixels
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.systems.registry import PHASES
 from flowkit.workers.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def features(
     with stop_signals(grace) as stop:
         report = compute(
             data,
-            of=cast("Phase | None", of),
+            of=of,
             run=run,
             split=split,
             runs=runs,

@@ -6,9 +6,10 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.options import data_option, refuse_unused, runs_option, split_option
@@ -29,8 +30,11 @@ from flowkit.cli.shared.training.training_commands import (
 )
 from flowkit.cli.shared.training.training_file import TrainCommand, TrainingFile, config_option, write_training_file
 from flowkit.cli.shared.training.trajectory_training import refuse_options_of_other_systems, system_options, train_idt
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
-from flowkit.model.systems.registry import SYSTEMS
+from flowkit.model.systems.registry import PHASES, SYSTEMS, starts_from
+
+if TYPE_CHECKING:
+    from flowkit.model.settings.training import Phase
+    from flowkit.model.systems.system import System
 
 
 @click.command(cls=TrainCommand)
@@ -98,12 +102,12 @@ def train(
 
     Phases that are trained already, with the same settings, are skipped; a phase that was stopped resumes from its checkpoint.
     """
-    wanted_system = SYSTEMS[system]
+    wanted_system = _system_of(system, phase)
     refuse_options_of_other_systems(wanted_system)
-    refuse_options_of_other_phases(phase, run=run, base_run=base_run, others=settings["others"])
+    refuse_options_of_other_phases(wanted_system, phase, run=run, base_run=base_run, others=settings["others"])
     if init_from is not None:
         refuse_unused(f"--init-from {init_from} names the first weights", "weights", "base_run")
-    if phase not in ("all", *BASE_PHASES) or init_from is not None:
+    if (phase != "all" and starts_from(phase)) or init_from is not None:
         settings["weights"] = None  # from flowkit.toml or the environment, for other phases
     from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
     from flowkit.errors import CheckpointError, ParameterError
@@ -130,9 +134,9 @@ def train(
             training = train_settings(settings, config.values if config else None)
             device_type = execution.torch_device().type
             refuse_unused_schedule(training, device_type)
-            wanted: tuple[Phase, ...] = wanted_system.networks if phase == "all" else (phase,)  # type: ignore[assignment]
+            wanted: tuple[Phase, ...] = wanted_system.networks if phase == "all" else (phase,)
             if config is not None:
-                config.check(training.recipe_on(device_type, is_official_list=False), paper_schedule=training.paper_schedule)
+                config.check(training.recipe_on(device_type, is_official_list=False), phases=wanted, paper_schedule=training.paper_schedule)
                 config.check_phases(wanted)
             how: dict[str, Any] = {"split": split, "runs": runs, "init_from": init_from, "phases": wanted, "execution": execution}
             if write_config is not None:
@@ -169,7 +173,7 @@ def train(
         lower = command_with_lower_rate(sys.argv[1:], error.config, phase=phase, begun=error.begun, from_source=error.from_source)
         raise ParameterError(f"{error}. With a tenth of it: `{lower}`") from error
     except OtherSettingsError as error:
-        earlier = (base_run or run) if phase not in ("all", *BASE_PHASES) and init_from is None else None
+        earlier = (base_run or run) if phase != "all" and starts_from(phase) and init_from is None else None
         another = command_in_another_run(sys.argv[1:], runs=runs or data / "runs", run=run, base_run=earlier, seeds=seeds)
         raise CheckpointError(
             f"{error}. To keep this run and train another: `{another}`. To discard these phases: `{resume_command(sys.argv[1:])} --restart`"
@@ -179,3 +183,13 @@ def train(
     if not wanted_system.has_trajectories or rank:
         return 0
     return max(trajectories(run=name) for name in names)
+
+
+def _system_of(name: str, phase: str) -> System:
+    """Return the system whose phases are trained: the one that was asked for or, if none was, the first that has the phase."""
+    system = SYSTEMS[name]
+    if phase in ("all", *system.networks) or not system.networks:
+        return system
+    if click.get_current_context().get_parameter_source("system") is not ParameterSource.DEFAULT:
+        raise click.UsageError(f"--phase {phase} is no phase of --system {name}; its phases are {', '.join(system.networks)}")
+    return next(other for other in SYSTEMS.values() if phase in other.networks)

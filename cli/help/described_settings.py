@@ -12,14 +12,17 @@ import re
 import textwrap
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.recipes import OVERRIDES, RECIPES, TWO_STREAM_KEYS, PhaseRecipe, RecipeName, small_network
-from flowkit.model.settings.training import PHASES, TrainConfig
+from flowkit.model.settings.recipes import RECIPE_NAMES, RecipeName
+from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.configs import OVERRIDES, phases_with
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, PHASES, SYSTEMS
+
+if TYPE_CHECKING:
+    from flowkit.model.settings.phase import PhaseDescription
 
 _SHORT_SIDE = 256  # of frames, for which the small recipe's network is shown
-_FIELDS = {item.name: item.default for kind in (STResNetConfig, TrainConfig) for item in fields(kind)}
 # What depends on the data, in words.
 _IN_WORDS = {
     ("official", "steps"): "the official code's epochs",
@@ -34,7 +37,7 @@ def default_text(name: str) -> str:
     Parameters
     ----------
     name : str
-        A name of `flowkit.model.settings.recipes.OVERRIDES`.
+        A name of `flowkit.model.systems.configs.OVERRIDES`.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def default_text(name: str) -> str:
         The value in the official recipe and, where it is another, in each other recipe. Values that differ between phases are in the
         order of the phases.
     """
-    texts = {recipe: _IN_WORDS.get((recipe, name)) or _by_phase(recipe, name) for recipe in RECIPES}
+    texts = {recipe: _IN_WORDS.get((recipe, name)) or _by_phase(recipe, name) for recipe in RECIPE_NAMES}
     first = texts["official"]
     recipes_of: dict[str, list[str]] = {}
     for recipe, text in texts.items():
@@ -56,18 +59,22 @@ def default_text(name: str) -> str:
 
 
 def _by_phase(recipe: RecipeName, name: str) -> str:
-    values = [_text(_value(recipe, RECIPES[recipe][phase], name)) for phase in PHASES]
+    usual = SYSTEMS[DEFAULT_SYSTEM].networks
+    concerned = [PHASES[phase] for phase in phases_with(name)]
+    shown = [PHASES[phase] for phase in usual] if any(phase.name in usual for phase in concerned) else concerned
+    values = [_text(_value(recipe, phase, name)) for phase in shown]
     return values[0] if len(set(values)) == 1 else f"{', '.join(values)} by phase"
 
 
-def _value(recipe: RecipeName, entry: PhaseRecipe, name: str) -> Any:
+def _value(recipe: RecipeName, phase: PhaseDescription, name: str) -> Any:
     """Return the value of a setting in one phase of a recipe."""
+    entry = phase.recipes[recipe]
     if name == "lr":
         return (entry.steps or entry.epochs)[0][1]
     if name == "steps":
         return sum(steps for steps, _ in entry.steps)
-    network = (small_network(_SHORT_SIDE) if recipe == "small" else {}) | entry.network
-    value = (network | entry.settings).get(name, _FIELDS[name])
+    defaults = {item.name: item.default for kind in (phase.network, TrainConfig) for item in fields(kind)}  # type: ignore[arg-type]
+    value = (entry.network_at(_SHORT_SIDE) | entry.settings).get(name, defaults[name])
     assert value is not MISSING, name
     return value
 
@@ -110,11 +117,17 @@ class Setting:
 def described_settings() -> list[Setting]:
     """Return all settings that ``--set`` takes, sorted by name."""
     texts = dict(_OF_SCHEDULE)
-    for kind in (STResNetConfig, TrainConfig):
+    kinds = dict.fromkeys(phase.network for phase in reversed(PHASES.values()))  # those of the first phases are the last, and stay
+    for kind in (*kinds, TrainConfig):
         for names, of_type, meaning in _ENTRY.findall(kind.__doc__ or ""):
             texts |= {name: (of_type, " ".join(meaning.split())) for name in names.split(", ")}
-    both = "st-resnet, st-resnet-star"
-    return [Setting(name, *texts.get(name, ("", "")), both if name in TWO_STREAM_KEYS else "all", _default_of(name)) for name in OVERRIDES]
+    return [Setting(name, *texts.get(name, ("", "")), _phases_of(name), _default_of(name)) for name in OVERRIDES]
+
+
+def _phases_of(name: str) -> str:
+    """Return the names of the phases that a setting concerns, or ``all``."""
+    phases = phases_with(name)
+    return "all" if len(phases) == len(PHASES) else ", ".join(phases)
 
 
 def settings_text() -> str:

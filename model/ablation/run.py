@@ -14,7 +14,7 @@ from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import BusyError, CheckpointError, FlowkitError, ParameterError, RankError
 from flowkit.files import file_sha256
 from flowkit.model.ablation.table import VariantResult, is_tested, num_failed_videos, read_score, write_ablation, write_tested
-from flowkit.model.ablation.variants import REFERENCE, ST_PHASES, Variant
+from flowkit.model.ablation.variants import BASE_PHASES, REFERENCE, ST_PHASES, Variant
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import gathered, wait
 from flowkit.model.data.official_lists import is_official_list
@@ -23,8 +23,10 @@ from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import AblationEvent, VariantFailed, VariantStarted, VariantTested, ignore, never
 from flowkit.model.runs.places import check_run_name, check_writable, report_folder
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder, writing_report
-from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings, make_configs
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.settings.recipes import TrainSettings
+from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.systems.configs import later_keys, make_configs
+from flowkit.model.systems.registry import PHASES
 from flowkit.model.training.chain import train_phases
 
 _ANY_SHORT_SIDE = 256  # px; what it decides (the small recipe's input size) is the same for all variants
@@ -106,7 +108,7 @@ def plan_ablation(
     wanted = tuple(phase for phase in ST_PHASES if phase in phases)
     if not wanted or set(phases) - set(ST_PHASES) or wanted[0] != ST_PHASES[0]:
         raise ParameterError(f"phases must be st-resnet, or st-resnet and st-resnet-star, got {list(phases)}")
-    varied = [name for name in settings.overrides if name.rpartition(".")[2] in TWO_STREAM_KEYS]
+    varied = [name for name in settings.overrides if name.rpartition(".")[2] in later_keys(ST_PHASES)]
     if varied:
         raise ParameterError(f"{varied[0]} is a setting that variants vary: make a variant of it ({REFERENCE} has the recipe's value)")
     listed = Dataset.open(root).split(split)
@@ -116,6 +118,7 @@ def plan_ablation(
     def configs_with(more: Mapping[str, Any]) -> dict[Phase, TrainConfig]:
         return make_configs(
             chosen,
+            phases=wanted,
             num_classes=len(listed.classes),
             num_videos=len(listed.train),
             short_side=_ANY_SHORT_SIDE,

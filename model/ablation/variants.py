@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.recipes import OVERRIDES
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
+from flowkit.model.settings.training import Phase
+from flowkit.model.systems.configs import OVERRIDES
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS, first_phases
 
-ST_PHASES: tuple[Phase, ...] = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
+BASE_PHASES: tuple[Phase, ...] = first_phases(SYSTEMS[DEFAULT_SYSTEM].networks)
+ST_PHASES: tuple[Phase, ...] = tuple(phase for phase in SYSTEMS[DEFAULT_SYSTEM].networks if phase not in BASE_PHASES)
 REFERENCE = "reference"  # the variant that all others are compared with: the network without any changed setting
 
 
@@ -24,7 +26,7 @@ class Variant:
     name : str
         Letters, digits and ``- _ .``; it names the variant's run.
     settings : dict
-        Overrides as `flowkit.model.settings.recipes.make_configs` takes them, for both ST phases, or as ``st-resnet-star.NAME`` for
+        Overrides as `flowkit.model.systems.configs.make_configs` takes them, for both ST phases, or as ``st-resnet-star.NAME`` for
         one. There are none for the base streams, which all variants share.
 
     Raises

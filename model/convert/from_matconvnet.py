@@ -19,8 +19,8 @@ from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 from flowkit.words import counted
 

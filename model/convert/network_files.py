@@ -62,7 +62,7 @@ def write_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
     Raises
     ------
     ParameterError
-        If onnx or onnxruntime is not installed.
+        If onnx or onnxruntime is not installed, or it is a kind of network that has no ONNX file.
     CheckpointError
         If the two differ by more than rounding, or the network is too large for one file; nothing is written then.
 
@@ -80,6 +80,9 @@ def write_onnx(path: Path, checkpoint: Checkpoint) -> OnnxCheck:
         raise ParameterError(f'writing ONNX needs onnx and onnxruntime ({cause}): pip install "flowkit-video[onnx]"') from cause
 
     network = trained_network(checkpoint, "the weights").float()
+    if not isinstance(network, SingleStream | STResNet):
+        config = checkpoint.provenance.config
+        raise ParameterError(f"ONNX files are of residual networks only, and {config.phase} is {config.network.kinds[0]}; use safetensors")
     num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     if num_bytes > 0.99 * _MAX_PROTOBUF_BYTES:
         raise CheckpointError(f"the network has {num_bytes} bytes, but an ONNX file holds 2 GiB at most; use safetensors")

@@ -16,9 +16,10 @@ from torch import nn
 
 from flowkit.errors import ParameterError
 from flowkit.model.networks.layers.temporal_conv import TemporalConv
-from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, Bottleneck, ResidualStream
+from flowkit.model.networks.resnet import Bottleneck, ResidualStream
 from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS, StreamName
+from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS
+from flowkit.model.settings.network_config import TEMPORAL_POOL_SIZE, StreamName
 
 OPSET, IR_VERSION = 20, 9  # those of ONNX 1.15 (2023), which all later runtimes read
 INPUT_NAMES: dict[StreamName, str] = {"appearance": "rgb", "motion": "flow"}

@@ -5,6 +5,7 @@ Indices are 0-based: flow field k is the motion from frame k to frame k+1; the s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from flowkit.dataset.manifest import MIN_FRAMES
 from flowkit.errors import ParameterError
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.settings.training import Phase
 
 REACH = NUM_FLOW_FIELDS // 2  # a stack spans REACH frames on either side of its centre
 NUM_TEST_CENTRES = 25
 
+# The first phases are numbered; the number of any other follows from its name, so that no list of all phases is needed.
+_NUMBERS: dict[Phase, int] = {"appearance": 0, "motion": 1, "st-resnet": 2, "st-resnet-star": 3}
 # These keep the streams of random numbers apart.
 _FOR_SAMPLE, _FOR_ORDER, _FOR_NETWORK, _FOR_START, _FOR_TAU, _FOR_CLASSES, _FOR_CLASS = 1, 2, 3, 4, 5, 6, 7
 
@@ -176,6 +179,19 @@ def _order(seed: int, phase: Phase, epoch: int, num: int, purpose: int = _FOR_OR
     return _generator(purpose, phase, epoch, 0, seed).permutation(num)
 
 
+def phase_number(phase: Phase) -> int:
+    """Return the number that keeps the draws of a phase apart from those of all others: in [0, 2^32), the same in every version.
+
+    Examples
+    --------
+    >>> from flowkit.model.data.sampling import phase_number
+    >>> phase_number("motion"), phase_number("another-network")
+    (1, 2766538514)
+    """
+    number = _NUMBERS.get(phase)
+    return int.from_bytes(hashlib.sha256(phase.encode()).digest()[:4], "big") if number is None else number
+
+
 def _generator(purpose: int, phase: Phase, first: int, second: int, seed: int) -> np.random.Generator:
     """Return a generator for one key. The seed comes last, since only it may need more than one 32-bit word."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((purpose, PHASES.index(phase), first, second, seed))))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((purpose, phase_number(phase), first, second, seed))))

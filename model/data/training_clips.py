@@ -20,7 +20,7 @@ from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields, st
 from flowkit.model.data.device_crops import UncroppedClips
 from flowkit.model.data.sampling import balanced_videos, batch_videos, sample_generator, stack_fields, sub_batch_tau, training_centres
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop
-from flowkit.model.settings.training import STREAMS_OF, TrainConfig
+from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
 from flowkit.words import counted
 
@@ -170,7 +170,7 @@ class ClipDataset(TorchDataset[TrainingSample]):
             taus = (sub_batch_tau(config.seed, config.phase, step, position // config.bn_group, *taus),) * 2
         centres = training_centres(generator, clip.num_frames, num_samples=config.num_samples, tau_min=taus[0], tau_max=taus[1])
         crop = draw_crop(generator, clip.height, clip.width, kind=config.crop, corners=config.corners, flip=config.flip)
-        streams = STREAMS_OF[config.phase]
+        streams = config.streams
         frames = clip.frames(centres) if "appearance" in streams else None
         fields = where = None
         if "motion" in streams:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flowkit.errors import ParameterError
+from flowkit.model.systems.system import TRAJECTORIES as _PHASE
 
+TRAJECTORIES = _PHASE  # the name of the phase of trajectories, and of the stream of their features
 CameraMotion = Literal["sift", "flow", "none"]
 Pixels = Literal["source", "stored"]
 
-TRAJECTORIES = "idt"  # the name of the phase of trajectories, and of the stream of their features
 NUM_COMPONENTS = 256
 SAMPLE_SIZE = 256_000  # descriptors of each type, over all videos: as many as the authors used
 

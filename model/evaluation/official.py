@@ -14,8 +14,8 @@ from flowkit.flow.params import TVL1Params
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
-from flowkit.model.settings.recipes import make_configs
 from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading
 from flowkit.words import counted
@@ -156,6 +156,7 @@ def _official_config(made: Provenance, num_train: int) -> TrainConfig:
     """Return the recipe `official` of a phase."""
     configs = make_configs(
         "official",
+        phases=[made.config.phase],
         num_classes=len(made.classes),
         num_videos=num_train,
         short_side=256,
@@ -171,7 +172,7 @@ def _matters(name: str, config: TrainConfig) -> bool:
         return config.num_samples > 1
     if name == "corners":
         return config.crop == "borders25"
-    return name != "network.temporal_pool_position" or config.network.temporal_pool
+    return name != "network.temporal_pool_position" or bool(config.network.temporal_stride(config.phase))
 
 
 def _source(name: str, value: Any) -> str:
@@ -183,7 +184,8 @@ def _shown(name: str) -> str:
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
-    return flattened(config.to_dict()) | {"network.units": list(config.network.units)}
+    units = getattr(config.network, "units", None)
+    return flattened(config.to_dict()) | ({} if units is None else {"network.units": list(units)})
 
 
 def _brief(value: Any) -> str:

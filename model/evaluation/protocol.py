@@ -43,7 +43,7 @@ from flowkit.model.scoring.scored_videos import VideoScores, score_videos, strea
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
 from flowkit.model.systems.registry import find_system
-from flowkit.model.systems.trajectory_phase import TrajectoryPhase, check_trained, find_phase
+from flowkit.model.training.trajectory_phase import TrajectoryPhase, check_trained, find_phase
 
 FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {}",
@@ -217,7 +217,7 @@ def _evaluate_split(
         failed = [Unreadable(video_id, "it has no features of trajectories") for video_id in without]
     labels = np.array([record.label for record in records], dtype=np.int64)
     video_ids = [record.video_id for record in records]
-    scores = stream_scores(scored, video_ids, phases=networks.phases, num_classes=len(split.classes))
+    scores = stream_scores(scored, video_ids, parts=networks.parts, num_classes=len(split.classes))
     rows = {}
     for row in rows_of(networks.phases):
         parts = [scores[part] for part in ROWS[row]]
@@ -261,7 +261,7 @@ def _network_scores(
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
     execution = networks.execution
     settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
-    with UnfinishedScores(folder, split, digests, settings, rank=execution.rank) as unfinished:
+    with UnfinishedScores(folder, split, digests, settings, parts=networks.parts, rank=execution.rank) as unfinished:
         known = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
 
         def progress(done: int, num_videos: int, num_failed: int) -> None:
@@ -287,7 +287,7 @@ def _chosen_weights(
         raise ManifestError(f"fusion weights cannot be chosen: a validation video has no scores, {failed[0].video_id}: {failed[0].reason}")
     labels = np.array([record.label for record in records], dtype=np.int64)
     ids = [record.video_id for record in records]
-    scores = stream_scores(scored, ids, phases=networks.phases, num_classes=len(split.classes))
+    scores = stream_scores(scored, ids, parts=networks.parts, num_classes=len(split.classes))
     rows = joined_rows(networks.phases)
     return {row: choose_weights([scores[part] for part in ROWS[row]], labels, fusion=fusion) for row in rows}
 

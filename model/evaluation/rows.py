@@ -1,25 +1,24 @@
-"""The rows of the results table: which streams of which phases each of them combines (standard library only)."""
+"""The rows of the results table: which streams of which phases each of them combines, as the systems say (standard library only)."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-from flowkit.model.settings.training import PHASES, Phase
-from flowkit.model.systems.registry import SYSTEMS
+from flowkit.model.settings.training import Phase
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, PHASES, SYSTEMS
 
-ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {
-    "appearance": (("appearance", "appearance"),),
-    "motion": (("motion", "motion"),),
-    "two-streams": (("appearance", "appearance"), ("motion", "motion")),
-    "ST-ResNet": (("st-resnet", "appearance"), ("st-resnet", "motion")),
-    "ST-ResNet*": (("st-resnet-star", "appearance"), ("st-resnet-star", "motion")),
-}
+_OF_SYSTEM: dict[str, tuple[str, ...]] = {system.name: tuple(row.name for row in system.rows) for system in SYSTEMS.values()}
+ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {row.name: row.parts for system in SYSTEMS.values() for row in system.rows}
 # Below them, the rows of systems that are more than networks, if they are trained: row -> the rows that it joins; none for a row by itself.
 SYSTEM_ROWS: dict[str, tuple[str, ...]] = {system.row: system.joined for system in SYSTEMS.values() if system.row not in ROWS}
 ALL_ROWS: tuple[str, ...] = (*ROWS, *SYSTEM_ROWS)
-# The two outputs of a two-stream network by themselves, below the table: a row that joins them equally hides that one is at chance.
+# The outputs of networks of two streams by themselves, below the table.
 HEADS: dict[str, tuple[Phase, str]] = {
-    f"{row}, {stream} head": (phase, stream) for row in ("ST-ResNet", "ST-ResNet*") for phase, stream in ROWS[row]
+    f"{row.name}, {stream} head": (phase, stream)
+    for system in SYSTEMS.values()
+    for row in system.rows
+    if row.has_heads
+    for phase, stream in row.parts
 }
 ROW_OF_PHASE: dict[Phase, str] = {
     phase: next(row for row, parts in ROWS.items() if {part[0] for part in parts} == {phase}) for phase in PHASES
@@ -32,10 +31,15 @@ def rows_of(phases: Container[Phase]) -> list[str]:
 
 
 def last_row(rows: Container[str]) -> str | None:
-    """Return which of these rows reports and predictions are about: the last of a network, or else the last of the table."""
-    return next((row for row in (*reversed(ROWS), *reversed(SYSTEM_ROWS)) if row in rows), None)
+    """Return which of these rows reports and predictions are about: the last of the first system that has any, or else of the table."""
+    ordered = [row for names in _OF_SYSTEM.values() for row in reversed(names)]
+    return next((row for row in (*ordered, *reversed(SYSTEM_ROWS)) if row in rows), None)
 
 
 def table_rows(rows: Container[str]) -> tuple[str, ...]:
-    """Return the rows that a table shows: all of networks, whether trained or not, and those of further systems that have scores."""
-    return (*ROWS, *(row for row in SYSTEM_ROWS if row in rows))
+    """Return the rows that a table shows: all of networks, trained or not, of each system that has scores; and those of further systems.
+
+    If no network has scores, the rows of the default system are shown.
+    """
+    shown = [name for name, own in _OF_SYSTEM.items() if any(row in rows for row in own)] or [DEFAULT_SYSTEM]
+    return (*(row for name in shown for row in _OF_SYSTEM[name]), *(row for row in SYSTEM_ROWS if row in rows))

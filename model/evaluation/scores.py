@@ -25,7 +25,9 @@ from flowkit.model.evaluation.rows import ALL_ROWS, last_row
 from flowkit.model.scoring.metrics import ranks_of_labels
 from flowkit.model.scoring.plain_hdf5 import MAX_BYTES, group_of, read_data_set, refusing, text_of
 from flowkit.model.scoring.scored_videos import Scores
-from flowkit.model.settings.training import STREAMS_OF, Phase
+from flowkit.model.settings.network_config import STREAMS
+from flowkit.model.settings.training import Phase
+from flowkit.model.systems.registry import PHASES
 from flowkit.words import counted
 
 SUFFIXES = (".csv", ".npz", ".h5", ".hdf5")
@@ -154,8 +156,9 @@ def read_own_streams(path: Path, *, shape: tuple[int, ...]) -> Scores:
         if "streams" not in file:
             return {}
         stored = group_of(file, "streams")
-        parts = [(phase, stream) for phase, streams in STREAMS_OF.items() if phase in stored for stream in streams]
-        found = {(phase, stream): read_data_set(group_of(stored, phase), stream) for phase, stream in parts}
+        groups = {phase: group_of(stored, phase) for phase in PHASES if phase in stored}
+        parts = [(phase, stream) for phase, group in groups.items() for stream in STREAMS if stream in group]
+        found = {(phase, stream): read_data_set(groups[phase], stream) for phase, stream in parts}
         if any(scores.shape != shape or scores.dtype.kind != "f" or not np.isfinite(scores).all() for scores in found.values()):
             raise ScoresError(f"the scores of each stream must be finite numbers of shape {shape}")
         return {part: scores.astype(np.float64) for part, scores in found.items()}

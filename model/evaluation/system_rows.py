@@ -12,7 +12,7 @@ from flowkit.dataset.manifest import ClipRecord
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import SYSTEM_ROWS
 from flowkit.model.scoring.metrics import l2_normalised
-from flowkit.model.systems.trajectory_phase import TrajectoryPhase
+from flowkit.model.training.trajectory_phase import TrajectoryPhase
 from flowkit.video.ids import first_few
 
 

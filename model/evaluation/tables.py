@@ -9,6 +9,7 @@ from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult, has_top5, interval_text, paired_test, paired_tests
 from flowkit.model.evaluation.rows import HEADS, last_row, table_rows
 from flowkit.model.scoring.metrics import p_value, percent, percent_interval
+from flowkit.model.systems.registry import SYSTEMS
 
 
 def results_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
@@ -55,8 +56,7 @@ def explanations(split: SplitEvaluation) -> list[str]:
         lines.append(f"p: exact McNemar test of a row against {last_row(split.rows)} on the same videos; small means unlikely to be chance")
     if split.heads:
         lines.append("a head is one output of a two-stream network by itself; the row that bears the network's name joins both")
-    if "IDT" in split.rows:
-        lines.append("IDT: a linear SVM on improved trajectories; a row with + IDT is the mean of L2-normalised scores")
+    lines += [f"{system.row}: {system.note}" for system in SYSTEMS.values() if system.note and system.row in split.rows]
     if split.majority_top1 is not None:
         lines.append(f"a guess that always names the most frequent class of the training list: {percent(split.majority_top1)} %")
     return lines

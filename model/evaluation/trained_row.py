@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowkit.errors import CheckpointError, ParameterError
-from flowkit.model.evaluation.rows import ROW_OF_PHASE, ROWS, rows_of
+from flowkit.model.evaluation.rows import ROW_OF_PHASE, ROWS, last_row, rows_of
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import find_weights, trained_phases
@@ -58,7 +58,8 @@ def find_row(root: Path, *, run: str = "default", split: int = 1, row: str | Non
     if row is not None and row not in ROWS:
         raise ParameterError(f"row must be one of {', '.join(ROWS)}, got {row!r}")
     find_weights(root, run=run, split=split, runs=runs)  # refuses a run without any trained phase
-    name = row or rows_of(trained_phases(root, run=run, split=split, runs=runs))[-1]
+    name = row or last_row(rows_of(trained_phases(root, run=run, split=split, runs=runs)))
+    assert name is not None  # each phase has a row
     paths: dict[Phase, Path] = {phase: find_weights(root, run=run, split=split, phase=phase, runs=runs) for phase, _ in ROWS[name]}
     return TrainedRow(name, {phase: (str(path), load_checkpoint(path)) for phase, path in paths.items()})
 

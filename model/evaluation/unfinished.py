@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from flowkit.dataset.manifest import Split
 from flowkit.files import read_file
 from flowkit.model.scoring.scored_videos import VideoScores
-from flowkit.model.settings.training import STREAMS_OF, Phase
+from flowkit.model.settings.training import Phase
 from flowkit.records import canonical_json
 
 _FORMAT, _FORMAT_VERSION = "flowkit-unfinished-scores", 1
@@ -43,14 +43,25 @@ class UnfinishedScores:
         The digests of the networks that are tested.
     settings : mapping
         What else the scores depend on, as built-in types.
+    parts : sequence of (str, str)
+        The phase and the stream of each score of a video.
     rank : int
         The number of this process; each writes to a file of its own, and reads all of them.
     """
 
-    def __init__(self, folder: Path | None, split: Split, weights: Mapping[Phase, str], settings: Mapping[str, Any], *, rank: int) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        split: Split,
+        weights: Mapping[Phase, str],
+        settings: Mapping[str, Any],
+        *,
+        parts: Sequence[tuple[Phase, str]],
+        rank: int,
+    ) -> None:
         self._video_ids = tuple(record.video_id for record in split.test)
         self._number_of = {video_id: number for number, video_id in enumerate(self._video_ids)}
-        self._parts = [(phase, stream) for phase in weights for stream in STREAMS_OF[phase]]
+        self._parts = list(parts)
         self._record = np.dtype([("number", "<u4"), ("scores", "<f8", (len(self._parts), len(split.classes))), ("checksum", "<u4")])
         self._folder, self._file = folder, -1
         if folder is not None:

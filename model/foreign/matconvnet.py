@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from flowkit.model.foreign.backbones import RESNET
 from flowkit.model.foreign.dagnn import DagNN, Layer, read_dagnn
 from flowkit.model.foreign.residual_graph import Place, ResidualGraph, StreamGraph, find_residual_network
-from flowkit.model.settings.network import BATCH_NORM_EPS, DEPTH_OF_UNITS, NUM_CHANNELS, STAGES, StreamName
+from flowkit.model.settings.network import BATCH_NORM_EPS, DEPTH_OF_UNITS, NUM_CHANNELS, STAGES
+from flowkit.model.settings.network_config import StreamName
 from flowkit.model.settings.training import Phase
 from flowkit.words import counted
 

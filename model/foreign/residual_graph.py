@@ -15,7 +15,8 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 
 from flowkit.model.foreign.dagnn import DagNN, Layer
-from flowkit.model.settings.network import NUM_CHANNELS, STAGES, StreamName
+from flowkit.model.settings.network import NUM_CHANNELS, STAGES
+from flowkit.model.settings.network_config import StreamName
 
 _SUFFIXES: dict[str, StreamName] = {"_spatial": "appearance", "_temporal": "motion"}
 _UNIT_LAYER = re.compile(r"(res|bn)([2-5])([a-z]|b\d{1,2})_branch(1|2a|2b|2c)(_relu_Time)?")

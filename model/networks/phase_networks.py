@@ -1,31 +1,31 @@
-"""Which network a phase trains, and how a batch passes through it."""
+"""Which network a phase trains, and how a batch passes through it: known by the kind of the network's settings."""
 
 from __future__ import annotations
-
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from flowkit.model.networks.stresnet import SingleStream, STResNet
-from flowkit.model.settings.network import StreamName
-from flowkit.model.settings.training import BASE_PHASES, TrainConfig
+from flowkit.model.networks.family import NetworkFamily, PhaseNetwork
+from flowkit.model.networks.residual import ResidualFamily
+from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.network_config import NetworkConfig
+from flowkit.model.settings.training import TrainConfig
+
+FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {STResNetConfig: ResidualFamily()}
 
 
-def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> SingleStream | STResNet:
+def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> PhaseNetwork:
     """Return a phase's network, on the CPU and not yet with its first weights. Torch's random numbers are not changed."""
     with torch.random.fork_rng(devices=[]):
-        if config.phase in BASE_PHASES:
-            return SingleStream(config.network, cast("StreamName", config.phase), checkpoint_activations=checkpoint_activations)
-        return STResNet(config.network, checkpoint_activations=checkpoint_activations)
+        return FAMILIES[type(config.network)].build(config, checkpoint_activations=checkpoint_activations)
 
 
-def stream_logits(network: SingleStream | STResNet, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+def stream_logits(network: PhaseNetwork, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
     """Return the logits of each stream of a network.
 
     Parameters
     ----------
-    network : SingleStream or STResNet
+    network : PhaseNetwork
         The network of a phase.
     rgb, flow : float tensor, shape (B, T, 3, H, W) and (B, T, 20, H, W), normalised, or None
         The inputs of the appearance and of the motion stream, for the streams that the network has.
@@ -34,6 +34,4 @@ def stream_logits(network: SingleStream | STResNet, rgb: Tensor | None, flow: Te
     -------
     dict from stream to float tensor, shape (B, T', num_classes)
     """
-    if isinstance(network, SingleStream):
-        return {network.stream_name: network(rgb if network.stream_name == "appearance" else flow)}
-    return network(rgb, flow)._asdict()  # type: ignore[no-any-return]
+    return network.stream_logits(rgb, flow)

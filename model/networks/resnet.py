@@ -21,11 +21,11 @@ from flowkit.model.foreign.backbones import RESNET, Naming
 from flowkit.model.networks.layers.dropout import GroupDraws, GroupedDropout
 from flowkit.model.networks.layers.temporal_conv import TemporalConv, by_clip, inflate
 from flowkit.model.settings.network import BATCH_NORM_EPS, NUM_RGB_CHANNELS, STAGES, STResNetConfig, TemporalPadding
+from flowkit.model.settings.network_config import TEMPORAL_POOL_SIZE, pooled_length
 
 EXPANSION = 4  # output channels of a unit per channel of its 3x3 convolution
 BATCH_NORM_MOMENTUM = 0.05  # weight of the new moments, as in the official code (MatConvNet, setLrWd.m:29-31)
 CLASSIFIER_STD = 0.01
-TEMPORAL_POOL_SIZE = 5
 
 
 class GroupedBatchNorm(nn.BatchNorm2d):
@@ -288,11 +288,6 @@ class ResidualStream(nn.Module):
         else:
             s = unit(identity, branch, num_frames)
         return s
-
-
-def pooled_length(num_frames: int, stride: int = 2) -> int:
-    """Return the time steps that `temporal_max_pool` leaves of `num_frames`: with stride 2, 5 -> 1, 11 -> 4, 25 -> 11."""
-    return (num_frames - min(TEMPORAL_POOL_SIZE, num_frames)) // stride + 1
 
 
 def temporal_max_pool(x: Tensor, num_frames: int, stride: int = 2) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowkit.errors import ParameterError
+from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.networks.resnet import ResidualStream
-from flowkit.model.settings.network import NUM_CHANNELS, STAGES, InjectionDirection, InjectionKind, StreamName, STResNetConfig
+from flowkit.model.settings.network import NUM_CHANNELS, STAGES, InjectionDirection, InjectionKind, STResNetConfig
+from flowkit.model.settings.network_config import StreamName
 
 
 class StreamLogits(NamedTuple):
@@ -40,7 +42,7 @@ class StreamLogits(NamedTuple):
     motion: Tensor
 
 
-class SingleStream(nn.Module):
+class SingleStream(PhaseNetwork):
     """A base stream: one ResNet that classifies each frame, or each flow stack, separately.
 
     Its parameters are named as in `STResNet`: ``appearance.conv1.weight`` and so on.
@@ -76,8 +78,17 @@ class SingleStream(nn.Module):
         logits: Tensor = self.stream(clips.flatten(0, 1), num_frames=clips.shape[1])
         return logits
 
+    def stream_logits(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the logits of its stream, by the stream's name."""
+        return {self.stream_name: self(rgb if self.stream_name == "appearance" else flow)}
 
-class STResNet(nn.Module):
+    @property
+    def classifiers(self) -> dict[StreamName, nn.Linear]:
+        """The last layer of its stream."""
+        return {self.stream_name: self.stream.fc}
+
+
+class STResNet(PhaseNetwork):
     """The two-stream spatiotemporal residual network.
 
     Parameters
@@ -160,6 +171,15 @@ class STResNet(nn.Module):
             x_a = self.appearance.units_from_b(stage, identity_a, branch_a, num_frames)
             x_m = self.motion.units_from_b(stage, identity_m, branch_m, num_frames)
         return StreamLogits(self.appearance.head(x_a, num_frames), self.motion.head(x_m, num_frames))
+
+    def stream_logits(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the logits of both streams, by their names."""
+        return self(rgb, flow)._asdict()  # type: ignore[no-any-return]
+
+    @property
+    def classifiers(self) -> dict[StreamName, nn.Linear]:
+        """The last layer of each stream."""
+        return {"appearance": self.appearance.fc, "motion": self.motion.fc}
 
     def injects(self, direction: InjectionDirection, stage: int) -> bool:
         """Return whether one stream enters the other at stage 0..3."""

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from flowkit.model.foreign.backbones import NAMINGS
 from flowkit.model.networks.resnet import CLASSIFIER_STD
-from flowkit.model.settings.network import StreamName
 
-_CLASSIFIERS = tuple(f".{name}" for naming in NAMINGS for name in naming.classifier)
+CLASSIFIERS = tuple(name for naming in NAMINGS for name in naming.classifier)
 
 
-def single_stream_state(state: Mapping[str, Tensor], stream: StreamName) -> dict[str, Tensor]:
+def single_stream_state(state: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
     """Return the state of a base stream from that of a network of two streams.
 
     Parameters
@@ -43,7 +42,12 @@ def single_stream_state(state: Mapping[str, Tensor], stream: StreamName) -> dict
 
 
 def with_classes(
-    state: Mapping[str, Tensor], before: Sequence[str], now: Sequence[str], *, generator: torch.Generator | None = None
+    state: Mapping[str, Tensor],
+    before: Sequence[str],
+    now: Sequence[str],
+    *,
+    classifier: Sequence[str] = CLASSIFIERS,
+    generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Return a state whose classifiers are for other classes.
 
@@ -53,6 +57,8 @@ def with_classes(
         A network's state, of one stream or two, with names that begin with those of the streams.
     before, now : sequence of str
         The class names by label: those of the state, and those that it is for.
+    classifier : sequence of str
+        The ends of the names of a classifier's parameters.
     generator : torch.Generator, optional
         The source of random numbers; by default torch's own.
 
@@ -77,7 +83,7 @@ def with_classes(
         return made
     rows = [before.index(name) for name in now] if sorted(before) == sorted(now) else None
     for name, tensor in state.items():
-        if not name.endswith(_CLASSIFIERS):
+        if not name.endswith(tuple(f".{part}" for part in classifier)):
             continue
         if rows is not None:
             made[name] = tensor[rows]

@@ -134,7 +134,7 @@ def _values(
         "main_row": main,
         "rows": [_row_values(name, result.row(name), paper.get(name)) for name in (*table_rows(result.rows), *result.heads)],
         "heads": bool(result.heads),
-        "untested": any(name not in result.rows for name in ROWS),
+        "untested": any(name not in result.rows for name in table_rows(result.rows)),
         "published": f"{comparison.published.data_set}, {_PAPER}" if comparison.published else "",
         "obstacles": comparison.obstacles,
         "differences": comparison.differences,
@@ -164,8 +164,9 @@ def _tiles(result: SplitEvaluation, main: str) -> list[dict[str, str]]:
         tiles.append({"label": main, "value": f"{percent(row.top1)} %", "note": note})
         tiles.append({"label": "class mean", "value": f"{percent(row.mean_class_accuracy)} %", "note": f"mean over classes, {main}"})
         tiles.append({"label": "correct", "value": f"{row.num_correct:,} of {len(row.ranks):,}", "note": f"test videos, {main}"})
-        best = max(("appearance", "motion"), key=lambda name: result.rows[name].top1 if name in result.rows else -1.0)
-        if best in result.rows and best != main:
+        single = [name for name in result.rows if len(ROWS.get(name, ())) == 1]
+        best = max(single, key=lambda name: result.rows[name].top1, default=main)
+        if best != main:
             tiles.append({"label": "best single stream", "value": f"{percent(result.rows[best].top1)} %", "note": f"top-1, {best}"})
     tiles.append({"label": "scored", "value": f"{len(result.video_ids):,} of {result.num_listed:,}", "note": "listed test videos"})
     return tiles

@@ -19,7 +19,7 @@ from flowkit.model.report.confusion import confusion_picture, drawable, occurrin
 from flowkit.model.report.curves import PANELS, TrainingCurves, curves_picture, guessing, panel_picture, read_curves, smoothing_window
 from flowkit.model.report.gallery_links import GalleryLinks
 from flowkit.model.runs.run_folder import METRICS_NAME
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.registry import PHASES
 from flowkit.words import counted, duration
 
 _PLOT_COLOURS = 128

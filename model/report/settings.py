@@ -17,7 +17,8 @@ from flowkit.errors import FlowkitError
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.provenance import Provenance, flattened
-from flowkit.model.settings.training import BASE_PHASES, TrainConfig
+from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.registry import starts_from
 from flowkit.shards.reader import ShardReader
 from flowkit.versions import installed_version
 from flowkit.words import duration
@@ -43,7 +44,7 @@ def network_settings(result: SplitEvaluation, root: Path) -> dict[str, Any] | No
     flat = [flattened(provenance.config.to_dict()) for provenance in made.values()]
     return {
         "phases": list(made),
-        "summary": [{"name": name, "values": [values[name] for values in described]} for name in described[0]],
+        "summary": [{"name": name, "values": [values.get(name, "-") for values in described]} for name in _names(described)],
         "all": [{"name": name, "values": [_text(values.get(name, "")) for values in flat]} for name in _names(flat)],
     }
 
@@ -96,22 +97,15 @@ def _command(command: str) -> str:
 
 def _described(source: str, made: Provenance, root: Path) -> dict[str, str]:
     """Return a phase's settings in words."""
-    config, network = made.config, made.config.network
-    base = config.phase in BASE_PHASES
-    units = "-".join(map(str, network.units))
-    kind = f"{network.injection} injection, {network.injection_direction.replace('_', ' ')}, {network.injection_kind}"
-    time = f"{network.temporal_init} taps, {network.temporal_padding} outside" if network.temporal_convolution else "none"
+    config = made.config
+    network = config.network.described(config.phase)
     samples = f"{config.num_samples} samples, {config.tau_min} to {config.tau_max} frames apart" if config.num_samples > 1 else "1 sample"
     return {
         "recipe": config.recipe,
         "first weights": _start(made),
-        "network": f"units {units}, width {network.base_width}, input {network.input_size} px"
-        + (", stride in the 1x1" if network.stride_in_1x1 else ""),
+        "network": network.pop("network"),
         "parameters": f"{_num_parameters(config):,}",
-        "streams": "one" if base else "two, not connected" if network.injection == "none" else f"two: {kind}",
-        "temporal convolution": "-" if base else time,
-        "temporal pooling": f"max, {network.temporal_pool_position.replace('_', ' ')}" if network.temporal_pool and not base else "-",
-        "dropout": f"{network.motion_dropout:g}" if config.phase != "appearance" and network.motion_dropout else "-",
+        **network,
         "training clip": samples,
         "crop": _CROPS.get(config.crop, config.crop) + (", mirrored at random" if config.flip else ""),
         "batch": f"{config.batch} videos, statistics over {config.bn_group}",
@@ -141,8 +135,8 @@ def _start(made: Provenance) -> str:
         return str(made.first_network)
     if made.is_converted:
         return "unknown; the trained network is the authors' own"
-    if config.phase not in BASE_PHASES:
-        return "appearance and motion" if config.phase == "st-resnet" else "st-resnet"
+    if starts_from(config.phase):
+        return " and ".join(starts_from(config.phase))
     names = {"none": "random", "imagenet": "ImageNet"}
     return names.get(config.weights, f"a file, {config.weights[:19]}…")
 

@@ -126,7 +126,7 @@ def save_weights(path: Path, checkpoint: Checkpoint, *, description: Mapping[str
         "created_by": f"flowkit {__version__}",
         "provenance": json.dumps(checkpoint.provenance.to_dict(), sort_keys=True),
         "step": str(checkpoint.step),
-        "stride_in_1x1": str(checkpoint.provenance.config.network.stride_in_1x1).lower(),
+        **checkpoint.provenance.config.network.metadata(),
     }
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.network.items()}
     write_atomically(path, with_sorted_header(save(tensors, metadata)))

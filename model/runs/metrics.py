@@ -13,18 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flowkit.model.networks.resnet import pooled_length
-from flowkit.model.settings.training import STREAMS_OF, TrainConfig
+from flowkit.model.settings.training import TrainConfig
 from flowkit.records import parse_json
 
 OUTPUTS = "outputs"
 VALIDATION_ACCURACY, VALIDATION_LOSS = "validation_accuracy", "validation_loss"
-
-
-def num_outputs(config: TrainConfig) -> int:
-    """Return how many outputs in time each stream of a phase's network has for one training clip."""
-    network = config.network
-    return pooled_length(config.num_samples, network.temporal_pool_stride) if network.temporal_pool else config.num_samples
 
 
 def read_metrics(path: Path, config: TrainConfig) -> dict[int, dict[str, Any]]:
@@ -61,7 +54,7 @@ def read_metrics(path: Path, config: TrainConfig) -> dict[int, dict[str, Any]]:
 
 def _per_output(line: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     """Return a line of an earlier flowkit with its losses as means instead of sums."""
-    streams = STREAMS_OF[config.phase]
-    parts = {f"loss_{stream}": num_outputs(config) for stream in streams} | {"loss": num_outputs(config) * len(streams)}
+    streams = config.streams
+    parts = {f"loss_{stream}": config.num_outputs for stream in streams} | {"loss": config.num_outputs * len(streams)}
     sums = {name: line[name] for name in parts if type(line.get(name)) is float}
     return line | dict.fromkeys(parts) | {name: value / parts[name] for name, value in sums.items()}

@@ -9,7 +9,8 @@ from typing import Any
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.runs.first_network import FirstNetwork
-from flowkit.model.settings.training import BASE_PHASES, TrainConfig
+from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.registry import description_of, starts_from
 from flowkit.records import check_depth
 
 _DATA = ("classes", "digest", "earlier_digests", "num_videos", "validation")  # compared in words by `training_data`
@@ -127,6 +128,7 @@ class Provenance:
             if not isinstance(classes, list) or not all(isinstance(n, int) for n in numbers) or not all(isinstance(t, str) for t in texts):
                 raise TypeError("a value has the wrong type")
             config = TrainConfig.from_dict(values["config"])
+            description_of(config.phase)  # raises an error if this flowkit does not know it
             if config.network.num_classes != len(classes):
                 raise ParameterError(f"{config.network.num_classes} classes in the network, {len(classes)} names")
             quantiser, started_from, extraction = map(dict, (values["quantiser"], values["started_from"], values.get("extraction", {})))
@@ -144,7 +146,7 @@ class Provenance:
         """Return the name and both values of every setting in which `other` differs, but not how their videos and classes differ."""
         mine, theirs = ({name: value for name, value in made.to_dict().items() if name not in _NOT_COMPARED} for made in (self, other))
         sources = [made.first_network.files if made.first_network else None for made in (self, other)]
-        if self.config.phase not in BASE_PHASES or sources != [None, None]:  # it starts from other networks, whose digests are compared
+        if starts_from(self.config.phase) or sources != [None, None]:  # it starts from other networks, whose digests are compared
             del mine["config"]["weights"], theirs["config"]["weights"]
         if not (self.extraction and other.extraction):
             del mine["extraction"], theirs["extraction"]

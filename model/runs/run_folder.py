@@ -24,7 +24,8 @@ from flowkit.model.runs.metrics import VALIDATION_ACCURACY
 from flowkit.model.runs.places import check_run_name, place_options
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.training_data import VIDEOS_NAME, refuse_other_phase, videos_text
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.settings.training import Phase
+from flowkit.model.systems.registry import PHASES
 from flowkit.records import parse_json
 from flowkit.run_digests import DIGESTS_NAME, write_digests
 from flowkit.versions import __version__

@@ -8,19 +8,19 @@ from pathlib import Path
 import torch
 
 from flowkit.errors import CheckpointError
+from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.networks.phase_networks import build_network
-from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 
 
-def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STResNet:
+def trained_network(checkpoint: Checkpoint, source: str) -> PhaseNetwork:
     """Return a checkpoint's network with its weights, in eval mode, on the CPU.
 
     If the weights do not fit the network, a `CheckpointError` names `source`.
     """
     config, given = checkpoint.provenance.config, {name: tensor.shape for name, tensor in checkpoint.network.items()}
     differing = ["its size"]
-    if sum(config.network.units) <= len(given):  # build only a network of the size that the weights have
+    if config.network.least_tensors <= len(given):  # build only a network of the size that the weights have
         with suppress(RuntimeError), torch.device("meta"):  # sizes beyond 2^63
             wanted = {name: tensor.shape for name, tensor in build_network(config).state_dict().items()}
             differing = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
@@ -32,7 +32,7 @@ def trained_network(checkpoint: Checkpoint, source: str) -> SingleStream | STRes
     return network.eval()
 
 
-def load_network(path: str | Path) -> SingleStream | STResNet:
+def load_network(path: str | Path) -> PhaseNetwork:
     """Read a trained network, ready to classify: in eval mode, on the CPU.
 
     Parameters
@@ -42,8 +42,8 @@ def load_network(path: str | Path) -> SingleStream | STResNet:
 
     Returns
     -------
-    SingleStream or STResNet
-        A base stream or the two-stream network.
+    PhaseNetwork
+        The network of the phase, such as a `SingleStream` or an `STResNet`.
 
     Raises
     ------

@@ -8,7 +8,8 @@ from flowkit.dataset.root import RECORD_NAME
 from flowkit.errors import CheckpointError
 from flowkit.model.runs.checkpoint import CHECKPOINT_NAME, WEIGHTS_NAME, load_checkpoint
 from flowkit.model.runs.run_folder import PhaseFolder
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.settings.training import Phase
+from flowkit.model.systems.registry import PHASES
 from flowkit.video.ids import first_few
 
 _NAMES_SHOWN = 5

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowkit.model.compute.execution import Execution, FittingBatches
 from flowkit.model.data.whole_videos import WholeClip
-from flowkit.model.networks.features import stream_features, streams_of
+from flowkit.model.networks.features import stream_features
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.scoring.clip_inputs import ClipInputs
@@ -64,8 +64,8 @@ class FeatureNetwork:
         self.sizes: dict[str, int] = {}
         self._layer, self._mirror, self._execution = layer, mirror, execution
         self._network = trained_network(checkpoint, source)
-        for name, stream in streams_of(self._network).items():
-            self.sizes[name] = stream.fc.out_features if layer == "logits" else stream.fc.in_features
+        for name, classifier in self._network.classifiers.items():
+            self.sizes[name] = classifier.out_features if layer == "logits" else classifier.in_features
         execution.place(self._network, self.device)
         self._inputs = ClipInputs(quantiser, self.device)
         self._batches = FittingBatches("a shorter --window takes less, and `--device cpu` none of it")

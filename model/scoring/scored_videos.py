@@ -12,7 +12,7 @@ from flowkit.model.compute.execution import VIDEOS_AT_ONCE
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, WholeClipDataset, whole_clip_loader
 from flowkit.model.scoring.tested_networks import TestedNetworks
-from flowkit.model.settings.training import STREAMS_OF, Phase
+from flowkit.model.settings.training import Phase
 
 NOT_FINITE = "its scores are not finite numbers; if float32 gives finite ones, the precision was too low for this network"
 Scores = dict[tuple[Phase, str], NDArray[np.float64]]  # (phase, stream) -> (n, C)
@@ -73,13 +73,13 @@ def score_videos(
     return everything, [clip for part in gathered(failed, execution.world) for clip in part]
 
 
-def stream_scores(scored: Mapping[str, VideoScores], video_ids: Iterable[str], *, phases: Iterable[Phase], num_classes: int) -> Scores:
+def stream_scores(
+    scored: Mapping[str, VideoScores], video_ids: Iterable[str], *, parts: Iterable[tuple[Phase, str]], num_classes: int
+) -> Scores:
     """Return the scores of these videos as one array (n, C) per phase and stream."""
     ids = list(video_ids)
     return {
-        (phase, stream): np.array([scored[video_id][phase, stream] for video_id in ids]).reshape(-1, num_classes)
-        for phase in phases
-        for stream in STREAMS_OF[phase]
+        (phase, stream): np.array([scored[video_id][phase, stream] for video_id in ids]).reshape(-1, num_classes) for phase, stream in parts
     }
 
 

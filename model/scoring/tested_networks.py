@@ -13,8 +13,8 @@ from flowkit.dataset.manifest import Split
 from flowkit.errors import CheckpointError
 from flowkit.model.compute.execution import Execution, FittingBatches
 from flowkit.model.data.whole_videos import WholeClip
+from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.networks.phase_networks import stream_logits
-from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.runs.training_data import differences_from_training_data
@@ -36,6 +36,11 @@ class TestedNetworks:
         Accept weights that were trained on other data; `warnings` then says what differs.
     execution : Execution
         Where and how to compute.
+
+    Attributes
+    ----------
+    parts : tuple of (str, str)
+        The phase and the stream of each score that a video gets.
 
     Raises
     ------
@@ -63,7 +68,8 @@ class TestedNetworks:
             )
         self.input_size = next(iter(sizes), 0)
         self._batches = FittingBatches("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it")
-        self._networks: dict[Phase, SingleStream | STResNet] = {}
+        self.parts = tuple((phase, stream) for phase, made in self.provenances.items() for stream in made.config.streams)
+        self._networks: dict[Phase, PhaseNetwork] = {}
         self._columns: dict[Phase, list[int]] = {}
         for phase, (source, checkpoint) in checkpoints.items():
             network = trained_network(checkpoint, source)

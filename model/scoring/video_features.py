@@ -99,7 +99,7 @@ def features(
     ----------
     root : path
         The data root. Its videos may be packed or not, and listed in a split or not. With `files` it only holds the run.
-    of : {"appearance", "motion", "st-resnet", "st-resnet-star"}, optional
+    of : str, optional
         The phase whose network computes them. Default: the last that is trained.
     run, split, runs : str, int, path
         The run and split that it was trained in, and the folder of the runs if it is not the data root's.

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flowkit.model.networks.resnet import TEMPORAL_POOL_SIZE, pooled_length
-from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.training import BASE_PHASES, Phase
-
-_CONVS_PER_UNIT = 2  # both 1x1 convolutions of unit b extend over three samples
+from flowkit.model.settings.network_config import TEMPORAL_POOL_SIZE, NetworkConfig, pooled_length
+from flowkit.model.settings.training import Phase
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,9 @@ class TimeShape:
     pool_stride: int = 0
 
     @classmethod
-    def of(cls, phase: Phase, config: STResNetConfig) -> TimeShape:
+    def of(cls, phase: Phase, config: NetworkConfig) -> TimeShape:
         """Return the time shape of the network of a phase; base streams look at each sample by itself."""
-        if phase in BASE_PHASES:
-            return cls()
-        reach = _CONVS_PER_UNIT * len(config.temporal_stages) if config.temporal_convolution else 0
-        return cls(reach, config.temporal_pool_stride if config.temporal_pool else 0)
+        return cls(config.temporal_reach(phase), config.temporal_stride(phase))
 
     def num_outputs(self, num_samples: int) -> int:
         """Return T', the number of time steps that the network gives a clip of `num_samples`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.checks import brief_repr, check, check_choices, is_int, is_number
+from flowkit.model.settings.network_config import STREAMS, NetworkConfig, StreamName
 
 Injection = Literal["none", "residual", "direct"]
 InjectionDirection = Literal["motion_to_appearance", "appearance_to_motion", "both"]
@@ -15,7 +17,6 @@ InjectionKind = Literal["additive", "multiplicative"]
 TemporalInit = Literal["average", "center"]
 TemporalPadding = Literal["zeros", "replicate"]
 TemporalPoolPosition = Literal["after_pool5", "before_pool5"]
-StreamName = Literal["appearance", "motion"]
 HeadPool = Literal["7x7", "global"]
 StemPool = Literal["same", "ceil"]
 
@@ -30,8 +31,20 @@ NUM_FLOW_FIELDS = 10  # L: flow fields in one stack, 2L input channels
 NUM_CHANNELS: dict[StreamName, int] = {"appearance": NUM_RGB_CHANNELS, "motion": 2 * NUM_FLOW_FIELDS}  # of each stream's input
 
 
+# Which settings one network takes from another, by what they concern.
+_OF_STREAMS = ("units", "base_width", "stride_in_1x1", "stem_pool")
+_FREE = ("input_size", "head_pool")  # no tensor depends on them, so the user may choose others
+_OF_TIME_POOL = ("temporal_pool_position", "temporal_pool_stride")
+_OF_TWO_STREAMS = (
+    *("injection", "injection_direction", "injection_kind", "injection_stages"),
+    *("temporal_convolution", "temporal_padding", "temporal_stages"),
+)
+_JOINING = ("injection", "injection_direction", "injection_kind", "injection_stages", "temporal_padding")
+_CONVS_PER_UNIT = 2  # both 1x1 convolutions of unit b extend over three samples
+
+
 @dataclass(frozen=True)
-class STResNetConfig:
+class STResNetConfig(NetworkConfig):
     """The architecture of an `STResNet`; stored in every checkpoint.
 
     Parameters
@@ -106,6 +119,8 @@ class STResNetConfig:
     True
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("residual",)
+    alike: ClassVar[tuple[str, ...]] = _OF_STREAMS
     num_classes: int
     depth: int = 50
     stage_units: tuple[int, int, int, int] | None = None
@@ -171,19 +186,100 @@ class STResNetConfig:
         """Side of the average-pooling window on the last feature map: 7 for 224 px."""
         return math.ceil(self.input_size / 32)
 
+    def streams_of(self, phase: str) -> tuple[StreamName, ...]:
+        """Return the streams of a phase's network: a phase that bears the name of a stream trains that stream by itself."""
+        return (phase,) if phase in STREAMS else STREAMS
+
+    def temporal_reach(self, phase: str) -> int:
+        """Return how far the temporal convolutions of all stages see; base streams look at each sample by itself."""
+        return _CONVS_PER_UNIT * len(self.temporal_stages) if self.temporal_convolution and phase not in STREAMS else 0
+
+    def temporal_stride(self, phase: str) -> int:
+        """Return the stride of the max pooling over time; 0 if time is not pooled."""
+        return self.temporal_pool_stride if self.temporal_pool and phase not in STREAMS else 0
+
+    def has_dropout(self, phase: str) -> bool:
+        """Return whether the network draws random numbers in training."""
+        return bool(self.motion_dropout) and "motion" in self.streams_of(phase)
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether the network has running moments, which may be renewed after the last step."""
+        return True
+
+    @property
+    def frame_cost(self) -> float:
+        """The memory for the activations of one frame in training, in units of a ResNet-50 that sees 224 px."""
+        return (self.input_size / 224) ** 2 * self.base_width / 64 * sum(self.units) / 16
+
+    @property
+    def least_tensors(self) -> int:
+        """The number of residual units, each of which has several tensors."""
+        return sum(self.units)
+
+    def metadata(self) -> dict[str, str]:
+        """Return which convolution has a stage's stride, which other programs cannot see in the weights."""
+        return {"stride_in_1x1": str(self.stride_in_1x1).lower()}
+
+    def kept_settings(self, phase: str) -> tuple[str, ...]:
+        """Return the settings that change what the network computes but no tensor; a phase that starts from it must have the same."""
+        streams = self.streams_of(phase)
+        offset = ("rgb_offset",) if "appearance" in streams else ()
+        return ("stride_in_1x1", "stem_pool", *offset, *(_JOINING if len(streams) > 1 else ()))
+
+    def adopted(self, its_streams: tuple[str, ...], streams: tuple[str, ...]) -> dict[str, Any]:
+        """Return the settings that a network with these streams takes from this one, which has `its_streams`, if it starts from it."""
+        names = ["base_width", "stride_in_1x1", "stem_pool", *_FREE, "depth" if self.stage_units is None else "stage_units"]
+        names += ["rgb_offset"] if "appearance" in its_streams else []
+        names += _OF_TWO_STREAMS if len(its_streams) > 1 and len(streams) > 1 else ()
+        names += _OF_TIME_POOL if self.temporal_pool else ()
+        return {name: getattr(self, name) for name in names}
+
+    def must_match(self, other: NetworkConfig, its_streams: tuple[str, ...], streams: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the settings in which `other`, a network with these streams that starts from this one, may not differ from it."""
+        offset = ("rgb_offset",) if "appearance" in its_streams and "appearance" in streams else ()
+        if len(its_streams) == 1 or len(streams) == 1:
+            return (*_OF_STREAMS, *offset)
+        pools = self.temporal_pool and getattr(other, "temporal_pool", False)
+        return (*_OF_STREAMS, *offset, *_OF_TWO_STREAMS, *(_OF_TIME_POOL if pools else ()))
+
+    def shown_settings(self, phase: str) -> tuple[str, ...]:
+        """Return the settings that are worth a line where a phase takes them from another network."""
+        joined = (*_OF_TWO_STREAMS, *_OF_TIME_POOL) if len(self.streams_of(phase)) > 1 else ()
+        return (*_OF_STREAMS, "rgb_offset", *_FREE, *joined)
+
+    def note_of_one_stream(self) -> str:
+        """Return what happens to the weights of one stream where a network of that stream alone starts from this one."""
+        return "with its taps in time summed" if self.temporal_convolution else ""
+
+    def described(self, phase: str) -> dict[str, str]:
+        """Return in words what a report says of the network, under ``network`` and further names."""
+        base = len(self.streams_of(phase)) == 1
+        kind = f"{self.injection} injection, {self.injection_direction.replace('_', ' ')}, {self.injection_kind}"
+        time = f"{self.temporal_init} taps, {self.temporal_padding} outside" if self.temporal_convolution else "none"
+        return {
+            "network": f"units {'-'.join(map(str, self.units))}, width {self.base_width}, input {self.input_size} px"
+            + (", stride in the 1x1" if self.stride_in_1x1 else ""),
+            "streams": "one" if base else "two, not connected" if self.injection == "none" else f"two: {kind}",
+            "temporal convolution": "-" if base else time,
+            "temporal pooling": f"max, {self.temporal_pool_position.replace('_', ' ')}" if self.temporal_pool and not base else "-",
+            "dropout": f"{self.motion_dropout:g}" if self.has_dropout(phase) else "-",
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as built-in types."""
+        """Return the settings as built-in types, without a kind, which a residual network has never stored."""
         values = asdict(self)
         values["stage_units"] = list(self.stage_units) if self.stage_units else None
         return values | {name: list(values[name]) for name in ("injection_stages", "temporal_stages", "rgb_offset")}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> STResNetConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> STResNetConfig:
         """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        unknown = sorted(set(values) - {field.name for field in fields(cls)} - {"kind"})
         if unknown:
             raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
-        return cls(**{**values, "stage_units": values.get("stage_units") or None})
+        given = {name: value for name, value in values.items() if name != "kind"}
+        return cls(**{**given, "stage_units": values.get("stage_units") or None})
 
 
 def _stages(name: str, value: object, otherwise: str) -> tuple[int, ...]:

@@ -1,17 +1,19 @@
-"""The phases, and what decides how one of them is trained (standard library only)."""
+"""What decides how a phase is trained (standard library only)."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.checks import brief_repr, check, check_choices, is_int, is_number
-from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.network_config import NetworkConfig, StreamName
+from flowkit.model.settings.network_kinds import network_from_dict
 
-Phase = Literal["appearance", "motion", "st-resnet", "st-resnet-star"]
+Phase = str  # the name of a phase; `flowkit.model.systems.registry` knows all of them
 Crop = Literal["borders25", "regular", "none"]
 Corners = Literal["four", "diagonal"]
 Decay = Literal["steps", "cosine"]
@@ -21,10 +23,8 @@ Balance = Literal["none", "sampling", "weights"]
 Select = Literal["last", "best"]
 Schedule = tuple[tuple[int, float], ...]  # (steps, learning rate), one after the other
 
-PHASES: tuple[Phase, ...] = get_args(Phase)
-BASE_PHASES: tuple[Phase, ...] = ("appearance", "motion")
 RENAMED_RECIPES = {"paper": "official"}  # it was named for the paper, and has always been the official code's
-STREAMS_OF: dict[Phase, tuple[str, ...]] = {phase: (phase,) if phase in BASE_PHASES else ("appearance", "motion") for phase in PHASES}
+_PHASE_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # it names a folder
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class TrainConfig:
 
     Parameters
     ----------
-    phase : {"appearance", "motion", "st-resnet", "st-resnet-star"}
-        The phase; it decides which network is trained and which streams are read.
-    network : STResNetConfig
-        The network's architecture.
+    phase : str
+        The name of the phase, such as ``st-resnet``: small letters, digits and hyphens.
+    network : NetworkConfig
+        The kind of network that is trained, and its architecture; for a residual network, `STResNetConfig`.
     recipe : str
         The recipe these settings come from.
     weights : str
@@ -104,7 +104,7 @@ class TrainConfig:
     """
 
     phase: Phase
-    network: STResNetConfig
+    network: NetworkConfig
     recipe: str
     batch: int
     bn_group: int
@@ -133,6 +133,8 @@ class TrainConfig:
     __repr__ = brief_repr
 
     def __post_init__(self) -> None:
+        named = isinstance(self.phase, str) and _PHASE_NAME.fullmatch(self.phase) is not None
+        check(named, "phase", "a name of small letters, digits and hyphens", self.phase)
         check_choices(self)
         for name, least in {
             "batch": 1,
@@ -160,6 +162,16 @@ class TrainConfig:
         good = schedule and all(is_int(steps) and steps >= 1 and 0 <= rate < math.inf for steps, rate in schedule)
         check(bool(good), "schedule", "pairs of steps and learning rate", self.schedule)
         object.__setattr__(self, "schedule", schedule)
+
+    @property
+    def streams(self) -> tuple[StreamName, ...]:
+        """The streams that the network reads and gives scores for."""
+        return self.network.streams_of(self.phase)
+
+    @property
+    def num_outputs(self) -> int:
+        """T', the time steps for which each stream has an output of a training clip."""
+        return self.network.num_outputs(self.phase, self.num_samples)
 
     @property
     def num_steps(self) -> int:
@@ -196,6 +208,6 @@ class TrainConfig:
             raise ParameterError(f"unknown training settings: {', '.join(unknown)}")
         try:
             recipe = RENAMED_RECIPES.get(values["recipe"], values["recipe"])
-            return cls(**{**values, "recipe": recipe, "network": STResNetConfig.from_dict(values["network"])})
-        except (KeyError, TypeError) as cause:
+            return cls(**{**values, "recipe": recipe, "network": network_from_dict(values["network"])})
+        except (KeyError, TypeError, AttributeError) as cause:
             raise ParameterError(f"training settings are incomplete: {cause}") from cause

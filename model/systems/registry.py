@@ -1,8 +1,11 @@
-"""All systems by their names, in the order of the results table."""
+"""All systems and all phases by their names, in the order of the results table (standard library only)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flowkit.errors import ParameterError
+from flowkit.model.settings.phase import PhaseDescription
 from flowkit.model.systems.idt import IDT
 from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_star_idt import ST_RESNET_STAR_IDT
@@ -10,6 +13,9 @@ from flowkit.model.systems.system import System
 from flowkit.model.systems.two_streams_idt import TWO_STREAMS_IDT
 
 SYSTEMS: dict[str, System] = {system.name: system for system in (ST_RESNET, IDT, TWO_STREAMS_IDT, ST_RESNET_STAR_IDT)}
+DEFAULT_SYSTEM = ST_RESNET.name
+# Every phase that trains a network, once, whatever the number of systems that have it.
+PHASES: dict[str, PhaseDescription] = {phase.name: phase for system in SYSTEMS.values() for phase in system.trains}
 
 
 def find_system(name: str) -> System:
@@ -17,3 +23,38 @@ def find_system(name: str) -> System:
     if name not in SYSTEMS:
         raise ParameterError(f"system must be one of {', '.join(SYSTEMS)}, got {name!r}")
     return SYSTEMS[name]
+
+
+def description_of(name: str) -> PhaseDescription:
+    """Return the description of a phase; `ParameterError` if there is none."""
+    if name not in PHASES:
+        raise ParameterError(f"phase must be one of {', '.join(PHASES)}, got {name!r}")
+    return PHASES[name]
+
+
+def starts_from(name: str) -> tuple[str, ...]:
+    """Return the phases from whose weights a phase starts."""
+    return description_of(name).starts_from
+
+
+def linked(names: Iterable[str]) -> tuple[PhaseDescription, ...]:
+    """Return some phases with all that start from them or from which they start, directly or by others, in the order of `PHASES`.
+
+    Examples
+    --------
+    >>> from flowkit.model.systems.registry import linked
+    >>> [phase.name for phase in linked(["motion"])]
+    ['appearance', 'motion', 'st-resnet', 'st-resnet-star']
+    """
+    found = {description_of(name).name for name in names}
+    while True:
+        more = {phase.name for phase in PHASES.values() if found & {phase.name, *phase.starts_from}}
+        more |= {before for name in more for before in PHASES[name].starts_from}
+        if more == found:
+            return tuple(phase for phase in PHASES.values() if phase.name in found)
+        found = more
+
+
+def first_phases(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those phases that start from no other phase."""
+    return tuple(name for name in names if not starts_from(name))

@@ -9,7 +9,8 @@ from flowkit.model.systems.system import System
 ST_RESNET_STAR_IDT = System(
     name="st-resnet-star+idt",
     row=f"{ST_RESNET.row} + {IDT.row}",
-    phases=(*ST_RESNET.phases, *IDT.phases),
+    trains=ST_RESNET.trains,
+    has_trajectories=True,
     joined=(ST_RESNET.row, IDT.row),
     citation="C. Feichtenhofer, A. Pinz, R. P. Wildes, Spatiotemporal Residual Networks for Video Action Recognition, NIPS 2016, Table 4",
     published={"ucf101": 94.6, "hmdb51": 70.3},

@@ -1,12 +1,36 @@
-"""What a system is (standard library only)."""
+"""What a system is, and what a row of the results table is (standard library only)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
-from flowkit.model.settings.training import PHASES
+from flowkit.model.settings.phase import PhaseDescription
+
+TRAJECTORIES = "idt"  # the phase that trains no network: a linear SVM on improved trajectories
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the results table that networks give by themselves: the mean of the scores of streams.
+
+    Parameters
+    ----------
+    name : str
+        What the table calls it.
+    parts : tuple of (str, str)
+        The phase and the stream of each score.
+    published : mapping from protocol to float, percent
+        The accuracies that the publication reports, means over the three splits of UCF101 (``ucf101``) and HMDB51 (``hmdb51``).
+    has_heads : bool
+        Whether each of its scores has a row of its own below the table. A row that joins the outputs of one network equally hides that
+        one of them is at chance.
+    """
+
+    name: str
+    parts: tuple[tuple[str, str], ...]
+    published: Mapping[str, float] = field(default_factory=dict)
+    has_heads: bool = False
 
 
 @dataclass(frozen=True)
@@ -19,39 +43,50 @@ class System:
         The name that ``--system`` takes.
     row : str
         The row of the results table that is the system's accuracy.
-    phases : tuple of str
-        The phases that must be trained, each after those that it starts from.
+    citation : str
+        The publication.
+    trains : tuple of PhaseDescription
+        The phases that train a network, each after those that it starts from. Systems share a phase by sharing its description.
+    has_trajectories : bool
+        Whether the phase of improved trajectories belongs to it too.
+    rows : tuple of Row
+        The rows that its networks give, in the order of the table; those of phases that it shares are listed by one system only.
     joined : tuple of str
         The rows whose scores are joined in `row`: each video's scores of a row are divided by their Euclidean length, then averaged.
         Empty if the phases give the row by themselves.
-    citation : str
-        The publication.
     published : mapping from protocol to float, percent
         Its accuracies, means over the three splits of UCF101 (``ucf101``) and HMDB51 (``hmdb51``); empty if there are none for just this.
+    note : str
+        What its row is, for the explanations below a table.
     differences : tuple of str
         What flowkit does in another way than the publication, in any run.
 
     Examples
     --------
     >>> from flowkit.model.systems.registry import SYSTEMS
+    >>> SYSTEMS["st-resnet"].networks
+    ('appearance', 'motion', 'st-resnet', 'st-resnet-star')
     >>> SYSTEMS["st-resnet-star+idt"].joined
     ('ST-ResNet*', 'IDT')
     """
 
     name: str
     row: str
-    phases: tuple[str, ...]
     citation: str
+    trains: tuple[PhaseDescription, ...] = ()
+    has_trajectories: bool = False
+    rows: tuple[Row, ...] = ()
     joined: tuple[str, ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
     differences: tuple[str, ...] = ()
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Those of its phases that train a network."""
-        return tuple(phase for phase in self.phases if phase in PHASES)
+        """The names of its phases that train a network."""
+        return tuple(phase.name for phase in self.trains)
 
     @property
-    def has_trajectories(self) -> bool:
-        """Whether one of its phases is that of improved trajectories."""
-        return TRAJECTORIES in self.phases
+    def phases(self) -> tuple[str, ...]:
+        """The names of all its phases."""
+        return (*self.networks, TRAJECTORIES) if self.has_trajectories else self.networks

@@ -1,4 +1,4 @@
-"""The chain of phases: appearance and motion, ST-ResNet from both, and ST-ResNet* from ST-ResNet; each only if it is not done."""
+"""The chain of phases of a system, each started from the weights of those before it; each only if it is not done."""
 
 from __future__ import annotations
 
@@ -19,16 +19,12 @@ from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
+from flowkit.model.settings.training import Phase
 from flowkit.model.settings.validation import Validation
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, find_system, first_phases, linked
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.prepare import PreparedTraining, prepare_training
 from flowkit.model.training.validation import Validator
-
-UNUSED_WEIGHTS = (
-    "st-resnet starts from both of them, and st-resnet-star from st-resnet; base_run names the run that has them, and init_from a "
-    "trained network of any data"
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ def train(
     runs: str | Path | None = None,
     base_run: str | None = None,
     init_from: str | Path | None = None,
-    phases: Sequence[Phase] = PHASES,
+    system: str = DEFAULT_SYSTEM,
+    phases: Sequence[Phase] | None = None,
     recipe: Recipe = "auto",
     weights: Weights | str | None = None,
     paper_schedule: bool = False,
@@ -89,8 +86,10 @@ def train(
         Trained networks to start from, also of other data: the name of a run, or the path of the folder of a run, a split or a phase, or
         of a file of weights. A phase takes the network of its own kind, with a new classifier if the classes are others; see
         `flowkit.model.training.init_from.InitialNetworks`. It excludes `weights`.
-    phases : sequence of {"appearance", "motion", "st-resnet", "st-resnet-star"}
-        Which phases to train, in any order. What they start from must be among them, or trained already.
+    system : str
+        The name of a system, all of whose networks are trained.
+    phases : sequence of str, optional
+        Which phases to train instead, in any order, such as ``["motion"]``. What they start from must be among them, or trained already.
     recipe : {"auto", "official", "own", "small"}
         The network at full width with the official code's schedule or with one for smaller data sets, or a small network for a CPU.
         ``auto`` is `small` on a CPU; on a CUDA device it is `official` for the lists of UCF101 and HMDB51, and `own` for others.
@@ -101,7 +100,7 @@ def train(
         Take the paper's batches and iterations, as far as they are known, instead of the official code's.
     overrides : dict, optional
         Values to use instead of the recipe's, for all phases or one: ``{"batch": 8, "motion.lr": 0.01}``. Their names are the fields
-        of `TrainConfig` and `STResNetConfig`, ``steps`` (of a phase) and ``lr`` (the first learning rate).
+        of `TrainConfig` and of the network's settings, such as `STResNetConfig`; ``steps`` (of a phase) and ``lr`` (the first rate).
     validation : float, optional
         The share of each class's training videos to hold out for validation, drawn with the run's seed. No phase trains on them.
         Byte-identical videos, and videos of a class that share a ``_gNN_``, stay together. Their accuracy and loss are measured now and
@@ -156,8 +155,9 @@ def train(
     ['checkpoint.pt', 'config.json', 'digests.json', 'metrics.jsonl', 'videos.json', 'weights.safetensors']
     """
     execution = execution or Execution()
-    if weights is not None and not set(phases) & set(BASE_PHASES):
-        raise ParameterError(f"weights are for the base streams, {' and '.join(BASE_PHASES)}; {UNUSED_WEIGHTS}")
+    phases = find_system(system).networks if phases is None else phases
+    if weights is not None and phases and not first_phases(phases):
+        raise ParameterError(_unused_weights(phases))
     if weights is not None and init_from is not None:
         raise ParameterError("weights and init_from both name first weights; give one of them")
     wanted = validation is not None or validation_groups
@@ -240,6 +240,16 @@ def train_phases(
                 return TrainReport(tuple(trained), tuple(skipped), stopped=True)
             trained.append(phase)
     return TrainReport(tuple(trained), tuple(skipped), stopped=False)
+
+
+def _unused_weights(phases: Sequence[Phase]) -> str:
+    """Return what to do instead of naming first weights for phases that start from others."""
+    bases = [phase.name for phase in linked(phases) if not phase.starts_from]
+    starts = ", and ".join(f"{phase.name} starts from {' and '.join(phase.starts_from)}" for phase in linked(phases) if phase.starts_from)
+    return (
+        f"weights are for {' and '.join(bases)}, which start from no other phase; {starts}; base_run names the run that has them, and "
+        "init_from a trained network of any data"
+    )
 
 
 def _phase_run(ready: PreparedTraining, provenance: Provenance) -> PhaseRun:

@@ -6,43 +6,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.errors import CheckpointError
 from flowkit.files import file_sha256
 from flowkit.model.data.sampling import initial_seed
+from flowkit.model.networks.family import NetworkFamily, State
 from flowkit.model.networks.fitting import fit_exactly
-from flowkit.model.networks.phase_networks import build_network
-from flowkit.model.networks.stresnet import STResNet
-from flowkit.model.networks.transfer import single_stream_state, with_classes
-from flowkit.model.networks.weights import check_streams
+from flowkit.model.networks.phase_networks import FAMILIES, build_network
+from flowkit.model.networks.transfer import with_classes
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.first_network import Classifier, FirstNetwork
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.trained_source import find_trained
 from flowkit.model.runs.training_data import extraction_differences, quantiser_differences, videos_trained_on
-from flowkit.model.settings.network import StreamName, STResNetConfig
-from flowkit.model.settings.recipes import TWO_STREAM_KEYS
-from flowkit.model.settings.training import BASE_PHASES, PHASES, STREAMS_OF, Phase, TrainConfig
-from flowkit.model.training.phases import BEFORE
+from flowkit.model.settings.network_config import NetworkConfig
+from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.systems.registry import description_of, first_phases, starts_from
 from flowkit.video.ids import first_few
 from flowkit.words import counted
 
-# From which networks a phase can start, if the source has none of its kind and the same command does not train what comes before it.
-_ELSE: dict[Phase, tuple[tuple[Phase, ...], ...]] = {
-    "appearance": (("st-resnet",), ("st-resnet-star",)),
-    "motion": (("st-resnet",), ("st-resnet-star",)),
-    "st-resnet": (("st-resnet-star",), ("appearance", "motion"), ("appearance",), ("motion",)),
-    "st-resnet-star": (("st-resnet",),),
-}
-_OF_STREAMS = ("units", "base_width", "stride_in_1x1", "stem_pool")
-_OF_TIME_POOL = ("temporal_pool_position", "temporal_pool_stride")
-_OF_TWO_STREAMS = tuple(sorted(TWO_STREAM_KEYS - {"temporal_init", "temporal_pool", *_OF_TIME_POOL}))
-_FREE = ("input_size", "head_pool")  # taken from the source too, but no tensor depends on them, so the user may choose others
 _WHERE_ELSE = "`flowkit train --weights FILE` takes those of a ResNet"
 
 
@@ -55,7 +41,7 @@ class Origin:
     provenance: Provenance
 
     @property
-    def network(self) -> STResNetConfig:
+    def network(self) -> NetworkConfig:
         """Its settings."""
         return self.provenance.config.network
 
@@ -63,6 +49,11 @@ class Origin:
     def phase(self) -> Phase:
         """The phase that trained it."""
         return self.provenance.config.phase
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Its streams."""
+        return self.provenance.config.streams
 
 
 class InitialNetworks:
@@ -140,21 +131,15 @@ class InitialNetworks:
     def covers(self, phase: Phase) -> frozenset[Phase]:
         """Return the earlier phases that a phase does not need, because it takes something of the source in their place."""
         names = self.origins.get(phase, {})
-        return frozenset(names if phase == "st-resnet" and set(names) <= set(BASE_PHASES) else BEFORE[phase] if names else ())
+        before = starts_from(phase)
+        return frozenset(names if set(names) <= set(before) else before if names else ())
 
     def overrides(self, user: Mapping[str, Any]) -> dict[str, Any]:
         """Return the network's settings that the phases take from the source, for `make_configs`; the user's own go first."""
-        if not self._all:
-            return {}
-        network = self._all[0].network
-        adopted = {name: getattr(network, name) for name in ("base_width", "stride_in_1x1", "stem_pool", *_FREE)}
-        adopted |= {"depth": network.depth} if network.stage_units is None else {"stage_units": network.stage_units}
-        for origin in self._all:
-            adopted |= {"rgb_offset": origin.network.rgb_offset} if "appearance" in STREAMS_OF[origin.phase] else {}
-            if self._gives_two_streams(origin):
-                adopted |= {name: getattr(origin.network, name) for name in _OF_TWO_STREAMS}
-            if origin.network.temporal_pool:
-                adopted |= {name: getattr(origin.network, name) for name in _OF_TIME_POOL}
+        adopted: dict[str, Any] = {}
+        for phase, origins in self.origins.items():
+            for origin in origins.values():
+                adopted = origin.network.adopted(origin.streams, self._streams_of(phase, origin)) | adopted
         given = {name.rpartition(".")[2] for name in user}
         given |= {"depth", "stage_units"} if given & {"depth", "stage_units"} else set()  # one would hide the other
         return {name: value for name, value in adopted.items() if name not in given}
@@ -163,9 +148,9 @@ class InitialNetworks:
         """Raise `CheckpointError` if a phase with these settings cannot start from its networks of the source."""
         for name, origin in self.origins.get(config.phase, {}).items():
             its, ours = origin.network, config.network
-            keys = [*_OF_STREAMS, *(["rgb_offset"] if "appearance" in STREAMS_OF[name] and config.phase != "motion" else [])]
-            if name not in BASE_PHASES and config.phase not in BASE_PHASES:
-                keys += [*_OF_TWO_STREAMS, *(_OF_TIME_POOL if its.temporal_pool and ours.temporal_pool else ())]
+            if type(its) is not type(ours):
+                raise CheckpointError(f"{config.phase} cannot start from {name} of {self.source}, which is another kind of network")
+            keys = its.must_match(ours, origin.streams, config.streams)
             for key in [key for key in keys if getattr(its, key) != getattr(ours, key)]:
                 raise CheckpointError(
                     f"{config.phase} cannot start from {name} of {self.source}: its {key} is {getattr(its, key)}, and {key} "
@@ -179,36 +164,38 @@ class InitialNetworks:
         try:
             if config.phase in states:
                 fit_exactly(network.state_dict(), states[config.phase], "its weights")
-            elif isinstance(network, STResNet):
-                check_streams(network, **{f"{name}_state": state for name, state in states.items()})
+            else:
+                _family(config.network).check_start(network, states)
         except CheckpointError as cause:
             raise CheckpointError(f"{config.phase} cannot start from {self.source}: {cause}") from cause
 
-    def states(self, config: TrainConfig) -> dict[Phase, dict[str, Tensor]]:
+    def states(self, config: TrainConfig) -> dict[Phase, State]:
         """Return a phase's first weights: of the whole network under its own name, or of base streams under theirs.
 
         Classifiers are for the classes of the split. A `CheckpointError` names a file that is not the one of the beginning.
         """
-        phase, states = config.phase, {}
+        phase, family = config.phase, _family(config.network)
+        states: dict[Phase, State] = {}
         generator = torch.Generator().manual_seed(initial_seed(config.seed, phase))
         for name, origin in self.origins.get(phase, {}).items():
-            state: dict[str, Tensor] = load_checkpoint(origin.path).network
+            state: State = load_checkpoint(origin.path).network
             if file_sha256(origin.path) != origin.sha256:
                 raise CheckpointError(f"{origin.path} was changed while {phase} began to train from it; run the same command again")
-            if phase in BASE_PHASES:
-                state = single_stream_state(state, cast("StreamName", phase))
-            state = with_classes(state, origin.provenance.classes, self._split.classes, generator=generator)
-            states[name if phase == "st-resnet" and name in BASE_PHASES else phase] = state
+            if name != phase and len(config.streams) == 1:
+                state = family.stream_state(state, config.streams[0])
+            before, now = origin.provenance.classes, self._split.classes
+            state = with_classes(state, before, now, classifier=family.classifier, generator=generator)
+            states[name if set(origin.streams) < set(config.streams) else phase] = state
         return states
 
     def with_weights(self, configs: Mapping[Phase, TrainConfig]) -> dict[Phase, TrainConfig]:
         """Return the settings with what `TrainConfig` stores as first weights: the files of the source, also of the phases before."""
         made = dict(configs)
-        for phase in PHASES:
+        for phase in configs:
             if phase in self.origins:
                 digests = {name: f"sha256:{origin.sha256}" for name, origin in self.origins[phase].items()}
-            elif set(BEFORE[phase]) & set(self.origins):
-                digests = {name: made[name].weights for name in BEFORE[phase]}
+            elif set(starts_from(phase)) & set(self.origins):
+                digests = {name: made[name].weights for name in starts_from(phase)}
             else:
                 continue
             alike = len(set(digests.values())) == 1
@@ -242,20 +229,21 @@ class InitialNetworks:
         starts = [f"{', '.join(own)} from {named}"] if own else []
         for phase in phases:
             if phase not in own:
-                taps = ", with its taps in time summed" if phase in BASE_PHASES and self._has_taps(phase) else ""
-                starts.append(
-                    f"{phase} from {f'the {phase} stream of ' if phase in BASE_PHASES else ''}{' and '.join(self.origins[phase])}{taps}"
-                )
+                streams = configs[phase].streams
+                notes = [note for origin in self.origins[phase].values() if (note := origin.network.note_of_one_stream())]
+                of_one = len(streams) == 1
+                taps = f", {notes[0]}" if of_one and notes else ""
+                starts.append(f"{phase} from {f'the {streams[0]} stream of ' if of_one else ''}{' and '.join(self.origins[phase])}{taps}")
         settings = sorted(
             {
                 f"{key} {_shown(getattr(configs[phase].network, key))}"
                 for phase in phases
-                for key in (*_OF_STREAMS, "rgb_offset", *_FREE, *(() if phase in BASE_PHASES else (*_OF_TWO_STREAMS, *_OF_TIME_POOL)))
+                for key in configs[phase].network.shown_settings(phase)
                 if getattr(configs[phase].network, key) != getattr(usual[phase].network, key)
             }
         )
         start = "random weights" if usually == "none" else usually
-        others = [phase for phase in self._wanted if phase in BASE_PHASES and phase not in self.origins]
+        others = [phase for phase in first_phases(self._wanted) if phase not in self.origins]
         starts += [f"but {' and '.join(others)} from {start}"] if others else []
         return [
             f"From {self.source}: {'; '.join(starts)}. {self._classifier_line(configs[phases[0]].seed)}",
@@ -269,16 +257,20 @@ class InitialNetworks:
         seen = dict.fromkeys(text for phase in phases for text in self._seen[phase])
         return [*([made] if different else []), *(f"{self.source}: {text}, so that they test nothing" for text in seen)]
 
-    def _gives_two_streams(self, origin: Origin) -> bool:
-        return any(origin.phase in names and not {phase, origin.phase} & set(BASE_PHASES) for phase, names in self.origins.items())
-
-    def _has_taps(self, phase: Phase) -> bool:
-        return any(origin.network.temporal_convolution for origin in self.origins[phase].values())
+    def _streams_of(self, phase: Phase, origin: Origin) -> tuple[str, ...]:
+        """Return the streams of a phase that starts from a network."""
+        kind = description_of(phase).network
+        return origin.network.streams_of(phase) if isinstance(origin.network, kind) else origin.streams
 
     def _check_alike(self) -> None:
         """Check that all networks have the same kind of stream, because a run has one."""
         for first, other in pairwise(self._all):
-            for key in _OF_STREAMS:
+            if type(first.network) is not type(other.network):
+                raise CheckpointError(
+                    f"{self.source} has different kinds of networks, {first.phase} and {other.phase}; start each phase by itself, with "
+                    "--phase"
+                )
+            for key in first.network.alike:
                 its, ours = getattr(other.network, key), getattr(first.network, key)
                 if its != ours:
                     raise CheckpointError(
@@ -303,7 +295,7 @@ class InitialNetworks:
         texts: list[str] = []
         for origin in self.origins[phase].values():
             before, now = dict(origin.provenance.extraction), dict(extraction)
-            if phase == "appearance":
+            if self._streams_of(phase, origin) == ("appearance",):  # which sees no flow
                 before, now = ({key: value for key, value in values.items() if key == "short_side"} for values in (before, now))
             else:
                 texts += quantiser_differences(origin.provenance, self._split)
@@ -323,11 +315,17 @@ def _taken(phase: Phase, wanted: Sequence[Phase], found: Mapping[Phase, Path]) -
     """Return the networks of the source from which a phase starts; empty if it starts as usual."""
     if phase in found:
         return (phase,)
-    trained = set(BEFORE[phase]) & set(wanted)
-    if BEFORE[phase] and trained == set(BEFORE[phase]):
+    before = starts_from(phase)
+    trained = set(before) & set(wanted)
+    if before and trained == set(before):
         return ()
-    possible = [tuple(name for name in names if name not in trained) for names in _ELSE[phase] if set(names) <= set(found)]
+    also = description_of(phase).also_from
+    possible = [tuple(name for name in names if name not in trained) for names in also if set(names) <= set(found)]
     return next((names for names in possible if names), ())
+
+
+def _family(network: NetworkConfig) -> NetworkFamily:
+    return FAMILIES[type(network)]
 
 
 def _origin(name: Phase, path: Path) -> Origin:

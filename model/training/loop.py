@@ -19,12 +19,12 @@ from flowkit.model.data.device_crops import crop_clips
 from flowkit.model.data.sampling import network_seed
 from flowkit.model.data.training_clips import Batch, ClipDataset, UncroppedBatch, training_loader
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
+from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.networks.resnet import set_groups
-from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.events import MomentsRenewed, PhaseDone, PhaseStarted, RunStopped, StepDone, TrainEvent, WeightsSelected, ignore
-from flowkit.model.runs.metrics import OUTPUTS, num_outputs
+from flowkit.model.runs.metrics import OUTPUTS
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
@@ -88,7 +88,7 @@ class PhaseRun:
         clips: ClipDataset,
         *,
         execution: Execution,
-        start: Callable[[SingleStream | STResNet], None],
+        start: Callable[[PhaseNetwork], None],
         validator: Validator | None = None,
     ) -> None:
         self.folder, self.provenance, self.clips, self.execution = folder, provenance, clips, execution
@@ -264,7 +264,7 @@ class PhaseRun:
             began_elsewhere = self.provenance.first_network is not None
             raise NotFiniteLossError(config, loss=loss, step=self.step, begun=self.folder.begun, from_source=began_elsewhere)
         seconds = {"seconds": round(time.monotonic() - began, 4), "data_seconds": round(batches.seconds_waited - waited, 4)}
-        line = {"step": self.step, "loss": loss, OUTPUTS: num_outputs(config), "lr": rate, **values, **seconds}
+        line = {"step": self.step, "loss": loss, OUTPUTS: config.num_outputs, "lr": rate, **values, **seconds}
         self.step += 1
         return line
 

@@ -24,7 +24,7 @@ class RunningMoments:
     Parameters
     ----------
     network : Module
-        A network whose batches `set_groups` divides.
+        A network whose batches `set_groups` divides; it may have no batch normalisation.
     kind : {"std", "variance"}
         What is averaged besides the means, within a step and from step to step.
 
@@ -48,11 +48,16 @@ class RunningMoments:
         self._variances = [_buffer(norm.running_var) for norm in self._norms]
         self._counts = [_buffer(norm.num_batches_tracked) for norm in self._norms]
         layers = [layer for layer, size in enumerate(self._sizes) for _ in range(size)]
+        if not self._norms:
+            self.sums = torch.zeros((2, 0), dtype=torch.float64)
+            return
         self._layer_of_channel = torch.tensor(layers, device=self._means[0].device)
         self.sums = torch.zeros_like(torch.cat(self._means), dtype=torch.float64).repeat(2, 1)
 
     def add_pass(self) -> None:
         """Add the moments of the groups of the last pass through the network."""
+        if not self._norms:
+            return
         # All layers at once, because a GPU would spend more time on launching small kernels than on running them.
         means, spreads = torch.cat([_buffer(norm.group_moments) for norm in self._norms], 2).unbind()
         if self._kind == "std":
@@ -62,6 +67,8 @@ class RunningMoments:
 
     def update(self, *, num_groups: int, share: float) -> None:
         """Give the mean over a step's groups, of all ranks, this weight in the running moments, and begin the next step."""
+        if not self._norms:
+            return
         mean, spread = (self.sums / num_groups).to(self._means[0].dtype)
         _replace(self._means, torch.cat(self._means).lerp_(mean, share), self._sizes)
         old = torch.cat(self._variances)

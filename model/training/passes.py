@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flowkit.model.compute.execution import Execution
-from flowkit.model.networks.stresnet import SingleStream, STResNet
+from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.settings.training import TrainConfig
 
 FRAME_BYTES = 0.094 * 2**30  # measured: activations in float32 of a 224-px frame in one ResNet-50
@@ -13,7 +13,7 @@ FULL_FRAMES = 160  # frames per stream that keep a large GPU busy
 MEMORY_SHARE = 0.6  # share of the free memory that these activations may fill
 
 
-def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execution: Execution, device: torch.device) -> int:
+def groups_per_pass(config: TrainConfig, network: PhaseNetwork, execution: Execution, device: torch.device) -> int:
     """Return how many sub-batches go through the network together.
 
     Notes
@@ -21,15 +21,14 @@ def groups_per_pass(config: TrainConfig, network: SingleStream | STResNet, execu
     Each sub-batch keeps its own batch statistics and dropout, so this changes only speed, memory and the last digits. The memory of a
     frame was measured at full width: 0.094 GiB in float32, half of that in half precision.
     """
-    if execution.compile and config.phase == "motion" and config.network.motion_dropout:
+    if execution.compile and config.network.has_dropout(config.phase):
         return 1  # a compiled network cannot set the seed of each group's dropout
     if execution.videos_per_pass is not None:
         return max(1, execution.videos_per_pass // config.bn_group)
     if device.type != "cuda":
         return 1
-    num_streams = 2 if config.phase.startswith("st-resnet") else 1
-    shape = config.network
-    frame_bytes = FRAME_BYTES * (shape.input_size / 224) ** 2 * shape.base_width / 64 * sum(shape.units) / 16
+    num_streams = len(config.streams)
+    frame_bytes = FRAME_BYTES * config.network.frame_cost
     frame_bytes *= (0.5 if execution.amp in ("bf16", "fp16") else 1) * (0.4 if execution.checkpoint_activations else 1)
     gradients_and_momentum = 16 * sum(parameter.numel() for parameter in network.parameters())
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free as well, left from an earlier phase

@@ -21,10 +21,12 @@ from flowkit.model.runs.places import check_run_name
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase, validation_differences
-from flowkit.model.settings.recipes import RecipeName, TrainSettings, make_configs, with_moments_of
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.settings.recipes import RecipeName, TrainSettings, Weights, with_moments_of
+from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.systems.configs import make_configs
+from flowkit.model.systems.registry import PHASES, first_phases, starts_from
 from flowkit.model.training.init_from import InitialNetworks
-from flowkit.model.training.phases import BEFORE, Start, check_earlier, settings_before
+from flowkit.model.training.phases import Start, check_earlier, settings_before
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class PreparedTraining:
     def events(self) -> Iterator[TrainEvent]:
         """Yield what is known of the training before its first step."""
         device, is_official = self.execution.torch_device(), is_official_list(self.listed)
-        has_bases = any(phase in BASE_PHASES for phase in self.folders)
+        has_bases = bool(first_phases(self.folders))
         yield RunStarted(
             self.recipe,
             str(device),
@@ -233,18 +235,19 @@ def prepare_training(
     recipe = settings.recipe_on(device.type, is_official_list=is_official_list(listed))
     extraction = extraction_of(dataset, listed.train[0])
     initial = InitialNetworks(init_from, wanted, runs=runs or root / "runs", run=run, split=listed, extraction=extraction, unseen=unseen)
-    bases = [phase for phase in wanted if phase in BASE_PHASES and phase not in initial.origins]
+    bases = [phase for phase in first_phases(wanted) if phase not in initial.origins]
     weights = EarlierWeights(root, run, base_run, split, runs)
     # What the phases start from that this training does not make.
     before = {}
     for phase in wanted:
         outside = [name for name in _needed(phase, initial) if name not in wanted]
         before[phase] = {name: weights.load(name, before=phase, split=listed) for name in outside}
-    start = Start(settings.weights_for(recipe) if bases else "none", settings.all_overrides)
+    start = Start(first_weights(settings, recipe, bases), settings.all_overrides, first=bases)
     from_start = start.overrides if bases else settings_before(before)
     usual, configs = (
         make_configs(
             recipe,
+            phases=wanted,
             num_classes=len(listed.classes),
             num_videos=len(trained_on.train),
             short_side=extraction["short_side"],
@@ -288,9 +291,16 @@ def prepare_training(
     return ready
 
 
+def first_weights(settings: TrainSettings, recipe: RecipeName, bases: Sequence[Phase]) -> Weights:
+    """Return the weights from which these phases start: those that the user chose, or else the usual ones of the recipe."""
+    if not bases or (settings.weights is None and not all(PHASES[phase].has_imagenet for phase in bases)):
+        return "none"
+    return settings.weights_for(recipe)
+
+
 def _needed(phase: Phase, initial: InitialNetworks) -> list[Phase]:
     """Return the earlier phases that a phase starts from."""
-    return [name for name in BEFORE[phase] if name not in initial.covers(phase)]
+    return [name for name in starts_from(phase) if name not in initial.covers(phase)]
 
 
 def _check_ranks(config: TrainConfig, world: int) -> None:

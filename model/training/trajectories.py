@@ -13,7 +13,7 @@ from flowkit.model.encoding.trajectory_features import trajectory_features
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, TRAJECTORIES, CameraMotion, TrajectorySettings
 from flowkit.model.runs.places import check_run_name, check_writable
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
-from flowkit.model.systems.trajectory_phase import features_of_phase, train_phase
+from flowkit.model.training.trajectory_phase import features_of_phase, train_phase
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 

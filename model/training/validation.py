@@ -155,7 +155,7 @@ class Validator:
         records = [record for record in self._records if record.video_id in scored]
         labels = np.array([record.label for record in records], dtype=np.int64)
         ids = [record.video_id for record in records]
-        scores = stream_scores(scored, ids, phases=[phase], num_classes=len(self._split.classes))
+        scores = stream_scores(scored, ids, parts=networks.parts, num_classes=len(self._split.classes))
         streams = {f"_{stream}": values for (_, stream), values in scores.items()}
         joined = {"": combine_scores(list(streams.values()), weights=[1.0] * len(streams))}
         measured: dict[str, float | None] = {}

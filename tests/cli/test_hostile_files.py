@@ -252,7 +252,7 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(root: Path, name: str) -> Non
 def test_hostile_lines_of_metrics_and_of_the_index_stop_nothing(root: Path, contents: str) -> None:
     from flowkit.extraction.results import read_index
     from flowkit.model.report.curves import read_curves
-    from flowkit.model.settings.recipes import make_configs
+    from flowkit.model.systems.configs import make_configs
 
     (root / PHASE / "metrics.jsonl").write_bytes(JSON_CONTENTS[contents] + b"\n")
     (root / "clips/.index").mkdir(parents=True, exist_ok=True)

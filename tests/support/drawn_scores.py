@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from phases import STREAMS_OF
 
 from flowkit.model.scoring.tested_networks import TestedNetworks
-from flowkit.model.settings.training import STREAMS_OF
 
 
 def drawn_scores(networks: TestedNetworks, clips: Sequence[Any]) -> list[dict[tuple[str, str], NDArray[np.float64]]]:

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from phases import PHASES, STREAMS_OF
 
 from flowkit.dataset.manifest import ClipRecord, write_split
 from flowkit.dataset.root import Dataset, open_root
@@ -19,8 +20,7 @@ from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import combine_scores
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES, STREAMS_OF
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter, write_shard

@@ -27,6 +27,7 @@ from matlab_files import header
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.convert.from_matconvnet import ConvertedNetwork, convert_matconvnet
 from flowkit.model.convert.network_files import write_safetensors
+from flowkit.model.settings.network import STResNetConfig
 
 SPARE_BYTES = 1 << 30  # beyond what the process has once everything is imported; a file here has at most 3 MB
 MOST_SECONDS = 120  # processor time for one file, which takes less than a second as a rule
@@ -175,6 +176,7 @@ def mutate(path: Path, kind: str, version: str, draw: np.random.Generator) -> st
 def structure(converted: ConvertedNetwork) -> Any:
     """Return what makes up a network, without its weights and the numbers that belong to them."""
     provenance, state = converted.checkpoint.provenance, converted.checkpoint.network
+    assert isinstance(provenance.config.network, STResNetConfig)
     network = replace(provenance.config.network, rgb_offset=(0.0, 0.0, 0.0), motion_dropout=0.0)
     return provenance.config.phase, network, provenance.classes, {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 

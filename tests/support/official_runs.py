@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostile_results import make_evaluation, make_result
+from phases import PHASES
 
 from flowkit.flow.params import TVL1Params
 from flowkit.model.data.official_lists import CLASSES_SHA256, classes_sha256
 from flowkit.model.evaluation.official import PROTOCOL
 from flowkit.model.evaluation.published import PUBLISHED
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 
 if TYPE_CHECKING:

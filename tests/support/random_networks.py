@@ -9,7 +9,7 @@ import torch
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 
 
 def random_checkpoints(

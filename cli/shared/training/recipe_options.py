@@ -24,9 +24,11 @@ from flowkit.model.settings.network import (
     TemporalPadding,
     TemporalPoolPosition,
 )
-from flowkit.model.settings.recipes import OVERRIDES, Recipe, TrainSettings
-from flowkit.model.settings.training import PHASES, RENAMED_RECIPES, Balance, BnMoments, Corners, Select
+from flowkit.model.settings.recipes import Recipe, TrainSettings
+from flowkit.model.settings.training import RENAMED_RECIPES, Balance, BnMoments, Corners, Select
 from flowkit.model.settings.validation import Validation
+from flowkit.model.systems.configs import OVERRIDES
+from flowkit.model.systems.registry import PHASES
 from flowkit.records import parse_json
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,26 +13,44 @@ from flowkit.cli.shared.options import refuse_unused
 from flowkit.cli.shared.stopping import resume_command
 from flowkit.cli.shared.training.recipe_options import NETWORK_SETTINGS, RECIPE_SETTINGS
 from flowkit.model.runs.seeds import seed_run
-from flowkit.model.settings.recipes import TWO_STREAM_KEYS, TrainSettings
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.systems.configs import NETWORK_KEYS, OVERRIDES, phases_with
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, PHASES, first_phases
 
-_ST_PHASES = tuple(phase for phase in PHASES if phase not in BASE_PHASES)
+if TYPE_CHECKING:
+    from flowkit.model.settings.recipes import PhaseRecipe, TrainSettings
+    from flowkit.model.settings.training import Phase, TrainConfig
+    from flowkit.model.systems.system import System
+
+_LATER_PHASES = tuple(name for name, phase in PHASES.items() if phase.starts_from)
+
+
+def _with_effect(name: str) -> tuple[Phase, ...]:
+    """Return the phases on which a setting of the network has an effect."""
+    return tuple(phase for phase in phases_with(name) if name not in PHASES[phase].idle_keys)
+
+
+def _has_corners(recipe: PhaseRecipe) -> bool:
+    """Return whether a recipe crops near the borders, and not at regular places."""
+    return bool(recipe.settings.get("crop", "borders25") == "borders25")
+
+
 # A parameter of `flowkit train` -> the phases that it concerns, if it does not concern all.
 _CONCERNS: dict[str, tuple[Phase, ...]] = {
-    "weights": BASE_PHASES,
-    **{name: _ST_PHASES for _, name, _, _ in NETWORK_SETTINGS},
-    "temporal_pool_position": ("st-resnet-star",),
-    "corners": tuple(phase for phase in PHASES if phase != "motion"),  # which is cropped at regular places
+    "weights": first_phases(PHASES),
+    **{name: _with_effect(name) for _, name, _, _ in (*NETWORK_SETTINGS, *RECIPE_SETTINGS) if name in NETWORK_KEYS},
+    "corners": tuple(name for name, phase in PHASES.items() if any(map(_has_corners, phase.recipes.values()))),
 }
 _FLAGS = {flag: name for flags, name, _, _ in (*NETWORK_SETTINGS, *RECIPE_SETTINGS) for flag in flags.split("/")} | {"--weights": "weights"}
 _WITHOUT_VALUE = {"--temporal-convolution", "--no-temporal-convolution"}
 
 
-def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None, others: Sequence[str]) -> None:
+def refuse_options_of_other_phases(system: System, phase: str, *, run: str, base_run: str | None, others: Sequence[str]) -> None:
     """Raise a usage error for an option of `flowkit train` that does nothing for the phases that will be trained.
 
     Parameters
     ----------
+    system : System
+        The value of ``--system``.
     phase : str
         The value of ``--phase``.
     run, base_run : str, optional
@@ -39,21 +58,24 @@ def refuse_options_of_other_phases(phase: str, *, run: str, base_run: str | None
     others : sequence of str
         The values of ``--set``.
     """
-    wanted = PHASES if phase == "all" else (phase,)
+    wanted = system.networks if phase == "all" else (phase,)
+    what = f"--phase {phase}" if phase != "all" or system.name == DEFAULT_SYSTEM else f"--system {system.name}"
     for name, concerned in _CONCERNS.items():
         crops = name == "corners" and any(text.partition("=")[0].rpartition(".")[2] == "crop" for text in others)
         if not set(wanted) & set(concerned) and not crops:
+            named = [of for of in concerned if of in system.networks] or concerned
             more = " (--base-run names the run from which it starts, --init-from a trained network)" if name == "weights" else ""
-            refuse_unused(f"it concerns {' and '.join(concerned)}, and --phase {phase} trains none of them{more}", name)
+            refuse_unused(f"it concerns {' and '.join(named)}, and {what} trains none of them{more}", name)
     for text in others:
         of, _, key = text.partition("=")[0].rpartition(".")
         if of in PHASES and of not in wanted:  # another name is no phase at all, which is said elsewhere
-            raise click.UsageError(f"--set {text} would do nothing here: --phase {phase} does not train {of}")
-        if key in TWO_STREAM_KEYS and not set(wanted) & set(_ST_PHASES):
-            raise click.UsageError(f"--set {text} would do nothing here: it concerns {' and '.join(_ST_PHASES)}")
-    if phase not in _ST_PHASES:
+            raise click.UsageError(f"--set {text} would do nothing here: {what} does not train {of}")
+        if key in OVERRIDES and not set(wanted) & set(phases_with(key)):
+            raise click.UsageError(f"--set {text} would do nothing here: it concerns {' and '.join(phases_with(key))}")
+    if phase not in _LATER_PHASES:
         reason = "every phase starts from one that this command trains" if phase == "all" else "base streams start from no other phase"
-        refuse_unused(f"{reason}; it is for --phase {' and --phase '.join(_ST_PHASES)}", "base_run")
+        later = [name for name in _LATER_PHASES if name in system.networks] or _LATER_PHASES
+        refuse_unused(f"{reason}; it is for --phase {' and --phase '.join(later)}", "base_run")
     elif base_run == run:
         refuse_unused("it names the run itself", "base_run")
 
@@ -136,7 +158,7 @@ def command_in_another_run(
 
 def only_for(arguments: Sequence[str], phase: Phase) -> list[str]:
     """Return a command line of `flowkit train` without ``--phase`` and without the options that do nothing for one phase."""
-    unconcerned = {flag for flag, name in _FLAGS.items() if phase not in _CONCERNS.get(name, PHASES)}
+    unconcerned = {flag for flag, name in _FLAGS.items() if phase not in _CONCERNS.get(name, tuple(PHASES))}
     return _without(arguments, {"--phase", *unconcerned}, phase=phase)
 
 
@@ -158,4 +180,4 @@ def _without(arguments: Sequence[str], flags: set[str], *, phase: Phase | None =
 def _sets(setting: str, phase: Phase) -> bool:
     """Return whether the value of ``--set`` concerns a phase."""
     of, _, key = setting.partition("=")[0].rpartition(".")
-    return of in ("", phase) and (phase in _ST_PHASES or key not in TWO_STREAM_KEYS)
+    return of in ("", phase) and phase in phases_with(key)

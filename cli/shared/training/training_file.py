@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,15 @@ from flowkit.cli.shared.console import warn
 from flowkit.cli.shared.settings_file import checked, meant, read_toml, refuse_if_not_from_file, setting_name, short
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256, write_if_new
-from flowkit.model.settings.recipes import OVERRIDES, RecipeName, make_configs
-from flowkit.model.settings.replay import check_kind, values_of
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase
+from flowkit.model.systems.configs import OVERRIDES, make_configs
+from flowkit.model.systems.registry import PHASES, first_phases, starts_from
+from flowkit.model.systems.replay import check_kind, values_of
 from flowkit.records import check_depth, is_sha256
 from flowkit.versions import __version__
 
 if TYPE_CHECKING:
+    from flowkit.model.settings.recipes import RecipeName
+    from flowkit.model.settings.training import Phase
     from flowkit.model.training.prepare import PreparedTraining
 
 _OTHER_NAMES = {"steps_per_phase": "steps"}  # options whose setting has another name
@@ -56,11 +58,12 @@ class TrainingFile:
     networks: tuple[str, ...] = ()
     recorded: tuple[Phase, ...] = ()
 
-    def check(self, recipe: RecipeName, *, paper_schedule: bool) -> None:
+    def check(self, recipe: RecipeName, *, phases: Sequence[Phase], paper_schedule: bool) -> None:
         """Raise a usage error that names the file if its values, with those of the recipe, are impossible."""
         try:
             make_configs(
                 recipe,
+                phases=phases,
                 num_classes=2,
                 num_videos=1000,
                 short_side=256,
@@ -246,7 +249,7 @@ def _read_run(path: Path) -> TrainingFile:
         options["phase"] = made[0].config.phase
     given = next((record.init_from for record in records.values() if record.init_from), None)
     options |= {"init_from": given} if given else {}
-    bases = [record for phase, record in records.items() if phase in BASE_PHASES and record.provenance.first_network is None]
+    bases = [record for phase, record in records.items() if not starts_from(phase) and record.provenance.first_network is None]
     if bases:
         options["weights"] = _same(path, "weights", [record.provenance.config.weights for record in bases])
         if options["weights"].startswith("sha256:"):
@@ -377,8 +380,8 @@ def write_training_file(path: Path, ready: PreparedTraining) -> None:
     """
     context = click.get_current_context()
     options: dict[str, Any] = {"recipe": ready.recipe, "split": ready.listed.number}
-    if set(ready.folders) & set(BASE_PHASES) and ready.initial.source is None:
-        weights = ready.settings.weights_for(ready.recipe)
+    if first_phases(ready.folders) and ready.initial.source is None:
+        weights = ready.start.source
         options["weights"] = str(weights.absolute()) if isinstance(weights, Path) else weights
         options |= {_DIGEST: file_sha256(weights)} if isinstance(weights, Path) else {}
     if ready.initial.source is not None:

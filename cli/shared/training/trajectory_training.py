@@ -14,7 +14,7 @@ from flowkit.cli.shared.options import refuse_unused
 from flowkit.cli.shared.stopping import report_stopped, resume_command, signals_to
 from flowkit.errors import CheckpointError, FeaturesError
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion
-from flowkit.model.systems.registry import SYSTEMS
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS
 
 if TYPE_CHECKING:
     from flowkit.model.systems.system import System
@@ -44,7 +44,7 @@ def system_options(command: Any) -> Any:
         click.option(
             "--system",
             type=click.Choice(list(SYSTEMS)),
-            default="st-resnet",
+            default=DEFAULT_SYSTEM,
             show_default=True,
             help="Which system to train: its phases that are not trained yet. Those with idt need scikit-learn.",
         ),

@@ -12,7 +12,7 @@ from trajectory_roots import make_trajectory_root
 
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError
-from flowkit.model.systems.trajectory_phase import find_phase
+from flowkit.model.training.trajectory_phase import find_phase
 
 QUICK = ("--components", 2, "--camera-motion", "none")
 

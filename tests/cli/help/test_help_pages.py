@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 import pytest
+from phases import PHASES
 
 from flowkit.cli.help.described_settings import default_text, described_settings, did_you_mean
 from flowkit.cli.help.pages import COMMAND_GROUPS, EXAMPLES, HEADINGS, OTHER, PAGES, heading_of
 from flowkit.cli.main import COMMANDS, flowkit
-from flowkit.model.settings.recipes import OVERRIDES, RECIPES, RecipeName, make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.settings.recipes import RECIPE_NAMES, RecipeName
+from flowkit.model.systems.configs import OVERRIDES, make_configs
 
 
 def command_of(name: str) -> click.Command:
@@ -76,7 +77,7 @@ DEPENDENT = {"steps", "lr", "schedule", "bn_renewal_steps", "temporal_pool"}  # 
 
 
 @pytest.mark.parametrize("name", sorted({*OVERRIDES} - DEPENDENT))
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", RECIPE_NAMES)
 def test_the_default_that_help_shows_is_the_one_that_training_has(name: str, recipe: RecipeName) -> None:
     official, *others = default_text(name).split("; ")
     texts = {recipe: text for text, recipes in (re.split(" in recipes? ", other) for other in others) for recipe in recipes.split(" and ")}

@@ -17,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from command_lines import call_flowkit
+from phases import PHASES
 from training_runs import share_root
 
 from flowkit.cli.main import flowkit
@@ -32,8 +33,8 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import TrainSettings, make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.settings.recipes import TrainSettings
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training.chain import train_phases
 from flowkit.workers.stopping import StopRequest
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from phases import PHASES
 from training_runs import TINY, metrics, run, same, weights
 
 from flowkit.errors import DeviceError, ParameterError
@@ -17,8 +18,7 @@ from flowkit.model.networks.resnet import GroupedBatchNorm
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training.passes import groups_per_pass
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from first_lines import DIES_BEFORE_ITS_FOURTH_STEP, environment_with
 from forked_commands import answer_to
+from phases import PHASES
 from training_runs import metrics, same, share_root, weights, write_uneven_split
 
 from flowkit.cli.shared.ranks import meet, ranks_from_environment
@@ -25,7 +26,6 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import DeviceError, ParameterError, RankError
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.training import PHASES
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from command_lines import call_flowkit, run_flowkit
 from network_oracle import network
+from phases import PHASES
 from random_networks import random_checkpoints
 
 from flowkit.cli.main import flowkit
@@ -27,7 +28,6 @@ from flowkit.model.networks.phase_networks import stream_logits
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
-from flowkit.model.settings.training import PHASES
 
 CLASSES = ("a", "β", "c,d")
 

@@ -17,7 +17,7 @@ from flowkit.model.data.device_crops import crop_clips, resize_weights
 from flowkit.model.data.sampling import stack_fields
 from flowkit.model.data.training_clips import Batch, ClipDataset, UncroppedBatch, UncroppedSample, collate_uncropped, training_loader
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop, normalise_flow, normalise_rgb
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 
 RGB_LEVEL = 1 / (255 * 0.224)  # one level of 255 in the network's input, of the channel with the smallest deviation

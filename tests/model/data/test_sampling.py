@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from phases import PHASES
 
 from flowkit.errors import ParameterError
 from flowkit.model.data.sampling import (
@@ -21,7 +22,6 @@ from flowkit.model.data.sampling import (
     training_centres,
     valid_centres,
 )
-from flowkit.model.settings.training import PHASES
 
 
 def test_the_only_valid_centre_of_eleven_frames_is_the_sixth() -> None:

@@ -24,7 +24,7 @@ from flowkit.model.data.sampling import protocol_centres, sample_generator, stac
 from flowkit.model.data.training_clips import ClipDataset, SampleKey, collate, training_loader
 from flowkit.model.data.transforms import crop_flow, crop_rgb, draw_crop
 from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset, whole_clip_loader
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import ShardReader
 

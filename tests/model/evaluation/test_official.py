@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from official_runs import EXTRACTION, with_recipe
+from phases import PHASES
 
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.flow.methods import FlowMethod
@@ -29,8 +30,9 @@ from flowkit.model.fusion.late_fusion import FusionSettings
 from flowkit.model.runs.first_network import FirstNetwork
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.recipes import OVERRIDES, TrainSettings
-from flowkit.model.settings.training import PHASES, TrainConfig
+from flowkit.model.settings.recipes import TrainSettings
+from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.configs import OVERRIDES
 from flowkit.model.training.chain import train
 from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading

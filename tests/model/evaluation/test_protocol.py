@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from command_lines import call_flowkit
+from phases import PHASES
 from training_runs import share_root
 
 from flowkit.dataset.manifest import write_split
@@ -38,8 +39,7 @@ from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring import tested_networks as scoring
 from flowkit.model.scoring.metrics import p_value
 from flowkit.model.scoring.significance import mcnemar_test
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.configs import make_configs
 from flowkit.shards.reader import ShardReader
 
 CPU = Execution(device="cpu")

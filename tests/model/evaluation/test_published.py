@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hostile_results import of_seed
 from official_runs import OfficialCase, with_recipe
+from phases import PHASES
 
 from flowkit.dataset.lists.reading import read_lists
 from flowkit.model.data.official_lists import CLASSES_SHA256
@@ -18,7 +19,6 @@ from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.seeds import SeedEvaluation, compare_seeds, write_seeds
 from flowkit.model.report.page import write_report
-from flowkit.model.settings.training import PHASES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from flowkit.model.report.confusion import confusion_picture, drawable, occurrin
 from flowkit.model.report.curves import PANELS, curves_picture, panel_picture, read_curves, smoothed, smoothing_window
 from flowkit.model.report.pictures import training_pictures
 from flowkit.model.scoring.metrics import confusion_matrix, ranks_of_labels, softmax
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 
 
 def config_of(phase: Any) -> Any:

@@ -17,7 +17,7 @@ from hostile_pickles import Payload
 from flowkit.errors import CheckpointError
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from command_lines import call_flowkit, run_flowkit
+from phases import PHASES, STREAMS_OF
 from random_networks import random_checkpoints
 
 from flowkit.dataset.example import example_root
@@ -31,7 +32,6 @@ from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName, journal_of
 from flowkit.model.scoring.video_features import features
-from flowkit.model.settings.training import PHASES, STREAMS_OF
 from flowkit.quantise import Quantiser
 
 CPU = Execution(device="cpu")

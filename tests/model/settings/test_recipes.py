@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from phases import PHASES
 
 from flowkit.errors import ParameterError
-from flowkit.model.settings.recipes import OVERRIDES, RECIPES, TrainSettings, make_configs, scaled, small_network
-from flowkit.model.settings.training import PHASES, TrainConfig
+from flowkit.model.settings.recipes import RECIPE_NAMES, TrainSettings, scaled
+from flowkit.model.settings.training import TrainConfig
+from flowkit.model.systems.configs import OVERRIDES, make_configs
+from flowkit.model.systems.residual_recipes import small_network
 
 
 def official(num_videos: int = 9537, **settings: Any) -> Any:
@@ -277,7 +280,7 @@ def test_what_a_recipe_leaves_open_depends_on_the_device() -> None:
     for recipe in ("official", "own", "small"):
         assert of(TrainSettings(recipe), "recipe_on") == [recipe] * 4
         assert of(TrainSettings(recipe), "why_recipe") == [""] * 4
-    assert {recipe: TrainSettings().weights_for(recipe) for recipe in RECIPES} == {
+    assert {recipe: TrainSettings().weights_for(recipe) for recipe in RECIPE_NAMES} == {
         "official": "imagenet",
         "own": "imagenet",
         "small": "none",

@@ -13,7 +13,7 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
 from flowkit.model.data.training_clips import ClipDataset, training_loader
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import make_configs
+from flowkit.model.systems.configs import make_configs
 
 MOTION = {"split": 2, "phases": ["motion"]}
 

@@ -22,6 +22,7 @@ import torch
 from command_lines import call_flowkit
 from first_lines import DIES_BEFORE_ITS_FOURTH_STEP, environment_with
 from hostile_pickles import Payload
+from phases import PHASES
 from training_runs import TINY, copy_phases, metrics, run, same, weights
 
 from flowkit.dataset.manifest import write_split
@@ -35,7 +36,7 @@ from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.recipes import TrainSettings
-from flowkit.model.settings.training import PHASES, TrainConfig
+from flowkit.model.settings.training import TrainConfig
 from flowkit.model.training.chain import TrainReport, train
 from flowkit.run_digests import verify_phase
 

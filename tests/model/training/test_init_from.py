@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from command_lines import run_flowkit
+from phases import PHASES
 from random_networks import random_checkpoints
 from training_runs import run, share_root, weights
 
@@ -28,7 +29,7 @@ from flowkit.model.runs.first_network import FirstNetwork
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.training import PHASES, Phase
+from flowkit.model.settings.training import Phase
 from flowkit.model.training.chain import train
 
 # What the authors' networks have otherwise than flowkit's by default.

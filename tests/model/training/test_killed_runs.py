@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from forked_commands import answer_to
+from phases import PHASES
 from training_runs import TINY, metrics, same, share_root, weights
 
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.training import PHASES
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")]
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from phases import PHASES
 from training_runs import metrics, run, write_uneven_split
 
 from flowkit.model.networks.stresnet import SingleStream
 from flowkit.model.report.curves import read_curves
 from flowkit.model.runs import events
 from flowkit.model.runs.metrics import num_outputs, read_metrics
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training import phases
 
 NUM_CLASSES = 6  # of the packed root

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from phases import PHASES
 from torch import Tensor, nn
 from training_runs import metrics, run, same, weights
 
@@ -16,8 +17,7 @@ from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.network import BATCH_NORM_EPS
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training.moments import RunningMoments, share_of_step
 
 KINDS = ("std", "variance")

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from phases import PHASES
 from torch import nn
 from torch.nn import functional
 
 from flowkit.model.networks.phase_networks import build_network, stream_logits
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training.optimiser import (
     GradientSums,
     class_weights,

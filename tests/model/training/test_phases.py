@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from command_lines import run_flowkit
+from phases import PHASES
 from safetensors.torch import save_file
 from training_runs import copy_phases, run, same, weights
 
@@ -18,7 +19,6 @@ from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.training import PHASES
 
 SMALL = STResNetConfig(num_classes=9, stage_units=(2, 2, 2, 2), base_width=4, input_size=32)
 STREAMS_ONLY: dict[str, Any] = {"phases": ["appearance", "motion"]}

@@ -11,6 +11,7 @@ import click
 import pytest
 import torch
 from command_lines import call_flowkit
+from phases import PHASES
 from training_runs import TINY, copy_phases, metrics, run, same, share_root, weights
 
 from flowkit.dataset.manifest import write_split
@@ -23,9 +24,8 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs import events
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.settings.recipes import make_configs
-from flowkit.model.settings.training import PHASES
 from flowkit.model.settings.validation import validation_interval
+from flowkit.model.systems.configs import make_configs
 from flowkit.model.training import validation
 from flowkit.model.training.chain import train
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from command_lines import Ended, run_flowkit
+from phases import PHASES
 from training_runs import same, share_root, weights
 
 from flowkit.cli.shared.settings_file import MAX_FILE_BYTES, NOT_FROM_FILE
 from flowkit.files import file_sha256
 from flowkit.model.runs.recorded import read_recorded
-from flowkit.model.settings.recipes import RECIPES, TrainSettings, make_configs
-from flowkit.model.settings.replay import values_of
-from flowkit.model.settings.training import PHASES, Phase, TrainConfig
+from flowkit.model.settings.recipes import RECIPE_NAMES, TrainSettings
+from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.model.settings.validation import Validation
+from flowkit.model.systems.configs import make_configs
+from flowkit.model.systems.replay import values_of
 from flowkit.model.training import chain
 
 
@@ -426,7 +428,7 @@ def test_a_training_from_a_trained_network_is_replayed_with_that_network_only(
 
 
 def test_values_of_settings_give_the_settings_again() -> None:
-    for recipe in RECIPES:
+    for recipe in RECIPE_NAMES:
         configs = make_configs(recipe, num_classes=6, num_videos=50, short_side=90, overrides={"depth": 101, "motion.flip": False})
         values = values_of(configs)
         assert make_configs(recipe, num_classes=6, num_videos=9, short_side=256, file=values) == configs

@@ -7,11 +7,18 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.checks import is_int, is_number
-from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.recipes import OVERRIDES, SAME_IN_ALL_PHASES, TWO_STREAM_KEYS
-from flowkit.model.settings.training import BASE_PHASES, PHASES, Phase, TrainConfig
+from flowkit.model.settings.network_config import NetworkConfig
+from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.systems.configs import NETWORK_KEYS, OVERRIDES
+from flowkit.model.systems.registry import PHASES, description_of, linked
 
-_HINTS: dict[str, Any] = {**get_type_hints(STResNetConfig), **get_type_hints(TrainConfig), "steps": int, "lr": float}
+_NETWORKS: list[type[NetworkConfig]] = list(dict.fromkeys(phase.network for phase in PHASES.values()))
+_HINTS: dict[str, Any] = {
+    **{name: hint for kind in _NETWORKS for name, hint in get_type_hints(kind).items()},
+    **get_type_hints(TrainConfig),
+    "steps": int,
+    "lr": float,
+}
 _LARGEST = 1 << 63
 _MOST_SHOWN = 60
 
@@ -31,8 +38,8 @@ def values_of(configs: Mapping[Phase, TrainConfig]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from flowkit.model.settings.recipes import make_configs
-    >>> from flowkit.model.settings.replay import values_of
+    >>> from flowkit.model.systems.configs import make_configs
+    >>> from flowkit.model.systems.replay import values_of
     >>> configs = make_configs("small", num_classes=5, num_videos=100, short_side=64)
     >>> values = values_of(configs)
     >>> values["base_width"], values["motion.crop"]
@@ -41,11 +48,13 @@ def values_of(configs: Mapping[Phase, TrainConfig]) -> dict[str, Any]:
     True
     """
     flat = {phase: _values(config) for phase, config in configs.items()}
+    is_whole = len(configs) == len(linked(configs))
+    same = frozenset(key for phase in configs for key in description_of(phase).same)
     values: dict[str, Any] = {}
     for name in dict.fromkeys(name for own in flat.values() for name in own):
         having = {phase: own[name] for phase, own in flat.items() if name in own}
         first = next(iter(having.values()))
-        if all(value == first for value in having.values()) and (name in SAME_IN_ALL_PHASES or len(configs) == len(PHASES)):
+        if all(value == first for value in having.values()) and (name in same or is_whole):
             values[name] = first
         else:
             values |= {f"{phase}.{name}": value for phase, value in having.items()}
@@ -56,8 +65,7 @@ def _values(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that a phase has, without those that are of no concern to it."""
     values = config.to_dict()
     values |= values.pop("network")
-    unconcerned = set(TWO_STREAM_KEYS) if config.phase in BASE_PHASES else set()
-    unconcerned |= {"motion_dropout"} if config.phase == "appearance" else set()
+    unconcerned = NETWORK_KEYS - description_of(config.phase).network_keys
     return {name: value for name, value in values.items() if name in OVERRIDES and name not in unconcerned and value is not None}
 
 

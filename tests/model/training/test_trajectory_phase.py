@@ -20,7 +20,7 @@ from flowkit.model.evaluation.results import read_results
 from flowkit.model.runs.checkpoint import save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring.metrics import l2_normalised
-from flowkit.model.systems.trajectory_phase import TrajectoryPhase, find_phase, train_phase
+from flowkit.model.training.trajectory_phase import TrajectoryPhase, find_phase, train_phase
 from flowkit.run_digests import verify_phase
 
 CPU = Execution(device="cpu")
