@@ -30,7 +30,10 @@ SECTIONS = {
         *("docs/ablations.md", "docs/reproducing.md", "examples/README.md"),
     ),
     "Reference": ("docs/commands.md", "docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
-    "The method": ("docs/flow.md", "docs/stresnet.md", "docs/trajectories.md", "docs/invariants.md", "benchmarks/README.md"),
+    "The method": (
+        *("docs/flow.md", "docs/stresnet.md", "docs/systems.md", "docs/trajectories.md", "docs/invariants.md"),
+        "benchmarks/README.md",
+    ),
     "Working on flowkit": ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
 }
 _LINK = re.compile(r"\]\(([^)\s#:]+)(#[^)\s]*)?\)")

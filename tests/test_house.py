@@ -189,3 +189,22 @@ def test_the_command_reference_is_the_commands_own_help() -> None:
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
     assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run: python docs/make_commands.py"
+
+
+def test_the_trainer_the_evaluator_reports_and_ablations_name_no_system_and_no_phase_of_networks() -> None:
+    from flowkit.model.settings.network_config import STREAMS
+    from flowkit.model.systems.registry import PHASES, SYSTEMS
+
+    names = {*PHASES, *SYSTEMS} - {*STREAMS, "idt"}  # a stream is an input; the phase of trajectories trains no network
+    allowed = {"model/ablation/variants.py"}  # variants of ST-ResNet are data about its phases
+    for folder in ("training", "evaluation", "report", "ablation", "scoring", "runs", "compute"):
+        for path in sorted((ROOT / "model" / folder).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            documentation = {
+                id(node.body[0].value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and isinstance(node.body[0], ast.Expr)
+            }
+            texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            named = {node.value for node in texts if id(node) not in documentation and node.value in names}
+            assert not named or path.relative_to(ROOT).as_posix() in allowed, f"{path} names {named}"

@@ -1,7 +1,6 @@
-"""In what a run differs from the official code, setting by setting, and which choices of its own flowkit makes where that is not the guide.
+"""In what a run differs from the official code or the paper, setting by setting, and which choices of its own flowkit makes.
 
-The official code is feichtenhofer/st-resnet at 8b4f284, with gpu_flow at 32548bc for the flow. What is said of the paper here is in its
-equations and tables.
+What each phase is compared with is its `Reference`. For the flow, it is feichtenhofer/gpu_flow at 32548bc.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ from flowkit.flow.params import TVL1Params
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
+from flowkit.model.settings.phase import Reference
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.systems.configs import make_configs
+from flowkit.model.systems.registry import description_of, linked
 from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading
 from flowkit.words import counted
@@ -26,37 +27,12 @@ PROTOCOL = (
     "score of a stream: mean of its logits over places, time and mirror images",
 )
 
-# Choices that the recipe `official` makes: setting, flowkit's value, and what the official code (and the paper) has instead.
-# The official code's value is no difference either.
-FREE_CHOICES: dict[str, tuple[Any, Any, str]] = {
-    "tau_drawn": ("clip", "sub_batch", "official code: once for a sub-batch, getBatchWrapper_rgbflow.m:31"),
-    "corners": ("four", "diagonal", "official code: two of the four, cnn_get_im_flow_batch.m:273"),
-    "network.temporal_pool_position": (
-        "after_pool5",
-        "before_pool5",
-        "paper, Table 1: after_pool5; official code: before_pool5, STResNet_stage2.m:97",
-    ),
-    "network.stride_in_1x1": (False, True, "official code: in the 1x1, as in its ImageNet weights"),
-    "network.stem_pool": ("same", "ceil", "official code: ceil, as in its ImageNet weights"),
-}
 _NO_COMPARISON = ("seed", "validation_steps", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
-# Settings that the official code has; for the others, the value of the recipe stands for what it does without a name for it.
-_IN_THE_CODE = {
-    *("batch", "bn_group", "schedule", "num_samples", "tau_min", "tau_max", "momentum", "weight_decay", "crop", "flip"),
-    *("bn_momentum", "bn_moments", "bn_renewal_steps", "balance"),
-    *(f"network.{name}" for name in ("units", "base_width", "input_size", "head_pool", "motion_dropout", "temporal_pool")),
-    *(f"network.injection{name}" for name in ("", "_direction", "_kind", "_stages")),
-    *(f"network.temporal_{name}" for name in ("convolution", "stages", "init", "padding", "pool_stride")),
-}
 _ABOUT_CLIPS = ("tau_min", "tau_max", "tau_drawn")  # without meaning for single samples
-_WEIGHTS = "ResNet-50 of MSRA, trained on ImageNet"
-_STARTS = {"appearance": _WEIGHTS, "motion": _WEIGHTS, "st-resnet": "the base streams", "st-resnet-star": "st-resnet"}
-_HMDB51_EPOCHS = ((2, 1e-2), (1, 1e-3), (1, 1e-4))  # of the appearance stream, cnn_ucf101_spatial.m:36
-_HMDB51_NUM_CLASSES = 51
 
 
 def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], list[str]]:
-    """Return the settings of a phase that differ from the official code's, and flowkit's choices that it follows.
+    """Return the settings of a phase that differ from those of its reference, and flowkit's choices that it follows.
 
     Parameters
     ----------
@@ -65,9 +41,11 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     num_train : int
         The number of videos of the training list, from which the official schedule follows.
     """
+    reference = description_of(made.config.phase).reference
+    code = reference.name
     own, theirs = _flat(made.config), _flat(_official_config(made, num_train))
     names = [name for name in theirs if name not in _NO_COMPARISON and own.get(name) != theirs[name]]
-    chosen = {name: (ours, code) for name, (ours, code, _) in FREE_CHOICES.items()}
+    chosen = {name: values[:2] for name, values in reference.choices.items()}
     if made.is_converted:  # the file does not say how it was trained, and rgb_offset is the authors' mean colour
         names = [name for name in names if name.startswith("network.") and name != "network.rgb_offset"]
     weights = made.config.weights
@@ -76,7 +54,7 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     if not made.is_converted and made.config.num_samples == 1:
         names = [name for name in names if name not in _ABOUT_CLIPS or theirs["num_samples"] > 1]
     differences = [
-        f"{_shown(name)} {_brief(own.get(name))} ({_source(name, theirs[name])})"
+        f"{_shown(name)} {_brief(own.get(name))} ({_source(reference, name, theirs[name])})"
         for name in names
         if own.get(name) not in chosen.get(name, ())  # the official code's own value is no difference either
     ]
@@ -84,26 +62,22 @@ def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], l
     if made.is_converted:
         return differences, choices
     if made.validation_ids:
-        differences.append(f"{counted(len(made.validation_ids), 'training video')} held out for validation (official code: none)")
+        differences.append(f"{counted(len(made.validation_ids), 'training video')} held out for validation ({code}: none)")
     choices = [
         f"{_shown(name)} {_brief(ours)} ({instead})"
-        for name, (ours, _, instead) in FREE_CHOICES.items()
+        for name, (ours, _, instead) in reference.choices.items()
         if own.get(name) == ours and _matters(name, made.config)
     ]
     if made.first_network is not None:
-        differences.append(f"first weights of a trained network: {made.first_network} (official code: {_STARTS[made.config.phase]})")
+        differences.append(f"first weights of a trained network: {made.first_network} ({code}: {reference.first_weights})")
     elif weights == "none":
-        differences.append("random first weights (official code: ImageNet)")
+        differences += [f"random first weights ({code}: ImageNet)"] if "ImageNet" in _first_weights(made) else []
     elif weights == "imagenet":
-        choices.append(f"first weights torchvision's, trained on ImageNet (official code: {_WEIGHTS})")
+        choices.append(f"first weights torchvision's, trained on ImageNet ({code}: {_first_weights(made)})")
     elif weights != "matconvnet":
-        differences.append(f"first weights of a file, {_brief(weights)} (official code: {_WEIGHTS})")
+        differences.append(f"first weights of a file, {_brief(weights)} ({code}: {_first_weights(made)})")
     if "schedule" not in names:
-        if made.config.phase != "st-resnet":
-            choices.append("the schedule ends with its list of rates (official code: the last rate up to epoch 300, cnn_train_dag.m:22)")
-        if made.config.phase == "appearance" and len(made.classes) == _HMDB51_NUM_CLASSES:
-            epochs = ", ".join(f"{count} x {rate:g}" for count, rate in _HMDB51_EPOCHS)
-            choices.append(f"epochs as for UCF101 (official code for HMDB51: {epochs}, cnn_ucf101_spatial.m:36)")
+        choices += [text for text, count in reference.remarks if count in (0, len(made.classes))]
     return differences, choices
 
 
@@ -175,8 +149,16 @@ def _matters(name: str, config: TrainConfig) -> bool:
     return name != "network.temporal_pool_position" or bool(config.network.temporal_stride(config.phase))
 
 
-def _source(name: str, value: Any) -> str:
-    return f"{'official code' if name in _IN_THE_CODE else 'recipe official'}: {_brief(value)}"
+def _first_weights(made: Provenance) -> str:
+    """Return what the networks started from in the reference, of which a phase's weights are the result."""
+    first = [phase for phase in linked([made.config.phase]) if not phase.starts_from]
+    own = description_of(made.config.phase)
+    return (first[0] if own.starts_from and first else own).reference.first_weights
+
+
+def _source(reference: Reference, name: str, value: Any) -> str:
+    is_theirs = reference.settings is None or name in reference.settings
+    return f"{reference.name if is_theirs else 'recipe official'}: {_brief(value)}"
 
 
 def _shown(name: str) -> str:

@@ -12,7 +12,7 @@ from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.official import PROTOCOL, flow_differences, phase_differences
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.rows import table_rows
-from flowkit.model.systems.registry import SYSTEMS
+from flowkit.model.systems.registry import SYSTEMS, description_of
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,10 @@ def _compared(
     """Return what was done differently from the official code, and flowkit's choices: by phase, then flow, then the test."""
     differences: list[str] = []
     choices: list[str] = []
-    sources: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [(made.extraction, made.quantiser) for made in result.provenances.values()]
+    of_flow = [made for phase, made in result.provenances.items() if description_of(phase).reference.has_flow]
+    sources: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [(made.extraction, made.quantiser) for made in of_flow]
     if tested is not None:
-        sources += [(tested, made.quantiser) for made in result.provenances.values()]
+        sources += [(tested, made.quantiser) for made in of_flow]
     parts: list[tuple[str, list[str], list[str]]] = []
     for phase, made in result.provenances.items():
         parts.append((phase, *phase_differences(made, num_train=num_train)))

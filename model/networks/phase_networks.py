@@ -7,11 +7,13 @@ from torch import Tensor
 
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork
 from flowkit.model.networks.residual import ResidualFamily
+from flowkit.model.networks.vgg_family import VggFamily
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
 from flowkit.model.settings.training import TrainConfig
+from flowkit.model.settings.vgg import VggConfig
 
-FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {STResNetConfig: ResidualFamily()}
+FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {STResNetConfig: ResidualFamily(), VggConfig: VggFamily()}
 
 
 def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> PhaseNetwork:

@@ -23,8 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 from flowkit.errors import ParameterError
 from flowkit.model.foreign.backbones import VGG, Naming
+from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.networks.layers.dropout import GroupedDropout
-from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS, StreamName
+from flowkit.model.settings.network import NUM_CHANNELS, NUM_RGB_CHANNELS
+from flowkit.model.settings.network_config import StreamName
 from flowkit.model.settings.vgg import VggConfig
 
 CLASSIFIER_STD = 0.01
@@ -127,7 +129,7 @@ class VggStream(nn.Module):
         return x
 
 
-class VggSingleStream(nn.Module):
+class VggSingleStream(PhaseNetwork):
     """A VGG network that classifies each frame, or each flow stack, of a clip separately.
 
     Its parameters are torchvision's after the stream's name: ``appearance.features.0.weight``, ``appearance.classifier.6.weight``.
@@ -182,6 +184,10 @@ class VggSingleStream(nn.Module):
         """Classify every frame or stack of clips (B, T, 3 or 2L, H, W): logits (B, T, num_classes)."""
         check_clips(clips, self.stream_name, self.config.input_size)
         return cast("Tensor", self.stream(clips.flatten(0, 1)).unflatten(0, clips.shape[:2]))
+
+    def stream_logits(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the logits of its stream, by the stream's name."""
+        return {self.stream_name: self(rgb if self.stream_name == "appearance" else flow)}
 
 
 def vgg_stream(config: VggConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> VggStream:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.checks import brief_repr, check, check_choices, is_int, is_number
-from flowkit.model.settings.network_config import STREAMS, NetworkConfig, StreamName
+from flowkit.model.settings.network_config import NetworkConfig, StreamName
 
 Injection = Literal["none", "residual", "direct"]
 InjectionDirection = Literal["motion_to_appearance", "appearance_to_motion", "both"]
@@ -186,17 +186,13 @@ class STResNetConfig(NetworkConfig):
         """Side of the average-pooling window on the last feature map: 7 for 224 px."""
         return math.ceil(self.input_size / 32)
 
-    def streams_of(self, phase: str) -> tuple[StreamName, ...]:
-        """Return the streams of a phase's network: a phase that bears the name of a stream trains that stream by itself."""
-        return (phase,) if phase in STREAMS else STREAMS
-
     def temporal_reach(self, phase: str) -> int:
         """Return how far the temporal convolutions of all stages see; base streams look at each sample by itself."""
-        return _CONVS_PER_UNIT * len(self.temporal_stages) if self.temporal_convolution and phase not in STREAMS else 0
+        return _CONVS_PER_UNIT * len(self.temporal_stages) if self.temporal_convolution and len(self.streams_of(phase)) > 1 else 0
 
     def temporal_stride(self, phase: str) -> int:
         """Return the stride of the max pooling over time; 0 if time is not pooled."""
-        return self.temporal_pool_stride if self.temporal_pool and phase not in STREAMS else 0
+        return self.temporal_pool_stride if self.temporal_pool and len(self.streams_of(phase)) > 1 else 0
 
     def has_dropout(self, phase: str) -> bool:
         """Return whether the network draws random numbers in training."""

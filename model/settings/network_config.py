@@ -33,8 +33,11 @@ class NetworkConfig:
     input_size: int
 
     def streams_of(self, phase: str) -> tuple[StreamName, ...]:
-        """Return the streams of the network: what it reads, frames or stacks of flow, and what it gives scores for."""
-        raise NotImplementedError
+        """Return the streams of the network: what it reads, frames or stacks of flow, and what it gives scores for.
+
+        A phase whose name is that of a stream, or ends with it, trains that stream by itself; any other trains all streams.
+        """
+        return tuple(stream for stream in STREAMS if phase == stream or phase.endswith(f"-{stream}")) or STREAMS
 
     def temporal_reach(self, phase: str) -> int:
         """Return how many samples before and after a time step have an influence on it, before time is pooled."""

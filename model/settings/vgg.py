@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from flowkit.model.settings.checks import brief_repr, check, check_choices, from_record, is_int, is_number, numbers, to_record
 from flowkit.model.settings.network import INPUT_SIZES, LARGEST_RGB_OFFSET
+from flowkit.model.settings.network_config import NetworkConfig
 
 VggKind = Literal["vgg-m", "vgg-16"]
 
@@ -55,11 +57,12 @@ LAYERS: dict[VggKind, tuple[VggLayer, ...]] = {
         *(*_convs(3, 256), _POOL_2, *_convs(3, 512), _POOL_2, *_convs(3, 512), _POOL_2),
     ),
 }
+_VALUES_OF_RESNET_50 = 25e6  # of all maps that training keeps of a frame of 224 px
 HIDDEN: dict[VggKind, tuple[int, int]] = {"vgg-m": (4096, 2048), "vgg-16": (4096, 4096)}  # units of the first two fully connected layers
 
 
 @dataclass(frozen=True)
-class VggConfig:
+class VggConfig(NetworkConfig):
     """The architecture of a VGG stream; stored in every checkpoint.
 
     Parameters
@@ -102,6 +105,7 @@ class VggConfig:
     True
     """
 
+    kinds: ClassVar[tuple[str, ...]] = get_args(VggKind)
     num_classes: int
     kind: VggKind = "vgg-m"
     width: float = 1.0
@@ -165,12 +169,30 @@ class VggConfig:
                 found.append(side)
         return tuple(found)
 
+    def has_dropout(self, phase: str) -> bool:
+        """Return whether the network draws random numbers in training."""
+        return any(self.dropout)
+
+    @property
+    def frame_cost(self) -> float:
+        """The memory for the activations of one frame in training, in units of a ResNet-50 that sees 224 px."""
+        layers = [layer for layer in self.layers if layer.kind != "lrn"]
+        values, channels = 0, 0
+        for side, layer in zip(self.sides(self.input_size), layers, strict=True):
+            channels = layer.channels or channels
+            values += channels * side**2
+        return values / _VALUES_OF_RESNET_50
+
+    def kept_settings(self, phase: str) -> tuple[str, ...]:
+        """Return the settings that change what the network computes but no tensor; a phase that starts from it must have the same."""
+        return ("lrn", *(("rgb_offset",) if "appearance" in self.streams_of(phase) else ()))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
         return to_record(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> VggConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> VggConfig:
         """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
         return from_record(cls, values)
 

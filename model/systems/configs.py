@@ -114,7 +114,7 @@ def make_configs(
             settings["schedule"] = filled_schedule(entry, batch, num_videos, given.get("schedule"), own)
         if "steps" in own and "warmup_steps" not in own:
             settings["warmup_steps"] = min(settings.get("warmup_steps", 0), own["steps"] // 10)
-        made = phase.network(num_classes=num_classes, **network)  # type: ignore[call-arg]
+        made = phase.network(num_classes=num_classes, **phase.fixed, **network)  # type: ignore[call-arg]
         config = TrainConfig(phase=phase.name, network=made, recipe=recipe, weights=weights, **settings)
         configs[phase.name] = config if "bn_renewal_steps" in own else replace(config, bn_renewal_steps=renewal_steps(config))
     _check_same(descriptions, configs)

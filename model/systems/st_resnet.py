@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.phase import PhaseDescription
+from flowkit.model.systems.residual_code import HMDB51_EPOCHS, IMAGENET, LAST_RATE, official_code
 from flowkit.model.systems.residual_recipes import recipes_of
 from flowkit.model.systems.system import Row, System
 
@@ -20,6 +21,7 @@ APPEARANCE = PhaseDescription(
     also_from=(("st-resnet",), ("st-resnet-star",)),
     network_keys=_STREAM_KEYS - {"motion_dropout"},
     same=_SAME,
+    reference=official_code(IMAGENET, LAST_RATE, HMDB51_EPOCHS),
 )
 MOTION = PhaseDescription(
     "motion",
@@ -28,6 +30,7 @@ MOTION = PhaseDescription(
     also_from=(("st-resnet",), ("st-resnet-star",)),
     network_keys=_STREAM_KEYS - {"rgb_offset"},
     same=_SAME,
+    reference=official_code(IMAGENET, LAST_RATE),
 )
 JOINED = PhaseDescription(
     "st-resnet",
@@ -37,6 +40,7 @@ JOINED = PhaseDescription(
     also_from=(("st-resnet-star",), ("appearance", "motion"), ("appearance",), ("motion",)),
     idle_keys=_TIME_POOL_KEYS,
     same=_SAME,
+    reference=official_code("the base streams"),
 )
 POOLED = PhaseDescription(
     "st-resnet-star",
@@ -45,6 +49,7 @@ POOLED = PhaseDescription(
     starts_from=("st-resnet",),
     also_from=(("st-resnet",),),
     same=_SAME,
+    reference=official_code("st-resnet", LAST_RATE),
 )
 _TWO_STREAMS = (("appearance", "appearance"), ("motion", "motion"))
 # Table 3 of the paper.

@@ -247,7 +247,7 @@ def _unused_weights(phases: Sequence[Phase]) -> str:
     bases = [phase.name for phase in linked(phases) if not phase.starts_from]
     starts = ", and ".join(f"{phase.name} starts from {' and '.join(phase.starts_from)}" for phase in linked(phases) if phase.starts_from)
     return (
-        f"weights are for {' and '.join(bases)}, which start from no other phase; {starts}; base_run names the run that has them, and "
+        f"weights are for the base streams, {' and '.join(bases)}; {starts}; base_run names the run that has them, and "
         "init_from a trained network of any data"
     )
 

@@ -16,6 +16,7 @@ from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork, State
 from flowkit.model.networks.fitting import fit_exactly
 from flowkit.model.networks.phase_networks import FAMILIES, build_network
+from flowkit.model.networks.residual import ResidualFamily
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.settings.recipes import Weights
 from flowkit.model.settings.training import Phase, TrainConfig
@@ -39,7 +40,8 @@ class Start:
         kinds = dict.fromkeys(description_of(phase).network for phase in first)
         if len(kinds) > 1:
             raise ParameterError(f"{' and '.join(first)} are networks of different kinds; train them one after the other, with --phase")
-        self.source, self._given = source, overrides
+        fixed = [description_of(phase).fixed for phase in first]
+        self.source, self._given = source, {**(fixed[0] if fixed else {}), **overrides}
         self._family = FAMILIES[next(iter(kinds))] if kinds else None
         self._pretrained: PretrainedWeights | None = None
         # A file is identified by its contents, so that it may be renamed.
@@ -58,7 +60,7 @@ class Start:
         """Return the weights, which are downloaded or read only once."""
         if self._pretrained is None:
             assert self.source != "none"
-            if isinstance(self.source, Path) and self.source.suffix == ".mat":
+            if isinstance(self.source, Path) and self.source.suffix == ".mat" and isinstance(self.family, ResidualFamily):
                 self._pretrained = matconvnet_weights(self.source, stride_in_1x1=self._given.get("stride_in_1x1"))
             else:
                 self._pretrained = self.family.pretrained(self.source, self._given)

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from phases import PHASES, STREAMS_OF
+from phases import PHASES, ROWS, STREAMS_OF
 
 from flowkit.dataset.manifest import ClipRecord, write_split
 from flowkit.dataset.root import Dataset, open_root
@@ -17,7 +17,6 @@ from flowkit.describe.gallery_files import PAGE_NAME, GalleryFolder, PictureFact
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.scoring.metrics import combine_scores
 from flowkit.model.systems.configs import make_configs

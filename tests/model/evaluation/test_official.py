@@ -22,7 +22,7 @@ from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.fusion_weights import ChosenWeights
-from flowkit.model.evaluation.official import FREE_CHOICES, PROTOCOL, flow_differences
+from flowkit.model.evaluation.official import PROTOCOL, flow_differences
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.published import compare_with_paper
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
@@ -33,6 +33,7 @@ from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.recipes import TrainSettings
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.systems.configs import OVERRIDES
+from flowkit.model.systems.residual_code import FREE_CHOICES
 from flowkit.model.training.chain import train
 from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading
@@ -229,7 +230,7 @@ def test_every_setting_is_compared_with_the_official_code_or_has_a_reason_why_no
     new = sorted(settings_of(what) - {*rows, *reasons})
     assert not new, (
         f"{what.__name__} has new settings: {', '.join(new)}. A report must list a setting that differs from the official code. "
-        "Find out what the official code does instead, make model/evaluation/official.py (or published.py) list it, and add a row with "
+        "Find out what the official code does instead, make model/systems/residual_code.py (or official.py) list it, and add a row with "
         f"another value to {name_in_tests(rows) if rows else 'a table'} in {__name__.rpartition('.')[2]}.py. If it changes no figure, or "
         f"is compared elsewhere, add it to {name_in_tests(reasons) if reasons else 'a table of reasons'} with the reason."
     )

@@ -17,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from command_lines import call_flowkit
+from phases import ROWS
 from random_networks import random_checkpoints
 from textures import moving_blocks
 from training_runs import copy_phases
@@ -34,7 +35,6 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation import predict
 from flowkit.model.evaluation.predict import Predictor
 from flowkit.model.evaluation.protocol import evaluate
-from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.trained_row import find_row, row_of
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.provenance import Provenance

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hostile_results import of_seed
 from official_runs import OfficialCase, with_recipe
-from phases import PHASES
+from phases import PHASES, ROWS
 
 from flowkit.dataset.lists.reading import read_lists
 from flowkit.model.data.official_lists import CLASSES_SHA256
-from flowkit.model.evaluation.official import FREE_CHOICES
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
-from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.seeds import SeedEvaluation, compare_seeds, write_seeds
 from flowkit.model.report.page import write_report
+from flowkit.model.systems.residual_code import FREE_CHOICES
 
 if TYPE_CHECKING:
     from pathlib import Path

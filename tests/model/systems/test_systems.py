@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from phases import PHASES
+from phases import PHASES, ROWS
 
 import flowkit.model.systems.registry as registry
 from flowkit.errors import ParameterError
 from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.evaluation.published import PUBLISHED
-from flowkit.model.evaluation.rows import ALL_ROWS, ROWS, SYSTEM_ROWS, last_row, table_rows
+from flowkit.model.evaluation.rows import ALL_ROWS, SYSTEM_ROWS, last_row, table_rows
 from flowkit.model.systems.registry import SYSTEMS, find_system
 
 MOST_LINES = 80

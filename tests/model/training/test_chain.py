@@ -285,7 +285,7 @@ def test_a_restart_that_cannot_begin_discards_nothing(
     undisturbed: tuple[Path, list[Any]], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy_phases(undisturbed[0], root, "appearance", "motion")
-    monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: (_ for _ in ()).throw(CheckpointError("no network")))
+    monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda *given: (_ for _ in ()).throw(CheckpointError("no network")))
     with pytest.raises(CheckpointError, match="no network"):
         run(root, weights="imagenet", restart=True, overrides={"depth": 50, "base_width": 64})
     with pytest.raises(CheckpointError, match="st-resnet-star starts from st-resnet"):

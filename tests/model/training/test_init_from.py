@@ -212,7 +212,7 @@ def test_weights_that_do_not_suit_the_other_base_stream_are_refused_before_the_f
     monkeypatch.setattr("flowkit.model.foreign.state_dicts._download", lambda depth: pytest.fail("downloaded"))
     narrow = STResNetConfig(num_classes=9, stage_units=(2, 2, 2, 2), base_width=4, input_size=32)
     state = SingleStream(narrow, "appearance").stream.state_dict()
-    monkeypatch.setattr("flowkit.model.training.phases.imagenet_shapes", lambda depth: state)
+    monkeypatch.setattr("flowkit.model.networks.residual.imagenet_shapes", lambda depth: state)
     folder = trained_folder(tmp_path / "made", "motion", stride_in_1x1=True)
     with pytest.raises(CheckpointError, match="appearance stream: imagenet has stride_in_1x1=False, this network True"):
         fine_tuned(root, folder, recipe="official")
