@@ -25,7 +25,7 @@ from flowkit.model.runs.places import check_run_name, place_options
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.training_data import VIDEOS_NAME, refuse_other_phase, videos_text
 from flowkit.model.settings.training import Phase
-from flowkit.model.systems.registry import PHASES
+from flowkit.model.systems.registry import PHASES, SYSTEMS
 from flowkit.records import parse_json
 from flowkit.run_digests import DIGESTS_NAME, write_digests
 from flowkit.versions import __version__
@@ -201,7 +201,7 @@ def train_command(root: Path, *, run: str, split: int, runs: Path | None = None,
 
 
 def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None, runs: Path | None = None) -> Path:
-    """Return the final weights of a phase, by default of the last that is trained.
+    """Return the final weights of a phase, by default of the last that is trained, of the first system that has any.
 
     If there are none, a `CheckpointError` names the phases that are trained.
     """
@@ -216,4 +216,5 @@ def find_weights(root: Path, *, run: str, split: int, phase: Phase | None = None
             f"run {run!r} of {runs or root} has no trained {phase or 'phase'} for split {split} ({there}); "
             f"{_other_run(runs or root / 'runs', run)}`{command}` trains it"
         )
-    return phase_folder(root, run, split, phase or done[-1], runs=runs) / WEIGHTS_NAME
+    last = next(name for system in SYSTEMS.values() for name in reversed(system.networks) if name in done)
+    return phase_folder(root, run, split, phase or last, runs=runs) / WEIGHTS_NAME

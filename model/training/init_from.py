@@ -139,7 +139,8 @@ class InitialNetworks:
         adopted: dict[str, Any] = {}
         for phase, origins in self.origins.items():
             for origin in origins.values():
-                adopted = origin.network.adopted(origin.streams, self._streams_of(phase, origin)) | adopted
+                its = origin.network.adopted(origin.streams, self._streams_of(phase, origin))
+                adopted = {name: value for name, value in its.items() if name in description_of(phase).all_keys} | adopted
         given = {name.rpartition(".")[2] for name in user}
         given |= {"depth", "stage_units"} if given & {"depth", "stage_units"} else set()  # one would hide the other
         return {name: value for name, value in adopted.items() if name not in given}

@@ -1,0 +1,133 @@
+"""Every system of networks passes through the same code: training, resuming, testing, prediction, features, files and other classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_runs import same, share_root, weights
+
+from flowkit.dataset.verify import verify
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.compute.execution import Execution
+from flowkit.model.convert.network_files import write_onnx, write_safetensors
+from flowkit.model.evaluation.protocol import evaluate
+from flowkit.model.evaluation.rows import rows_of
+from flowkit.model.runs import events
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import phase_folder
+from flowkit.model.runs.trained_network import load_network
+from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.video_features import features
+from flowkit.model.systems.configs import make_configs
+from flowkit.model.systems.registry import SYSTEMS
+from flowkit.model.training.chain import train
+
+TINY: dict[str, dict[str, Any]] = {
+    "two-streams-vgg-m": {"width": 0.03, "input_size": 64},
+    "two-streams-vgg-16": {"width": 0.03, "input_size": 32},
+}
+STEPS = {"batch": 4, "bn_group": 2, "steps": 3, "warmup_steps": 0}
+CPU = Execution(device="cpu", checkpoint_steps=1)
+
+
+def run(root: Path, system: str, *, stop_after: int | None = None, overrides: Any = None, **settings: Any) -> Any:
+    """Train a system with tiny networks; `stop_after` requests a stop after so many steps."""
+    done: list[Any] = []
+    return train(
+        root,
+        system=system,
+        recipe="small",
+        overrides={**TINY[system], **STEPS, **(overrides or {})},
+        execution=settings.pop("execution", CPU),
+        on_event=lambda event: done.append(event) if isinstance(event, events.StepDone) else None,
+        should_stop=lambda: stop_after is not None and len(done) >= stop_after,
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module", params=list(TINY))
+def trained(request: pytest.FixtureRequest, packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A system, and a data root in which it was trained in one go. Treat it as read-only."""
+    root = share_root(packed_root, tmp_path_factory.mktemp(request.param))
+    report = run(root, request.param)
+    assert report.trained == SYSTEMS[request.param].networks
+    return request.param, root
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_bits(trained: tuple[str, Path], packed_root: Path, tmp_path: Path) -> None:
+    system, undisturbed = trained
+    root = share_root(packed_root, tmp_path / "again")
+    assert run(root, system, stop_after=2).stopped
+    assert run(root, system).trained == SYSTEMS[system].networks
+    for phase in SYSTEMS[system].networks:
+        assert same(weights(root, phase), weights(undisturbed, phase))
+    assert run(root, system).skipped == SYSTEMS[system].networks
+
+
+def test_groups_that_pass_together_draw_their_own_dropout(trained: tuple[str, Path], packed_root: Path, tmp_path: Path) -> None:
+    system, undisturbed = trained
+    root = share_root(packed_root, tmp_path / "together")
+    run(root, system, execution=replace(CPU, videos_per_pass=4))
+    for phase in SYSTEMS[system].networks:
+        for name, tensor in weights(root, phase).items():
+            torch.testing.assert_close(tensor, weights(undisturbed, phase)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_rows_are_those_of_the_system_and_other_readers_get_the_same_scores(trained: tuple[str, Path], tmp_path: Path) -> None:
+    system, root = trained
+    (split,) = evaluate(root, system=system, execution=CPU).splits
+    assert list(split.rows) == rows_of(SYSTEMS[system].networks) == [row.name for row in SYSTEMS[system].rows]
+    for phase in SYSTEMS[system].networks:
+        (stream,) = load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config.streams
+        path = tmp_path / f"{phase}.h5"
+        report = features(root, of=phase, layer="logits", average=True, mirror=True, output=path, execution=CPU)
+        assert set(report.streams) == {stream}
+
+        stored = FeatureFile(path)
+        for number, video_id in enumerate(split.video_ids):
+            np.testing.assert_allclose(stored.read(video_id).arrays[stream][0], split.stream_scores[phase, stream][number], atol=1e-4)
+    assert verify(root) == []
+
+
+def test_a_network_survives_a_file_and_has_no_onnx(trained: tuple[str, Path], tmp_path: Path) -> None:
+    system, root = trained
+    phase = SYSTEMS[system].networks[-1]
+    checkpoint = load_checkpoint(phase_folder(root, "default", 1, phase))
+    write_safetensors(tmp_path / "network.safetensors", checkpoint)
+    network = load_network(tmp_path / "network.safetensors")
+    assert same(network.state_dict(), checkpoint.network)
+    with pytest.raises(ParameterError, match=f"ONNX files are of residual networks only, and {phase} is vgg"):
+        write_onnx(tmp_path / "network.onnx", checkpoint)
+
+
+def test_another_training_starts_from_its_networks_with_its_settings(trained: tuple[str, Path], packed_root: Path, tmp_path: Path) -> None:
+    system, source = trained
+    root = share_root(packed_root, tmp_path / "next")
+    train(
+        root,
+        system=system,
+        recipe="small",
+        init_from=source / "runs" / "default",
+        overrides={**STEPS, "steps": 1, "lr": 0.0},
+        execution=CPU,
+    )
+    for phase in SYSTEMS[system].networks:
+        before, now = (load_checkpoint(phase_folder(path, "default", 1, phase)) for path in (source, root))
+        assert now.provenance.config.network == before.provenance.config.network
+        assert same(now.network, before.network)
+    with pytest.raises(CheckpointError, match="cannot start"):
+        train(root, system="st-resnet", run="other", recipe="small", init_from=source / "runs" / "default", execution=CPU)
+
+
+def test_settings_of_other_networks_are_refused(packed_root: Path) -> None:
+    with pytest.raises(ParameterError, match="injection is no setting of the networks of vgg-m-motion"):
+        make_configs("small", phases=["vgg-m-motion"], num_classes=2, num_videos=4, short_side=40, overrides={"injection": "none"})
+    with pytest.raises(ParameterError, match="no setting 'kind'"):
+        make_configs("small", phases=["vgg-m-motion"], num_classes=2, num_videos=4, short_side=40, overrides={"kind": "vgg-16"})
+    with pytest.raises(CheckpointError, match="no VGG-M trained on ImageNet"):
+        train(packed_root, system="two-streams-vgg-m", run="imagenet", recipe="small", weights="imagenet", execution=CPU)
