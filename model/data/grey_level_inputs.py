@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from flowkit.model.data.transforms import input_normalisation
 from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.foreign.vgg_files import read_vgg
+from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.network_config import NetworkConfig
+from flowkit.model.settings.vgg import VggConfig
 
 
 def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
@@ -123,3 +128,27 @@ def vgg_weights(path: Path) -> PretrainedWeights:
         network=needed | ({"rgb_offset": offset} if stream == "appearance" else {}),
         conv1_for_flow=of_flow,
     )
+
+
+def matlab_weights(path: Path, kind: type[NetworkConfig] | None, overrides: Mapping[str, Any]) -> PretrainedWeights:
+    """Read a network of MatConvNet as first weights of streams of a kind of network.
+
+    Parameters
+    ----------
+    path : Path
+        A MATLAB file.
+    kind : type
+        The data class of the network's settings.
+    overrides : mapping
+        The user's values of the recipe.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged or holds another kind of network, or this kind is not read from such files.
+    """
+    if kind is STResNetConfig:
+        return matconvnet_weights(path, stride_in_1x1=overrides.get("stride_in_1x1"))
+    if kind is VggConfig:
+        return vgg_weights(path)
+    raise CheckpointError(f"{path}: this kind of network is not read from MATLAB files; use --weights none")

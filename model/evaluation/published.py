@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.dataset.lists.data_sets import DATA_SETS
@@ -11,8 +11,7 @@ from flowkit.dataset.manifest import Split
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.official import PROTOCOL, flow_differences, phase_differences
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
-from flowkit.model.evaluation.rows import table_rows
-from flowkit.model.systems.registry import SYSTEMS, description_of
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS, description_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class PublishedResults:
 
 
 def _of_networks(protocol: str) -> dict[str, float]:
-    """Return the published accuracies of the rows of networks, in percent."""
-    return {row.name: row.published[protocol] for system in SYSTEMS.values() for row in system.rows if protocol in row.published}
+    """Return the accuracies that this paper publishes of rows of networks, in percent."""
+    return {row.name: row.published[protocol] for row in SYSTEMS[DEFAULT_SYSTEM].rows if protocol in row.published}
 
 
 def _with_idt(protocol: str) -> dict[str, float]:
@@ -135,8 +134,6 @@ def compare_with_paper(
         return Comparison(
             None, (f"The paper's accuracies for {published.data_set} are not shown, because the two cannot be compared:", *obstacles)
         )
-    shown = table_rows(result.rows)
-    published = replace(published, top1={row: figure for row, figure in published.top1.items() if row in shown})
     differences, choices = _compared(result, evaluation, len(split.train), tested)
     return Comparison(published, (), tuple(differences), tuple(choices))
 

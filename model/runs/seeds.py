@@ -8,6 +8,7 @@ from pathlib import Path
 from flowkit.errors import CheckpointError
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.training import Phase
+from flowkit.model.systems.registry import PHASES
 
 _NAMES_SHOWN = 5
 
@@ -84,7 +85,7 @@ def refuse_other_differences(trained: Mapping[int, Mapping[Phase, Provenance]], 
 
 def _differences(one: Provenance, other: Provenance) -> list[str]:
     """Return in words how two phases differ, except for their seeds and for the weights that these led to."""
-    expected = ("config.seed ", *(f"started_from.{phase} " for phase in {*one.started_from, *other.started_from}))
+    expected = ("config.seed ", *(f"started_from.{phase} " for phase in PHASES))
     texts = [text for text in one.differences(other, "{} is {} in one and {} in the other") if not text.startswith(expected)]
     if one.precision != other.precision:
         texts.append(f"precision is {one.precision} in one and {other.precision} in the other")

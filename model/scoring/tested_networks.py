@@ -64,7 +64,8 @@ class TestedNetworks:
         sizes = {checkpoint.provenance.config.network.input_size for _, checkpoint in checkpoints.values()}
         if len(sizes) > 1:
             raise CheckpointError(
-                f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one at a time, or one system with --system NAME"
+                f"the networks have different input sizes ({', '.join(map(str, sorted(sizes)))} px); test them one at a time, or one "
+                "system with --system NAME"
             )
         self.input_size = next(iter(sizes), 0)
         self._batches = FittingBatches("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it")

@@ -10,13 +10,12 @@ import torch
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256
-from flowkit.model.data.grey_level_inputs import matconvnet_weights
+from flowkit.model.data.grey_level_inputs import matlab_weights
 from flowkit.model.data.sampling import initial_seed
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork, State
 from flowkit.model.networks.fitting import fit_exactly
 from flowkit.model.networks.phase_networks import FAMILIES, build_network
-from flowkit.model.networks.residual import ResidualFamily
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.settings.recipes import Weights
 from flowkit.model.settings.training import Phase, TrainConfig
@@ -42,7 +41,7 @@ class Start:
             raise ParameterError(f"{' and '.join(first)} are networks of different kinds; train them one after the other, with --phase")
         fixed = [description_of(phase).fixed for phase in first]
         self.source, self._given = source, {**(fixed[0] if fixed else {}), **overrides}
-        self._family = FAMILIES[next(iter(kinds))] if kinds else None
+        self._kind = next(iter(kinds), None)
         self._pretrained: PretrainedWeights | None = None
         # A file is identified by its contents, so that it may be renamed.
         self.identity = source if isinstance(source, str) else f"sha256:{self._digest(source)}"
@@ -53,15 +52,15 @@ class Start:
     @property
     def family(self) -> NetworkFamily:
         """The kind of network that starts from the weights."""
-        assert self._family is not None, "no phase starts from them"
-        return self._family
+        assert self._kind is not None, "no phase starts from them"
+        return FAMILIES[self._kind]
 
     def read(self) -> PretrainedWeights:
         """Return the weights, which are downloaded or read only once."""
         if self._pretrained is None:
             assert self.source != "none"
-            if isinstance(self.source, Path) and self.source.suffix == ".mat" and isinstance(self.family, ResidualFamily):
-                self._pretrained = matconvnet_weights(self.source, stride_in_1x1=self._given.get("stride_in_1x1"))
+            if isinstance(self.source, Path) and self.source.suffix == ".mat":
+                self._pretrained = matlab_weights(self.source, self._kind, self._given)
             else:
                 self._pretrained = self.family.pretrained(self.source, self._given)
         return self._pretrained
@@ -86,7 +85,8 @@ class Start:
         needed = self.overrides if is_file else self.family.imagenet_settings()
         for key, its in needed.items():
             ours = getattr(config.network, key)
-            if its != ours and key in description_of(config.phase).network_keys:
+            description = description_of(config.phase)
+            if its != ours and key in {*description.network_keys, *description.fixed}:
                 raise CheckpointError(f"the weights do not fit the {config.phase} stream: {name} has {key}={its}, this network {ours}")
 
     def describe(self) -> str:

@@ -23,7 +23,7 @@ from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.runs.training_data import differences_from_training_data, extraction_of, refuse_other_phase, validation_differences
 from flowkit.model.settings.recipes import RecipeName, TrainSettings, Weights, with_moments_of
 from flowkit.model.settings.training import Phase, TrainConfig
-from flowkit.model.systems.configs import make_configs
+from flowkit.model.systems.configs import OVERRIDES, make_configs
 from flowkit.model.systems.registry import PHASES, first_phases, starts_from
 from flowkit.model.training.init_from import InitialNetworks
 from flowkit.model.training.phases import Start, check_earlier, settings_before
@@ -243,7 +243,7 @@ def prepare_training(
         outside = [name for name in _needed(phase, initial) if name not in wanted]
         before[phase] = {name: weights.load(name, before=phase, split=listed) for name in outside}
     start = Start(first_weights(settings, recipe, bases), settings.all_overrides, first=bases)
-    from_start = start.overrides if bases else settings_before(before)
+    from_start = {key: value for key, value in start.overrides.items() if key in OVERRIDES} if bases else settings_before(before)
     usual, configs = (
         make_configs(
             recipe,

@@ -211,7 +211,7 @@ def test_each_process_writes_a_file_of_its_own_and_reads_all_of_them(root: Path,
     streams = [("appearance", "appearance"), ("motion", "motion")]
 
     def unfinished(rank: int, **settings: Any) -> UnfinishedScores:
-        return UnfinishedScores(tmp_path / "kept", split, {"appearance": "a", "motion": "b"}, settings, rank=rank)
+        return UnfinishedScores(tmp_path / "kept", split, {"appearance": "a", "motion": "b"}, settings, parts=streams, rank=rank)
 
     scores: dict[str, Any] = {
         record.video_id: {part: np.full(len(split.classes), index + 0.1) for part in streams} for index, record in enumerate(split.test)
