@@ -41,6 +41,7 @@ COMMANDS = {
     "pack": "Gather clips into HDF5 shards and write a split's manifests.",
     "train": "Train appearance, motion, ST-ResNet and ST-ResNet*, each starting from the phases before it.",
     "evaluate": "Run the paper's test protocol and print its table.",
+    "compare": "Put all systems in one table, beside their published figures; train those that are missing.",
     "ablate": "Train and test variants of ST-ResNet from the same base streams, in one table.",
     "fuse": "Combine a run's scores with those of other systems (IDT and others).",
     "predict": "Classify any video with a trained network.",

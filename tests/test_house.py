@@ -24,7 +24,7 @@ LAYERS = {
     ),
     "flowkit.model": (
         *("settings", "systems", "compute", "foreign", "networks", "data", "runs", "scoring", "encoding"),
-        *("training", "evaluation", "convert", "fusion", "ablation", "report"),
+        *("training", "evaluation", "convert", "fusion", "ablation", "comparison", "report"),
     ),
     "flowkit.cli": ("help", "shared", "commands", "main", "__main__"),
     "flowkit.flow": ("params", "methods", "reference", "kernel_cache", "cpu", "cuda", "other", "__init__"),

@@ -131,6 +131,7 @@ EXAMPLES = {
         "flowkit train --init-from other-data/runs/default     go on from what was learnt on other data",
     ),
     "evaluate": ("flowkit evaluate", "flowkit evaluate --run slow --split 1,2,3", "flowkit evaluate --checkpoint network.safetensors"),
+    "compare": ("flowkit compare", "flowkit compare --train --recipe small"),
     "ablate": ("flowkit ablate connections", "flowkit ablate all --dry-run"),
     "fuse": (
         "flowkit fuse idt.csv",
@@ -182,6 +183,7 @@ PAGES = {
     "pack": "pipeline.md",
     "train": "training.md",
     "evaluate": "report.md",
+    "compare": "systems.md",
     "ablate": "ablations.md",
     "fuse": "using-a-model.md",
     "features": "features.md",
@@ -204,7 +206,7 @@ PAGES = {
 COMMAND_GROUPS = {
     "From videos to a trained network": ("extract", "pack", "train", "evaluate", "demo"),
     "Look at data": ("info", "stats", "inspect", "verify", "lists"),
-    "Use and compare networks": ("predict", "features", "fuse", "ablate"),
+    "Use and compare networks": ("predict", "features", "fuse", "compare", "ablate"),
     "Exchange data and networks": ("import", "export", "convert"),
     "Set up": ("doctor", "config", "completion"),
 }

@@ -31,6 +31,25 @@ def phases_with(name: str) -> tuple[str, ...]:
     return tuple(phase.name for phase in PHASES.values() if name not in NETWORK_KEYS or name in phase.network_keys)
 
 
+def overrides_of(overrides: Mapping[str, Any], phases: Iterable[Phase]) -> dict[str, Any]:
+    """Return those overrides that concern some of these phases, or phases that are linked with them.
+
+    Examples
+    --------
+    >>> from flowkit.model.systems.configs import overrides_of
+    >>> overrides_of({"batch": 8, "base_width": 4, "motion.lr": 0.1}, ["vgg-m-motion"])
+    {'batch': 8}
+    """
+    descriptions = {phase.name: phase for phase in linked(phases)}
+    kept = {}
+    for name, value in overrides.items():
+        of, _, key = name.rpartition(".")
+        has_key = key not in NETWORK_KEYS or any(key in phase.all_keys for phase in descriptions.values())
+        if has_key and of in ("", *descriptions):
+            kept[name] = value
+    return kept
+
+
 def later_keys(phases: Iterable[Phase]) -> frozenset[str]:
     """Return the settings that only those phases have which start from others, out of these phases and all that are linked with them.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowkit.model.networks.features import stream_features, streams_of
+from flowkit.model.networks.features import stream_features
 from flowkit.model.networks.stresnet import SingleStream, STResNet
 from flowkit.model.scoring.windows import TimeShape, windows
 from flowkit.model.settings.network import STResNetConfig
@@ -76,4 +76,4 @@ def test_logits_are_the_classifier_of_the_features() -> None:
     with torch.inference_mode():
         features, logits = stream_features(network, None, torch.randn(2, 3, 20, 40, 48))["motion"]
         assert features.shape == (2, 3, 64)
-        assert torch.allclose(streams_of(network)["motion"].fc(features), logits, atol=1e-6)
+        assert torch.allclose(network.classifiers["motion"](features), logits, atol=1e-6)

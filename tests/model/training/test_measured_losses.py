@@ -15,7 +15,7 @@ from training_runs import metrics, run, write_uneven_split
 from flowkit.model.networks.stresnet import SingleStream
 from flowkit.model.report.curves import read_curves
 from flowkit.model.runs import events
-from flowkit.model.runs.metrics import num_outputs, read_metrics
+from flowkit.model.runs.metrics import read_metrics
 from flowkit.model.systems.configs import make_configs
 from flowkit.model.training import phases
 
@@ -62,7 +62,7 @@ def test_metrics_of_an_earlier_flowkit_are_read_on_the_same_scale(tmp_path: Path
     path = tmp_path / "metrics.jsonl"
     for phase, outputs in (("appearance", 1), ("motion", 1), ("st-resnet", 5), ("st-resnet-star", 4)):
         streams = ("appearance", "motion") if phase.startswith("st-") else (phase,)
-        assert num_outputs(configs[phase]) == outputs
+        assert configs[phase].num_outputs == outputs
         # A phase that was begun by an earlier version, which recorded sums, and went on in this one.
         old = {"step": 0, "loss": math.log(3) * outputs * len(streams), "lr": 0.5, f"loss_{streams[-1]}": math.log(3) * outputs}
         new = {"step": 1, "loss": math.log(3), "outputs": outputs, "lr": 0.5, f"loss_{streams[-1]}": math.log(3)}

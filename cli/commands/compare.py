@@ -1,0 +1,179 @@
+"""``flowkit compare``: all systems in one table, beside their published figures; with --train, those that are missing are trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from flowkit.cli.help.format import Command
+from flowkit.cli.shared.compute_options import read_execution
+from flowkit.cli.shared.console import inform, say, say_json, show_name, table, warn
+from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
+from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
+from flowkit.cli.shared.stopping import report_stopped, stop_signals
+from flowkit.cli.shared.training.recipe_options import execution_options, recipe_options, train_settings
+from flowkit.cli.shared.training.trajectory_training import train_idt
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion
+from flowkit.model.systems.configs import overrides_of
+from flowkit.model.systems.registry import SYSTEMS
+
+if TYPE_CHECKING:
+    from flowkit.model.comparison.compared import Comparison
+    from flowkit.model.compute.execution import Execution
+    from flowkit.model.settings.recipes import TrainSettings
+
+_FOR_TRAINING_ONLY = ("components", "camera_motion")
+
+
+@click.command(cls=Command)
+@data_option
+@split_option
+@click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that has the phases of all systems.")
+@runs_option
+@reports_option
+@click.option(
+    "--system",
+    "systems",
+    type=click.Choice(list(SYSTEMS)),
+    multiple=True,
+    help="Compare this system only; may be repeated.  [default: all systems]",
+)
+@click.option("--train", is_flag=True, help="First train what is missing of these systems; the same command continues after a stop.")
+@click.option(
+    "--components",
+    type=click.IntRange(min=1),
+    default=NUM_COMPONENTS,
+    show_default=True,
+    metavar="K",
+    help="How many Gaussians the Fisher vectors of improved trajectories that --train computes have for each type of descriptors.",
+)
+@click.option(
+    "--camera-motion",
+    type=click.Choice(get_args(CameraMotion)),
+    default="sift",
+    show_default=True,
+    help="How improved trajectories that --train computes find the motion of the camera.",
+)
+@recipe_options
+@execution_options
+@json_option
+def compare(
+    data: Path,
+    split: int,
+    run: str,
+    runs: Path | None,
+    reports: Path | None,
+    systems: tuple[str, ...],
+    train: bool,
+    components: int,
+    camera_motion: Any,
+    device: str,
+    grace: float,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Compare all systems on the test videos: accuracies here and published ones, paired tests, and what differs from each publication.
+
+    Systems that are not trained are listed with the command that trains them; --train trains all of them, one after the other. Each
+    system is tested once; its results are kept until its weights or the data change.
+    """
+    if not train:
+        refuse_unused("it is for --train", *_FOR_TRAINING_ONLY)
+    from flowkit.model.comparison.run import compare as run_comparison
+    from flowkit.model.runs.places import report_folder
+    from flowkit.model.runs.progress import RunProgress
+    from flowkit.model.runs.run_folder import writing_report
+
+    folder = report_folder(data, run, split, reports=reports)
+    chosen = systems or tuple(SYSTEMS)
+    with stop_signals(grace) as stop:
+        execution = read_execution(settings, device=device, rank=0, world=1)
+        training = train_settings(settings)
+        failures: dict[str, str] = {}
+        if train:
+            trajectories = {"components": components, "camera_motion": camera_motion}
+            failures = _train(data, chosen, training, execution, split=split, run=run, runs=runs, stop=stop, grace=grace, more=trajectories)
+        if not stop.asked():
+            with writing_report(folder, "compare"), RunProgress(True) as show:
+                made = run_comparison(
+                    data,
+                    split=split,
+                    run=run,
+                    runs=runs,
+                    reports=reports,
+                    systems=chosen,
+                    failures=failures,
+                    execution=execution,
+                    on_event=show,
+                    should_stop=stop.asked,
+                )
+        if stop.asked():
+            return report_stopped(stop, "stopped; what is trained and tested is kept")
+    return _print(made, folder, as_json=as_json)
+
+
+def _train(
+    data: Path,
+    systems: tuple[str, ...],
+    training: TrainSettings,
+    execution: Execution,
+    *,
+    split: int,
+    run: str,
+    runs: Path | None,
+    stop: Any,
+    grace: float,
+    more: dict[str, Any],
+) -> dict[str, str]:
+    """Train what is missing of each system; return why a system could not be trained, for those that could not."""
+    from dataclasses import replace
+
+    from flowkit.errors import FlowkitError
+    from flowkit.model.runs.progress import RunProgress
+    from flowkit.model.training.chain import train_phases
+
+    failures: dict[str, str] = {}
+    for name in systems:
+        system = SYSTEMS[name]
+        try:
+            if system.networks:
+                own = replace(training, overrides=overrides_of(training.overrides, system.networks))
+                with RunProgress(True) as show:
+                    train_phases(
+                        data,
+                        own,
+                        split=split,
+                        run=run,
+                        runs=runs,
+                        phases=system.networks,
+                        execution=execution,
+                        on_event=show,
+                        should_stop=stop.asked,
+                    )
+            if system.has_trajectories and not stop.asked():
+                train_idt(data, split=split, run=run, runs=runs, grace=grace, restart=False, **more)
+        except FlowkitError as error:  # the others can be trained all the same
+            warn(f"{name} could not be trained: {error}")
+            failures[name] = str(error)
+        if stop.asked():
+            break
+    return failures
+
+
+def _print(made: Comparison, folder: Path, *, as_json: bool) -> int:
+    """Print the comparison to stdout, write its files, and return the exit code."""
+    from flowkit.model.comparison.table import comparison_dict, comparison_table, differences, notes, pairs_table, write_comparison
+
+    paths = write_comparison(folder, made)
+    if as_json:
+        say_json("comparison", comparison_dict(made))
+    else:
+        say(table(*comparison_table(made)))
+        header, pairs = pairs_table(made)
+        if pairs:
+            say(table(header, pairs))
+        say("\n".join(f"* {line}" for line in [*notes(made), *differences(made)]))
+    inform(f"Results in {show_name(folder)}: {', '.join(path.name for path in paths)}.")
+    return EXIT_SOME_FAILED if any(one.failure for one in made.systems) else 0

@@ -1,0 +1,1 @@
+"""All systems in one table, with their published figures."""

@@ -1,0 +1,87 @@
+"""A comparison as a table, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flowkit.files import write_atomically
+from flowkit.model.comparison.compared import PUBLISHED_DATA, ComparedSystem, Comparison, published_data
+from flowkit.model.evaluation.row_results import interval_text
+from flowkit.model.evaluation.tables import markdown
+from flowkit.model.scoring.metrics import p_value, percent, percent_interval
+from flowkit.versions import __version__
+
+TABLE_NAME, RECORD_NAME = "compare.md", "compare.json"
+_NONE = "-"
+
+
+def comparison_table(made: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: each system with its figures here, and its published ones."""
+    published = published_data(made.systems)
+    header = ["system", "row", "top-1 %", "95 % interval", "class mean %", *(f"{PUBLISHED_DATA[name]}, published" for name in published)]
+    return header, [[one.system.name, one.system.row, *_cells(one), *_figures(one, published)] for one in made.systems]
+
+
+def _cells(one: ComparedSystem) -> list[str]:
+    if one.result is None:
+        return ["failed" if one.failure else "not trained", _NONE, _NONE]
+    return [percent(one.result.top1), percent_interval(one.result.interval), percent(one.result.mean_class_accuracy)]
+
+
+def _figures(one: ComparedSystem, published: Sequence[str]) -> list[str]:
+    return [f"{one.system.published[name]:.1f}" if name in one.system.published else _NONE for name in published]
+
+
+def pairs_table(made: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the paired tests of rows on the same videos."""
+    header = ["row", "other row", "only row correct", "only other correct", "p"]
+    return header, [[pair.first, pair.second, str(pair.only_first), str(pair.only_second), p_value(pair.p)] for pair in made.paired_tests()]
+
+
+def notes(made: Comparison) -> list[str]:
+    """Return what has to be known about the table, as sentences without a full stop."""
+    rows = {one.system.row: one.result for one in made.systems if one.result is not None}
+    lines = [f"95 % interval: {interval_text(rows)}"] if rows else []
+    if published_data(made.systems):
+        lines.append("published: top-1, mean of the three official splits of that data set, from the publication of each system")
+    for one in made.systems:
+        lines += [f"{one.system.name} failed: {one.failure}"] if one.failure else []
+        lines += [f"{one.system.name}: {', '.join(one.missing)} not trained; `{one.command}` trains them"] if one.missing else []
+    return lines
+
+
+def differences(made: Comparison) -> list[str]:
+    """Return for each system that has a result what differs from its publication."""
+    return [f"{one.system.name}: {'; '.join(one.differences)}" for one in made.systems if one.result is not None and one.differences]
+
+
+def comparison_dict(made: Comparison) -> dict[str, Any]:
+    """Return a comparison as built-in types, for JSON."""
+    return {
+        "format": "flowkit-comparison",
+        "format_version": 1,
+        "created_by": f"flowkit {__version__}",
+        "run": made.run,
+        "split": made.split.number,
+        "protocol": made.split.protocol,
+        "rows": [one.to_dict() for one in made.systems],
+        "paired_tests": [pair.to_dict() for pair in made.paired_tests()],
+    }
+
+
+def write_comparison(folder: Path, made: Comparison) -> list[Path]:
+    """Write compare.md and compare.json; return their paths."""
+    paths = [folder / TABLE_NAME, folder / RECORD_NAME]
+    lines = [f"# Systems of {made.run}, split {made.split.number}", "", markdown(*comparison_table(made)), ""]
+    lines += [f"* {line}" for line in notes(made)]
+    header, pairs = pairs_table(made)
+    lines += ["", "Paired tests: exact McNemar tests on the same videos.", "", markdown(header, pairs)] if pairs else []
+    if differences(made):
+        lines += ["", "What differs from the publication of each system:", "", *(f"* {line}" for line in differences(made))]
+    lines += ["", "Publications:", "", *(f"* {one.system.name}: {one.system.citation}" for one in made.systems)]
+    write_atomically(paths[0], "\n".join(lines) + "\n")
+    write_atomically(paths[1], json.dumps(comparison_dict(made), indent=1, ensure_ascii=False) + "\n")
+    return paths
