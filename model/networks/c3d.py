@@ -20,7 +20,8 @@ from flowkit.model.foreign.backbones import C3D, Naming
 from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.vgg import CLASSIFIER_STD, slide
 from flowkit.model.settings.c3d import CLIP_FRAMES, C3DConfig
-from flowkit.model.settings.network import NUM_RGB_CHANNELS, StreamName
+from flowkit.model.settings.network import NUM_RGB_CHANNELS
+from flowkit.model.settings.network_config import StreamName
 
 
 class C3DStream(nn.Module):

@@ -17,7 +17,8 @@ from flowkit.errors import ParameterError
 from flowkit.model.networks.layers.temporal_conv import by_clip
 from flowkit.model.networks.resnet import ResidualStream
 from flowkit.model.settings.dynamic_image import DynamicImageConfig
-from flowkit.model.settings.network import NUM_RGB_CHANNELS, StreamName
+from flowkit.model.settings.network import NUM_RGB_CHANNELS
+from flowkit.model.settings.network_config import StreamName
 
 GREY_LEVELS = 255 * 0.226  # in one unit of a network's normalised input
 IN_CHANNELS: dict[StreamName, int] = {"appearance": NUM_RGB_CHANNELS, "motion": 2}  # RGB; u and v

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from flowkit.errors import ParameterError
 from flowkit.model.networks.layers.temporal_conv import by_clip
-from flowkit.model.networks.resnet import pooled_length, temporal_max_pool
+from flowkit.model.networks.resnet import temporal_max_pool
 from flowkit.model.networks.stresnet import StreamLogits
 from flowkit.model.networks.vgg import VggStream, check_clips, vgg_stream
 from flowkit.model.settings.fusion3d import FusionConfig
-from flowkit.model.settings.network import StreamName
+from flowkit.model.settings.network_config import StreamName, pooled_length
 
 KERNEL = 3  # of the fusion, in time and in space
 _SIGMA = 1.0  # of the Gaussian that the fusion starts from

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from flowkit.errors import ParameterError
 from flowkit.model.networks.layers.dropout import GroupedDropout
-from flowkit.model.settings.network import NUM_CHANNELS, StreamName
+from flowkit.model.settings.network import NUM_CHANNELS
+from flowkit.model.settings.network_config import StreamName
 from flowkit.model.settings.sequence import SequenceConfig
 
 CLASSIFIER_STD = 0.01

@@ -20,7 +20,7 @@ from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.fitting import fit_state, is_counter
 from flowkit.model.networks.layers.temporal_conv import inflate
 from flowkit.model.networks.resnet import ResidualStream
-from flowkit.model.settings.network import StreamName
+from flowkit.model.settings.network_config import StreamName
 
 logger = logging.getLogger(__name__)
 
