@@ -56,7 +56,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     ),
     "Trajectories": ("--components", "--camera-motion", "--pixels", "--encoder"),
     "Network": (
-        *("--recipe", "--weights", "--init-from", "--depth", "--base-width", "--input-size", "--head-pool"),
+        *("--train", "--recipe", "--weights", "--init-from", "--depth", "--base-width", "--input-size", "--head-pool"),
         *("--injection", "--injection-direction", "--injection-kind", "--injection-stages", "--temporal-convolution"),
         *("--temporal-stages", "--temporal-init", "--temporal-padding", "--temporal-pool-position", "--variants"),
     ),
