@@ -142,7 +142,7 @@ HARMLESS = {
     *("all", "changed", "checkpoint_activations", "common", "compile", "deep", "dry_run", "fail_on_damaged", "gallery", "json", "redraw"),
     *("average", "mirror", "report", "resize", "temporal_convolution", "tensorboard", "trajectories"),
     *("checkpoint", "classes", "data", "encoder", "frames", "lists", "order", "reports", "runs"),
-    "videos",
+    *("train", "videos"),
 }
 
 
