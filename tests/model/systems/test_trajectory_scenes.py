@@ -16,13 +16,13 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.training.trajectories import train_trajectories
 
-NUM_TRAIN, NUM_TEST = 16, 14
+MANY, FEW = (16, 14), (4, 26)  # training and test videos of each motion
 MUCH = 10  # times the shake of the demo: 2.5 px per frame along each axis
 
 
-def accuracy(folder: Path, camera_motions: tuple[Any, ...], *, shake: float) -> dict[str, float]:
-    """Return the accuracy of the row IDT on 42 test videos of three motions, for each way to find the motion of the camera."""
-    write_motions(folder, dict.fromkeys(MOTIONS, (NUM_TRAIN, NUM_TEST)), num_frames=24, width=160, height=120, shake=shake)
+def accuracy(folder: Path, camera_motions: tuple[Any, ...], numbers: tuple[int, int], *, shake: float) -> dict[str, float]:
+    """Return the accuracy of the row IDT on the test videos of three motions, for each way to find the motion of the camera."""
+    write_motions(folder, dict.fromkeys(MOTIONS, numbers), num_frames=24, width=160, height=120, shake=shake)
     root = folder / "data"
     flowkit.extract(folder / "videos", root, settings=ExtractSettings(short_side=32), progress=False)  # their flow is not used
     flowkit.pack(root, lists=folder / "split.csv", progress=False)
@@ -35,13 +35,15 @@ def accuracy(folder: Path, camera_motions: tuple[Any, ...], *, shake: float) -> 
 
 @pytest.mark.slow
 def test_trajectories_tell_three_motions_apart(tmp_path: Path) -> None:
-    assert accuracy(tmp_path, ("sift",), shake=1)["sift"] >= 0.95
+    assert accuracy(tmp_path, ("sift",), MANY, shake=1)["sift"] >= 0.95
 
 
 @pytest.mark.slow
 def test_the_motion_of_a_camera_that_shakes_is_removed(tmp_path: Path) -> None:
-    found = accuracy(tmp_path, ("sift", "flow"), shake=MUCH)
-    assert min(found.values()) >= 0.9
+    # With more training videos the SVM learns to see through the shake: benchmarks/trajectory_scenes.py compares their numbers.
+    found = accuracy(tmp_path, ("sift", "flow", "none"), FEW, shake=MUCH)
+    assert found["sift"] >= 0.9
+    assert min(found["sift"], found["flow"]) >= found["none"] + 0.05
 
 
 def test_the_setting_of_the_shake_multiplies_it() -> None:
