@@ -320,12 +320,13 @@ def extract(
     if as_json:
         say(json.dumps(report.to_dict(), indent=1))
     else:
-        _print_report(report, data)
+        _print_report(report, data, bound)
     if stop.signal_number is not None:
         return report_stopped(stop)
     return EXIT_SOME_FAILED if report.failed or (fail_on_damaged and report.damaged) else 0
 
 
+_MOST_STILL = 5  # videos that are named
 _MOST_NOTES = 10  # that are printed of undamaged videos
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?")
 
@@ -415,7 +416,26 @@ def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
     }
 
 
-def _print_report(report: ExtractReport, data: Path) -> None:
+def _print_flow_range(report: ExtractReport, bound: float) -> None:
+    """Print to stderr how the flow of this run uses the range of the quantiser."""
+    from flowkit.extraction.flow_range import MOST_ZERO, flow_range
+    from flowkit.words import percentage
+
+    found = flow_range(report.done)
+    if found is None:
+        return
+    shares = f"{percentage(found.clipped_share)} clipped at the bound of {bound:g} px/frame, {percentage(found.zero_share)} rounded to zero"
+    inform(f"\nflow: {shares}")
+    if advice := found.advice(bound):
+        warn(f"extract: warning: {advice}")
+    if found.still:
+        names = ", ".join(map(show_name, found.still[:_MOST_STILL])) + (", ..." if len(found.still) > _MOST_STILL else "")
+        inform(
+            f"{counted(len(found.still), 'video')} with next to no motion (more than {percentage(MOST_ZERO)} of the flow is zero): {names}"
+        )
+
+
+def _print_report(report: ExtractReport, data: Path, bound: float) -> None:
     """Print the summary to stdout, and the videos that failed, with the reasons, to stderr."""
     for title, results in (("failed", report.failed), ("damaged (clip written)", report.damaged)):
         if results:
@@ -424,6 +444,7 @@ def _print_report(report: ExtractReport, data: Path) -> None:
     if report.noted:
         notes = [(result.video_id, result.notes) for result in report.noted]
         inform("\nnoted (undamaged):\n" + long_table(("video", "note"), notes, most=_MOST_NOTES, rest=" in extract-report.json"))
+    _print_flow_range(report, bound)
     rate = f", {report.num_pairs / report.seconds:.1f} flow fields/s" if report.num_pairs else ""
     pending = f", {report.pending} not finished" if report.pending else ""
     say(

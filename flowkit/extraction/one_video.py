@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, SourceChangedError, VideoDecodeError
+from flowkit.extraction.flow_range import VideoRange
 from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob, video_of
 from flowkit.extraction.pieces import (
     PieceReader,
@@ -133,6 +134,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
     result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, source_ctime_ns=job.source_ctime_ns)
     num_frames = 0
     times: list[NDArray[np.float64] | None] = []
+    used = VideoRange(job.settings)
     writer: ClipWriter | None = None
     with PieceReader(job.pieces) as stored:
         batches = _frames(job, progress)
@@ -145,6 +147,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
                 writer.append_flow(q)
                 num_frames += len(frames)
                 times.append(batch.times)
+                used.add(frames, q)
                 if not job.pieces:
                     progress.note(num_frames - 1, expected)
                 if batch.report is not None:
@@ -154,7 +157,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
             progress.alive()
             source.confirm()
             clip_bytes = writer.finish(_attributes(job, info, result, sha256=sha256), times=all_times(times))
-            return replace(result, clip_bytes=clip_bytes, source_sha256=sha256)
+            return used.into(replace(result, clip_bytes=clip_bytes, source_sha256=sha256))
         finally:
             if writer is not None:
                 writer.close()

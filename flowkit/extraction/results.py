@@ -50,6 +50,10 @@ class VideoResult:
         What is odd about the video but no damage: empty chunks, several video streams, and the like.
     source_frames : int
         Frames of the video that were decoded, if only some of them were chosen; otherwise 0.
+    clipped_share, zero_share : float
+        The shares of the flow that are clipped at the bound, and rounded to zero.
+    fitting_px : float, px/frame
+        A bound that would hold 99.9 % of the flow; 0 if that was not measured.
     """
 
     video_id: str
@@ -66,6 +70,9 @@ class VideoResult:
     source_sha256: str = ""
     notes: str = ""
     source_frames: int = 0
+    clipped_share: float = 0.0
+    zero_share: float = 0.0
+    fitting_px: float = 0.0
 
 
 def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:
