@@ -140,7 +140,8 @@ def _print_prediction(prediction: Prediction, predictor: Predictor, top: int) ->
         warn(f"{name}: {prediction.status}: {show_name(prediction.error)}")
     columns = _columns(prediction)
     rows = [(class_name, *(f"{100 * shares[column]:.2f}" for column in columns)) for class_name, shares in prediction.top_classes(top)]
-    say(f"{name}: {counted(prediction.num_frames, 'frame')}")
+    span = "" if prediction.times is None else f", classified from {prediction.times[0]:.2f} to {prediction.times[-1]:.2f} s"
+    say(f"{name}: {counted(prediction.num_frames, 'frame')}{span}")
     say(table((predictor.row.name, *(f"{column} %" for column in columns)), rows) + "\n")
 
 
@@ -158,6 +159,7 @@ def _as_dict(prediction: Prediction, top: int) -> dict[str, Any]:
         "num_frames": prediction.num_frames,
         "decode_errors": prediction.decode_errors,
         "error": prediction.error,
+        "times": None if prediction.times is None else prediction.times.tolist(),
         "top": [
             {
                 "class_name": name,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,24 @@ from flowkit.warped_flow import NONE, pairs_without_camera_motion
 
 _ALL_FRAMES = Reading()
 PAIRS_AT_ONCE = 8  # flow fields that one thread solves in a row
+
+
+class Sample(NamedTuple):
+    """Frames and flow fields of a video, as its clip file would return them.
+
+    Parameters
+    ----------
+    frames : uint8 array, shape (n, H, W, 3), RGB
+        After the JPEG compression that a clip's frames go through.
+    fields : uint8 array, shape (m, 2, H, W)
+        Quantised flow.
+    times : float64 array, shape (n,), s, or None
+        The time stamps of the frames, if all are known.
+    """
+
+    frames: NDArray[np.uint8]
+    fields: NDArray[np.uint8]
+    times: NDArray[np.float64] | None
 
 
 def count_frames(
@@ -71,7 +90,7 @@ def read_sample(
     device_index: int = 0,
     num_threads: int = 1,
     on_field: Callable[[int], None] | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> Sample:
     """Return chosen frames and quantised flow fields of a video, as its clip file would return them.
 
     Parameters
@@ -91,9 +110,8 @@ def read_sample(
 
     Returns
     -------
-    frames : uint8 array, shape (n, H, W, 3), RGB
-        After the JPEG compression that a clip's frames go through.
-    fields : uint8 array, shape (m, 2, H, W)
+    Sample
+        The frames, the flow fields and the times of the frames.
 
     Raises
     ------
@@ -108,12 +126,14 @@ def read_sample(
     last = max(needed[-1], chosen[-1])
     images: list[NDArray[np.uint8]] = []
     solved_from: list[NDArray[np.uint8]] = []
+    times: list[float] = []
     for batch in read_frames(path, short_side=settings.short_side, reading=settings.reading):
         stop = batch.start + len(batch.frames)
         for index in chosen[(chosen >= batch.start) & (chosen < stop)] - batch.start:
             image = np.empty_like(batch.frames[index])
             decode_jpeg(encode_jpeg(batch.frames[index]), image)
             images.append(image)
+            times.append(float(batch.times[index]) if batch.times is not None else np.nan)
         inside = needed[(needed >= batch.start) & (needed < stop)] - batch.start
         solved_from.extend(solver_frames(batch.frames[inside], settings))
         if stop > last:
@@ -133,7 +153,7 @@ def read_sample(
     if settings.codec == "jpeg":
         for plane in q.reshape(-1, *q.shape[2:]):
             decode_jpeg(encode_jpeg(plane), plane)
-    return np.stack(images), q
+    return Sample(np.stack(images), q, np.array(times) if np.isfinite(times).all() else None)
 
 
 def _solved_on_gpu(greys: NDArray[np.uint8], pairs: NDArray[np.int64], settings: ExtractSettings, device_index: int) -> NDArray[np.uint8]:

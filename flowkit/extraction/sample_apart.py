@@ -9,9 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction import sample
@@ -50,7 +47,7 @@ def read_sample(
     device_index: int = 0,
     num_threads: int = 1,
     on_field: Callable[[int], None] | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> sample.Sample:
     """Return what `flowkit.extraction.sample.read_sample` returns; a crash is a `VideoDecodeError`."""
     arguments = {
         "frames": list(frames),

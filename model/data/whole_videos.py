@@ -37,8 +37,8 @@ class WholeClip:
         The video's name.
     num_frames : int
         The length of the video.
-    times : float64 array, shape (num_frames,), s, optional
-        The time stamps of all frames of the video, if they are known.
+    times : float64 array, s, optional
+        The time stamps of all frames of a stored clip, or of the T frames of a video file, if they are known.
     """
 
     rgb: NDArray[np.uint8]

@@ -59,6 +59,8 @@ class Prediction:
         Class names by label.
     scores : dict from str to float64 array, shape (C,)
         Mean logits of each stream, and their (weighted) mean as ``fused``. Empty if the video could not be classified.
+    times : float64 array, shape (25,), s, optional
+        The time stamps of the frames that were classified, if the file has them.
 
     Examples
     --------
@@ -80,6 +82,7 @@ class Prediction:
     error: str = ""
     classes: tuple[str, ...] = ()
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    times: NDArray[np.float64] | None = None
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -280,7 +283,7 @@ class Predictor:
             return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
         scores = {stream: values[phase, stream] for phase, stream in ROWS[self.row.name]}
         scores[FUSED] = combine_scores([logits[None] for logits in scores.values()], weights=self._weights)[0]
-        return replace(prediction, scores=scores)
+        return replace(prediction, scores=scores, times=clip.times)
 
     def _whole_clip(self, path: Path, num_frames: int, bars: StageProgress) -> WholeClip:
         """Return the video as `WholeClipDataset` would."""
@@ -291,7 +294,7 @@ class Predictor:
         def show_solved(done: int) -> None:
             bars.update("predict", done, len(fields), unit="flow fields", note=path.name)
 
-        images, q = read_sample(
+        images, q, times = read_sample(
             path,
             frames=frames.tolist(),
             fields=fields.tolist(),
@@ -302,7 +305,8 @@ class Predictor:
         )
         show_solved(len(fields))
         size = self._networks.input_size
-        return WholeClip(whole_rgb(images, input_size=size)[frame_of], whole_flow(q, input_size=size), where, -1, str(path), num_frames)
+        seen = whole_rgb(images, input_size=size)[frame_of], whole_flow(q, input_size=size), where
+        return WholeClip(*seen, -1, str(path), num_frames, None if times is None else times[frame_of])
 
 
 def _version(path: Path) -> FileVersion | None:

@@ -58,11 +58,14 @@ def test_frames_and_fields_are_the_bytes_of_the_clip(path: Any, tmp_path: Path, 
     settings = replace(SETTINGS, **changes)
     assert extracted(path, tmp_path, settings).status == "ok"
     frames, fields = [0, 7, 8, 30, 39], [0, 1, 2, 4, 6, 7, *range(12, 31), 38]
-    images, q = read_sample(path, frames=frames, fields=fields, settings=settings, num_threads=3)
+    images, q, times = read_sample(path, frames=frames, fields=fields, settings=settings, num_threads=3)
     with ShardReader(tmp_path / "clips" / "a.h5") as shard:
         clip = shard.clip("a")
         assert np.array_equal(images, clip.frames(frames))
         assert np.array_equal(q, clip.flow(0, NUM_FRAMES - 1)[fields])
+        assert clip.times is not None
+        assert times is not None
+        assert times.tolist() == clip.times[frames].tolist()
 
 
 def test_only_the_fields_that_are_asked_for_are_solved_each_once(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +107,7 @@ def test_the_gpu_solver_is_given_the_pairs_of_neighbours_and_the_quantiser(path:
     monkeypatch.setattr(cuda, "CudaSolver", Recorder)
     settings = replace(SETTINGS, quantiser=Quantiser(5.0, "paper"))
     fields = [2, 3, 5, 20, 38]
-    _, q = read_sample(path, frames=[5], fields=fields, settings=replace(settings, solver="cuda"), device_index=1)
+    _, q, _ = read_sample(path, frames=[5], fields=fields, settings=replace(settings, solver="cuda"), device_index=1)
     assert np.array_equal(q, read_sample(path, frames=[5], fields=fields, settings=settings)[1])
 
 

@@ -32,6 +32,7 @@ from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.one_video import extract_task
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
+from flowkit.model.data.sampling import protocol_centres
 from flowkit.model.evaluation import predict
 from flowkit.model.evaluation.predict import Predictor
 from flowkit.model.evaluation.protocol import evaluate
@@ -324,6 +325,7 @@ def test_the_command_s_json_has_everything(home: Any, evaluation: Any) -> None:
     assert video["top"][0]["class_name"] == evaluation.classes[shares.argmax()]
     assert set(video["top"][0]["by_stream"]) == {"appearance", "motion"}
     assert (video["status"], video["num_frames"], video["error"]) == ("ok", 90, "")
+    assert video["times"] == (protocol_centres(90) / 25).tolist()
 
 
 def test_videos_that_cannot_be_classified_are_said_and_the_others_are_done(home: Any, tmp_path: Path) -> None:
