@@ -143,7 +143,7 @@ def test_a_video_that_has_become_shorter_is_an_error(path: Any) -> None:
 def test_memory_does_not_grow_with_the_video_and_decoding_ends_with_the_last_frame_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     handed_out = 0
 
-    def endless(path: Path, *, short_side: Any) -> Iterator[Any]:
+    def endless(path: Path, *, short_side: Any, reading: Any) -> Iterator[Any]:
         nonlocal handed_out
         for start in range(0, 1_000_000, 16):
             handed_out = start + 16
