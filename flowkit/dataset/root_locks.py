@@ -16,7 +16,7 @@ from pathlib import Path
 from flowkit.errors import BusyError, ParameterError
 from flowkit.files import PART_SUFFIX, remove_leftovers
 from flowkit.locks import exclusive_lock, is_held, shared_lock
-from flowkit.video.ids import PIECES_FOLDER
+from flowkit.video.ids import OLD_PIECES_FOLDER, PIECES_FOLDER
 
 _WRITE_LOCK = ".write.lock"
 _PACK_LOCK = ".pack.lock"
@@ -142,7 +142,7 @@ def remove_root_leftovers(root: Path, *, alone: bool) -> None:
     remove_leftovers(root, alone=alone, old_names=_OLD_RECORDS)
     for folder, _, names in os.walk(root / "clips"):
         if any(name.endswith(PART_SUFFIX) for name in names):
-            is_pieces = Path(folder).parent == root / "clips" / PIECES_FOLDER
+            is_pieces = Path(folder).parent in (root / "clips" / PIECES_FOLDER, root / "clips" / OLD_PIECES_FOLDER)
             remove_leftovers(Path(folder), alone=alone, old_names=_OLD_PIECES if is_pieces else _OLD_CLIPS)
     for folder in ("shards", "features"):
         remove_leftovers(root / folder, alone=alone)

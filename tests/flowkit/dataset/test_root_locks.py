@@ -117,7 +117,7 @@ LEFT = {
     "dataset.json{}": "old",
     "extract-report.json{}": "old",
     "clips/Run/v_Run_g01_c01.h5{}": "old",
-    "clips/.pieces/0123-5-6/000000256{}": "piece",
+    "clips/.segments/0123-5-6/000000256{}": "piece",
     "splits/split1/train.csv{}": "old",
     "shards/shard-00000.h5{}": "pack",
     "shards/pack.json{}": "pack",
