@@ -31,7 +31,8 @@ SECTIONS = {
     ),
     "Reference": ("docs/commands.md", "docs/api.md", "reference-flowkit", "reference-model", "docs/format.md"),
     "The method": (
-        *("docs/flow.md", "docs/stresnet.md", "docs/systems.md", "docs/trajectories.md", "docs/invariants.md"),
+        *("docs/flow.md", "docs/flow-methods.md", "docs/stresnet.md", "docs/systems.md", "docs/trajectories.md"),
+        "docs/invariants.md",
         "benchmarks/README.md",
     ),
     "Working on flowkit": ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),

@@ -164,7 +164,8 @@ def evaluate(
         trajectories = find_phase(dataset, split, run=run, runs=kept) if has_trajectories else None
         only = None if wanted is None else wanted.networks
         checkpoints = {} if only == () else _checkpoints(root, run, number, checkpoint, kept, only, optional=trajectories is not None)
-        networks = TestedNetworks(split, checkpoints, force=force, execution=execution)
+        made = tested_extraction(dataset, split)
+        networks = TestedNetworks(split, checkpoints, force=force, execution=execution, extraction=made)
         if weights == "auto":
             validation = validation_records(split, networks.provenances)
             check_shards(dataset, split, records=validation)

@@ -21,7 +21,7 @@ from flowkit.model.foreign.raft_weights import known_weights, load_weights
 
 MULTIPLE = 8  # the network takes sides that are multiples of it
 MIN_SIDE_PX = 128  # below, the coarsest level of its correlations is empty
-PAIRS_ON_GPU = 32  # at once; 10 MB each for the correlations of 340x256
+PAIRS_ON_GPU = 16  # at once, as many as an extraction has; 10 MB each for the correlations of 340x256
 PAIRS_ON_CPU = 1  # a pair's flow must not depend on its neighbours, and several at once round differently
 PROCESSES_ON_GPU = 4  # that decode for one GPU; each has a network of its own there
 

@@ -73,7 +73,9 @@ def tested_extraction(dataset: Dataset, split: Split) -> dict[str, Any] | None:
         return None
 
 
-def differences_from_training_data(split: Split, provenance: Provenance, folder: Path | None = None) -> list[str]:
+def differences_from_training_data(
+    split: Split, provenance: Provenance, folder: Path | None = None, *, extraction: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return in words how a split differs from the data that weights were trained on; empty if it is the same data.
 
     Parameters
@@ -84,6 +86,8 @@ def differences_from_training_data(split: Split, provenance: Provenance, folder:
         What the weights record.
     folder : Path, optional
         The folder of their phase, whose ``videos.json`` names the videos.
+    extraction : dict, optional
+        How frames and flow of the split were made, as `Provenance` has it, if that is known.
     """
     different = []
     if provenance.split != split.number:
@@ -93,6 +97,8 @@ def differences_from_training_data(split: Split, provenance: Provenance, folder:
     if sorted(provenance.classes) != sorted(split.classes):
         in_words = _classes_of_network if provenance.is_converted else _class_differences
         different += in_words(provenance.classes, split.classes)
+    if not provenance.is_converted:
+        different += extraction_differences(provenance.extraction, extraction or {})
     if provenance.is_converted or provenance.digests & split.digests:  # what cannot be known of converted networks is in `reservations`
         return different
     return different + _video_differences(split, provenance, folder, bool(different))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class TestedNetworks:
         Accept weights that were trained on other data; `warnings` then says what differs.
     execution : Execution
         Where and how to compute.
+    extraction : dict, optional
+        How frames and flow of the split were made, as `Provenance` has it, if that is known.
 
     Attributes
     ----------
@@ -49,13 +52,21 @@ class TestedNetworks:
         size of their input.
     """
 
-    def __init__(self, split: Split, checkpoints: Mapping[Phase, tuple[str, Checkpoint]], *, force: bool, execution: Execution) -> None:
+    def __init__(
+        self,
+        split: Split,
+        checkpoints: Mapping[Phase, tuple[str, Checkpoint]],
+        *,
+        force: bool,
+        execution: Execution,
+        extraction: Mapping[str, Any] | None = None,
+    ) -> None:
         self.execution = execution
         self.device = execution.torch_device()
         self.phases = tuple(checkpoints)
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
         self.provenances = {phase: checkpoint.provenance for phase, (_, checkpoint) in checkpoints.items()}
-        self.warnings = _data_warnings(split, checkpoints)
+        self.warnings = _data_warnings(split, checkpoints, extraction)
         if self.warnings and not force:
             raise CheckpointError(
                 f"the weights were trained on other data than the test data: {'; '.join(self.warnings)}. Train on this split, "
@@ -103,12 +114,14 @@ class TestedNetworks:
         return results
 
 
-def _data_warnings(split: Split, checkpoints: Mapping[Phase, tuple[str, Checkpoint]]) -> tuple[str, ...]:
+def _data_warnings(
+    split: Split, checkpoints: Mapping[Phase, tuple[str, Checkpoint]], extraction: Mapping[str, Any] | None
+) -> tuple[str, ...]:
     """Return how the split differs from what the networks were trained on: each difference once, with the phases if it is not all."""
     phases: dict[str, list[Phase]] = {}
     for phase, (source, checkpoint) in checkpoints.items():
         folder = Path(source) if Path(source).is_dir() else Path(source).parent
-        for difference in differences_from_training_data(split, checkpoint.provenance, folder):
+        for difference in differences_from_training_data(split, checkpoint.provenance, folder, extraction=extraction):
             phases.setdefault(difference, []).append(phase)
     return tuple(
         difference if len(names) == len(checkpoints) else f"{', '.join(names)}: {difference}" for difference, names in phases.items()

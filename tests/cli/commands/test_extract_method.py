@@ -100,6 +100,18 @@ def test_options_of_tvl1_and_unknown_methods_are_refused(videos: Path, options: 
     assert not Path("flowkit-data").exists()
 
 
+def test_a_network_of_dis_of_another_opencv_is_used_with_a_note() -> None:
+    here = FlowMethod.named("dis", preset="fast")
+    trained = ExtractSettings(short_side=32, method=FlowMethod("dis", {"preset": "fast", "opencv": "4.1.0"}))
+    used, note = with_solver(trained, "auto", "cpu")
+    assert used == ExtractSettings(short_side=32, method=here)
+    assert note.endswith(f"by a fraction of a pixel: opencv is {cv2.__version__} here, and was 4.1.0")
+    assert with_solver(used, "auto", "cpu") == (used, "")
+    assert here.as_here() == here
+    with pytest.raises(ParameterError, match="dis preset must be one of"):  # what no machine can compute
+        with_solver(ExtractSettings(method=FlowMethod("dis", {"preset": "slow", "opencv": "4.1.0"})), "auto", "cpu")
+
+
 def test_videos_for_a_network_are_extracted_with_the_method_of_its_training(videos: Path) -> None:
     from flowkit.model.runs.provenance import Provenance
 

@@ -41,6 +41,24 @@ class Shift:
         flow[:, 1] = grey[1:].mean(axis=(1, 2), keepdims=True) - grey[:-1].mean(axis=(1, 2), keepdims=True)
         return flow
 
+@dataclass(frozen=True)
+class Red:
+    """Takes RGB frames: u is the red of the first frame, and v the blue of the second."""
+    takes_rgb = True
+    min_side_px = 20
+    broken: bool = False
+
+    def flows(self, frames):
+        assert frames.shape[3] == 3
+        flow = np.stack([frames[:-1, ..., 0], frames[1:, ..., 2]], axis=1).astype(np.float32) / 20
+        return flow * np.nan if self.broken else flow
+
+    def prepare(self):
+        globals()["prepared"] = True
+
+    def num_processes(self):
+        return 1
+
 class NoDataclass:
     pass
 
@@ -56,6 +74,7 @@ class NoDefault:
 '''
 ENTRIES = """[flowkit.flow_methods]
 shift = shift_flow:Shift
+red = shift_flow:Red
 no-dataclass = shift_flow:NoDataclass
 wrong = shift_flow:Wrong
 no-default = shift_flow:NoDefault
@@ -216,6 +235,33 @@ def test_a_method_of_an_installed_package_is_found_by_its_name() -> None:
     flow = compute_flow(grey, method="shift", params={"right": 2})
     assert (flow[:, 0] == 2).all()
     assert FlowMethod.named("shift").params == {"right": 1.5}
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_method_may_take_rgb_frames(tmp_path: Path) -> None:
+    colour = noise(3, 20, 24, 3)
+    flow = compute_flow(colour, method="red")
+    np.testing.assert_array_equal(flow[:, 0], colour[:-1, ..., 0].astype(np.float32) / 20)
+    np.testing.assert_array_equal(flow[:, 1], colour[1:, ..., 2].astype(np.float32) / 20)
+    grey = colour[..., 1]
+    np.testing.assert_array_equal(compute_flow(grey, method="red")[:, 0], grey[:-1].astype(np.float32) / 20)
+    with pytest.raises(ParameterError, match="red needs frames of at least 20 px per side, got 24x19"):
+        compute_flow(colour[:, :19], method="red")
+    with pytest.raises(ParameterError, match="no finite number"):
+        compute_flow(colour, method="red", params={"broken": True})
+    method = FlowMethod.named("red")
+    assert (method.takes_rgb, method.num_processes(), FlowMethod.named("shift").takes_rgb) == (True, 1, False)
+    method.prepare()
+    assert sys.modules["shift_flow"].prepared
+    assert FlowMethod.named("shift").num_processes() is None
+    video = write_video(tmp_path / "videos" / "class" / "v.avi", 5)
+    settings = ExtractSettings(short_side=32, method=method)
+    report = extract(tmp_path / "videos", tmp_path / "data", settings=settings, progress=False)
+    assert [result.status for result in report.done] == ["ok"]
+    frames = np.concatenate([batch.frames for batch in read_frames(video, short_side=32)])
+    with ShardReader(tmp_path / "data" / "clips" / "class" / "v.h5") as reader:
+        due = settings.quantiser.encode(compute_flow(frames, method="red"))
+        np.testing.assert_array_equal(reader.clip("class/v").flow(0, 4), due)
 
 
 @pytest.mark.usefixtures("installed")
