@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,15 +37,17 @@ from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.places import check_run_name
 from flowkit.model.runs.progress import RunProgress
+from flowkit.model.runs.recorded import recorded_run
 from flowkit.model.runs.run_folder import find_weights, phase_folder, trained_phases
 from flowkit.model.runs.training_data import reservations, tested_extraction
 from flowkit.model.scoring.metrics import Fusion, check_fusion, combine_scores
 from flowkit.model.scoring.scored_videos import VideoScores, score_videos, stream_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
-from flowkit.model.systems.registry import find_system
+from flowkit.model.systems.registry import SYSTEMS, find_system
 from flowkit.model.training.trajectory_phase import TrajectoryPhase, check_trained, find_phase
 
+_logger = logging.getLogger(__name__)
 FUSION_TEXT: dict[Fusion, str] = {
     "logits_mean": "streams joined by the mean of their logits, weights {}",
     "softmax_mean": "streams joined by the mean of the softmax of their scores, weights {}",
@@ -308,7 +311,26 @@ def _checkpoints(
         checkpoint = load_checkpoint(Path(given))
         return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
     trained = [phase for phase in trained_phases(root, run=run, split=split, runs=runs) if only is None or phase in only]
+    trained = trained if only is not None else _of_one_size(trained, root, run, split, runs)
     if not trained and not optional:
         find_weights(root, run=run, split=split, runs=runs)  # says that the run has no trained phase
     folders = {phase: phase_folder(root, run, split, phase, runs=runs) for phase in trained}
     return {phase: (str(folder), load_checkpoint(folder)) for phase, folder in folders.items()}
+
+
+def _of_one_size(trained: Sequence[Phase], root: Path, run: str, split: int, runs: Path | None) -> list[Phase]:
+    """Return these phases without those of further systems whose networks see another size than the first system's."""
+    first = next((system for system in SYSTEMS.values() if set(system.networks) & set(trained)), None)
+    if first is None:
+        return list(trained)
+    recorded = recorded_run(root, run, split, runs=runs)
+    sizes = {phase: made.config.network.input_size for phase, made in recorded.items()}
+    own = {sizes[phase] for phase in first.networks if phase in sizes}
+    left_out = [phase for phase in trained if phase not in first.networks and phase in sizes and sizes[phase] not in own]
+    if left_out and own:
+        _logger.warning(
+            "left out, because their networks see another size than those of %s: %s; `--system NAME` tests them",
+            first.name,
+            ", ".join(left_out),
+        )
+    return [phase for phase in trained if not own or phase not in left_out]

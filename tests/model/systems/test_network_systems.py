@@ -131,3 +131,14 @@ def test_settings_of_other_networks_are_refused(packed_root: Path) -> None:
         make_configs("small", phases=["vgg-m-motion"], num_classes=2, num_videos=4, short_side=40, overrides={"kind": "vgg-16"})
     with pytest.raises(CheckpointError, match="no VGG-M trained on ImageNet"):
         train(packed_root, system="two-streams-vgg-m", run="imagenet", recipe="small", weights="imagenet", execution=CPU)
+
+
+def test_systems_that_see_other_sizes_are_tested_by_name(packed_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = share_root(packed_root, tmp_path / "both")
+    for system in TINY:
+        run(root, system, overrides={"steps": 1})
+    (split,) = evaluate(root, execution=CPU).splits
+    assert list(split.rows) == ["VGG-M appearance", "VGG-M motion", "VGG-M two-streams"]
+    assert "vgg-16-appearance, vgg-16-motion; `--system NAME` tests them" in caplog.text
+    (split,) = evaluate(root, system="two-streams-vgg-16", execution=CPU).splits
+    assert list(split.rows) == ["VGG-16 appearance", "VGG-16 motion", "VGG-16 two-streams"]

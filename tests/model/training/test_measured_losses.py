@@ -12,12 +12,12 @@ import torch
 from phases import PHASES
 from training_runs import metrics, run, write_uneven_split
 
+from flowkit.model.networks import residual
 from flowkit.model.networks.stresnet import SingleStream
 from flowkit.model.report.curves import read_curves
 from flowkit.model.runs import events
 from flowkit.model.runs.metrics import read_metrics
 from flowkit.model.systems.configs import make_configs
-from flowkit.model.training import phases
 
 NUM_CLASSES = 6  # of the packed root
 
@@ -25,7 +25,7 @@ NUM_CLASSES = 6  # of the packed root
 @pytest.fixture
 def empty_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Base streams begin with classifiers of zeros; with a rate of 0 the later phases have them too."""
-    initialise = phases.initialise_single_stream
+    initialise = residual.initialise_single_stream
 
     def with_zeros(network: SingleStream, *given: Any, **named: Any) -> None:
         initialise(network, *given, **named)
@@ -33,7 +33,7 @@ def empty_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
             if name.startswith(f"{network.stream_name}.fc."):
                 torch.nn.init.zeros_(parameter)
 
-    monkeypatch.setattr(phases, "initialise_single_stream", with_zeros)
+    monkeypatch.setattr(residual, "initialise_single_stream", with_zeros)
 
 
 def test_guessing_gives_ln_c_in_every_phase(root: Path, empty_classifiers: None) -> None:
