@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowkit.errors import ParameterError
 from flowkit.model.foreign.backbones import C3D, Naming
+from flowkit.model.networks.layers.conv3d import Conv3d
 from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.vgg import CLASSIFIER_STD, slide
 from flowkit.model.settings.c3d import CLIP_FRAMES, C3DConfig
@@ -50,7 +51,7 @@ class C3DStream(nn.Module):
         for number, stage in enumerate(config.stages, start=1):
             names = [f"conv{number}{letter}" for letter in "ab"[: len(stage)]]
             for name, out in zip(names, stage, strict=True):
-                self.add_module(name, nn.Conv3d(channels, out, 3, padding=1))
+                self.add_module(name, Conv3d(channels, out, 3, padding=1))
                 channels = out
             self._stages.append(tuple(names))
         self.fc6 = nn.Linear(channels * config.head_window**2, config.hidden)

@@ -8,6 +8,7 @@ arXiv:1604.06573; its code, feichtenhofer/twostreamfusion.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -15,19 +16,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowkit.errors import ParameterError
+from flowkit.model.foreign.backbones import VGG
+from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.networks.family import NetworkFamily, PhaseNetwork, State
+from flowkit.model.networks.layers.conv3d import Conv3d
 from flowkit.model.networks.layers.temporal_conv import by_clip
 from flowkit.model.networks.resnet import temporal_max_pool
 from flowkit.model.networks.stresnet import StreamLogits
 from flowkit.model.networks.vgg import VggStream, check_clips, vgg_stream
+from flowkit.model.networks.weights import check_streams, initialise_from_streams
 from flowkit.model.settings.fusion3d import FusionConfig
-from flowkit.model.settings.network_config import StreamName, pooled_length
+from flowkit.model.settings.network_config import STREAMS, StreamName, pooled_length
+from flowkit.model.settings.training import TrainConfig
 
 KERNEL = 3  # of the fusion, in time and in space
 _SIGMA = 1.0  # of the Gaussian that the fusion starts from
 _POOL_STRIDE = 2  # of the max pool over time
 
 
-class FusionNetwork(nn.Module):
+class FusionNetwork(PhaseNetwork):
     """Two VGG streams with a head each; the appearance head sees both.
 
     Parameters
@@ -62,7 +69,7 @@ class FusionNetwork(nn.Module):
         self.config = config
         self.appearance = vgg_stream(config, "appearance", checkpoint_activations=checkpoint_activations)
         self.motion = vgg_stream(config, "motion", checkpoint_activations=checkpoint_activations)
-        self.fusion = nn.Conv3d(2 * config.channels, config.channels, KERNEL, padding=KERNEL // 2)
+        self.fusion = Conv3d(2 * config.channels, config.channels, KERNEL, padding=KERNEL // 2)
         self.reset_fusion()
         for stream in (self.appearance, self.motion):
             stream.features.requires_grad_(config.train_trunks)
@@ -108,6 +115,12 @@ class FusionNetwork(nn.Module):
         fused = self.fuse(maps_a, maps_m, num_frames)
         return StreamLogits(*(self._head(*each, num_frames) for each in ((self.appearance, fused), (self.motion, maps_m))))
 
+    def stream_logits(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the logits of both heads, by their streams' names."""
+        assert rgb is not None
+        assert flow is not None
+        return self(rgb, flow)._asdict()  # type: ignore[no-any-return]
+
     def fuse(self, maps_a: Tensor, maps_m: Tensor, num_frames: int) -> Tensor:
         """Join the maps of both streams, each (B*T, C, h, w), appearance first; return the same shape."""
         joined = by_clip(torch.cat([maps_a, maps_m], 1), num_frames).transpose(1, 2)  # (B, 2C, T, h, w)
@@ -120,6 +133,48 @@ class FusionNetwork(nn.Module):
         # The maximum over a box is that over space, then over time; each rounds at its end as it does alone.
         pooled = temporal_max_pool(stream.pool(maps), num_frames, _POOL_STRIDE)
         return by_clip(stream.fc(stream.hidden(pooled)), pooled_length(num_frames, _POOL_STRIDE))
+
+
+class FusionFamily(NetworkFamily):
+    """`FusionNetwork`, which starts from two trained streams."""
+
+    classifier = VGG.classifier
+
+    def build(self, config: TrainConfig, *, checkpoint_activations: bool = False) -> FusionNetwork:
+        """Return the network of a phase, on the CPU."""
+        assert isinstance(config.network, FusionConfig)
+        return FusionNetwork(config.network, checkpoint_activations=checkpoint_activations)
+
+    def initialise(self, network: PhaseNetwork, weights: PretrainedWeights | None, *, generator: torch.Generator) -> None:
+        """Draw random weights for both streams; the fusion has its initial kernel."""
+        assert isinstance(network, FusionNetwork)
+        for stream in (network.appearance, network.motion):
+            stream.reset_parameters(generator)
+        network.reset_fusion()
+
+    def start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
+        """Start from both streams, or from another fusion network."""
+        assert isinstance(network, FusionNetwork)
+        streams = _by_stream(states)
+        if streams:
+            initialise_from_streams(network, *(streams[stream] for stream in STREAMS))
+        else:
+            super().start(network, states)
+
+    def check_start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
+        """Check whether a network can start from streams, of which one may still be missing, or from another fusion network."""
+        assert isinstance(network, FusionNetwork)
+        streams = _by_stream(states)
+        if streams:
+            check_streams(network, **{f"{stream}_state": state for stream, state in streams.items()})
+        else:
+            super().check_start(network, states)
+
+
+def _by_stream(states: Mapping[str, State]) -> dict[str, State]:
+    """Return the weights of streams by their names; none if these are weights of other networks."""
+    found: dict[str, State] = {stream: state for name, state in states.items() for stream in STREAMS if name.endswith(f"-{stream}")}
+    return found if len(found) == len(states) else {}
 
 
 def initial_kernel(channels: int, shares: tuple[float, float]) -> Tensor:

@@ -6,14 +6,20 @@ import torch
 from torch import Tensor
 
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork
+from flowkit.model.networks.fusion3d import FusionFamily
 from flowkit.model.networks.residual import ResidualFamily
 from flowkit.model.networks.vgg_family import VggFamily
+from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.settings.vgg import VggConfig
 
-FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {STResNetConfig: ResidualFamily(), VggConfig: VggFamily()}
+FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {
+    STResNetConfig: ResidualFamily(),
+    VggConfig: VggFamily(),
+    FusionConfig: FusionFamily(),
+}
 
 
 def build_network(config: TrainConfig, *, checkpoint_activations: bool = False) -> PhaseNetwork:

@@ -140,14 +140,19 @@ class VggConfig(NetworkConfig):
             object.__setattr__(self, name, value)
 
     @property
+    def backbone(self) -> VggKind:
+        """Which of the two VGG networks it is."""
+        return self.kind
+
+    @property
     def layers(self) -> tuple[VggLayer, ...]:
         """The layers before the classifier, with the channels of this width."""
-        return tuple(layer._replace(channels=self._narrowed(layer.channels)) for layer in LAYERS[self.kind])
+        return tuple(layer._replace(channels=self._narrowed(layer.channels)) for layer in LAYERS[self.backbone])
 
     @property
     def hidden(self) -> tuple[int, int]:
         """Units of the first and of the second fully connected layer."""
-        first, second = HIDDEN[self.kind]
+        first, second = HIDDEN[self.backbone]
         return self._narrowed(first), self._narrowed(second)
 
     @property
@@ -163,7 +168,7 @@ class VggConfig(NetworkConfig):
     def sides(self, side: int) -> tuple[int, ...]:
         """Return the side of the maps after each convolution and each pool, for an image with this side."""
         found = []
-        for layer in LAYERS[self.kind]:
+        for layer in LAYERS[self.backbone]:
             side = layer.side(side)
             if layer.kind != "lrn":
                 found.append(side)

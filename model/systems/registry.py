@@ -10,11 +10,22 @@ from flowkit.model.systems.idt import IDT
 from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_star_idt import ST_RESNET_STAR_IDT
 from flowkit.model.systems.system import System
+from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION
+from flowkit.model.systems.two_stream_fusion_idt import TWO_STREAM_FUSION_IDT
 from flowkit.model.systems.two_streams_idt import TWO_STREAMS_IDT
 from flowkit.model.systems.two_streams_vgg_16 import TWO_STREAMS_VGG_16
 from flowkit.model.systems.two_streams_vgg_m import TWO_STREAMS_VGG_M
 
-_ALL = (ST_RESNET, IDT, TWO_STREAMS_IDT, ST_RESNET_STAR_IDT, TWO_STREAMS_VGG_M, TWO_STREAMS_VGG_16)
+_ALL = (
+    ST_RESNET,
+    IDT,
+    TWO_STREAMS_IDT,
+    ST_RESNET_STAR_IDT,
+    TWO_STREAMS_VGG_M,
+    TWO_STREAMS_VGG_16,
+    TWO_STREAM_FUSION,
+    TWO_STREAM_FUSION_IDT,
+)
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
 DEFAULT_SYSTEM = ST_RESNET.name
 # Every phase that trains a network, once, whatever the number of systems that have it.

@@ -266,7 +266,8 @@ class InitialNetworks:
     def _check_alike(self) -> None:
         """Check that all networks have the same kind of stream, because a run has one."""
         for first, other in pairwise(self._all):
-            if type(first.network) is not type(other.network):
+            kinds = {type(first.network), type(other.network)}
+            if not any(all(issubclass(kind, base) for kind in kinds) for base in kinds):  # a network that joins streams has their settings
                 raise CheckpointError(
                     f"{self.source} has different kinds of networks, {first.phase} and {other.phase}; start each phase by itself, with "
                     "--phase"

@@ -167,3 +167,16 @@ def test_wrong_shapes_and_settings_are_refused() -> None:
         with pytest.raises(ParameterError, match=f"^{name} must be"):
             replace(NARROW, **{name: value})  # type: ignore[arg-type]
     assert C3DConfig.from_dict(NARROW.to_dict()) == NARROW
+
+
+@KINDS
+@pytest.mark.parametrize("change", [{"memory_format": torch.channels_last}, {"dtype": torch.float32}])
+def test_it_moves_to_another_layout_and_type(kind: Any, change: Any) -> None:
+    network, video = narrow(kind), frames(1, 16, 32, 32)
+    with torch.no_grad():
+        expected = network(video)
+        network.to(**change)
+        ours = network(video.to(change.get("dtype", torch.float64))).double()
+    assert difference(ours, expected) < (1e-5 if "dtype" in change else 1e-12)
+    weight = network.appearance.conv2a.weight  # type: ignore[union-attr]
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) == ("memory_format" in change)  # type: ignore[operator]

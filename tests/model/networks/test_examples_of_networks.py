@@ -10,7 +10,7 @@ import pytest
 MODULES = [
     *(f"networks.{name}" for name in ("vgg", "fusion3d", "dynamic_image", "sequence", "c3d")),
     *(f"settings.{name}" for name in ("vgg", "fusion3d", "dynamic_image", "sequence", "c3d")),
-    *("data.clip_frames", "encoding.tdd.pooling"),
+    *("networks.layers.conv3d", "data.clip_frames", "encoding.tdd.pooling"),
 ]
 
 

@@ -42,7 +42,7 @@ def difference(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def test_the_numbers_of_parameters_are_the_published_ones() -> None:
     with torch.device("meta"):
-        network = FusionNetwork(FusionConfig(num_classes=101, kind="vgg-16"))
+        network = FusionNetwork(FusionConfig(num_classes=101, kind="vgg-16-fusion"))
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in [("all", network), ("fusion", network.fusion)]}
     assert counts == {"all": 283_514_762, "fusion": 14_156_288}
     assert counts["all"] - sum(p.numel() for p in network.motion.classifier.parameters()) == 163_555_109
@@ -85,7 +85,7 @@ def test_motion_logits_do_not_depend_on_rgb_and_appearance_logits_depend_on_flow
     assert difference(first.appearance, third.appearance) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["vgg-m", "vgg-16"])
+@pytest.mark.parametrize("kind", ["vgg-m-fusion", "vgg-16-fusion"])
 def test_one_frame_is_fusion_by_the_middle_slice(kind: Any) -> None:
     network = narrow(kind=kind)
     nn.init.normal_(network.fusion.weight, std=0.05)
@@ -179,7 +179,7 @@ def test_wrong_shapes_and_settings_are_refused() -> None:
     for bad in ((flow, rgb), (rgb[:, :3], flow), (rgb[:1], flow), (rgb[..., :50], flow)):
         with pytest.raises(ParameterError):
             network(*bad)
-    for settings in ({"shares": (1,)}, {"shares": (-1, 1)}, {"shares": None}, {"train_trunks": 1}, {"kind": "resnet"}):
+    for settings in ({"shares": (1,)}, {"shares": (-1, 1)}, {"shares": None}, {"train_trunks": 1}, {"kind": "vgg-16"}):
         with pytest.raises(ParameterError, match=f"^{next(iter(settings))} must be"):
             replace(NARROW, **settings)  # type: ignore[arg-type]
     assert FusionConfig.from_dict(NARROW.to_dict()) == NARROW
