@@ -18,7 +18,8 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields, stacks
 from flowkit.model.data.device_crops import UncroppedClips
-from flowkit.model.data.sampling import balanced_videos, batch_videos, sample_generator, stack_fields, sub_batch_tau, training_centres
+from flowkit.model.data.places import training_places
+from flowkit.model.data.sampling import balanced_videos, batch_videos, sample_generator, sub_batch_tau
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop
 from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
@@ -42,7 +43,8 @@ class TrainingSample:
     rgb : uint8 array, shape (T, S, S, 3), or None
         The frames; None if the phase has no appearance stream.
     flow : uint8 array, shape (T, 20, S, S), or None
-        A stack of quantised flow for each frame: u and v of ten fields, interleaved. None if the phase has no motion stream.
+        A stack of quantised flow for each frame: u and v of ten fields, interleaved; of one field, (T, 2, S, S), if the network sees
+        clips of consecutive frames. None if the phase has no motion stream.
     label : int
         The class, from 0.
     video_id : str
@@ -168,14 +170,20 @@ class ClipDataset(TorchDataset[TrainingSample]):
         taus = (config.tau_min, config.tau_max)
         if config.tau_drawn == "sub_batch":
             taus = (sub_batch_tau(config.seed, config.phase, step, position // config.bn_group, *taus),) * 2
-        centres = training_centres(generator, clip.num_frames, num_samples=config.num_samples, tau_min=taus[0], tau_max=taus[1])
+        places = training_places(
+            generator,
+            clip.num_frames,
+            plan=config.network.clip_plan,
+            num_samples=config.num_samples,
+            tau_min=taus[0],
+            tau_max=taus[1],
+        )
         crop = draw_crop(generator, clip.height, clip.width, kind=config.crop, corners=config.corners, flip=config.flip)
         streams = config.streams
-        frames = clip.frames(centres) if "appearance" in streams else None
+        frames = clip.frames(places.frames) if "appearance" in streams else None
         fields = where = None
         if "motion" in streams:
-            wanted, where = stack_fields(centres)
-            fields = read_fields(clip, wanted)
+            fields, where = read_fields(clip, places.fields), places.where
         return UncroppedSample(frames, fields, where, crop, record.label, record.video_id)
 
 

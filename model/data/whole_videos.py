@@ -13,8 +13,10 @@ from flowkit.dataset.manifest import ClipRecord
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
-from flowkit.model.data.sampling import NUM_TEST_CENTRES, evenly_spaced_centres, stack_fields
+from flowkit.model.data.places import Places, tested_places
+from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.transforms import whole_flow, whole_rgb
+from flowkit.model.settings.network_config import ClipPlan
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import Clip
 
@@ -73,6 +75,8 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
         S, the side of the training crops of the networks that are tested.
     num_samples : int
         T, the number of samples; the test has 25.
+    plan : ClipPlan, optional
+        The clips of consecutive frames that are seen in the place of single samples.
     """
 
     def __init__(
@@ -83,8 +87,9 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
         *,
         input_size: int,
         num_samples: int = NUM_TEST_CENTRES,
+        plan: ClipPlan | None = None,
     ) -> None:
-        self.input_size, self.num_samples = input_size, num_samples
+        self.input_size, self.num_samples, self.plan = input_size, num_samples, plan
         self._clips = ManifestClips(dataset, records, quantiser)
 
     def __len__(self) -> int:
@@ -105,18 +110,17 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
 
     def _read(self, index: int) -> WholeClip:
         record, clip = self._clips.records[index], self._clips.clip(index)
-        centres = evenly_spaced_centres(clip.num_frames, self.num_samples)
-        return read_whole(clip, centres, input_size=self.input_size, label=record.label)
+        places = tested_places(clip.num_frames, plan=self.plan, num_samples=self.num_samples)
+        return read_whole(clip, places, input_size=self.input_size, label=record.label)
 
 
-def read_whole(clip: Clip, centres: NDArray[np.int64], *, input_size: int, label: int = -1) -> WholeClip:
-    """Read the samples of a video whose centre frames are given, as a network with this size of input sees them."""
-    frames, inverse = np.unique(centres, return_inverse=True)
-    fields, where = stack_fields(centres)
+def read_whole(clip: Clip, places: Places, *, input_size: int, label: int = -1) -> WholeClip:
+    """Read the samples of a video that lie in these places, as a network with this size of input sees them."""
+    frames, inverse = np.unique(places.frames, return_inverse=True)
     return WholeClip(
         whole_rgb(clip.frames(frames), input_size=input_size)[inverse],
-        whole_flow(read_fields(clip, fields), input_size=input_size),
-        where,
+        whole_flow(read_fields(clip, places.fields), input_size=input_size),
+        places.where,
         label,
         clip.video_id,
         clip.num_frames,

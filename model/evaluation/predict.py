@@ -19,7 +19,8 @@ from flowkit.extraction.results import Status
 from flowkit.extraction.sample_apart import count_frames, read_sample
 from flowkit.file_versions import FileVersion
 from flowkit.model.compute.execution import Execution
-from flowkit.model.data.sampling import protocol_centres, stack_fields
+from flowkit.model.data.places import tested_places
+from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.evaluation.rows import ROWS
@@ -287,9 +288,9 @@ class Predictor:
 
     def _whole_clip(self, path: Path, num_frames: int, bars: StageProgress) -> WholeClip:
         """Return the video as `WholeClipDataset` would."""
-        centres = protocol_centres(num_frames)
-        frames, frame_of = np.unique(centres, return_inverse=True)
-        fields, where = stack_fields(centres)
+        places = tested_places(num_frames, plan=self._networks.plan, num_samples=NUM_TEST_CENTRES)
+        frames, frame_of = np.unique(places.frames, return_inverse=True)
+        fields, where = places.fields, places.where
 
         def show_solved(done: int) -> None:
             bars.update("predict", done, len(fields), unit="flow fields", note=path.name)

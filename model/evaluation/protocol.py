@@ -262,7 +262,7 @@ def _network_scores(
     folder: Path | None,
 ) -> tuple[dict[str, VideoScores], list[Unreadable]]:
     """Return the scores of each test video by all networks, and the videos that have none."""
-    clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size)
+    clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size, plan=networks.plan)
     execution = networks.execution
     settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
     with UnfinishedScores(folder, split, digests, settings, parts=networks.parts, rank=execution.rank) as unfinished:
@@ -281,7 +281,7 @@ def _chosen_weights(
 ) -> dict[str, ChosenWeights]:
     """Choose the weights of each row that joins two streams on the validation videos, which are scored as in the test."""
     records = validation_records(split, networks.provenances)
-    clips = WholeClipDataset(dataset, records, split.quantiser, input_size=networks.input_size)
+    clips = WholeClipDataset(dataset, records, split.quantiser, input_size=networks.input_size, plan=networks.plan)
 
     def progress(done: int, num_videos: int, num_failed: int) -> None:
         on_event(VideosScored(split.number, done, num_videos, num_failed, of_validation=True))

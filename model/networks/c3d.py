@@ -8,21 +8,27 @@ its code, facebookarchive/C3D.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from flowkit.errors import ParameterError
-from flowkit.model.foreign.backbones import C3D, Naming
+from flowkit.errors import CheckpointError, ParameterError
+from flowkit.model.foreign.backbones import C3D, Naming, find_backbone
+from flowkit.model.foreign.state_dicts import PretrainedWeights, pretrained_state
+from flowkit.model.networks.family import NetworkFamily, PhaseNetwork, State
 from flowkit.model.networks.layers.conv3d import Conv3d
 from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.vgg import CLASSIFIER_STD, slide
+from flowkit.model.networks.weights import check_pretrained, initialise_single_stream
 from flowkit.model.settings.c3d import CLIP_FRAMES, C3DConfig
 from flowkit.model.settings.network import NUM_RGB_CHANNELS
 from flowkit.model.settings.network_config import StreamName
+from flowkit.model.settings.training import TrainConfig
 
 
 class C3DStream(nn.Module):
@@ -106,7 +112,7 @@ class C3DStream(nn.Module):
         return functional.max_pool3d(x, window, stride=window, ceil_mode=True)
 
 
-class C3DNetwork(nn.Module):
+class C3DNetwork(PhaseNetwork):
     """C3D over the clips of a video.
 
     Parameters
@@ -168,3 +174,39 @@ class C3DNetwork(nn.Module):
                 f"got {tuple(frames.shape)}"
             )
         return frames.reshape(len(frames), -1, CLIP_FRAMES, *frames.shape[2:]).transpose(2, 3)
+
+    def stream_logits(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the logits of its one stream."""
+        assert rgb is not None
+        return {"appearance": self(rgb)}
+
+
+class C3DFamily(NetworkFamily):
+    """`C3DNetwork`, from random weights or from a file."""
+
+    classifier = C3D.classifier
+
+    def build(self, config: TrainConfig, *, checkpoint_activations: bool = False) -> C3DNetwork:
+        """Return the network of a phase, on the CPU."""
+        assert isinstance(config.network, C3DConfig)
+        return C3DNetwork(config.network, checkpoint_activations=checkpoint_activations)
+
+    def initialise(self, network: PhaseNetwork, weights: PretrainedWeights | None, *, generator: torch.Generator) -> None:
+        """Start from a file's weights, or from random ones."""
+        assert isinstance(network, C3DNetwork)
+        initialise_single_stream(network, weights, generator=generator)
+
+    def check_pretrained(self, network: PhaseNetwork, state: State, source: str) -> None:
+        """Check whether a network can start from pretrained weights."""
+        assert isinstance(network, C3DNetwork)
+        check_pretrained(network, state, source)
+
+    def pretrained(self, source: Path | Literal["imagenet"], overrides: Mapping[str, Any]) -> PretrainedWeights:
+        """Read weights from a file."""
+        if source == "imagenet":
+            raise CheckpointError("C3D is not trained on ImageNet; give a file with --weights FILE, or use --weights none")
+        return pretrained_state(source)
+
+    def describe(self, weights: PretrainedWeights, source: str) -> str:
+        """Return which part of a larger model is used."""
+        return str(find_backbone(weights.state, source, C3D))

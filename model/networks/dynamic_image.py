@@ -14,11 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from flowkit.errors import ParameterError
+from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.networks.family import PhaseNetwork, State
 from flowkit.model.networks.layers.temporal_conv import by_clip
+from flowkit.model.networks.residual import ResidualFamily
 from flowkit.model.networks.resnet import ResidualStream
+from flowkit.model.networks.weights import check_pretrained, initialise_single_stream
 from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.network import NUM_RGB_CHANNELS
 from flowkit.model.settings.network_config import StreamName
+from flowkit.model.settings.training import TrainConfig
 
 GREY_LEVELS = 255 * 0.226  # in one unit of a network's normalised input
 IN_CHANNELS: dict[StreamName, int] = {"appearance": NUM_RGB_CHANNELS, "motion": 2}  # RGB; u and v
@@ -89,7 +94,7 @@ def normalise_image(image: Tensor, *, rms: float, limit: float) -> Tensor:
     return scaled.clamp(-limit, limit)
 
 
-class DynamicImageNetwork(nn.Module):
+class DynamicImageNetwork(PhaseNetwork):
     """A ResNet over the dynamic images of a clip; the last maps of all images are joined by their maximum.
 
     Its parameters are torchvision's after the stream's name, so it starts from the same weights as a base stream.
@@ -167,3 +172,26 @@ class DynamicImageNetwork(nn.Module):
             x = self.stream.unit_a(stage, x, num_images).relu()
             x = self.stream.units_from_b(stage, x, x, num_images)
         return self.stream.head(by_clip(x, num_images).amax(1), 1)
+
+    def stream_logits(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the logits of its stream, by the stream's name."""
+        return {self.stream_name: self(rgb if self.stream_name == "appearance" else flow)}
+
+
+class DynamicImageFamily(ResidualFamily):
+    """`DynamicImageNetwork`; it starts from the same ResNets as the base streams of ST-ResNet."""
+
+    def build(self, config: TrainConfig, *, checkpoint_activations: bool = False) -> DynamicImageNetwork:  # type: ignore[override]
+        """Return the network of a phase, on the CPU."""
+        assert isinstance(config.network, DynamicImageConfig)
+        return DynamicImageNetwork(config.network, config.streams[0], checkpoint_activations=checkpoint_activations)
+
+    def initialise(self, network: PhaseNetwork, weights: PretrainedWeights | None, *, generator: torch.Generator) -> None:
+        """Start from a ResNet, or from random weights."""
+        assert isinstance(network, DynamicImageNetwork)
+        initialise_single_stream(network, weights, generator=generator)
+
+    def check_pretrained(self, network: PhaseNetwork, state: State, source: str) -> None:
+        """Check whether a network can start from a ResNet."""
+        assert isinstance(network, DynamicImageNetwork)
+        check_pretrained(network, state, source)

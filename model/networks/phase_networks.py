@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flowkit.model.networks.c3d import C3DFamily
+from flowkit.model.networks.dynamic_image import DynamicImageFamily
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork
 from flowkit.model.networks.fusion3d import FusionFamily
 from flowkit.model.networks.residual import ResidualFamily
 from flowkit.model.networks.vgg_family import VggFamily
+from flowkit.model.settings.c3d import C3DConfig
+from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
@@ -19,6 +23,8 @@ FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {
     STResNetConfig: ResidualFamily(),
     VggConfig: VggFamily(),
     FusionConfig: FusionFamily(),
+    DynamicImageConfig: DynamicImageFamily(),
+    C3DConfig: C3DFamily(),
 }
 
 

@@ -15,6 +15,7 @@ from flowkit.dataset.manifest import MIN_FRAMES
 from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.compute.execution import VIDEOS_AT_ONCE
 from flowkit.model.data.clips import clip_loader
+from flowkit.model.data.places import centred_places
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole
 from flowkit.model.scoring.feature_files import FeatureFile, PlannedFeatures, VideoFeatures
 from flowkit.model.scoring.feature_folder import FeatureFolder
@@ -53,7 +54,7 @@ class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
             if clip.sha256 != video.sha256:
                 return SourceChangedError(f"the clip of {video.video_id!r} was replaced while it was in use; run the same line again")
             centres = self._settings.centres(clip.num_frames)[window.first : window.stop]
-            return read_whole(clip, centres, input_size=self._input_size)
+            return read_whole(clip, centred_places(centres), input_size=self._input_size)
         except SourceChangedError as error:
             return error
         except (FlowkitError, OSError) as error:  # one bad video does not stop the others, but is reported

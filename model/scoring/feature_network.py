@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flowkit.errors import ParameterError
 from flowkit.model.compute.execution import Execution, FittingBatches
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.features import stream_features
@@ -58,6 +59,11 @@ class FeatureNetwork:
         self, checkpoint: Checkpoint, source: str, *, quantiser: Quantiser, layer: Layer, mirror: bool, execution: Execution
     ) -> None:
         config = checkpoint.provenance.config
+        if config.network.clip_plan is not None:
+            raise ParameterError(
+                f"{config.phase} sees clips of {config.network.clip_plan.length} frames, and features are of single frames; choose another "
+                "network with --of"
+            )
         self.device = execution.torch_device()
         self.input_size = config.network.input_size
         self.time = TimeShape.of(config.phase, config.network)

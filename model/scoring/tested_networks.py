@@ -79,6 +79,13 @@ class TestedNetworks:
                 "system with --system NAME"
             )
         self.input_size = next(iter(sizes), 0)
+        plans = {checkpoint.provenance.config.network.clip_plan for _, checkpoint in checkpoints.values()}
+        if len(plans) > 1:
+            raise CheckpointError(
+                f"{', '.join(checkpoints)} see videos in different ways, as single frames and as clips of consecutive ones; test one "
+                "system at a time, with --system NAME"
+            )
+        self.plan = next(iter(plans), None)
         self._batches = FittingBatches("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it")
         self.parts = tuple((phase, stream) for phase, made in self.provenances.items() for stream in made.config.streams)
         self._networks: dict[Phase, PhaseNetwork] = {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from flowkit.model.settings.checks import brief_repr, check, check_choices, from_record, is_int, is_number, numbers, to_record
 from flowkit.model.settings.network import INPUT_SIZES
+from flowkit.model.settings.network_config import ClipPlan, NetworkConfig
+from flowkit.model.settings.vgg import VALUES_OF_RESNET_50
 
 C3DKind = Literal["c3d", "c3d-scratch"]
 
@@ -17,11 +20,12 @@ STAGES: dict[C3DKind, tuple[tuple[int, ...], ...]] = {
 }
 HIDDEN: dict[C3DKind, int] = {"c3d": 4096, "c3d-scratch": 2048}
 CLIP_FRAMES = 16
+_TEST_STRIDE = 8
 _NUM_POOLS = 5
 
 
 @dataclass(frozen=True)
-class C3DConfig:
+class C3DConfig(NetworkConfig):
     """The architecture of a `C3DNetwork`; stored in every checkpoint.
 
     Parameters
@@ -57,6 +61,7 @@ class C3DConfig:
     True
     """
 
+    kinds: ClassVar[tuple[str, ...]] = get_args(C3DKind)
     num_classes: int
     kind: C3DKind = "c3d"
     width: float = 1.0
@@ -100,12 +105,28 @@ class C3DConfig:
             sizes.append((frames, side))
         return tuple(sizes)
 
+    @property
+    def clip_plan(self) -> ClipPlan:
+        """Clips of 16 frames: any in training, all that are 8 frames apart in a test."""
+        return ClipPlan(CLIP_FRAMES, _TEST_STRIDE, 1)
+
+    def has_dropout(self, phase: str) -> bool:
+        """Return whether the network draws random numbers in training."""
+        return any(self.dropout)
+
+    @property
+    def frame_cost(self) -> float:
+        """The memory for the activations of one clip in training, in units of a frame in a ResNet-50 that sees 224 px."""
+        sizes = [(CLIP_FRAMES, self.input_size), *self.map_sizes(self.input_size)]
+        values = sum(sum(stage) * frames * side**2 for stage, (frames, side) in zip(self.stages, sizes[:-1], strict=True))
+        return values / VALUES_OF_RESNET_50
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""
         return to_record(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> C3DConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> C3DConfig:
         """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
         return from_record(cls, values)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from flowkit.model.settings.checks import check, is_int, is_number
 from flowkit.model.settings.network import STResNetConfig
+from flowkit.model.settings.network_config import ClipPlan
 
+_STRIDE, _FIRST_IN_TRAINING, _MOST_IN_TESTS = 6, 2, 20  # frames, and images of a video
 # The official code gives a picture of 224 x 224 x 3 the Euclidean norm 6000; this is its root mean square, in grey levels.
 PUBLISHED_RMS = 6000 / math.sqrt(3 * 224 * 224)
 
@@ -42,6 +46,7 @@ class DynamicImageConfig(STResNetConfig):
     True
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("dynamic-image",)
     image_frames: int = 10
     image_rms: float = PUBLISHED_RMS
     image_limit: float = 128.0
@@ -56,3 +61,49 @@ class DynamicImageConfig(STResNetConfig):
             value = getattr(self, name)
             check(is_number(value) and value > 0, name, "above 0", value)
         check(is_number(self.dropout) and 0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
+
+    @property
+    def clip_plan(self) -> ClipPlan:
+        """The clips of which images are made: overlapping ones, 20 of a video in a test."""
+        return ClipPlan(self.image_frames, _STRIDE, _STRIDE, _FIRST_IN_TRAINING, _MOST_IN_TESTS)
+
+    def temporal_reach(self, phase: str) -> int:
+        """Return 0: all images are joined by their maximum."""
+        return 0
+
+    def temporal_stride(self, phase: str) -> int:
+        """Return 0: time is no axis of the network's maps."""
+        return 0
+
+    def num_outputs(self, phase: str, num_samples: int) -> int:
+        """Return 1: a video has one score, whatever the number of its images."""
+        return 1
+
+    def has_dropout(self, phase: str) -> bool:
+        """Return whether the network draws random numbers in training."""
+        return bool(self.dropout)
+
+    def kept_settings(self, phase: str) -> tuple[str, ...]:
+        """Return the settings that change what the network computes but no tensor; a phase that starts from it must have the same."""
+        return ("stride_in_1x1", "stem_pool", "image_frames", "image_rms", "image_limit")
+
+    def adopted(self, its_streams: tuple[str, ...], streams: tuple[str, ...]) -> dict[str, Any]:
+        """Return the settings that a network with these streams takes from this one, which has `its_streams`, if it starts from it."""
+        names = ("image_frames", "image_rms", "image_limit", "dropout")
+        return super().adopted(its_streams, streams) | {name: getattr(self, name) for name in names}
+
+    def described(self, phase: str) -> dict[str, str]:
+        """Return in words what a report says of the network, under ``network`` and further names."""
+        images = f"of {self.image_frames} frames, root mean square {self.image_rms:.3g} grey levels"
+        return super().described(phase) | {"dynamic images": images, "dropout": f"{self.dropout:g}"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as built-in types."""
+        return {"kind": self.kinds[0], **super().to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DynamicImageConfig:
+        """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
+        made = super().from_dict(values)
+        assert isinstance(made, cls)
+        return made

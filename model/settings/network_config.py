@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from flowkit.errors import ParameterError
@@ -11,6 +11,31 @@ from flowkit.errors import ParameterError
 StreamName = Literal["appearance", "motion"]
 STREAMS: tuple[StreamName, ...] = get_args(StreamName)
 TEMPORAL_POOL_SIZE = 5  # samples
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """How a network sees a video that does not look at single frames and stacks: as clips of consecutive frames.
+
+    Parameters
+    ----------
+    length : int
+        Frames of a clip. The network receives the frames, or flow fields, of n clips one after the other.
+    stride : int
+        The distance between the first frames of neighbouring clips in a test.
+    training_stride : int
+        The same for the clips from which training draws.
+    first : int
+        The first frame of the first of these.
+    most : int
+        The largest number of clips in a test; of more, so many are taken at equal distances.
+    """
+
+    length: int
+    stride: int
+    training_stride: int
+    first: int = 0
+    most: int = 1 << 16
 
 
 class NetworkConfig:
@@ -38,6 +63,11 @@ class NetworkConfig:
         A phase whose name is that of a stream, or ends with it, trains that stream by itself; any other trains all streams.
         """
         return tuple(stream for stream in STREAMS if phase == stream or phase.endswith(f"-{stream}")) or STREAMS
+
+    @property
+    def clip_plan(self) -> ClipPlan | None:
+        """How the network sees a video as clips of consecutive frames; None if it sees single frames and stacks of flow."""
+        return None
 
     def temporal_reach(self, phase: str) -> int:
         """Return how many samples before and after a time step have an influence on it, before time is pooled."""

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowkit.errors import ParameterError
+from flowkit.model.settings.c3d import C3DConfig
+from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
 from flowkit.model.settings.vgg import VggConfig
 
-NETWORK_KINDS: dict[str, type[NetworkConfig]] = {name: kind for kind in (STResNetConfig, VggConfig, FusionConfig) for name in kind.kinds}
+_KINDS: tuple[type[NetworkConfig], ...] = (STResNetConfig, VggConfig, FusionConfig, DynamicImageConfig, C3DConfig)
+NETWORK_KINDS: dict[str, type[NetworkConfig]] = {name: kind for kind in _KINDS for name in kind.kinds}
 
 
 def network_from_dict(values: Mapping[str, Any]) -> NetworkConfig:

@@ -57,7 +57,7 @@ LAYERS: dict[VggKind, tuple[VggLayer, ...]] = {
         *(*_convs(3, 256), _POOL_2, *_convs(3, 512), _POOL_2, *_convs(3, 512), _POOL_2),
     ),
 }
-_VALUES_OF_RESNET_50 = 25e6  # of all maps that training keeps of a frame of 224 px
+VALUES_OF_RESNET_50 = 25e6  # of all maps that training keeps of a frame of 224 px
 HIDDEN: dict[VggKind, tuple[int, int]] = {"vgg-m": (4096, 2048), "vgg-16": (4096, 4096)}  # units of the first two fully connected layers
 
 
@@ -186,7 +186,7 @@ class VggConfig(NetworkConfig):
         for side, layer in zip(self.sides(self.input_size), layers, strict=True):
             channels = layer.channels or channels
             values += channels * side**2
-        return values / _VALUES_OF_RESNET_50
+        return values / VALUES_OF_RESNET_50
 
     def kept_settings(self, phase: str) -> tuple[str, ...]:
         """Return the settings that change what the network computes but no tensor; a phase that starts from it must have the same."""

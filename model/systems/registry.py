@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.phase import PhaseDescription
+from flowkit.model.systems.c3d import C3D
+from flowkit.model.systems.dynamic_images import DYNAMIC_IMAGES
 from flowkit.model.systems.idt import IDT
 from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_star_idt import ST_RESNET_STAR_IDT
@@ -25,6 +27,8 @@ _ALL = (
     TWO_STREAMS_VGG_16,
     TWO_STREAM_FUSION,
     TWO_STREAM_FUSION_IDT,
+    DYNAMIC_IMAGES,
+    C3D,
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
 DEFAULT_SYSTEM = ST_RESNET.name

@@ -61,7 +61,12 @@ class Validator:
         self._split, self._provenance, self._execution = split, provenance, execution
         self._records = [record for record in split.train if record.video_id in held]
         self._clips = WholeClipDataset(
-            dataset, self._records, split.quantiser, input_size=config.network.input_size, num_samples=validation_samples(config)
+            dataset,
+            self._records,
+            split.quantiser,
+            input_size=config.network.input_size,
+            num_samples=validation_samples(config),
+            plan=config.network.clip_plan,
         )
         num_held_out = len(self._records)
         self.validated = 0

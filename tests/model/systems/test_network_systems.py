@@ -31,6 +31,8 @@ TINY: dict[str, dict[str, Any]] = {
     "two-streams-vgg-m": {"width": 0.03, "input_size": 64},
     "two-streams-vgg-16": {"width": 0.03, "input_size": 32},
     "two-stream-fusion": {"width": 0.03, "input_size": 32},
+    "dynamic-images": {"base_width": 4, "input_size": 32},
+    "c3d": {"width": 0.03, "input_size": 32},
 }
 STEPS = {"batch": 4, "bn_group": 2, "steps": 3, "warmup_steps": 0}
 CPU = Execution(device="cpu", checkpoint_steps=1)
