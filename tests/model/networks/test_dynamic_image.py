@@ -13,6 +13,7 @@ from torch import nn
 from flowkit.errors import ParameterError
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.dynamic_image import DynamicImageNetwork, normalise_image, rank_coefficients, rank_pool
+from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.stresnet import SingleStream
 from flowkit.model.networks.weights import initialise_single_stream
 from flowkit.model.settings.dynamic_image import DynamicImageConfig
@@ -133,6 +134,19 @@ def test_brightness_and_contrast_of_a_whole_clip_change_nothing() -> None:
     clips = torch.randn(1, 20, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         assert difference(made(3 * clips + 0.7), made(clips)) < 1e-9
+
+
+@STREAMS
+def test_groups_of_a_batch_have_their_own_statistics_and_dropout(stream: Any) -> None:
+    made, channels, seeds = network(stream, input_size=64).train(), 3 if stream == "appearance" else 2, [3, 4]
+    clips = torch.randn(6, 20, channels, 64, 64, dtype=torch.float64)
+    alone = []
+    for seed, part in zip(seeds, clips.chunk(2), strict=True):
+        set_groups(made, [seed])
+        torch.manual_seed(seed)
+        alone.append(made(part))
+    set_groups(made, seeds)
+    assert difference(made(clips), torch.cat(alone)) < 1e-9
 
 
 @STREAMS
