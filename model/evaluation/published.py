@@ -43,7 +43,9 @@ def _of_networks(protocol: str) -> dict[str, float]:
 
 def _with_idt(protocol: str) -> dict[str, float]:
     """Return the published accuracies of the rows that have improved trajectories, in percent."""
-    return {system.row: system.published[protocol] for system in SYSTEMS.values() if system.has_trajectories and system.published}
+    return {
+        system.row: system.published[protocol] for system in SYSTEMS.values() if system.has_trajectories and protocol in system.published
+    }
 
 
 # Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4; the numbers of videos are counted from the official lists.

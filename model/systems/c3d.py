@@ -7,6 +7,7 @@ from typing import Any
 from flowkit.model.settings.c3d import C3DConfig
 from flowkit.model.settings.phase import PhaseDescription, Reference
 from flowkit.model.settings.recipes import PhaseRecipe
+from flowkit.model.systems.idt import with_idt
 from flowkit.model.systems.system import Row, System
 
 _SMALL_INPUT_SIZE = (56, 32)  # px: of frames whose short side is at least 64, and of smaller ones
@@ -48,3 +49,4 @@ C3D = System(
         "frames keep their proportions, and the network sees all of them (code: 128 x 171, and the centre of 112 x 112)",
     ),
 )
+C3D_IDT = with_idt(C3D, {"ucf101": 90.4})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flowkit.model.systems.system import System
 
 IDT = System(
@@ -17,3 +19,17 @@ IDT = System(
         "no boxes of persons (paper: from a detector)",
     ),
 )
+
+
+def with_idt(system: System, published: Mapping[str, float], *, differences: tuple[str, ...] = ()) -> System:
+    """Return a system of networks joined with improved trajectories, with its own published accuracies."""
+    return System(
+        name=f"{system.name}+{IDT.name}",
+        row=f"{system.row} + {IDT.row}",
+        trains=system.trains,
+        has_trajectories=True,
+        joined=(system.row, IDT.row),
+        citation=system.citation,
+        published=published,
+        differences=(*system.differences, *differences, *IDT.differences),
+    )

@@ -6,14 +6,13 @@ from collections.abc import Iterable
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.phase import PhaseDescription
-from flowkit.model.systems.c3d import C3D
-from flowkit.model.systems.dynamic_images import DYNAMIC_IMAGES
+from flowkit.model.systems.c3d import C3D, C3D_IDT
+from flowkit.model.systems.dynamic_images import DYNAMIC_IMAGES, DYNAMIC_IMAGES_IDT
 from flowkit.model.systems.idt import IDT
 from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_star_idt import ST_RESNET_STAR_IDT
 from flowkit.model.systems.system import System
-from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION
-from flowkit.model.systems.two_stream_fusion_idt import TWO_STREAM_FUSION_IDT
+from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION, TWO_STREAM_FUSION_IDT
 from flowkit.model.systems.two_streams_idt import TWO_STREAMS_IDT
 from flowkit.model.systems.two_streams_vgg_16 import TWO_STREAMS_VGG_16
 from flowkit.model.systems.two_streams_vgg_m import TWO_STREAMS_VGG_M
@@ -28,7 +27,9 @@ _ALL = (
     TWO_STREAM_FUSION,
     TWO_STREAM_FUSION_IDT,
     DYNAMIC_IMAGES,
+    DYNAMIC_IMAGES_IDT,
     C3D,
+    C3D_IDT,
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
 DEFAULT_SYSTEM = ST_RESNET.name

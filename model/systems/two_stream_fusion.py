@@ -5,6 +5,7 @@ from __future__ import annotations
 from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.phase import PhaseDescription, Reference
 from flowkit.model.settings.recipes import PhaseRecipe
+from flowkit.model.systems.idt import with_idt
 from flowkit.model.systems.system import Row, System
 from flowkit.model.systems.two_streams_vgg_16 import TWO_STREAMS_VGG_16
 from flowkit.model.systems.vgg_streams import small_network
@@ -54,3 +55,4 @@ TWO_STREAM_FUSION = System(
         "25 frames that the network sees at once (official code: ten sequences of five frames at random distances)",
     ),
 )
+TWO_STREAM_FUSION_IDT = with_idt(TWO_STREAM_FUSION, {"ucf101": 93.5, "hmdb51": 69.2})

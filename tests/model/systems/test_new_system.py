@@ -17,18 +17,18 @@ PAGE = ROOT / "docs" / "systems.md"
 MOST_LINES = 100
 LINES = {  # file -> what stands there, and what the system adds to it
     "model/settings/network_kinds.py": (
-        "(STResNetConfig, VggConfig)",
-        "(STResNetConfig, VggConfig, PlainConfig)",
+        "DynamicImageConfig, C3DConfig)",
+        "DynamicImageConfig, C3DConfig, PlainConfig)",
         "settings.plain",
         "PlainConfig",
     ),
     "model/networks/phase_networks.py": (
-        "VggConfig: VggFamily()",
-        "VggConfig: VggFamily(), PlainConfig: PlainFamily()",
+        "    C3DConfig: C3DFamily(),\n",
+        "    C3DConfig: C3DFamily(),\n    PlainConfig: PlainFamily(),\n",
         "networks.plain",
         "PlainFamily",
     ),
-    "model/systems/registry.py": ("TWO_STREAMS_VGG_16)", "TWO_STREAMS_VGG_16, PLAIN)", "systems.plain", "PLAIN"),
+    "model/systems/registry.py": ("    C3D_IDT,\n", "    C3D_IDT,\n    PLAIN,\n", "systems.plain", "PLAIN"),
 }
 
 
