@@ -86,7 +86,7 @@ def test_the_distance_between_frames_is_drawn_for_each_clip_or_once_for_each_sub
         drawn.append((tau_min, tau_max))
         return training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max)
 
-    monkeypatch.setattr("flowkit.model.data.training_clips.training_centres", note)
+    monkeypatch.setattr("flowkit.model.data.places.training_centres", note)
     settings = {"batch": 12, "bn_group": 4, "tau_min": 1, "tau_max": 9}
     for how in ("clip", "sub_batch"):
         drawn.clear()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from command_lines import call_flowkit
-from phases import PHASES, ROWS
+from phases import HEADS, PHASES, ROWS
 from training_runs import share_root
 
 from flowkit.dataset.manifest import write_split
@@ -29,7 +29,6 @@ from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation, write_results
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.evaluation.rows import HEADS
 from flowkit.model.evaluation.tables import results_table
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs import events
