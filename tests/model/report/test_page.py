@@ -19,14 +19,14 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from hostile_results import CLASSES, FAILED, make_evaluation, make_gallery, make_hostile_root, make_result, make_row
-from phases import ROWS
+from phases import HEADS, ROWS
 from PIL import Image
 
 from flowkit.dataset.csv_fields import original_field
 from flowkit.describe.html_page import visible
 from flowkit.model.evaluation.results import write_results
 from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.evaluation.rows import HEADS, last_row
+from flowkit.model.evaluation.rows import last_row
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.report import page as page_module
 from flowkit.model.report import video_table
