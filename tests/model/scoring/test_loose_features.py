@@ -198,10 +198,10 @@ def test_memory_holds_one_window_of_a_long_video(home: Path, tmp_path: Path, mon
     most = 0
     read_whole = extract_features.read_whole
 
-    def counted(clip: Any, centres: Any, **settings: Any) -> Any:
+    def counted(clip: Any, places: Any, **settings: Any) -> Any:
         nonlocal most
-        most = max(most, len(centres))
-        return read_whole(clip, centres, **settings)
+        most = max(most, len(places.frames))
+        return read_whole(clip, places, **settings)
 
     monkeypatch.setattr(extract_features, "read_whole", counted)
     write_video(tmp_path / "long.avi", moving_blocks(90, 3), frame_rate=25)
