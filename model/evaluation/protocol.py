@@ -311,25 +311,25 @@ def _checkpoints(
         checkpoint = load_checkpoint(Path(given))
         return {checkpoint.provenance.config.phase: (str(given), checkpoint)}
     trained = [phase for phase in trained_phases(root, run=run, split=split, runs=runs) if only is None or phase in only]
-    trained = trained if only is not None else _of_one_size(trained, root, run, split, runs)
+    trained = trained if only is not None else _that_see_the_same(trained, root, run, split, runs)
     if not trained and not optional:
         find_weights(root, run=run, split=split, runs=runs)  # says that the run has no trained phase
     folders = {phase: phase_folder(root, run, split, phase, runs=runs) for phase in trained}
     return {phase: (str(folder), load_checkpoint(folder)) for phase, folder in folders.items()}
 
 
-def _of_one_size(trained: Sequence[Phase], root: Path, run: str, split: int, runs: Path | None) -> list[Phase]:
-    """Return these phases without those of further systems whose networks see another size than the first system's."""
+def _that_see_the_same(trained: Sequence[Phase], root: Path, run: str, split: int, runs: Path | None) -> list[Phase]:
+    """Return these phases without those of further systems whose networks see other sizes or clips than the first system's."""
     first = next((system for system in SYSTEMS.values() if set(system.networks) & set(trained)), None)
     if first is None:
         return list(trained)
     recorded = recorded_run(root, run, split, runs=runs)
-    sizes = {phase: made.config.network.input_size for phase, made in recorded.items()}
-    own = {sizes[phase] for phase in first.networks if phase in sizes}
-    left_out = [phase for phase in trained if phase not in first.networks and phase in sizes and sizes[phase] not in own]
+    seen = {phase: (made.config.network.input_size, made.config.network.clip_plan) for phase, made in recorded.items()}
+    own = {seen[phase] for phase in first.networks if phase in seen}
+    left_out = [phase for phase in trained if phase not in first.networks and phase in seen and seen[phase] not in own]
     if left_out and own:
         _logger.warning(
-            "left out, because their networks see another size than those of %s: %s; `--system NAME` tests them",
+            "left out, because their networks see another size, or other clips, than those of %s: %s; `--system NAME` tests them",
             first.name,
             ", ".join(left_out),
         )

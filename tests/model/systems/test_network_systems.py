@@ -146,12 +146,20 @@ def test_settings_of_other_networks_are_refused(packed_root: Path) -> None:
         train(packed_root, system="two-streams-vgg-m", run="imagenet", recipe="small", weights="imagenet", execution=CPU)
 
 
-def test_systems_that_see_other_sizes_are_tested_by_name(packed_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_systems_that_see_other_sizes_or_clips_are_tested_by_name(
+    packed_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = share_root(packed_root, tmp_path / "both")
-    for system in TINY:
+    for system in ("two-streams-vgg-16", "dynamic-images"):  # of one size
         run(root, system, overrides={"steps": 1})
     (split,) = evaluate(root, execution=CPU).splits
-    assert list(split.rows) == ["VGG-M appearance", "VGG-M motion", "VGG-M two-streams"]
-    assert "vgg-16-appearance, vgg-16-motion; `--system NAME` tests them" in caplog.text
-    (split,) = evaluate(root, system="two-streams-vgg-16", execution=CPU).splits
     assert list(split.rows) == ["VGG-16 appearance", "VGG-16 motion", "VGG-16 two-streams"]
+    assert "dynamic-image-appearance, dynamic-image-motion; `--system NAME` tests them" in caplog.text
+    run(root, "two-streams-vgg-m", overrides={"steps": 1})
+    caplog.clear()
+    (split,) = evaluate(root, execution=CPU).splits
+    assert list(split.rows) == ["VGG-M appearance", "VGG-M motion", "VGG-M two-streams"]
+    assert "vgg-16-appearance, vgg-16-motion, dynamic-image-appearance" in caplog.text
+    for system in ("two-streams-vgg-16", "dynamic-images"):
+        (split,) = evaluate(root, system=system, execution=CPU).splits
+        assert list(split.rows) == [row.name for row in SYSTEMS[system].rows]
