@@ -13,6 +13,7 @@ from flowkit.flow.params import TVL1Params
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.runs.provenance import Provenance, flattened
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
+from flowkit.model.settings.network_config import MANY_CLIPS, ClipPlan
 from flowkit.model.settings.phase import Reference
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.systems.configs import make_configs
@@ -21,14 +22,32 @@ from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading
 from flowkit.words import counted
 
+_SCORE = "score of a stream: mean of its logits over places, time and mirror images"
 PROTOCOL = (
     f"{NUM_TEST_CENTRES} frames a video, evenly spaced, each with its stack of {NUM_FLOW_FIELDS} flow fields, and their mirror images",
     "whole frames, no crop; the 25 samples of one mirror state are one sequence",
-    "score of a stream: mean of its logits over places, time and mirror images",
+    _SCORE,
 )
 
 _NO_COMPARISON = ("seed", "validation_steps", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
 _ABOUT_CLIPS = ("tau_min", "tau_max", "tau_drawn")  # without meaning for single samples
+
+
+def protocol_of(plan: ClipPlan | None) -> tuple[str, ...]:
+    """Return how networks are tested that see single frames and stacks, or the clips of a plan: one line for each point.
+
+    Examples
+    --------
+    >>> from flowkit.model.evaluation.official import protocol_of
+    >>> from flowkit.model.settings.network_config import ClipPlan
+    >>> protocol_of(ClipPlan(length=16, stride=8, training_stride=1))[0]
+    'clips of 16 consecutive frames, of which the first ones are 8 apart, and their mirror images'
+    """
+    if plan is None:
+        return PROTOCOL
+    most = f", at most {plan.most} of a video" if plan.most < MANY_CLIPS else ""
+    clips = f"clips of {plan.length} consecutive frames, of which the first ones are {plan.stride} apart{most}, and their mirror images"
+    return (clips, "whole frames, no crop; the clips of one mirror state are one sequence", _SCORE)
 
 
 def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], list[str]]:

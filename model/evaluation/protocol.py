@@ -27,7 +27,7 @@ from flowkit.model.evaluation.fusion_weights import (
     joined_rows,
     validation_records,
 )
-from flowkit.model.evaluation.official import PROTOCOL
+from flowkit.model.evaluation.official import protocol_of
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
@@ -181,7 +181,8 @@ def evaluate(
     results: list[SplitEvaluation] = []
 
     def made(*splits: SplitEvaluation) -> Evaluation:
-        protocol = (*PROTOCOL, how) if any(split.provenances for split in splits) else ()  # it is that of networks
+        plans = [one.config.network.clip_plan for split in splits for one in split.provenances.values()]  # networks tested together agree
+        protocol = (*protocol_of(plans[0]), how) if plans else ()  # it is that of networks
         return Evaluation(splits, protocol, fusion, weights, environment)
 
     with RunProgress(progress if execution.rank == 0 else False) as show:
@@ -264,7 +265,7 @@ def _network_scores(
     """Return the scores of each test video by all networks, and the videos that have none."""
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size, plan=networks.plan)
     execution = networks.execution
-    settings = {"protocol": list(PROTOCOL), **execution.scoring_environment(networks.device)}
+    settings = {"protocol": list(protocol_of(networks.plan)), **execution.scoring_environment(networks.device)}
     with UnfinishedScores(folder, split, digests, settings, parts=networks.parts, rank=execution.rank) as unfinished:
         known = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
 

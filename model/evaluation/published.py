@@ -9,7 +9,7 @@ from typing import Any
 from flowkit.dataset.lists.data_sets import DATA_SETS
 from flowkit.dataset.manifest import Split
 from flowkit.model.data.official_lists import is_official_list
-from flowkit.model.evaluation.official import PROTOCOL, flow_differences, phase_differences
+from flowkit.model.evaluation.official import flow_differences, phase_differences, protocol_of
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS, description_of
 
@@ -166,8 +166,10 @@ def _compared(
     precisions = {f"{phase}: trained in": made.precision for phase, made in result.provenances.items() if not made.is_converted}
     precisions["test: computed in"] = str(evaluation.environment.get("amp", "a precision that is not recorded"))
     differences += [f"{what} {precision} (official code: float32)" for what, precision in precisions.items() if precision != "float32"]
-    if result.provenances and evaluation.protocol[: len(PROTOCOL)] != PROTOCOL:
-        differences.append(f"test: {'; '.join(evaluation.protocol)} (official code: {'; '.join(PROTOCOL)})")
+    plans = [made.config.network.clip_plan for made in result.provenances.values()]
+    usual = protocol_of(plans[0]) if plans else ()
+    if evaluation.protocol[: len(usual)] != usual:
+        differences.append(f"test: {'; '.join(evaluation.protocol)} (official code: {'; '.join(usual)})")
     if evaluation.weights == "auto":
         pairs = ", ".join(f"{row} {chosen.weights[0]:g} : {chosen.weights[1]:g}" for row, chosen in result.fusion_weights.items())
         how = f"{evaluation.fusion} with weights chosen on validation videos{', ' if pairs else ''}{pairs}"

@@ -11,6 +11,7 @@ from flowkit.errors import ParameterError
 StreamName = Literal["appearance", "motion"]
 STREAMS: tuple[StreamName, ...] = get_args(StreamName)
 TEMPORAL_POOL_SIZE = 5  # samples
+MANY_CLIPS = 1 << 16  # more than a video has
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ClipPlan:
     stride: int
     training_stride: int
     first: int = 0
-    most: int = 1 << 16
+    most: int = MANY_CLIPS
 
 
 class NetworkConfig:

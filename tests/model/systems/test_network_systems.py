@@ -85,7 +85,10 @@ def test_groups_that_pass_together_draw_their_own_dropout(trained: tuple[str, Pa
 
 def test_the_rows_are_those_of_the_system_and_other_readers_get_the_same_scores(trained: tuple[str, Path], tmp_path: Path) -> None:
     system, root = trained
-    (split,) = evaluate(root, system=system, execution=CPU).splits
+    evaluation = evaluate(root, system=system, execution=CPU)
+    (split,) = evaluation.splits
+    plan = load_checkpoint(phase_folder(root, "default", 1, SYSTEMS[system].networks[0])).provenance.config.network.clip_plan
+    assert evaluation.protocol[0].startswith("25 frames a video" if plan is None else f"clips of {plan.length} consecutive frames")
     assert list(split.rows) == rows_of(SYSTEMS[system].networks)
     own = [row.name for row in SYSTEMS[system].rows]
     assert list(split.rows)[-len(own) :] == own  # before them are those of phases that other systems list

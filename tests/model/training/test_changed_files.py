@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,15 +13,16 @@ from training_runs import TINY, copy_phases, run, same, weights
 
 from flowkit.errors import CheckpointError, SourceChangedError
 from flowkit.model.compute.execution import Execution
+from flowkit.model.networks import residual
 from flowkit.model.runs import events
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.training import phases
 from flowkit.model.training.chain import train
 
 
-def change_after(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
-    """Change a file as soon as a function of `phases` has read it."""
-    read = getattr(phases, name)
+def change_after(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, path: Path) -> None:
+    """Change a file as soon as a function of a module has read it."""
+    read = getattr(module, name)
 
     def disturbed(*args: Any, **kwargs: Any) -> Any:
         result = read(*args, **kwargs)
@@ -28,7 +30,7 @@ def change_after(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None
         path.write_bytes(data[:-1] + bytes([(data[-1] + 1) % 256]))  # one byte of a weight
         return result
 
-    monkeypatch.setattr(phases, name, disturbed)
+    monkeypatch.setattr(module, name, disturbed)
 
 
 @pytest.mark.slow
@@ -57,7 +59,7 @@ def test_weights_of_an_earlier_phase_that_change_while_they_are_read_are_refused
     """What a phase records that it started from has the digest of what was read."""
     copy_phases(undisturbed[0], root, "appearance", "motion")
     (phase_folder(root, "default", 1, "motion") / "digests.json").unlink()  # an older run has none
-    change_after(monkeypatch, "load_checkpoint", phase_folder(root, "default", 1, "motion") / "weights.safetensors")
+    change_after(monkeypatch, phases, "load_checkpoint", phase_folder(root, "default", 1, "motion") / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"motion.weights\.safetensors was changed while st-resnet began to train from it"):
         run(root, phases=["st-resnet"])
 
@@ -66,6 +68,6 @@ def test_a_file_of_pretrained_weights_that_changes_while_it_is_read_is_refused(r
     path = root / "mine.safetensors"
     run(root, phases=["appearance"], overrides={"steps": 1})
     save_file({name.removeprefix("appearance."): tensor for name, tensor in weights(root, "appearance").items()}, path)
-    change_after(monkeypatch, "pretrained_state", path)
+    change_after(monkeypatch, residual, "pretrained_state", path)
     with pytest.raises(CheckpointError, match=r"mine\.safetensors was changed while it was read"):
         run(root, run="mine", weights=path, phases=["appearance"], overrides={"steps": 1})
