@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +14,7 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.cli.shared.training.recipe_options import execution_options, recipe_options, train_settings
-from flowkit.cli.shared.training.trajectory_training import train_idt
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion
+from flowkit.cli.shared.training.trajectory_training import FOR_TRAJECTORIES, train_idt, trajectory_options
 from flowkit.model.systems.configs import overrides_of
 from flowkit.model.systems.registry import SYSTEMS
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from flowkit.model.comparison.compared import Comparison
     from flowkit.model.compute.execution import Execution
     from flowkit.model.settings.recipes import TrainSettings
-
-_FOR_TRAINING_ONLY = ("components", "camera_motion")
 
 
 @click.command(cls=Command)
@@ -41,21 +38,7 @@ _FOR_TRAINING_ONLY = ("components", "camera_motion")
     help="Compare this system only; may be repeated.  [default: all systems]",
 )
 @click.option("--train", is_flag=True, help="First train what is missing of these systems; the same command continues after a stop.")
-@click.option(
-    "--components",
-    type=click.IntRange(min=1),
-    default=NUM_COMPONENTS,
-    show_default=True,
-    metavar="K",
-    help="How many Gaussians the Fisher vectors of improved trajectories that --train computes have for each type of descriptors.",
-)
-@click.option(
-    "--camera-motion",
-    type=click.Choice(get_args(CameraMotion)),
-    default="sift",
-    show_default=True,
-    help="How improved trajectories that --train computes find the motion of the camera.",
-)
+@trajectory_options("improved trajectories that --train computes")
 @recipe_options
 @execution_options
 @json_option
@@ -80,7 +63,7 @@ def compare(
     system is tested once; its results are kept until its weights or the data change.
     """
     if not train:
-        refuse_unused("it is for --train", *_FOR_TRAINING_ONLY)
+        refuse_unused("it is for --train", *FOR_TRAJECTORIES)
     from flowkit.model.comparison.run import compare as run_comparison
     from flowkit.model.runs.places import report_folder
     from flowkit.model.runs.progress import RunProgress
@@ -92,9 +75,12 @@ def compare(
         execution = read_execution(settings, device=device, rank=0, world=1)
         training = train_settings(settings)
         failures: dict[str, str] = {}
+        some_failed = False
         if train:
             trajectories = {"components": components, "camera_motion": camera_motion}
-            failures = _train(data, chosen, training, execution, split=split, run=run, runs=runs, stop=stop, grace=grace, more=trajectories)
+            failures, some_failed = _train(
+                data, chosen, training, execution, split=split, run=run, runs=runs, stop=stop, grace=grace, more=trajectories
+            )
         if not stop.asked():
             with writing_report(folder, "compare"), RunProgress(True) as show:
                 made = run_comparison(
@@ -111,7 +97,8 @@ def compare(
                 )
         if stop.asked():
             return report_stopped(stop, "stopped; what is trained and tested is kept")
-    return _print(made, folder, as_json=as_json)
+    code = _print(made, folder, as_json=as_json)
+    return EXIT_SOME_FAILED if some_failed else code
 
 
 def _train(
@@ -126,15 +113,25 @@ def _train(
     stop: Any,
     grace: float,
     more: dict[str, Any],
-) -> dict[str, str]:
-    """Train what is missing of each system; return why a system could not be trained, for those that could not."""
+) -> tuple[dict[str, str], bool]:
+    """Train what is missing of each system.
+
+    Returns
+    -------
+    failures : dict from str to str
+        Why a system could not be trained, for those that could not.
+    some_failed : bool
+        Whether a training video has no trajectories because it could not be read.
+    """
     from dataclasses import replace
 
     from flowkit.errors import FlowkitError
     from flowkit.model.runs.progress import RunProgress
     from flowkit.model.training.chain import train_phases
+    from flowkit.workers.stopping import StopRequest
 
     failures: dict[str, str] = {}
+    some_failed = False
     for name in systems:
         system = SYSTEMS[name]
         try:
@@ -153,13 +150,17 @@ def _train(
                         should_stop=stop.asked,
                     )
             if system.has_trajectories and not stop.asked():
-                train_idt(data, split=split, run=run, runs=runs, grace=grace, restart=False, **more)
+                own_stop = StopRequest()  # the worker processes keep the grace period themselves
+                code = train_idt(data, split=split, run=run, runs=runs, grace=grace, restart=False, stop=own_stop, **more)
+                some_failed |= code == EXIT_SOME_FAILED
+                if own_stop.signal_number is not None:
+                    stop.request(own_stop.signal_number)
         except FlowkitError as error:  # the others can be trained all the same
             warn(f"{name} could not be trained: {error}")
             failures[name] = str(error)
         if stop.asked():
             break
-    return failures
+    return failures, some_failed
 
 
 def _print(made: Comparison, folder: Path, *, as_json: bool) -> int:

@@ -75,6 +75,11 @@ def signals_to(stop: StopRequest, grace: float, *, what: str = "the work in prog
 def report_stopped(stop: StopRequest, what: str = "stopped") -> int:
     """Print the command that resumes, and return the exit code of a command that was stopped."""
     print_resume_command(sys.argv[1:], what)
+    return exit_code_of(stop)
+
+
+def exit_code_of(stop: StopRequest) -> int:
+    """Return the exit code of a command that was stopped."""
     return 128 + (stop.signal_number or signal.SIGTERM)
 
 

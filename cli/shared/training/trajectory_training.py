@@ -11,52 +11,64 @@ import click
 from flowkit.cli.shared.console import counted, inform, show_name, warn_of_failures
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import refuse_unused
-from flowkit.cli.shared.stopping import report_stopped, resume_command, signals_to
+from flowkit.cli.shared.stopping import exit_code_of, report_stopped, resume_command, signals_to
 from flowkit.errors import CheckpointError, FeaturesError
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion
 from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS
 
 if TYPE_CHECKING:
-    from flowkit.model.systems.system import System
+    from collections.abc import Callable
 
-_FOR_TRAJECTORIES = ("components", "camera_motion")
-_FOR_ALL = (*_FOR_TRAJECTORIES, "system", "data", "split", "run", "runs", "seeds", "grace", "resume")
+    from flowkit.model.systems.system import System
+    from flowkit.workers.stopping import StopRequest
+
+FOR_TRAJECTORIES = ("components", "camera_motion")
+_FOR_ALL = (*FOR_TRAJECTORIES, "system", "data", "split", "run", "runs", "seeds", "grace", "resume")
+
+
+def trajectory_options(which: str = "improved trajectories") -> Callable[[Any], Any]:
+    """Return what adds the options of the phase `idt` to a command; `which` says of which trajectories they are."""
+
+    def add(command: Any) -> Any:
+        for option in (
+            click.option(
+                "--camera-motion",
+                type=click.Choice(get_args(CameraMotion)),
+                default="sift",
+                show_default=True,
+                help=f"How {which} find the motion of the camera: by SIFT and flow, by flow alone, or not at all.",
+            ),
+            click.option(
+                "--components",
+                type=click.IntRange(min=1),
+                default=NUM_COMPONENTS,
+                show_default=True,
+                metavar="K",
+                help=f"How many Gaussians the Fisher vectors of {which} have for each type of descriptors.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 def system_options(command: Any) -> Any:
     """Add ``--system``, and the options of the phase `idt`."""
-    for option in (
-        click.option(
-            "--camera-motion",
-            type=click.Choice(get_args(CameraMotion)),
-            default="sift",
-            show_default=True,
-            help="How improved trajectories find the motion of the camera: by SIFT and flow, by flow alone, or not at all.",
-        ),
-        click.option(
-            "--components",
-            type=click.IntRange(min=1),
-            default=NUM_COMPONENTS,
-            show_default=True,
-            metavar="K",
-            help="How many Gaussians the Fisher vectors of improved trajectories have for each type of descriptors.",
-        ),
-        click.option(
-            "--system",
-            type=click.Choice(list(SYSTEMS)),
-            default=DEFAULT_SYSTEM,
-            show_default=True,
-            help="Which system to train: its phases that are not trained yet. Those with idt need scikit-learn.",
-        ),
-    ):
-        command = option(command)
-    return command
+    system = click.option(
+        "--system",
+        type=click.Choice(list(SYSTEMS)),
+        default=DEFAULT_SYSTEM,
+        show_default=True,
+        help="Which system to train: its phases that are not trained yet. Those with idt need scikit-learn.",
+    )
+    return system(trajectory_options()(command))
 
 
 def refuse_options_of_other_systems(system: System) -> None:
     """Raise a usage error for an option that does nothing for the phases of a system."""
     if not system.has_trajectories:
-        refuse_unused(f"--system {system.name} has no trajectories", *_FOR_TRAJECTORIES)
+        refuse_unused(f"--system {system.name} has no trajectories", *FOR_TRAJECTORIES)
         return
     refuse_unused(f"--system {system.name} names the phases", "phase")
     refuse_unused(f"the file would have no settings of trajectories, which --system {system.name} has", "write_config", "config")
@@ -66,18 +78,30 @@ def refuse_options_of_other_systems(system: System) -> None:
 
 
 def train_idt(
-    data: Path, *, split: int, run: str, runs: Path | None, grace: float, restart: bool, components: int, camera_motion: Any
+    data: Path,
+    *,
+    split: int,
+    run: str,
+    runs: Path | None,
+    grace: float,
+    restart: bool,
+    components: int,
+    camera_motion: Any,
+    stop: StopRequest | None = None,
 ) -> int:
-    """Train the phase `idt` of a run, print what was done, and return the exit code."""
+    """Train the phase `idt` of a run, print what was done, and return the exit code.
+
+    A caller that gives `stop` sees there whether a signal came, and says itself how to resume.
+    """
     from flowkit.model.scoring.feature_files import OTHER_OUTPUT
     from flowkit.model.training.trajectories import train_trajectories
     from flowkit.workers.stopping import StopRequest
 
-    stop = StopRequest()
+    own = StopRequest() if stop is None else stop
     how = {"num_components": components, "camera_motion": camera_motion, "restart": restart}
     try:
-        with signals_to(stop, grace):
-            report = train_trajectories(data, split=split, run=run, runs=runs, **how, progress=True, stop=stop, grace_seconds=grace)
+        with signals_to(own, grace):
+            report = train_trajectories(data, split=split, run=run, runs=runs, **how, progress=True, stop=own, grace_seconds=grace)
     except (FeaturesError, CheckpointError) as error:
         if not str(error).endswith(OTHER_OUTPUT):  # an option that this command does not have
             raise
@@ -85,7 +109,7 @@ def train_idt(
         raise type(error)(f"{text}`{resume_command(sys.argv[1:])} --restart` computes them again") from error
     warn_of_failures("no trajectories", [(clip.video_id, clip.reason) for clip in report.failed])
     if report.stopped:
-        return report_stopped(stop, "stopped; what is computed is kept")
+        return exit_code_of(own) if stop is not None else report_stopped(own, "stopped; what is computed is kept")
     vectors = f"{counted(report.num_videos, 'training video')}, vectors of {report.num_features:,} numbers"
     inform(f"idt: a linear SVM on {vectors}, in {show_name(report.folder)}.")
     return EXIT_SOME_FAILED if report.failed else 0

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from command_lines import call_flowkit
 from training_runs import share_root
 
 from flowkit.cli.main import flowkit as command
@@ -17,6 +21,7 @@ from flowkit.model.comparison.table import comparison_dict, comparison_table, no
 from flowkit.model.compute.execution import Execution
 from flowkit.model.systems.registry import SYSTEMS
 from flowkit.model.training.chain import train
+from flowkit.workers.stopping import StopRequest
 
 CPU = Execution(device="cpu")
 TINY = {"width": 0.03, "input_size": 64, "batch": 4, "bn_group": 2, "steps": 1}
@@ -83,3 +88,33 @@ def test_options_of_training_are_refused_without_training(root: Path) -> None:
     done = CliRunner().invoke(command, ["compare", "--data", str(root), "--components", "4"])
     assert done.exit_code == 2
     assert "--components" in done.output
+
+
+def test_a_stop_during_trajectories_ends_the_comparison(packed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes while trajectories are computed, which handle it by themselves, stops the other systems too."""
+    calls: list[Path] = []
+
+    def stopped(data: Path, *_: Any, stop: StopRequest, **__: Any) -> SimpleNamespace:
+        calls.append(data)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested()
+        return SimpleNamespace(failed=(), stopped=True)
+
+    monkeypatch.setattr("flowkit.model.training.trajectories.train_trajectories", stopped)
+    root = share_root(packed_root, tmp_path / "root")
+    systems = ("--system", "idt", "--system", "two-streams-vgg-m")
+    code, _, err = call_flowkit("compare", "--data", root, "--train", "--device", "cpu", *systems)
+    assert (code, len(calls)) == (130, 1)
+    assert err.count("to resume: flowkit") == 1
+    assert not (root / "runs").exists()  # the next system was not begun
+
+
+@pytest.mark.parametrize("failed", [(), (SimpleNamespace(video_id="Sliding/train000", reason="it cannot be read"),)])
+def test_training_videos_without_trajectories_are_an_exit_code(
+    packed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: Any
+) -> None:
+    report = SimpleNamespace(failed=failed, stopped=False, num_videos=3, num_features=10, folder=tmp_path)
+    monkeypatch.setattr("flowkit.model.training.trajectories.train_trajectories", lambda *_, **__: report)
+    root = share_root(packed_root, tmp_path / "root")
+    code, _, _ = call_flowkit("compare", "--data", root, "--train", "--device", "cpu", "--system", "idt")
+    assert code == (3 if failed else 0)
