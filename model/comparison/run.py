@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
 from flowkit.files import file_sha256
@@ -17,7 +18,7 @@ from flowkit.model.evaluation.results import SplitEvaluation, read_results
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import EvaluateEvent, never
 from flowkit.model.runs.places import check_run_name, report_folder
-from flowkit.model.runs.run_folder import PhaseFolder, phase_folder, train_command
+from flowkit.model.runs.run_folder import phase_folder, train_command, untrained_phases
 from flowkit.model.systems.registry import SYSTEMS, find_system
 from flowkit.model.systems.system import System
 
@@ -92,28 +93,30 @@ def compare(
         if should_stop():
             return Comparison(run, listed, tuple(found), stopped=True)
         failure = (failures or {}).get(name, "")
-        missing = [phase for phase in system.phases if not PhaseFolder(phase_folder(root, run, split, phase, runs=kept)).done]
+        missing = untrained_phases(system.phases, root, run=run, split=split, runs=kept)
         if missing:
             command = train_command(root, run=run, split=split, runs=kept, options=f" --system {name}")
             found.append(ComparedSystem(system, missing=tuple(missing), command=command, failure=failure, differences=system.differences))
             continue
         own = report_folder(root, run, split, reports=folder) / FOLDER / name
         try:
-            result = _tested(root, system, split, run, kept, own, execution, on_event)
+            result = _tested(root, system, listed, run, kept, own, execution, on_event)
         except FlowkitError as error:
             found.append(ComparedSystem(system, failure=str(error), differences=system.differences))
             continue
         differences = differences_of(system, listed, result)
-        found.append(ComparedSystem(system, result.rows.get(system.row), result.video_ids, differences=differences))
-        if result.rows.get(system.row) is None:
-            found[-1] = ComparedSystem(system, failure="; ".join(result.notes) or "it has no scores", differences=differences)
+        row = result.rows.get(system.row)
+        if row is None:
+            found.append(ComparedSystem(system, failure="; ".join(result.notes) or "it has no scores", differences=differences))
+        else:
+            found.append(ComparedSystem(system, row, result.video_ids, differences=differences))
     return Comparison(run, listed, tuple(found))
 
 
 def _tested(
     root: Path,
     system: System,
-    split: int,
+    split: Split,
     run: str,
     runs: Path | None,
     folder: Path,
@@ -121,17 +124,16 @@ def _tested(
     on_event: Callable[[EvaluateEvent], None] | None,
 ) -> SplitEvaluation:
     """Return the results of a system, from its folder if exactly these weights were tested on these data."""
-    listed = Dataset.open(root).split(split)
     what: dict[str, Any] = {
-        "weights": {phase: file_sha256(phase_folder(root, run, split, phase, runs=runs) / WEIGHTS_NAME) for phase in system.phases},
-        "data": listed.digest,
+        "weights": {phase: file_sha256(phase_folder(root, run, split.number, phase, runs=runs) / WEIGHTS_NAME) for phase in system.phases},
+        "data": split.digest,
         "amp": execution.amp,
     }
-    if is_tested(folder, what, listed.digests):
+    if is_tested(folder, what, split.digests):
         return read_results(folder).splits[0]
     evaluation = evaluate(
         root,
-        splits=(split,),
+        splits=(split.number,),
         run=run,
         runs=runs,
         system=system.name,

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from flowkit.model.encoding.trajectory_tasks import (
 )
 from flowkit.model.scoring.feature_files import PlannedFeatures, VideoFeatures
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName
-from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
+from flowkit.workers.processes import TaskLimits, TaskOutcome, num_cores, run_tasks
 from flowkit.workers.stopping import StopRequest
 
 FITS_AT_ONCE = 2  # by default; each takes about 3 GB with 256 components
@@ -71,16 +72,7 @@ def run_pass(
     )
     num_left = len(todo)
     on_progress(len(every) - num_left, len(every))
-    outcomes = run_tasks(
-        run_trajectory_task,
-        todo,
-        jobs=min(jobs or num_cores(), max(num_left, 1)),
-        prepare=prepare_process,
-        limits=TaskLimits(patience),
-        stop=stop,
-        grace_seconds=grace_seconds,
-        keep=True,  # the second pass uses the processes of the first
-    )
+    outcomes = _outcomes(todo, jobs=jobs or num_cores(), stop=stop, grace_seconds=grace_seconds)
     for outcome in outcomes:
         about, result = outcome.task.video.about, outcome.result or TrajectoryResult(error=outcome.crash or "")
         if result.arrays is not None and all(np.isfinite(array).all() for array in result.arrays.values()):
@@ -136,16 +128,7 @@ def fit_types(
     todo = deque(task for task in tasks if names[task.name] not in journal)
     num_left = len(todo)
     on_progress(len(tasks) - num_left, len(tasks))
-    outcomes = run_tasks(
-        run_trajectory_task,
-        todo,
-        jobs=min(jobs or min(num_cores(), FITS_AT_ONCE), max(num_left, 1)),
-        prepare=prepare_process,
-        limits=TaskLimits(patience),
-        stop=stop,
-        grace_seconds=grace_seconds,
-        keep=True,
-    )
+    outcomes = _outcomes(todo, jobs=jobs or min(num_cores(), FITS_AT_ONCE), stop=stop, grace_seconds=grace_seconds)
     for outcome in outcomes:
         result = outcome.result or TrajectoryResult(error=f"{outcome.task.name}: {outcome.crash}" if outcome.crash else "")
         if result.error:
@@ -161,6 +144,20 @@ def _name_of_fit(task: FitTask) -> WindowName:
     """Return the name under which a journal keeps what was fitted to a sample: that of no video, whose id would not be empty."""
     digest = hashlib.sha256(np.ascontiguousarray(task.sample).data).hexdigest()
     return WindowName(VideoToDo("", task.name, len(task.sample), "", digest, ""), 0)
+
+
+def _outcomes(todo: deque[Any], *, jobs: int, stop: StopRequest, grace_seconds: float) -> Iterator[TaskOutcome[Any, TrajectoryResult]]:
+    """Do tasks in worker processes, which are kept: the next pass, and the fit, use those of the first."""
+    return run_tasks(
+        run_trajectory_task,
+        todo,
+        jobs=min(jobs, max(len(todo), 1)),
+        prepare=prepare_process,
+        limits=TaskLimits(patience),
+        stop=stop,
+        grace_seconds=grace_seconds,
+        keep=True,
+    )
 
 
 def name_of(video: VideoToDo) -> WindowName:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -186,6 +186,11 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def trained_phases(root: Path, *, run: str, split: int, runs: Path | None = None) -> list[Phase]:
     """Return the phases of a run whose final weights are there."""
     return [phase for phase in PHASES if PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).done]
+
+
+def untrained_phases(phases: Iterable[Phase], root: Path, *, run: str, split: int, runs: Path | None = None) -> list[Phase]:
+    """Return those of some phases whose final weights a run does not have."""
+    return [phase for phase in phases if not PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).done]
 
 
 def _other_run(folder: Path, run: str) -> str:

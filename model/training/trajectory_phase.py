@@ -22,7 +22,7 @@ from flowkit.model.encoding.split_svm import SplitSvm, load_svm, svm_of_split, s
 from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.video_vectors import check_features_of_split, open_features, other_splits, with_features
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
-from flowkit.model.runs.run_folder import CONFIG_NAME, PhaseFolder, phase_folder, train_command
+from flowkit.model.runs.run_folder import CONFIG_NAME, PhaseFolder, phase_folder, train_command, untrained_phases
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.systems.system import System
@@ -72,7 +72,7 @@ class TrajectoryPhase:
 
 def check_trained(system: System, root: Path, *, run: str, split: int, runs: Path | None = None) -> None:
     """Raise `CheckpointError`, with the command that trains them, unless all phases of a system are trained."""
-    missing = [phase for phase in system.phases if not PhaseFolder(phase_folder(root, run, split, phase, runs=runs)).done]
+    missing = untrained_phases(system.phases, root, run=run, split=split, runs=runs)
     if missing:
         command = train_command(root, run=run, split=split, runs=runs, options=f" --system {system.name}")
         raise CheckpointError(
