@@ -72,6 +72,7 @@ class PhaseFolder:
         if self.done:
             if (self.path / VIDEOS_NAME).is_file() and not (self.path / DIGESTS_NAME).exists():
                 write_digests(self.path)  # training was killed between the weights and their digests
+            remove_leftovers(self.path, alone=False)  # or while it wrote those
             remove_if_abandoned(self._lock_path)  # or after them: a phase that is done is not locked again
             return
         (self.path / DIGESTS_NAME).unlink(missing_ok=True)  # of weights that someone deleted

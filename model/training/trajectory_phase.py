@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
-from flowkit.files import file_sha256, write_atomically
+from flowkit.files import file_sha256, remove_leftovers, write_atomically
 from flowkit.model.encoding.split_svm import SplitSvm, load_svm, svm_of_split, svm_scores
 from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.video_vectors import check_features_of_split, open_features, other_splits, with_features
@@ -140,6 +140,7 @@ def train_phase(
         record = {**RECORD.header, "created_by": f"flowkit {__version__}", "phase": TRAJECTORIES, "features": features.name}
         write_atomically(folder / CONFIG_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         write_digests(folder)
+    remove_leftovers(folder, alone=False)  # of a training that was killed while it wrote
     return TrajectoryPhase(folder, stored, made)
 
 

@@ -94,7 +94,7 @@ def test_killed_and_interrupted_at_random_moments_and_run_again_the_files_are_th
     encoder = "{}-encoder.safetensors"
     journals = [journal_of(tmp_path / name) for name in ("stopped.h5", encoder.format("stopped"))]
     draw, codes = random.Random(1), []
-    while len(codes) < 4:
+    while len(codes) < 4 or (len({*codes} - {0}) < 2 and len(codes) < 20):  # until both kinds of signal came in time
         child = command("stopped.h5")
         before = [path.stat().st_size if path.exists() else 0 for path in journals]
         while child.poll() is None and [path.stat().st_size if path.exists() else 0 for path in journals] == before:
@@ -102,6 +102,9 @@ def test_killed_and_interrupted_at_random_moments_and_run_again_the_files_are_th
         time.sleep(draw.uniform(0, 0.3))
         child.send_signal(signal.SIGINT if len(codes) % 2 else signal.SIGKILL)
         codes.append(child.wait(600))
+        if codes[-1] == -signal.SIGINT:  # Python was ending already, after flowkit: nothing handles the signal then
+            assert (tmp_path / "stopped.h5").exists()
+            codes[-1] = 0
         if (tmp_path / "stopped.h5").exists():
             for name in ("{}.h5", encoder):
                 assert (tmp_path / name.format("stopped")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()

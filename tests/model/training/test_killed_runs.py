@@ -24,6 +24,7 @@ INTERRUPTED_WRITES = {
     "a checkpoint is not yet on the disk": {"kind": "before", "call": "fsync", "write": 7},
     "a checkpoint has not yet its name": {"kind": "before", "call": "replace", "write": 5},
     "the final weights have not yet their name": {"kind": "before", "call": "replace", "write": 8},
+    "the digests have not yet their name": {"kind": "before", "call": "replace", "write": 9},
 }
 
 
@@ -96,6 +97,7 @@ def test_killed_when_a_write_is_not_done_nothing_is_lost(root: Path, interrupted
     first, again = interrupted[moment]
     assert first["codes"] == [-signal.SIGKILL]
     (part,) = first["parts"]
-    assert part.startswith("weights.safetensors." if "weights" in moment else "checkpoint.pt.")
+    written = {"weights": "weights.safetensors.", "digests": "digests.json."}
+    assert part.startswith(next((start for word, start in written.items() if word in moment), "checkpoint.pt."))
     assert again["codes"] == [0], again["said"]
     assert_as_undisturbed(root, f"write{list(INTERRUPTED_WRITES).index(moment)}", PHASES[:1])
