@@ -35,6 +35,7 @@ SECTIONS = {
         "docs/invariants.md",
         "benchmarks/README.md",
     ),
+    "Systems": tuple(f"docs/systems/{path.name}" for path in sorted((DOCS / "systems").glob("*.md"))),
     "Working on flowkit": ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
 }
 _LINK = re.compile(r"\]\(([^)\s#:]+)(#[^)\s]*)?\)")

@@ -28,12 +28,13 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 README = DOCS.parent / "README.md"
 
 
-PAGES = [README, DOCS.parent / "CONTRIBUTING.md", *sorted(page for page in DOCS.glob("*.md") if page.name != "commands.md")]
+DOCUMENTS = sorted([*DOCS.glob("*.md"), *(DOCS / "systems").glob("*.md")])
+PAGES = [README, DOCS.parent / "CONTRIBUTING.md", *(page for page in DOCUMENTS if page.name != "commands.md")]
 OWN_TEST = {"tutorial.md"}  # tests/test_tutorial.py runs it, in a folder of its own
 PAGES_WITH_CODE = [
     page for page in PAGES if page.name not in OWN_TEST and any(block.is_code and not block.not_run for block in blocks_of(page))
 ]
-NUM_NOT_RUN = 36
+NUM_NOT_RUN = 39
 SLOW_PAGES = {
     "ablations.md",
     "features.md",

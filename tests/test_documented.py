@@ -18,7 +18,7 @@ from flowkit.cli.shared.option_sources import _OTHER_VARIABLES
 from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "systems").glob("*.md")]
 # Options of other programs that the pages name.
 FOREIGN = {
     *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts"),  # torchrun

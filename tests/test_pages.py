@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("[!R]*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("[!R]*.md"), *(ROOT / "docs" / "systems").glob("*.md"), *ROOT.glob("*/README.md")])
 MAY_BE_LEFT_OUT = "__init__.py"  # the line of its folder describes it
 
 
@@ -140,6 +140,14 @@ def test_the_index_of_the_pages_lists_all_of_them() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     there = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
     assert set(re.findall(r"\]\(([\w-]+\.md)\)", index)) == there
+
+
+def test_the_page_of_systems_lists_every_system_and_leads_to_every_page_about_one() -> None:
+    from flowkit.model.systems.registry import SYSTEMS
+
+    index = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    assert [name for name in SYSTEMS if f"`{name}`" not in index] == []
+    assert set(re.findall(r"\]\(systems/([\w-]+\.md)\)", index)) == {page.name for page in (ROOT / "docs" / "systems").glob("*.md")}
 
 
 def test_the_api_page_lists_every_public_name() -> None:
