@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("[!R]*.md"), *(ROOT / "docs" / "systems").glob("*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted(page for names in ("*.md", "docs/[!R]*.md", "docs/systems/*.md", "*/README.md") for page in ROOT.glob(names))
 MAY_BE_LEFT_OUT = "__init__.py"  # the line of its folder describes it
 
 
