@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.errors import DeviceError
+from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow.cuda.service import MAX_IN_FLIGHT
 
 if TYPE_CHECKING:
@@ -43,8 +43,18 @@ class Difference:
     num_open = 0
 
     def __init__(
-        self, height: int, width: int, *, on_batch: Callable[[], None], worst: int = 0, max_open: int = 100, max_pairs: int = 20
+        self,
+        height: int,
+        width: int,
+        *,
+        on_batch: Callable[[], None],
+        worst: int = 0,
+        refused: int = 0,
+        max_open: int = 100,
+        max_pairs: int = 20,
     ) -> None:
+        if height == refused:
+            raise ParameterError("frames of this size are refused")
         if height == worst or Difference.num_open >= max_open:
             raise DeviceError("out of memory")
         Difference.num_open += 1

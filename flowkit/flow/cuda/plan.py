@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowkit.errors import ParameterError
 from flowkit.flow.cuda.compile import TileShape
 from flowkit.flow.params import TVL1Params
 
 NUM_FUSED_ITERATIONS = 5  # per launch; the error is tested once per launch (this costs 0.021 px; versions of OpenCV differ by 0.019 px)
 MAX_FUSED_ITERATIONS = 6  # the smallest tile has 16 rows
+MAX_PLANE_PIXELS = 1 << 29  # of a frame with padded rows: the kernels count the four planes of `dual` in 32 bits with a sign
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,20 @@ class Level:
     def pitch(self) -> int:
         """The number of floats in a padded row."""
         return (self.width + 3) & ~3
+
+    @property
+    def num_padded_pixels(self) -> int:
+        """The number of floats in a padded plane."""
+        return self.pitch * self.height
+
+
+def check_frame_size(height: int, width: int) -> None:
+    """Raise `ParameterError` if frames of this size, px, are too large for the kernels: beyond 2^29 pixels, with padded rows."""
+    if Level(width, height).num_padded_pixels > MAX_PLANE_PIXELS:
+        raise ParameterError(
+            f"frames of {width}x{height} px are too large for the GPU solver, which takes up to {MAX_PLANE_PIXELS:,} pixels (2^29); "
+            "use a smaller frame size (extract --short-side), or --device cpu"
+        )
 
 
 def halo_px(num_iterations: int) -> tuple[int, int]:
@@ -75,7 +91,7 @@ class BatchPlan:
     @property
     def stride(self) -> int:
         """The number of floats from one padded plane to the next: a plane of the finest level."""
-        return self.levels[0].pitch * self.levels[0].height
+        return self.levels[0].num_padded_pixels
 
     @property
     def output_bytes_per_pair(self) -> int:

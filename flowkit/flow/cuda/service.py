@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.children import start_child
-from flowkit.errors import DeviceError
+from flowkit.errors import DeviceError, ParameterError
+from flowkit.flow.cuda.plan import check_frame_size
 from flowkit.flow.cuda.solver import CudaSolver, SubmittedFlow
 from flowkit.temporary import temporary_folder
 
@@ -179,8 +180,11 @@ class FlowClient:
         ------
         DeviceError
             If the device failed, or there is not enough space for the shared memory.
+        ParameterError
+            If the solver refuses frames of this size, or the flow overflows; other frames can still be solved.
         """
         num_frames, height, width = grey.shape
+        check_frame_size(height, width)  # before gigabytes go to shared memory
         request = _Request(self._path, num_frames, height, width, are_pairs)
         num_pairs = len(request.pairs)
         needed = max(grey.nbytes, 2 * num_pairs * height * width)
@@ -200,7 +204,7 @@ class FlowClient:
         except (EOFError, OSError) as cause:
             raise DeviceError(_ENDED) from cause
         if failure is not None:
-            raise DeviceError(failure)
+            raise failure
         return np.ndarray((num_pairs, 2, height, width), np.uint8, self._memory).copy()
 
     def close(self) -> None:
@@ -325,7 +329,7 @@ class _BatchQueue:
             frames = [frame for task in tasks for frame in task.frames]
             fields = [field for task in tasks for field in task.flow]
             pending = solver.submit(frames, pairs, fields)
-        except Exception as error:  # the workers receive it, and end the run with it
+        except Exception as error:  # the workers receive it
             _reply(tasks, error)
             return
         self._in_flight.append((pending, tasks))
@@ -371,8 +375,11 @@ class _BatchQueue:
 
 
 def _reply(tasks: list[_Task], error: Exception | None) -> None:
-    """Send workers None if their flow has been computed, else the reason why it has not."""
-    failure = None if error is None else str(error) if isinstance(error, DeviceError) else f"{type(error).__name__}: {error}"
+    """Send workers None if their flow has been computed, else the error: one of the device ends the run, one of these frames does not."""
+    failure: Exception | None = error
+    if error is not None:
+        kind = ParameterError if isinstance(error, ParameterError) else DeviceError
+        failure = kind(str(error) if isinstance(error, kind) else f"{type(error).__name__}: {error}")
     for task in tasks:
         try:
             task.client.send(failure)

@@ -24,6 +24,7 @@ from flowkit.flow.cuda.plan import (
     BatchPlan,
     Level,
     Quantisation,
+    check_frame_size,
     plan_batches,
 )
 from flowkit.flow.params import TVL1Params
@@ -104,7 +105,7 @@ class CudaSolver:
     DeviceError
         If the GPU, its driver, its memory or the software is missing or insufficient.
     ParameterError
-        If a side is below 16 px, or another setting is out of its range.
+        If a side is below 16 px, frames have more than 2^29 pixels, or another setting is out of its range.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class CudaSolver:
         on_batch: Callable[[], None] | None = None,
         device: Callable[[], ComputeDevice] | None = None,
     ) -> None:
+        check_frame_size(height, width)
         levels = tuple(Level(width, height) for height, width in params.level_sizes(height, width))
         if not 1 <= num_fused_iterations <= MAX_FUSED_ITERATIONS:
             raise ParameterError(f"1 to {MAX_FUSED_ITERATIONS} iterations fit into a launch, got {num_fused_iterations}")

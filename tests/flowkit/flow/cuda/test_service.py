@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from stand_in_solver import Difference
 
-from flowkit.errors import DeviceError
+from flowkit.errors import DeviceError, ParameterError
 from flowkit.extraction.solving import service_client
 from flowkit.flow.cuda.service import FlowClient, FlowService
 
@@ -68,6 +68,25 @@ def test_an_error_of_the_solver_is_the_clients_device_error_and_the_service_goes
         client = FlowClient(service.addresses[0])
         with pytest.raises(DeviceError, match="out of memory"):
             client.solve(np.zeros((2, 9, 4), np.uint8))
+        assert client.solve(np.zeros((2, 8, 4), np.uint8)).shape == (1, 2, 8, 4)
+        client.close()
+
+
+def test_frames_that_the_solver_refuses_are_an_error_of_these_frames_and_not_of_the_device() -> None:
+    with FlowService([functools.partial(Difference, refused=9)]) as service:
+        client = FlowClient(service.addresses[0])
+        with pytest.raises(ParameterError, match=r"^frames of this size are refused$"):
+            client.solve(np.zeros((2, 9, 4), np.uint8))
+        assert client.solve(np.zeros((2, 8, 4), np.uint8)).shape == (1, 2, 8, 4)
+        client.close()
+
+
+def test_frames_too_large_for_the_kernels_are_refused_before_they_are_copied() -> None:
+    huge = np.broadcast_to(np.uint8(0), (2, 1 << 15, (1 << 14) + 1))  # takes no memory
+    with FlowService([Difference]) as service:
+        client = FlowClient(service.addresses[0])
+        with pytest.raises(ParameterError, match="32768 px are too large for the GPU solver"):
+            client.solve(huge)
         assert client.solve(np.zeros((2, 8, 4), np.uint8)).shape == (1, 2, 8, 4)
         client.close()
 

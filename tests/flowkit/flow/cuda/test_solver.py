@@ -19,7 +19,7 @@ from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow import compute_flow
 from flowkit.flow.cuda.batch import MAX_LAUNCHES_AHEAD
 from flowkit.flow.cuda.compile import TileShape
-from flowkit.flow.cuda.plan import halo_px, num_tiles, plan_batches
+from flowkit.flow.cuda.plan import Level, check_frame_size, halo_px, num_tiles, plan_batches
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
@@ -373,6 +373,20 @@ class TestFailure:
     def test_frames_below_16_px_are_refused(self) -> None:
         with pytest.raises(ParameterError, match="at least 16 px"):
             CudaSolver(15, 40, BRIEF, device=Emulated())
+
+    @pytest.mark.parametrize(("height", "width"), [(1 << 15, (1 << 14) + 1), ((1 << 15) + 1, 1 << 14), (16, 1 << 26)])
+    def test_frames_whose_planes_32_bits_cannot_count_are_refused(self, height: int, width: int) -> None:
+        def unused() -> Any:
+            raise AssertionError("the device was opened")
+
+        message = rf"frames of {width}x{height} px are too large for the GPU solver.*536,870,912 pixels.*--short-side\), or --device cpu"
+        with pytest.raises(ParameterError, match=message):
+            CudaSolver(height, width, BRIEF, device=unused)
+
+    def test_the_largest_frames_are_those_whose_padded_planes_32_bits_can_count(self) -> None:
+        for height, width in ((1 << 15, 1 << 14), (1 << 15, (1 << 14) - 3), (1 << 14, 1 << 15)):
+            check_frame_size(height, width)
+            assert 4 * Level(width, height).num_padded_pixels - 1 <= np.iinfo(np.int32).max
 
     @pytest.mark.parametrize(
         "settings", [{"mapping": "linear"}, {"bound": 0.0}, {"max_pairs": 0}, {"num_lanes": 0}, {"num_fused_iterations": 7}]
