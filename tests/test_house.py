@@ -193,9 +193,9 @@ def test_the_command_reference_is_the_commands_own_help() -> None:
 
 def test_the_trainer_the_evaluator_reports_and_ablations_name_no_system_and_no_phase_of_networks() -> None:
     from flowkit.model.settings.network_config import STREAMS
-    from flowkit.model.systems.registry import PHASES, SYSTEMS
+    from flowkit.model.systems.registry import PHASES, SVM_PHASES, SYSTEMS
 
-    names = {*PHASES, *SYSTEMS} - {*STREAMS, "idt"}  # a stream is an input; the phase of trajectories trains no network
+    names = {*PHASES, *SVM_PHASES, *SYSTEMS} - {*STREAMS}  # a stream is an input
     allowed = {"model/ablation/variants.py"}  # variants of ST-ResNet are data about its phases
     for folder in ("training", "evaluation", "report", "ablation", "scoring", "runs", "compute"):
         for path in sorted((ROOT / "model" / folder).glob("*.py")):

@@ -14,7 +14,7 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.cli.shared.training.recipe_options import execution_options, recipe_options, train_settings
-from flowkit.cli.shared.training.trajectory_training import FOR_TRAJECTORIES, train_idt, trajectory_options
+from flowkit.cli.shared.training.svm_training import FOR_TRAJECTORIES, train_svms, trajectory_options
 from flowkit.model.systems.configs import overrides_of
 from flowkit.model.systems.registry import SYSTEMS
 
@@ -121,7 +121,7 @@ def _train(
     failures : dict from str to str
         Why a system could not be trained, for those that could not.
     some_failed : bool
-        Whether a training video has no trajectories because it could not be read.
+        Whether a training video has no vector for an SVM because it could not be read.
     """
     from dataclasses import replace
 
@@ -149,9 +149,11 @@ def _train(
                         on_event=show,
                         should_stop=stop.asked,
                     )
-            if system.has_trajectories and not stop.asked():
+            if system.svms and not stop.asked():
                 own_stop = StopRequest()  # the worker processes keep the grace period themselves
-                code = train_idt(data, split=split, run=run, runs=runs, grace=grace, restart=False, stop=own_stop, **more)
+                code = train_svms(
+                    system, data, split=split, run=run, runs=runs, grace=grace, restart=False, execution=execution, stop=own_stop, **more
+                )
                 some_failed |= code == EXIT_SOME_FAILED
                 if own_stop.signal_number is not None:
                     stop.request(own_stop.signal_number)

@@ -22,6 +22,7 @@ from flowkit.cli.shared.training.recipe_options import (
     settings_options,
     train_settings,
 )
+from flowkit.cli.shared.training.svm_training import refuse_options_of_other_systems, system_options, train_svms
 from flowkit.cli.shared.training.training_commands import (
     command_in_another_run,
     command_with_lower_rate,
@@ -29,7 +30,6 @@ from flowkit.cli.shared.training.training_commands import (
     refuse_unused_schedule,
 )
 from flowkit.cli.shared.training.training_file import TrainCommand, TrainingFile, config_option, write_training_file
-from flowkit.cli.shared.training.trajectory_training import refuse_options_of_other_systems, system_options, train_idt
 from flowkit.model.systems.registry import PHASES, SYSTEMS, starts_from
 
 if TYPE_CHECKING:
@@ -123,11 +123,10 @@ def train(
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
     names = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
     starts = [base_run] * len(names) if seeds is None or base_run is None else base_runs(runs or data / "runs", base_run, seeds)
-    trajectories = partial(
-        train_idt, data, split=split, runs=runs, grace=grace, restart=not resume, components=components, camera_motion=camera_motion
-    )
+    fisher = {"components": components, "camera_motion": camera_motion}
+    svms = partial(train_svms, wanted_system, data, split=split, runs=runs, grace=grace, restart=not resume, **fisher)
     if not wanted_system.networks:
-        return max(trajectories(run=name) for name in names)
+        return max(svms(run=name) for name in names)
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
@@ -180,9 +179,9 @@ def train(
         ) from error
     if report.stopped:
         return report_stopped(stop, "stopped with a checkpoint")
-    if not wanted_system.has_trajectories or rank:
+    if phase != "all" or not wanted_system.svms or rank:
         return 0
-    return max(trajectories(run=name) for name in names)
+    return max(svms(run=name, execution=execution) for name in names)
 
 
 def _system_of(name: str, phase: str) -> System:

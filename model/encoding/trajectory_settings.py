@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flowkit.errors import ParameterError
-from flowkit.model.systems.system import TRAJECTORIES as _PHASE
+from flowkit.model.systems.idt import PHASE
 
-TRAJECTORIES = _PHASE  # the name of the phase of trajectories, and of the stream of their features
+TRAJECTORIES = PHASE.name  # the name of the phase of trajectories, and of the stream of their features
 CameraMotion = Literal["sift", "flow", "none"]
 Pixels = Literal["source", "stored"]
 

@@ -31,7 +31,7 @@ from flowkit.model.evaluation.official import protocol_of
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
-from flowkit.model.evaluation.system_rows import SystemRows, system_rows
+from flowkit.model.evaluation.system_rows import system_rows
 from flowkit.model.evaluation.unfinished import UnfinishedScores, remove_unfinished
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
@@ -45,7 +45,7 @@ from flowkit.model.scoring.scored_videos import VideoScores, score_videos, strea
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
 from flowkit.model.systems.registry import SYSTEMS, find_system
-from flowkit.model.training.trajectory_phase import TrajectoryPhase, check_trained, find_phase
+from flowkit.model.training.svm_phase import SvmPhase, check_trained, find_phases
 
 _logger = logging.getLogger(__name__)
 FUSION_TEXT: dict[Fusion, str] = {
@@ -155,24 +155,24 @@ def evaluate(
     dataset = Dataset.open(root)
     wanted = None if system is None else find_system(system)
 
-    def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str], TrajectoryPhase | None]:
-        """Return the networks that are tested on a split, the digests of their weights, and the trained phase of trajectories."""
+    def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str], tuple[SvmPhase, ...]]:
+        """Return the networks that are tested on a split, the digests of their weights, and the trained SVMs."""
         split = dataset.split(number)
         if not split.test:
             raise ManifestError(f"{root}: split {number} has no test video")
         check_shards(dataset, split, records=split.test)
         if wanted is not None:
             check_trained(wanted, root, run=run, split=number, runs=kept)
-        has_trajectories = checkpoint is None and (wanted is None or wanted.has_trajectories)
-        trajectories = find_phase(dataset, split, run=run, runs=kept) if has_trajectories else None
+        chosen = () if checkpoint is not None else None if wanted is None else wanted.svms
+        svms = find_phases(dataset, split, run=run, runs=kept, phases=chosen)
         only = None if wanted is None else wanted.networks
-        checkpoints = {} if only == () else _checkpoints(root, run, number, checkpoint, kept, only, optional=trajectories is not None)
+        checkpoints = {} if only == () else _checkpoints(root, run, number, checkpoint, kept, only, optional=bool(svms))
         made = tested_extraction(dataset, split)
         networks = TestedNetworks(split, checkpoints, force=force, execution=execution, extraction=made)
         if weights == "auto":
             validation = validation_records(split, networks.provenances)
             check_shards(dataset, split, records=validation)
-        return networks, {phase: found.digest() for phase, (_, found) in checkpoints.items()}, trajectories
+        return networks, {phase: found.digest() for phase, (_, found) in checkpoints.items()}, svms
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
@@ -204,7 +204,7 @@ def _evaluate_split(
     split: Split,
     networks: TestedNetworks,
     digests: Mapping[Phase, str],
-    trajectories: TrajectoryPhase | None,
+    svms: Sequence[SvmPhase],
     fusion: Fusion,
     weights: FusionWeights,
     on_event: Callable[[EvaluateEvent], None],
@@ -216,10 +216,12 @@ def _evaluate_split(
         scored, failed = _network_scores(dataset, split, networks, digests, on_event, folder)
         records = [record for record in split.test if record.video_id in scored]
     else:
-        assert trajectories is not None  # else there would have been an error
-        scored, records = {}, trajectories.with_features(split.test)
-        without = {record.video_id for record in split.test} - {record.video_id for record in records}
-        failed = [Unreadable(video_id, "it has no features of trajectories") for video_id in without]
+        scored, records, failed = {}, list(split.test), []
+        for svm in svms:
+            there = svm.with_features(records)
+            without = {record.video_id for record in records} - {record.video_id for record in there}
+            failed += [Unreadable(video_id, f"it has no features of {svm.description.words}") for video_id in without]
+            records = there
     labels = np.array([record.label for record in records], dtype=np.int64)
     video_ids = [record.video_id for record in records]
     scores = stream_scores(scored, video_ids, parts=networks.parts, num_classes=len(split.classes))
@@ -229,7 +231,7 @@ def _evaluate_split(
         pair = chosen[row].weights if row in chosen else weights
         joined = combine_scores(parts, weights=pair if len(parts) == 2 and pair != "auto" else (1.0,), fusion=fusion)
         rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
-    more = SystemRows() if trajectories is None else system_rows(trajectories, records, split.classes, rows)
+    more = system_rows(svms, records, split.classes, rows)
     trained = Counter(record.label for record in split.train)
     extraction = tested_extraction(dataset, split) or {}
     return SplitEvaluation(
@@ -249,7 +251,7 @@ def _evaluate_split(
         notes=tuple(
             dict.fromkeys([*(text for made in networks.provenances.values() for text in reservations(made, extraction)), *more.notes])
         ),
-        trajectories=more.about,
+        svms=more.about,
         majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
     )
 

@@ -27,7 +27,7 @@ class PublishedResults:
     top1 : dict from row to float
         Accuracy in percent, mean over the three splits.
     top1_with_idt : dict from row to float
-        The same for improved dense trajectories, and for their late fusion with ST-ResNet*.
+        The same for improved dense trajectories and other SVMs, and for their late fusion with networks.
     """
 
     data_set: str
@@ -42,10 +42,8 @@ def _of_networks(protocol: str) -> dict[str, float]:
 
 
 def _with_idt(protocol: str) -> dict[str, float]:
-    """Return the published accuracies of the rows that have improved trajectories, in percent."""
-    return {
-        system.row: system.published[protocol] for system in SYSTEMS.values() if system.has_trajectories and protocol in system.published
-    }
+    """Return the published accuracies of the rows that have SVMs, such as those of improved trajectories, in percent."""
+    return {system.row: system.published[protocol] for system in SYSTEMS.values() if system.svms and protocol in system.published}
 
 
 # Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4; the numbers of videos are counted from the official lists.

@@ -25,6 +25,7 @@ from flowkit.dataset.csv_fields import csv_line, harmless_field
 from flowkit.errors import FlowkitError, ManifestError
 from flowkit.files import file_sha256, replacing
 from flowkit.model.data.whole_videos import Unreadable
+from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights
 from flowkit.model.evaluation.row_results import RowResult, interval_dict, paired_tests
 from flowkit.model.evaluation.rows import ALL_ROWS, HEADS
@@ -80,8 +81,8 @@ class SplitEvaluation:
         Reservations: what is not known of the training of converted networks, and in what their frames and flow differ from these.
     fusion_weights : dict from row to ChosenWeights
         The weights that were chosen on validation videos for the rows that join two streams; empty if they were given.
-    trajectories : dict
-        On what the row of improved trajectories depends; empty if there is none.
+    svms : dict from phase to dict
+        On what the row of each SVM depends, such as that of improved trajectories.
     """
 
     split: int
@@ -101,7 +102,7 @@ class SplitEvaluation:
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     fusion_weights: dict[str, ChosenWeights] = field(default_factory=dict)
-    trajectories: dict[str, Any] = field(default_factory=dict)
+    svms: dict[Phase, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def heads(self) -> dict[str, RowResult]:
@@ -187,7 +188,7 @@ def results_dict(split: SplitEvaluation, evaluation: Evaluation) -> dict[str, An
         "networks": {phase: made.to_dict() for phase, made in split.provenances.items()},
         "warnings": list(split.warnings),
         "notes": list(split.notes),
-        **({"trajectories": split.trajectories} if split.trajectories else {}),
+        **({"svms": split.svms} if split.svms else {}),
         "interval": interval_dict(split.rows),
         "majority_class": _majority(split),
         "rows": {name: row.accuracy_dict() | {"confusion": row.confusion.tolist()} for name, row in split.rows.items()},
@@ -310,8 +311,14 @@ def _split(record: dict[str, Any], table: ScoreTable, rows: dict[str, RowResult]
         seconds=None if record.get("seconds") is None else float(record["seconds"]),
         notes=_texts(record.get("notes", ())),
         fusion_weights={str(row): ChosenWeights.from_dict(chosen) for row, chosen in record["fusion"].get("chosen", {}).items()},
-        trajectories=dict(record.get("trajectories", {})),
+        svms=_svms(record),
     )
+
+
+def _svms(record: dict[str, Any]) -> dict[Phase, dict[str, Any]]:
+    """Return on what SVMs depend; results from when there was one alone have it under another key."""
+    alone = {TRAJECTORIES: record["trajectories"]} if "trajectories" in record else {}
+    return {str(phase): dict(about) for phase, about in record.get("svms", alone).items()}
 
 
 def _evaluation(record: dict[str, Any], split: SplitEvaluation) -> Evaluation:

@@ -9,8 +9,13 @@ from flowkit.model.systems.registry import DEFAULT_SYSTEM, PHASES, SYSTEMS
 
 _OF_SYSTEM: dict[str, tuple[str, ...]] = {system.name: tuple(row.name for row in system.rows) for system in SYSTEMS.values()}
 ROWS: dict[str, tuple[tuple[Phase, str], ...]] = {row.name: row.parts for system in SYSTEMS.values() for row in system.rows}
-# Below them, the rows of systems that are more than networks, if they are trained: row -> the rows that it joins; none for a row by itself.
-SYSTEM_ROWS: dict[str, tuple[str, ...]] = {system.row: system.joined for system in SYSTEMS.values() if system.row not in ROWS}
+# Below them, the rows of SVMs, and those that join rows, in the order of the systems: row -> the rows that it joins; none for an SVM's.
+SYSTEM_ROWS: dict[str, tuple[str, ...]] = {
+    row: joined
+    for system in SYSTEMS.values()
+    for row, joined in (*((svm.row, ()) for svm in system.svms), (system.row, system.joined))
+    if row not in ROWS
+}
 ALL_ROWS: tuple[str, ...] = (*ROWS, *SYSTEM_ROWS)
 # The outputs of networks of two streams by themselves, below the table.
 HEADS: dict[str, tuple[Phase, str]] = {

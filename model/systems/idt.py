@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flowkit.model.settings.svm_phase import SvmDescription, TrajectoryVectors
 from flowkit.model.systems.system import System
 
+PHASE = SvmDescription("idt", "IDT", TrajectoryVectors(), words="trajectories")
+
 IDT = System(
-    name="idt",
-    row="IDT",
-    has_trajectories=True,
+    name=PHASE.name,
+    row=PHASE.row,
+    svms=(PHASE,),
     citation="H. Wang, C. Schmid, Action Recognition with Improved Trajectories, ICCV 2013; the figures are those that the ST-ResNet paper "
     "prints (Table 4)",
     published={"ucf101": 86.4, "hmdb51": 61.7},
@@ -27,7 +30,7 @@ def with_idt(system: System, published: Mapping[str, float], *, differences: tup
         name=f"{system.name}+{IDT.name}",
         row=f"{system.row} + {IDT.row}",
         trains=system.trains,
-        has_trajectories=True,
+        svms=(*system.svms, PHASE),
         joined=(system.row, IDT.row),
         citation=system.citation,
         published=published,

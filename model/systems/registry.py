@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.phase import PhaseDescription
+from flowkit.model.settings.svm_phase import SvmDescription
 from flowkit.model.systems.c3d import C3D, C3D_IDT
 from flowkit.model.systems.dynamic_images import DYNAMIC_IMAGES, DYNAMIC_IMAGES_IDT
 from flowkit.model.systems.idt import IDT
 from flowkit.model.systems.st_resnet import ST_RESNET
-from flowkit.model.systems.st_resnet_star_idt import ST_RESNET_STAR_IDT
+from flowkit.model.systems.st_resnet_idt import ST_RESNET_STAR_IDT, TWO_STREAMS_IDT
 from flowkit.model.systems.system import System
 from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION, TWO_STREAM_FUSION_IDT
-from flowkit.model.systems.two_streams_idt import TWO_STREAMS_IDT
 from flowkit.model.systems.two_streams_vgg_16 import TWO_STREAMS_VGG_16
 from flowkit.model.systems.two_streams_vgg_m import TWO_STREAMS_VGG_M
 
@@ -35,6 +35,8 @@ SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
 DEFAULT_SYSTEM = ST_RESNET.name
 # Every phase that trains a network, once, whatever the number of systems that have it.
 PHASES: dict[str, PhaseDescription] = {phase.name: phase for system in SYSTEMS.values() for phase in system.trains}
+# Every phase that trains a linear SVM.
+SVM_PHASES: dict[str, SvmDescription] = {svm.name: svm for system in SYSTEMS.values() for svm in system.svms}
 
 
 def find_system(name: str) -> System:
@@ -49,6 +51,11 @@ def description_of(name: str) -> PhaseDescription:
     if name not in PHASES:
         raise ParameterError(f"phase must be one of {', '.join(PHASES)}, got {name!r}")
     return PHASES[name]
+
+
+def system_of_svm(name: str) -> str:
+    """Return the name of the first system that trains an SVM: the one that `train --system` takes for it."""
+    return next(system.name for system in SYSTEMS.values() if name in (svm.name for svm in system.svms))
 
 
 def starts_from(name: str) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flowkit.model.settings.phase import PhaseDescription
-
-TRAJECTORIES = "idt"  # the phase that trains no network: a linear SVM on improved trajectories
+from flowkit.model.settings.svm_phase import SvmDescription
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class System:
         The publication.
     trains : tuple of PhaseDescription
         The phases that train a network, each after those that it starts from. Systems share a phase by sharing its description.
-    has_trajectories : bool
-        Whether the phase of improved trajectories belongs to it too.
+    svms : tuple of SvmDescription
+        The phases that train a linear SVM on one vector for each video, after the networks that these vectors need.
     rows : tuple of Row
         The rows that its networks give, in the order of the table; those of phases that it shares are listed by one system only.
     joined : tuple of str
@@ -74,7 +73,7 @@ class System:
     row: str
     citation: str
     trains: tuple[PhaseDescription, ...] = ()
-    has_trajectories: bool = False
+    svms: tuple[SvmDescription, ...] = ()
     rows: tuple[Row, ...] = ()
     joined: tuple[str, ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
@@ -89,4 +88,9 @@ class System:
     @property
     def phases(self) -> tuple[str, ...]:
         """The names of all its phases."""
-        return (*self.networks, TRAJECTORIES) if self.has_trajectories else self.networks
+        return (*self.networks, *(svm.name for svm in self.svms))
+
+    @property
+    def has_fisher_vectors(self) -> bool:
+        """Whether one of its SVMs classifies Fisher vectors, which have options of their own."""
+        return any(svm.vectors.has_components for svm in self.svms)

@@ -12,7 +12,8 @@ from trajectory_roots import make_trajectory_root
 
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError
-from flowkit.model.training.trajectory_phase import find_phase
+from flowkit.model.systems.registry import SVM_PHASES
+from flowkit.model.training.svm_phase import find_phase
 
 QUICK = ("--components", 2, "--camera-motion", "none")
 
@@ -31,12 +32,12 @@ def test_the_row_is_in_the_table_of_evaluate(root: Path) -> None:
     rows = told["splits"][0]["rows"]
     assert list(rows) == ["IDT"]
     assert rows["IDT"]["num_videos"] == 2
-    assert told["splits"][0]["trajectories"]["features"] == "idt-k2-camera-none-split1.h5"
+    assert told["splits"][0]["svms"]["idt"]["features"] == "idt-k2-camera-none-split1.h5"
 
 
 def test_training_again_computes_nothing_and_other_settings_are_refused(root: Path) -> None:
     split = Dataset.open(root).split(1)
-    found = find_phase(Dataset.open(root), split, run="default")
+    found = find_phase(SVM_PHASES["idt"], Dataset.open(root), split, run="default")
     assert found is not None
     before = {path: path.stat().st_mtime_ns for path in [found.features.path, *found.folder.iterdir()]}
     call_flowkit("train", "--system", "idt", *QUICK, "--data", root, code=0)

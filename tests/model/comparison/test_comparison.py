@@ -94,13 +94,13 @@ def test_a_stop_during_trajectories_ends_the_comparison(packed_root: Path, tmp_p
     """A signal that comes while trajectories are computed, which handle it by themselves, stops the other systems too."""
     calls: list[Path] = []
 
-    def stopped(data: Path, *_: Any, stop: StopRequest, **__: Any) -> SimpleNamespace:
+    def stopped(_: Any, data: Path, *__: Any, stop: StopRequest, **___: Any) -> SimpleNamespace:
         calls.append(data)
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested()
         return SimpleNamespace(failed=(), stopped=True)
 
-    monkeypatch.setattr("flowkit.model.training.trajectories.train_trajectories", stopped)
+    monkeypatch.setattr("flowkit.model.training.svm_training.train_svm_phase", stopped)
     root = share_root(packed_root, tmp_path / "root")
     systems = ("--system", "idt", "--system", "two-streams-vgg-m")
     code, _, err = call_flowkit("compare", "--data", root, "--train", "--device", "cpu", *systems)
@@ -114,7 +114,7 @@ def test_training_videos_without_trajectories_are_an_exit_code(
     packed_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: Any
 ) -> None:
     report = SimpleNamespace(failed=failed, stopped=False, num_videos=3, num_features=10, folder=tmp_path)
-    monkeypatch.setattr("flowkit.model.training.trajectories.train_trajectories", lambda *_, **__: report)
+    monkeypatch.setattr("flowkit.model.training.svm_training.train_svm_phase", lambda *_, **__: report)
     root = share_root(packed_root, tmp_path / "root")
     code, _, _ = call_flowkit("compare", "--data", root, "--train", "--device", "cpu", "--system", "idt")
     assert code == (3 if failed else 0)

@@ -147,7 +147,7 @@ SCORED = {
     **dict.fromkeys(("rows", "stream_scores", "majority_label"), "computed from what is compared"),
     "provenances": "see RECORDS",
     "fusion_weights": "has a test of its own, below",
-    "trajectories": "of the row IDT, whose differences from its paper are those of the system",
+    "svms": "of the rows of SVMs, whose differences from its paper are those of the system",
     "notes": "what is not known of converted networks; their frames and flow are compared by their records",
     **dict.fromkeys(("checkpoints", "started", "seconds"), "where and when, not how"),
 }

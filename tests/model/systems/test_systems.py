@@ -11,7 +11,6 @@ from phases import PHASES, ROWS
 import flowkit.model.systems.registry as registry
 from flowkit.errors import ParameterError
 from flowkit.model.data.sampling import phase_number
-from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.evaluation.published import PUBLISHED
 from flowkit.model.evaluation.rows import ALL_ROWS, SYSTEM_ROWS, last_row, table_rows
 from flowkit.model.settings.recipes import RECIPE_NAMES
@@ -27,7 +26,7 @@ MOST_LINES = 80
 def test_a_system_names_phases_and_rows_that_exist(name: str) -> None:
     system = find_system(name)
     assert system.name == name
-    assert set(system.phases) <= {*registry.PHASES, TRAJECTORIES}
+    assert set(system.phases) <= {*registry.PHASES, *registry.SVM_PHASES}
     assert {phase for row in system.rows for phase, _ in row.parts} <= set(system.phases)
     assert system.row in ALL_ROWS
     assert set(system.joined) <= set(ALL_ROWS)

@@ -14,7 +14,9 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.demo_videos import MOTIONS, SceneSettings, draw_scene
 from flowkit.model.compute.execution import Execution
 from flowkit.model.evaluation.protocol import evaluate
-from flowkit.model.training.trajectories import train_trajectories
+from flowkit.model.systems.registry import SVM_PHASES
+from flowkit.model.training.svm_training import train_svm_phase
+from flowkit.model.training.svm_vectors import VectorChoices
 
 MANY, FEW = (16, 14), (4, 26)  # training and test videos of each motion
 MUCH = 10  # times the shake of the demo: 2.5 px per frame along each axis
@@ -28,7 +30,7 @@ def accuracy(folder: Path, camera_motions: tuple[Any, ...], numbers: tuple[int, 
     flowkit.pack(root, lists=folder / "split.csv", progress=False)
     found = {}
     for how in camera_motions:
-        train_trajectories(root, run=how, num_components=16, camera_motion=how, progress=False)
+        train_svm_phase(SVM_PHASES["idt"], root, run=how, choices=VectorChoices(16, how), progress=False)
         found[how] = evaluate(root, run=how, execution=Execution(device="cpu"), progress=False).splits[0].rows["IDT"].top1
     return found
 

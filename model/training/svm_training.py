@@ -1,4 +1,4 @@
-"""Training the phase `idt`: Fisher vectors of improved trajectories of all videos, and a linear SVM on those of the training list."""
+"""Training a phase that is a linear SVM: one vector for each video, and then the SVM on those of the training list."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
 from flowkit.model.data.whole_videos import Unreadable
-from flowkit.model.encoding.trajectory_features import trajectory_features
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, TRAJECTORIES, CameraMotion, TrajectorySettings
 from flowkit.model.runs.places import check_run_name, check_writable
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
-from flowkit.model.training.trajectory_phase import features_of_phase, train_phase
+from flowkit.model.settings.svm_phase import SvmDescription
+from flowkit.model.training.svm_phase import features_of_phase, train_phase
+from flowkit.model.training.svm_vectors import VectorChoices, VectorRequest, make_vectors, vectors_name
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 
 @dataclass(frozen=True)
-class TrajectoryReport:
-    """What `train_trajectories` did.
+class SvmReport:
+    """What `train_svm_phase` did.
 
     Parameters
     ----------
     folder : Path
         The folder of the phase.
     features : Path
-        The file of Fisher vectors.
+        The file of vectors.
     num_features : int
         The length of a vector.
     num_videos : int
@@ -45,35 +45,35 @@ class TrajectoryReport:
     stopped: bool = False
 
 
-def train_trajectories(
+def train_svm_phase(
+    description: SvmDescription,
     root: str | Path,
     *,
     split: int = 1,
     run: str = "default",
     runs: str | Path | None = None,
-    num_components: int = NUM_COMPONENTS,
-    camera_motion: CameraMotion = "sift",
+    choices: VectorChoices | None = None,
     restart: bool = False,
     progress: bool | None = None,
     stop: StopRequest | None = None,
     grace_seconds: float = GRACE_SECONDS,
-) -> TrajectoryReport:
-    """Train the phase `idt` of a run; continue where an earlier call stopped.
+) -> SvmReport:
+    """Train a phase of a run that is an SVM; continue where an earlier call stopped.
 
     Parameters
     ----------
+    description : SvmDescription
+        The phase, one of `flowkit.model.systems.registry.SVM_PHASES`.
     root : path
         The data root.
     split : int
-        The split: PCA, the mixtures and the SVM see the videos of its training list only.
+        The split: whatever is learnt sees the videos of its training list only.
     run, runs : str, path
         The run, and the folder of the runs if it is not the data root's.
-    num_components : int
-        K, the number of Gaussians for each type of descriptors.
-    camera_motion : {"sift", "flow", "none"}
-        How the motion of the camera is found; see `flowkit.improved_trajectories`.
+    choices : VectorChoices, optional
+        How the vectors are computed.
     restart : bool
-        Train the SVM again. Features and an encoder of other settings or other videos are replaced.
+        Train the SVM again. Vectors and an encoder of other settings or other videos are replaced.
     progress : bool, optional
         Show progress on stderr. By default on a terminal and in a notebook.
     stop : StopRequest, optional
@@ -84,7 +84,7 @@ def train_trajectories(
     Raises
     ------
     CheckpointError
-        If the run has an SVM of other features (unless `restart`).
+        If the run has an SVM of other features (unless `restart`), or lacks a network that the vectors need.
     FeaturesError
         If there are features of other settings or other videos, or no video could be encoded.
     ManifestError
@@ -97,28 +97,21 @@ def train_trajectories(
     root, dataset = Path(root), Dataset.open(root)
     check_run_name(run)
     manifest = dataset.split(split)
-    phase = PhaseFolder(phase_folder(root, run, split, TRAJECTORIES, runs=None if runs is None else Path(runs)))
+    kept = None if runs is None else Path(runs)
+    phase = PhaseFolder(phase_folder(root, run, split, description.name, runs=kept))
     folder = phase.path
     check_writable(folder, option="--runs DIR")
-    name = TrajectorySettings(camera_motion, num_components).file_name(split)
-    if phase.done and not restart and features_of_phase(folder) != name:
+    request = VectorRequest(description, root, split, run, kept, choices or VectorChoices())
+    name = vectors_name(request)
+    if phase.done and not restart and features_of_phase(description, folder) != name:
         raise CheckpointError(
-            f"{folder} was trained on features of other settings ({features_of_phase(folder)}, not {name}); train another run with --run "
-            "NAME, or discard this phase with --restart"
+            f"{folder} was trained on features of other settings ({features_of_phase(description, folder)}, not {name}); train another run "
+            "with --run NAME, or discard this phase with --restart"
         )
-    made = trajectory_features(
-        root,
-        split=split,
-        num_components=num_components,
-        camera_motion=camera_motion,
-        replace=restart,
-        progress=progress,
-        stop=stop,
-        grace_seconds=grace_seconds,
-    )
+    made = make_vectors(request, replace=restart, progress=progress, stop=stop, grace_seconds=grace_seconds)
     width = sum(made.streams.values())
     if made.stopped:
-        return TrajectoryReport(folder, made.path, width, 0, made.failed, stopped=True)
+        return SvmReport(folder, made.path, width, 0, made.failed, stopped=True)
     with phase.alone(), ProgressBar("SVM", total=len(manifest.classes), unit="classes", progress=progress) as bar:
-        trained = train_phase(dataset, manifest, made.path, folder, restart=restart, on_class=bar.update)
-    return TrajectoryReport(folder, made.path, width, trained.svm.provenance["num_videos"], made.failed)
+        trained = train_phase(description, dataset, manifest, made.path, folder, restart=restart, on_class=bar.update)
+    return SvmReport(folder, made.path, width, trained.svm.provenance["num_videos"], made.failed)

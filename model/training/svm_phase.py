@@ -1,4 +1,4 @@
-"""The phase `idt` of a run: a linear SVM on Fisher vectors of improved trajectories.
+"""A phase of a run that is a linear SVM on one vector for each video, such as `idt`, whose vectors are Fisher vectors of trajectories.
 
 Its folder holds ``weights.safetensors``, the SVM; ``config.json``, which names the file of features; and ``digests.json``, written last.
 """
@@ -6,7 +6,7 @@ Its folder holds ``weights.safetensors``, the SVM; ``config.json``, which names 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,35 +19,38 @@ from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError
 from flowkit.files import file_sha256, remove_leftovers, write_atomically
 from flowkit.model.encoding.split_svm import SplitSvm, load_svm, svm_of_split, svm_scores
-from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.video_vectors import check_features_of_split, open_features, other_splits, with_features
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.run_folder import CONFIG_NAME, PhaseFolder, phase_folder, train_command, untrained_phases
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_folder import FeatureFolder
+from flowkit.model.settings.svm_phase import SvmDescription
+from flowkit.model.systems.registry import SVM_PHASES, system_of_svm
 from flowkit.model.systems.system import System
 from flowkit.records import RecordFormat
 from flowkit.run_digests import DIGESTS_NAME, check_digest, write_digests
 from flowkit.versions import __version__
 
-RECORD = RecordFormat("flowkit-trajectories", 1, CheckpointError, "train it again with `flowkit train --system idt --restart`")
 FEATURES = "features"  # the folder of the data root
 
 
 @dataclass(frozen=True)
-class TrajectoryPhase:
-    """A trained SVM on trajectories, and the features that it reads.
+class SvmPhase:
+    """A trained SVM, and the features that it reads.
 
     Parameters
     ----------
+    description : SvmDescription
+        What is trained.
     folder : Path
         The folder of the phase.
     features : FeatureFile or FeatureFolder
-        The Fisher vectors.
+        The vectors.
     svm : SplitSvm
         The classifier.
     """
 
+    description: SvmDescription
     folder: Path
     features: FeatureFile | FeatureFolder
     svm: SplitSvm
@@ -80,7 +83,13 @@ def check_trained(system: System, root: Path, *, run: str, split: int, runs: Pat
         )
 
 
-def features_of_phase(folder: Path) -> str:
+def record_format(phase: SvmDescription) -> RecordFormat:
+    """Return the format of the record of a phase, config.json; its name is older than phases with vectors of other kinds."""
+    remedy = f"train it again with `flowkit train --system {system_of_svm(phase.name)} --restart`"
+    return RecordFormat("flowkit-trajectories", 1, CheckpointError, remedy)
+
+
+def features_of_phase(phase: SvmDescription, folder: Path) -> str:
     """Return the name of the file of features that a trained phase names.
 
     Raises
@@ -88,14 +97,16 @@ def features_of_phase(folder: Path) -> str:
     CheckpointError
         If its record is missing, damaged, or names a file elsewhere.
     """
-    record = RECORD.read(folder / CONFIG_NAME)
+    form = record_format(phase)
+    record = form.read(folder / CONFIG_NAME)
     name = record.get("features")
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
-        raise CheckpointError(f"{folder / CONFIG_NAME} must name a file in the folder {FEATURES} of the data root; {RECORD.remedy}")
+        raise CheckpointError(f"{folder / CONFIG_NAME} must name a file in the folder {FEATURES} of the data root; {form.remedy}")
     return name
 
 
 def train_phase(
+    phase: SvmDescription,
     dataset: Dataset,
     split: Split,
     features: Path,
@@ -103,17 +114,19 @@ def train_phase(
     *,
     restart: bool = False,
     on_class: Callable[[int], None] = lambda done: None,
-) -> TrajectoryPhase:
+) -> SvmPhase:
     """Train the SVM of a split, unless it is trained already.
 
     Parameters
     ----------
+    phase : SvmDescription
+        The phase.
     dataset : flowkit.Dataset
         The data root.
     split : flowkit.Split
         The split.
     features : Path
-        The Fisher vectors, in the folder ``features`` of the data root.
+        The vectors, in the folder ``features`` of the data root.
     folder : Path
         The folder of the phase.
     restart : bool
@@ -137,14 +150,14 @@ def train_phase(
     was_trained = PhaseFolder(folder).done
     made = svm_of_split(stored, split, others=other_splits(dataset, split.number), path=weights, on_class=on_class, replace=False)
     if not was_trained or not (folder / DIGESTS_NAME).exists():
-        record = {**RECORD.header, "created_by": f"flowkit {__version__}", "phase": TRAJECTORIES, "features": features.name}
+        record = {**record_format(phase).header, "created_by": f"flowkit {__version__}", "phase": phase.name, "features": features.name}
         write_atomically(folder / CONFIG_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         write_digests(folder)
     remove_leftovers(folder, alone=False)  # of a training that was killed while it wrote
-    return TrajectoryPhase(folder, stored, made)
+    return SvmPhase(phase, folder, stored, made)
 
 
-def find_phase(dataset: Dataset, split: Split, *, run: str, runs: Path | None = None) -> TrajectoryPhase | None:
+def find_phase(phase: SvmDescription, dataset: Dataset, split: Split, *, run: str, runs: Path | None = None) -> SvmPhase | None:
     """Return the trained phase of a run with its features; None if it is not trained.
 
     Raises
@@ -154,10 +167,10 @@ def find_phase(dataset: Dataset, split: Split, *, run: str, runs: Path | None = 
     FeaturesError
         If the features are missing, damaged, or of other clips than the split lists.
     """
-    folder = phase_folder(dataset.root, run, split.number, TRAJECTORIES, runs=runs)
+    folder = phase_folder(dataset.root, run, split.number, phase.name, runs=runs)
     if not PhaseFolder(folder).done:
         return None
-    name = features_of_phase(folder)
+    name, remedy = features_of_phase(phase, folder), record_format(phase).remedy
     try:
         check_digest(folder / WEIGHTS_NAME)
     except CheckpointError as error:
@@ -165,7 +178,16 @@ def find_phase(dataset: Dataset, split: Split, *, run: str, runs: Path | None = 
     stored, made = open_features(dataset.root / FEATURES / name), load_svm(folder / WEIGHTS_NAME)
     check_features_of_split(stored, split, other_splits(dataset, split.number))
     if made.provenance.get("features") != stored.provenance:
-        raise CheckpointError(f"{folder} was trained on other features than those that are now in {stored.path}; {RECORD.remedy}")
+        raise CheckpointError(f"{folder} was trained on other features than those that are now in {stored.path}; {remedy}")
     if (made.provenance.get("trained_on") or {}).get("digest") not in split.digests:
-        raise CheckpointError(f"{folder} was trained on other videos than the training list of split {split.number}; {RECORD.remedy}")
-    return TrajectoryPhase(folder, stored, made)
+        raise CheckpointError(f"{folder} was trained on other videos than the training list of split {split.number}; {remedy}")
+    return SvmPhase(phase, folder, stored, made)
+
+
+def find_phases(
+    dataset: Dataset, split: Split, *, run: str, runs: Path | None = None, phases: Iterable[SvmDescription] | None = None
+) -> tuple[SvmPhase, ...]:
+    """Return the phases of a run that are trained, of these or of all SVMs; errors are those of `find_phase`."""
+    wanted = SVM_PHASES.values() if phases is None else phases
+    found = (find_phase(phase, dataset, split, run=run, runs=runs) for phase in wanted)
+    return tuple(phase for phase in found if phase is not None)

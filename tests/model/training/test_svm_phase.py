@@ -1,4 +1,4 @@
-"""The phase `idt`: trained once, refused where it does not fit, its rows beside those of networks."""
+"""Phases that are SVMs, by the example of `idt`: trained once, refused where they do not fit, their rows beside those of networks."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from flowkit.model.evaluation.results import read_results
 from flowkit.model.runs.checkpoint import save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.scoring.metrics import l2_normalised
-from flowkit.model.training.trajectory_phase import TrajectoryPhase, find_phase, train_phase
+from flowkit.model.systems.registry import SVM_PHASES
+from flowkit.model.training.svm_phase import SvmPhase, find_phase, train_phase
 from flowkit.run_digests import verify_phase
 
 CPU = Execution(device="cpu")
+IDT = SVM_PHASES["idt"]
 
 
-def trained(root: Path, path: Path | None = None, **how: Any) -> TrajectoryPhase:
+def trained(root: Path, path: Path | None = None, **how: Any) -> SvmPhase:
     """Train the phase on features with a known answer."""
     dataset = Dataset.open(root)
     (root / "features").mkdir(exist_ok=True)
     path = path or features_of(root, root / "features/idt-split1.h5")
-    return train_phase(dataset, dataset.split(1), path, phase_folder(root, "default", 1, "idt"), **how)
+    return train_phase(IDT, dataset, dataset.split(1), path, phase_folder(root, "default", 1, "idt"), **how)
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_trajectories_alone_have_a_table(root: Path) -> None:
     split = evaluation.splits[0]
     assert list(split.rows) == ["IDT"]
     assert split.rows["IDT"].top1 == 1
-    assert split.trajectories["num_training_videos"] == 12
+    assert split.svms["idt"]["num_training_videos"] == 12
     assert evaluate(root, system="idt", execution=CPU).splits[0].rows["IDT"].num_correct == 6
 
 
@@ -83,7 +85,7 @@ def test_the_command_stores_the_rows_and_fuse_reads_them(root: Path) -> None:
     folder = root / "reports/default/split1"
     stored = read_results(folder).splits[0]
     assert stored.rows["IDT"].top1 == 1
-    assert stored.trajectories["features"] == "idt-split1.h5"
+    assert stored.svms["idt"]["features"] == "idt-split1.h5"
     assert "two-streams + IDT" in (folder / "report.html").read_text(encoding="utf-8")
     _, out, _ = call_flowkit("fuse", root / "features/idt-split1.h5", "--row", "two-streams + IDT", "--data", root, code=0)
     assert "two-streams + IDT + idt-split1" in out
@@ -103,30 +105,30 @@ def test_training_again_changes_nothing_and_other_features_are_refused(root: Pat
         trained(root, other)
     trained(root, other, restart=True)
     assert verify_phase(first.folder).state == "intact"
-    found = find_phase(Dataset.open(root), Dataset.open(root).split(1), run="default")
+    found = find_phase(IDT, Dataset.open(root), Dataset.open(root).split(1), run="default")
     assert found is not None
     assert found.features.path == other
 
 
 def test_what_does_not_fit_is_refused(root: Path) -> None:
     dataset = Dataset.open(root)
-    assert find_phase(dataset, dataset.split(1), run="default") is None
+    assert find_phase(IDT, dataset, dataset.split(1), run="default") is None
     folder = trained(root).folder
     features_of(root, root / "features/idt-split1.h5", trained_on="b" * 64)
     with pytest.raises(CheckpointError, match=r"trained on other features .*--restart"):
-        find_phase(dataset, dataset.split(1), run="default")
+        find_phase(IDT, dataset, dataset.split(1), run="default")
     (root / "features/idt-split1.h5").unlink()
     with pytest.raises(FeaturesError, match="no file of features"):
-        find_phase(dataset, dataset.split(1), run="default")
+        find_phase(IDT, dataset, dataset.split(1), run="default")
     features_of(root, root / "features/idt-split1.h5")
     other = write_split_again(root, 1, range(0, 18, 2), range(1, 18, 2))
     with pytest.raises(CheckpointError, match="other videos than the training list of split 1"):
-        find_phase(dataset, other, run="default")
+        find_phase(IDT, dataset, other, run="default")
     for name in ("../dataset.json", 3, ".."):
         record = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(record | {"features": name}))
         with pytest.raises(CheckpointError, match="must name a file in the folder features"):
-            find_phase(dataset, other, run="default")
+            find_phase(IDT, dataset, other, run="default")
 
 
 def test_damaged_weights_are_refused(root: Path) -> None:

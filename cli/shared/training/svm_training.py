@@ -1,4 +1,4 @@
-"""Training a system that has improved trajectories: the options of `flowkit train` for it, and the phase `idt` itself."""
+"""Training a system that has SVMs: the options of `flowkit train` for their vectors, and the phases themselves, such as `idt`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowkit.model.compute.execution import Execution
     from flowkit.model.systems.system import System
     from flowkit.workers.stopping import StopRequest
 
@@ -27,7 +28,7 @@ _FOR_ALL = (*FOR_TRAJECTORIES, "system", "data", "split", "run", "runs", "seeds"
 
 
 def trajectory_options(which: str = "improved trajectories") -> Callable[[Any], Any]:
-    """Return what adds the options of the phase `idt` to a command; `which` says of which trajectories they are."""
+    """Return what adds the options of Fisher vectors of trajectories to a command; `which` says of which trajectories they are."""
 
     def add(command: Any) -> Any:
         for option in (
@@ -54,30 +55,31 @@ def trajectory_options(which: str = "improved trajectories") -> Callable[[Any], 
 
 
 def system_options(command: Any) -> Any:
-    """Add ``--system``, and the options of the phase `idt`."""
+    """Add ``--system``, and the options of Fisher vectors of trajectories."""
     system = click.option(
         "--system",
         type=click.Choice(list(SYSTEMS)),
         default=DEFAULT_SYSTEM,
         show_default=True,
-        help="Which system to train: its phases that are not trained yet. Those with idt need scikit-learn.",
+        help="Which system to train: its phases that are not trained yet. Those with SVMs, such as idt, need scikit-learn.",
     )
     return system(trajectory_options()(command))
 
 
 def refuse_options_of_other_systems(system: System) -> None:
     """Raise a usage error for an option that does nothing for the phases of a system."""
-    if not system.has_trajectories:
+    if system.has_fisher_vectors:
+        refuse_unused(f"the file would have no settings of trajectories, which --system {system.name} has", "write_config", "config")
+    else:
         refuse_unused(f"--system {system.name} has no trajectories", *FOR_TRAJECTORIES)
-        return
-    refuse_unused(f"--system {system.name} names the phases", "phase")
-    refuse_unused(f"the file would have no settings of trajectories, which --system {system.name} has", "write_config", "config")
     if not system.networks:
+        refuse_unused(f"--system {system.name} names the phases", "phase")
         names = [option.name for option in click.get_current_context().command.params if option.name not in _FOR_ALL]
         refuse_unused(f"--system {system.name} trains no network", *filter(None, names))
 
 
-def train_idt(
+def train_svms(
+    system: System,
     data: Path,
     *,
     split: int,
@@ -87,29 +89,46 @@ def train_idt(
     restart: bool,
     components: int,
     camera_motion: Any,
+    execution: Execution | None = None,
     stop: StopRequest | None = None,
 ) -> int:
-    """Train the phase `idt` of a run, print what was done, and return the exit code.
+    """Train the SVMs of a system in a run, print what was done, and return the exit code.
 
     A caller that gives `stop` sees there whether a signal came, and says itself how to resume.
     """
+    from flowkit.model.compute.execution import Execution
     from flowkit.model.scoring.feature_files import OTHER_OUTPUT
-    from flowkit.model.training.trajectories import train_trajectories
+    from flowkit.model.training.svm_training import train_svm_phase
+    from flowkit.model.training.svm_vectors import VectorChoices
     from flowkit.workers.stopping import StopRequest
 
     own = StopRequest() if stop is None else stop
-    how = {"num_components": components, "camera_motion": camera_motion, "restart": restart}
-    try:
-        with signals_to(own, grace):
-            report = train_trajectories(data, split=split, run=run, runs=runs, **how, progress=True, stop=own, grace_seconds=grace)
-    except (FeaturesError, CheckpointError) as error:
-        if not str(error).endswith(OTHER_OUTPUT):  # an option that this command does not have
-            raise
-        text = str(error).removesuffix(OTHER_OUTPUT)
-        raise type(error)(f"{text}`{resume_command(sys.argv[1:])} --restart` computes them again") from error
-    warn_of_failures("no trajectories", [(clip.video_id, clip.reason) for clip in report.failed])
-    if report.stopped:
-        return exit_code_of(own) if stop is not None else report_stopped(own, "stopped; what is computed is kept")
-    vectors = f"{counted(report.num_videos, 'training video')}, vectors of {report.num_features:,} numbers"
-    inform(f"idt: a linear SVM on {vectors}, in {show_name(report.folder)}.")
-    return EXIT_SOME_FAILED if report.failed else 0
+    choices = VectorChoices(components, camera_motion, execution or Execution())
+    some_failed = False
+    for phase in system.svms:
+        try:
+            with signals_to(own, grace):
+                report = train_svm_phase(
+                    phase,
+                    data,
+                    split=split,
+                    run=run,
+                    runs=runs,
+                    choices=choices,
+                    restart=restart,
+                    progress=True,
+                    stop=own,
+                    grace_seconds=grace,
+                )
+        except (FeaturesError, CheckpointError) as error:
+            if not str(error).endswith(OTHER_OUTPUT):  # an option that this command does not have
+                raise
+            text = str(error).removesuffix(OTHER_OUTPUT)
+            raise type(error)(f"{text}`{resume_command(sys.argv[1:])} --restart` computes them again") from error
+        warn_of_failures(f"no features of {phase.words}", [(clip.video_id, clip.reason) for clip in report.failed])
+        if report.stopped:
+            return exit_code_of(own) if stop is not None else report_stopped(own, "stopped; what is computed is kept")
+        vectors = f"{counted(report.num_videos, 'training video')}, vectors of {report.num_features:,} numbers"
+        inform(f"{phase.name}: a linear SVM on {vectors}, in {show_name(report.folder)}.")
+        some_failed |= bool(report.failed)
+    return EXIT_SOME_FAILED if some_failed else 0

@@ -1,0 +1,48 @@
+"""What a phase is whose model is a linear SVM on one vector for each video, described as data (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrajectoryVectors:
+    """Fisher vectors of the descriptors of improved trajectories: of their shape, HOG, HOF, MBHx and MBHy."""
+
+    has_components = True  # whether they are Fisher vectors, with the options of trajectories and of mixtures
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The phases whose trained networks they need."""
+        return ()
+
+
+Vectors = TrajectoryVectors
+
+
+@dataclass(frozen=True)
+class SvmDescription:
+    """One linear SVM that is trained on a split's training list: a vector for each video, each class against the rest.
+
+    Parameters
+    ----------
+    name : str
+        The phase's name, which names its folder: small letters, digits and hyphens.
+    row : str
+        The row of the results table that its scores give.
+    vectors : Vectors
+        What a video's vector is. `flowkit.model.training.svm_vectors` computes each kind.
+    words : str
+        What messages call that of which a vector is made, as in "no features of trajectories".
+
+    Examples
+    --------
+    >>> from flowkit.model.systems.registry import SVM_PHASES
+    >>> SVM_PHASES["idt"].row, SVM_PHASES["idt"].vectors.networks
+    ('IDT', ())
+    """
+
+    name: str
+    row: str
+    vectors: Vectors
+    words: str

@@ -1,0 +1,128 @@
+"""Where the vectors of an SVM come from: each kind of vectors is computed, and stored in the data root, in a way of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowkit.model.compute.execution import Execution
+from flowkit.model.encoding.trajectory_features import trajectory_features
+from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, TrajectorySettings
+from flowkit.model.scoring.video_features import FeatureReport
+from flowkit.model.settings.svm_phase import SvmDescription, TrajectoryVectors
+from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
+
+
+@dataclass(frozen=True)
+class VectorChoices:
+    """What a user chooses of how vectors are computed; a kind of vectors takes what concerns it.
+
+    Parameters
+    ----------
+    num_components : int
+        K, the number of Gaussians for each type of descriptors of Fisher vectors.
+    camera_motion : {"sift", "flow", "none"}
+        How trajectories find the motion of the camera; see `flowkit.improved_trajectories`.
+    execution : Execution
+        Where and how networks compute.
+    """
+
+    num_components: int = NUM_COMPONENTS
+    camera_motion: CameraMotion = "sift"
+    execution: Execution = field(default_factory=Execution)
+
+
+@dataclass(frozen=True)
+class VectorRequest:
+    """The vectors of all videos of a data root that the SVM of a split needs.
+
+    Parameters
+    ----------
+    phase : SvmDescription
+        The SVM.
+    root : Path
+        The data root.
+    split : int
+        The split whose training videos may be learnt from.
+    run : str
+        The run whose networks compute them, if they need some.
+    runs : Path, optional
+        The folder of the runs. Default: that of the data root.
+    choices : VectorChoices
+        What the user chose.
+    """
+
+    phase: SvmDescription
+    root: Path
+    split: int
+    run: str
+    runs: Path | None
+    choices: VectorChoices
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of vectors is made: the name of their file, and the function that computes them and writes it."""
+
+    file_name: Callable[[VectorRequest], str]
+    make: Callable[..., FeatureReport]
+
+
+def _trajectory_name(request: VectorRequest) -> str:
+    return TrajectorySettings(request.choices.camera_motion, request.choices.num_components).file_name(request.split)
+
+
+def _trajectory_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureReport:
+    return trajectory_features(
+        request.root,
+        split=request.split,
+        num_components=request.choices.num_components,
+        camera_motion=request.choices.camera_motion,
+        **how,
+    )
+
+
+_KINDS: dict[type, _Kind] = {TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors)}
+
+
+def vectors_name(request: VectorRequest) -> str:
+    """Return the name of the file of vectors in the folder of features, which says what is not the default."""
+    return _KINDS[type(request.phase.vectors)].file_name(request)
+
+
+def make_vectors(
+    request: VectorRequest,
+    *,
+    replace: bool = False,
+    progress: bool | None = None,
+    stop: StopRequest | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> FeatureReport:
+    """Compute the vectors that are not there yet; continue where an earlier call stopped.
+
+    Parameters
+    ----------
+    request : VectorRequest
+        Which vectors.
+    replace : bool
+        Replace vectors of other settings or other networks.
+    progress : bool, optional
+        Show progress on stderr. By default on a terminal and in a notebook.
+    stop : StopRequest, optional
+        Lets the call return early.
+    grace_seconds : float
+        How long videos in progress may take once a stop is requested.
+
+    Raises
+    ------
+    CheckpointError, FeaturesError
+        If there are vectors of other settings or other networks (unless `replace`), or no video has one.
+    ManifestError
+        If there is no such data root or split.
+    ParameterError
+        If a setting is out of its range.
+    """
+    how = {"replace": replace, "progress": progress, "stop": stop, "grace_seconds": grace_seconds}
+    return _KINDS[type(request.phase.vectors)].make(request, how=how)
