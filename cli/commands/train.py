@@ -123,7 +123,7 @@ def train(
     seeds = chosen_seeds(seeds, seed=settings["seed"], others=settings["others"])
     names = [run] if seeds is None else [seed_run(run, seed) for seed in seeds]
     starts = [base_run] * len(names) if seeds is None or base_run is None else base_runs(runs or data / "runs", base_run, seeds)
-    fisher = {"components": components, "camera_motion": camera_motion}
+    fisher: dict[str, Any] = {"components": components, "camera_motion": camera_motion}
     svms = partial(train_svms, wanted_system, data, split=split, runs=runs, grace=grace, restart=not resume, **fisher)
     if not wanted_system.networks:
         return max(svms(run=name) for name in names)
