@@ -244,7 +244,7 @@ def _uncropped_clips(samples: Sequence[UncroppedSample]) -> UncroppedClips:
     )
 
 
-def _sub_batches(config: TrainConfig, labels: Sequence[int], *, first_step: int, rank: int, world: int) -> Iterator[list[SampleKey]]:
+def sub_batches(config: TrainConfig, labels: Sequence[int], *, first_step: int, rank: int, world: int) -> Iterator[list[SampleKey]]:
     """Yield the keys of each sub-batch that one rank takes, in order, from a step to the phase's end, its renewal of moments included."""
     for step in range(first_step, config.num_steps + config.bn_renewal_steps):
         if config.balance == "sampling":
@@ -270,7 +270,7 @@ def training_loader(
 
     The last ``config.bn_renewal_steps`` steps only renew the running moments.
     """
-    batches = _sub_batches(clips.config, clips.labels, first_step=first_step, rank=rank, world=world)
+    batches = sub_batches(clips.config, clips.labels, first_step=first_step, rank=rank, world=world)
     collate_fn = partial(_collated, join=collate if cropped else collate_uncropped)
     samples = _Samples(clips, cropped=cropped)
     loader = clip_loader(samples, num_workers, batch_sampler=batches, collate_fn=collate_fn, pin_memory=pin_memory)

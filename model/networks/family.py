@@ -36,6 +36,14 @@ class PhaseNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def logits_of_features(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the logits (B, T', num_classes) of each stream of a network whose settings say that it learns from features (B, T, D)."""
+        raise NotImplementedError
+
+    def step_weights(self, num_steps: int) -> Tensor | None:
+        """Return how much each of the T' time steps counts in the loss: float (T',); None if they count alike."""
+        return None
+
     @property
     def classifiers(self) -> dict[StreamName, nn.Linear]:
         """The last layer of each stream, whose inputs are the features."""
@@ -87,8 +95,11 @@ class NetworkFamily(ABC):
         """Return in words what of a file is used; empty if there is nothing to say."""
         return ""
 
-    def start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
-        """Set the first weights of a network from the final weights of earlier phases, by their names; here, of one like itself."""
+    def start(self, network: PhaseNetwork, states: Mapping[str, State], *, generator: torch.Generator) -> None:
+        """Set the first weights of a network from the final weights of earlier phases, by their names; here, of one like itself.
+
+        What is new in the network is drawn by the generator.
+        """
         self.check_start(network, states)
         (state,) = states.values()
         network.load_state_dict(dict(state))

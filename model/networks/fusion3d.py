@@ -152,14 +152,14 @@ class FusionFamily(NetworkFamily):
             stream.reset_parameters(generator)
         network.reset_fusion()
 
-    def start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
+    def start(self, network: PhaseNetwork, states: Mapping[str, State], *, generator: torch.Generator) -> None:
         """Start from both streams, or from another fusion network."""
         assert isinstance(network, FusionNetwork)
         streams = _by_stream(states)
         if streams:
             initialise_from_streams(network, *(streams[stream] for stream in STREAMS))
         else:
-            super().start(network, states)
+            super().start(network, states, generator=generator)
 
     def check_start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
         """Check whether a network can start from streams, of which one may still be missing, or from another fusion network."""

@@ -10,12 +10,14 @@ from flowkit.model.networks.dynamic_image import DynamicImageFamily
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork
 from flowkit.model.networks.fusion3d import FusionFamily
 from flowkit.model.networks.residual import ResidualFamily
+from flowkit.model.networks.sequence import SequenceFamily
 from flowkit.model.networks.vgg_family import VggFamily
 from flowkit.model.settings.c3d import C3DConfig
 from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
+from flowkit.model.settings.sequence import SequenceConfig
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.settings.vgg import VggConfig
 
@@ -25,6 +27,7 @@ FAMILIES: dict[type[NetworkConfig], NetworkFamily] = {
     FusionConfig: FusionFamily(),
     DynamicImageConfig: DynamicImageFamily(),
     C3DConfig: C3DFamily(),
+    SequenceConfig: SequenceFamily(),
 }
 
 

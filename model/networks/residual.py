@@ -59,13 +59,13 @@ class ResidualFamily(NetworkFamily):
         """Return which part of a larger model is used."""
         return str(find_backbone(weights.state, source))
 
-    def start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
+    def start(self, network: PhaseNetwork, states: Mapping[str, State], *, generator: torch.Generator) -> None:
         """Start ST-ResNet from its base streams, and any network from another of the same parameters."""
         if _are_streams(states):
             assert isinstance(network, STResNet)
             initialise_from_streams(network, *(states[stream] for stream in STREAMS))
         else:
-            super().start(network, states)
+            super().start(network, states, generator=generator)
 
     def check_start(self, network: PhaseNetwork, states: Mapping[str, State]) -> None:
         """Check whether a network can start from earlier phases, of which some may still be missing."""

@@ -7,7 +7,16 @@ from types import TracebackType
 from typing import Any
 
 from flowkit.errors import ParameterError
-from flowkit.model.runs.events import MomentsRenewed, PhaseStarted, StepDone, TrainEvent, Validated, Validating, WeightsSelected
+from flowkit.model.runs.events import (
+    FeaturesComputed,
+    MomentsRenewed,
+    PhaseStarted,
+    StepDone,
+    TrainEvent,
+    Validated,
+    Validating,
+    WeightsSelected,
+)
 from flowkit.model.runs.run_folder import phase_folder
 
 FOLDER_NAME = "tensorboard"
@@ -70,7 +79,7 @@ class LiveCurves:
             for name, value in event.measured.items():
                 if value is not None:
                     self._writer.add_scalar(name.replace("_", "/", 1), value, event.step - 1)  # validation/accuracy_motion
-        elif not isinstance(event, Validating | MomentsRenewed | WeightsSelected):
+        elif not isinstance(event, Validating | MomentsRenewed | WeightsSelected | FeaturesComputed):
             self._close()
 
     def _write(self, event: StepDone) -> None:

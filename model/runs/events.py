@@ -50,6 +50,16 @@ class PhaseSkipped:
 
 
 @dataclass(frozen=True)
+class FeaturesComputed:
+    """Before a phase that learns from features: `done` of this process's share of `num_videos` have those of the phase `of`."""
+
+    phase: Phase
+    of: Phase
+    done: int
+    num_videos: int
+
+
+@dataclass(frozen=True)
 class PhaseStarted:
     """A phase begins, or continues at `first_step`; `changes` says how the environment differs from that of the checkpoint."""
 
@@ -145,6 +155,7 @@ TrainEvent = (
     RunStarted
     | NetworksTaken
     | PhaseSkipped
+    | FeaturesComputed
     | PhaseStarted
     | StepDone
     | Validating

@@ -44,6 +44,8 @@ class RunProgress:
             message(f"{event.phase}: keeps the weights of {which}.")
         elif isinstance(event, events.MomentsRenewed):
             self._stages.update(f"{event.phase}, batch norm", event.done, event.num_steps, unit="steps")
+        elif isinstance(event, events.FeaturesComputed):
+            self._stages.update(f"features of {event.of}", event.done, event.num_videos)
         elif isinstance(event, events.VideosScored):
             note = f"{event.num_failed} failed" if event.num_failed else ""
             what = "validate" if event.of_validation else "evaluate"

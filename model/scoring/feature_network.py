@@ -17,6 +17,7 @@ from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.scoring.clip_inputs import ClipInputs
 from flowkit.model.scoring.feature_settings import Layer
 from flowkit.model.scoring.windows import TimeShape, Window
+from flowkit.model.systems.registry import starts_from
 from flowkit.quantise import Quantiser
 
 
@@ -64,6 +65,9 @@ class FeatureNetwork:
                 f"{config.phase} sees clips of {config.network.clip_plan.length} frames, and features are of single frames; choose another "
                 "network with --of"
             )
+        if config.network.learns_from_features:
+            (before,) = starts_from(config.phase)
+            raise ParameterError(f"{config.phase} classifies whole videos by the features of {before}; give --of {before}")
         self.device = execution.torch_device()
         self.input_size = config.network.input_size
         self.time = TimeShape.of(config.phase, config.network)

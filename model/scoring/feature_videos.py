@@ -11,7 +11,6 @@ import torch
 
 from flowkit.dataset.clips import ClipSource, StoredClips, each_clip
 from flowkit.dataset.paths import clip_path
-from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import find_asked
@@ -82,16 +81,25 @@ class RootVideos:
         check_features_of_root(there, self._root, self._stored)
 
     def compute(
-        self, work: FeatureWork, bar: ProgressBar, *, execution: Execution, device: torch.device, should_stop: Callable[[], bool]
+        self,
+        work: FeatureWork,
+        show: Callable[[int, str], None],
+        *,
+        execution: Execution,
+        device: torch.device,
+        should_stop: Callable[[], bool],
     ) -> bool:
-        """Compute what is missing. Returns False if a stop was requested before all was there."""
+        """Compute what is missing. Returns False if a stop was requested before all was there.
+
+        `show` receives how many videos are done, and a note on them.
+        """
         for clip in self._unreadable:
             work.fail(clip.video_id, clip.reason)
 
-        def show(num_waiting: int) -> None:
-            bar.update(len(self) - num_waiting, note=_failed_text(work))
+        def waiting(num_waiting: int) -> None:
+            show(len(self) - num_waiting, _failed_text(work))
 
-        return work.compute(self._stored, self._todo, num_workers=execution.workers(device), on_progress=show, should_stop=should_stop)
+        return work.compute(self._stored, self._todo, num_workers=execution.workers(device), on_progress=waiting, should_stop=should_stop)
 
     def close(self) -> None:
         """Do nothing: the data root stays as it is."""
@@ -140,15 +148,21 @@ class LooseVideos:
         check_features_of_files(there)
 
     def compute(
-        self, work: FeatureWork, bar: ProgressBar, *, execution: Execution, device: torch.device, should_stop: Callable[[], bool]
+        self,
+        work: FeatureWork,
+        show: Callable[[int, str], None],
+        *,
+        execution: Execution,
+        device: torch.device,
+        should_stop: Callable[[], bool],
     ) -> bool:
         """Extract and compute what is missing. Returns False if a stop was requested before all was there."""
         todo = [video for video in self._videos if not _is_there(video, work)]
         num_waiting, stop = len(todo), StopRequest()
-        bar.update(len(self) - num_waiting, note=_failed_text(work))
+        show(len(self) - num_waiting, _failed_text(work))
 
         def look(extraction: ExtractProgress) -> None:
-            bar.update(len(self) - num_waiting, note=f"{counted(extraction.pairs_done, 'flow field')}{_failed_text(work, before=', ')}")
+            show(len(self) - num_waiting, f"{counted(extraction.pairs_done, 'flow field')}{_failed_text(work, before=', ')}")
             if should_stop():
                 stop.request()
 

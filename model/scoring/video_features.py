@@ -91,6 +91,7 @@ def features(
     replace: bool = False,
     execution: Execution | None = None,
     progress: bool | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FeatureReport:
     """Compute the features of the videos of a data root, or of any video files; continue where an earlier call stopped.
@@ -137,6 +138,8 @@ def features(
         Where and how to compute.
     progress : bool, optional
         Show progress on stderr. By default on a terminal and in a notebook.
+    on_progress : callable
+        Receives how many videos are done, and how many there are.
     should_stop : callable
         Called after each window. When it returns True, `features` returns.
 
@@ -221,7 +224,12 @@ def features(
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"computes the features in {str(path)!r}"), journal:
         work = FeatureWork(settings, network, journal, finished)
         with ProgressBar("features", total=len(source), unit="videos", progress=progress) as bar:
-            done = source.compute(work, bar, execution=execution, device=network.device, should_stop=should_stop)
+
+            def show(num_done: int, note: str) -> None:
+                bar.update(num_done, note=note)
+                on_progress(num_done, len(source))
+
+            done = source.compute(work, show, execution=execution, device=network.device, should_stop=should_stop)
         planned = work.planned() if done else []
         if done:
             source.close()

@@ -271,10 +271,12 @@ class STResNetConfig(NetworkConfig):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> STResNetConfig:
         """Make a configuration from what `to_dict` returned; an unknown name raises `ParameterError`."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)} - {"kind"})
+        names = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - names - {"kind"})
         if unknown:
             raise ParameterError(f"unknown network settings: {', '.join(unknown)}")
-        given = {name: value for name, value in values.items() if name != "kind"}
+        # The kind itself is a setting only of a class for several kinds.
+        given = {name: value for name, value in values.items() if name in names}
         return cls(**{**given, "stage_units": values.get("stage_units") or None})
 
 

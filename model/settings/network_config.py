@@ -54,6 +54,7 @@ class NetworkConfig:
     """
 
     kinds: ClassVar[tuple[str, ...]]  # the names under which they are stored
+    learns_from_features: ClassVar[bool] = False  # it is trained on features that the phase from which it starts gives whole videos
     alike: ClassVar[tuple[str, ...]] = ()  # what all networks from which phases start together must have in common
     num_classes: int
     input_size: int
@@ -69,6 +70,11 @@ class NetworkConfig:
     def clip_plan(self) -> ClipPlan | None:
         """How the network sees a video as clips of consecutive frames; None if it sees single frames and stacks of flow."""
         return None
+
+    @property
+    def feature_settings(self) -> tuple[str, ...]:
+        """Settings that change such features but no tensor, beside `kept_settings`; the phase from which it starts must have the same."""
+        return ()
 
     def temporal_reach(self, phase: str) -> int:
         """Return how many samples before and after a time step have an influence on it, before time is pooled."""

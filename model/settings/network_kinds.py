@@ -14,9 +14,10 @@ from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
+from flowkit.model.settings.sequence import SequenceConfig
 from flowkit.model.settings.vgg import VggConfig
 
-_KINDS: tuple[type[NetworkConfig], ...] = (STResNetConfig, VggConfig, FusionConfig, DynamicImageConfig, C3DConfig)
+_KINDS: tuple[type[NetworkConfig], ...] = (STResNetConfig, VggConfig, FusionConfig, DynamicImageConfig, C3DConfig, SequenceConfig)
 NETWORK_KINDS: dict[str, type[NetworkConfig]] = {name: kind for kind in _KINDS for name in kind.kinds}
 
 

@@ -145,7 +145,7 @@ def _check_same(descriptions: Iterable[PhaseDescription], configs: Mapping[Phase
     links = {tuple(other.name for other in linked([phase.name])): phase.same for phase in descriptions}
     for names, same in links.items():
         for key in same:
-            values = {name: getattr(configs[name].network, key) for name in names if key in PHASES[name].network_keys}
+            values = {name: getattr(configs[name].network, key) for name in names if name in configs and key in PHASES[name].network_keys}
             if len(set(values.values())) > 1:
                 raise ParameterError(f"{key} must be the same in all phases, each starts from the one before; got {values}")
 

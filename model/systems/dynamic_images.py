@@ -6,7 +6,7 @@ from flowkit.model.settings.dynamic_image import DynamicImageConfig
 from flowkit.model.settings.phase import PhaseDescription, Reference
 from flowkit.model.settings.recipes import PhaseRecipe
 from flowkit.model.systems.idt import with_idt
-from flowkit.model.systems.residual_recipes import small_network
+from flowkit.model.systems.shared.residual_recipes import small_network
 from flowkit.model.systems.system import Row, System
 
 _SMALL = {"batch": 16, "bn_group": 16, "decay": "cosine", "warmup_steps": 10, "bn_momentum": 0.1, "bn_average_first": True}

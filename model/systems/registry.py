@@ -14,6 +14,8 @@ from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_idt import ST_RESNET_STAR_IDT, TWO_STREAMS_IDT
 from flowkit.model.systems.system import System
 from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION, TWO_STREAM_FUSION_IDT
+from flowkit.model.systems.two_streams_lstm import TWO_STREAMS_LSTM
+from flowkit.model.systems.two_streams_pooling import TWO_STREAMS_POOLING
 from flowkit.model.systems.two_streams_vgg_16 import TWO_STREAMS_VGG_16
 from flowkit.model.systems.two_streams_vgg_m import TWO_STREAMS_VGG_M
 
@@ -24,6 +26,8 @@ _ALL = (
     ST_RESNET_STAR_IDT,
     TWO_STREAMS_VGG_M,
     TWO_STREAMS_VGG_16,
+    TWO_STREAMS_LSTM,
+    TWO_STREAMS_POOLING,
     TWO_STREAM_FUSION,
     TWO_STREAM_FUSION_IDT,
     DYNAMIC_IMAGES,
@@ -66,15 +70,22 @@ def starts_from(name: str) -> tuple[str, ...]:
 def linked(names: Iterable[str]) -> tuple[PhaseDescription, ...]:
     """Return some phases with all that start from them or from which they start, directly or by others, in the order of `PHASES`.
 
+    Of the phases that start from them, only those of the first system that has all of the given ones count; or, if none has all, of the
+    first system of each.
+
     Examples
     --------
     >>> from flowkit.model.systems.registry import linked
     >>> [phase.name for phase in linked(["motion"])]
     ['appearance', 'motion', 'st-resnet', 'st-resnet-star']
+    >>> [phase.name for phase in linked(["lstm-motion"])]
+    ['motion', 'lstm-motion']
     """
     found = {description_of(name).name for name in names}
+    together = next((set(system.networks) for system in SYSTEMS.values() if found <= set(system.networks)), None)
+    near = together or {phase for name in found for phase in next(s.networks for s in SYSTEMS.values() if name in s.networks)}
     while True:
-        more = {phase.name for phase in PHASES.values() if found & {phase.name, *phase.starts_from}}
+        more = {phase.name for phase in PHASES.values() if phase.name in near and found & {phase.name, *phase.starts_from}}
         more |= {before for name in more for before in PHASES[name].starts_from}
         if more == found:
             return tuple(phase for phase in PHASES.values() if phase.name in found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.phase import PhaseDescription
-from flowkit.model.systems.residual_code import HMDB51_EPOCHS, IMAGENET, LAST_RATE, official_code
-from flowkit.model.systems.residual_recipes import recipes_of
+from flowkit.model.systems.shared.residual_code import HMDB51_EPOCHS, IMAGENET, LAST_RATE, official_code
+from flowkit.model.systems.shared.residual_recipes import recipes_of
 from flowkit.model.systems.system import Row, System
 
 _STREAM_KEYS = frozenset(

@@ -6,9 +6,9 @@ from flowkit.model.settings.fusion3d import FusionConfig
 from flowkit.model.settings.phase import PhaseDescription, Reference
 from flowkit.model.settings.recipes import PhaseRecipe
 from flowkit.model.systems.idt import with_idt
+from flowkit.model.systems.shared.vgg_streams import small_network
 from flowkit.model.systems.system import Row, System
 from flowkit.model.systems.two_streams_vgg_16 import TWO_STREAMS_VGG_16
-from flowkit.model.systems.vgg_streams import small_network
 
 _SAMPLES = {"num_samples": 5, "tau_min": 5, "tau_max": 15}
 _STREAMS = TWO_STREAMS_VGG_16.trains

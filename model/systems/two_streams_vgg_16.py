@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flowkit.model.settings.recipes import PhaseRecipe
+from flowkit.model.systems.shared.vgg_streams import vgg_phases, vgg_rows
 from flowkit.model.systems.system import System
-from flowkit.model.systems.vgg_streams import vgg_phases, vgg_rows
 
 # yjxiong/caffe, branch action_recog: solver and training prototxt of both networks.
 _OFFICIAL = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flowkit.model.settings.recipes import PhaseRecipe
+from flowkit.model.systems.shared.vgg_streams import vgg_phases, vgg_rows
 from flowkit.model.systems.system import System
-from flowkit.model.systems.vgg_streams import vgg_phases, vgg_rows
 
 _SHARED = {"batch": 256, "bn_group": 32, "balance": "sampling"}
 # Section 5 of the paper, with the schedule of training from scratch, because flowkit has no VGG-M that was trained on ImageNet.

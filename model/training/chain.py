@@ -13,15 +13,17 @@ from flowkit.errors import ParameterError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.compute.ranks import wait
 from flowkit.model.data.training_clips import ClipDataset
-from flowkit.model.runs.events import PhaseSkipped, TrainEvent, ignore, never, to_all
+from flowkit.model.runs.events import PhaseSkipped, RunStopped, TrainEvent, ignore, never, to_all
 from flowkit.model.runs.places import check_run_name, check_writable
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder, phase_folder
 from flowkit.model.settings.recipes import Recipe, TrainSettings, Weights
-from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.model.settings.validation import Validation
-from flowkit.model.systems.registry import DEFAULT_SYSTEM, find_system, first_phases, linked
+from flowkit.model.systems.registry import DEFAULT_SYSTEM, find_system, first_phases, linked, starts_from
+from flowkit.model.training.feature_clips import FOLDER as FEATURES_FOLDER
+from flowkit.model.training.feature_clips import FeatureClips, feature_clips
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.prepare import PreparedTraining, prepare_training
 from flowkit.model.training.validation import Validator
@@ -236,7 +238,12 @@ def train_phases(
                 skipped.append(phase)
                 on_event(PhaseSkipped(phase, folder.path))
                 continue
-            if not _phase_run(ready, provenance).train(on_event=on_event, should_stop=should_stop):
+            clips = _clips(ready, provenance.config, on_event=on_event, should_stop=should_stop)
+            if clips is None:
+                begun = folder.checkpoint()
+                on_event(RunStopped(phase, 0 if begun is None else begun.step, provenance.config.num_steps))
+                return TrainReport(tuple(trained), tuple(skipped), stopped=True)
+            if not _phase_run(ready, provenance, clips).train(on_event=on_event, should_stop=should_stop):
                 return TrainReport(tuple(trained), tuple(skipped), stopped=True)
             trained.append(phase)
     return TrainReport(tuple(trained), tuple(skipped), stopped=False)
@@ -252,13 +259,27 @@ def _unused_weights(phases: Sequence[Phase]) -> str:
     )
 
 
-def _phase_run(ready: PreparedTraining, provenance: Provenance) -> PhaseRun:
+def _clips(
+    ready: PreparedTraining, config: TrainConfig, *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
+) -> ClipDataset | FeatureClips | None:
+    """Return what a phase learns from; None if a stop was requested before all its features were there."""
+    if not config.network.learns_from_features:
+        return ClipDataset(ready.dataset, ready.trained_on, config)
+    (before,) = starts_from(config.phase)
+    folder = ready.folders[config.phase].path.parent / FEATURES_FOLDER
+    weights, execution = ready.weights.path(before), ready.execution
+    return feature_clips(
+        ready.dataset.root, ready.trained_on, config, weights, folder, execution=execution, on_event=on_event, should_stop=should_stop
+    )
+
+
+def _phase_run(ready: PreparedTraining, provenance: Provenance, clips: ClipDataset | FeatureClips) -> PhaseRun:
     """Return the training of one phase."""
     config, execution = provenance.config, ready.execution
     return PhaseRun(
         ready.folders[config.phase],
         provenance,
-        ClipDataset(ready.dataset, ready.trained_on, config),
+        clips,
         execution=execution,
         start=partial(
             ready.start.initialise,

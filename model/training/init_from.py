@@ -314,7 +314,12 @@ class InitialNetworks:
 
 
 def _taken(phase: Phase, wanted: Sequence[Phase], found: Mapping[Phase, Path]) -> tuple[Phase, ...]:
-    """Return the networks of the source from which a phase starts; empty if it starts as usual."""
+    """Return the networks of the source from which a phase starts; empty if it starts as usual.
+
+    A phase that learns from features does, because its features must be those of the network of its own run.
+    """
+    if description_of(phase).network.learns_from_features:
+        return ()
     if phase in found:
         return (phase,)
     before = starts_from(phase)

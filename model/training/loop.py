@@ -28,10 +28,13 @@ from flowkit.model.runs.metrics import OUTPUTS
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.run_folder import PhaseFolder
 from flowkit.model.settings.training import TrainConfig
+from flowkit.model.training.feature_clips import FeatureBatch, FeatureClips
 from flowkit.model.training.moments import RunningMoments, share_of_step
 from flowkit.model.training.optimiser import GradientSums, class_weights, make_optimiser, set_learning_rate, stream_losses
 from flowkit.model.training.passes import groups_per_pass
 from flowkit.model.training.validation import Validator
+
+TrainingBatch = Batch | UncroppedBatch | FeatureBatch
 
 
 class NotFiniteLossError(ParameterError):
@@ -66,7 +69,7 @@ class PhaseRun:
         Where the phase is kept.
     provenance : Provenance
         What will be stored with the weights.
-    clips : ClipDataset
+    clips : ClipDataset or FeatureClips
         The training data.
     execution : Execution
         Where and how fast to compute.
@@ -85,7 +88,7 @@ class PhaseRun:
         self,
         folder: PhaseFolder,
         provenance: Provenance,
-        clips: ClipDataset,
+        clips: ClipDataset | FeatureClips,
         *,
         execution: Execution,
         start: Callable[[PhaseNetwork], None],
@@ -193,9 +196,11 @@ class PhaseRun:
         on_event(RunStopped(self.config.phase, self.step, self.config.num_steps))
         return False
 
-    def _batches(self, first_step: int) -> DeviceBatches[Batch | UncroppedBatch]:
+    def _batches(self, first_step: int) -> DeviceBatches[TrainingBatch]:
         """Return the batches of this rank from a step on."""
         execution = self.execution
+        if isinstance(self.clips, FeatureClips):
+            return DeviceBatches(self.clips.batches(first_step=first_step, rank=execution.rank, world=execution.world), self.device)
         loader = training_loader(
             self.clips,
             first_step=first_step,
@@ -236,7 +241,7 @@ class PhaseRun:
         on_event(WeightsSelected(self.config.phase, best.step, self.config.num_steps, best.accuracy))
         return best.step
 
-    def _take_step(self, batches: DeviceBatches[Batch | UncroppedBatch]) -> dict[str, Any]:
+    def _take_step(self, batches: DeviceBatches[TrainingBatch]) -> dict[str, Any]:
         """Sum the gradients of the sub-batches, update the weights, and return the step's line of metrics."""
         config, world, began, waited = self.config, self.execution.world, time.monotonic(), batches.seconds_waited
         rate = config.learning_rate(self.step)
@@ -269,7 +274,7 @@ class PhaseRun:
         return line
 
     def _renew_moments(
-        self, batches: DeviceBatches[Batch | UncroppedBatch], *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
+        self, batches: DeviceBatches[TrainingBatch], *, on_event: Callable[[TrainEvent], None], should_stop: Callable[[], bool]
     ) -> bool:
         """Make the running moments the plain mean over further batches with the present weights, if the phase asks for it.
 
@@ -295,38 +300,45 @@ class PhaseRun:
         mine = range(self.execution.rank, self.config.num_sub_batches, self.execution.world)
         return [mine[start : start + self.groups_per_pass] for start in range(0, len(mine), self.groups_per_pass)]
 
-    def _pass(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range) -> dict[str, Tensor]:
+    def _pass(self, batches: DeviceBatches[TrainingBatch], sub_batches: range) -> dict[str, Tensor]:
         """Add the gradients of the next sub-batches, and return their part of losses and training accuracies."""
         config = self.config
         logits, labels = self._logits(batches, sub_batches, step=self.step)
-        losses = stream_losses(logits, labels, num_videos=config.batch, weights=self.class_weights)
+        steps = self.network.step_weights(next(iter(logits.values())).shape[1])
+        steps = None if steps is None else steps.to(self.device)
+        losses = stream_losses(logits, labels, num_videos=config.batch, weights=self.class_weights, steps=steps)
         total: Tensor = self.scaler.scale(torch.stack(list(losses.values())).sum())
         with self.execution.sound_gradients(self.network):
             total.backward()  # type: ignore[no-untyped-call]
         self.gradients.add()
         # What is measured is per frame and stream; the gradient above is that of the sum.
-        values = {f"loss_{stream}": loss.detach() / logits[stream].shape[1] for stream, loss in losses.items()}
+        values = {
+            f"loss_{stream}": loss.detach() / (logits[stream].shape[1] if steps is None else steps.sum()) for stream, loss in losses.items()
+        }
         for stream, scores in logits.items():
             values[f"accuracy_{stream}"] = (scores.detach().mean(1).argmax(1) == labels).sum() / config.batch
         if self.class_weights is not None:
             values["weight"] = self.class_weights[labels].sum() / config.batch
         return values
 
-    def _logits(self, batches: DeviceBatches[Batch | UncroppedBatch], sub_batches: range, *, step: int) -> tuple[dict[str, Tensor], Tensor]:
+    def _logits(self, batches: DeviceBatches[TrainingBatch], sub_batches: range, *, step: int) -> tuple[dict[str, Tensor], Tensor]:
         """Pass the next sub-batches through the network; return each stream's logits and the labels."""
         given = [next(batches) for _ in sub_batches]
-        rgb, flow = (_joined(list(parts)) for parts in zip(*map(self._inputs, given), strict=True))
         seeds = [network_seed(self.config.seed, self.config.phase, step, sub_batch) for sub_batch in sub_batches]
         set_groups(self.network, seeds)
         torch.manual_seed(seeds[0])  # dropout
+        features = [batch.features for batch in given if isinstance(batch, FeatureBatch)]
+        inputs = [self._inputs(batch) for batch in given if not isinstance(batch, FeatureBatch)]
+        rgb, flow = _joined([frames for frames, _ in inputs]), _joined([fields for _, fields in inputs])
         with self.execution.autocast(self.device):
-            logits = stream_logits(self.network, rgb, flow)
+            logits = self.network.logits_of_features(torch.cat(features)) if features else stream_logits(self.network, rgb, flow)
         self.moments.add_pass()
         return logits, torch.cat([batch.labels for batch in given])
 
     def _inputs(self, batch: Batch | UncroppedBatch) -> tuple[Tensor | None, Tensor | None]:
         """Return a batch's RGB and flow, cropped and normalised."""
         if isinstance(batch, UncroppedBatch):
+            assert isinstance(self.clips, ClipDataset)
             size, quantiser = self.config.network.input_size, self.clips.quantiser
             cropped = [crop_clips(part, size=size, quantiser=quantiser) for part in batch.parts]
             return _joined([rgb for rgb, _ in cropped]), _joined([flow for _, flow in cropped])

@@ -24,7 +24,7 @@ class RunningMoments:
     Parameters
     ----------
     network : Module
-        A network whose batches `set_groups` divides; it may have no batch normalisation.
+        A network whose batches `set_groups` divides; it may have no batch normalisation. Those that do not learn keep their moments.
     kind : {"std", "variance"}
         What is averaged besides the means, within a step and from step to step.
 
@@ -42,7 +42,7 @@ class RunningMoments:
 
     def __init__(self, network: nn.Module, *, kind: BnMoments) -> None:
         self._kind = kind
-        self._norms = [module for module in network.modules() if isinstance(module, GroupedBatchNorm)]
+        self._norms = [module for module in network.modules() if isinstance(module, GroupedBatchNorm) and module.weight.requires_grad]
         self._sizes = [norm.num_features for norm in self._norms]
         self._means = [_buffer(norm.running_mean) for norm in self._norms]
         self._variances = [_buffer(norm.running_var) for norm in self._norms]

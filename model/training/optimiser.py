@@ -26,7 +26,9 @@ def class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (counts > 0).sum() / counts, 0.0).float()
 
 
-def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: int, weights: Tensor | None = None) -> dict[str, Tensor]:
+def stream_losses(
+    logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: int, weights: Tensor | None = None, steps: Tensor | None = None
+) -> dict[str, Tensor]:
     """Return each stream's part of the loss; training minimises the sum of the two streams.
 
     Parameters
@@ -39,6 +41,8 @@ def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: i
         The number of videos in the batch.
     weights : float tensor, shape (num_classes,), optional
         What the cross entropy of each video of a class is multiplied by; see `class_weights`.
+    steps : float tensor, shape (T',), optional
+        What the cross entropy of each time step is multiplied by. Default: 1.
 
     Returns
     -------
@@ -48,7 +52,10 @@ def stream_losses(logits: Mapping[str, Tensor], labels: Tensor, *, num_videos: i
     losses = {}
     for stream, values in logits.items():
         repeated = labels[:, None].expand(values.shape[:2]).reshape(-1)
-        losses[stream] = functional.cross_entropy(values.flatten(0, 1).float(), repeated, weight=weights, reduction="sum") / num_videos
+        each = functional.cross_entropy(
+            values.flatten(0, 1).float(), repeated, weight=weights, reduction="sum" if steps is None else "none"
+        )
+        losses[stream] = (each if steps is None else (each.view(values.shape[:2]) * steps).sum()) / num_videos
     return losses
 
 
@@ -65,8 +72,9 @@ def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             norm = isinstance(module, _BatchNorm)
-            decayed = name == "weight" and not norm
-            doubled = name == ("weight" if norm else "bias")
+            # An LSTM has several of each, such as weight_ih_l0.
+            decayed = name.startswith("weight") and not norm
+            doubled = name.startswith("weight" if norm else "bias")
             key = (2.0 if doubled else 1.0, config.weight_decay if decayed else 0.0)
             groups.setdefault(key, []).append(parameter)
     return [

@@ -125,7 +125,7 @@ class Start:
 def check_earlier(config: TrainConfig, before: Mapping[Phase, Checkpoint]) -> None:
     """Raise `CheckpointError` if a phase's network cannot start from the weights of those earlier phases that are given."""
     for name, checkpoint in before.items():
-        for key in checkpoint.provenance.config.network.kept_settings(name):
+        for key in (*checkpoint.provenance.config.network.kept_settings(name), *config.network.feature_settings):
             its, ours = (getattr(network, key) for network in (checkpoint.provenance.config.network, config.network))
             if its != ours:
                 raise CheckpointError(f"{config.phase} starts from {name}, which was trained with {key}={its}, not {ours}")
@@ -162,11 +162,11 @@ def start_network(network: PhaseNetwork, config: TrainConfig, weights: Pretraine
         The final weights of the phases that it starts from; or under the phase's own name, those of a network of its kind.
     """
     family = FAMILIES[type(config.network)]
+    generator = torch.Generator().manual_seed(initial_seed(config.seed, config.phase))
     if config.phase in before:
         fit_exactly(network.state_dict(), before[config.phase], f"the first weights of {config.phase}")
         network.load_state_dict(dict(before[config.phase]))
     elif before:
-        family.start(network, before)
+        family.start(network, before, generator=generator)
     else:
-        generator = torch.Generator().manual_seed(initial_seed(config.seed, config.phase))
         family.initialise(network, weights, generator=generator)

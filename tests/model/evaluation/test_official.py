@@ -33,7 +33,7 @@ from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.recipes import TrainSettings
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.systems.configs import OVERRIDES
-from flowkit.model.systems.residual_code import FREE_CHOICES
+from flowkit.model.systems.shared.residual_code import FREE_CHOICES
 from flowkit.model.training.chain import train
 from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading
@@ -230,9 +230,9 @@ def test_every_setting_is_compared_with_the_official_code_or_has_a_reason_why_no
     new = sorted(settings_of(what) - {*rows, *reasons})
     assert not new, (
         f"{what.__name__} has new settings: {', '.join(new)}. A report must list a setting that differs from the official code. "
-        "Find out what the official code does instead, make model/systems/residual_code.py (or official.py) list it, and add a row with "
-        f"another value to {name_in_tests(rows) if rows else 'a table'} in {__name__.rpartition('.')[2]}.py. If it changes no figure, or "
-        f"is compared elsewhere, add it to {name_in_tests(reasons) if reasons else 'a table of reasons'} with the reason."
+        "Find out what the official code does instead, make model/systems/shared/residual_code.py (or official.py) list it, and add a row "
+        f"with another value to {name_in_tests(rows) if rows else 'a table'} in {__name__.rpartition('.')[2]}.py. If it changes no figure, "
+        f"or is compared elsewhere, add it to {name_in_tests(reasons) if reasons else 'a table of reasons'} with the reason."
     )
 
 

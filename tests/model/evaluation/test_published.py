@@ -17,7 +17,7 @@ from flowkit.model.data.official_lists import CLASSES_SHA256
 from flowkit.model.evaluation.published import PUBLISHED, compare_with_paper
 from flowkit.model.evaluation.seeds import SeedEvaluation, compare_seeds, write_seeds
 from flowkit.model.report.page import write_report
-from flowkit.model.systems.residual_code import FREE_CHOICES
+from flowkit.model.systems.shared.residual_code import FREE_CHOICES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from flowkit.errors import ParameterError
 from flowkit.model.settings.recipes import RECIPE_NAMES, TrainSettings, scaled
 from flowkit.model.settings.training import TrainConfig
 from flowkit.model.systems.configs import OVERRIDES, make_configs, phases_with
-from flowkit.model.systems.residual_recipes import small_network
+from flowkit.model.systems.shared.residual_recipes import small_network
 
 
 def official(num_videos: int = 9537, **settings: Any) -> Any:

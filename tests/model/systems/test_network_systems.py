@@ -24,12 +24,14 @@ from flowkit.model.runs.trained_network import load_network
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.video_features import features
 from flowkit.model.systems.configs import make_configs
-from flowkit.model.systems.registry import SYSTEMS
+from flowkit.model.systems.registry import PHASES, SYSTEMS
 from flowkit.model.training.chain import train
 
 TINY: dict[str, dict[str, Any]] = {
     "two-streams-vgg-m": {"width": 0.03, "input_size": 64},
     "two-streams-vgg-16": {"width": 0.03, "input_size": 32},
+    "two-streams-lstm": {"base_width": 4, "input_size": 32, "hidden": 8},
+    "two-streams-pooling": {"base_width": 4, "input_size": 32, "hidden": 8},
     "two-stream-fusion": {"width": 0.03, "input_size": 32},
     "dynamic-images": {"base_width": 4, "input_size": 32},
     "c3d": {"width": 0.03, "input_size": 32},
@@ -99,6 +101,11 @@ def test_the_rows_are_those_of_the_system_and_other_readers_get_the_same_scores(
             with pytest.raises(ParameterError, match=f"{phase} sees clips of .* frames, and features are of single frames"):
                 features(root, of=phase, output=path, execution=CPU)
             continue
+        if PHASES[phase].network.learns_from_features:
+            (before,) = PHASES[phase].starts_from
+            with pytest.raises(ParameterError, match=f"{phase} classifies whole videos by the features of {before}; give --of {before}"):
+                features(root, of=phase, output=path, execution=CPU)
+            continue
         report = features(root, of=phase, layer="logits", average=True, mirror=True, output=path, execution=CPU)
         assert set(report.streams) == set(streams)
         stored = FeatureFile(path)
@@ -132,12 +139,16 @@ def test_another_training_starts_from_its_networks_with_its_settings(trained: tu
     )
     for phase in SYSTEMS[system].networks:
         before, now = (load_checkpoint(phase_folder(path, "default", 1, phase)) for path in (source, root))
+        if PHASES[phase].network.learns_from_features:
+            assert now.provenance.first_network is None  # it starts from the phase before it, in its own run
+            continue
         assert now.provenance.config.network == before.provenance.config.network
         moments = ("running_mean", "running_var", "num_batches_tracked")  # they are of the videos of the last steps, at any rate
         states = [{name: value for name, value in made.network.items() if not name.endswith(moments)} for made in (now, before)]
         assert same(*states)
+    other = "two-stream-fusion" if "appearance" in SYSTEMS[system].networks else "st-resnet"
     with pytest.raises(CheckpointError, match="cannot start"):
-        train(root, system="st-resnet", run="other", recipe="small", init_from=source / "runs" / "default", execution=CPU)
+        train(root, system=other, run="other", recipe="small", init_from=source / "runs" / "default", execution=CPU)
 
 
 def test_settings_of_other_networks_are_refused(packed_root: Path) -> None:

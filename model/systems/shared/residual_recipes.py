@@ -20,8 +20,8 @@ def small_network(short_side: int) -> dict[str, Any]:
 _OFFICIAL = {"bn_moments": "std"}  # what the official code does in all phases, unlike the defaults of `TrainConfig`
 # The last version of the code of Feichtenhofer, Pinz and Wildes (NIPS 2016), feichtenhofer/st-resnet at 8b4f284: `STResNet_stage1.m`,
 # `STResNet_stage2.m` and the two scripts of `base_streams`. Two things are flowkit's choice, because that code leaves them open: how
-# often a schedule's last rate is repeated where the code sets no number of epochs and so trains 300 (all phases but st-resnet), and
-# what `FREE_CHOICES` of `flowkit.model.systems.residual_code` lists. `paper` is the paper's own schedule (its Table 2) as far as it is
+# often a schedule's last rate is repeated where the code sets no number of epochs and so trains 300 (all phases but st-resnet), and what
+# `FREE_CHOICES` of `flowkit.model.systems.shared.residual_code` lists. `paper` is the paper's own schedule (its Table 2) as far as it is
 # known: it is recollection and could not be checked against the text. Its motion batch of 256 in three sub-batches of up to 86 is 258
 # here, because BN groups are equal.
 OFFICIAL: dict[str, PhaseRecipe] = {

@@ -1,0 +1,1 @@
+"""What the phases of several systems have in common: recipes, and what they are compared with."""
