@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from flowkit.demo_videos import APPEARANCES, MOTIONS, SceneSettings, draw_scene, render
 from flowkit.model.encoding.descriptor_sample import VideoSample, gathered, share_of
+from flowkit.model.encoding.descriptors.improved import DESCRIPTORS
 from flowkit.model.encoding.fitting import fit_encoder
 from flowkit.model.encoding.linear_svm import train_svm
-from flowkit.model.encoding.trajectory_tasks import DESCRIPTORS
 from flowkit.trajectories.frame_motion import CAMERA_MOTIONS
 from flowkit.trajectories.improved import improved_trajectories
 

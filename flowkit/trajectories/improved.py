@@ -82,7 +82,12 @@ def improved_trajectories(frames: Frames, *, camera_motion: str = "sift", boxes:
 
 
 def iterate_trajectories(
-    frames: Frames, num_frames: int | None, *, camera_motion: str = "sift", boxes: Boxes | None = None
+    frames: Frames,
+    num_frames: int | None,
+    *,
+    camera_motion: str = "sift",
+    boxes: Boxes | None = None,
+    num_scales: int | None = None,
 ) -> Iterator[Trajectories]:
     """Yield the trajectories of `improved_trajectories` frame by frame, so that memory does not grow with the length of the video.
 
@@ -93,6 +98,8 @@ def iterate_trajectories(
     num_frames : int or None, >= 1
         The number of frames, to which the third number of `Trajectories.position` is relative. If it is not known before the end
         of the video, None makes that number NaN.
+    num_scales : int, optional
+        Follow points at the first so many scales only, of which 1 is that of the full-size frame. Default: all.
 
     Yields
     ------
@@ -116,7 +123,7 @@ def iterate_trajectories(
     if min(height, width) < PATCH_PX:
         yield from (Trajectories.concatenate([]) for _ in greys)
         return
-    scales = Pyramid(height, width).scales
+    scales = Pyramid(height, width).scales[:num_scales]
     levels = [LiveTracks(add_patch_histograms) for _ in scales]
     for motion in frame_motions(chain([first], greys), camera_motion=camera_motion, boxes=boxes):
         ended = [
@@ -129,7 +136,12 @@ def iterate_trajectories(
 def _advanced(levels: list[LiveTracks], motion: FrameMotion) -> Iterator[FinishedTracks]:
     """Take the tracks of every level one frame further, yield those that end, and start new ones."""
     for tracks, previous, current, flow, compensated in zip(
-        levels, motion.previous, motion.current, motion.flows, motion.compensated, strict=True
+        levels,
+        motion.previous,
+        motion.current,
+        motion.flows,
+        motion.compensated,
+        strict=False,  # there may be levels without points
     ):
         if motion.number == 1:
             tracks.start(new_points(previous, tracks.positions()))

@@ -162,13 +162,17 @@ def whole_rgb(frames: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint8
 
 def whole_flow(fields: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint8]:
     """Return quantised flow, uint8 (n, 2, H, W), at its test size."""
-    size = whole_size(*fields.shape[2:], input_size=input_size)
-    return _resized(fields.reshape(-1, *fields.shape[2:]), size, cv2.INTER_LINEAR).reshape(len(fields), 2, *size)
+    return resized_flow(fields, whole_size(*fields.shape[2:], input_size=input_size))
 
 
 def resized_rgb(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return frames, uint8 (T, H, W, 3), at another height and width, in px, whatever their proportions."""
     return _resized(frames, size, cv2.INTER_CUBIC)
+
+
+def resized_flow(fields: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return quantised flow, uint8 (n, 2, H, W), at another height and width, in px; the displacements keep their values."""
+    return _resized(fields.reshape(-1, *fields.shape[2:]), size, cv2.INTER_LINEAR).reshape(len(fields), 2, *size)
 
 
 def normalise_rgb(rgb: Tensor) -> Tensor:

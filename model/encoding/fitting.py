@@ -60,8 +60,18 @@ def check_scikit_learn() -> None:
         raise ParameterError(f'encoders are fitted by scikit-learn ({cause}): pip install "flowkit-video[svm]"') from cause
 
 
-def fit_projection(sample: NDArray[np.floating], num_components: int) -> Projection:
+def fit_projection(sample: NDArray[np.floating], num_components: int, *, whiten: bool = False) -> Projection:
     """Return the first principal components of descriptors (n, D).
+
+    Parameters
+    ----------
+    sample : array, shape (n, D)
+        The descriptors.
+    num_components : int
+        d, how many components.
+    whiten : bool
+        Divide each component by the standard deviation of the descriptors along it, so that all have the variance 1. One along which
+        descriptors hardly vary is divided by `_CONSTANT` of the largest deviation, so that noise is not magnified.
 
     Raises
     ------
@@ -74,7 +84,11 @@ def fit_projection(sample: NDArray[np.floating], num_components: int) -> Project
     _check_sample(sample, num_components, "principal components")
     with _one_thread():
         found = PCA(num_components, svd_solver="covariance_eigh").fit(sample.astype(np.float64))
-    return Projection(found.mean_, np.ascontiguousarray(found.components_))
+    components = np.ascontiguousarray(found.components_)
+    if whiten:
+        deviations = np.sqrt(np.maximum(found.explained_variance_, 0))
+        components /= np.maximum(deviations, _CONSTANT * deviations.max())[:, None]
+    return Projection(found.mean_, components)
 
 
 def fit_mixture(points: NDArray[np.float64], num_components: int, *, seed: int) -> tuple[Mixture, bool]:
@@ -120,8 +134,16 @@ def fit_mixture(points: NDArray[np.float64], num_components: int, *, seed: int) 
     return mixture, bool(machine.converged_)
 
 
-def fit_type(name: str, sample: NDArray[np.floating], num_components: int, *, seed: int) -> FittedType:
-    """Fit PCA to half of the dimensions, and a mixture, to the descriptors of one type.
+def fit_type(
+    name: str,
+    sample: NDArray[np.floating],
+    num_components: int,
+    *,
+    seed: int,
+    num_outputs: int | None = None,
+    whiten: bool = False,
+) -> FittedType:
+    """Fit PCA and a mixture to the descriptors of one type.
 
     Parameters
     ----------
@@ -133,6 +155,10 @@ def fit_type(name: str, sample: NDArray[np.floating], num_components: int, *, se
         K, the number of components of the mixture.
     seed : int
         Seed of the mixture.
+    num_outputs : int, optional
+        The number of principal components. Default: half of D.
+    whiten : bool
+        Divide the components by their standard deviations.
 
     Raises
     ------
@@ -142,7 +168,7 @@ def fit_type(name: str, sample: NDArray[np.floating], num_components: int, *, se
     if num_components < 1:
         raise ParameterError(f"a mixture has at least 1 component, got {num_components}")
     try:
-        projection = fit_projection(sample, max(sample.shape[1] // 2, 1))
+        projection = fit_projection(sample, num_outputs or max(sample.shape[1] // 2, 1), whiten=whiten)
         mixture, converged = fit_mixture(projection.apply(sample), num_components, seed=seed)
     except ParameterError as cause:
         raise ParameterError(f"{name}: {cause}") from cause

@@ -19,7 +19,7 @@ class Projection:
     mean : float64 array, shape (D,)
         The mean of the descriptors.
     components : float64 array, shape (d, D)
-        The directions of the largest variance, orthonormal, the largest first.
+        The directions of the largest variance, the largest first: orthonormal, or if they whiten, divided by the standard deviations.
 
     Raises
     ------

@@ -49,9 +49,9 @@ class TrajectorySettings:
             if getattr(self, name) < least:
                 raise ParameterError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
-    def file_name(self, split: int) -> str:
+    def file_name(self, split: int, *, of: str = TRAJECTORIES) -> str:
         """Return the name of the file of features, which says what is not the default."""
-        parts = ["idt"]
+        parts = [of]
         parts += [f"k{self.num_components}"] if self.num_components != NUM_COMPONENTS else []
         parts += [f"camera-{self.camera_motion}"] if self.camera_motion != "sift" else []
         parts += [f"seed{self.seed}"] if self.seed else []

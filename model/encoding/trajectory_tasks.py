@@ -1,12 +1,11 @@
-"""What worker processes do: compute the trajectories of a video and draw a sample of their descriptors, or encode them; and fit a type.
+"""What worker processes do: compute the descriptors of a video's trajectories and draw a sample of them, or encode them; and fit a type.
 
-Trajectories stream through, so memory does not grow with a video's length, and raw descriptors are never stored. These processes need
-no torch.
+Descriptors stream through, so memory does not grow with a video's length, and raw descriptors are never stored. Processes whose descriptors
+need no network need no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,23 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.errors import CheckpointError, FlowkitError, SourceChangedError
+from flowkit.errors import CheckpointError, FlowkitError
 from flowkit.extraction.schedule import patience_seconds
-from flowkit.extraction.source import Source
 from flowkit.model.encoding.descriptor_sample import VideoSample
+from flowkit.model.encoding.descriptors.source import DescriptorSource, StoppedError, VideoFrames
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.fitting import fit_type
-from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
-from flowkit.shards.reader import ShardReader
-from flowkit.trajectories.improved import improved_trajectories, iterate_trajectories
-from flowkit.video.decode import probe, read_frames
+from flowkit.trajectories.improved import improved_trajectories
+from flowkit.video.decode import probe
 from flowkit.workers.progress import TaskProgress
 
-DESCRIPTORS = {"shape": 30, "hog": 96, "hof": 108, "mbh_x": 96, "mbh_y": 96}  # in the order of their Fisher vectors, with their lengths
 NUM_FRAMES, FRAME_RATE = "num_frames", "frame_rate"  # arrays of a video that is in no data root
-FRAMES_AT_ONCE = 8
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -54,21 +49,23 @@ class Encoding:
 
 @dataclass(frozen=True)
 class TrajectoryTask:
-    """One video, how its camera's motion is found, and what becomes of its descriptors."""
+    """One video, what is computed along its trajectories, and what becomes of that."""
 
     video: TrajectoryVideo
-    camera_motion: str
+    source: DescriptorSource
     purpose: Sampling | Encoding
 
 
 @dataclass(frozen=True)
 class FitTask:
-    """One type of descriptors, a sample of them (n, D), and what is fitted to it."""
+    """One type of descriptors, a sample of them (n, D), and what is fitted to it; see `fit_type`."""
 
     name: str
     sample: NDArray[np.float32]
     num_components: int
     seed: int
+    num_outputs: int | None = None
+    whiten: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,6 @@ class TrajectoryResult:
 
     arrays: Arrays | None = None
     error: str = ""
-
-
-class _StoppedError(Exception):
-    """The parent process asked the running tasks to stop."""
 
 
 def prepare_process() -> None:
@@ -105,11 +98,15 @@ def run_trajectory_task(task: TrajectoryTask | FitTask, progress: TaskProgress) 
     """Do a task in a worker process. Anything that is wrong with a video, or with a sample, is a result, not an exception."""
     try:
         if isinstance(task, FitTask):
-            return TrajectoryResult(fit_type(task.name, task.sample, task.num_components, seed=task.seed).arrays())
+            return TrajectoryResult(_fit(task))
+        if task.source.one_thread:
+            import torch
+
+            torch.set_num_threads(1)
         if isinstance(task.purpose, Sampling):
             return TrajectoryResult(_sample(task, task.purpose, progress))
         return TrajectoryResult(_encode(task, task.purpose, progress))
-    except _StoppedError:
+    except StoppedError:
         return TrajectoryResult()
     except CheckpointError:  # the encoder is gone: no other video can be encoded either
         raise
@@ -121,17 +118,22 @@ def run_trajectory_task(task: TrajectoryTask | FitTask, progress: TaskProgress) 
         return TrajectoryResult(error=f"{type(error).__name__}: {error}")
 
 
+def _fit(task: FitTask) -> Arrays:
+    how = {"seed": task.seed, "num_outputs": task.num_outputs, "whiten": task.whiten}
+    return fit_type(task.name, task.sample, task.num_components, **how).arrays()
+
+
 def _sample(task: TrajectoryTask, sampling: Sampling, progress: TaskProgress) -> Arrays:
     sample = VideoSample(task.video.about.video_id, sampling.most, seed=sampling.seed)
-    for block in _descriptors(_Frames(task.video, progress), task.camera_motion):
+    for block in task.source.blocks(task.video, VideoFrames(task.video, progress)):
         sample.add(block)
     return dict(sample.rows())
 
 
 def _encode(task: TrajectoryTask, encoding: Encoding, progress: TaskProgress) -> Arrays:
-    frames = _Frames(task.video, progress)
-    vector = _encoder(encoding.path, encoding.digest).encode(_descriptors(frames, task.camera_motion))
-    found: Arrays = {TRAJECTORIES: vector[None]}
+    frames = VideoFrames(task.video, progress)
+    vector = _encoder(encoding.path, encoding.digest).encode(task.source.blocks(task.video, frames))
+    found: Arrays = {task.source.name: vector[None]}
     if task.video.stored is None:  # no clip says how long it is
         assert task.video.source is not None
         found |= {
@@ -148,52 +150,3 @@ def _encoder(path: Path, digest: str) -> Encoder:
     if encoder.digest() != digest:
         raise CheckpointError(f"{path} was replaced while it was in use; run the same command again")
     return encoder
-
-
-def _descriptors(frames: _Frames, camera_motion: str) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Yield the descriptors of a video, frame by frame."""
-    for trajectories in iterate_trajectories(frames, None, camera_motion=camera_motion):
-        if len(trajectories):
-            yield {name: getattr(trajectories, name) for name in DESCRIPTORS}
-
-
-class _Frames:
-    """The frames (H, W, 3) of a video, read one after the other, with a sign of progress after each."""
-
-    def __init__(self, video: TrajectoryVideo, progress: TaskProgress) -> None:
-        self._video, self._progress = video, progress
-        self.num_read = 0
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        batches = _stored_frames(self._video) if self._video.source is None else self._source_frames(self._video.source)
-        for batch in batches:
-            for frame in batch:
-                if self._progress.stopping:
-                    raise _StoppedError
-                self.num_read += 1
-                self._progress.note(self.num_read, self._video.about.num_frames)
-                yield frame
-
-    def _source_frames(self, path: Path) -> Iterator[NDArray[np.uint8]]:
-        """Yield the frames of the video file at their own size, after checking that it is the one that is meant."""
-        source = Source(path)
-        if source.sha256 != self._video.about.source_sha256:
-            raise SourceChangedError(
-                f"{str(path)!r} is not the file that its clip was made from (its SHA-256 is another): extract it again, or put the old "
-                "file back"
-            )
-        self._progress.alive()  # a large file on a slow disk may have taken minutes
-        with source.unchanged():
-            for batch in read_frames(path, short_side=None, batch_size=FRAMES_AT_ONCE, reading=self._video.reading):
-                yield batch.frames
-
-
-def _stored_frames(video: TrajectoryVideo) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of the clip, after checking that it is the one that is meant."""
-    assert video.stored is not None
-    with ShardReader(video.stored) as reader:
-        clip = reader.clip(video.about.video_id)
-        if clip.sha256 != video.about.sha256:
-            raise SourceChangedError(f"the clip of {video.about.video_id!r} was replaced while it was in use; run the same command again")
-        for first in range(0, clip.num_frames, FRAMES_AT_ONCE):
-            yield clip.frames(slice(first, first + FRAMES_AT_ONCE))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.model.encoding.fitting import FittedType
-from flowkit.model.encoding.trajectory_settings import TRAJECTORIES
 from flowkit.model.encoding.trajectory_tasks import (
     FRAME_RATE,
     NUM_FRAMES,
@@ -165,8 +164,8 @@ def name_of(video: VideoToDo) -> WindowName:
     return WindowName(video, 0)
 
 
-def planned_vector(video: VideoToDo, journal: FeatureJournal, size: int) -> PlannedFeatures:
-    """Return the vector of a video, which a journal keeps, ready to be written. It is about the middle frame."""
+def planned_vector(video: VideoToDo, journal: FeatureJournal, streams: Mapping[str, int]) -> PlannedFeatures:
+    """Return the vector of a video, which a journal keeps by these streams and sizes, ready to be written; it is about the middle frame."""
 
     def blocks() -> Iterator[Mapping[str, NDArray[np.float32]]]:
         yield journal.read(name_of(video))
@@ -177,4 +176,4 @@ def planned_vector(video: VideoToDo, journal: FeatureJournal, size: int) -> Plan
         numerator, denominator = map(int, found[FRAME_RATE])
         known |= {"num_frames": int(found[NUM_FRAMES][0]), "frame_rate": f"{numerator}/{denominator}"}
     about = VideoFeatures(frames=np.array([known["num_frames"] // 2], np.int64), arrays={}, **known)
-    return PlannedFeatures(about, {TRAJECTORIES: (1, size)}, blocks)
+    return PlannedFeatures(about, {stream: (1, size) for stream, size in streams.items()}, blocks)

@@ -95,10 +95,15 @@ class VggStream(nn.Module):
         nn.init.normal_(self.fc.weight, std=CLASSIFIER_STD, generator=generator)
         nn.init.zeros_(self.fc.bias)
 
+    def shifted(self, frames: Tensor) -> Tensor:
+        """Return normalised frames as the first convolution sees them: without `rgb_offset`, which is of frames only."""
+        if self.in_channels == NUM_RGB_CHANNELS and any(self.config.rgb_offset):
+            return frames - frames.new_tensor(self.config.rgb_offset)[:, None, None]
+        return frames
+
     def maps(self, frames: Tensor) -> Tensor:
         """Return the last maps before the last pool, after their ReLU: (N, C, H, W) to (N, channels, h, w)."""
-        if self.in_channels == NUM_RGB_CHANNELS and any(self.config.rgb_offset):
-            frames = frames - frames.new_tensor(self.config.rgb_offset)[:, None, None]
+        frames = self.shifted(frames)
         for start, end in self._blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 run = partial(self._run, start, end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -17,7 +18,29 @@ class TrajectoryVectors:
         return ()
 
 
-Vectors = TrajectoryVectors
+@dataclass(frozen=True)
+class PooledVectors:
+    """Fisher vectors of maps of trained networks, added up along improved trajectories.
+
+    Parameters
+    ----------
+    layers : mapping from phase to tuple of str
+        The networks, and which of their layers.
+    scales : mapping from recipe to tuple of float
+        The scales of the networks' inputs, for networks that were trained by a recipe.
+    """
+
+    layers: Mapping[str, tuple[str, ...]]
+    scales: Mapping[str, tuple[float, ...]]
+    has_components = True
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The phases whose trained networks they need."""
+        return tuple(self.layers)
+
+
+Vectors = TrajectoryVectors | PooledVectors
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from flowkit.model.systems.idt import IDT
 from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_idt import ST_RESNET_STAR_IDT, TWO_STREAMS_IDT
 from flowkit.model.systems.system import System
+from flowkit.model.systems.tdd import TDD, TDD_IDT
 from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION, TWO_STREAM_FUSION_IDT
 from flowkit.model.systems.two_streams_lstm import TWO_STREAMS_LSTM
 from flowkit.model.systems.two_streams_pooling import TWO_STREAMS_POOLING
@@ -34,6 +35,8 @@ _ALL = (
     DYNAMIC_IMAGES_IDT,
     C3D,
     C3D_IDT,
+    TDD,
+    TDD_IDT,
 )
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
 DEFAULT_SYSTEM = ST_RESNET.name

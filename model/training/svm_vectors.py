@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.model.compute.execution import Execution
+from flowkit.model.encoding.tdd.features import pooled_features, pooled_name
 from flowkit.model.encoding.trajectory_features import trajectory_features
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, TrajectorySettings
 from flowkit.model.scoring.video_features import FeatureReport
-from flowkit.model.settings.svm_phase import SvmDescription, TrajectoryVectors
+from flowkit.model.settings.svm_phase import PooledVectors, SvmDescription, TrajectoryVectors
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 
@@ -70,8 +71,12 @@ class _Kind:
     make: Callable[..., FeatureReport]
 
 
+def _settings(request: VectorRequest) -> TrajectorySettings:
+    return TrajectorySettings(request.choices.camera_motion, request.choices.num_components)
+
+
 def _trajectory_name(request: VectorRequest) -> str:
-    return TrajectorySettings(request.choices.camera_motion, request.choices.num_components).file_name(request.split)
+    return _settings(request).file_name(request.split)
 
 
 def _trajectory_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureReport:
@@ -84,7 +89,19 @@ def _trajectory_vectors(request: VectorRequest, *, how: dict[str, Any]) -> Featu
     )
 
 
-_KINDS: dict[type, _Kind] = {TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors)}
+def _pooled_name(request: VectorRequest) -> str:
+    return pooled_name(_settings(request), run=request.run, split=request.split)
+
+
+def _pooled_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureReport:
+    where = {"split": request.split, "run": request.run, "runs": request.runs, "execution": request.choices.execution}
+    return pooled_features(request.root, settings=_settings(request), **where, **how)
+
+
+_KINDS: dict[type, _Kind] = {
+    TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors),
+    PooledVectors: _Kind(_pooled_name, _pooled_vectors),
+}
 
 
 def vectors_name(request: VectorRequest) -> str:

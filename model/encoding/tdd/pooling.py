@@ -49,9 +49,35 @@ def pool_along(
     times = np.minimum(frames_of(trajectories), len(maps) - 1)
     if len(trajectories) and times.min() < 0:
         raise ParameterError("a trajectory begins before the first frame; are the maps those of its video?")
-    pooled = np.zeros((len(trajectories), maps.shape[1]), np.float32)
-    for step in range(TRACK_STEPS):  # one point of all trajectories at a time: the gathered values of all steps would be 15 times as many
-        pooled += maps[times[:, step], :, rows[:, step], columns[:, step]]
+    return summed(np.moveaxis(maps, 1, 3), times, rows, columns)
+
+
+def summed(
+    maps: NDArray[np.float32],
+    times: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    divisors: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return the sum over points of the values of maps there.
+
+    Parameters
+    ----------
+    maps : float32 array, shape (T, h, w, C)
+        The maps, channels last.
+    times, rows, columns : int64 array, shape (n, 15)
+        The points of each trajectory: which map, and which of its cells.
+    divisors : float32 array, shape (T, h, w), optional
+        By what the values of each cell are divided.
+
+    Returns
+    -------
+    float32 array, shape (n, C)
+    """
+    pooled = np.zeros((len(times), maps.shape[3]), np.float32)
+    for step in range(times.shape[1]):  # one point of all trajectories at a time: the values of all steps would be 15 times as many
+        at = (times[:, step], rows[:, step], columns[:, step])
+        pooled += maps[at] if divisors is None else maps[at] / divisors[at][:, None]
     return pooled
 
 

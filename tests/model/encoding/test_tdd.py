@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,27 @@ import pytest
 import torch
 from torch import nn
 
+from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
-from flowkit.model.encoding.tdd.maps import INPUT_SIZES, MAP_STRIDE, channel_normalised, dense_maps, spatiotemporal_normalised
+from flowkit.model.data.transforms import normalise_flow, normalise_rgb, resized_flow, resized_rgb
+from flowkit.model.encoding.descriptors.source import VideoFrames
+from flowkit.model.encoding.fitting import fit_projection
+from flowkit.model.encoding.tdd import video_maps
+from flowkit.model.encoding.tdd.descriptors import PooledDescriptors
+from flowkit.model.encoding.tdd.maps import MAP_STRIDE, channel_normalised, dense_maps, scaled_size, spatiotemporal_normalised
 from flowkit.model.encoding.tdd.pooling import cells_of, frames_of, pool_along
-from flowkit.model.networks.vgg import VggStream, vgg_stream
+from flowkit.model.encoding.tdd.video_maps import MapNetwork
+from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
+from flowkit.model.networks.vgg import VggSingleStream, VggStream, vgg_stream
+from flowkit.model.scoring.feature_journal import VideoToDo
 from flowkit.model.settings.vgg import VggConfig
+from flowkit.shards.reader import ShardReader
+from flowkit.shards.schema import ClipAttributes
+from flowkit.shards.writer import ClipWriter
+from flowkit.trajectories.improved import improved_trajectories
 from flowkit.trajectories.trajectories import Trajectories
 
+INPUT_SIZES = ((480, 640), (340, 454), (240, 320), (170, 227), (120, 160))  # of the authors' code
 NARROW = VggConfig(num_classes=2, width=1 / 16, input_size=64)
 SIZES: dict[str, Any] = {"frame_size": (240, 320), "input_size": (240, 320), "stride": MAP_STRIDE}
 
@@ -172,3 +187,124 @@ def test_other_networks_and_layers_are_refused() -> None:
         dense_maps(vgg_stream(NARROW, "appearance"), torch.zeros(1, 3, 64, 64), ("conv4", "conv6"))
     with pytest.raises(ParameterError, match="got vgg-16"):
         dense_maps(vgg_stream(replace(NARROW, kind="vgg-16"), "appearance"), torch.zeros(1, 3, 64, 64), ("conv4",))
+
+
+# -- whole videos ------------------------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """Progress of a task that is never to stop; it counts the signs of life."""
+
+    stopping = False
+
+    def __init__(self) -> None:
+        self.signs = 0
+
+    def note(self, done: int, expected: int = 0) -> None:
+        self.signs += 1
+
+    def alive(self) -> None:
+        self.signs += 1
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryVideo:
+    """A stored clip of 27 frames of 48 x 64 px, in which a texture moves, with random flow."""
+    draw = np.random.default_rng(0)
+    texture = draw.integers(0, 256, (12, 32, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    frames = np.stack([texture[:, 60 - 2 * t : 124 - 2 * t] for t in range(27)])
+    flow = draw.integers(0, 256, (26, 2, 48, 64), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("tdd") / "clip.h5"
+    settings = ExtractSettings(short_side=48)
+    with ClipWriter(path, height=48, width=64) as writer:
+        writer.append_frames(frames)
+        writer.append_flow(flow)
+        writer.finish(
+            ClipAttributes(
+                video_id="a/b",
+                class_name="a",
+                source_name="",
+                source_sha256="",
+                frame_rate="25/1",
+                num_frames=27,
+                header_frames=27,
+                decode_errors=0,
+                codec=settings.codec,
+                quantiser=settings.quantiser.to_dict(),
+                tvl1=settings.stored_tvl1(),
+                solver=settings.solver,
+            )
+        )
+    with ShardReader(path) as reader:
+        return TrajectoryVideo(VideoToDo.of(reader.clip("a/b")), path, None)
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> PooledDescriptors:
+    """Descriptors of two scales by two narrow networks with random weights."""
+    streams = {name: VggSingleStream(NARROW, name).eval() for name in ("appearance", "motion")}
+    layers = {"appearance": ("conv4", "conv5"), "motion": ("conv3", "conv4")}
+    networks = tuple(MapNetwork(name, name, Path(), "", layers[name], (32, 32), 64) for name in streams)
+    monkeypatch.setattr("flowkit.model.encoding.tdd.video_maps._loaded", lambda network, _: streams[network.stream])
+    return PooledDescriptors(networks, (1.0, 0.75), "none", "cpu")
+
+
+def test_descriptors_of_a_video_are_its_maps_pooled_along_its_trajectories(video: TrajectoryVideo, source: PooledDescriptors) -> None:
+    progress = Watched()
+    blocks = list(source.blocks(video, VideoFrames(video, progress)))
+    assert progress.signs > 27
+    with ShardReader(video.stored) as reader:
+        clip = reader.clip("a/b")
+        frames, flow = clip.frames(slice(None)), clip.flow(0, 26)
+    found = improved_trajectories(frames, camera_motion="none")
+    found = _at_scale_1(found)
+    assert len(found) > 20
+    stacks = np.minimum(np.arange(27)[:, None] + np.arange(10), 25)
+    for number, scale in enumerate(source.scales):
+        size = scaled_size(48, 64, input_size=64, scale=scale)
+        inputs = {
+            "appearance": normalise_rgb(torch.from_numpy(resized_rgb(frames, size))),
+            "motion": normalise_flow(torch.from_numpy(resized_flow(flow, size)))[torch.from_numpy(stacks)].flatten(1, 2),
+        }
+        for network in source.networks:
+            with torch.no_grad():
+                maps = dense_maps(video_maps._loaded(network, "cpu").stream, inputs[network.stream], network.layers)
+            for layer in network.layers:
+                for norm, normalised in (("spatiotemporal", spatiotemporal_normalised), ("channel", channel_normalised)):
+                    whole = normalised(maps[layer]).numpy()
+                    expected = pool_along(whole, found, frame_size=(48, 64), input_size=size)
+                    pooled = np.concatenate([block[f"{network.stream}_{layer}_{norm}"] for block in blocks[number::2]])
+                    np.testing.assert_allclose(pooled, expected, rtol=1e-3, atol=1e-4)
+
+
+def _at_scale_1(found: Trajectories) -> Trajectories:
+    return Trajectories(**{item.name: getattr(found, item.name)[found.scale == 1] for item in fields(found)})
+
+
+def test_maps_that_are_computed_twice_give_the_same_descriptors(
+    video: TrajectoryVideo, source: PooledDescriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = list(source.blocks(video, VideoFrames(video, Watched())))
+    monkeypatch.setattr(video_maps, "MOST_KEPT_BYTES", 1)
+    again = list(source.blocks(video, VideoFrames(video, Watched())))
+    assert len(kept) == len(again) > 0
+    for one, other in zip(kept, again, strict=True):
+        assert one.keys() == other.keys() == source.sizes.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_video_that_is_too_short_or_has_no_stored_flow(video: TrajectoryVideo, source: PooledDescriptors) -> None:
+    short = replace(video, about=replace(video.about, num_frames=15))
+    assert not list(source.blocks(short, VideoFrames(short, Watched())))
+    with pytest.raises(ParameterError, match="extract the video into a data root"):
+        list(source.blocks(replace(video, stored=None), VideoFrames(video, Watched())))
+
+
+def test_whitened_components_have_the_variance_one_and_noise_is_not_magnified() -> None:
+    draw = np.random.default_rng(0)
+    sample = draw.normal(size=(4000, 6)) * [5, 3, 1, 0.5, 0, 0]
+    white = fit_projection(sample, 6, whiten=True).apply(sample)
+    np.testing.assert_allclose(white.std(0)[:4], 1, rtol=1e-3)
+    assert np.abs(white[:, 4:]).max() < 1e-3
+    assert PooledDescriptors((), (1.0,), "none", "cpu").num_outputs(512) == 64
+    assert PooledDescriptors((), (1.0,), "none", "cpu").num_outputs(32) == 16

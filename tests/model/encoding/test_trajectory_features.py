@@ -15,11 +15,12 @@ from flowkit.dataset.clips import ClipSource, find_clips
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError, ManifestError, ParameterError
 from flowkit.model.encoding import trajectory_work
+from flowkit.model.encoding.descriptors.improved import DESCRIPTORS
+from flowkit.model.encoding.descriptors.two_passes import encoder_path_of
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder, save_encoder
 from flowkit.model.encoding.fitting import fit_encoder
-from flowkit.model.encoding.trajectory_features import encoder_path_of, trajectory_features
-from flowkit.model.encoding.trajectory_tasks import DESCRIPTORS
+from flowkit.model.encoding.trajectory_features import trajectory_features
 from flowkit.model.encoding.trajectory_videos import source_of
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_journal import journal_of

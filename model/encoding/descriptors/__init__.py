@@ -1,0 +1,1 @@
+"""What is computed along the trajectories of a video, and the two passes that make Fisher vectors of it."""
