@@ -1,4 +1,4 @@
-"""Real clips of UCF101, from video files to the rows IDT and two-streams + IDT."""
+"""Real clips of UCF101, from video files to the rows IDT, two-streams + IDT, TDD and TDD + IDT."""
 
 from __future__ import annotations
 
@@ -38,3 +38,10 @@ def test_trajectories_of_real_videos_become_rows_of_the_table(shared_data: Path,
     assert list(found) == ["appearance", "motion", "two-streams", "IDT", "two-streams + IDT"]
     assert {row["num_videos"] for row in found.values()} == {2}
     assert found["IDT"]["top1"] == 1.0
+    vgg = ("--recipe", "small", "--set", "width=0.03", "--set", "input_size=64", "--batch", 2, "--bn-group", 2, "--steps-per-phase", 2)
+    _, _, err = call_flowkit("train", "--system", "tdd+idt", *vgg, *how, *data, code=0)
+    assert "tdd: a linear SVM on 2 training videos" in err
+    told = json.loads(call_flowkit("evaluate", "--system", "tdd+idt", "--device", "cpu", "--json", *data, code=0)[1])
+    found = told["splits"][0]["rows"]
+    assert list(found)[-3:] == ["IDT", "TDD", "TDD + IDT"]
+    assert {row["num_videos"] for row in found.values()} == {2}
