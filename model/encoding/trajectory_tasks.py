@@ -119,8 +119,8 @@ def run_trajectory_task(task: TrajectoryTask | FitTask, progress: TaskProgress) 
 
 
 def _fit(task: FitTask) -> Arrays:
-    how = {"seed": task.seed, "num_outputs": task.num_outputs, "whiten": task.whiten}
-    return fit_type(task.name, task.sample, task.num_components, **how).arrays()
+    fitted = fit_type(task.name, task.sample, task.num_components, seed=task.seed, num_outputs=task.num_outputs, whiten=task.whiten)
+    return fitted.arrays()
 
 
 def _sample(task: TrajectoryTask, sampling: Sampling, progress: TaskProgress) -> Arrays:

@@ -94,7 +94,7 @@ def _pooled_name(request: VectorRequest) -> str:
 
 
 def _pooled_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureReport:
-    where = {"split": request.split, "run": request.run, "runs": request.runs, "execution": request.choices.execution}
+    where: dict[str, Any] = {"split": request.split, "run": request.run, "runs": request.runs, "execution": request.choices.execution}
     return pooled_features(request.root, settings=_settings(request), **where, **how)
 
 

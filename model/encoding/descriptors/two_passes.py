@@ -209,8 +209,8 @@ class _Work:
         def show(done: int, _: int) -> None:
             self._bars.update("encoder (fit)", num_before + done, len(sizes), unit="types of descriptors")
 
-        how = {"jobs": self._passes.jobs, "stop": self._passes.stop, "grace_seconds": self._passes.grace_seconds}
-        return fit_types(fits, journal, **how, on_progress=show)
+        passes = self._passes
+        return fit_types(fits, journal, jobs=passes.jobs, stop=passes.stop, grace_seconds=passes.grace_seconds, on_progress=show)
 
     def encoded(
         self, path: Path, encoder: Encoder, encoder_path: Path, asked: Sequence[str], notes: tuple[str, ...], *, replace: bool
@@ -264,8 +264,10 @@ class _Work:
             note = f"{len(self._failed)} failed" if self._failed else ""
             self._bars.update(f"{self._source.words} ({purpose})", num_before + done, num_before + num_videos, note=note)
 
-        how = {"jobs": self._passes.jobs, "stop": self._passes.stop, "grace_seconds": self._passes.grace_seconds}
-        return run_pass(tasks, journal, self._failed, **how, on_progress=show)
+        passes = self._passes
+        return run_pass(
+            tasks, journal, self._failed, jobs=passes.jobs, stop=passes.stop, grace_seconds=passes.grace_seconds, on_progress=show
+        )
 
 
 def _some(arrays: Mapping[str, NDArray[np.float32]], names: Iterable[str]) -> dict[str, NDArray[np.float32]]:

@@ -169,8 +169,8 @@ class VideoMaps:
         stream = _loaded(network, self._device).stream
         execution = Execution(device=self._device)
         with torch.inference_mode(), execution.arithmetic(torch.device(self._device)):
-            for part in inputs.split(most):
-                maps = dense_maps(stream, part, network.layers)
+            for first in range(0, len(inputs), most):
+                maps = dense_maps(stream, inputs[first : first + most], network.layers)
                 yield {layer: maps[layer].permute(0, 2, 3, 1).contiguous().cpu().numpy() for layer in network.layers}
 
 
