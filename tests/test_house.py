@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "flowkit": (
         *("errors", "locks", "files", "file_versions", "temporary", "records", "run_digests", "versions", "children", "words"),
-        *("quantise", "video", "flow", "trajectories", "warped_flow", "shards"),
+        *("quantise", "video", "flow", "trajectories", "warped_flow", "shards", "scenes"),
         *("dataset", "workers", "extraction", "describe", "exchange", "demo_videos"),
     ),
     "flowkit.model": (

@@ -16,6 +16,7 @@ from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, duration, inform, long_table, say, say_json, show_name, size, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, grace_option, json_option, refuse_unused, usage_errors
+from flowkit.cli.shared.scenes import scenes_line, still_line
 from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
 from flowkit.dataset.settings import CameraMotion, Codec, ExtractSettings
@@ -326,7 +327,6 @@ def extract(
     return EXIT_SOME_FAILED if report.failed or (fail_on_damaged and report.damaged) else 0
 
 
-_MOST_STILL = 5  # videos that are named
 _MOST_NOTES = 10  # that are printed of undamaged videos
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+(?:,\d+)*))?")
 
@@ -418,7 +418,7 @@ def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
 
 def _print_flow_range(report: ExtractReport, bound: float) -> None:
     """Print to stderr how the flow of this run uses the range of the quantiser."""
-    from flowkit.extraction.flow_range import MOST_ZERO, flow_range
+    from flowkit.extraction.flow_range import flow_range
     from flowkit.words import percentage
 
     found = flow_range(report.done)
@@ -429,10 +429,8 @@ def _print_flow_range(report: ExtractReport, bound: float) -> None:
     if advice := found.advice(bound):
         warn(f"extract: warning: {advice}")
     if found.still:
-        names = ", ".join(map(show_name, found.still[:_MOST_STILL])) + (", ..." if len(found.still) > _MOST_STILL else "")
-        inform(
-            f"{counted(len(found.still), 'video')} with next to no motion (more than {percentage(MOST_ZERO)} of the flow is zero): {names}"
-        )
+        inform(still_line(found.still))
+    inform(scenes_line(report.done, listed="extract-report.json"))
 
 
 def _print_report(report: ExtractReport, data: Path, bound: float) -> None:

@@ -11,6 +11,7 @@ from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, duration, long_table, say, show_name, size, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import data_option, json_option
+from flowkit.cli.shared.scenes import scenes_line, still_line
 from flowkit.words import percentage
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def stats(data: Path, split: int | None, sample_videos: int, sample_fields: int,
     """Count videos, frames, hours and bytes of each class and subset, measure the flow, and find leaks.
 
     Speeds (the length of flow vectors, in px/frame, and their mean in px/s where the frame rate is known) and the share of pixels
-    clipped at the quantiser's bound are measured on a random sample, which the seed determines; counts cover all videos. A leak is a
-    file, or a group of a class (_g07_ in the name), that is in both train and test.
+    clipped at the quantiser's bound are measured on a random sample, which the seed determines; counts cover all videos, and so do cuts,
+    repeated frames, still videos and the bound that would fit. A leak is a file, or a group of a class (_g07_ in the name), that is in
+    both train and test.
     """
     from flowkit.describe.statistics import stats as run
 
@@ -85,6 +87,15 @@ def _text(measured: DataStats, *, everything: bool) -> str:
     if measured.empty_classes:
         lines += ["", f"classes without a video: {', '.join(map(show_name, measured.empty_classes))}"]
     lines.append("")
+    found = measured.flow_range
+    if found is not None:
+        shares = (
+            f"{percentage(found.clipped_share)} clipped at the bound of {measured.bound:g} px/frame, {percentage(found.zero_share)} rounded"
+        )
+        lines.append(f"flow of all videos: {shares} to zero; a bound of {found.fitting_bound:g} would hold 99.9 % of it")
+        if found.still:
+            lines.append(still_line(found.still))
+        lines += [scenes_line(measured.scenes, listed="--json"), ""]
     if not measured.split:
         lines.append("leaks: unknown without a split")
     elif not measured.leaks:

@@ -20,8 +20,10 @@ from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.shard_files import check_stored
 from flowkit.describe.flow_histogram import FlowHistogram, FlowStats
+from flowkit.describe.surveys import surveys
 from flowkit.describe.totals import ClipTotals
 from flowkit.errors import FlowkitError, ParameterError
+from flowkit.extraction.flow_range import FlowRange, flow_range
 from flowkit.shards.reader import Clip
 from flowkit.video.ids import group_of
 
@@ -108,6 +110,28 @@ class Leak:
 
 
 @dataclass(frozen=True)
+class VideoScenes:
+    """A video that has cuts or repeated frames.
+
+    Parameters
+    ----------
+    video_id : str
+        The video.
+    num_frames : int
+        The number of its frames.
+    cuts : tuple of int
+        Flow fields that lead across a cut: field k is from frame k to frame k + 1.
+    num_repeated : int
+        The number of frames that repeat the frame before them.
+    """
+
+    video_id: str
+    num_frames: int
+    cuts: tuple[int, ...]
+    num_repeated: int
+
+
+@dataclass(frozen=True)
 class DataStats:
     """Numbers about a data root, as `stats` returns them.
 
@@ -117,6 +141,8 @@ class DataStats:
         The data root.
     method : str
         The flow method of all its videos, with its settings, in words.
+    bound : float, px/frame
+        The bound at which its flow is clipped.
     split : int or None
         The split that divides it; None if it has none.
     sample : FlowSample
@@ -129,6 +155,11 @@ class DataStats:
         What train and test share although they must not.
     unreadable : tuple of (str, str)
         Files that could not be read, and why.
+    flow_range : FlowRange or None
+        Which shares of the flow of all videos are clipped at the bound or rounded to zero, which bound would fit, and the still videos;
+        None if no video could be read.
+    scenes : tuple of VideoScenes
+        The videos that have cuts or repeated frames.
 
     Examples
     --------
@@ -143,6 +174,7 @@ class DataStats:
 
     path: str
     method: str
+    bound: float
     split: int | None
     sample: FlowSample
     subsets: tuple[ClassStats, ...]
@@ -150,6 +182,8 @@ class DataStats:
     empty_classes: tuple[str, ...]
     leaks: tuple[Leak, ...]
     unreadable: tuple[tuple[str, str], ...]
+    flow_range: FlowRange | None = None
+    scenes: tuple[VideoScenes, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as built-in types, with the name and version of their format."""
@@ -233,6 +267,7 @@ def stats(
         clips: dict[tuple[str, str], list[str]] = defaultdict(list)
         rows: dict[tuple[str, str], _Row] = defaultdict(_Row)
         files: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for num_done, (video_id, path) in enumerate(stored.paths.items(), start=1):
             stages.update("stats: counting videos", num_done, len(stored.paths))
             try:
@@ -244,6 +279,7 @@ def stats(
             rows[key].totals.add(clip)
             clips[key].append(video_id)
             files[video_id] = clip.attributes.source_sha256
+            digests[video_id] = clip.sha256
         chosen = [(key, video_id) for key, ids in clips.items() for video_id in sample.videos(ids)]
         for num_done, (key, video_id) in enumerate(chosen, start=1):
             try:
@@ -251,6 +287,9 @@ def stats(
             except (FlowkitError, OSError) as error:
                 unreadable.append((str(stored.paths[video_id]), str(error)))
             stages.update("stats: measuring flow", num_done, len(chosen))
+    surveyed, failures = surveys(dataset, {video_id: stored.paths[video_id] for video_id in digests}, digests, progress=progress)
+    named = {path for path, _ in unreadable}
+    unreadable += [(str(stored.paths[video_id]), why) for video_id, why in failures.items() if str(stored.paths[video_id]) not in named]
     subset_names = [name for name in ("train", "test", UNLISTED, "") if any(subset == name for _, subset in rows)]
     names = [*class_names, *sorted({name for name, _ in rows} - set(class_names))]
     subsets = {name: _Row() for name in subset_names}
@@ -259,6 +298,7 @@ def stats(
     return DataStats(
         path=str(root),
         method=dataset.settings.flow_in_words(),
+        bound=dataset.settings.quantiser.bound,
         split=split,
         sample=sample,
         subsets=tuple(subsets[subset].stats(None, subset) for subset in subset_names),
@@ -266,6 +306,12 @@ def stats(
         empty_classes=tuple(name for name in class_names if not any((name, subset) in rows for subset in subset_names)),
         leaks=_leaks(row_of, files),
         unreadable=tuple(unreadable),
+        flow_range=flow_range(surveyed.values()),
+        scenes=tuple(
+            VideoScenes(each.video_id, each.num_frames, each.cuts, each.num_repeated)
+            for _, each in sorted(surveyed.items())
+            if each.cuts or each.num_repeated
+        ),
     )
 
 

@@ -28,9 +28,11 @@ from flowkit.extraction.pieces import (
     record_source,
     remove_pieces,
 )
-from flowkit.extraction.results import WRITTEN, VideoResult, unstated_losses, with_report
+from flowkit.extraction.results import WRITTEN, VideoResult, unstated_losses, with_report, with_scenes
 from flowkit.extraction.solving import quantised_flow, solver_frames
 from flowkit.extraction.source import Source
+from flowkit.scenes.measures import PairScan
+from flowkit.scenes.rule import scene_changes
 from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.temporary import temporary_folder
@@ -134,7 +136,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
     result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, source_ctime_ns=job.source_ctime_ns)
     num_frames = 0
     times: list[NDArray[np.float64] | None] = []
-    used = VideoRange(job.settings)
+    used, scenes = VideoRange(job.settings), PairScan()
     writer: ClipWriter | None = None
     with PieceReader(job.pieces) as stored:
         batches = _frames(job, progress)
@@ -143,7 +145,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
                 frames = batch.frames
                 if writer is None:
                     writer = ClipWriter(job.clip_path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2])
-                writer.append_frames(frames)
+                scenes.add(writer.append_frames(frames))
                 writer.append_flow(q)
                 num_frames += len(frames)
                 times.append(batch.times)
@@ -157,7 +159,8 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
             progress.alive()
             source.confirm()
             clip_bytes = writer.finish(_attributes(job, info, result, sha256=sha256), times=all_times(times))
-            return used.into(replace(result, clip_bytes=clip_bytes, source_sha256=sha256))
+            result = replace(result, clip_bytes=clip_bytes, source_sha256=sha256, clip_sha256=writer.sha256)
+            return used.into(with_scenes(result, scene_changes(scenes.measures())))
         finally:
             if writer is not None:
                 writer.close()

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from flowkit.files import read_file, this_host, with_file_name
+from flowkit.scenes.rule import RULE, SceneChanges
 from flowkit.video.damage import DecodeReport, count_words
 
 Status = Literal["ok", "damaged", "short", "undecodable", "failed"]
 _MAX_INDEX_BYTES = 1 << 32
 
+INDEX_FOLDER = ".index"
 WRITTEN = ("ok", "damaged")  # statuses that leave a clip file
 
 
@@ -54,6 +56,14 @@ class VideoResult:
         The shares of the flow that are clipped at the bound, and rounded to zero.
     fitting_px : float, px/frame
         A bound that would hold 99.9 % of the flow; 0 if that was not measured.
+    cuts : tuple of int
+        Flow fields that lead across a cut.
+    num_repeated : int
+        The number of frames that repeat the frame before them.
+    scene_rule : int
+        The version of the rule by which cuts and repeated frames were found; 0 if nobody looked for them.
+    clip_sha256 : str
+        The SHA-256 of the clip, as `Clip.sha256` gives it; empty if it was not noted.
     """
 
     video_id: str
@@ -73,6 +83,14 @@ class VideoResult:
     clipped_share: float = 0.0
     zero_share: float = 0.0
     fitting_px: float = 0.0
+    cuts: tuple[int, ...] = ()
+    num_repeated: int = 0
+    scene_rule: int = 0
+    clip_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cuts, list):  # out of JSON
+            object.__setattr__(self, "cuts", tuple(self.cuts))
 
 
 def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:
@@ -106,6 +124,11 @@ def with_report(result: VideoResult, report: DecodeReport) -> VideoResult:
         source_frames=source_frames,
     )
     return with_status(counts, losses=report.losses)
+
+
+def with_scenes(result: VideoResult, changes: SceneChanges) -> VideoResult:
+    """Return the result of a video with its cuts and repeated frames."""
+    return replace(result, cuts=changes.cuts, num_repeated=changes.num_repeated, scene_rule=RULE)
 
 
 def unstated_losses(result: VideoResult) -> str:
@@ -202,13 +225,14 @@ class ExtractReport:
         }
 
 
-def read_index(root: Path) -> dict[str, VideoResult]:
+def read_index(root: Path, folder: str = INDEX_FOLDER) -> dict[str, VideoResult]:
     """Read the latest result of each video from ``clips/.index``, where earlier runs on all machines noted them.
 
-    A line that a kill truncated, or that `IndexWriter` does not write, is skipped; its video counts as not done.
+    `folder` is another folder in ``clips`` that an `IndexWriter` wrote to. A line that a kill truncated, or that `IndexWriter` does not
+    write, is skipped; its video counts as not done.
     """
     latest: dict[str, tuple[int, VideoResult]] = {}
-    for path in sorted((root / "clips" / ".index").glob("*.jsonl")):
+    for path in sorted((root / "clips" / folder).glob("*.jsonl")):
         for line in read_file(path, most_bytes=_MAX_INDEX_BYTES).decode("utf-8", "replace").splitlines():
             try:
                 record = json.loads(line)
@@ -225,16 +249,16 @@ def read_index(root: Path) -> dict[str, VideoResult]:
 
 def _is_sound(result: VideoResult) -> bool:
     """Whether each field has its declared type: an index may come from elsewhere."""
-    kinds = {"str": (str,), "Status": (str,), "int": (int,), "float": (int, float)}
+    kinds = {"str": (str,), "Status": (str,), "int": (int,), "float": (int, float), "tuple[int, ...]": (tuple,)}
     have_types = all(type(getattr(result, field.name)) in kinds[str(field.type)] for field in fields(VideoResult))
-    return have_types and result.status in get_args(Status)
+    return have_types and result.status in get_args(Status) and all(type(cut) is int for cut in result.cuts)
 
 
 class IndexWriter:
-    """Appends results to an index file of its own, ``clips/.index/<host>-<process>-<random>.jsonl``."""
+    """Appends results to an index file of its own, ``clips/.index/<host>-<process>-<random>.jsonl``, or in another such folder."""
 
-    def __init__(self, root: Path) -> None:
-        folder = root / "clips" / ".index"
+    def __init__(self, root: Path, folder_name: str = INDEX_FOLDER) -> None:
+        folder = root / "clips" / folder_name
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
         self._file = (folder / name).open("x", encoding="utf-8")

@@ -77,6 +77,7 @@ class ClipWriter:
         if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX and height * width <= MAX_PIXELS):
             raise ParameterError(f"frames of {width}x{height} px cannot be stored; a side is at most {MAX_SIDE_PX} px")
         self.path, self.codec, self.height, self.width = Path(path), codec, height, width
+        self.sha256 = ""  # of the clip, once `finish` has written it
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._frames, self._flow = _Spool(self.path.parent), _Spool(self.path.parent)
         self._frame_crc32: list[int] = []
@@ -90,8 +91,8 @@ class ClipWriter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def append_frames(self, frames: NDArray[np.uint8]) -> None:
-        """Add the next frames.
+    def append_frames(self, frames: NDArray[np.uint8]) -> list[bytes]:
+        """Add the next frames, and return the JPEGs as which they are stored.
 
         Parameters
         ----------
@@ -99,7 +100,9 @@ class ClipWriter:
             The frames.
         """
         self._check_array("frames", frames, (self.height, self.width, 3))
-        self.append_encoded_frames([encode_jpeg(frame) for frame in frames])
+        jpegs = [encode_jpeg(frame) for frame in frames]
+        self.append_encoded_frames(jpegs)
+        return jpegs
 
     def append_flow(self, q: NDArray[np.uint8]) -> None:
         """Add the next quantised flow fields.
@@ -178,7 +181,7 @@ class ClipWriter:
         if self.codec == "jpeg":
             flow = Images(self._flow.offsets(), np.array(self._flow_crc32, np.uint32), self._flow.pieces())
         with replacing(self.path) as part, NewShard(part) as shard:
-            shard.write_video(attributes, self.height, self.width, frames, flow, times)
+            self.sha256 = shard.write_video(attributes, self.height, self.width, frames, flow, times)
         self.close()
         return self.path.stat().st_size
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.model.data.clip_frames import chosen_clips, clip_frames
-from flowkit.model.data.sampling import evenly_spaced_centres, stack_fields, training_centres
+from flowkit.model.data.sampling import centres_within_scenes, evenly_spaced_centres, stack_fields, training_centres
 from flowkit.model.settings.network_config import ClipPlan
 
 
@@ -46,15 +47,33 @@ def clip_places(clips: NDArray[np.int64], num_frames: int) -> Places:
 
 
 def training_places(
-    generator: np.random.Generator, num_frames: int, *, plan: ClipPlan | None, num_samples: int, tau_min: int, tau_max: int
+    generator: np.random.Generator,
+    num_frames: int,
+    *,
+    plan: ClipPlan | None,
+    num_samples: int,
+    tau_min: int,
+    tau_max: int,
+    cuts: Sequence[int] = (),
 ) -> Places:
-    """Draw the samples of one training clip; `num_samples` of them, or so many clips of a plan."""
+    """Draw the samples of one training clip, none of them across one of the `cuts`; `num_samples` of them, or so many clips of a plan."""
     if plan is None:
         return centred_places(
-            training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max),
+            training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max, cuts=cuts),
         )
+    return clip_places(chosen_clips(_training_clips(num_frames, plan, cuts), num_samples, generator=generator), num_frames)
+
+
+def has_places(num_frames: int, *, plan: ClipPlan | None, cuts: Sequence[int]) -> bool:
+    """Return whether a video has a sample that does not lie across a cut."""
+    return bool(len(centres_within_scenes(num_frames, cuts) if plan is None else _training_clips(num_frames, plan, cuts)))
+
+
+def _training_clips(num_frames: int, plan: ClipPlan, cuts: Sequence[int]) -> NDArray[np.int64]:
+    """Return the clips of consecutive frames from which training draws: without those that have frames or fields across a cut."""
     clips = clip_frames(num_frames, length=plan.length, stride=plan.training_stride, first=plan.first)
-    return clip_places(chosen_clips(clips, num_samples, generator=generator), num_frames)
+    across = np.asarray(cuts, np.int64)
+    return clips[~((clips[:, :1] <= across) & (across <= clips[:, -1:])).any(axis=1)]
 
 
 def tested_places(num_frames: int, *, plan: ClipPlan | None, num_samples: int) -> Places:

@@ -59,7 +59,22 @@ def protocol_centres(num_frames: int) -> NDArray[np.int64]:
     return evenly_spaced_centres(num_frames, NUM_TEST_CENTRES)
 
 
-def training_centres(generator: np.random.Generator, num_frames: int, *, num_samples: int, tau_min: int, tau_max: int) -> NDArray[np.int64]:
+def centres_within_scenes(num_frames: int, cuts: Sequence[int]) -> NDArray[np.int64]:
+    """Return the frames whose flow stack has none of these fields, which lead across cuts; there may be none.
+
+    Examples
+    --------
+    >>> from flowkit.model.data.sampling import centres_within_scenes
+    >>> centres_within_scenes(24, [11]).tolist()  # scenes of 12 frames
+    [5, 6, 17, 18]
+    """
+    centres, across = np.asarray(valid_centres(num_frames), np.int64), np.asarray(cuts, np.int64)
+    return centres[~((centres[:, None] - REACH <= across) & (across < centres[:, None] + REACH)).any(axis=1)]
+
+
+def training_centres(
+    generator: np.random.Generator, num_frames: int, *, num_samples: int, tau_min: int, tau_max: int, cuts: Sequence[int] = ()
+) -> NDArray[np.int64]:
     """Draw the centre frames of one training clip.
 
     Parameters
@@ -72,18 +87,39 @@ def training_centres(generator: np.random.Generator, num_frames: int, *, num_sam
         T, the number of centres.
     tau_min, tau_max : int, frames
         The distance between neighbouring centres is drawn uniformly from ``tau_min`` to ``tau_max``, both included.
+    cuts : sequence of int
+        Flow fields that no stack may have.
 
     Returns
     -------
     int64 array, shape (T,), non-decreasing, in [5, N-6]
         With the drawn distance if T centres fit; else spread evenly over the video.
+
+    Raises
+    ------
+    ParameterError
+        If the video is shorter than 11 frames, or every stack has one of the `cuts`.
     """
     centres = valid_centres(num_frames)
     tau = int(generator.integers(tau_min, tau_max, endpoint=True))
+    if len(cuts):
+        return _centres_beside_cuts(generator, centres_within_scenes(num_frames, cuts), num_samples, tau)
     last_start = centres[-1] - (num_samples - 1) * tau
     if last_start < REACH:
         return evenly_spaced_centres(num_frames, num_samples)
     return int(generator.integers(REACH, last_start, endpoint=True)) + tau * np.arange(num_samples)
+
+
+def _centres_beside_cuts(generator: np.random.Generator, allowed: NDArray[np.int64], num_samples: int, tau: int) -> NDArray[np.int64]:
+    """Return centres at this distance, all of them allowed ones; if there are none, allowed centres that are spread evenly."""
+    if not len(allowed):
+        raise ParameterError("every flow stack of the video lies across a cut")
+    steps = tau * np.arange(num_samples)
+    starts = allowed[np.isin(allowed[:, None] + steps, allowed).all(axis=1)]
+    if len(starts):
+        return int(starts[generator.integers(len(starts))]) + steps
+    gaps, span = max(num_samples - 1, 1), len(allowed) - 1
+    return allowed[(2 * span * np.arange(num_samples) + gaps) // (2 * gaps)]
 
 
 def sub_batch_tau(seed: int, phase: Phase, step: int, sub_batch: int, tau_min: int, tau_max: int) -> int:

@@ -20,6 +20,7 @@ from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields, st
 from flowkit.model.data.device_crops import UncroppedClips
 from flowkit.model.data.places import training_places
 from flowkit.model.data.sampling import balanced_videos, batch_videos, sample_generator, sub_batch_tau
+from flowkit.model.data.scene_cuts import cuts_of
 from flowkit.model.data.transforms import Crop, crop_flow, crop_rgb, draw_crop
 from flowkit.model.settings.training import TrainConfig
 from flowkit.quantise import Quantiser
@@ -135,6 +136,7 @@ class ClipDataset(TorchDataset[TrainingSample]):
         self.config = config
         self._split = split.number
         self._clips = ManifestClips(dataset, split.train, split.quantiser)
+        self._cuts = cuts_of(dataset, split.train) if config.skip_cuts else {}
 
     def __len__(self) -> int:
         return len(self._clips.records)
@@ -177,6 +179,7 @@ class ClipDataset(TorchDataset[TrainingSample]):
             num_samples=config.num_samples,
             tau_min=taus[0],
             tau_max=taus[1],
+            cuts=self._cuts.get(record.video_id, ()),
         )
         crop = draw_crop(generator, clip.height, clip.width, kind=config.crop, corners=config.corners, flip=config.flip)
         streams = config.streams

@@ -52,6 +52,9 @@ class Provenance:
     validation : dict
         Which training videos were held out for validation: how they were chosen (``fraction`` and ``seed``, or ``groups``), and their
         ids as ``video_ids``. Empty if all were trained on.
+    cuts : dict
+        The cuts across which no sample was drawn: the version of the ``rule``, ``num_fields`` and ``num_videos`` that have some,
+        ``num_left_out`` videos without other samples, and the ``sha256`` of their list. Empty if cuts were not left out.
     """
 
     config: TrainConfig
@@ -67,6 +70,7 @@ class Provenance:
     precision: str = "float32"
     validation: dict[str, Any] = field(default_factory=dict)
     first_network: FirstNetwork | None = None
+    cuts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_converted(self) -> bool:
@@ -92,6 +96,7 @@ class Provenance:
             "earlier_digests": list(self.earlier_digests),
             "num_videos": dict(self.num_videos),
             "validation": dict(self.validation),
+            "cuts": dict(self.cuts),
             "first_network": self.first_network.to_dict() if self.first_network else None,
         }
         left_out: dict[str, Any] = {
@@ -99,6 +104,7 @@ class Provenance:
             "num_videos": {},
             "precision": "float32",
             "validation": {},
+            "cuts": {},
             "first_network": None,
         }
         return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
@@ -136,11 +142,12 @@ class Provenance:
             held = validation.get("video_ids", [])
             if not isinstance(held, list) or not all(isinstance(video_id, str) for video_id in held) or bool(held) != bool(validation):
                 raise TypeError("validation does not list the videos that were held out")
+            cuts = dict(values.get("cuts", {}))
             first_network = None if first is None else FirstNetwork.from_dict(first)
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise CheckpointError(f"the record of what the weights were trained on is damaged or foreign: {cause}") from cause
         made = (config, tuple(classes), split, protocol, digest, quantiser, started_from, extraction, earlier, num_videos, precision)
-        return cls(*made, validation, first_network)
+        return cls(*made, validation, first_network, cuts)
 
     def differences(self, other: Provenance, form: str = "{} is {}, now {}") -> list[str]:
         """Return the name and both values of every setting in which `other` differs, but not how their videos and classes differ."""

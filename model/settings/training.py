@@ -84,6 +84,8 @@ class TrainConfig:
         training video is never drawn either way.
     select : {"last", "best"}
         Which weights a phase ends with: those of its last step, or those that had the best accuracy on the validation videos.
+    skip_cuts : bool
+        Draw no sample whose flow stack, or whose clip of consecutive frames, lies across a cut, and leave out videos that have no other.
     validation_steps : int
         The number of steps between two measurements on the validation videos, if there are any. 0: see `validation_interval`.
 
@@ -129,6 +131,7 @@ class TrainConfig:
     balance: Balance = "none"
     select: Select = "last"
     validation_steps: int = 0
+    skip_cuts: bool = False
 
     __repr__ = brief_repr
 
@@ -152,6 +155,7 @@ class TrainConfig:
         check(self.tau_max >= self.tau_min, "tau_max", f"at least tau_min ({self.tau_min})", self.tau_max)
         check(self.batch % self.bn_group == 0, "batch", f"a multiple of bn_group ({self.bn_group})", self.batch)
         check(self.bn_group * self.num_samples > 1, "bn_group", "at least 2 where T is 1 (batch statistics of one frame are none)", 1)
+        check(isinstance(self.skip_cuts, bool), "skip_cuts", "true or false", self.skip_cuts)
         for name in ("momentum", "bn_momentum", "weight_decay"):
             value = getattr(self, name)
             check(is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value)

@@ -15,6 +15,7 @@ from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.held_out import HeldOut, held_out
 from flowkit.model.data.official_lists import is_official_list
+from flowkit.model.data.scene_cuts import SkippedCuts, skipped_cuts
 from flowkit.model.runs.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint
 from flowkit.model.runs.events import NetworksTaken, RunStarted, TrainEvent
 from flowkit.model.runs.places import check_run_name
@@ -90,9 +91,11 @@ class PreparedTraining:
     dataset : Dataset
         The data root.
     listed, trained_on : Split
-        The split, and the same without the videos that are held out.
+        The split, and the same without the videos that are held out, and those that have nothing but cuts.
     held : HeldOut
         The videos that are held out for validation.
+    skipped : SkippedCuts
+        What is left out because it lies across cuts.
     extraction : dict
         How frames and flow were made, as `Provenance` has it.
     settings : TrainSettings
@@ -119,6 +122,7 @@ class PreparedTraining:
     listed: Split
     trained_on: Split
     held: HeldOut
+    skipped: SkippedCuts
     extraction: dict[str, Any]
     settings: TrainSettings
     execution: Execution
@@ -150,6 +154,7 @@ class PreparedTraining:
             num_videos={"train": len(self.listed.train), "test": len(self.listed.test)},
             precision=self.execution.amp,
             validation=self.held.record,
+            cuts=self.skipped.record if self.configs[phase].skip_cuts else {},
             first_network=self.initial.record(phase),
         )
 
@@ -174,7 +179,7 @@ class PreparedTraining:
             num_classes=len(self.listed.classes),
             num_empty_classes=len(self.listed.classes) - len({record.label for record in self.trained_on.train}),
             num_held_out=len(self.held.video_ids),
-            notes=self.held.notes,
+            notes=(*self.held.notes, *([self.skipped.note] if any(config.skip_cuts for config in self.configs.values()) else [])),
             why_recipe=self.settings.why_recipe(device.type, is_official_list=is_official),
             num_steps=tuple(
                 (phase, self.configs[phase].num_steps) for phase, folder in self.folders.items() if self.restart or not folder.done
@@ -244,20 +249,24 @@ def prepare_training(
         before[phase] = {name: weights.load(name, before=phase, split=listed) for name in outside}
     start = Start(first_weights(settings, recipe, bases), settings.all_overrides, first=bases)
     from_start = {key: value for key, value in start.overrides.items() if key in OVERRIDES} if bases else settings_before(before)
-    usual, configs = (
-        make_configs(
+
+    def made(taken: Mapping[str, Any], num_videos: int) -> dict[Phase, TrainConfig]:
+        return make_configs(
             recipe,
             phases=wanted,
             num_classes=len(listed.classes),
-            num_videos=len(trained_on.train),
+            num_videos=num_videos,
             short_side=extraction["short_side"],
             weights=start.identity if bases else _weights_of(before),
             paper_schedule=settings.paper_schedule,
             file=settings.file,
             overrides={**from_start, **taken, **settings.overrides},
         )
-        for taken in ({}, initial.overrides(settings.overrides))
-    )
+
+    skipping = [config for phase, config in made({}, len(trained_on.train)).items() if phase in wanted and config.skip_cuts]
+    skipped = skipped_cuts(dataset, trained_on.train, skipping) if skipping else SkippedCuts()
+    trained_on = skipped.without(trained_on)
+    usual, configs = (made(taken, len(trained_on.train)) for taken in ({}, initial.overrides(settings.overrides)))
     configs = initial.with_weights(configs)
     folders = {phase: PhaseFolder(phase_folder(root, run, split, phase, runs=runs)) for phase in wanted}
     ready = PreparedTraining(
@@ -265,6 +274,7 @@ def prepare_training(
         listed=listed,
         trained_on=trained_on,
         held=held,
+        skipped=skipped,
         extraction=extraction,
         settings=settings,
         execution=execution,

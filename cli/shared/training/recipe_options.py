@@ -69,6 +69,12 @@ RECIPE_SETTINGS: Settings = [
         click.Choice(get_args(Select)),
         "Which weights a phase ends with: those of its last step, or those with the best accuracy on the videos of --validation.",
     ),
+    (
+        "--skip-cuts/--no-skip-cuts",
+        "skip_cuts",
+        None,
+        "Whether to draw no sample whose flow stack lies across a cut, and to leave out videos that have no other.",
+    ),
     ("--seed", "seed", click.IntRange(min=0), "The seed of every random draw."),
     ("--depth", "depth", click.Choice(["50", "101", "152"]), "The depth of the networks."),
     ("--base-width", "base_width", click.IntRange(min=1), "How many channels the first convolution has; 64 in ResNet."),
