@@ -93,9 +93,12 @@ def test_the_training_data_draw_no_stack_across_a_cut(root: Path, monkeypatch: p
     config = make_configs("small", num_classes=6, num_videos=12, short_side=40, overrides=overrides)["motion"]
     clips = ClipDataset(dataset, split, config)
     seen = []
-    monkeypatch.setattr(
-        "flowkit.model.data.training_clips.read_fields", lambda clip, fields: seen.append(fields) or np.zeros((10, 2, 40, 56), np.uint8)
-    )
+
+    def read(clip: object, fields: np.ndarray) -> np.ndarray:
+        seen.append(fields)
+        return np.zeros((len(fields), 2, 40, 56), np.uint8)
+
+    monkeypatch.setattr("flowkit.model.data.training_clips.read_fields", read)
     for step in range(20):
         clips.uncropped(SampleKey(row, step, 0))
     assert all(record.num_frames - 12 not in fields for fields in seen)
