@@ -89,8 +89,7 @@ class VideoResult:
     clip_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.cuts, list):  # out of JSON
-            object.__setattr__(self, "cuts", tuple(self.cuts))
+        object.__setattr__(self, "cuts", tuple(self.cuts))  # out of JSON it is a list
 
 
 def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:

@@ -185,8 +185,13 @@ class PairScan:
 
     def measures(self) -> PairMeasures:
         """Return what was measured of all pairs so far."""
-        numbers = (np.array(values, np.float64) for values in (self._change, self._error, self._relative))
-        return PairMeasures(*numbers, *(np.array(values, np.bool_) for values in (self._is_equal, self._goes_back)))
+        return PairMeasures(
+            change=np.array(self._change, np.float64),
+            error=np.array(self._error, np.float64),
+            relative=np.array(self._relative, np.float64),
+            is_equal=np.array(self._is_equal, np.bool_),
+            goes_back=np.array(self._goes_back, np.bool_),
+        )
 
     def _measure(self, earlier: _Frame, later: _Frame) -> None:
         self._goes_back.append(False)

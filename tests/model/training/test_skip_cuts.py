@@ -64,7 +64,7 @@ def test_clips_of_consecutive_frames_lie_within_one_scene() -> None:
         assert 12 not in places.fields
         assert not places.frames[0] <= 12 < places.frames[-1]
     assert has_places(30, plan=plan, cuts=(12,))
-    assert not has_places(20, plan=plan, cuts=(5, 11))
+    assert not has_places(20, plan=plan, cuts=(5, 11, 14))
     assert not has_places(20, plan=None, cuts=(9,))
 
 
