@@ -32,7 +32,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         ),
         *("--allow-missing", "--tool", "--trim", "--resize", "--frame-rate", "--order", "--common", "--all"),
         *("--changed", "--sample-videos", "--sample-fields", "--deep", "--train-videos", "--test-videos", "--frames", "--force"),
-        *("--validation", "--validation-groups", "--skip-cuts", "--no-skip-cuts"),
+        *("--validation", "--validation-groups", "--skip-cuts"),
     ),
     "Flow": (
         *(
