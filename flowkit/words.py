@@ -28,6 +28,23 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def rough_duration(seconds: float) -> str:
+    """Return seconds as an estimate is told, with one or two digits: 1 min, 40 min, 3.5 h, 2 days.
+
+    Examples
+    --------
+    >>> from flowkit.words import rough_duration
+    >>> [rough_duration(seconds) for seconds in (8, 2390, 12345, 90000, 200000)]
+    ['1 min', '40 min', '3.4 h', '25 h', '2.3 days']
+    """
+    if seconds < 3570:
+        return f"{max(round(seconds / 60), 1)} min"
+    hours = seconds / 3600
+    if hours < 48:
+        return f"{hours:.1f} h" if hours < 9.95 else f"{hours:.0f} h"
+    return f"{hours / 24:.1f} days" if hours < 238 else f"{hours / 24:.0f} days"
+
+
 def percentage(share: float) -> str:
     """Return a share in percent with two digits that count, never in powers of ten: 0 %, less than 0.001 %, 0.034 %, 12 %.
 

@@ -59,8 +59,9 @@ def compare(
 ) -> int:
     """Compare all systems on the test videos: accuracies here and published ones, paired tests, and what differs from each publication.
 
-    Systems that are not trained are listed with the command that trains them; --train trains all of them, one after the other. Each
-    system is tested once; its results are kept until its weights or the data change.
+    Systems that are not trained are listed with the command that trains them and an estimate of its time; --train trains all of them,
+    one after the other. Each phase is tested once, whatever the number of its systems, and its scores are kept until its weights, the
+    data or the settings change.
     """
     if not train:
         refuse_unused("it is for --train", *FOR_TRAJECTORIES)
@@ -90,6 +91,7 @@ def compare(
                     runs=runs,
                     reports=reports,
                     systems=chosen,
+                    training=training,
                     failures=failures,
                     execution=execution,
                     on_event=show,
@@ -168,8 +170,9 @@ def _train(
 def _print(made: Comparison, folder: Path, *, as_json: bool) -> int:
     """Print the comparison to stdout, write its files, and return the exit code."""
     from flowkit.model.comparison.table import comparison_dict, comparison_table, differences, notes, pairs_table, write_comparison
+    from flowkit.model.report.systems import write_compare_page
 
-    paths = write_comparison(folder, made)
+    paths = [*write_comparison(folder, made), write_compare_page(folder, comparison_dict(made))]
     if as_json:
         say_json("comparison", comparison_dict(made))
     else:

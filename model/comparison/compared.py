@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from flowkit.dataset.manifest import Split
+from flowkit.model.comparison.estimates import Estimate
 from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.official import phase_differences
 from flowkit.model.evaluation.results import SplitEvaluation
@@ -33,6 +34,8 @@ class ComparedSystem:
         The phases that are not trained.
     command : str
         The command that trains them; empty if all are trained.
+    estimate : Estimate, optional
+        About how long that takes on this machine.
     failure : str
         Why it has no result although it is trained, or could not be trained; empty if that is not so.
     differences : tuple of str
@@ -44,6 +47,7 @@ class ComparedSystem:
     video_ids: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     command: str = ""
+    estimate: Estimate | None = None
     failure: str = ""
     differences: tuple[str, ...] = ()
 
@@ -55,6 +59,7 @@ class ComparedSystem:
             "trained": not self.missing,
             "missing_phases": list(self.missing),
             "command": self.command or None,
+            **({"time_to_train": self.estimate.to_dict()} if self.estimate else {}),
             "failure": self.failure or None,
             **({} if self.result is None else self.result.accuracy_dict()),
             "published_percent": dict(self.system.published),

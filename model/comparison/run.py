@@ -1,24 +1,28 @@
-"""Every system that is trained is tested once, and its results are kept until its weights or the data change."""
+"""Every phase that is trained is tested once, and its scores and the systems' results are kept until weights, data or settings change."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import FlowkitError
-from flowkit.files import file_sha256
 from flowkit.model.ablation.table import is_tested, write_tested
 from flowkit.model.comparison.compared import ComparedSystem, Comparison, differences_of
+from flowkit.model.comparison.estimates import Estimates
+from flowkit.model.comparison.phase_scores import PhaseScores, TestStoppedError
 from flowkit.model.compute.execution import Execution
-from flowkit.model.evaluation.protocol import evaluate
+from flowkit.model.evaluation.protocol import described
 from flowkit.model.evaluation.results import SplitEvaluation, read_results
-from flowkit.model.runs.checkpoint import WEIGHTS_NAME
 from flowkit.model.runs.events import EvaluateEvent, never
 from flowkit.model.runs.places import check_run_name, report_folder
-from flowkit.model.runs.run_folder import phase_folder, train_command, untrained_phases
+from flowkit.model.runs.run_folder import train_command, untrained_phases
+from flowkit.model.settings.recipes import TrainSettings
 from flowkit.model.systems.registry import SYSTEMS, find_system
 from flowkit.model.systems.system import System
 
@@ -33,6 +37,7 @@ def compare(
     runs: str | Path | None = None,
     reports: str | Path | None = None,
     systems: Sequence[str] = (),
+    training: TrainSettings | None = None,
     failures: dict[str, str] | None = None,
     execution: Execution | None = None,
     on_event: Callable[[EvaluateEvent], None] | None = None,
@@ -52,6 +57,9 @@ def compare(
         The folders of the runs and of the reports. Default: those of the data root.
     systems : sequence of str
         Names of systems. Default: all.
+    training : TrainSettings, optional
+        How the phases that are missing would be trained; then two steps of each are measured for an estimate of its time, unless it was
+        begun already. Default: no estimates.
     failures : dict from str to str, optional
         Why a system could not be trained, for those that a caller tried to train.
     execution : Execution, optional
@@ -59,7 +67,8 @@ def compare(
     on_event : callable, optional
         Receives the events of `flowkit.model.runs.events`.
     should_stop : callable
-        Called before each system. When it returns True, the comparison has the systems until then.
+        Called before each system, and after each few videos. When it returns True, the comparison has the systems until then, and
+        another call goes on there.
 
     Returns
     -------
@@ -86,21 +95,42 @@ def compare(
     root, execution = Path(root), execution or Execution()
     kept, folder = None if runs is None else Path(runs), None if reports is None else Path(reports)
     check_run_name(run)
-    listed = Dataset.open(root).split(split)
+    dataset = Dataset.open(root)
+    listed, place = dataset.split(split), report_folder(root, run, split, reports=folder) / FOLDER
+    scores = PhaseScores(
+        *(dataset, listed),
+        run=run,
+        runs=kept,
+        folder=place,
+        execution=execution,
+        on_event=on_event or (lambda _: None),
+        should_stop=should_stop,
+    )
+    places: dict[str, Any] = {"split": split, "run": run, "runs": kept}
+    estimates = None if training is None else Estimates(root, training, **places, execution=execution, should_stop=should_stop)
     found: list[ComparedSystem] = []
     for name in systems or SYSTEMS:
         system = find_system(name)
         if should_stop():
             return Comparison(run, listed, tuple(found), stopped=True)
         failure = (failures or {}).get(name, "")
-        missing = untrained_phases(system.phases, root, run=run, split=split, runs=kept)
+        missing = untrained_phases(system.phases, root, **places)
         if missing:
-            command = train_command(root, run=run, split=split, runs=kept, options=f" --system {name}")
-            found.append(ComparedSystem(system, missing=tuple(missing), command=command, failure=failure, differences=system.differences))
+            recipe = "" if training is None or training.recipe == "auto" or not system.networks else f" --recipe {training.recipe}"
+            untrained = ComparedSystem(
+                system,
+                missing=tuple(missing),
+                command=train_command(root, run=run, split=split, runs=kept, options=f" --system {name}{recipe}"),
+                estimate=None if estimates is None or failure else estimates.of(system, missing),
+                failure=failure,
+                differences=system.differences,
+            )
+            found.append(untrained)
             continue
-        own = report_folder(root, run, split, reports=folder) / FOLDER / name
         try:
-            result = _tested(root, system, listed, run, kept, own, execution, on_event)
+            result = _tested(system, listed, scores, place / name, execution)
+        except TestStoppedError:
+            return Comparison(run, listed, tuple(found), stopped=True)
         except FlowkitError as error:
             found.append(ComparedSystem(system, failure=str(error), differences=system.differences))
             continue
@@ -113,35 +143,18 @@ def compare(
     return Comparison(run, listed, tuple(found))
 
 
-def _tested(
-    root: Path,
-    system: System,
-    split: Split,
-    run: str,
-    runs: Path | None,
-    folder: Path,
-    execution: Execution,
-    on_event: Callable[[EvaluateEvent], None] | None,
-) -> SplitEvaluation:
-    """Return the results of a system, from its folder if exactly these weights were tested on these data."""
+def _tested(system: System, split: Split, scores: PhaseScores, folder: Path, execution: Execution) -> SplitEvaluation:
+    """Return the results of a system, from its folder if exactly these weights were tested on these data in this way."""
     what: dict[str, Any] = {
-        "weights": {phase: file_sha256(phase_folder(root, run, split.number, phase, runs=runs) / WEIGHTS_NAME) for phase in system.phases},
+        "weights": {phase: scores.weights(phase) for phase in system.phases},
         "data": split.digest,
-        "amp": execution.amp,
+        "settings": execution.scoring_environment(execution.torch_device()),
     }
     if is_tested(folder, what, split.digests):
         return read_results(folder).splits[0]
-    evaluation = evaluate(
-        root,
-        splits=(split.number,),
-        run=run,
-        runs=runs,
-        system=system.name,
-        execution=execution,
-        progress=False,
-        on_event=on_event,
-        keep_scores_in=lambda _: folder,
-    )
+    started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
+    result = replace(scores.results(system), started=started, seconds=round(time.monotonic() - began, 3))
+    evaluation = described([result], execution)
     folder.mkdir(parents=True, exist_ok=True)
     write_tested(folder, evaluation, what)
-    return evaluation.splits[0]
+    return result

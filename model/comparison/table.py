@@ -7,22 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flowkit.errors import ManifestError
 from flowkit.files import write_atomically
 from flowkit.model.comparison.compared import PUBLISHED_DATA, ComparedSystem, Comparison, published_data
+from flowkit.model.comparison.estimates import Estimate
 from flowkit.model.evaluation.row_results import interval_text
 from flowkit.model.evaluation.tables import markdown
 from flowkit.model.scoring.metrics import p_value, percent, percent_interval
+from flowkit.records import MAX_RECORD_BYTES, RecordFormat
 from flowkit.versions import __version__
 
 TABLE_NAME, RECORD_NAME = "compare.md", "compare.json"
+COMPARISON = RecordFormat("flowkit-comparison", 1, ManifestError, "compare again with `flowkit compare`", MAX_RECORD_BYTES)
+TIME_HEADING = "time to train"
+PAIRS_HEADER = ["row", "other row", "only row correct", "only other correct", "p"]
 _NONE = "-"
 
 
 def comparison_table(made: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: each system with its figures here, and its published ones."""
-    published = published_data(made.systems)
+    published, has_times = published_data(made.systems), any(one.estimate is not None for one in made.systems)
     header = ["system", "row", "top-1 %", "95 % interval", "class mean %", *(f"{PUBLISHED_DATA[name]}, published" for name in published)]
-    return header, [[one.system.name, one.system.row, *_cells(one), *_figures(one, published)] for one in made.systems]
+    rows = [
+        [one.system.name, one.system.row, *_cells(one), *_figures(one, published), *([_time(one)] if has_times else [])]
+        for one in made.systems
+    ]
+    return [*header, *([TIME_HEADING] if has_times else [])], rows
+
+
+def _time(one: ComparedSystem) -> str:
+    return str(one.estimate) if one.estimate is not None else _NONE
 
 
 def _cells(one: ComparedSystem) -> list[str]:
@@ -37,8 +51,9 @@ def _figures(one: ComparedSystem, published: Sequence[str]) -> list[str]:
 
 def pairs_table(made: Comparison) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the paired tests of rows on the same videos."""
-    header = ["row", "other row", "only row correct", "only other correct", "p"]
-    return header, [[pair.first, pair.second, str(pair.only_first), str(pair.only_second), p_value(pair.p)] for pair in made.paired_tests()]
+    return PAIRS_HEADER, [
+        [pair.first, pair.second, str(pair.only_first), str(pair.only_second), p_value(pair.p)] for pair in made.paired_tests()
+    ]
 
 
 def notes(made: Comparison) -> list[str]:
@@ -47,10 +62,23 @@ def notes(made: Comparison) -> list[str]:
     lines = [f"95 % interval: {interval_text(rows)}"] if rows else []
     if published_data(made.systems):
         lines.append("published: top-1, mean of the three official splits of that data set, from the publication of each system")
+    lines += time_notes([one.estimate for one in made.systems if one.estimate is not None])
     for one in made.systems:
         lines += [f"{one.system.name} failed: {one.failure}"] if one.failure else []
         lines += [f"{one.system.name}: {', '.join(one.missing)} not trained; `{one.command}` trains them"] if one.missing else []
     return lines
+
+
+def time_notes(estimates: Sequence[Estimate]) -> list[str]:
+    """Return how the times to train were estimated, and why phases have none."""
+    lines = []
+    if any(estimate.seconds for estimate in estimates):
+        how = "two steps on a few training videos that were taken now on this machine"
+        begun = sorted({phase for estimate in estimates for phase in estimate.recorded})
+        how += f", or from the steps that were done before: {', '.join(begun)}" if begun else ""
+        lines.append(f"{TIME_HEADING}: what is missing, roughly: the steps of the recipe times the time of a step, from {how}")
+    unknown = {phase: reason for estimate in estimates for phase, reason in estimate.unknown.items()}
+    return lines + [f"{TIME_HEADING} of {phase}: no estimate; {reason}" for phase, reason in unknown.items()]
 
 
 def differences(made: Comparison) -> list[str]:
@@ -60,13 +88,14 @@ def differences(made: Comparison) -> list[str]:
 
 def comparison_dict(made: Comparison) -> dict[str, Any]:
     """Return a comparison as built-in types, for JSON."""
+    rows = {one.system.row: one.result for one in made.systems if one.result is not None}
     return {
-        "format": "flowkit-comparison",
-        "format_version": 1,
+        **COMPARISON.header,
         "created_by": f"flowkit {__version__}",
         "run": made.run,
         "split": made.split.number,
         "protocol": made.split.protocol,
+        "interval_text": interval_text(rows) if rows else "",
         "rows": [one.to_dict() for one in made.systems],
         "paired_tests": [pair.to_dict() for pair in made.paired_tests()],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -18,7 +17,7 @@ from flowkit.dataset.shard_files import check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
-from flowkit.model.data.whole_videos import Unreadable, WholeClipDataset
+from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.fusion_weights import (
     GRID_TEXT,
     ChosenWeights,
@@ -29,19 +28,18 @@ from flowkit.model.evaluation.fusion_weights import (
 )
 from flowkit.model.evaluation.official import protocol_of
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
-from flowkit.model.evaluation.row_results import RowResult
-from flowkit.model.evaluation.rows import ROWS, rows_of
-from flowkit.model.evaluation.system_rows import system_rows
-from flowkit.model.evaluation.unfinished import UnfinishedScores, remove_unfinished
+from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.split_results import NetworkScores, split_results
+from flowkit.model.evaluation.unfinished import UNFINISHED, UnfinishedScores, remove_unfinished
 from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.runs.events import EvaluateEvent, SplitStarted, VideosScored, to_all
 from flowkit.model.runs.places import check_run_name
 from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.recorded import recorded_run
 from flowkit.model.runs.run_folder import find_weights, phase_folder, trained_phases
-from flowkit.model.runs.training_data import reservations, tested_extraction
-from flowkit.model.scoring.metrics import Fusion, check_fusion, combine_scores
-from flowkit.model.scoring.scored_videos import VideoScores, score_videos, stream_scores
+from flowkit.model.runs.training_data import tested_extraction
+from flowkit.model.scoring.metrics import Fusion, check_fusion
+from flowkit.model.scoring.scored_videos import score_videos, stream_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
 from flowkit.model.systems.registry import SYSTEMS, find_system
@@ -176,14 +174,7 @@ def evaluate(
 
     for number in splits[1:]:
         networks_for(number)  # what would be refused later is refused before hours of work
-    environment = {**execution.environment(execution.torch_device()), **machine()}
-    how = FUSION_TEXT[fusion].format(CHOSEN_TEXT if weights == "auto" else "{:g} : {:g} (appearance : motion)".format(*weights))
     results: list[SplitEvaluation] = []
-
-    def made(*splits: SplitEvaluation) -> Evaluation:
-        plans = [one.config.network.clip_plan for split in splits for one in split.provenances.values()]  # networks tested together agree
-        protocol = (*protocol_of(plans[0]), how) if plans else ()  # it is that of networks
-        return Evaluation(splits, protocol, fusion, weights, environment)
 
     with RunProgress(progress if execution.rank == 0 else False) as show:
         for number in splits:
@@ -193,10 +184,21 @@ def evaluate(
             result = _evaluate_split(dataset, dataset.split(number), *networks_for(number), fusion, weights, report, folder)
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
-                on_split(made(results[-1]))
+                on_split(described(results[-1:], execution, fusion=fusion, weights=weights))
             if folder is not None and execution.rank == 0 and forget_scores:
                 remove_unfinished(folder)
-    return made(*results)
+    return described(results, execution, fusion=fusion, weights=weights)
+
+
+def described(
+    splits: Sequence[SplitEvaluation], execution: Execution, *, fusion: Fusion = "logits_mean", weights: FusionWeights = (1.0, 1.0)
+) -> Evaluation:
+    """Return the results of some splits with how they were made: the protocol in words, and the machine."""
+    how = FUSION_TEXT[fusion].format(CHOSEN_TEXT if weights == "auto" else "{:g} : {:g} (appearance : motion)".format(*weights))
+    plans = dict.fromkeys(made.config.network.clip_plan for split in splits for made in split.provenances.values())
+    texts = dict.fromkeys(text for plan in plans for text in protocol_of(plan))
+    environment = {**execution.environment(execution.torch_device()), **machine()}
+    return Evaluation(tuple(splits), (*texts, how) if plans else (), fusion, weights, environment)  # the protocol is that of networks
 
 
 def _evaluate_split(
@@ -212,63 +214,41 @@ def _evaluate_split(
 ) -> SplitEvaluation:
     """Score every test video once by all networks; each rank scores its share of those that no earlier call has scored."""
     chosen = _chosen_weights(dataset, split, networks, fusion, on_event) if weights == "auto" else {}
-    if networks.phases:
-        scored, failed = _network_scores(dataset, split, networks, digests, on_event, folder)
-        records = [record for record in split.test if record.video_id in scored]
-    else:
-        scored, records, failed = {}, list(split.test), []
-        for svm in svms:
-            there = svm.with_features(records)
-            without = {record.video_id for record in records} - {record.video_id for record in there}
-            failed += [Unreadable(video_id, f"it has no features of {svm.description.words}") for video_id in without]
-            records = there
-    labels = np.array([record.label for record in records], dtype=np.int64)
-    video_ids = [record.video_id for record in records]
-    scores = stream_scores(scored, video_ids, parts=networks.parts, num_classes=len(split.classes))
-    rows = {}
-    for row in rows_of(networks.phases):
-        parts = [scores[part] for part in ROWS[row]]
-        pair = chosen[row].weights if row in chosen else weights
-        joined = combine_scores(parts, weights=pair if len(parts) == 2 and pair != "auto" else (1.0,), fusion=fusion)
-        rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
-    more = system_rows(svms, records, split.classes, rows)
-    trained = Counter(record.label for record in split.train)
-    extraction = tested_extraction(dataset, split) or {}
-    return SplitEvaluation(
-        split=split.number,
-        classes=split.classes,
-        video_ids=tuple(video_ids),
-        labels=labels,
-        rows=rows | more.rows,
-        stream_scores=scores,
-        num_listed=split.num_listed_test,
-        failed=tuple(sorted(failed, key=lambda clip: clip.video_id)),
-        untrained_classes=tuple(split.classes[label] for label in sorted({record.label for record in split.test} - trained.keys())),
-        checkpoints=networks.sources,
-        warnings=networks.warnings,
-        provenances=networks.provenances,
-        fusion_weights=chosen,
-        notes=tuple(
-            dict.fromkeys([*(text for made in networks.provenances.values() for text in reservations(made, extraction)), *more.notes])
-        ),
-        svms=more.about,
-        majority_label=min(trained, key=lambda label: (-trained[label], label), default=None),
-    )
+    scored = network_scores(dataset, split, networks, digests, on_event, folder) if networks.phases else None
+    return split_results(dataset, split, scored, svms, fusion=fusion, weights=weights, chosen=chosen)
 
 
-def _network_scores(
+def network_scores(
     dataset: Dataset,
     split: Split,
     networks: TestedNetworks,
     digests: Mapping[Phase, str],
     on_event: Callable[[EvaluateEvent], None],
     folder: Path | None,
-) -> tuple[dict[str, VideoScores], list[Unreadable]]:
-    """Return the scores of each test video by all networks, and the videos that have none."""
+    *,
+    of_name: str = UNFINISHED,
+) -> NetworkScores:
+    """Return the scores of each test video by networks that look at it together, and the videos that have none.
+
+    Parameters
+    ----------
+    dataset, split : flowkit.Dataset, flowkit.Split
+        The data root, and the split whose test videos are scored.
+    networks : TestedNetworks
+        The networks.
+    digests : dict from phase to str
+        The digests of their weights.
+    on_event : callable
+        Receives the events of `flowkit.model.runs.events`. An error that it raises ends the test; the scores so far are kept.
+    folder : Path, optional
+        Where the scores are kept video by video, so that another call with the same weights, data and settings goes on there.
+    of_name : str
+        What the names of the files there begin with.
+    """
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size, plan=networks.plan)
     execution = networks.execution
     settings = {"protocol": list(protocol_of(networks.plan)), **execution.scoring_environment(networks.device)}
-    with UnfinishedScores(folder, split, digests, settings, parts=networks.parts, rank=execution.rank) as unfinished:
+    with UnfinishedScores(folder, split, digests, settings, parts=networks.parts, rank=execution.rank, of_name=of_name) as unfinished:
         known = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
 
         def progress(done: int, num_videos: int, num_failed: int) -> None:
@@ -276,7 +256,7 @@ def _network_scores(
                 VideosScored(split.number, done, num_videos, num_failed) if done else SplitStarted(split.number, num_videos, len(known))
             )
 
-        return score_videos(networks, clips, known=known, on_scored=unfinished.add, on_progress=progress)
+        return NetworkScores.of(networks, *score_videos(networks, clips, known=known, on_scored=unfinished.add, on_progress=progress))
 
 
 def _chosen_weights(

@@ -3,7 +3,7 @@
 A file ``unfinished-scores-<rank>.bin`` begins with one line of JSON that says what the scores depend on: weights, data, protocol,
 precision and software. Scores are used only if that line is, byte for byte, the one that this evaluation would write. Then
 follow records of equal length: the number of a video in the test list, its scores, and a checksum. A record that was cut off or
-damaged counts as not there.
+damaged counts as not there. `flowkit.model.comparison` keeps the scores of each phase in the same way, for good.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flowkit.model.settings.training import Phase
 from flowkit.records import canonical_json
 
 _FORMAT, _FORMAT_VERSION = "flowkit-unfinished-scores", 1
-_NAMES = "unfinished-scores-*.bin"
+UNFINISHED = "unfinished-scores"
 _logger = logging.getLogger(__name__)
 
 
@@ -47,6 +47,8 @@ class UnfinishedScores:
         The phase and the stream of each score of a video.
     rank : int
         The number of this process; each writes to a file of its own, and reads all of them.
+    of_name : str
+        What the names of the files begin with.
     """
 
     def __init__(
@@ -58,14 +60,15 @@ class UnfinishedScores:
         *,
         parts: Sequence[tuple[Phase, str]],
         rank: int,
+        of_name: str = UNFINISHED,
     ) -> None:
         self._video_ids = tuple(record.video_id for record in split.test)
         self._number_of = {video_id: number for number, video_id in enumerate(self._video_ids)}
         self._parts = list(parts)
         self._record = np.dtype([("number", "<u4"), ("scores", "<f8", (len(self._parts), len(split.classes))), ("checksum", "<u4")])
-        self._folder, self._file = folder, -1
+        self._folder, self._file, self._names = folder, -1, _names(of_name)
         if folder is not None:
-            self._path = folder / _NAMES.replace("*", str(rank))
+            self._path = folder / f"{of_name}-{rank}.bin"
             header = {
                 "format": _FORMAT,
                 "format_version": _FORMAT_VERSION,
@@ -86,7 +89,7 @@ class UnfinishedScores:
     def read(self) -> dict[str, VideoScores]:
         """Return the scores that earlier calls kept of the same weights, data and settings, by video."""
         kept: dict[str, VideoScores] = {}
-        for path in sorted(self._folder.glob(_NAMES)) if self._folder is not None else ():
+        for path in sorted(self._folder.glob(self._names)) if self._folder is not None else ():
             for number, scores in self._read(path):
                 kept[self._video_ids[number]] = dict(zip(self._parts, scores, strict=True))
         return kept
@@ -150,8 +153,12 @@ class UnfinishedScores:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the scores that are kept in a folder: its evaluation is finished."""
-    for path in folder.glob(_NAMES):
+    for path in folder.glob(_names(UNFINISHED)):
         path.unlink(missing_ok=True)
+
+
+def _names(of_name: str) -> str:
+    return f"{of_name}-[0-9]*.bin"
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -25,6 +25,7 @@ from flowkit.model.evaluation.tables import pairs_table, results_table
 from flowkit.model.report.gallery_links import GalleryLinks, find_gallery
 from flowkit.model.report.pictures import confused_videos, matrix_pictures, training_pictures
 from flowkit.model.report.settings import data_facts, network_settings, test_facts
+from flowkit.model.report.systems import stored_comparison
 from flowkit.model.report.video_table import video_table
 from flowkit.model.runs.training_data import tested_extraction
 from flowkit.model.scoring.metrics import percent, percent_interval
@@ -43,6 +44,7 @@ _LISTS = {
 _PAPER = "Feichtenhofer, Pinz, Wildes, NIPS 2016, Tables 3 and 4"
 _SECTIONS = (
     ("results", "Results"),
+    ("systems", "Systems"),
     ("training", "Training"),
     ("confusion", "Confusion matrix"),
     ("classes", "Classes"),
@@ -90,7 +92,8 @@ def write_report(folder: Path, result: SplitEvaluation, evaluation: Evaluation, 
     if matrices:
         written[folder / CONFUSION_NAME] = matrices[0].encoded
     gallery = find_gallery(folder, dataset.root)
-    values = _values(result, evaluation, dataset, run, main, gallery) | {
+    compared = stored_comparison(folder, run=run, split=result.split)
+    values = _values(result, evaluation, dataset, run, main, gallery, compared) | {
         "videos": video_table(result, evaluation.fusion, main, gallery=gallery),
         "phases": training.phases,
         "matrices": [matrix.values() for matrix in matrices],
@@ -108,7 +111,13 @@ def discard_report(folder: Path) -> None:
 
 
 def _values(
-    result: SplitEvaluation, evaluation: Evaluation, dataset: Dataset, run: str, main: str, gallery: GalleryLinks
+    result: SplitEvaluation,
+    evaluation: Evaluation,
+    dataset: Dataset,
+    run: str,
+    main: str,
+    gallery: GalleryLinks,
+    compared: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return what the page shows, except the plots."""
     split = dataset.split(result.split)
@@ -117,7 +126,8 @@ def _values(
     return {
         "run": run,
         "split": result.split,
-        "sections": _SECTIONS,
+        "sections": [section for section in _SECTIONS if section[0] != "systems" or compared],
+        "compared": compared,
         "lists": _LISTS.get(split.protocol, split.protocol),
         "num_classes": len(result.classes),
         "coverage": f"{len(result.video_ids):,} of {result.num_listed:,} listed test videos scored",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from command_lines import call_flowkit
@@ -19,6 +22,9 @@ from flowkit.errors import ParameterError
 from flowkit.model.comparison.run import compare
 from flowkit.model.comparison.table import comparison_dict, comparison_table, notes
 from flowkit.model.compute.execution import Execution
+from flowkit.model.evaluation.protocol import evaluate
+from flowkit.model.scoring import tested_networks
+from flowkit.model.settings.recipes import TrainSettings
 from flowkit.model.systems.registry import SYSTEMS
 from flowkit.model.training.chain import train
 from flowkit.workers.stopping import StopRequest
@@ -58,12 +64,121 @@ def test_a_system_is_tested_once_and_again_after_its_weights_changed(root: Path,
     def fail(*_: Any, **__: Any) -> Any:
         raise ParameterError("it is tested again")
 
-    monkeypatch.setattr("flowkit.model.comparison.run.evaluate", fail)
+    monkeypatch.setattr("flowkit.model.comparison.phase_scores.network_scores", fail)
     again = compare(root, systems=["two-streams-vgg-m"], execution=CPU)
     assert comparison_dict(again) == comparison_dict(first)
     train(root, system="two-streams-vgg-m", recipe="small", overrides={**TINY, "seed": 1}, execution=CPU, restart=True)
     changed = compare(root, systems=["two-streams-vgg-m"], execution=CPU)
     assert changed.systems[0].failure == "it is tested again"
+
+
+@pytest.fixture(scope="module")
+def sharing(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which two systems are trained that share phases. Treat its runs as read-only."""
+    path = share_root(packed_root, tmp_path_factory.mktemp("sharing"))
+    train(path, system="two-stream-fusion", recipe="small", overrides={**TINY, "num_samples": 2}, execution=CPU)
+    return path
+
+
+SHARING = ["two-streams-vgg-16", "two-stream-fusion"]
+
+
+def scored_videos(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return a counter of the videos that each phase scores from now on."""
+    counts: Counter[str] = Counter()
+    score = tested_networks.TestedNetworks.score
+
+    def counted(self: Any, clips: Any) -> Any:
+        counts.update({phase: len(clips) for phase in self.phases})
+        return score(self, clips)
+
+    monkeypatch.setattr(tested_networks.TestedNetworks, "score", counted)
+    return counts
+
+
+def test_a_phase_that_systems_share_is_scored_once_and_as_evaluate_does(
+    sharing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = scored_videos(monkeypatch)
+    made = compare(sharing, systems=SHARING, reports=tmp_path, execution=CPU)
+    num_videos = len(made.systems[0].video_ids)
+    assert counts == dict.fromkeys(("vgg-16-appearance", "vgg-16-motion", "vgg-16-fusion"), num_videos)
+    for one in made.systems:
+        alone = evaluate(sharing, system=one.system.name, execution=CPU).splits[0].rows[one.system.row]
+        assert one.result is not None
+        np.testing.assert_array_equal(one.result.scores, alone.scores)
+
+
+def test_a_stop_between_two_videos_loses_no_score(sharing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = compare(sharing, systems=SHARING, reports=tmp_path / "whole", execution=CPU)
+    counts, asked = scored_videos(monkeypatch), 0
+
+    def soon() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    stops = 0
+    while (made := compare(sharing, systems=SHARING, reports=tmp_path / "parts", execution=CPU, should_stop=soon)).stopped:
+        asked, stops = 0, stops + 1
+    assert stops > 3
+    assert comparison_dict(made) == comparison_dict(whole)
+    assert set(counts.values()) == {len(whole.systems[0].video_ids)}  # no video twice
+
+
+def test_what_is_not_trained_has_an_estimate_of_its_time(packed_root: Path, tmp_path: Path) -> None:
+    """It is measured on a few videos, writes nothing, and is that of the phase's own steps once there are some."""
+    root, tiny = share_root(packed_root, tmp_path / "root"), {**TINY, "steps": 6}
+    settings, names = TrainSettings("small", overrides=tiny), ["two-streams-vgg-m", "two-stream-fusion", "idt"]
+    made = compare(root, systems=names, training=settings, execution=CPU)
+    assert not (root / "runs").exists()
+    streams, fusion, trajectories = (one.estimate for one in made.systems)
+    assert streams is not None
+    assert set(streams.seconds) == {"vgg-m-appearance", "vgg-m-motion"}
+    assert min(streams.seconds.values()) > 0
+    assert fusion is not None
+    assert set(fusion.seconds) == {"vgg-16-appearance", "vgg-16-motion", "vgg-16-fusion"}
+    assert trajectories is not None
+    assert set(trajectories.unknown) == {"idt"}
+    header, rows = comparison_table(made)
+    assert header[-1] == "time to train"
+    assert rows[0][-1].startswith("about 1 min")
+    assert any("docs/features.md" in line for line in notes(made))
+    assert all("--recipe small" in one.command for one in made.systems[:2])
+
+    steps = 0
+
+    def soon() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == 4
+
+    train(root, phases=["vgg-m-appearance"], recipe="small", overrides=tiny, execution=CPU, should_stop=soon)
+    lines = (root / "runs/default/split1/vgg-m-appearance/metrics.jsonl").read_text().splitlines()
+    (again,) = compare(root, systems=names[:1], training=settings, execution=CPU).systems
+    assert again.estimate is not None
+    assert again.estimate.recorded == ("vgg-m-appearance",)
+    assert again.estimate.seconds["vgg-m-appearance"] == 2 * statistics.median(json.loads(line)["seconds"] for line in lines)
+
+
+def test_the_comparison_is_a_page_and_a_section_of_the_report(sharing: Path, tmp_path: Path) -> None:
+    names = [option for name in (*SHARING, "idt") for option in ("--system", name)]
+    places = ("--data", sharing, "--reports", tmp_path, "--device", "cpu")
+    assert call_flowkit("compare", *places, *names)[0] == 0
+    folder = tmp_path / "default" / "split1"
+    page = (folder / "compare.html").read_text()
+    for text in ("2 of 3 systems", "Two-Stream Fusion", "92.5", "flowkit train --system idt", "McNemar", "Feichtenhofer", "not trained"):
+        assert text in page
+    assert "<script" not in page
+    assert call_flowkit("evaluate", *places, "--system", "two-stream-fusion")[0] == 0
+    report = (folder / "report.html").read_text()
+    assert '<section id="systems"' in report
+    assert 'href="#systems"' in report
+    (folder / "compare.json").write_text(
+        '{"format": "flowkit-comparison", "format_version": 1, "run": "default", "split": 1, "rows": [{}]}'
+    )
+    assert call_flowkit("evaluate", *places, "--redraw")[0] == 0  # a record that cannot be read is left out
+    assert '<section id="systems"' not in (folder / "report.html").read_text()
 
 
 def test_the_command_trains_what_is_missing_and_prints_rows_and_tests(packed_root: Path, tmp_path: Path) -> None:

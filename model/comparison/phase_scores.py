@@ -1,0 +1,141 @@
+"""Every trained phase scores the test videos once, whatever the number of systems that have it; its scores are kept video by video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flowkit.dataset.manifest import Split
+from flowkit.dataset.root import Dataset
+from flowkit.dataset.shard_files import check_shards
+from flowkit.errors import FlowkitError, ManifestError
+from flowkit.files import file_sha256
+from flowkit.model.compute.execution import Execution
+from flowkit.model.evaluation.protocol import network_scores
+from flowkit.model.evaluation.results import SplitEvaluation
+from flowkit.model.evaluation.split_results import NetworkScores, split_results
+from flowkit.model.runs.checkpoint import WEIGHTS_NAME, load_checkpoint
+from flowkit.model.runs.events import EvaluateEvent
+from flowkit.model.runs.run_folder import phase_folder
+from flowkit.model.runs.training_data import tested_extraction
+from flowkit.model.scoring.tested_networks import TestedNetworks
+from flowkit.model.settings.svm_phase import SvmDescription
+from flowkit.model.settings.training import Phase
+from flowkit.model.systems.system import System
+from flowkit.model.training.svm_phase import SvmPhase, find_phases
+
+_KEPT = "scores"  # what the names of the files of scores begin with
+
+
+class TestStoppedError(Exception):
+    """The test was stopped on request; what was scored is kept."""
+
+
+class PhaseScores:
+    """The scores of the phases of a run on one split, each computed when it is first needed.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+        The data root.
+    split : flowkit.Split
+        The split.
+    run : str
+        The run.
+    runs : Path, optional
+        The folder of the runs. Default: that of the data root.
+    folder : Path
+        Where the scores are kept, in a folder for each phase. Other weights, data or settings replace them.
+    execution : Execution
+        Where and how to compute.
+    on_event : callable
+        Receives the events of `flowkit.model.runs.events`.
+    should_stop : callable
+        Called after each few videos. When it returns True, `TestStoppedError` is raised.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        run: str,
+        runs: Path | None,
+        folder: Path,
+        execution: Execution,
+        on_event: Callable[[EvaluateEvent], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._dataset, self._split, self._run, self._runs = dataset, split, run, runs
+        self._folder, self._execution, self._on_event, self._should_stop = folder, execution, on_event, should_stop
+        self._digests: dict[Phase, str] = {}
+        self._scores: dict[Phase, NetworkScores | FlowkitError] = {}
+        self._svms: dict[Phase, tuple[SvmPhase, ...] | FlowkitError] = {}
+
+    def weights(self, phase: Phase) -> str:
+        """Return the SHA-256 of the file of a phase's weights; it is read once."""
+        if phase not in self._digests:
+            folder = phase_folder(self._dataset.root, self._run, self._split.number, phase, runs=self._runs)
+            self._digests[phase] = file_sha256(folder / WEIGHTS_NAME)
+        return self._digests[phase]
+
+    def results(self, system: System) -> SplitEvaluation:
+        """Return the results of a system all of whose phases are trained.
+
+        Raises
+        ------
+        FlowkitError
+            If one of its phases cannot be tested: the same for each system that has it.
+        TestStoppedError
+            If the test was stopped.
+        """
+        networks = [self._of(phase) for phase in system.networks]
+        svms = [found for svm in system.svms for found in self._svm(svm)]
+        return split_results(self._dataset, self._split, NetworkScores.joined(networks) if networks else None, svms)
+
+    def _of(self, phase: Phase) -> NetworkScores:
+        """Return the scores of a phase."""
+        if phase not in self._scores:
+            try:
+                self._scores[phase] = self._test(phase)
+            except FlowkitError as error:
+                self._scores[phase] = error
+        found = self._scores[phase]
+        if isinstance(found, FlowkitError):
+            raise found
+        return found
+
+    def _test(self, phase: Phase) -> NetworkScores:
+        """Score the test videos that no earlier call has scored by the network of a phase."""
+        if not self._split.test:
+            raise ManifestError(f"{self._dataset.root}: split {self._split.number} has no test video")
+        check_shards(self._dataset, self._split, records=self._split.test)
+        folder = phase_folder(self._dataset.root, self._run, self._split.number, phase, runs=self._runs)
+        checkpoint = load_checkpoint(folder)
+        networks = TestedNetworks(
+            self._split,
+            {phase: (str(folder), checkpoint)},
+            force=False,
+            execution=self._execution,
+            extraction=tested_extraction(self._dataset, self._split),
+        )
+
+        def on_event(event: EvaluateEvent) -> None:
+            self._on_event(event)
+            if self._should_stop():
+                raise TestStoppedError
+
+        digests = {phase: checkpoint.digest()}
+        return network_scores(self._dataset, self._split, networks, digests, on_event, self._folder / phase, of_name=_KEPT)
+
+    def _svm(self, svm: SvmDescription) -> tuple[SvmPhase, ...]:
+        """Return a trained SVM with its features."""
+        if svm.name not in self._svms:
+            try:
+                self._svms[svm.name] = find_phases(self._dataset, self._split, run=self._run, runs=self._runs, phases=[svm])
+            except FlowkitError as error:
+                self._svms[svm.name] = error
+        found = self._svms[svm.name]
+        if isinstance(found, FlowkitError):
+            raise found
+        return found
