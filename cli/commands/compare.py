@@ -125,8 +125,6 @@ def _train(
     some_failed : bool
         Whether a training video has no vector for an SVM because it could not be read.
     """
-    from dataclasses import replace
-
     from flowkit.errors import FlowkitError
     from flowkit.model.runs.progress import RunProgress
     from flowkit.model.training.chain import train_phases
@@ -134,11 +132,12 @@ def _train(
 
     failures: dict[str, str] = {}
     some_failed = False
+    settings = _settings_of(data, systems, training, execution, split=split, run=run, runs=runs)
     for name in systems:
         system = SYSTEMS[name]
         try:
             if system.networks:
-                own = replace(training, overrides=overrides_of(training.overrides, system.networks))
+                own = settings[name]
                 with RunProgress(True) as show:
                     train_phases(
                         data,
@@ -165,6 +164,40 @@ def _train(
         if stop.asked():
             break
     return failures, some_failed
+
+
+def _settings_of(
+    data: Path, systems: tuple[str, ...], training: TrainSettings, execution: Execution, **places: Any
+) -> dict[str, TrainSettings]:
+    """Return the settings with which each system is trained. A file of first weights is for the systems whose networks can take it."""
+    from dataclasses import replace
+
+    from flowkit.errors import FlowkitError
+    from flowkit.model.systems.registry import first_phases
+    from flowkit.model.training.prepare import with_fitting_weights
+
+    chosen: dict[str, TrainSettings] = {}
+    phases: dict[bool, dict[str, None]] = {True: {}, False: {}}  # those that take the file, and those that do not
+    for name, system in ((name, SYSTEMS[name]) for name in systems if SYSTEMS[name].networks):
+        chosen[name] = replace(training, overrides=overrides_of(training.overrides, system.networks))
+        try:
+            fitting = with_fitting_weights(data, chosen[name], phases=system.networks, execution=execution, **places)
+        except FlowkitError:  # its training will say it
+            continue
+        phases[fitting.weights is not None] |= dict.fromkeys(first_phases(system.networks))
+        chosen[name] = fitting
+    if isinstance(training.weights, Path):
+        if not phases[True]:
+            raise click.UsageError(
+                f"--weights {show_name(training.weights)} fits no network of these systems; `flowkit train --system NAME --weights FILE` "
+                "says what it lacks"
+            )
+        others = ", ".join(phases[False])
+        inform(
+            f"--weights {show_name(training.weights)} is for {', '.join(phases[True])}"
+            + (f"; {others} start as the recipe says" if others else "")
+        )
+    return chosen
 
 
 def _print(made: Comparison, folder: Path, *, as_json: bool) -> int:

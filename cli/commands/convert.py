@@ -1,4 +1,4 @@
-"""``flowkit convert``: a trained network as a file for use outside flowkit, and the ST-ResNet authors' networks as flowkit's."""
+"""``flowkit convert``: a trained network as a file for use outside flowkit, and networks of MatConvNet as flowkit's."""
 
 from __future__ import annotations
 
@@ -54,10 +54,13 @@ def convert(
     flowkit convert default OUT.onnx           the same for ONNX runtimes
     flowkit convert NET.mat OUT.safetensors --data-set ucf101
                                                a network that the ST-ResNet authors trained with MatConvNet
+    flowkit convert imagenet-vgg-m-2048.mat vgg-m.safetensors
+                                               first weights for `flowkit train --system two-streams-vgg-m --weights vgg-m.safetensors`
 
     A safetensors or ONNX file holds the weights, the network's settings, the class names and how the input is made. An ONNX file is
-    written only if ONNX Runtime computes with it what PyTorch computes. A .mat file holds a base stream, ST-ResNet, ST-ResNet* or
-    ST-MulNet; --split is the split that it was trained on, and `evaluate --checkpoint OUT.safetensors` gives its scores.
+    written only if ONNX Runtime computes with it what PyTorch computes. A .mat file holds a base stream, ST-ResNet, ST-ResNet*,
+    ST-MulNet, VGG-M-2048 or VGG-16; --split is the split that it was trained on, and `evaluate --checkpoint OUT.safetensors` gives its
+    scores.
     """
     if target.suffix not in (".safetensors", ".onnx"):
         raise click.UsageError(f"OUT must end in .safetensors or .onnx, got {show_name(target)}")

@@ -14,7 +14,7 @@ from flowkit.model.settings.training import Phase
 from flowkit.model.systems.configs import overrides_of
 from flowkit.model.systems.registry import PHASES
 from flowkit.model.systems.system import System
-from flowkit.model.training.prepare import prepare_training
+from flowkit.model.training.prepare import prepare_training, with_fitting_weights
 from flowkit.model.training.step_time import phase_seconds
 from flowkit.words import rough_duration
 
@@ -107,7 +107,8 @@ class Estimates:
     def _measure(self, system: System, phases: Sequence[Phase]) -> None:
         try:
             own = replace(self._training, overrides=overrides_of(self._training.overrides, system.networks))
-            ready = prepare_training(self._root, own, phases=system.networks, execution=self._execution, **self._places)  # type: ignore[arg-type]
+            how: dict[str, Any] = {**self._places, "phases": system.networks, "execution": self._execution}
+            ready = prepare_training(self._root, with_fitting_weights(self._root, own, **how), **how)
         except (FlowkitError, OSError) as error:
             self._known |= dict.fromkeys(phases, str(error))
             return

@@ -1,4 +1,4 @@
-"""The ST-ResNet authors' trained networks as flowkit's weights: their inputs folded in, their classes named, their origin recorded."""
+"""Networks of MatConvNet as flowkit's weights: their inputs folded in, their classes named, their origin recorded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from flowkit.flow.params import TVL1Params
 from flowkit.model.data.grey_level_inputs import fold_inputs
 from flowkit.model.foreign.class_lists import CLASS_LISTS
 from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
+from flowkit.model.foreign.vgg_files import holds_chain, read_vgg
 from flowkit.model.networks.phase_networks import build_network
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.settings.network import STResNetConfig
-from flowkit.model.settings.training import TrainConfig
+from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.settings.vgg import VggConfig
 from flowkit.model.systems.configs import make_configs
 from flowkit.quantise import Quantiser
 from flowkit.words import counted
@@ -48,12 +50,13 @@ class ConvertedNetwork:
 
 
 def convert_matconvnet(path: Path, *, data_set: str | None = None, split: int = 1, classes: Sequence[str] = ()) -> ConvertedNetwork:
-    """Read a network that the ST-ResNet authors trained, in the form in which flowkit evaluates its own.
+    """Read a network that the ST-ResNet authors trained, or a VGG network, in the form in which flowkit evaluates its own.
 
     Parameters
     ----------
     path : Path
-        A MATLAB file with a DagNN: a base stream, ST-ResNet, ST-ResNet* or ST-MulNet with ResNet-50, 101 or 152.
+        A MATLAB file with a DagNN: a base stream, ST-ResNet, ST-ResNet* or ST-MulNet with ResNet-50, 101 or 152; or a SimpleNN or DagNN
+        that is a VGG-M-2048 or VGG-16, for frames or for stacks of flow, such as ``imagenet-vgg-m-2048.mat``.
     data_set : {"ucf101", "hmdb51"}, optional
         What it was trained on, which the file does not say.
     split : int
@@ -76,13 +79,15 @@ def convert_matconvnet(path: Path, *, data_set: str | None = None, split: int = 
     The authors' networks take grey levels minus a mean, flowkit's take normalised values (see `fold_inputs`).
     """
     digest = file_sha256(path)
-    network = read_matconvnet(path)
+    is_vgg = holds_chain(path)
+    network = read_vgg(path) if is_vgg else read_matconvnet(path)
     if file_sha256(path) != digest:
         raise CheckpointError(f"{path} changed while it was being read; convert it again")
     names = _class_names(network, data_set, classes)
     state, offset = fold_inputs(network)
     settings = network.settings | ({"rgb_offset": offset} if "appearance" in network.means else {})
-    config = _train_config(network, STResNetConfig(**settings), data_set)
+    made: STResNetConfig | VggConfig = VggConfig(**settings) if is_vgg else STResNetConfig(**settings)
+    config = _train_config(f"{settings['kind']}-{network.phase}" if is_vgg else network.phase, made, data_set)
     _check_shapes(path, config, state)
     provenance = Provenance(
         config=config,
@@ -139,12 +144,11 @@ def _class_names(network: MatConvNetNetwork, data_set: str | None, classes: Sequ
     return names
 
 
-def _train_config(network: MatConvNetNetwork, settings: STResNetConfig, data_set: str | None) -> TrainConfig:
+def _train_config(phase: Phase, network: STResNetConfig | VggConfig, data_set: str | None) -> TrainConfig:
     """Return the official recipe's settings of the phase with this network. The file does not say how it was trained."""
-    config = make_configs(
-        "official", num_classes=settings.num_classes, num_videos=_NUM_TRAINING_VIDEOS.get(data_set or "", 1), short_side=256
-    )
-    return replace(config[network.phase], network=settings, weights="matconvnet", bn_renewal_steps=0)
+    num_videos = _NUM_TRAINING_VIDEOS.get(data_set or "", 1)
+    config = make_configs("official", phases=[phase], num_classes=network.num_classes, num_videos=num_videos, short_side=256)
+    return replace(config[phase], network=network, weights="matconvnet", bn_renewal_steps=0)
 
 
 def _check_shapes(path: Path, config: TrainConfig, state: Mapping[str, Tensor]) -> None:

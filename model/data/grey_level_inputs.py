@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.data.transforms import input_normalisation
+from flowkit.model.foreign.backbones import VGG
 from flowkit.model.foreign.matconvnet import MatConvNetNetwork, read_matconvnet
-from flowkit.model.foreign.state_dicts import PretrainedWeights
+from flowkit.model.foreign.state_dicts import PretrainedWeights, safetensors_metadata
 from flowkit.model.foreign.vgg_files import read_vgg
 from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.settings.network_config import NetworkConfig
 from flowkit.model.settings.vgg import VggConfig
+from flowkit.records import parse_json
 
 
 def fold_inputs(network: MatConvNetNetwork) -> tuple[dict[str, Tensor], tuple[float, float, float]]:
@@ -128,6 +131,51 @@ def vgg_weights(path: Path) -> PretrainedWeights:
         network=needed | ({"rgb_offset": offset} if stream == "appearance" else {}),
         conv1_for_flow=of_flow,
     )
+
+
+def with_recorded_settings(weights: PretrainedWeights, path: Path, kind: type[NetworkConfig] | None) -> PretrainedWeights:
+    """Return first weights with what flowkit's own file of them records, which their tensors do not show.
+
+    Parameters
+    ----------
+    weights : PretrainedWeights
+        What was read from the file.
+    path : Path
+        The file. Any but one that flowkit wrote of a VGG network changes nothing.
+    kind : type
+        The data class of the settings of the network that will start from them.
+
+    Raises
+    ------
+    CheckpointError
+        If the record is damaged.
+
+    Notes
+    -----
+    A network that was converted from MatConvNet has the filters of a motion stream as in `vgg_weights`: the scale of RGB inputs is taken
+    out of them first.
+    """
+    metadata = safetensors_metadata(path) if kind is VggConfig and path.suffix == ".safetensors" else {}
+    if "provenance" not in metadata:
+        return weights
+    try:
+        record = parse_json(metadata["provenance"])
+        network, phase, started_from = record["config"]["network"], str(record["config"]["phase"]), dict(record["started_from"])
+        if network["kind"] not in VggConfig.kinds:
+            return weights
+        config = VggConfig.from_dict(network)
+    except (ValueError, KeyError, TypeError, ParameterError) as cause:
+        raise CheckpointError(f"{path}: the record of its network is damaged ({cause})") from cause
+    needed: dict[str, Any] = {"kind": config.kind, "width": config.width, "lrn": config.lrn}
+    if "appearance" not in config.streams_of(phase):
+        return replace(weights, network=needed)
+    first = weights.state.get(f"appearance.{VGG.first}")
+    of_flow: Tensor | None = None
+    if "matconvnet" in started_from and first is not None:
+        inputs = input_normalisation()
+        scale = torch.tensor([inputs["flow"]["std"] / (255 * std) for std in inputs["rgb"]["std"]], dtype=torch.float64)
+        of_flow = (first.double() * scale[:, None, None]).to(first.dtype)
+    return replace(weights, network={**needed, "rgb_offset": config.rgb_offset}, conv1_for_flow=of_flow)
 
 
 def matlab_weights(path: Path, kind: type[NetworkConfig] | None, overrides: Mapping[str, Any]) -> PretrainedWeights:

@@ -80,5 +80,10 @@ def tested_places(num_frames: int, *, plan: ClipPlan | None, num_samples: int) -
     """Return the samples on which a video is tested: evenly spaced ones, or the clips of a plan."""
     if plan is None:
         return centred_places(evenly_spaced_centres(num_frames, num_samples))
+    return clip_places(tested_clips(num_frames, plan), num_frames)
+
+
+def tested_clips(num_frames: int, plan: ClipPlan) -> NDArray[np.int64]:
+    """Return the frames of the clips on which a video is tested: int64 (n, length)."""
     clips = clip_frames(num_frames, length=plan.length, stride=plan.stride)
-    return clip_places(chosen_clips(clips, min(len(clips), plan.most)), num_frames)
+    return chosen_clips(clips, min(len(clips), plan.most))

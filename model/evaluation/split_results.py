@@ -110,7 +110,8 @@ def split_results(
     if networks is not None:
         records = [record for record in split.test if record.video_id in networks.scored]
     else:
-        records, failed = list(split.test), []
+        records = list(split.test)
+        failed: list[Unreadable] = []
         for svm in svms:
             there = svm.with_features(records)
             without = {record.video_id for record in records} - {record.video_id for record in there}

@@ -163,6 +163,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"damaged, or not a safetensors file ({first_line(error)})") from error
 
 
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"damaged, or not a safetensors file ({first_line(error)})") from error
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     check_archive(path)
     try:

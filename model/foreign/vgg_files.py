@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.model.foreign.backbones import VGG
-from flowkit.model.foreign.dagnn import DagNN, Layer
+from flowkit.model.foreign.dagnn import DagNN, Layer, read_stored
 from flowkit.model.foreign.matconvnet import MatConvNetNetwork, channel_means
+from flowkit.model.foreign.matlab_values import CellArray, StructArray
 from flowkit.model.foreign.simplenn import read_chain
 from flowkit.model.settings.network import NUM_CHANNELS
 from flowkit.model.settings.vgg import HIDDEN, LAYERS, VggConfig, VggKind, VggLayer
@@ -24,6 +25,7 @@ _BY_CHANNELS = {count: name for name, count in NUM_CHANNELS.items()}
 _NUM_CONVS: dict[VggKind, int] = {kind: sum(layer.kind == "conv" for layer in layers) + 3 for kind, layers in LAYERS.items()}
 _HIDDEN_PLACES = (0, 3, 6)  # of torchvision's `classifier`
 _INPUT_SIZE = 224
+_OF_RESIDUAL = (".BatchNorm", ".Sum", ".Mul", ".ConvTime", ".PoolTime")  # layers that no VGG network has
 
 
 def read_vgg(path: Path) -> MatConvNetNetwork:
@@ -47,6 +49,15 @@ def read_vgg(path: Path) -> MatConvNetNetwork:
     mean, so that alpha is multiplied by the size here.
     """
     return _Conversion(read_chain(path)).network()
+
+
+def holds_chain(path: Path) -> bool:
+    """Return whether a MATLAB file holds a chain of layers, as a VGG network is, and no residual network; raises as `read_vgg` does."""
+    layers = read_stored(path)["layers"]
+    if isinstance(layers, CellArray):  # a SimpleNN, which can be nothing else
+        return True
+    kinds = [item.get("type") for item in layers.elements] if isinstance(layers, StructArray) else []
+    return not any(isinstance(kind, str) and kind.endswith(_OF_RESIDUAL) for kind in kinds)
 
 
 class _Conversion:

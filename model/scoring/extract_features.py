@@ -15,13 +15,12 @@ from flowkit.dataset.manifest import MIN_FRAMES
 from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.compute.execution import VIDEOS_AT_ONCE
 from flowkit.model.data.clips import clip_loader
-from flowkit.model.data.places import centred_places
 from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole
 from flowkit.model.scoring.feature_files import FeatureFile, PlannedFeatures, VideoFeatures
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName
 from flowkit.model.scoring.feature_network import FeatureNetwork
-from flowkit.model.scoring.feature_settings import FeatureSettings
+from flowkit.model.scoring.feature_settings import FeatureSamples, FeatureSettings
 from flowkit.model.scoring.scored_videos import NOT_FINITE
 from flowkit.model.scoring.windows import Window, windows
 from flowkit.words import counted
@@ -36,14 +35,14 @@ class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
     ----------
     stored : StoredClips
         The files of the videos.
-    settings : FeatureSettings
-        Which frames of them.
+    samples : FeatureSamples
+        Which frames or clips of them.
     input_size : int, px
         The side of the training crops of the network.
     """
 
-    def __init__(self, stored: StoredClips, settings: FeatureSettings, *, input_size: int) -> None:
-        self._stored, self._settings, self._input_size = stored, settings, input_size
+    def __init__(self, stored: StoredClips, samples: FeatureSamples, *, input_size: int) -> None:
+        self._stored, self._samples, self._input_size = stored, samples, input_size
         self._source: ClipSource | None = None
 
     def __getitem__(self, item: tuple[VideoToDo, Window]) -> WholeClip | Unreadable | SourceChangedError:
@@ -53,8 +52,7 @@ class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
             clip = self._source.clip(video.video_id)
             if clip.sha256 != video.sha256:
                 return SourceChangedError(f"the clip of {video.video_id!r} was replaced while it was in use; run the same line again")
-            centres = self._settings.centres(clip.num_frames)[window.first : window.stop]
-            return read_whole(clip, centred_places(centres), input_size=self._input_size)
+            return read_whole(clip, self._samples.places(clip.num_frames, window.first, window.stop), input_size=self._input_size)
         except SourceChangedError as error:
             return error
         except (FlowkitError, OSError) as error:  # one bad video does not stop the others, but is reported
@@ -148,7 +146,7 @@ class FeatureWork:
             elif video.num_frames < MIN_FRAMES:
                 self.fail(video.video_id, f"{counted(video.num_frames, 'frame')}; a stack of flow needs {MIN_FRAMES}")
         batches = list(self._batches(wanted))
-        clips = WindowClips(stored, self._settings, input_size=self._network.input_size)
+        clips = WindowClips(stored, self._network.samples, input_size=self._network.input_size)
         items = [item for batch in batches for item in batch]
         loaded = iter(clip_loader(clips, num_workers, sampler=items, batch_size=None, collate_fn=_unchanged))
         waiting = len({video for video, _ in items})
@@ -193,7 +191,7 @@ class FeatureWork:
         On a GPU, the last digits may depend on the other videos of a group; so one that was stopped is computed as a whole once more.
         """
         size = VIDEOS_AT_ONCE[self._network.device.type]
-        if size == 1 or self._settings.most is not None:
+        if size == 1 or self._network.samples.most is not None:
             yield from ([item] for item in self._missing(videos))
             return
         good = list(self._good(videos))
@@ -227,12 +225,13 @@ class FeatureWork:
             self._journal.add(name, arrays)
 
     def _windows_of(self, video: VideoToDo) -> Iterator[Window]:
-        return windows(len(self._settings.centres(video.num_frames)), self._network.time, most=self._settings.most)
+        samples = self._network.samples
+        return windows(len(samples.middles(video.num_frames)), self._network.time, most=samples.most)
 
     def _planned(self, video: VideoToDo) -> PlannedFeatures:
-        centres, time = self._settings.centres(video.num_frames), self._network.time
-        num_outputs = time.num_outputs(len(centres))
-        frames = np.array([centres[time.middle(output, len(centres))] for output in range(num_outputs)], np.int64)
+        middles, time = self._network.samples.middles(video.num_frames), self._network.time
+        num_outputs = time.num_outputs(len(middles))
+        frames = np.array([middles[time.middle(output, len(middles))] for output in range(num_outputs)], np.int64)
         times = self._journal.read(WindowName(video, TIMES))["times"][frames] if WindowName(video, TIMES) in self._journal else None
         about = VideoFeatures(frames=frames, arrays={}, frame_times=times, **asdict(video))
         names = [WindowName(video, window.output) for window in self._windows_of(video)]

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from flowkit.errors import ParameterError
 from flowkit.model.compute.execution import Execution, FittingBatches
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.features import stream_features
 from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.scoring.clip_inputs import ClipInputs
-from flowkit.model.scoring.feature_settings import Layer
+from flowkit.model.scoring.feature_settings import FeatureSamples, FeatureSettings
 from flowkit.model.scoring.windows import TimeShape, Window
 from flowkit.model.systems.registry import starts_from
 from flowkit.quantise import Quantiser
@@ -32,10 +32,8 @@ class FeatureNetwork:
         Where they were found, for messages.
     quantiser : Quantiser
         The quantiser of the videos' flow.
-    layer : {"pool5", "logits"}
-        The input of the classifier, or its output.
-    mirror : bool
-        Whether features are the mean of those of a video and of its mirror image.
+    settings : FeatureSettings
+        What is computed: the input of the classifier or its output, of which samples, with or without mirror images.
     execution : Execution
         Where and how to compute.
 
@@ -50,6 +48,8 @@ class FeatureNetwork:
     ----------
     input_size : int, px
         The side of the training crops of the network.
+    samples : FeatureSamples
+        Which frames or clips of a video the network looks at.
     time : TimeShape
         What the network does to time.
     sizes : dict from stream to int
@@ -57,25 +57,22 @@ class FeatureNetwork:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, source: str, *, quantiser: Quantiser, layer: Layer, mirror: bool, execution: Execution
+        self, checkpoint: Checkpoint, source: str, *, quantiser: Quantiser, settings: FeatureSettings, execution: Execution
     ) -> None:
         config = checkpoint.provenance.config
-        if config.network.clip_plan is not None:
-            raise ParameterError(
-                f"{config.phase} sees clips of {config.network.clip_plan.length} frames, and features are of single frames; choose another "
-                "network with --of"
-            )
         if config.network.learns_from_features:
             (before,) = starts_from(config.phase)
             raise ParameterError(f"{config.phase} classifies whole videos by the features of {before}; give --of {before}")
+        plan = config.network.clip_plan
+        self.samples = FeatureSamples(settings, plan, plan is not None and config.network.num_outputs(config.phase, 2) == 1)
         self.device = execution.torch_device()
         self.input_size = config.network.input_size
-        self.time = TimeShape.of(config.phase, config.network)
+        self.time = TimeShape.of(config.phase, config.network) if plan is None else TimeShape(is_joined=self.samples.is_joined)
         self.sizes: dict[str, int] = {}
-        self._layer, self._mirror, self._execution = layer, mirror, execution
+        self._layer, self._mirror, self._execution = settings.layer, settings.mirror, execution
         self._network = trained_network(checkpoint, source)
         for name, classifier in self._network.classifiers.items():
-            self.sizes[name] = classifier.out_features if layer == "logits" else classifier.in_features
+            self.sizes[name] = classifier.out_features if settings.layer == "logits" else classifier.in_features
         execution.place(self._network, self.device)
         self._inputs = ClipInputs(quantiser, self.device)
         self._batches = FittingBatches("a shorter --window takes less, and `--device cpu` none of it")
@@ -98,13 +95,26 @@ class FeatureNetwork:
     def _features(self, clips: Sequence[WholeClip], window: Window) -> list[Mapping[str, NDArray[np.float32]]]:
         rgb, flow = self._inputs.of(clips, mirror=self._mirror)
         with torch.inference_mode(), self._execution.arithmetic(self.device), self._execution.autocast(self.device):
-            found = stream_features(self._network, rgb, flow)
+            found = self._outputs(rgb, flow)
         results: list[dict[str, NDArray[np.float32]]] = [{} for _ in clips]
         for stream in self.sizes:
-            kept = found[stream][self._layer == "logits"][:, window.skipped : window.skipped + window.kept]
+            kept = found[stream][:, window.skipped : window.skipped + window.kept]
             means = (
                 kept.double().reshape(-1, len(clips), *kept.shape[1:]).mean(0)
             )  # (2n, T, D), all mirror images after all videos -> (n, T, D)
             for result, values in zip(results, means.float().cpu().numpy(), strict=True):
                 result[stream] = values
         return list(results)
+
+    def _outputs(self, rgb: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Return the features (B, T', D) of each stream. Clips that the network does not join pass through it one after the other.
+
+        So the features of a clip do not depend, to the last digit, on the others of its window, and memory not on their number.
+        """
+        plan, number = self.samples.plan, int(self._layer == "logits")
+        length = rgb.shape[1] if plan is None or self.samples.is_joined else plan.length
+        parts = [
+            stream_features(self._network, rgb[:, first : first + length], flow[:, first : first + length])
+            for first in range(0, rgb.shape[1], length)
+        ]
+        return {stream: torch.cat([part[stream][number] for part in parts], 1) for stream in self.sizes}

@@ -112,7 +112,8 @@ def features(
     frames : {"protocol", "all"}
         The 25 frames of the test protocol, or every frame that can be the centre of a stack of flow.
     stride : int
-        With ``all``: only every so many frames. A two-stream network was trained on frames that are 1 to 15 apart.
+        With ``all``: only every so many frames. A two-stream network was trained on frames that are 1 to 15 apart. The clips of a network
+        that sees clips begin so many frames apart.
     average : bool
         One vector for each video and stream, the mean over time, instead of one for each time step.
     mirror : bool
@@ -164,7 +165,9 @@ def features(
     Notes
     -----
     A two-stream network sees the samples of a video one after another: with ``protocol`` 25 that are spread over the video, with ``all``
-    every one, or every `stride`-th. ST-ResNet* pools time, so it has fewer time steps than samples; each is about the middle one of
+    every one, or every `stride`-th. A network that sees clips of consecutive frames has a time step for each clip, which is about its
+    middle frame: of those of the test, or of all clips. Dynamic images of the test are joined, so they are one time step; with ``all``,
+    each is by itself. ST-ResNet* pools time, so it has fewer time steps than samples; each is about the middle one of
     those that are pooled.
 
     Examples
@@ -205,7 +208,7 @@ def features(
         source = LooseVideos(loose, path.with_name(f".{path.name}.clips"), extraction, jobs=jobs, notes=notes)
     _check_quantiser(trained, weights, source.quantiser)
     different = extraction_differences(trained.provenance.extraction, source.extraction)
-    network = FeatureNetwork(trained, str(weights), quantiser=source.quantiser, layer=layer, mirror=mirror, execution=execution)
+    network = FeatureNetwork(trained, str(weights), quantiser=source.quantiser, settings=settings, execution=execution)
     provenance = {
         "of": phase,
         "streams": network.sizes,
@@ -220,7 +223,7 @@ def features(
     finished = finished_features(path, provenance, source.check_same, replace=replace)
     check_writable(path.parent, option="--output")
     path.parent.mkdir(parents=True, exist_ok=True)
-    journal = FeatureJournal(journal_of(path), provenance | {"window": settings.most})
+    journal = FeatureJournal(journal_of(path), provenance | {"window": network.samples.most})
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"computes the features in {str(path)!r}"), journal:
         work = FeatureWork(settings, network, journal, finished)
         with ProgressBar("features", total=len(source), unit="videos", progress=progress) as bar:

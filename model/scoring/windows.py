@@ -19,10 +19,13 @@ class TimeShape:
         How many samples before and after a time step have an influence on it, before time is pooled.
     pool_stride : int
         The stride of the max pooling over time; 0 if time is not pooled.
+    is_joined : bool
+        Whether all samples of a clip give one time step.
     """
 
     reach: int = 0
     pool_stride: int = 0
+    is_joined: bool = False
 
     @classmethod
     def of(cls, phase: Phase, config: NetworkConfig) -> TimeShape:
@@ -31,10 +34,14 @@ class TimeShape:
 
     def num_outputs(self, num_samples: int) -> int:
         """Return T', the number of time steps that the network gives a clip of `num_samples`."""
+        if self.is_joined:
+            return 1
         return pooled_length(num_samples, self.pool_stride) if self.pool_stride else num_samples
 
     def middle(self, output: int, num_samples: int) -> int:
         """Return the sample that a time step is about: of a pooled one, the middle of the samples that are pooled."""
+        if self.is_joined:
+            return num_samples // 2
         if not self.pool_stride:
             return output
         return output * self.pool_stride + min(TEMPORAL_POOL_SIZE, num_samples) // 2
@@ -87,6 +94,9 @@ def windows(num_samples: int, shape: TimeShape, *, most: int | None) -> Iterator
     Window(output=4, first=3, stop=9, skipped=1, kept=4)
     Window(output=8, first=7, stop=10, skipped=1, kept=2)
     """
+    if shape.is_joined:
+        yield Window(0, 0, num_samples, 0, 1)
+        return
     num_outputs = shape.num_outputs(num_samples)
     stride = shape.pool_stride or 1
     size = min(TEMPORAL_POOL_SIZE, num_samples) if shape.pool_stride else 1

@@ -10,7 +10,7 @@ import torch
 
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.files import file_sha256
-from flowkit.model.data.grey_level_inputs import matlab_weights
+from flowkit.model.data.grey_level_inputs import matlab_weights, with_recorded_settings
 from flowkit.model.data.sampling import initial_seed
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.family import NetworkFamily, PhaseNetwork, State
@@ -20,6 +20,10 @@ from flowkit.model.runs.checkpoint import Checkpoint, load_checkpoint
 from flowkit.model.settings.recipes import Weights
 from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.model.systems.registry import description_of, starts_from
+
+
+class WeightsMisfitError(CheckpointError):
+    """The file of first weights that was given cannot be that of a phase, of whose kind another file may be."""
 
 
 class Start:
@@ -38,7 +42,11 @@ class Start:
     def __init__(self, source: Weights, overrides: Mapping[str, Any], *, first: Sequence[Phase] = ()) -> None:
         kinds = dict.fromkeys(description_of(phase).network for phase in first)
         if len(kinds) > 1:
-            raise ParameterError(f"{' and '.join(first)} are networks of different kinds; train them one after the other, with --phase")
+            groups = ("/".join(phase for phase in first if description_of(phase).network is kind) for kind in kinds)
+            raise ParameterError(
+                f"{' and '.join(groups)} are networks of different kinds, and first weights are of one kind; train them one after the "
+                "other, with --phase, and name --weights for those that take them"
+            )
         fixed = [description_of(phase).fixed for phase in first]
         self.source, self._given = source, {**(fixed[0] if fixed else {}), **overrides}
         self._kind = next(iter(kinds), None)
@@ -63,6 +71,8 @@ class Start:
                 self._pretrained = matlab_weights(self.source, self._kind, self._given)
             else:
                 self._pretrained = self.family.pretrained(self.source, self._given)
+                if isinstance(self.source, Path):
+                    self._pretrained = with_recorded_settings(self._pretrained, self.source, self._kind)
         return self._pretrained
 
     def check(self, config: TrainConfig) -> None:
@@ -81,13 +91,13 @@ class Start:
                 if config.recipe == "small"
                 else ""
             )
-            raise CheckpointError(f"the weights do not fit the {config.phase} stream: {cause}{hint}") from cause
+            raise WeightsMisfitError(f"the weights do not fit the {config.phase} stream: {cause}{hint}") from cause
         needed = self.overrides if is_file else self.family.imagenet_settings()
         for key, its in needed.items():
             ours = getattr(config.network, key)
             description = description_of(config.phase)
             if its != ours and key in {*description.network_keys, *description.fixed}:
-                raise CheckpointError(f"the weights do not fit the {config.phase} stream: {name} has {key}={its}, this network {ours}")
+                raise WeightsMisfitError(f"the weights do not fit the {config.phase} stream: {name} has {key}={its}, this network {ours}")
 
     def describe(self) -> str:
         """Return which weights the base streams start from, and what of a file is used."""

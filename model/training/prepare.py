@@ -27,7 +27,7 @@ from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.model.systems.configs import OVERRIDES, make_configs
 from flowkit.model.systems.registry import PHASES, first_phases, starts_from
 from flowkit.model.training.init_from import InitialNetworks
-from flowkit.model.training.phases import Start, check_earlier, settings_before
+from flowkit.model.training.phases import Start, WeightsMisfitError, check_earlier, settings_before
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,10 @@ def prepare_training(
     for phase in wanted:
         outside = [name for name in _needed(phase, initial) if name not in wanted]
         before[phase] = {name: weights.load(name, before=phase, split=listed) for name in outside}
-    start = Start(first_weights(settings, recipe, bases), settings.all_overrides, first=bases)
+    try:
+        start = Start(first_weights(settings, recipe, bases), settings.all_overrides, first=bases)
+    except CheckpointError as cause:
+        raise WeightsMisfitError(str(cause)) from cause
     from_start = {key: value for key, value in start.overrides.items() if key in OVERRIDES} if bases else settings_before(before)
 
     def made(taken: Mapping[str, Any], num_videos: int) -> dict[Phase, TrainConfig]:
@@ -292,13 +295,25 @@ def prepare_training(
         if before[phase]:
             check_earlier(configs[phase], before[phase])
             _check_validation(phase, before[phase], held)
-        if not restart and folder.begun:
-            _check_begun(ready, phase)
-        else:
+        is_new = restart or not folder.begun
+        if phase in bases and (is_new or isinstance(start.source, Path)):
+            start.check(configs[phase])
+        if is_new:
             initial.check(configs[phase])
-            if phase in bases:
-                start.check(configs[phase])
+        else:
+            _check_begun(ready, phase)
     return ready
+
+
+def with_fitting_weights(root: Path, settings: TrainSettings, **training: Any) -> TrainSettings:
+    """Return settings without their file of first weights if that is not for these phases; `training` is as in `prepare_training`."""
+    if not isinstance(settings.weights, Path):
+        return settings
+    try:
+        prepare_training(root, settings, **training)
+    except WeightsMisfitError:
+        return replace(settings, weights=None)
+    return settings
 
 
 def first_weights(settings: TrainSettings, recipe: RecipeName, bases: Sequence[Phase]) -> Weights:
