@@ -109,7 +109,7 @@ def train(
         refuse_unused(f"--init-from {init_from} names the first weights", "weights", "base_run")
     if (phase != "all" and starts_from(phase)) or init_from is not None:
         settings["weights"] = None  # from flowkit.toml or the environment, for other phases
-    from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment
+    from flowkit.cli.shared.ranks import is_elastic_restart, ranks_from_environment, refuse_ranks
     from flowkit.errors import CheckpointError, ParameterError
     from flowkit.model.report.live_curves import LiveCurves
     from flowkit.model.runs.events import to_all
@@ -126,6 +126,7 @@ def train(
     fisher: dict[str, Any] = {"components": components, "camera_motion": camera_motion}
     svms = partial(train_svms, wanted_system, data, split=split, runs=runs, grace=grace, restart=not resume, **fisher)
     if not wanted_system.networks:
+        refuse_ranks(f"--system {system} trains no network")
         return max(svms(run=name) for name in names)
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:

@@ -10,6 +10,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import click
+
 from flowkit.errors import RankError
 
 if TYPE_CHECKING:
@@ -68,6 +70,13 @@ def ranks_from_environment(device: str) -> Iterator[tuple[int, int, str]]:
     yield rank, world, device
     # Not after an error: destroying the group waits for the other processes, which wait for this one until it ends.
     distributed.destroy_process_group()
+
+
+def refuse_ranks(reason: str) -> None:
+    """Raise a usage error if torchrun started several processes; the `reason` is what has no use for them, as the start of a sentence."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        raise click.UsageError(f"{reason}, so there is nothing that {world} processes could share; start it without torchrun")
 
 
 def meet(store: Store, rank: int, world: int) -> str:

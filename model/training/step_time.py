@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flowkit.errors import ParameterError
 from flowkit.model.data.training_clips import ClipDataset
 from flowkit.model.runs.events import StepDone, TrainEvent, never
 from flowkit.model.runs.metrics import read_metrics
 from flowkit.model.runs.run_folder import METRICS_NAME, PhaseFolder
 from flowkit.model.settings.training import Phase, TrainConfig
+from flowkit.model.systems.registry import starts_from
 from flowkit.model.training.loop import PhaseRun
 from flowkit.model.training.prepare import PreparedTraining
 
@@ -58,6 +60,8 @@ def phase_seconds(ready: PreparedTraining, phase: Phase, *, should_stop: Callabl
     seconds = [value for value in recorded if isinstance(value, float) and value > 0]
     if len(seconds) >= _LEAST_RECORDED:
         return max(config.num_steps - len(seconds), 0) * statistics.median(seconds[-_MOST_RECORDED:]), True
+    if config.network.learns_from_features:
+        raise ParameterError(f"it learns from features of {' and '.join(starts_from(phase))}, which are computed first")
     few = _few_videos(config, on_cpu=ready.execution.torch_device().type == "cpu")
     return config.num_steps * config.batch / few * _measured(ready, phase, few, should_stop), False
 

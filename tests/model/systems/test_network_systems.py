@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_videos import write_video
+from tiny_systems import STEPS, network_systems, tiny
 from training_runs import same, share_root, weights
 
 from flowkit.dataset.verify import verify
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.convert.network_files import write_onnx, write_safetensors
+from flowkit.model.evaluation.predict import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.rows import rows_of
 from flowkit.model.runs import events
@@ -23,20 +26,11 @@ from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.video_features import features
+from flowkit.model.settings.network import STResNetConfig
 from flowkit.model.systems.configs import make_configs
 from flowkit.model.systems.registry import PHASES, SYSTEMS
 from flowkit.model.training.chain import train
 
-TINY: dict[str, dict[str, Any]] = {
-    "two-streams-vgg-m": {"width": 0.03, "input_size": 64},
-    "two-streams-vgg-16": {"width": 0.03, "input_size": 32},
-    "two-streams-lstm": {"base_width": 4, "input_size": 32, "hidden": 8},
-    "two-streams-pooling": {"base_width": 4, "input_size": 32, "hidden": 8},
-    "two-stream-fusion": {"width": 0.03, "input_size": 32},
-    "dynamic-images": {"base_width": 4, "input_size": 32},
-    "c3d": {"width": 0.03, "input_size": 32},
-}
-STEPS = {"batch": 4, "bn_group": 2, "steps": 3, "warmup_steps": 0}
 CPU = Execution(device="cpu", checkpoint_steps=1)
 
 
@@ -47,7 +41,7 @@ def run(root: Path, system: str, *, stop_after: int | None = None, overrides: An
         root,
         system=system,
         recipe="small",
-        overrides={**TINY[system], **STEPS, **(overrides or {})},
+        overrides={**tiny(system), **STEPS, **(overrides or {})},
         execution=settings.pop("execution", CPU),
         on_event=lambda event: done.append(event) if isinstance(event, events.StepDone) else None,
         should_stop=lambda: stop_after is not None and len(done) >= stop_after,
@@ -55,7 +49,7 @@ def run(root: Path, system: str, *, stop_after: int | None = None, overrides: An
     )
 
 
-@pytest.fixture(scope="module", params=list(TINY))
+@pytest.fixture(scope="module", params=network_systems())
 def trained(request: pytest.FixtureRequest, packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """A system, and a data root in which it was trained in one go. Treat it as read-only."""
     root = share_root(packed_root, tmp_path_factory.mktemp(request.param))
@@ -97,10 +91,6 @@ def test_the_rows_are_those_of_the_system_and_other_readers_get_the_same_scores(
     for phase in SYSTEMS[system].networks:
         streams = load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config.streams
         path = tmp_path / f"{phase}.h5"
-        if load_checkpoint(phase_folder(root, "default", 1, phase)).provenance.config.network.clip_plan is not None:
-            with pytest.raises(ParameterError, match=f"{phase} sees clips of .* frames, and features are of single frames"):
-                features(root, of=phase, output=path, execution=CPU)
-            continue
         if PHASES[phase].network.learns_from_features:
             (before,) = PHASES[phase].starts_from
             with pytest.raises(ParameterError, match=f"{phase} classifies whole videos by the features of {before}; give --of {before}"):
@@ -115,15 +105,35 @@ def test_the_rows_are_those_of_the_system_and_other_readers_get_the_same_scores(
     assert verify(root) == []
 
 
-def test_a_network_survives_a_file_and_has_no_onnx(trained: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_network_survives_a_file_and_onnx_computes_the_same_or_is_refused(trained: tuple[str, Path], tmp_path: Path) -> None:
     system, root = trained
-    phase = SYSTEMS[system].networks[-1]
-    checkpoint = load_checkpoint(phase_folder(root, "default", 1, phase))
-    write_safetensors(tmp_path / "network.safetensors", checkpoint)
-    network = load_network(tmp_path / "network.safetensors")
-    assert same(network.state_dict(), checkpoint.network)
-    with pytest.raises(ParameterError, match=f"ONNX files are of residual networks only, and {phase} is "):
-        write_onnx(tmp_path / "network.onnx", checkpoint)
+    for phase in SYSTEMS[system].networks:
+        checkpoint = load_checkpoint(phase_folder(root, "default", 1, phase))
+        write_safetensors(tmp_path / "network.safetensors", checkpoint)
+        network = load_network(tmp_path / "network.safetensors")
+        assert same(network.state_dict(), checkpoint.network)
+        if type(checkpoint.provenance.config.network) is STResNetConfig:
+            check = write_onnx(tmp_path / f"{phase}.onnx", checkpoint)
+            assert check.max_difference <= 1e-4 * max(check.largest_logit, 1)
+        else:
+            with pytest.raises(ParameterError, match=f"ONNX files are of residual networks only, and {phase} is "):
+                write_onnx(tmp_path / "network.onnx", checkpoint)
+
+
+def test_predict_classifies_a_video_file_as_features_of_it_do(trained: tuple[str, Path], tmp_path: Path) -> None:
+    """Two commands that read a video file by code of their own, whatever the network sees of it: frames, stacks or clips."""
+    system, root = trained
+    video = write_video(tmp_path / "clip.mkv", 24, seed=3)
+    for row in SYSTEMS[system].rows:
+        prediction = Predictor.open(root, row=row.name, device="cpu").predict(video)
+        assert prediction.status == "ok"
+        for phase, stream in row.parts:
+            if PHASES[phase].network.learns_from_features:  # its own features are refused
+                assert np.isfinite(prediction.scores[stream]).all()
+                continue
+            path = tmp_path / f"{row.name}-{phase}.h5".replace(" ", "-").replace("*", "-star")
+            features(root, of=phase, files=[video], layer="logits", average=True, mirror=True, output=path, execution=CPU)
+            np.testing.assert_allclose(FeatureFile(path).read("clip").arrays[stream][0], prediction.scores[stream], atol=1e-4)
 
 
 def test_another_training_starts_from_its_networks_with_its_settings(trained: tuple[str, Path], packed_root: Path, tmp_path: Path) -> None:
