@@ -24,6 +24,7 @@ from flowkit.model.settings.training import Phase
 from flowkit.model.systems.system import System
 from flowkit.model.training.svm_phase import SvmPhase, find_phases
 
+_PHASES = "phases"  # the folder of their scores; a system may have the name of a phase
 _KEPT = "scores"  # what the names of the files of scores begin with
 
 
@@ -126,7 +127,7 @@ class PhaseScores:
                 raise TestStoppedError
 
         digests = {phase: checkpoint.digest()}
-        return network_scores(self._dataset, self._split, networks, digests, on_event, self._folder / phase, of_name=_KEPT)
+        return network_scores(self._dataset, self._split, networks, digests, on_event, self._folder / _PHASES / phase, of_name=_KEPT)
 
     def _svm(self, svm: SvmDescription) -> tuple[SvmPhase, ...]:
         """Return a trained SVM with its features."""

@@ -111,16 +111,13 @@ def test_a_phase_that_systems_share_is_scored_once_and_as_evaluate_does(
 
 def test_a_stop_between_two_videos_loses_no_score(sharing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compare(sharing, systems=SHARING, reports=tmp_path / "whole", execution=CPU)
-    counts, asked = scored_videos(monkeypatch), 0
+    counts, before, stops = scored_videos(monkeypatch), 0, 0
 
-    def soon() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 3
+    def scored_one() -> bool:
+        return sum(counts.values()) > before
 
-    stops = 0
-    while (made := compare(sharing, systems=SHARING, reports=tmp_path / "parts", execution=CPU, should_stop=soon)).stopped:
-        asked, stops = 0, stops + 1
+    while (made := compare(sharing, systems=SHARING, reports=tmp_path / "parts", execution=CPU, should_stop=scored_one)).stopped:
+        before, stops = sum(counts.values()), stops + 1
     assert stops > 3
     assert comparison_dict(made) == comparison_dict(whole)
     assert set(counts.values()) == {len(whole.systems[0].video_ids)}  # no video twice
