@@ -195,7 +195,7 @@ def _settings_of(
         others = ", ".join(phases[False])
         inform(
             f"--weights {show_name(training.weights)} is for {', '.join(phases[True])}"
-            + (f"; {others} start as the recipe says" if others else "")
+            + (f"; the others start as the recipe says: {others}" if others else "")
         )
     return chosen
 

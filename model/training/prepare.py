@@ -307,7 +307,7 @@ def prepare_training(
 
 def with_fitting_weights(root: Path, settings: TrainSettings, **training: Any) -> TrainSettings:
     """Return settings without their file of first weights if that is not for these phases; `training` is as in `prepare_training`."""
-    if not isinstance(settings.weights, Path):
+    if not isinstance(settings.weights, Path) or not settings.weights.is_file():
         return settings
     try:
         prepare_training(root, settings, **training)

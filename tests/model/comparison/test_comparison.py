@@ -160,14 +160,14 @@ def test_what_is_not_trained_has_an_estimate_of_its_time(packed_root: Path, tmp_
 
 def test_the_comparison_is_a_page_and_a_section_of_the_report(sharing: Path, tmp_path: Path) -> None:
     names = [option for name in (*SHARING, "idt") for option in ("--system", name)]
-    places = ("--data", sharing, "--reports", tmp_path, "--device", "cpu")
-    assert call_flowkit("compare", *places, *names)[0] == 0
+    places = ("--data", sharing, "--reports", tmp_path)
+    assert call_flowkit("compare", *places, *names, "--device", "cpu")[0] == 0
     folder = tmp_path / "default" / "split1"
     page = (folder / "compare.html").read_text()
     for text in ("2 of 3 systems", "Two-Stream Fusion", "92.5", "flowkit train --system idt", "McNemar", "Feichtenhofer", "not trained"):
         assert text in page
     assert "<script" not in page
-    assert call_flowkit("evaluate", *places, "--system", "two-stream-fusion")[0] == 0
+    assert call_flowkit("evaluate", *places, "--device", "cpu", "--system", "two-stream-fusion")[0] == 0
     report = (folder / "report.html").read_text()
     assert '<section id="systems"' in report
     assert 'href="#systems"' in report

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -14,11 +15,13 @@ from matlab_files import write_v5
 from training_runs import share_root
 from vgg_matlab_files import RGB_MEAN, as_dagnn, run_layers, simplenn, vgg_layers
 
+from flowkit.errors import ParameterError
 from flowkit.model.convert.from_matconvnet import convert_matconvnet
 from flowkit.model.convert.network_files import write_safetensors
 from flowkit.model.data.transforms import normalise_flow, normalise_rgb
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.trained_network import trained_network
+from flowkit.model.training.chain import train
 
 NAMES = tuple(f"class {number}" for number in range(7))
 MEANS = {3: RGB_MEAN.reshape(1, 1, 3), 20: FLOW_MEAN.reshape(1, 1, 20)}
@@ -73,7 +76,7 @@ def test_both_files_give_a_training_the_same_first_weights(packed_root: Path, tm
         assert checkpoint.provenance.config.network == second[phase].provenance.config.network
         assert checkpoint.provenance.config.network.width == pytest.approx(1 / 32)  # type: ignore[attr-defined]
         for name, tensor in checkpoint.network.items():
-            torch.testing.assert_close(second[phase].network[name], tensor, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(second[phase].network[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 def test_one_file_for_several_kinds_of_networks_is_for_those_that_it_fits(packed_root: Path, tmp_path: Path) -> None:
@@ -81,17 +84,15 @@ def test_one_file_for_several_kinds_of_networks_is_for_those_that_it_fits(packed
     root = share_root(packed_root, tmp_path / "root")
     options = ("--data", root, "--recipe", "small", "--weights", tmp_path / "vgg.mat", "--device", "cpu", "--workers", "0")
     tiny = ("--set", "input_size=64", "--batch", "4", "--steps-per-phase", "1")
-    code, _, err = call_flowkit("train", *options, *tiny, "--phase", "c3d-appearance", "--phase", "vgg-m-appearance")
-    assert code == 2
-    assert "vgg-m-appearance and c3d-appearance are networks of different kinds" in err
+    with pytest.raises(ParameterError, match="vgg-m-appearance and c3d-appearance are networks of different kinds"):
+        train(root, phases=["c3d-appearance", "vgg-m-appearance"], recipe="small", weights=tmp_path / "vgg.mat")
     systems = ("--system", "two-streams-vgg-m", "--system", "c3d")
     for _ in range(2):  # the same line again finds both trained
         code, _, err = call_flowkit("compare", "--train", *options, *tiny, *systems)
         assert code == 0, err
-        assert "is for vgg-m-appearance, vgg-m-motion; c3d-appearance start as the recipe says" in err
-    code, _, err = call_flowkit("compare", "--train", *options, *tiny, "--system", "c3d", "--run", "other")
-    assert code == 2
-    assert "fits no network of these systems" in err
+        assert "is for vgg-m-appearance, vgg-m-motion; the others start as the recipe says: c3d-appearance" in err
+    with pytest.raises(click.UsageError, match="fits no network of these systems"):
+        call_flowkit("compare", "--train", *options, *tiny, "--system", "c3d", "--run", "other")
 
 
 def names_file(folder: Path) -> Path:
