@@ -1,4 +1,4 @@
-"""Which features are computed of which frames or clips: plain settings (standard library and NumPy only)."""
+"""Which features are computed of which frames or clips of a video, and where these lie."""
 
 from __future__ import annotations
 
