@@ -29,7 +29,7 @@ def duration(seconds: float) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """Return seconds as an estimate is told, with one or two digits: 1 min, 40 min, 3.5 h, 2 days.
+    """Return seconds as people write an estimate, with one or two digits: 1 min, 40 min, 3.5 h, 2 days.
 
     Examples
     --------

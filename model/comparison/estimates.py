@@ -18,7 +18,7 @@ from flowkit.model.training.prepare import prepare_training, with_fitting_weight
 from flowkit.model.training.step_time import phase_seconds
 from flowkit.words import rough_duration
 
-NO_NETWORK = "its time depends on the videos and their trajectories, see the times per frame in docs/features.md"
+NO_NETWORK = "it is an SVM, and the time of its vectors depends on the videos; docs/features.md has that of trajectories per frame"
 
 
 @dataclass(frozen=True)
