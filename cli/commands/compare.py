@@ -187,16 +187,14 @@ def _settings_of(
         phases[fitting.weights is not None] |= dict.fromkeys(first_phases(system.networks))
         chosen[name] = fitting
     if isinstance(training.weights, Path):
-        if not phases[True]:
+        if phases[False] and not phases[True]:
             raise click.UsageError(
                 f"--weights {show_name(training.weights)} fits no network of these systems; `flowkit train --system NAME --weights FILE` "
                 "says what it lacks"
             )
-        others = ", ".join(phases[False])
-        inform(
-            f"--weights {show_name(training.weights)} is for {', '.join(phases[True])}"
-            + (f"; the others start as the recipe says: {others}" if others else "")
-        )
+        others = f"; the others start as the recipe says: {', '.join(phases[False])}" if phases[False] else ""
+        if phases[True]:
+            inform(f"--weights {show_name(training.weights)} is for {', '.join(phases[True])}{others}")
     return chosen
 
 
