@@ -161,6 +161,14 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     "[default: the upper 8 bits]",
 )
 @click.option(
+    "--segments",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.csv",
+    default=None,
+    help="Extract parts of the videos instead: a file with the columns video_id, then start_seconds,end_seconds or start_frame,end_frame, "
+    "and perhaps class_name.",
+)
+@click.option(
     "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many worker processes to use. [default: one per core]"
 )
 @click.option(
@@ -223,6 +231,7 @@ def extract(
     every: int,
     stream: int | None,
     grey_range: str | None,
+    segments: Path | None,
     jobs: int | None,
     short_side: int,
     bound: float,
@@ -286,7 +295,7 @@ def extract(
             reading=Reading(fps, every, stream or 0, grey_range),
         )
     if dry_run:
-        todo = make_plan(videos, data, settings=settings, part=shard)
+        todo = make_plan(videos, data, settings=settings, part=shard, segments=segments, jobs=jobs)
         _print_plan(todo)
         outlook = forecast(todo, jobs=jobs, time_limit=time_limit, memory_limit=memory_limit)
         if as_json:
@@ -311,6 +320,7 @@ def extract(
             devices=_devices(device),
             cluster=cluster,
             part=shard,
+            segments=segments,
             time_limit=time_limit,
             memory_limit=memory_limit,
             progress=True,

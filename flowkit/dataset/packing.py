@@ -269,7 +269,7 @@ def _pack(
         num_moved=len(deleted),
         kept=tuple(kept),
         notes=chosen.notes,
-        faults=split_faults(current, file_of),
+        faults=split_faults(current, file_of, {video.video_id: video.segment for video in videos.values()}),
     )
 
 

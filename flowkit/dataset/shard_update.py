@@ -43,6 +43,8 @@ class StoredVideo:
         The file that holds it.
     source_sha256 : str
         The digest of the video file that it was extracted from; empty if unknown.
+    segment : str
+        The frames of that file, if it is a segment of it: ``25-60``; otherwise empty.
     """
 
     video_id: str
@@ -52,6 +54,11 @@ class StoredVideo:
     stored_bytes: int
     path: Path
     source_sha256: str
+    segment: str = ""
+
+
+def _segment(about: Any) -> str:
+    return f"{about.segment['start_frame']}-{about.segment['end_frame']}" if about.segment else ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
                 f"({'; '.join(differing)}); one data root never mixes settings: delete that file and extract the video again"
             )
     return [
-        StoredVideo(a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path, a.source_sha256)
+        StoredVideo(a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path, a.source_sha256, _segment(a))
         for layout in layouts
         for a in (layout.attributes,)
     ]

@@ -23,9 +23,9 @@ class SplitFaults:
     untested_classes : tuple of str
         Classes that have a training video but no test video.
     shared_files : tuple of (tuple of str, tuple of str)
-        The training and the test videos that were extracted from byte-identical files, file by file.
+        The training and the test videos that were extracted from byte-identical files, or from one file, file by file.
     ambiguous_files : tuple of tuple of str
-        The videos of several classes that were extracted from byte-identical files, file by file.
+        The videos of several classes that were extracted from byte-identical files, or from the same frames of them, file by file.
     """
 
     errors: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class SplitFaults:
     ambiguous_files: tuple[tuple[str, ...], ...] = ()
 
 
-def split_faults(split: Split, file_of: Mapping[str, str]) -> SplitFaults:
+def split_faults(split: Split, file_of: Mapping[str, str], segment_of: Mapping[str, str] | None = None) -> SplitFaults:
     """Find what is wrong with a split.
 
     Parameters
@@ -44,6 +44,8 @@ def split_faults(split: Split, file_of: Mapping[str, str]) -> SplitFaults:
         The split, without the videos that are missing or too short.
     file_of : dict of str to str
         The SHA-256 of the file that each video was extracted from; empty if unknown.
+    segment_of : dict of str to str, optional
+        The part of its file that a video is; missing or empty if it is all of it.
 
     Examples
     --------
@@ -55,12 +57,14 @@ def split_faults(split: Split, file_of: Mapping[str, str]) -> SplitFaults:
     trained, tested = ({record.label for record in half} for half in (split.train, split.test))
     untested = sorted(trained - tested) if tested else []
     files = _videos_by_file(split, file_of)
+    parts = {video_id: f"{file}/{(segment_of or {}).get(video_id, '')}" for video_id, file in file_of.items() if file}
+    same = _videos_by_file(split, parts)
     return SplitFaults(
         tuple(_errors(split, trained, tested)),
         (f"all test videos have the class {split.classes[min(tested)]!r}",) if len(tested) == 1 and len(trained) > 1 else (),
         tuple(split.classes[label] for label in untested),
         tuple(sorted((_ids(train), _ids(test)) for train, test in files if train and test)),
-        tuple(sorted(_ids([*train, *test]) for train, test in files if len({record.label for record in (*train, *test)}) > 1)),
+        tuple(sorted(_ids([*train, *test]) for train, test in same if len({record.label for record in (*train, *test)}) > 1)),
     )
 
 

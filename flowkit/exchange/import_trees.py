@@ -33,11 +33,11 @@ from flowkit.exchange.layouts import LAYOUTS
 from flowkit.exchange.own_files import refuse_links
 from flowkit.exchange.record import ExportRecord, read_record
 from flowkit.extraction.results import IndexWriter, VideoResult
-from flowkit.extraction.schedule import PATIENCE_SECONDS
 from flowkit.files import write_atomically
 from flowkit.quantise import Quantiser
 from flowkit.video.ids import MOST_CLASHES, OWN_FOLDERS, first_few, name_ends, without_suffix
 from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
+from flowkit.workers.progress import PATIENCE_SECONDS
 from flowkit.workers.stopping import StopRequest
 
 _TOOL_OF_LAYOUT: dict[str, ForeignTool] = {"gpu_flow": "gpu_flow", "rawframes": "denseflow", "denseflow": "denseflow"}

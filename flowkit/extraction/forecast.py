@@ -69,20 +69,20 @@ def forecast(
     limits = TaskLimits(None if time_limit == 0 else partial(_seconds_without_progress, limit=time_limit), memory_limit)
     prepare = partial(prepare_process, plan.settings)
     num_processes = min(jobs, -(-len(plan.jobs) // 8))  # a process takes longer to start than to open several videos
-    known_pairs = known_bytes = 0
+    known_pairs, known_bytes = 0, 0.0
     readable: set[str] = set()
     for opened in run_tasks(_open, deque(plan.jobs), jobs=num_processes, prepare=prepare, limits=limits):
         if opened.result is not None:
             readable.add(opened.task.video_id)
         if opened.result:
             known_pairs += opened.result - 1
-            known_bytes += opened.task.source_bytes
+            known_bytes += opened.task.work_bytes
     sampled = [job for job in plan.jobs if job.video_id in readable]
     tasks = deque(_Sample(job, sample_frames) for job in sampled[:: max(len(sampled) // sample_videos, 1)][:sample_videos])
     # One at a time, as the other processes would disturb the measurement.
     outcomes = run_tasks(_measure, tasks, jobs=1, prepare=prepare, limits=limits)
     samples = [outcome.result for outcome in outcomes if outcome.result is not None]
-    total_bytes = sum(job.source_bytes for job in plan.jobs)
+    total_bytes = sum(job.work_bytes for job in plan.jobs)
     num_pairs = round(known_pairs * total_bytes / known_bytes) if known_bytes else 0
     if not samples:
         return Forecast(num_pairs, 0, 0.0, jobs)
@@ -100,6 +100,8 @@ def _open(job: VideoJob, progress: TaskProgress) -> int | None:
         info = probe(job.path, stream=job.settings.reading.stream)
     except VideoDecodeError:
         return None
+    if job.segment is not None:
+        return job.settings.reading.num_chosen(job.segment.num_frames, info.frame_rate)
     num_frames = info.header_frames or round((info.duration_seconds or 0) * info.frame_rate)
     return job.settings.reading.num_chosen(num_frames, info.frame_rate) if num_frames * _LEAST_BYTES_PER_FRAME <= job.source_bytes else 0
 

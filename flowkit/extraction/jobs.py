@@ -1,4 +1,4 @@
-"""What the processes of an extraction receive and return: jobs for a video, for a piece of one or for dividing one; and results."""
+"""What the processes of an extraction receive and return: jobs for a video, its segments, a piece of one or dividing one; and results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flowkit.extraction.pieces import Piece, piece_folder
 from flowkit.extraction.results import VideoResult
 from flowkit.file_versions import FileVersion
 from flowkit.flow.cuda.service import ServiceAddress
+from flowkit.video.segments.segment import Segment
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class VideoJob:
     source_ctime_ns: int = 0  # 0: not known
     pieces: tuple[Piece, ...] = ()  # its flow, if that was solved before
     service: ServiceAddress | None = None  # the GPU's process, with the cuda solver
+    segment: Segment | None = None  # the part of the file that is the video, if it is not all
+    share: float = 1.0  # of the work that the complete file would be
 
     @property
     def version(self) -> FileVersion:
@@ -36,6 +39,11 @@ class VideoJob:
     def with_version(self, version: FileVersion) -> VideoJob:
         """Return this job for another version of the video file."""
         return replace(self, source_bytes=version.num_bytes, source_mtime_ns=version.mtime_ns, source_ctime_ns=version.ctime_ns)
+
+    @property
+    def work_bytes(self) -> float:
+        """How much work the video is, in bytes of its source."""
+        return self.source_bytes * self.share
 
     @property
     def clip_path(self) -> Path:
@@ -67,7 +75,15 @@ class CutJob:
     num_pieces: int  # at most
 
 
-Task = VideoJob | PieceJob | CutJob
+@dataclass(frozen=True)
+class SegmentsJob:
+    """Segments of one video file, which is decoded once for all of them."""
+
+    video: VideoJob  # the file as a whole
+    segments: tuple[VideoJob, ...]
+
+
+Task = VideoJob | PieceJob | CutJob | SegmentsJob
 
 
 def video_of(task: Task) -> VideoJob:
@@ -90,9 +106,12 @@ class TaskResult:
         Whether the run was stopped before the task was finished. The pieces that were finished are kept.
     tasks : tuple of VideoJob or PieceJob
         What a division gives to do.
+    segments : tuple of VideoResult
+        The results of the segments of a video.
     """
 
     video: VideoResult | None = None
     num_pairs: int = 0
     stopped: bool = False
     tasks: tuple[Task, ...] = ()
+    segments: tuple[VideoResult, ...] = ()

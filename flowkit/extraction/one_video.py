@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, SourceChangedError, VideoDecodeError
-from flowkit.extraction.flow_range import VideoRange
 from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob, video_of
+from flowkit.extraction.new_clip import NewClip, clip_attributes
 from flowkit.extraction.pieces import (
     PieceReader,
     PieceWriter,
@@ -28,12 +28,9 @@ from flowkit.extraction.pieces import (
     record_source,
     remove_pieces,
 )
-from flowkit.extraction.results import WRITTEN, VideoResult, unstated_losses, with_report, with_scenes
+from flowkit.extraction.results import WRITTEN, VideoResult
 from flowkit.extraction.solving import quantised_flow, solver_frames
 from flowkit.extraction.source import Source
-from flowkit.scenes.measures import PairScan
-from flowkit.scenes.rule import scene_changes
-from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 from flowkit.temporary import temporary_folder
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
@@ -54,7 +51,7 @@ class TimedSample:
     seconds: float
 
 
-class _StoppedError(Exception):
+class StoppedError(Exception):
     """The parent process asked the running tasks to stop."""
 
 
@@ -82,28 +79,32 @@ def extract_task(task: VideoJob | PieceJob, progress: TaskProgress) -> TaskResul
     """
     started = time.monotonic()
     job = video_of(task)
-    failed = VideoResult(job.video_id, "failed", job.source_bytes, job.source_mtime_ns)
     try:
         if isinstance(task, PieceJob):
             return TaskResult(num_pairs=_solve_piece(task, progress))
         result = _extract_video(task, progress)
-    except _StoppedError:
+    except StoppedError:
         return TaskResult(stopped=True)
-    except DeviceError:
-        raise
-    except SourceChangedError as error:
-        remove_pieces(job.piece_folder)
-        result = replace(failed, error=str(error))
-    except VideoDecodeError as error:
-        result = replace(failed, status="undecodable", error=str(error))
-    except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            raise
-        result = replace(failed, error=f"{error.strerror}: {error.filename}" if error.filename else str(error))
     except Exception as error:  # one bad video never stops the others, and is reported
-        result = replace(failed, error=f"{type(error).__name__}: {error}")
+        result = failure(job, error)
+        if isinstance(error, SourceChangedError):
+            remove_pieces(job.piece_folder)
     num_pairs = result.num_frames - 1 if result.status in WRITTEN and not job.pieces else 0
     return TaskResult(replace(result, seconds=round(time.monotonic() - started, 3)), num_pairs)
+
+
+def failure(job: VideoJob, error: Exception) -> VideoResult:
+    """Return the result of a video whose extraction raised an error; raise the error again if later videos would fail too."""
+    failed = VideoResult(job.video_id, "failed", job.source_bytes, job.source_mtime_ns)
+    if isinstance(error, DeviceError) or (isinstance(error, OSError) and error.errno in _DISK_ERRORS):
+        raise error
+    if isinstance(error, VideoDecodeError):
+        return replace(failed, status="undecodable", error=str(error))
+    if isinstance(error, SourceChangedError):
+        return replace(failed, error=str(error))
+    if isinstance(error, OSError):
+        return replace(failed, error=f"{error.strerror}: {error.filename}" if error.filename else str(error))
+    return replace(failed, error=f"{type(error).__name__}: {error}")
 
 
 def _extract_video(job: VideoJob, progress: TaskProgress) -> VideoResult:
@@ -133,37 +134,20 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
         for start, stop in missing_ranges(find_pieces(job.piece_folder), expected, 1):
             _solve_piece(PieceJob(job, start, stop, expected, 1), progress)
         job = replace(job, pieces=tuple(find_pieces(job.piece_folder)))
-    result = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, source_ctime_ns=job.source_ctime_ns)
-    num_frames = 0
-    times: list[NDArray[np.float64] | None] = []
-    used, scenes = VideoRange(job.settings), PairScan()
-    writer: ClipWriter | None = None
-    with PieceReader(job.pieces) as stored:
+    with PieceReader(job.pieces) as stored, NewClip(job, info.frame_rate, sha256=sha256) as clip:
         batches = _frames(job, progress)
-        try:
-            for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job, progress.alive):
-                frames = batch.frames
-                if writer is None:
-                    writer = ClipWriter(job.clip_path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2])
-                scenes.add(writer.append_frames(frames))
-                writer.append_flow(q)
-                num_frames += len(frames)
-                times.append(batch.times)
-                used.add(frames, q)
-                if not job.pieces:
-                    progress.note(num_frames - 1, expected)
-                if batch.report is not None:
-                    result = with_report(replace(result, num_frames=num_frames), batch.report)
-            if writer is None or result.status not in WRITTEN:
-                return result
+        report = None
+        for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job, progress.alive):
+            clip.append(batch.frames, q, batch.times)
+            report = batch.report
+            if not job.pieces:
+                progress.note(clip.num_frames - 1, expected)
+        assert report is not None, "the last batch has the report"
+        result = clip.result(report)
+        if result.status in WRITTEN:
             progress.alive()
             source.confirm()
-            clip_bytes = writer.finish(_attributes(job, info, result, sha256=sha256), times=all_times(times))
-            result = replace(result, clip_bytes=clip_bytes, source_sha256=sha256, clip_sha256=writer.sha256)
-            return used.into(with_scenes(result, scene_changes(scenes.measures())))
-        finally:
-            if writer is not None:
-                writer.close()
+        return clip.finish(result)
 
 
 def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
@@ -179,13 +163,13 @@ def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
 
 
 def _frames(job: VideoJob, progress: TaskProgress) -> Iterator[FrameBatch]:
-    """Yield the frames of a video in small batches; raise `_StoppedError` once the run is to be stopped."""
+    """Yield the frames of a video in small batches; raise `StoppedError` once the run is to be stopped."""
     reading = job.settings.reading
     apart = reading.every if reading.rate is None else max(int(_USUAL_RATE / reading.rate), 1)
     batch_size = max(min(BATCH_SIZE, _DECODED_AT_ONCE // apart), 1)
     for batch in read_frames(job.path, short_side=job.settings.short_side, batch_size=batch_size, reading=reading):
         if progress.stopping:
-            raise _StoppedError
+            raise StoppedError
         progress.alive()
         yield batch
 
@@ -210,39 +194,6 @@ def _with_stored_flow(batches: Iterable[FrameBatch], stored: PieceReader) -> Ite
     """Yield each batch as `_with_flow` does, with flow that was solved before."""
     for batch in batches:
         yield batch, stored.read(len(batch.frames) - (batch.start == 0), *batch.frames.shape[1:3])
-
-
-def _attributes(job: VideoJob, info: VideoInfo, result: VideoResult, *, sha256: str) -> ClipAttributes:
-    """Return the attributes that are stored with a clip."""
-    settings = job.settings
-    rate = settings.reading.rate_of_chosen(info.frame_rate)
-    return ClipAttributes(
-        video_id=job.video_id,
-        class_name=job.class_name,
-        source_name=job.path.name,
-        source_sha256=sha256,
-        frame_rate=f"{rate.numerator}/{rate.denominator}",
-        num_frames=result.num_frames,
-        header_frames=result.header_frames,
-        decode_errors=result.decode_errors,
-        codec=settings.codec,
-        quantiser=settings.quantiser.to_dict(),
-        tvl1=settings.stored_tvl1(),
-        solver=settings.solver,
-        method=settings.stored_method(),
-        camera_motion=settings.stored_camera_motion(),
-        losses=unstated_losses(result),
-        notes=result.notes,
-        reading=settings.reading.to_dict(),
-        source_frames=result.source_frames,
-    )
-
-
-def all_times(batches: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
-    """Return the times of the frames of a video in one array; None unless all are known."""
-    known = [times for times in batches if times is not None]
-    times = np.concatenate(known) if known and len(known) == len(batches) else np.full(1, np.nan)
-    return times if np.isfinite(times).all() else None
 
 
 def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
@@ -273,4 +224,5 @@ def _stored_bytes(job: VideoJob, info: VideoInfo, frames: NDArray[np.uint8], q: 
     with ClipWriter(path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2]) as writer:
         writer.append_frames(frames)
         writer.append_flow(q)
-        return writer.finish(_attributes(job, info, VideoResult(job.video_id, "ok", 0, 0, len(frames)), sha256="0" * 64))
+        attributes = clip_attributes(job, info.frame_rate, VideoResult(job.video_id, "ok", 0, 0, len(frames)), sha256="0" * 64)
+        return writer.finish(attributes)

@@ -15,13 +15,17 @@ from flowkit.errors import ManifestError, ParameterError, ShardFormatError, Sour
 from flowkit.extraction.folder_notes import folder_notes, folder_warnings
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
+from flowkit.extraction.segments.resolving import ResolvedList, resolve_segments
 from flowkit.extraction.source import Source
 from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
 from flowkit.video.containers import VIDEO_SUFFIXES
+from flowkit.video.folders import FolderLayout
 from flowkit.video.ids import MOST_CLASHES, first_few
 from flowkit.video.named import find_videos
-from flowkit.video.tree import ignored_text
+from flowkit.video.segments.segment import Segment
+from flowkit.video.tree import Scan, ignored_text
+from flowkit.words import counted
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,15 @@ class Plan:
     source: Path = Path()
 
 
-def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = None, part: tuple[int, int] = (0, 1)) -> Plan:
+def make_plan(
+    videos: Path,
+    root: Path,
+    *,
+    settings: ExtractSettings | None = None,
+    part: tuple[int, int] = (0, 1),
+    segments: Path | None = None,
+    jobs: int | None = None,
+) -> Plan:
     """Find what there is to extract and what is done already.
 
     Parameters
@@ -80,12 +92,16 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         The settings that all clips of the root share; by default those of the root, or `ExtractSettings()` for a new one.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
+    segments : Path, optional
+        A list of segments: these parts of videos are extracted, and no other video.
+    jobs : int, optional
+        Number of processes that look into the videos of segments; by default one per core.
 
     Raises
     ------
     ManifestError
-        If there is no video, or if two files would share a video id or a clip file; one of the two may be in the folder that
-        the root was made from.
+        If something is wrong with the list of segments, there is no video, or if two files would share a video id or a clip file; one
+        of the two may be in the folder that the root was made from.
     ParameterError
         If the root was made with other settings, or by an import.
     """
@@ -107,7 +123,8 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
             f"no video found under {str(videos)!r} ({found}); names of videos end in .avi, .mp4, .mkv, .webm, .mov, .mpg or another of "
             f"{len(VIDEO_SUFFIXES)} suffixes, which docs/pipeline.md lists"
         )
-    check_apart(root, (video.video_id for video in scan.videos))
+    listed = _listed(scan, None if segments is None else resolve_segments(segments, scan, settings, jobs=jobs))
+    check_apart(root, (each.video_id for each in listed.all))
     index = read_index(root)
     try:
         packed = packed_sources(root)
@@ -115,40 +132,86 @@ def make_plan(videos: Path, root: Path, *, settings: ExtractSettings | None = No
         if existing is not None:
             check_readable(existing, find_clips(root))  # names all of them, and the command that makes them again
         raise
-    jobs, skipped, confirmed, vanished = [], [], [], []
-    for video in scan.videos[part[0] :: part[1]]:
+    todo, skipped, confirmed, vanished = [], [], [], []
+    digests = SourceDigests()
+    for each in listed.of_part(part):
         try:
-            version = FileVersion.of(video.path)
+            version = FileVersion.of(each.path)
         except OSError as cause:
-            vanished.append(VideoResult(video.video_id, "failed", 0, 0, error=f"{cause.strerror}: {str(video.path)!r}"))
+            vanished.append(VideoResult(each.video_id, "failed", 0, 0, error=f"{cause.strerror}: {str(each.path)!r}"))
             continue
-        job = VideoJob(video.video_id, video.path, video.class_name, root, settings, 0, 0).with_version(version)
-        done = done_before(job, index.get(video.video_id), packed)
+        job = VideoJob(each.video_id, each.path, each.class_name, root, settings, 0, 0, segment=each.segment, share=each.share)
+        job = job.with_version(version)
+        done = done_before(job, index.get(each.video_id), packed, digests)
         if done is None:
-            jobs.append(job)
+            todo.append(job)
         else:
             skipped.append(done)
-            if done is not index.get(video.video_id):
+            if done is not index.get(each.video_id):
                 confirmed.append(done)
     if existing is not None and existing.source:
-        _check_one_source(existing, videos, [job for job in jobs if job.video_id in packed or job.clip_path.is_file()])
-    unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in scan.unreadable)
-    elsewhere = tuple(video.video_id for k, video in enumerate(scan.videos) if k % part[1] != part[0])
+        _check_one_source(existing, videos, [job for job in todo if job.video_id in packed or job.clip_path.is_file()])
+    unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in listed.unreadable)
+    here = {each.video_id for each in listed.of_part(part)}
+    elsewhere = tuple(each.video_id for each in listed.all if each.video_id not in here)
     failed, failed_elsewhere = ((*unusable, *vanished), ()) if part[0] == 0 else (tuple(vanished), unusable)
-    largest_first = tuple(sorted(jobs, key=lambda job: -job.source_bytes))
+    largest_first = tuple(sorted(todo, key=lambda job: -job.work_bytes))
     return Plan(
         settings,
         largest_first,
         tuple(skipped),
         failed,
         scan.ignored,
-        tuple(folder_notes(scan.layout)),
+        (*folder_notes(listed.layout), *listed.notes),
         elsewhere,
         failed_elsewhere,
         tuple(confirmed),
-        tuple(folder_warnings(videos, scan.layout, existing, [name for name, result in index.items() if result.status in WRITTEN])),
+        tuple(folder_warnings(videos, listed.layout, existing, [name for name, result in index.items() if result.status in WRITTEN])),
         videos,
     )
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A video, or a segment of one, that the user wants."""
+
+    video_id: str
+    path: Path
+    class_name: str
+    segment: Segment | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Everything:
+    """All that the user wants, with what cannot be read and what the folders say."""
+
+    all: tuple[_Listed, ...]
+    layout: FolderLayout
+    unreadable: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+
+    def of_part(self, part: tuple[int, int]) -> list[_Listed]:
+        """Return every n-th video file, from the i-th; all segments of a file are in the same part."""
+        number = {path: k for k, path in enumerate(dict.fromkeys(each.path for each in self.all))}
+        return [each for each in self.all if number[each.path] % part[1] == part[0]]
+
+
+def _listed(scan: Scan, segments: ResolvedList | None) -> _Everything:
+    """Return all videos of a folder, or the segments of those that a list names."""
+    if segments is None:
+        return _Everything(
+            tuple(_Listed(video.video_id, video.path, video.class_name) for video in scan.videos), scan.layout, scan.unreadable
+        )
+    found = tuple(
+        _Listed(each.segment.segment_id, each.video.path, each.class_name, each.segment, each.share) for each in segments.segments
+    )
+    num_videos = len({each.path for each in found})
+    notes = [f"{counted(len(found), 'segment')} of {counted(num_videos, 'video')} are listed"]
+    if segments.num_unlisted:
+        notes.append(f"{counted(segments.num_unlisted, 'video')} of the folder that the list of segments does not name are left out")
+    layout = replace(scan.layout, class_of={each.video_id: each.class_name for each in found})
+    return _Everything(found, layout, segments.unreadable, (", ".join(notes),))
 
 
 def _folder(job: VideoJob) -> str:
@@ -179,7 +242,29 @@ def _check_one_source(dataset: Dataset, videos: Path, replacing: Sequence[VideoJ
         )
 
 
-def done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tuple[Path, str]]) -> VideoResult | None:
+class SourceDigests:
+    """The SHA-256 of each video file, computed once although several videos may be segments of it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, FileVersion], str] = {}
+
+    def of(self, job: VideoJob) -> str:
+        """Return the digest of the file of a video.
+
+        Raises
+        ------
+        SourceChangedError, OSError
+            If it has another version than the job, or cannot be read.
+        """
+        key = (job.path, job.version)
+        if key not in self._known:
+            self._known[key] = Source(*key).sha256
+        return self._known[key]
+
+
+def done_before(
+    job: VideoJob, earlier: VideoResult | None, packed: dict[str, tuple[Path, str]], digests: SourceDigests | None = None
+) -> VideoResult | None:
     """Return an earlier run's result if the video has not changed since then and its clip is still in a clip file or a shard."""
     path = job.clip_path
     packed_path, packed_sha256 = packed.get(job.video_id, (None, ""))
@@ -192,7 +277,7 @@ def done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tu
     if earlier is not None and earlier.status in WRITTEN and unchanged:
         # The index may know a newer clip than the one that is stored. Before 0.1 it did not say what a clip was extracted from.
         is_this = earlier.clip_bytes == path.stat().st_size if stored == path else earlier.source_sha256 in ("", packed_sha256)
-        if is_this:
+        if is_this and (job.segment is None or _is_this_segment(stored, job)):
             return earlier
     # A run was killed between renaming the clip and noting it, or the video was copied, touched or replaced: its bytes decide.
     try:
@@ -203,9 +288,11 @@ def done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tu
             return None
         raise
     try:
-        if attributes.source_sha256 != Source(job.path, job.version).sha256:
+        if attributes.source_sha256 != (digests or SourceDigests()).of(job):
             return None
     except (SourceChangedError, OSError):  # reported when it is extracted
+        return None
+    if job.segment is not None and not _is_this_segment(stored, job):
         return None
     counts = (attributes.num_frames, attributes.header_frames, attributes.decode_errors)
     clip_bytes = stored.stat().st_size if stored == path else 0
@@ -213,3 +300,13 @@ def done_before(job: VideoJob, earlier: VideoResult | None, packed: dict[str, tu
     result = replace(result, source_ctime_ns=job.source_ctime_ns, source_sha256=attributes.source_sha256, notes=attributes.notes)
     result = replace(result, source_frames=attributes.source_frames)
     return with_status(result, losses=attributes.losses)
+
+
+def _is_this_segment(stored: Path, job: VideoJob) -> bool:
+    """Whether a file holds a clip of a segment, with the class that the list gives it now."""
+    try:
+        with ShardReader(stored) as reader:
+            about = reader.clip(job.video_id).attributes
+    except ShardFormatError:
+        return False
+    return job.segment is not None and (about.segment, about.class_name) == (job.segment.to_dict(), job.class_name)

@@ -21,9 +21,9 @@ from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.root_locks import extracting
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
-from flowkit.extraction.jobs import PieceJob, Task, TaskResult, VideoJob, video_of
+from flowkit.extraction.jobs import PieceJob, SegmentsJob, Task, TaskResult, VideoJob, video_of
 from flowkit.extraction.pieces import drop_stale_pieces, find_pieces, remove_old_pieces, remove_pieces
-from flowkit.extraction.plan import Plan, make_plan
+from flowkit.extraction.plan import Plan, done_before, make_plan
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, Status, VideoResult, read_index
 from flowkit.extraction.schedule import make_tasks, run_task, seconds_without_progress, work_bytes
 from flowkit.extraction.solving import prepare_process
@@ -61,6 +61,7 @@ def extract(
     devices: Sequence[int] = (0,),
     cluster: str | None = None,
     part: tuple[int, int] = (0, 1),
+    segments: str | os.PathLike[str] | None = None,
     time_limit: float | None = None,
     memory_limit: int | None = None,
     progress: bool | None = None,
@@ -95,6 +96,10 @@ def extract(
         the root under the same paths.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
+    segments : path, optional
+        A CSV file with the columns ``video_id``, then ``start_seconds,end_seconds`` or ``start_frame,end_frame`` (the end excluded), and
+        perhaps ``class_name``. These parts of the videos are extracted, each with the id ``<video>_<start frame>_<end frame>``, and no
+        other video. They may overlap; each file is decoded once.
     time_limit : float, s, optional
         How long a video may go on without any progress, which is a frame that was decoded or a flow field that was solved, before
         its process is ended and the video fails. By default ten minutes, and one second more for each MB of the video file; 0 is
@@ -119,7 +124,8 @@ def extract(
     Raises
     ------
     ManifestError
-        If there is no video, or if two files would share a video id or a clip file.
+        If there is no video, or if two files would share a video id or a clip file; or if the list of segments has mistakes, all of
+        which are named.
     ParameterError
         If the root was made with other settings or by an import, if `cluster` is given with the cuda solver, or if a number is out
         of range.
@@ -169,7 +175,7 @@ def extract(
         is_new = Dataset.open_if_present(root) is None
         if not is_new:  # what is done is found out when nobody changes it
             stack.enter_context(extracting(root, part))
-        plan = make_plan(videos, root, settings=settings, part=part)
+        plan = make_plan(videos, root, settings=settings, part=part, segments=None if segments is None else Path(segments), jobs=jobs)
         settings = plan.settings
         if cluster is not None and settings.solver == "cuda":
             raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
@@ -214,7 +220,7 @@ def extracted(
             index.append(confirmed)
         remove_old_pieces(root / "clips")
         jobs_left: Sequence[VideoJob] = plan.jobs
-        for job in jobs_left:
+        for job in (job for job in jobs_left if job.segment is None):
             drop_stale_pieces(job.piece_folder, job.path, job.version)
         with_gpu = settings.solver == "cuda" and bool(jobs_left)
         if cluster is not None and jobs_left:
@@ -230,8 +236,7 @@ def extracted(
         prepare = partial(prepare_process, settings)
         outcomes = run_all(run_task, run.tasks, prepare=prepare, limits=limits, stop=stop, grace_seconds=grace_seconds, on_tick=run.tick)
         for outcome in outcomes:
-            result = run.record(outcome)
-            if result is not None:
+            for result in run.record(outcome):
                 index.append(result)
                 run.tick([])
                 yield result
@@ -258,6 +263,12 @@ def _cuda_solver(settings: ExtractSettings, device: int, height: int, width: int
     return CudaSolver(height, width, settings.tvl1, device_index=device, bound=bound, mapping=mapping, on_batch=on_batch)
 
 
+def _crashed(job: VideoJob, crash: str | None) -> VideoResult:
+    """Return the result of a video whose process was ended."""
+    status: Status = "undecodable" if crash == KILLED_TWICE else "failed"
+    return VideoResult(job.video_id, status, job.source_bytes, job.source_mtime_ns, error=crash or "")
+
+
 class PlannedRun:
     """The records of a run: what is done, what failed, what is left, and how far the run is."""
 
@@ -268,17 +279,38 @@ class PlannedRun:
         self.failed = list(plan.failed)
         self.unfinished = {job.video_id for job in plan.jobs}
         self.pieces_done = Counter[str]()
-        self.total_bytes = sum(job.source_bytes for job in plan.jobs) or 1
+        self.total_bytes = sum(job.work_bytes for job in plan.jobs) or 1
         self.finished_bytes = 0.0
         self.finished_pairs = 0
 
-    def record(self, outcome: TaskOutcome[Task, TaskResult]) -> VideoResult | None:
-        """Record the outcome of a task; return the result of its video if that is settled now."""
+    def record(self, outcome: TaskOutcome[Task, TaskResult]) -> list[VideoResult]:
+        """Record the outcome of a task; return the results of the videos that are settled now."""
+        if isinstance(outcome.task, SegmentsJob):
+            return self._record_segments(outcome.task, outcome)
+        result = self._record_video(outcome)
+        return [] if result is None else [result]
+
+    def _record_segments(self, task: SegmentsJob, outcome: TaskOutcome[Task, TaskResult]) -> list[VideoResult]:
+        """Record the results of the segments of a video; if its process was ended, those that have a clip file are done."""
+        if outcome.result is None:
+            done = [done_before(job, None, {}) or _crashed(job, outcome.crash) for job in task.segments]
+            self.finished_pairs += sum(result.num_frames - 1 for result in done if result.status in WRITTEN)
+        else:
+            done = list(outcome.result.segments)
+            self.finished_pairs += outcome.result.num_pairs
+        shares = {job.video_id: job.work_bytes for job in task.segments}
+        for result in done:
+            self.unfinished.remove(result.video_id)
+            self.finished_bytes += shares[result.video_id]
+            (self.done if result.status in WRITTEN else self.failed).append(result)
+        return done
+
+    def _record_video(self, outcome: TaskOutcome[Task, TaskResult]) -> VideoResult | None:
+        """Record the outcome of a task of a video; return the result of the video if that is settled now."""
         task, result = outcome.task, outcome.result
         job = video_of(task)
         if result is None:
-            status: Status = "undecodable" if outcome.crash == KILLED_TWICE else "failed"
-            result = TaskResult(VideoResult(job.video_id, status, job.source_bytes, job.source_mtime_ns, error=outcome.crash or ""))
+            result = TaskResult(_crashed(job, outcome.crash))
         if result.stopped or job.video_id not in self.unfinished:  # the latter if its video failed in another piece
             return None
         if result.tasks:

@@ -13,10 +13,9 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import VideoDecodeError
 from flowkit.extraction import sample
 from flowkit.extraction.results import VideoResult
-from flowkit.extraction.schedule import patience_seconds
 from flowkit.extraction.solving import prepare_process
 from flowkit.workers.processes import TaskLimits, run_tasks
-from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import TaskProgress, patience_seconds
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from flowkit.quantise import Quantiser
 from flowkit.records import canonical_json, is_sha256, parse_json
 from flowkit.video.ids import check_video_id
 from flowkit.video.reading import Reading
+from flowkit.video.segments.segment import check_stored_segment
 
 FORMAT = "flowkit-shard"
 FORMAT_VERSION = 1
@@ -100,6 +101,7 @@ VIDEO_ATTRIBUTES = (
     Attribute("notes", "text", is_optional=True),
     Attribute("reading", "text", is_optional=True),
     Attribute("source_frames", "integer", is_optional=True),
+    Attribute("segment", "text", is_optional=True),
     Attribute("sha256", "text"),
 )
 
@@ -177,6 +179,8 @@ class ClipAttributes:
         Which frames of the video were chosen, as `Reading.to_dict` returns it; empty if all were.
     source_frames : int
         Number of frames of the video that were decoded, if only some were chosen; otherwise 0.
+    segment : dict
+        If the clip is a part of a video: the ``video_id`` of that video, and ``start_frame`` and ``end_frame``; otherwise empty.
 
     Raises
     ------
@@ -202,6 +206,7 @@ class ClipAttributes:
     notes: str = ""
     reading: dict[str, Any] = field(default_factory=dict)
     source_frames: int = 0
+    segment: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -224,11 +229,13 @@ class ClipAttributes:
             raise ShardFormatError(f"camera_motion must be sift, flow or empty, got {self.camera_motion!r}")
         if not self.solver:
             raise ShardFormatError("solver must not be empty")
-        for name in ("quantiser", "tvl1", "method", "reading"):
+        for name in ("quantiser", "tvl1", "method", "reading", "segment"):
             _check_settings(name, getattr(self, name))
         try:
             Quantiser.from_dict(self.quantiser)
             Reading.from_dict(self.reading)
+            if self.segment:
+                check_stored_segment(self.segment)
             if self.method and FlowMethod.from_dict(self.method).name != self.solver:
                 raise ShardFormatError(f"solver must name the flow method, {self.method['name']!r}, got {self.solver!r}")
         except ParameterError as cause:
@@ -246,7 +253,7 @@ class ClipAttributes:
     def from_stored(cls, stored: dict[str, str | int]) -> ClipAttributes:
         """Return attributes from what a file contains, without the stored `sha256`, which is not one of them."""
         values: dict[str, Any] = dict(stored)
-        for name in values.keys() & {"quantiser", "tvl1", "method", "reading"}:
+        for name in values.keys() & {"quantiser", "tvl1", "method", "reading", "segment"}:
             try:
                 values[name] = parse_json(values[name])
             except ValueError as cause:

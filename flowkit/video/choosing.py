@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from flowkit.words import counted
 
@@ -18,6 +18,15 @@ _Frame = TypeVar("_Frame")
 
 class NoTimesError(Exception):
     """Frames are to be chosen by time, and nothing tells their times; the message is the end of a sentence about the video."""
+
+
+class Clock(Protocol):
+    """Gives frames their times, one after the other."""
+
+    num_counted: int  # of frames without a usable time stamp
+
+    def time_of(self, stamp: Any) -> Fraction | None:
+        """Return the time of the next frame; None if it is unknown."""
 
 
 class FrameClock:
@@ -64,11 +73,11 @@ class FrameChooser(Generic[_Frame]):
     ----------
     reading : Reading
         Which frames are chosen.
-    clock : FrameClock
+    clock : Clock
         Gives the frames their times.
     """
 
-    def __init__(self, reading: Reading, clock: FrameClock) -> None:
+    def __init__(self, reading: Reading, clock: Clock) -> None:
         self._reading, self._clock = reading, clock
         self.num_seen = self.num_chosen = 0
         self._held: tuple[_Frame, Fraction] | None = None
@@ -77,7 +86,7 @@ class FrameChooser(Generic[_Frame]):
         self._next = 0  # the first time of the grid that no frame owns so far
         self._num_unmet = 0  # times of the grid that have no frame of their own
 
-    def add(self, frame: _Frame, stamp: int | None) -> Iterator[tuple[_Frame, Fraction | None]]:
+    def add(self, frame: _Frame, stamp: Any) -> Iterator[tuple[_Frame, Fraction | None]]:
         """Take the next frame of the video with its time stamp; yield the frame that is known to be chosen now, with its time."""
         time = self._clock.time_of(stamp)
         self.num_seen += 1

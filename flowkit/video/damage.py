@@ -139,6 +139,26 @@ class Account:
         """The time stamps so far."""
         return [time for time in self._times if time != _UNKNOWN]
 
+    @property
+    def num_pictures(self) -> int:
+        """Number of packets so far that should give a frame."""
+        return len(self._times)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the file so far, in words."""
+        streams = [f"video stream {self.video.number} of {self.video.num_streams}"] if self.video.num_streams > 1 else []
+        return [*streams, *self.promise.notes, *([self._size_change] if self._size_change else [])]
+
+    def lost_between(self, first: int | None, last: int | None, num_frames: int) -> int:
+        """Return how many packets with time stamps from that of one frame to that of another gave none of these frames.
+
+        Only decoders that drop pictures without an error do that. 0 if it cannot be known.
+        """
+        if first is None or last is None or not self._have_pts or self._num_interlaced or self.codec not in _DROPPING_CODECS:
+            return 0
+        return max(sum(first <= time <= last for time in self._times) - num_frames, 0)
+
     def note_packet(self, packet: Any) -> None:
         """Note a packet of the stream that is about to be decoded."""
         self._counted = self._has_no_picture = False

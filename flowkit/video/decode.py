@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flowkit.errors import ParameterError, VideoDecodeError
 from flowkit.video.choosing import FrameChooser, FrameClock, NoTimesError
 from flowkit.video.damage import Account, DecodeReport
-from flowkit.video.deep_grey import GreyRange, grey_levels, stretched
+from flowkit.video.deep_grey import GreyRange
 from flowkit.video.pixels import (
     MAX_FRAME_PIXELS,
     MAX_SIDE,
@@ -31,11 +31,11 @@ from flowkit.video.pixels import (
     orientation_of,
     resize_into,
     resized_size,
-    to_rgb,
     upright,
 )
 from flowkit.video.promises import duration_seconds, frame_rate
 from flowkit.video.reading import Reading
+from flowkit.video.stream_frames import decoded_frames, packets_of, pixels_of
 from flowkit.video.streams import opened
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_READ_ERRORS = 100  # after so many, the rest of the file is skipped
 RATE_PACKETS = 64  # whose time stamps tell the frame rate
 
 
@@ -194,8 +193,8 @@ def probe(path: str | os.PathLike[str], *, stream: int = 0) -> VideoInfo:
     """
     with opened(Path(path), threads=1, stream_number=stream) as video:
         account = Account(video)
-        packets = _packets(account)
-        frame = next(_decoded(packets, account), None)
+        packets = packets_of(account)
+        frame = next(decoded_frames(packets, account), None)
         if frame is None:
             raise video.nothing_decoded()
         check_matrix(frame, video.path)
@@ -303,12 +302,12 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, 
         chooser: FrameChooser[Any] = FrameChooser(
             reading, FrameClock(video.stream.time_base, lambda: probe(path, stream=reading.stream).frame_rate)
         )
-        for frame, time in _chosen(_decoded(_packets(account), account), chooser, path):
+        for frame, time in _chosen(decoded_frames(packets_of(account), account), chooser, path):
             if batch is None:
                 check_matrix(frame, video.path)
                 orientation = orientation_of(frame)
             try:
-                picture = upright(_pixels(frame, reformatter, reading, greys), orientation)
+                picture = upright(pixels_of(frame, reformatter, reading, greys), orientation)
             except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
                 account.refused += 1
                 unconverted += 1
@@ -334,19 +333,6 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, 
         yield FrameBatch(batch[:filled], start, report.decode_errors, report, times[:filled])
 
 
-def _pixels(frame: Any, reformatter: Any, reading: Reading, greys: GreyRange) -> NDArray[np.uint8]:
-    """Return the pixels of a frame as RGB; note the range of grey levels of more than 8 bits, and stretch it where asked to."""
-    levels = grey_levels(frame) if frame.width * frame.height <= MAX_FRAME_PIXELS else None
-    if levels is not None:
-        greys.note(frame, levels)
-        if reading.stretch is not None:
-            return stretched(levels, *reading.stretch)
-    picture = to_rgb(frame, reformatter)
-    if levels is not None:
-        greys.note_result(picture)
-    return picture
-
-
 def _chosen(frames: Iterable[Any], chooser: FrameChooser[Any], path: Path) -> Iterator[tuple[Any, Fraction | None]]:
     """Yield the frames that are chosen, with their times."""
     try:
@@ -355,43 +341,3 @@ def _chosen(frames: Iterable[Any], chooser: FrameChooser[Any], path: Path) -> It
         yield from chooser.finish()
     except NoTimesError as error:
         raise VideoDecodeError(f"{str(path)!r} {error}") from error
-
-
-def _decoded(packets: Iterable[Any], account: Account) -> Iterator[Any]:
-    """Yield the frames of a stream in presentation order; count errors and continue after them."""
-    import av
-
-    codec = account.video.stream.codec_context
-    for packet in packets:
-        try:
-            frames = codec.decode(packet)
-        except (av.FFmpegError, OSError):
-            account.note_refused()
-            continue
-        for frame in frames:
-            account.note_frame(frame)
-            yield frame
-
-
-def _packets(account: Account) -> Iterator[Any]:
-    """Yield the packets of a stream, also after errors; the last one is empty, which makes the decoder return the frames that it holds."""
-    import av
-
-    container, stream = account.video.container, account.video.stream
-    for _ in range(MAX_READ_ERRORS):
-        try:
-            for packet in container.demux():
-                if packet.stream is not stream:
-                    account.note_other_packet(packet)
-                    continue
-                if packet.has_sidedata("encryption_info"):
-                    raise account.video.encrypted()
-                account.note_packet(packet)
-                yield packet
-        except VideoDecodeError:
-            raise
-        except (av.FFmpegError, OSError):
-            account.unread += 1
-        else:
-            return
-    yield av.Packet()

@@ -1,4 +1,4 @@
-"""How running tasks report their progress to the parent process, and how its requests to stop reach them."""
+"""How running tasks report their progress to the parent process, how its requests to stop reach them, and how long it waits for a note."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 _SECONDS_BETWEEN_NOTES = 0.05
+PATIENCE_SECONDS = 600.0  # without any progress; the largest frames take minutes, and a network file system may be away for a while
+SLOWEST_BYTES_PER_SECOND = 1e6  # at which a video file is read
 
 
 class TaskProgress(Protocol):
@@ -47,3 +49,8 @@ class ChildProgress:
         if now - self._sent_at >= _SECONDS_BETWEEN_NOTES:
             self._sent_at = now
             self._send(self._last)
+
+
+def patience_seconds(num_bytes: int) -> float:
+    """Return how long a worker process may make no progress with a video: ten minutes, and a second for each MB of its file."""
+    return PATIENCE_SECONDS + num_bytes / SLOWEST_BYTES_PER_SECOND

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import CheckpointError, FlowkitError
-from flowkit.extraction.schedule import patience_seconds
 from flowkit.model.encoding.descriptor_sample import VideoSample
 from flowkit.model.encoding.descriptors.source import DescriptorSource, StoppedError, VideoFrames
 from flowkit.model.encoding.encoder import Encoder
@@ -24,7 +23,7 @@ from flowkit.model.encoding.fitting import fit_type
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
 from flowkit.trajectories.improved import improved_trajectories
 from flowkit.video.decode import probe
-from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import TaskProgress, patience_seconds
 
 NUM_FRAMES, FRAME_RATE = "num_frames", "frame_rate"  # arrays of a video that is in no data root
 

@@ -20,7 +20,7 @@ _SECONDS = re.compile(r"(\d{1,6})(\.0*)?")
 
 def is_table(first_line: str) -> bool:
     """Return whether a text begins as a table that this module reads: with the name of at least one column of a video."""
-    fields = _field_names(first_line, _delimiter(first_line))
+    fields = field_names(first_line, delimiter_of(first_line))
     return "video_id" in fields or "youtube_id" in fields
 
 
@@ -81,9 +81,9 @@ def _rows(path: Path, subset: Subset | None) -> tuple[tuple[str, ...], Iterator[
     """Return the columns that a file has of those that are read, and its rows with their places."""
     text = read_text(path)
     first_line = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    delimiter = _delimiter(first_line)
+    delimiter = delimiter_of(first_line)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = _field_names(first_line, delimiter)
+    names = field_names(first_line, delimiter)
     columns = _KINETICS_COLUMNS if "youtube_id" in names else CSV_COLUMNS
     optional = set() if subset is None else {columns[-1], "label"} if subset == "test" else {columns[-1]}
     missing = [column for column in columns if column not in names and column not in optional]
@@ -117,10 +117,11 @@ def _parsed(reader: Any, path: Path, parse: Callable[[list[str], str], dict[str,
         raise ManifestError(f"{path}, line {reader.line_num}: not valid CSV ({cause})") from cause
 
 
-def _delimiter(first_line: str) -> str:
+def delimiter_of(first_line: str) -> str:
     """Return the separator of the fields: spreadsheets of some languages write semicolons."""
     return max(",;\t", key=first_line.count)
 
 
-def _field_names(first_line: str, delimiter: str) -> list[str]:
+def field_names(first_line: str, delimiter: str) -> list[str]:
+    """Return the names of the columns of a table, in lower case, from its first line."""
     return [name.strip().strip('"').lower() for name in first_line.strip("\r\n").split(delimiter)]

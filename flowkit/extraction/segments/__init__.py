@@ -1,0 +1,1 @@
+"""Segments of videos from a list to clip files."""

@@ -1,0 +1,1 @@
+"""Segments: parts of a video that are extracted as videos."""
