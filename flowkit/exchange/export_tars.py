@@ -47,6 +47,7 @@ class TarExport:
         self.num_done, self.num_skipped, self.num_bytes = 0, 0, 0
         self.failed: list[tuple[str, str]] = []
         self.exported: dict[str, ClipAttributes] = {}
+        self.times: dict[str, tuple[float, ...]] = {}  # are with each video, in its tar
 
     def write(self, videos: Sequence[Labelled], source: ClipSource, bar: ProgressBar) -> None:
         """Write every tar that does not exist or holds other samples; remove surplus tars of earlier exports."""
@@ -115,7 +116,14 @@ class TarExport:
                 bar.advance()
 
     def _about(self, clip: Clip, video: Labelled) -> bytes:
-        about = clip.attributes.to_stored() | {"label": video.label, "subset": video.subset, "flow_mapping": self.encoder.quantiser.mapping}
+        about: dict[str, object] = {
+            **clip.attributes.to_stored(),
+            "label": video.label,
+            "subset": video.subset,
+            "flow_mapping": self.encoder.quantiser.mapping,
+        }
+        if clip.times is not None:
+            about["times"] = clip.times.tolist()
         return json.dumps(about, sort_keys=True, ensure_ascii=False).encode("utf-8")
 
     def _files(self, clip: Clip, video: Labelled) -> Iterator[tuple[str, bytes]]:

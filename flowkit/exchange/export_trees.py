@@ -141,7 +141,7 @@ def export(
             writer.write(videos, source, bar)
         failed = (*writer.failed, *missing)
         _write_lists(output, layout, videos, classes, writer.exported, split)
-        replace(record, complete=True, videos=dict(writer.exported), failed=dict(failed)).write(output)
+        replace(record, complete=True, videos=dict(writer.exported), failed=dict(failed), times=writer.times).write(output)
         return ExportReport(writer.num_done, writer.num_skipped, failed, writer.num_bytes, encoder.mean_error_px, encoder.max_error_px)
 
 
@@ -193,6 +193,7 @@ class _TreeExport:
         self.num_done, self.num_skipped, self.num_bytes = 0, 0, 0
         self.failed: list[tuple[str, str]] = []
         self.exported: dict[str, ClipAttributes] = {}
+        self.times: dict[str, tuple[float, ...]] = {}
         prefixes = "|".join(re.escape(prefix) for _, prefix in (layout.frames, layout.u, layout.v))
         self._image_name = re.compile(rf"({prefixes})\d+\.(jpg|png)")
 
@@ -221,6 +222,8 @@ class _TreeExport:
                 self.num_bytes += self._write_video(clip, folder)
                 self.num_done += 1
             self.exported[folder] = clip.attributes
+            if clip.times is not None:
+                self.times[folder] = tuple(clip.times.tolist())
         except FlowkitError as error:
             self.failed.append((video.video_id, str(error)))
 

@@ -196,7 +196,8 @@ def import_tree(
                 skipped.append(VideoResult(video_id, "ok", 0, 0, clip_bytes=path.stat().st_size if path.is_file() else 0))
             else:
                 known = (record.videos or {}).get(video.folder) if record is not None else None
-                todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known, settings.resize))
+                times = (record.times or {}).get(video.folder) if record is not None else None
+                todo.append(ImportJob(video, tool, root_has, str(path), settings.trim, rate, known, times, settings.resize))
         num_todo, num_settled = len(todo), 0
         index = IndexWriter(root)
         try:

@@ -35,6 +35,7 @@ class ImportJob:
     trim: Trim
     frame_rate: str
     known: ClipAttributes | None  # the attributes in the record of an export
+    times: tuple[float, ...] | None  # and the time stamps
     resize: bool = False
 
 
@@ -129,7 +130,8 @@ def _write_clip(
                 writer.append_encoded_flow(images)
         if _versions(job.video) != versions:
             raise SourceChangedError("its images were replaced, added or removed while they were imported; run the same line again")
-        return num_bytes, writer.finish(_attributes(job, len(frames.paths))), resized_from
+        times = None if job.times is None else np.array(job.times, np.float64)
+        return num_bytes, writer.finish(_attributes(job, len(frames.paths)), times=times), resized_from
 
 
 def _check_size(path: Path, size: tuple[int, int], expected: tuple[int, int], *, may_resize: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class ExportRecord:
         The attributes of each exported clip, by its folder.
     failed : dict of str to str
         Videos that could not be exported, and why.
+    times : dict of str to tuple of float, s
+        The time stamps of the frames of each exported clip that has some, by its folder.
     """
 
     layout: str
@@ -47,10 +50,11 @@ class ExportRecord:
     complete: bool = False
     videos: dict[str, ClipAttributes] | None = None
     failed: dict[str, str] | None = None
+    times: dict[str, tuple[float, ...]] | None = None
 
     def same_export(self, other: ExportRecord) -> bool:
         """Return whether both describe the same export, however far it is."""
-        bare = [replace(record, complete=False, videos=None, failed=None) for record in (self, other)]
+        bare = [replace(record, complete=False, videos=None, failed=None, times=None) for record in (self, other)]
         return bare[0] == bare[1]
 
     def write(self, folder: Path) -> None:
@@ -64,6 +68,7 @@ class ExportRecord:
             "complete": self.complete,
             "videos": {name: attributes.to_stored() for name, attributes in sorted((self.videos or {}).items())},
             "failed": dict(sorted((self.failed or {}).items())),
+            "times": dict(sorted((self.times or {}).items())),
         }
         write_atomically(folder / RECORD_NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
@@ -96,4 +101,15 @@ def _parse_record(values: dict[str, Any]) -> ExportRecord:
         raise ManifestError("failed must give a reason for each video")
     settings = ExtractSettings.from_dict(values["settings"])
     videos = {name: ClipAttributes.from_stored(stored) for name, stored in values["videos"].items()}
-    return ExportRecord(layout, flow, settings, split, complete, videos, failed)
+    times = {name: _times(stored, videos[name].num_frames) for name, stored in values.get("times", {}).items()}
+    return ExportRecord(layout, flow, settings, split, complete, videos, failed, times)
+
+
+def _times(stored: object, num_frames: int) -> tuple[float, ...]:
+    """Return the time stamps of a video as the record has them."""
+    if not isinstance(stored, list) or len(stored) != num_frames or not all(type(time) in (int, float) for time in stored):
+        raise ManifestError(f"times must give the {num_frames} time stamps of each video")
+    times = tuple(map(float, stored))
+    if not all(map(math.isfinite, times)):
+        raise ManifestError("times must be finite")
+    return times

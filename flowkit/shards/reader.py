@@ -261,8 +261,8 @@ class Clip:
     def times(self) -> NDArray[np.float64] | None:
         """The time stamps of the frames, float64 (T,), in s, as the video file gave them; None if they are not known.
 
-        They are counted by the frame rate where the file gives none. Clip files that an earlier flowkit wrote, and those of imported
-        flow, have none.
+        They are counted by the frame rate where the file gives none. Clip files that an earlier flowkit wrote, and those of flow
+        that was imported from other tools, have none.
         """
         return self._layout.times
 

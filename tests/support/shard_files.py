@@ -80,7 +80,10 @@ def make_root(folder: Path, videos: dict[str, int], *, source: Path | None = Non
 def make_smooth_root(
     root: Path, video_ids: Sequence[str], *, codec: Any = "zstd", mapping: Any = "symmetric", num_frames: int = 5, deviation_px: float = 5
 ) -> Path:
-    """Make a data root of clips of 40x56 px with smooth flow, whose header promised one frame more and which had two decode errors."""
+    """Make a data root of clips of 40x56 px with smooth flow, whose header promised one frame more and which had two decode errors.
+
+    Every second one knows the time stamps of its frames.
+    """
     settings = ExtractSettings(quantiser=Quantiser(20.0, mapping), short_side=40, codec=codec)
     open_root(root, Path("videos"), settings)
     for number, video_id in enumerate(video_ids):
@@ -92,5 +95,6 @@ def make_smooth_root(
             writer.append_flow(settings.quantiser.encode(flow))
             stored = {"codec": codec, "quantiser": settings.quantiser.to_dict(), "tvl1": settings.stored_tvl1()}
             changes = {"source_name": "x.avi", "frame_rate": "30000/1001", "header_frames": num_frames + 1, "decode_errors": 2}
-            writer.finish(attributes(video_id, num_frames, **stored, **changes))
+            times = None if number % 2 else np.cumsum(draw.uniform(0.01, 0.1, num_frames))
+            writer.finish(attributes(video_id, num_frames, **stored, **changes), times=times)
     return root

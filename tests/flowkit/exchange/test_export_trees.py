@@ -362,6 +362,7 @@ def test_webdataset_tars_hold_a_sample_a_video_with_its_label(packed_root: Path,
                 clip = source.clip(record.video_id)
                 about = json.loads(sample["json"])
                 assert (about["video_id"], about["subset"], int(sample["cls"])) == (record.video_id, subset, record.label)
+                assert about.get("times") == (None if clip.times is None else clip.times.tolist())
                 assert [sample[f"frame{k:05d}.jpg"] for k in range(clip.num_frames)] == clip.encoded_frames(0, clip.num_frames)
                 q = clip.flow(0, clip.num_frames - 1)
                 for axis, name in enumerate("uv"):

@@ -460,6 +460,20 @@ def test_export_and_import_through_jpeg_stay_within_the_stated_error(tmp_path: P
     assert back.encoded_frames(0, 5) == own.encoded_frames(0, 5)
 
 
+@pytest.mark.parametrize("times", [[0.0] * 4, [0.0, 1, 2, 3, "4"], [0.0, 1, 2, 3, float("nan")], 5])
+def test_time_stamps_of_an_export_that_make_no_sense_are_refused(tmp_path: Path, times: object) -> None:
+    root = make_smooth_root(tmp_path / "root", ["run/a", "run/b"])
+    export(root, tmp_path / "tree", layout="rawframes", flow="png")
+    path = tmp_path / "tree" / "flowkit-export.json"
+    record = json.loads(path.read_text())
+    (folder,) = record["times"]
+    assert len(record["times"][folder]) == 5
+    record["times"][folder] = times
+    path.write_text(json.dumps(record))
+    with pytest.raises(ManifestError, match="not as flowkit writes it"):
+        import_tree(tmp_path / "tree", tmp_path / "back", settings=ImportSettings(), jobs=1)
+
+
 def test_an_unfinished_export_and_contradicting_options_are_refused(tmp_path: Path) -> None:
     root = make_smooth_root(tmp_path / "root", ["run/a"], deviation_px=8)
     export(root, tmp_path / "tree", layout="gpu_flow")
