@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from command_lines import call_flowkit, run_flowkit
-from odd_videos import encode_video
+from odd_videos import encode_video, truncate
 from small_videos import SETTINGS, files_of, write_video
+from worker_tasks import run_here
 
 import flowkit.video.segments.frames as segment_frames
 from flowkit import ManifestError, Quantiser, Reading, ShardReader, compute_flow, extract, read_frames
@@ -33,9 +34,15 @@ if TYPE_CHECKING:
 
     from flowkit.extraction.jobs import VideoJob
 
-pytestmark = pytest.mark.usefixtures("kept_workers")
-
 ALIVE: Any = SimpleNamespace(note=lambda *_: None, alive=lambda: None, stopping=False)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run all tasks here; only the marked test has processes."""
+    if "kept_workers" not in request.fixturenames:
+        for place in ("flowkit.extraction.run", "flowkit.extraction.segments.resolving"):
+            monkeypatch.setattr(f"{place}.run_tasks", run_here)
 
 
 def write_list(path: Path, rows: Iterable[tuple[object, ...]], columns: str = "video_id,start_frame,end_frame") -> Path:
@@ -52,7 +59,7 @@ def planned(tmp_path: Path, rows: Iterable[tuple[object, ...]], settings: Any = 
     return make_plan(tmp_path / "videos", tmp_path / "data", settings=settings, segments=write_list(tmp_path / "s.csv", rows)).jobs
 
 
-def run_here(jobs: Iterable[VideoJob], progress: Any = ALIVE) -> list[TaskResult]:
+def solve(jobs: Iterable[VideoJob], progress: Any = ALIVE) -> list[TaskResult]:
     """Extract segments in this process."""
     tasks = make_tasks(tuple(jobs), 1)
     assert all(isinstance(task, SegmentsJob) for task in tasks)
@@ -118,7 +125,7 @@ def test_frames_are_chosen_within_each_segment(tmp_path: Path) -> None:
     rows, frames = [("a", 3, 20), ("a", 4, 20), ("a", 10, 41)], pixels_of(path)
     for number, reading in enumerate((Reading(fps="12.5"), Reading(every=2))):
         jobs = planned(tmp_path, rows, replace(SETTINGS, reading=reading))
-        (result,) = run_here(replace(job, root=tmp_path / str(number)) for job in jobs)
+        (result,) = solve(replace(job, root=tmp_path / str(number)) for job in jobs)
         assert {each.video_id: (each.num_frames, each.source_frames, each.notes) for each in result.segments} == {
             "a_3_20": (9, 17, ""),
             "a_4_20": (8, 16, ""),
@@ -177,7 +184,7 @@ def test_a_segment_that_is_done_is_not_computed_again(tmp_path: Path, monkeypatc
         def stopping(self) -> bool:
             return next(calls) >= 2  # after two batches
 
-    (result,) = run_here(jobs, Stopping())
+    (result,) = solve(jobs, Stopping())
     assert result.stopped
     assert [each.video_id for each in result.segments] == ["a_0_10", "a_5_20"]
     before = files_of(tmp_path / "data")
@@ -191,7 +198,7 @@ def test_a_segment_that_is_done_is_not_computed_again(tmp_path: Path, monkeypatc
         return original(path, segments, **how)
 
     monkeypatch.setattr("flowkit.extraction.segments.extract.read_segments", noting)
-    (result,) = run_here(jobs)  # as a process does that takes the task of one that was killed
+    (result,) = solve(jobs)  # as a process does that takes the task of one that was killed
     assert asked == [["a_30_60"]]
     assert [each.status for each in result.segments] == ["ok"] * 3
     after = files_of(tmp_path / "data")
@@ -283,12 +290,10 @@ def test_the_list_names_classes_and_segments_of_a_video_stay_on_one_side_of_a_sp
 
 
 def test_segments_of_a_damaged_video_say_what_was_lost_of_them(tmp_path: Path) -> None:
-    path = encode_video(tmp_path / "videos" / "a.avi", "mpeg4", num_frames=60)
+    path = write_video(tmp_path / "videos" / "a.mkv", 60)
     jobs = planned(tmp_path, [("a", 0, 20), ("a", 10, 60)])
-    data = bytearray(path.read_bytes())
-    del data[int(len(data) * 0.6) :]
-    path.write_bytes(data)
-    (result,) = run_here(jobs)
+    truncate(path, 0.6)
+    (result,) = solve(jobs)
     whole, cut = result.segments
     assert (whole.status, whole.num_frames, whole.error) == ("ok", 20, "")
     assert cut.status == "damaged"
@@ -320,7 +325,7 @@ def test_a_file_that_changes_leaves_no_clip(tmp_path: Path, monkeypatch: pytest.
                     file.write(b"x")
 
     monkeypatch.setattr("flowkit.extraction.segments.extract.read_segments", growing)
-    (result,) = run_here(jobs)
+    (result,) = solve(jobs)
     assert {each.status for each in result.segments} == {"failed"}
     assert len(result.segments) == 2
     assert not list((tmp_path / "data").rglob("*.h5"))
