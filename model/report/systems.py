@@ -53,7 +53,6 @@ def compared_values(record: Mapping[str, Any]) -> dict[str, Any]:
         "split": int(record["split"]),
         "published": [PUBLISHED_DATA[name] for name in published],
         "interval_text": str(record["interval_text"]),
-        "has_times": bool(estimates),
         "num_tested": sum(_is_tested(row) for row in rows),
         "rows": [_row(row, published, estimates.get(row["system"])) for row in rows],
         "notes": [*time_notes(list(estimates.values())), *(f"{row['system']} failed: {row['failure']}" for row in rows if row["failure"])],
@@ -84,7 +83,7 @@ def _row(row: Mapping[str, Any], published: Sequence[str], estimate: Estimate | 
         "tested": _is_tested(row),
         "state": "failed" if row["failure"] else "not trained",
         "figures": [f"{float(figures[name]):.1f}" if name in figures else _NONE for name in published],
-        "time": _NONE if estimate is None else str(estimate),
+        "time": "" if estimate is None else str(estimate),
     }
     if values["tested"]:
         low, high = map(float, row["top1_interval_95"])
