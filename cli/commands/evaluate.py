@@ -17,6 +17,7 @@ from flowkit.cli.shared.compute_options import device_option, precision_option, 
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SOME_FAILED
 from flowkit.cli.shared.options import (
+    crops_option,
     data_option,
     json_option,
     output_option,
@@ -62,17 +63,15 @@ _FILES = ("results.json", "table.md", "per_class.csv", "per_video.csv", "scores.
 @click.option(
     "--fusion",
     type=click.Choice(get_args(Fusion)),
-    default="logits_mean",
-    show_default=True,
-    help="How the two streams are combined.",
+    help="How the two streams are combined.  [default: as the row's publication if it says so, else logits_mean]",
 )
 @click.option(
     "--fusion-weights",
-    default="1,1",
-    show_default=True,
     metavar="A,M|auto",
-    help="The weights of the appearance and the motion stream; auto chooses those of each row on the validation videos of the run.",
+    help="The weights of the appearance and the motion stream; auto chooses those of each row on the validation videos of the run.  "
+    "[default: as the row's publication if it says so, else 1,1]",
 )
+@crops_option
 @output_option
 @click.option("--report/--no-report", default=True, help="Draw report.html, curves.png and confusion.png beside the numbers (the default).")
 @click.option("--redraw", is_flag=True, help="Draw the reports of stored results again, without an evaluation.")
@@ -95,8 +94,9 @@ def evaluate(
     reports: Path | None,
     system: str | None,
     checkpoint: Path | None,
-    fusion: Fusion,
-    fusion_weights: str,
+    fusion: Fusion | None,
+    fusion_weights: str | None,
+    crops: Any,
     output: Path | None,
     report: bool,
     redraw: bool,
@@ -124,7 +124,9 @@ def evaluate(
     from flowkit.model.evaluation.unfinished import remove_unfinished
     from flowkit.model.runs.seeds import seed_run
 
-    weights: FusionWeights = "auto" if fusion_weights == "auto" else two_weights(fusion_weights)
+    weights: FusionWeights | None = None
+    if fusion_weights is not None:
+        weights = "auto" if fusion_weights == "auto" else two_weights(fusion_weights)
     dataset = Dataset.open(data)
     numbers = split_numbers(splits, dataset.splits if splits == "all" else [])
     names = [run] if seeds is None or checkpoint is not None else [seed_run(run, seed) for seed in seeds]
@@ -161,6 +163,7 @@ def evaluate(
                     system=system,
                     fusion=fusion,
                     weights=weights,
+                    crops=crops,
                     force=force,
                     execution=Execution(device=own_device, amp=amp, num_workers=workers, rank=rank, world=world),  # type: ignore[arg-type]
                     progress=True,
@@ -228,7 +231,17 @@ def _print_results(evaluation: Evaluation, *, as_json: bool) -> None:
 def _refuse_unused_options(*, redraw: bool, checkpoint: Path | None, output: Path | None, seeds: tuple[int, ...] | None) -> None:
     """Refuse options that would do nothing beside --redraw or --checkpoint."""
     if redraw:
-        unused = ["system", "fusion", "fusion_weights", *(["replace"] if seeds is None else []), "force", "device", "amp", "workers"]
+        unused = [
+            "system",
+            "fusion",
+            "fusion_weights",
+            "crops",
+            *(["replace"] if seeds is None else []),
+            "force",
+            "device",
+            "amp",
+            "workers",
+        ]
         refuse_unused("--redraw draws the reports of stored results and evaluates nothing", *unused)
     if checkpoint is not None:
         refuse_unused("--checkpoint names the network", "run", "runs", "seeds", "system")

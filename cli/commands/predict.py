@@ -11,7 +11,7 @@ import click
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, refuse_unused, runs_option, split_option, two_weights
+from flowkit.cli.shared.options import crops_option, data_option, json_option, refuse_unused, runs_option, split_option, two_weights
 from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--fusion-weights",
-    default="1,1",
-    show_default=True,
     metavar="A,M",
-    help="The weights of the appearance and the motion stream in a row that joins two; `flowkit evaluate --fusion-weights` takes the same.",
+    help="The weights of the appearance and the motion stream in a row that joins two; `flowkit evaluate --fusion-weights` takes the "
+    "same.  [default: as evaluate]",
 )
+@crops_option
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="How many classes to show.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network computes.")
 @click.option(
@@ -60,7 +60,8 @@ def predict(
     split: int,
     row: str | None,
     checkpoint: Path | None,
-    fusion_weights: str,
+    fusion_weights: str | None,
+    crops: Any,
     top: int,
     device: str,
     solver: Any,
@@ -80,7 +81,7 @@ def predict(
     from flowkit.model.evaluation.trained_row import find_row, row_of
     from flowkit.model.runs.recorded_extraction import extraction_here
 
-    weights = two_weights(fusion_weights)
+    weights = None if fusion_weights is None else two_weights(fusion_weights)
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network and therefore one row", "run", "runs", "split", "row")
     files = _files_of(videos)
@@ -88,7 +89,9 @@ def predict(
     settings, notes = extraction_here(trained.provenance, data, solver, device)
     if settings.solver == "cuda":
         refuse_unused("the GPU computes the flow", "jobs")
-    predictor = Predictor(trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes, weights=weights)
+    predictor = Predictor(
+        trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes, weights=weights, crops=crops
+    )
     _print_start(predictor)
     cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow
     results: list[dict[str, Any]] = []

@@ -58,7 +58,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Network": (
         *("--train", "--recipe", "--weights", "--init-from", "--depth", "--base-width", "--input-size", "--head-pool"),
         *("--injection", "--injection-direction", "--injection-kind", "--injection-stages", "--temporal-convolution"),
-        *("--temporal-stages", "--temporal-init", "--temporal-padding", "--temporal-pool-position", "--variants"),
+        *("--temporal-stages", "--temporal-init", "--temporal-padding", "--temporal-pool-position", "--variants", "--crops"),
     ),
     "Schedule": (
         *(

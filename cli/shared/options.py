@@ -109,6 +109,18 @@ def two_weights(text: str) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
+def crops_option(command: Command) -> Command:
+    """Add ``--crops``."""
+    return click.option(
+        "--crops",
+        type=click.Choice(["whole", "ten"]),
+        default="whole",
+        show_default=True,
+        help="What networks see of a frame: all of it, or ten crops of the size of training crops, as the two-stream papers test. Ten are "
+        "for networks that look at one frame or one stack of flow at a time.",
+    )(command)
+
+
 def output_option(command: Command) -> Command:
     """Add ``--output DIR`` of results."""
     return click.option(

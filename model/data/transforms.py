@@ -187,15 +187,6 @@ def normalise_flow(flow: Tensor) -> Tensor:
     return flow.float().sub_(_FLOW_ZERO).mul_(1 / _FLOW_STD)
 
 
-def without_mean_flow(flow: Tensor) -> Tensor:
-    """Subtract from each component of each field its mean over the pixels: float tensor (..., H, W), of the same shape.
-
-    The two-stream networks of Simonyan and Zisserman see flow in this way, which removes a camera's translation. It is done with what the
-    network sees, after cropping.
-    """
-    return flow - flow.mean((-2, -1), keepdim=True)
-
-
 def input_normalisation() -> dict[str, Any]:
     """Return how `normalise_rgb` and `normalise_flow` turn bytes into the network's input, as built-in types."""
     return {

@@ -12,6 +12,7 @@ from flowkit.flow.methods import FlowMethod
 from flowkit.flow.params import TVL1Params
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.runs.provenance import Provenance, flattened
+from flowkit.model.scoring.tested_networks import Crops
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
 from flowkit.model.settings.network_config import MANY_CLIPS, ClipPlan
 from flowkit.model.settings.phase import Reference
@@ -28,13 +29,16 @@ PROTOCOL = (
     "whole frames, no crop; the 25 samples of one mirror state are one sequence",
     _SCORE,
 )
+_TEN_CROPS = "ten crops of the size of training crops: corners, centre and their mirror images"
 
 _NO_COMPARISON = ("seed", "validation_steps", "weights", "recipe", "phase", "network.depth", "network.stage_units", "network.num_classes")
 _ABOUT_CLIPS = ("tau_min", "tau_max", "tau_drawn")  # without meaning for single samples
 
 
-def protocol_of(plan: ClipPlan | None) -> tuple[str, ...]:
+def protocol_of(plan: ClipPlan | None, crops: Crops = "whole") -> tuple[str, ...]:
     """Return how networks are tested that see single frames and stacks, or the clips of a plan: one line for each point.
+
+    `crops` says whether they see whole frames or ten crops of each.
 
     Examples
     --------
@@ -44,7 +48,7 @@ def protocol_of(plan: ClipPlan | None) -> tuple[str, ...]:
     'clips of 16 consecutive frames, of which the first ones are 8 apart, and their mirror images'
     """
     if plan is None:
-        return PROTOCOL
+        return PROTOCOL if crops == "whole" else (PROTOCOL[0], _TEN_CROPS, *PROTOCOL[2:])
     most = f", at most {plan.most} of a video" if plan.most < MANY_CLIPS else ""
     clips = f"clips of {plan.length} consecutive frames, of which the first ones are {plan.stride} apart{most}, and their mirror images"
     return (clips, "whole frames, no crop; the clips of one mirror state are one sequence", _SCORE)

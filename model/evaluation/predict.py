@@ -23,18 +23,18 @@ from flowkit.model.data.places import tested_places
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
+from flowkit.model.evaluation.joined_streams import EQUAL_WEIGHTS, check_joined, joined_streams
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.trained_row import TrainedRow, find_row, row_of
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.recorded_extraction import Solver, extraction_here, extraction_of
-from flowkit.model.scoring.metrics import check_fusion, combine_scores, softmax
-from flowkit.model.scoring.tested_networks import TestedNetworks
+from flowkit.model.scoring.metrics import softmax
+from flowkit.model.scoring.tested_networks import Crops, TestedNetworks
 from flowkit.quantise import Quantiser
 from flowkit.words import counted
 from flowkit.workers.processes import num_cores
 
 FUSED = "fused"
-EQUAL_WEIGHTS = (1.0, 1.0)
 _NAMES_SHOWN = 3
 _PATIENCE_SECONDS = 2.0  # for counting frames without showing it
 
@@ -118,8 +118,10 @@ class Predictor:
         Number of threads that solve flow on the CPU. Default: one per core.
     notes : sequence of str
         What had to be assumed about `settings`.
-    weights : (float, float)
-        Weights of the appearance and the motion stream, for a row that joins two.
+    weights : (float, float), optional
+        Weights of the appearance and the motion stream, for a row that joins two. Default: as `evaluate` joins them.
+    crops : {"whole", "ten"}
+        What the networks see of each frame; see `evaluate`.
 
     Attributes
     ----------
@@ -160,19 +162,22 @@ class Predictor:
         execution: Execution | None = None,
         num_threads: int | None = None,
         notes: Sequence[str] = (),
-        weights: tuple[float, float] = EQUAL_WEIGHTS,
+        weights: tuple[float, float] | None = None,
+        crops: Crops = "whole",
     ) -> None:
         num_streams = len(ROWS[row.name])
-        if num_streams == 1 and tuple(weights) != EQUAL_WEIGHTS:
+        if num_streams == 1 and tuple(weights or EQUAL_WEIGHTS) != EQUAL_WEIGHTS:
             raise ParameterError(f"fusion weights are for rows that join two streams, and {row.name} is one stream")
-        self._weights = tuple(weights) if num_streams > 1 else (1.0,)
-        check_fusion(num_streams, weights=self._weights)  # before the work
+        self._weights = None if weights is None or num_streams == 1 else weights
+        check_joined(num_streams, weights=self._weights)  # before the work
         self.row, self.settings, self.notes = row, settings or extraction_of(row.provenance, None)[0], tuple(notes)
         self.classes = row.provenance.classes
         execution = execution or Execution()
         self.device = execution.torch_device()
         self._num_threads = num_threads or num_cores()
-        self._networks = TestedNetworks(_split_without_videos(row.provenance), row.checkpoints, force=False, execution=execution)
+        self._networks = TestedNetworks(
+            _split_without_videos(row.provenance), row.checkpoints, force=False, execution=execution, crops=crops
+        )
 
     @classmethod
     def open(
@@ -187,7 +192,8 @@ class Predictor:
         device: str = "auto",
         solver: Solver = "auto",
         num_threads: int | None = None,
-        weights: tuple[float, float] = EQUAL_WEIGHTS,
+        weights: tuple[float, float] | None = None,
+        crops: Crops = "whole",
     ) -> Predictor:
         """Read trained networks.
 
@@ -208,8 +214,10 @@ class Predictor:
             What computes the flow. ``auto``: the solver of the training; the GPU's if `device` names a GPU.
         num_threads : int, optional
             Number of threads that solve flow on the CPU. Default: one per core.
-        weights : (float, float)
-            Weights of the appearance and the motion stream, for a row that joins two.
+        weights : (float, float), optional
+            Weights of the appearance and the motion stream, for a row that joins two. Default: as `evaluate` joins them.
+        crops : {"whole", "ten"}
+            What the networks see of each frame; see `evaluate`.
 
         Raises
         ------
@@ -224,7 +232,8 @@ class Predictor:
         trained = find_row(source, run=run, split=split, row=row, runs=elsewhere) if is_root else row_of(source)
         root = source if root is None and is_root else None if root is None else Path(root)
         settings, notes = extraction_here(trained.provenance, root, solver, device)
-        return cls(trained, settings=settings, execution=Execution(device=device), num_threads=num_threads, notes=notes, weights=weights)
+        execution = Execution(device=device)
+        return cls(trained, settings=settings, execution=execution, num_threads=num_threads, notes=notes, weights=weights, crops=crops)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.row.name}, {len(self.classes)} classes, on {self.device}>"
@@ -283,7 +292,7 @@ class Predictor:
         if not all(np.isfinite(logits).all() for logits in values.values()):
             return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
         scores = {stream: values[phase, stream] for phase, stream in ROWS[self.row.name]}
-        scores[FUSED] = combine_scores([logits[None] for logits in scores.values()], weights=self._weights)[0]
+        scores[FUSED] = joined_streams(self.row.name, [logits[None] for logits in scores.values()], weights=self._weights)[0]
         return replace(prediction, scores=scores, times=clip.times)
 
     def _whole_clip(self, path: Path, num_frames: int, bars: StageProgress) -> WholeClip:

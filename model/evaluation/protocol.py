@@ -26,6 +26,7 @@ from flowkit.model.evaluation.fusion_weights import (
     joined_rows,
     validation_records,
 )
+from flowkit.model.evaluation.joined_streams import EQUAL_WEIGHTS, check_joined, own_fusion_text
 from flowkit.model.evaluation.official import protocol_of
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.rows import ROWS
@@ -38,9 +39,9 @@ from flowkit.model.runs.progress import RunProgress
 from flowkit.model.runs.recorded import recorded_run
 from flowkit.model.runs.run_folder import find_weights, phase_folder, trained_phases
 from flowkit.model.runs.training_data import tested_extraction
-from flowkit.model.scoring.metrics import Fusion, check_fusion
+from flowkit.model.scoring.metrics import Fusion
 from flowkit.model.scoring.scored_videos import score_videos, stream_scores
-from flowkit.model.scoring.tested_networks import TestedNetworks
+from flowkit.model.scoring.tested_networks import Crops, TestedNetworks
 from flowkit.model.settings.training import Phase
 from flowkit.model.systems.registry import SYSTEMS, find_system
 from flowkit.model.training.svm_phase import SvmPhase, check_trained, find_phases
@@ -61,8 +62,9 @@ def evaluate(
     runs: str | Path | None = None,
     checkpoint: str | Path | None = None,
     system: str | None = None,
-    fusion: Fusion = "logits_mean",
-    weights: FusionWeights = (1.0, 1.0),
+    fusion: Fusion | None = None,
+    weights: FusionWeights | None = None,
+    crops: Crops = "whole",
     force: bool = False,
     execution: Execution | None = None,
     progress: bool | None = None,
@@ -88,11 +90,16 @@ def evaluate(
     system : str, optional
         The name of a system, such as ``st-resnet-star+idt``: the rows are those of its phases, which must all be trained. Default: the
         rows of all phases that are trained.
-    fusion : {"logits_mean", "softmax_mean"}
-        How two streams are combined: by the mean of their logits, or of the softmax of their logits.
-    weights : (float, float) or "auto"
-        Weights of the appearance and the motion stream in that mean. ``auto`` chooses those of each row on the videos that the run held
-        out for validation; see `flowkit.model.evaluation.fusion_weights.choose_weights`.
+    fusion : {"logits_mean", "softmax_mean"}, optional
+        How two streams are combined: by the mean of their logits, or of the softmax of their logits. Default: the mean of the logits;
+        but if neither `fusion` nor `weights` are given, a row whose publication says otherwise, VGG-16's, is combined as there.
+    weights : (float, float) or "auto", optional
+        Weights of the appearance and the motion stream in that mean; by default equal. ``auto`` chooses those of each row on the videos
+        that the run held out for validation; see `flowkit.model.evaluation.fusion_weights.choose_weights`.
+    crops : {"whole", "ten"}
+        What the networks see of each frame: all of it, or ten crops of the size of training crops (corners, centre and their mirror
+        images), over whose logits the mean is taken, as in the tests of the two-stream papers. Ten crops are for networks that look at one
+        frame or stack of flow at a time.
     force : bool
         Evaluate even if the weights were trained on other data.
     execution : Execution, optional
@@ -122,6 +129,8 @@ def evaluate(
         are to be chosen and the run has no validation videos.
     ManifestError
         If a split is not packed or has no test video, or a shard that is needed is missing or truncated.
+    ParameterError
+        If there is no such system, streams cannot be joined in this way, or networks that look at several samples are to see ten crops.
 
     Notes
     -----
@@ -148,8 +157,7 @@ def evaluate(
     root, execution = Path(root), execution or Execution()
     kept = None if runs is None else Path(runs)
     check_run_name(run)
-    given = (1.0, 1.0) if weights == "auto" else weights
-    check_fusion(2, weights=given, fusion=fusion)  # before the work
+    check_joined(2, fusion=fusion, weights=None if weights == "auto" else weights)  # before the work
     dataset = Dataset.open(root)
     wanted = None if system is None else find_system(system)
 
@@ -166,7 +174,7 @@ def evaluate(
         only = None if wanted is None else wanted.networks
         checkpoints = {} if only == () else _checkpoints(root, run, number, checkpoint, kept, only, optional=bool(svms))
         made = tested_extraction(dataset, split)
-        networks = TestedNetworks(split, checkpoints, force=force, execution=execution, extraction=made)
+        networks = TestedNetworks(split, checkpoints, force=force, execution=execution, extraction=made, crops=crops)
         if weights == "auto":
             validation = validation_records(split, networks.provenances)
             check_shards(dataset, split, records=validation)
@@ -184,21 +192,30 @@ def evaluate(
             result = _evaluate_split(dataset, dataset.split(number), *networks_for(number), fusion, weights, report, folder)
             results.append(replace(result, started=started, seconds=round(time.monotonic() - began, 3)))
             if on_split is not None:
-                on_split(described(results[-1:], execution, fusion=fusion, weights=weights))
+                on_split(described(results[-1:], execution, fusion=fusion, weights=weights, crops=crops))
             if folder is not None and execution.rank == 0 and forget_scores:
                 remove_unfinished(folder)
-    return described(results, execution, fusion=fusion, weights=weights)
+    return described(results, execution, fusion=fusion, weights=weights, crops=crops)
 
 
 def described(
-    splits: Sequence[SplitEvaluation], execution: Execution, *, fusion: Fusion = "logits_mean", weights: FusionWeights = (1.0, 1.0)
+    splits: Sequence[SplitEvaluation],
+    execution: Execution,
+    *,
+    fusion: Fusion | None = None,
+    weights: FusionWeights | None = None,
+    crops: Crops = "whole",
 ) -> Evaluation:
     """Return the results of some splits with how they were made: the protocol in words, and the machine."""
-    how = FUSION_TEXT[fusion].format(CHOSEN_TEXT if weights == "auto" else "{:g} : {:g} (appearance : motion)".format(*weights))
+    kind: Fusion = fusion or "logits_mean"
+    usual = weights or EQUAL_WEIGHTS
+    how = FUSION_TEXT[kind].format(CHOSEN_TEXT if usual == "auto" else "{:g} : {:g} (appearance : motion)".format(*usual))
+    own = own_fusion_text([row for split in splits for row in split.rows]) if fusion is None and weights is None else ""
+    how += f"; {own}" if own else ""
     plans = dict.fromkeys(made.config.network.clip_plan for split in splits for made in split.provenances.values())
-    texts = dict.fromkeys(text for plan in plans for text in protocol_of(plan))
+    texts = dict.fromkeys(text for plan in plans for text in protocol_of(plan, crops))
     environment = {**execution.environment(execution.torch_device()), **machine()}
-    return Evaluation(tuple(splits), (*texts, how) if plans else (), fusion, weights, environment)  # the protocol is that of networks
+    return Evaluation(tuple(splits), (*texts, how) if plans else (), kind, usual, environment)  # the protocol is that of networks
 
 
 def _evaluate_split(
@@ -207,13 +224,13 @@ def _evaluate_split(
     networks: TestedNetworks,
     digests: Mapping[Phase, str],
     svms: Sequence[SvmPhase],
-    fusion: Fusion,
-    weights: FusionWeights,
+    fusion: Fusion | None,
+    weights: FusionWeights | None,
     on_event: Callable[[EvaluateEvent], None],
     folder: Path | None,
 ) -> SplitEvaluation:
     """Score every test video once by all networks; each rank scores its share of those that no earlier call has scored."""
-    chosen = _chosen_weights(dataset, split, networks, fusion, on_event) if weights == "auto" else {}
+    chosen = _chosen_weights(dataset, split, networks, fusion or "logits_mean", on_event) if weights == "auto" else {}
     scored = network_scores(dataset, split, networks, digests, on_event, folder) if networks.phases else None
     return split_results(dataset, split, scored, svms, fusion=fusion, weights=weights, chosen=chosen)
 
@@ -247,7 +264,7 @@ def network_scores(
     """
     clips = WholeClipDataset(dataset, split.test, split.quantiser, input_size=networks.input_size, plan=networks.plan)
     execution = networks.execution
-    settings = {"protocol": list(protocol_of(networks.plan)), **execution.scoring_environment(networks.device)}
+    settings = {"protocol": list(protocol_of(networks.plan, networks.crops)), **execution.scoring_environment(networks.device)}
     with UnfinishedScores(folder, split, digests, settings, parts=networks.parts, rank=execution.rank, of_name=of_name) as unfinished:
         known = {name: values for part in gathered(unfinished.read(), execution.world) for name, values in part.items()}
 

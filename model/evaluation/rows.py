@@ -25,6 +25,10 @@ HEADS: dict[str, tuple[Phase, str]] = {
     if row.has_heads
     for phase, stream in row.parts
 }
+# The rows that are joined by the mean of the softmax, as their publication did, unless the user says otherwise: row -> weights.
+OWN_FUSION: dict[str, tuple[float, float]] = {
+    row.name: row.softmax_weights for system in SYSTEMS.values() for row in system.rows if row.softmax_weights is not None
+}
 ROW_OF_PHASE: dict[Phase, str] = {
     phase: next(row for row, parts in ROWS.items() if {part[0] for part in parts} == {phase}) for phase in PHASES
 }

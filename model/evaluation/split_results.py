@@ -12,13 +12,14 @@ from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.model.data.whole_videos import Unreadable
 from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights
+from flowkit.model.evaluation.joined_streams import joined_streams
 from flowkit.model.evaluation.results import SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
 from flowkit.model.evaluation.system_rows import system_rows
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.training_data import reservations, tested_extraction
-from flowkit.model.scoring.metrics import Fusion, combine_scores
+from flowkit.model.scoring.metrics import Fusion
 from flowkit.model.scoring.scored_videos import VideoScores, stream_scores
 from flowkit.model.scoring.tested_networks import TestedNetworks
 from flowkit.model.settings.training import Phase
@@ -78,8 +79,8 @@ def split_results(
     networks: NetworkScores | None,
     svms: Sequence[SvmPhase],
     *,
-    fusion: Fusion = "logits_mean",
-    weights: FusionWeights = (1.0, 1.0),
+    fusion: Fusion | None = None,
+    weights: FusionWeights | None = None,
     chosen: Mapping[str, ChosenWeights] | None = None,
 ) -> SplitEvaluation:
     """Return the results of a split.
@@ -94,9 +95,9 @@ def split_results(
         The scores of its test videos by networks, if any were tested.
     svms : sequence of SvmPhase
         The trained SVMs that belong to what is tested. Without networks there must be one.
-    fusion : {"logits_mean", "softmax_mean"}
-        How two streams are combined.
-    weights : (float, float) or "auto"
+    fusion : {"logits_mean", "softmax_mean"}, optional
+        How two streams are combined; see `joined_streams`.
+    weights : (float, float) or "auto", optional
         Weights of the appearance and the motion stream. ``auto``: those of each row are in `chosen`.
     chosen : dict from row to ChosenWeights, optional
         The weights that were chosen on validation videos.
@@ -124,9 +125,8 @@ def split_results(
     rows = {}
     for row in rows_of(networks.provenances):
         parts = [scores[part] for part in ROWS[row]]
-        pair = chosen[row].weights if row in chosen else weights
-        joined = combine_scores(parts, weights=pair if len(parts) == 2 and pair != "auto" else (1.0,), fusion=fusion)
-        rows[row] = RowResult.of(joined, labels, video_ids=video_ids)
+        pair = chosen[row].weights if row in chosen else None if weights == "auto" else weights
+        rows[row] = RowResult.of(joined_streams(row, parts, fusion=fusion, weights=pair), labels, video_ids=video_ids)
     more = system_rows(svms, records, split.classes, rows)
     trained = Counter(record.label for record in split.train)
     extraction = tested_extraction(dataset, split) or {}

@@ -96,10 +96,10 @@ class VggStream(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def shifted(self, frames: Tensor) -> Tensor:
-        """Return normalised frames as the first convolution sees them: without `rgb_offset`, which is of frames only."""
-        if self.in_channels == NUM_RGB_CHANNELS and any(self.config.rgb_offset):
-            return frames - frames.new_tensor(self.config.rgb_offset)[:, None, None]
-        return frames
+        """Return normalised frames without `rgb_offset`, or stacks of flow without their mean, as the first convolution sees them."""
+        if self.in_channels != NUM_RGB_CHANNELS:
+            return without_mean_flow(frames) if self.config.without_mean else frames
+        return frames - frames.new_tensor(self.config.rgb_offset)[:, None, None] if any(self.config.rgb_offset) else frames
 
     def maps(self, frames: Tensor) -> Tensor:
         """Return the last maps before the last pool, after their ReLU: (N, C, H, W) to (N, channels, h, w)."""
@@ -198,6 +198,15 @@ class VggSingleStream(PhaseNetwork):
 def vgg_stream(config: VggConfig, stream: StreamName, *, checkpoint_activations: bool = False) -> VggStream:
     """Return the VGG network of a stream: the motion network has other input channels, and no second normalisation."""
     return VggStream(config, NUM_CHANNELS[stream], second_lrn=stream == "appearance", checkpoint_activations=checkpoint_activations)
+
+
+def without_mean_flow(flow: Tensor) -> Tensor:
+    """Subtract from each component of each field its mean over the pixels: float tensor (..., H, W), of the same shape.
+
+    The two-stream networks of Simonyan and Zisserman see flow in this way, which removes a camera's translation. It is done with what the
+    network sees, after cropping.
+    """
+    return flow - flow.mean((-2, -1), keepdim=True)
 
 
 def slide(layer: nn.Linear, maps: Tensor, window: int) -> Tensor:

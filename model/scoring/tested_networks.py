@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from flowkit.dataset.manifest import Split
-from flowkit.errors import CheckpointError
+from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.compute.execution import Execution, FittingBatches
+from flowkit.model.data.clip_frames import five_crops
 from flowkit.model.data.whole_videos import WholeClip
 from flowkit.model.networks.family import PhaseNetwork
 from flowkit.model.networks.phase_networks import stream_logits
@@ -20,8 +22,10 @@ from flowkit.model.runs.checkpoint import Checkpoint
 from flowkit.model.runs.trained_network import trained_network
 from flowkit.model.runs.training_data import differences_from_training_data
 from flowkit.model.scoring.clip_inputs import ClipInputs
-from flowkit.model.settings.training import Phase
+from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.words import counted
+
+Crops = Literal["whole", "ten"]
 
 
 class TestedNetworks:
@@ -39,6 +43,8 @@ class TestedNetworks:
         Where and how to compute.
     extraction : dict, optional
         How frames and flow of the split were made, as `Provenance` has it, if that is known.
+    crops : {"whole", "ten"}
+        Whether they see whole frames, or ten crops of the size of training crops: corners, centre and their mirror images.
 
     Attributes
     ----------
@@ -50,6 +56,8 @@ class TestedNetworks:
     CheckpointError
         If a network does not know a class of the split, was trained on other data (unless `force`), or the networks differ in the
         size of their input.
+    ParameterError
+        If a network that is to see ten crops looks at more than one sample at a time.
     """
 
     def __init__(
@@ -60,8 +68,9 @@ class TestedNetworks:
         force: bool,
         execution: Execution,
         extraction: Mapping[str, Any] | None = None,
+        crops: Crops = "whole",
     ) -> None:
-        self.execution = execution
+        self.execution, self.crops = execution, crops
         self.device = execution.torch_device()
         self.phases = tuple(checkpoints)
         self.sources = {phase: source for phase, (source, _) in checkpoints.items()}
@@ -86,6 +95,14 @@ class TestedNetworks:
                 "system at a time, with --system NAME"
             )
         self.plan = next(iter(plans), None)
+        if crops not in get_args(Crops):
+            raise ParameterError(f"crops must be one of {', '.join(get_args(Crops))}, got {crops!r}")
+        several = [phase for phase, made in self.provenances.items() if not _sees_one_sample(made.config)] if crops == "ten" else []
+        if several:
+            raise ParameterError(
+                f"ten crops are for networks that look at one frame or one stack of flow at a time, unlike {', '.join(several)}; test "
+                "others with --system NAME, or these with --crops whole"
+            )
         self._batches = FittingBatches("`flowkit evaluate --amp bf16` takes less, and `--device cpu` none of it")
         self.parts = tuple((phase, stream) for phase, made in self.provenances.items() for stream in made.config.streams)
         self._networks: dict[Phase, PhaseNetwork] = {}
@@ -112,13 +129,38 @@ class TestedNetworks:
         rgb, flow = self._inputs.of(clips, mirror=True)
         results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = [{} for _ in clips]
         for phase, network in self._networks.items():
-            with torch.inference_mode(), self.execution.arithmetic(self.device), self.execution.autocast(self.device):
-                logits = stream_logits(network, rgb, flow)
-            for stream, values in logits.items():
-                means = values.double().mean(1).view(2, len(clips), -1).mean(0)  # (2n, T', C) -> (n, C)
-                for result, scores in zip(results, means.cpu().numpy(), strict=True):
+            sums: dict[str, Tensor] = {}
+            boxes = self._boxes(*rgb.shape[-2:])
+            for top, left in boxes:
+                with torch.inference_mode(), self.execution.arithmetic(self.device), self.execution.autocast(self.device):
+                    logits = stream_logits(network, self._seen(rgb, top, left), self._seen(flow, top, left))
+                for stream, values in logits.items():
+                    means = values.double().mean(1).view(2, len(clips), -1).mean(0)  # (2n, T', C) -> (n, C)
+                    sums[stream] = sums[stream] + means if stream in sums else means
+            for stream, total in sums.items():
+                for result, scores in zip(results, (total / len(boxes)).cpu().numpy(), strict=True):
                     result[phase, stream] = scores[self._columns[phase]]
         return results
+
+    def _boxes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Return where the crops lie that the networks see of a frame; one that is the whole frame begins at its corner."""
+        return five_crops(height, width, size=self.input_size) if self.crops == "ten" else ((0, 0),)
+
+    def _seen(self, clips: Tensor, top: int, left: int) -> Tensor:
+        """Return a crop of all videos, and the same place of their mirror images, which are the second half: (2n, T, C, H, W)."""
+        if self.crops == "whole":
+            return clips
+        size, (plain, mirrored) = self.input_size, clips.chunk(2)
+        right = clips.shape[-1] - left - size
+        rows = slice(top, top + size)
+        return torch.cat([plain[..., rows, left : left + size], mirrored[..., rows, right : right + size]])
+
+
+def _sees_one_sample(config: TrainConfig) -> bool:
+    """Return whether a network has a score for each frame, or stack of flow, that depends on no other."""
+    network = config.network
+    is_single = network.clip_plan is None and not network.learns_from_features
+    return is_single and not network.temporal_reach(config.phase) and not network.temporal_stride(config.phase)
 
 
 def _data_warnings(

@@ -82,6 +82,8 @@ class VggConfig(NetworkConfig):
         `STResNetConfig`.
     lrn : tuple of (int, float, float, float)
         Size, alpha, beta and k of local response normalisation, ``x / (k + alpha / size * sum of squares over size channels) ** beta``.
+    without_mean : bool
+        Subtract from u and v of each flow field their mean over what the network sees of it, which removes a translation of the camera.
 
     Raises
     ------
@@ -113,6 +115,7 @@ class VggConfig(NetworkConfig):
     dropout: tuple[float, float] = (0.5, 0.5)
     rgb_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     lrn: tuple[int, float, float, float] = (5, 5e-4, 0.75, 2.0)
+    without_mean: bool = False
 
     __repr__ = brief_repr
 
@@ -190,7 +193,8 @@ class VggConfig(NetworkConfig):
 
     def kept_settings(self, phase: str) -> tuple[str, ...]:
         """Return the settings that change what the network computes but no tensor; a phase that starts from it must have the same."""
-        return ("lrn", *(("rgb_offset",) if "appearance" in self.streams_of(phase) else ()))
+        streams = self.streams_of(phase)
+        return ("lrn", *(("rgb_offset",) if "appearance" in streams else ()), *(("without_mean",) if "motion" in streams else ()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as built-in types."""

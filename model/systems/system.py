@@ -24,12 +24,15 @@ class Row:
     has_heads : bool
         Whether each of its scores has a row of its own below the table. A row that joins the outputs of one network equally hides that
         one of them is at chance.
+    softmax_weights : tuple of 2 float
+        The weights of its two scores in a mean of their softmax, if it was published with such. Default: the mean of the logits.
     """
 
     name: str
     parts: tuple[tuple[str, str], ...]
     published: Mapping[str, float] = field(default_factory=dict)
     has_heads: bool = False
+    softmax_weights: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _TITLE = "VGG-M"
 TWO_STREAMS_VGG_M = System(
     name="two-streams-vgg-m",
     row=f"{_TITLE} two-streams",
-    trains=vgg_phases("vgg-m", _OFFICIAL, first_weights="random weights", rates=(0.02, 0.02)),
+    trains=vgg_phases("vgg-m", _OFFICIAL, first_weights="random weights", rates=(0.02, 0.02), of_motion={"without_mean": True}),
     rows=vgg_rows(
         "vgg-m",
         _TITLE,
@@ -36,8 +36,8 @@ TWO_STREAMS_VGG_M = System(
     differences=(
         "random first weights unless --weights names a VGG-M (paper: the spatial network from ImageNet, only its last layer trained)",
         "one classifier a network (paper: the temporal network has two, for UCF101 and HMDB51)",
-        "no mean flow is subtracted (paper: the mean of each displacement field)",
-        "whole frames and the mean of logits (paper: ten crops of 25 frames, and a linear SVM on the stacked scores)",
+        "the mean of a flow field over what the network sees of it is subtracted (paper: over the whole field)",
+        "whole frames unless --crops ten says otherwise, and the mean of logits (paper: ten crops, and a linear SVM on the stacked scores)",
         "TV-L1 flow (paper: Brox et al.)",
     ),
 )

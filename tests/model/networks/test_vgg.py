@@ -19,7 +19,7 @@ from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes
 from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.transfer import with_classes
-from flowkit.model.networks.vgg import VggSingleStream, VggStream, vgg_stream
+from flowkit.model.networks.vgg import VggSingleStream, VggStream, vgg_stream, without_mean_flow
 from flowkit.model.networks.weights import check_pretrained, initialise_single_stream
 from flowkit.model.settings.vgg import VggConfig
 
@@ -381,3 +381,32 @@ def test_clips_of_the_wrong_shape_are_refused(stream: Any) -> None:
             network(torch.zeros(shape))
     with pytest.raises(ParameterError, match="appearance or motion"):
         VggSingleStream(NARROW, "rgb")  # type: ignore[arg-type]
+
+
+def test_without_its_mean_a_field_does_not_depend_on_a_constant_displacement() -> None:
+    flow = torch.randn(3, 4, 20, 9, 7, dtype=torch.float64)
+    shift = torch.randn(3, 4, 20, 1, 1, dtype=torch.float64)
+    clean = without_mean_flow(flow)
+    assert torch.allclose(without_mean_flow(flow + shift), clean, rtol=0, atol=1e-12)
+    assert float(clean.mean((-2, -1)).abs().max()) < 1e-12
+    assert torch.allclose(without_mean_flow(flow.flip(-1)), clean.flip(-1), rtol=0, atol=1e-12)
+    assert float(without_mean_flow(torch.ones(2, 20, 5, 5)).abs().max()) == 0
+
+
+def test_a_motion_network_without_mean_does_not_see_a_constant_displacement_and_frames_stay_as_they_are() -> None:
+    clips, shift = torch.randn(2, 3, 20, 64, 70, dtype=torch.float64), torch.randn(2, 3, 20, 1, 1, dtype=torch.float64)
+    config = VggConfig(num_classes=4, width=0.05, input_size=64)
+    state = VggSingleStream(config, "motion").double().state_dict()
+    differences = {}
+    for without_mean in (True, False):
+        made = VggSingleStream(replace(config, without_mean=without_mean), "motion").double().eval()
+        made.load_state_dict(state)
+        with torch.no_grad():
+            differences[without_mean] = float((made(clips + shift) - made(clips)).abs().max())
+    assert differences[True] < 1e-9 < 1e-6 < differences[False]
+    rgb = torch.randn(1, 2, 3, 64, 64, dtype=torch.float64)
+    made = VggSingleStream(replace(config, without_mean=True), "appearance").double().eval()
+    other = VggSingleStream(config, "appearance").double().eval()
+    other.load_state_dict(made.state_dict())
+    with torch.no_grad():
+        assert torch.equal(made(rgb), other(rgb))
