@@ -76,6 +76,45 @@ def write_motions(
         csv.writer(file).writerows(rows)
 
 
+def write_orders(
+    folder: Path, counts: tuple[int, int], *, first: str = "Sliding", second: str = "Bobbing", scene_frames: int = 16, height: int = 48
+) -> None:
+    """Write videos of two scenes, one after the other, whose class is the order of their motions; and their list, ``split.csv``.
+
+    Each scene has its own object and background, so that nothing but the order tells the classes apart. Field ``scene_frames - 1`` is that
+    across the cut.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder to write to.
+    counts : (int, int)
+        The numbers of training and test videos of each class.
+    first, second : str
+        Two of `MOTIONS`.
+    scene_frames : int
+        Frames of each scene.
+    height : int, px
+        The short side, a multiple of 4.
+    """
+    settings = SceneSettings(num_frames=scene_frames, width=height * 3 // 2, height=height)
+    rows = [("video_id", "class_name", "subset")]
+    for number_of_order, motions in enumerate(((first, second), (second, first))):
+        name = " then ".join(motions)
+        (folder / "videos" / name).mkdir(parents=True)
+        for subset, count in zip(SUBSETS, counts, strict=True):
+            for number in range(count):
+                generator = np.random.default_rng([number_of_order, SUBSETS.index(subset), number])
+                scenes = [draw_scene(motion, generator, settings) for motion in motions]
+                hues = generator.choice(list(APPEARANCES), 2)
+                frames = np.concatenate([render(scene, str(hue)) for scene, hue in zip(scenes, hues, strict=True)])
+                path = folder / "videos" / name / f"{subset}{number:03d}.avi"
+                write_video(path, frames, frame_rate=settings.frame_rate)
+                rows.append((f"{name}/{path.stem}", name, subset))
+    with (folder / "split.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
 def packed_motions(folder: Path, counts: Mapping[str, tuple[int, int]], *, height: int = 64, share: float = 1.0, seed: int = 0) -> Path:
     """Write such videos, compute their flow and pack them; return the data root."""
     write_motions(folder, counts, share=share, height=height, seed=seed)
