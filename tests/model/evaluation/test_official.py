@@ -191,6 +191,7 @@ WHERE_AND_HOW = {
     "paper_schedule": "has a test of its own, below",
     **dict.fromkeys(("validation", "validation_groups"), "a row of RECORDS"),
     "fusion": "a row of TESTS",
+    "crops": "the protocol says which; a row of TESTS",
 }
 FUSIONS = {
     **dict.fromkeys(("method", "normalise", "weights"), "test_late_fusion.py: the paper's figures stand beside a fusion"),

@@ -20,7 +20,7 @@ from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
-from flowkit.model.scoring.tested_networks import TestedNetworks
+from flowkit.model.scoring import tested_networks
 from flowkit.model.training.chain import train
 
 S = 32
@@ -36,10 +36,10 @@ def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def networks(root: Path, crops: Any = "ten") -> TestedNetworks:
+def networks(root: Path, crops: Any = "ten") -> tested_networks.TestedNetworks:
     folders = {f"vgg-16-{stream}": phase_folder(root, "default", 1, f"vgg-16-{stream}") for stream in STREAMS}
     checkpoints = {phase: (str(folder), load_checkpoint(folder)) for phase, folder in folders.items()}
-    return TestedNetworks(Dataset.open(root).split(1), checkpoints, force=False, execution=CPU, crops=crops)
+    return tested_networks.TestedNetworks(Dataset.open(root).split(1), checkpoints, force=False, execution=CPU, crops=crops)
 
 
 def one_clip(root: Path) -> WholeClip:
