@@ -47,7 +47,7 @@ def joined_streams(
     own = OWN_FUSION.get(row)
     if own is None or fusion is not None or weights is not None:
         return combine_scores(scores, weights=weights or EQUAL_WEIGHTS, fusion=fusion or "logits_mean")
-    return np.log(np.maximum(combine_scores(scores, weights=own, fusion="softmax_mean"), _LEAST))
+    return np.asarray(np.log(np.maximum(combine_scores(scores, weights=own, fusion="softmax_mean"), _LEAST)))
 
 
 def check_joined(num_streams: int, *, fusion: Fusion | None = None, weights: tuple[float, float] | None = None) -> None:
