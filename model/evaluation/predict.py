@@ -23,7 +23,7 @@ from flowkit.model.data.places import tested_places
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.transforms import whole_flow, whole_rgb
 from flowkit.model.data.whole_videos import WholeClip
-from flowkit.model.evaluation.joined_streams import EQUAL_WEIGHTS, check_joined, joined_streams
+from flowkit.model.evaluation.fusion_weights import EQUAL_WEIGHTS, check_joined, joined_streams
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.trained_row import TrainedRow, find_row, row_of
 from flowkit.model.runs.provenance import Provenance

@@ -19,14 +19,16 @@ from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
 from flowkit.model.data.whole_videos import WholeClipDataset
 from flowkit.model.evaluation.fusion_weights import (
+    EQUAL_WEIGHTS,
     GRID_TEXT,
     ChosenWeights,
     FusionWeights,
+    check_joined,
     choose_weights,
     joined_rows,
+    own_fusion_text,
     validation_records,
 )
-from flowkit.model.evaluation.joined_streams import EQUAL_WEIGHTS, check_joined, own_fusion_text
 from flowkit.model.evaluation.official import protocol_of
 from flowkit.model.evaluation.results import Evaluation, SplitEvaluation
 from flowkit.model.evaluation.rows import ROWS

@@ -11,8 +11,7 @@ import numpy as np
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
 from flowkit.model.data.whole_videos import Unreadable
-from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights
-from flowkit.model.evaluation.joined_streams import joined_streams
+from flowkit.model.evaluation.fusion_weights import ChosenWeights, FusionWeights, joined_streams
 from flowkit.model.evaluation.results import SplitEvaluation
 from flowkit.model.evaluation.row_results import RowResult
 from flowkit.model.evaluation.rows import ROWS, rows_of
@@ -96,7 +95,7 @@ def split_results(
     svms : sequence of SvmPhase
         The trained SVMs that belong to what is tested. Without networks there must be one.
     fusion : {"logits_mean", "softmax_mean"}, optional
-        How two streams are combined; see `joined_streams`.
+        How two streams are combined; see `flowkit.model.evaluation.fusion_weights.joined_streams`.
     weights : (float, float) or "auto", optional
         Weights of the appearance and the motion stream. ``auto``: those of each row are in `chosen`.
     chosen : dict from row to ChosenWeights, optional
