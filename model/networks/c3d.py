@@ -164,6 +164,16 @@ class C3DNetwork(PhaseNetwork):
         clips = self._clips(frames)
         return self.appearance.features(clips.flatten(0, 1)).view(*clips.shape[:2], -1)
 
+    def first_hidden(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return fc6 of the clips of its one stream."""
+        assert rgb is not None
+        return {"appearance": self.features(rgb)}
+
+    @property
+    def hidden_sizes(self) -> dict[str, int]:
+        """The size of fc6."""
+        return {"appearance": self.config.hidden}
+
     def _clips(self, frames: Tensor) -> Tensor:
         """Cut frames into clips (B, n, 3, 16, H, W)."""
         size = self.config.input_size

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from flowkit.errors import CheckpointError
+from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.foreign.backbones import RESNET
 from flowkit.model.foreign.state_dicts import PretrainedWeights
 from flowkit.model.networks.fitting import fit_exactly
@@ -43,6 +43,21 @@ class PhaseNetwork(nn.Module):
     def step_weights(self, num_steps: int) -> Tensor | None:
         """Return how much each of the T' time steps counts in the loss: float (T',); None if they count alike."""
         return None
+
+    def first_hidden(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
+        """Return the first fully connected layer (B, T', D) of each stream, averaged over the positions of the head.
+
+        Raises
+        ------
+        ParameterError
+            If the network has no hidden layers.
+        """
+        raise ParameterError(f"{type(self).__name__} has no layer fc6")
+
+    @property
+    def hidden_sizes(self) -> dict[str, int]:
+        """D of the first fully connected layer of each stream; empty if the network has no hidden layers."""
+        return {}
 
     @property
     def classifiers(self) -> dict[StreamName, nn.Linear]:

@@ -14,7 +14,7 @@ from flowkit.model.data.places import Places, centred_places, clip_places, teste
 from flowkit.model.data.sampling import protocol_centres, valid_centres
 from flowkit.model.settings.network_config import ClipPlan
 
-Layer = Literal["pool5", "logits"]
+Layer = Literal["pool5", "fc6", "logits"]
 Frames = Literal["protocol", "all"]
 
 
@@ -24,8 +24,8 @@ class FeatureSettings:
 
     Parameters
     ----------
-    layer : {"pool5", "logits"}
-        The features before the classifier (2,048 for each stream of a ResNet-50), or the logits.
+    layer : {"pool5", "fc6", "logits"}
+        The features before the classifier (2,048 for each stream of a ResNet-50), the first fully connected layer of C3D, or the logits.
     frames : {"protocol", "all"}
         The 25 frames of the test protocol, or all frames that can be the centre of a stack of flow: 5 to N-6.
     stride : int

@@ -40,7 +40,29 @@ class PooledVectors:
         return tuple(self.layers)
 
 
-Vectors = TrajectoryVectors | PooledVectors
+@dataclass(frozen=True)
+class NetworkVectors:
+    """Features of a trained network, the mean over a video.
+
+    Parameters
+    ----------
+    network : str
+        The phase of the network.
+    layer : str
+        Which layer, as `flowkit.model.features` calls it.
+    """
+
+    network: str
+    layer: str
+    has_components = False
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The phases whose trained networks they need."""
+        return (self.network,)
+
+
+Vectors = TrajectoryVectors | PooledVectors | NetworkVectors
 
 
 @dataclass(frozen=True)

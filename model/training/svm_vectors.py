@@ -11,8 +11,9 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.encoding.tdd.features import pooled_features, pooled_name
 from flowkit.model.encoding.trajectory_features import trajectory_features
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, TrajectorySettings
-from flowkit.model.scoring.video_features import FeatureReport
-from flowkit.model.settings.svm_phase import PooledVectors, SvmDescription, TrajectoryVectors
+from flowkit.model.scoring.video_features import FILE_SUFFIX, FeatureReport, features
+from flowkit.model.settings.svm_phase import NetworkVectors, PooledVectors, SvmDescription, TrajectoryVectors
+from flowkit.model.training.svm_phase import FEATURES
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 
@@ -98,9 +99,33 @@ def _pooled_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureRe
     return pooled_features(request.root, settings=_settings(request), **where, **how)
 
 
+def _network_name(request: VectorRequest) -> str:
+    return f"{request.run}-split{request.split}-{request.phase.name}{FILE_SUFFIX}"
+
+
+def _network_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureReport:
+    vectors, stop = request.phase.vectors, how["stop"] or StopRequest()
+    assert isinstance(vectors, NetworkVectors)
+    return features(
+        request.root,
+        of=vectors.network,
+        run=request.run,
+        split=request.split,
+        runs=request.runs,
+        layer=vectors.layer,  # type: ignore[arg-type]  # that it is one is checked there
+        average=True,
+        output=request.root / FEATURES / _network_name(request),
+        replace=how["replace"],
+        execution=request.choices.execution,
+        progress=how["progress"],
+        should_stop=stop.requested,
+    )
+
+
 _KINDS: dict[type, _Kind] = {
     TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors),
     PooledVectors: _Kind(_pooled_name, _pooled_vectors),
+    NetworkVectors: _Kind(_network_name, _network_vectors),
 }
 
 
