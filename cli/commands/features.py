@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--layer",
-    type=click.Choice(["pool5", "logits"]),
+    type=click.Choice(["pool5", "fc6", "logits"]),
     default="pool5",
     show_default=True,
-    help="The input of the classifier, averaged over space; or its output, one number for each class.",
+    help="The input of the classifier, averaged over space; the first fully connected layer, of C3D; or one number for each class.",
 )
 @click.option(
     "--frames",

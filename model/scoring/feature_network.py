@@ -69,11 +69,11 @@ class FeatureNetwork:
         self.device = execution.torch_device()
         self.input_size = config.network.input_size
         self.time = TimeShape.of(config.phase, config.network) if plan is None else TimeShape(is_joined=self.samples.is_joined)
-        self.sizes: dict[str, int] = {}
         self._layer, self._mirror, self._execution = settings.layer, settings.mirror, execution
         self._network = trained_network(checkpoint, source)
-        for name, classifier in self._network.classifiers.items():
-            self.sizes[name] = classifier.out_features if settings.layer == "logits" else classifier.in_features
+        self.sizes = self._sizes()
+        if not self.sizes:
+            raise ParameterError(f"the network of {config.phase} has no layer {settings.layer}; pool5 is the input of its classifier")
         execution.place(self._network, self.device)
         self._inputs = ClipInputs(quantiser, self.device)
         self._batches = FittingBatches("a shorter --window takes less, and `--device cpu` none of it")
@@ -112,10 +112,23 @@ class FeatureNetwork:
 
         So the features of a clip do not depend, to the last digit, on the others of its window, and memory not on their number.
         """
-        plan, number = self.samples.plan, int(self._layer == "logits")
+        plan = self.samples.plan
         length = rgb.shape[1] if plan is None or self.samples.is_joined else plan.length
         parts = [
-            stream_features(self._network, rgb[:, first : first + length], flow[:, first : first + length])
-            for first in range(0, rgb.shape[1], length)
+            self._layer_of(rgb[:, first : first + length], flow[:, first : first + length]) for first in range(0, rgb.shape[1], length)
         ]
-        return {stream: torch.cat([part[stream][number] for part in parts], 1) for stream in self.sizes}
+        return {stream: torch.cat([part[stream] for part in parts], 1) for stream in self.sizes}
+
+    def _layer_of(self, rgb: Tensor, flow: Tensor) -> dict[str, Tensor]:
+        """Return the wanted layer (B, T', D) of each stream."""
+        if self._layer == "fc6":
+            return self._network.first_hidden(rgb, flow)
+        found = stream_features(self._network, rgb, flow)
+        return {stream: found[stream][self._layer == "logits"] for stream in self.sizes}
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the size of the wanted layer of each stream; empty if the network has no such layer."""
+        if self._layer == "fc6":
+            return self._network.hidden_sizes
+        classifiers = self._network.classifiers.items()
+        return {stream: layer.out_features if self._layer == "logits" else layer.in_features for stream, layer in classifiers}

@@ -106,9 +106,9 @@ def features(
         The run and split that it was trained in, and the folder of the runs if it is not the data root's.
     checkpoint : path, optional
         A phase's folder, weights or checkpoint, instead of a run's; a converted network too.
-    layer : {"pool5", "logits"}
-        What is computed: the input of the classifier, D = 2,048 for each stream of a ResNet-50; or its output, one number for each
-        class of the network's training.
+    layer : {"pool5", "fc6", "logits"}
+        What is computed: the input of the classifier, D = 2,048 for each stream of a ResNet-50; the first fully connected layer, which
+        C3D has; or the output of the classifier, one number for each class of the network's training.
     frames : {"protocol", "all"}
         The 25 frames of the test protocol, or every frame that can be the centre of a stack of flow.
     stride : int
@@ -249,7 +249,7 @@ def features(
 def _name(start: str, phase: Phase, settings: FeatureSettings) -> str:
     """Return the name of a file, which says what is not the default."""
     parts = [start, phase]
-    parts += ["logits"] if settings.layer == "logits" else []
+    parts += [settings.layer] if settings.layer != "pool5" else []
     parts += [f"every{settings.stride}" if settings.stride > 1 else "all"] if settings.frames == "all" else []
     parts += [name for name in ("average", "mirror") if getattr(settings, name)]
     return "-".join(parts) + FILE_SUFFIX
