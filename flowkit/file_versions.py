@@ -7,6 +7,7 @@ cannot be set, so it is compared too, where it is known.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ class FileVersion:
     Parameters
     ----------
     num_bytes : int
-        Its size.
+        Its size; of a folder, that of all files in it.
     mtime_ns : int
         When its contents changed last, which programs such as ``cp -p`` set as they like.
     ctime_ns : int
@@ -35,8 +36,12 @@ class FileVersion:
 
     @classmethod
     def of(cls, path: Path) -> FileVersion:
-        """Return the version that a path leads to now; `OSError` if there is no such file."""
+        """Return the version that a path leads to now, of a folder that of all files in it; `OSError` if there is no such file."""
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            files = [entry.stat() for entry in os.scandir(path) if entry.is_file()]
+            latest = [max((getattr(file, name) for file in files), default=0) for name in ("st_mtime_ns", "st_ctime_ns")]
+            return cls(sum(file.st_size for file in files), *latest)
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def may_be(self, other: FileVersion) -> bool:

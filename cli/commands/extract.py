@@ -161,6 +161,12 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     "[default: the upper 8 bits]",
 )
 @click.option(
+    "--frame-rate",
+    metavar="F",
+    default=None,
+    help="The frame rate of folders of pictures, which do not tell it: 12, or 30000/1001.  [default: unknown]",
+)
+@click.option(
     "--segments",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.csv",
@@ -231,6 +237,7 @@ def extract(
     every: int,
     stream: int | None,
     grey_range: str | None,
+    frame_rate: str | None,
     segments: Path | None,
     jobs: int | None,
     short_side: int,
@@ -249,7 +256,8 @@ def extract(
 ) -> int:
     """Decode VIDEOS, compute flow, and write one clip file per video.
 
-    VIDEOS is a folder of <class>/<video>, or of videos; a video file; or a text file with the path of a video in each line.
+    VIDEOS is a folder of <class>/<video>, or of videos; a video file; or a text file with the path of a video in each line. A folder
+    of numbered JPEG or PNG files is a video.
 
     Videos that are done already are skipped, so the same line resumes. A bad video never stops the rest: it is listed, and the
     exit code is 3. This holds too for a video that crashes or blocks its worker process, or needs too much memory.
@@ -292,7 +300,7 @@ def extract(
             short_side=short_side,
             codec=codec,
             camera_motion=camera_motion,
-            reading=Reading(fps, every, stream or 0, grey_range),
+            reading=Reading(fps, every, stream or 0, grey_range, frame_rate),
         )
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard, segments=segments, jobs=jobs)

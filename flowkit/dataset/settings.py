@@ -170,6 +170,7 @@ class ExtractSettings:
         reading = self.reading
         flat |= {"fps": rate_text(reading.rate) if reading.rate is not None else "all frames", "every": reading.every}
         flat |= {"stream": reading.stream or "default", "grey_range": range_text(reading.stretch) if reading.stretch else "upper 8 bits"}
+        flat |= {"frame_rate": rate_text(reading.known_rate) if reading.known_rate is not None else "unknown"}
         for key, value in self.to_dict().items():
             if key == "reading":
                 continue

@@ -14,6 +14,7 @@ from pathlib import Path
 from flowkit.errors import SourceChangedError
 from flowkit.file_versions import FileVersion
 from flowkit.files import file_sha256
+from flowkit.video.pictures.folder import picture_folder
 
 
 class Source:
@@ -22,7 +23,7 @@ class Source:
     Parameters
     ----------
     path : Path
-        The file.
+        The file, or the folder of pictures.
     version : FileVersion, optional
         The version that it must have. By default the one that it has now.
     sha256 : str, optional
@@ -76,7 +77,7 @@ class Source:
 
     def _digest(self) -> str:
         try:
-            digest = file_sha256(self.path)
+            digest = video_sha256(self.path)
         except FileNotFoundError as cause:
             raise self.changed() from cause
         self.check()
@@ -87,3 +88,8 @@ class Source:
         return SourceChangedError(
             f"{str(self.path)!r} was changed while it was being extracted; once it is complete, run the same line again"
         )
+
+
+def video_sha256(path: Path) -> str:
+    """Return the digest of a video: of its file, or of the names and contents of all pictures of a folder."""
+    return picture_folder(path).sha256() if path.is_dir() else file_sha256(path)

@@ -15,6 +15,7 @@ This module decides, for all of flowkit, what the pixels of a video are:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,6 @@ from flowkit.video.streams import opened
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
-    from fractions import Fraction
 
     import numpy as np
     from numpy.typing import NDArray
@@ -162,7 +162,7 @@ def probe(path: str | os.PathLike[str], *, stream: int = 0) -> VideoInfo:
     Parameters
     ----------
     path : str or path of a local file
-        The video.
+        The video, or a folder of numbered pictures.
     stream : int
         Which of its video streams, from 1; 0 means the default one, else the largest.
 
@@ -191,7 +191,10 @@ def probe(path: str | os.PathLike[str], *, stream: int = 0) -> VideoInfo:
     (160, 120, Fraction(25, 1), 20, 'mpeg4')
     >>> folder.cleanup()
     """
-    with opened(Path(path), threads=1, stream_number=stream) as video:
+    path = Path(path)
+    if path.is_dir():
+        return _probe_pictures(path)
+    with opened(path, threads=1, stream_number=stream) as video:
         account = Account(video)
         packets = packets_of(account)
         frame = next(decoded_frames(packets, account), None)
@@ -203,7 +206,7 @@ def probe(path: str | os.PathLike[str], *, stream: int = 0) -> VideoInfo:
         rotation, mirrored = orientation_of(frame)
         width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
         return VideoInfo(
-            path=Path(path),
+            path=path,
             width=width,
             height=height,
             frame_rate=frame_rate(video.stream, account.times),
@@ -231,7 +234,8 @@ def read_frames(
     Parameters
     ----------
     path : str or path of a local file
-        The video. This is always a file name, whatever it looks like: never a URL, a pattern or an option.
+        The video, or a folder of numbered pictures. This is always a file name, whatever it looks like: never a URL, a pattern or an
+        option.
     short_side : int, px, or None
         Length of the short side after resizing; the long side keeps the proportion and is rounded down to an even number.
         Frames are enlarged by bicubic interpolation and shrunk by area averaging. None keeps their own size.
@@ -283,7 +287,58 @@ def read_frames(
         raise ParameterError(f"batch_size must be at least 1, got {batch_size}")
     if threads < 0:
         raise ParameterError(f"threads must be at least 0 (0 is one per core), got {threads}")
-    return _batches(Path(path), short_side, batch_size, threads, reading or Reading())
+    path, reading = Path(path), reading or Reading()
+    if path.is_dir():
+        return _picture_batches(path, short_side, batch_size, reading)
+    return _batches(path, short_side, batch_size, threads, reading)
+
+
+def _probe_pictures(path: Path) -> VideoInfo:
+    """Return what the first picture of a folder says."""
+    from flowkit.video.pictures.frames import PictureFrames
+
+    pictures = PictureFrames(path, Reading())
+    frame, _ = next(pictures.decoded())
+    rotation, mirrored = pictures.orientation
+    width, height = (frame.width, frame.height) if rotation % 180 == 0 else (frame.height, frame.width)
+    promised = pictures.folder.num_promised
+    return VideoInfo(path, width, height, Fraction(0), promised, rotation, pictures.codec, "folder", None, mirrored)
+
+
+def _picture_batches(path: Path, short_side: int | None, batch_size: int, reading: Reading) -> Iterator[FrameBatch]:
+    """Yield the frames of a folder of pictures as `_batches` does those of a file."""
+    import numpy as np
+
+    from flowkit.video.pictures.frames import PictureFrames
+
+    pictures = PictureFrames(path, reading)
+    batch: NDArray[np.uint8] | None = None
+    start = filled = 0
+    times = np.full(batch_size, np.nan)
+    for picture, time in pictures.chosen():
+        if batch is None:
+            batch = np.empty((batch_size, *_stored_size(path, picture.shape, short_side), 3), np.uint8)
+        elif filled == batch_size:
+            yield FrameBatch(batch, start, pictures.decode_errors, times=times)
+            start, filled = start + filled, 0
+            batch, times = np.empty_like(batch), np.full(batch_size, np.nan)
+        resize_into(picture, batch[filled])
+        if time is not None:
+            times[filled] = float(time)
+        filled += 1
+    if batch is None:
+        raise VideoDecodeError(f"no picture in {str(path)!r} can be converted to RGB; copy them again or remove the folder")
+    yield FrameBatch(batch[:filled], start, pictures.decode_errors, pictures.report(), times[:filled])
+
+
+def _stored_size(path: Path, shape: tuple[int, ...], short_side: int | None) -> tuple[int, int]:
+    """Return the height and the width of the frames that a video with pictures of this shape gives."""
+    height, width = shape[:2]
+    if short_side is not None:
+        width, height = resized_size(width, height, short_side)
+    if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
+        raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
+    return height, width
 
 
 def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, reading: Reading) -> Iterator[FrameBatch]:
@@ -313,12 +368,7 @@ def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, 
                 unconverted += 1
                 continue
             if batch is None:
-                height, width = picture.shape[:2]
-                if short_side is not None:
-                    width, height = resized_size(width, height, short_side)
-                if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
-                    raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
-                batch = np.empty((batch_size, height, width, 3), dtype=np.uint8)
+                batch = np.empty((batch_size, *_stored_size(path, picture.shape, short_side), 3), np.uint8)
             elif filled == batch_size:
                 yield FrameBatch(batch, start, account.decode_errors, times=times)
                 start, filled = start + filled, 0

@@ -9,7 +9,7 @@ from flowkit.errors import ManifestError
 from flowkit.files import read_file
 from flowkit.video.folders import read_layout
 from flowkit.video.ids import first_few, utf8_name
-from flowkit.video.tree import Scan, VideoFile, check_one_file_each, scan_videos, video_fault
+from flowkit.video.tree import Scan, VideoFile, check_one_file_each, parent_of, scan_videos, video_fault
 
 MAX_LIST_BYTES = 1 << 28
 _COMMENT = "#"
@@ -44,7 +44,9 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
         If there is no such file or folder, a list names something that is no video file, or files would share an id.
     """
     if not videos.is_file():
-        return videos, scan_videos(videos, suffixes, leave_out=leave_out)
+        scan = scan_videos(videos, suffixes, leave_out=leave_out)
+        is_one = len(scan.videos) == 1 and scan.videos[0].path == videos  # a folder of pictures
+        return (parent_of(videos) if is_one else videos), scan
     files = [videos] if videos.suffix.lower() in suffixes else _listed(videos, suffixes)
     whole = [Path(os.path.abspath(path)) for path in files]
     folder = None if source is None else Path(os.path.abspath(source))

@@ -32,6 +32,8 @@ class Reading:
     grey_range : (int, int) or str, optional
         The grey levels that become 0 and 255, of grey pictures with more than 8 bits: ``(7500, 8100)`` or ``"7500:8100"``. By default
         the upper 8 bits are kept.
+    frame_rate : Fraction, str, int or float, frames/s, optional
+        The frame rate of videos that do not tell theirs: of folders of pictures. By default it is unknown.
 
     Raises
     ------
@@ -51,10 +53,13 @@ class Reading:
     every: int = 1
     stream: int = 0
     grey_range: tuple[int, int] | str | None = None
+    frame_rate: Fraction | str | int | float | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None:
-            object.__setattr__(self, "fps", _rate(self.fps))
+            object.__setattr__(self, "fps", _rate(self.fps, "fps"))
+        if self.frame_rate is not None:
+            object.__setattr__(self, "frame_rate", _rate(self.frame_rate, "frame_rate"))
         if isinstance(self.every, bool) or not isinstance(self.every, int) or not 1 <= self.every <= MAX_EVERY:
             raise ParameterError(f"every must be a whole number from 1 to {MAX_EVERY:,}, got {self.every!r}")
         if self.fps is not None and self.every != 1:
@@ -68,6 +73,11 @@ class Reading:
     def rate(self) -> Fraction | None:
         """The frames per second for which frames are chosen; None if they are not chosen by time."""
         return self.fps if isinstance(self.fps, Fraction) else None
+
+    @property
+    def known_rate(self) -> Fraction | None:
+        """The frame rate of videos that do not tell theirs; None if it is unknown."""
+        return self.frame_rate if isinstance(self.frame_rate, Fraction) else None
 
     @property
     def takes_all(self) -> bool:
@@ -85,16 +95,19 @@ class Reading:
         words += [] if self.rate is None else [f"frames at {rate_text(self.rate)} frames/s"]
         words += [f"video stream {self.stream}"] if self.stream else []
         words += [] if self.stretch is None else [f"grey from {self.stretch[0]} to {self.stretch[1]}"]
+        words += [] if self.known_rate is None else [f"folders of pictures at {rate_text(self.known_rate)} frames/s"]
         return ", ".join(words)
 
     def num_chosen(self, num_frames: int, frame_rate: Fraction) -> int:
         """Return about how many frames are chosen of a video with so many frames at this rate, which may be 0 if it is unknown."""
+        frame_rate = frame_rate or self.known_rate or Fraction(0)
         if self.rate is None:
             return -(-num_frames // self.every)
         return -(-num_frames * self.rate // frame_rate) if frame_rate > self.rate else num_frames
 
     def rate_of_chosen(self, frame_rate: Fraction) -> Fraction:
         """Return the number of chosen frames per second of a video with this frame rate, which may be 0 if it is unknown."""
+        frame_rate = frame_rate or self.known_rate or Fraction(0)
         if self.rate is None:
             return frame_rate / self.every
         return min(self.rate, frame_rate) if frame_rate else self.rate
@@ -103,6 +116,7 @@ class Reading:
         """Return the options of `flowkit extract` that read the same frames."""
         words = ["--fps", rate_text(self.rate)] if self.rate is not None else ["--every", str(self.every)] if self.every > 1 else []
         words += ["--stream", str(self.stream)] if self.stream else []
+        words += [] if self.known_rate is None else ["--frame-rate", rate_text(self.known_rate)]
         return words + ([] if self.stretch is None else ["--grey-range", range_text(self.stretch)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,15 +124,18 @@ class Reading:
         values: dict[str, Any] = {} if self.rate is None else {"fps": str(self.rate)}
         values |= {"every": self.every} if self.every > 1 else {}
         values |= {"stream": self.stream} if self.stream else {}
+        values |= {} if self.known_rate is None else {"frame_rate": str(self.known_rate)}
         return values if self.stretch is None else {**values, "grey_range": range_text(self.stretch)}
 
     @classmethod
     def from_dict(cls, values: object) -> Reading:
         """Return the reading that `to_dict` returned; `ParameterError` if it is anything else."""
-        texts = [] if not isinstance(values, dict) else [values.get(name, "") for name in ("fps", "grey_range")]
-        names = {"fps", "every", "stream", "grey_range"}
+        texts = [] if not isinstance(values, dict) else [values.get(name, "") for name in ("fps", "grey_range", "frame_rate")]
+        names = {"fps", "every", "stream", "grey_range", "frame_rate"}
         if not isinstance(values, dict) or not values.keys() <= names or not all(isinstance(text, str) for text in texts):
-            raise ParameterError(f"how frames are read must be a table with fps, grey_range (texts), every or stream, got {values!r}")
+            raise ParameterError(
+                f"how frames are read must be a table with fps, grey_range, frame_rate (texts), every or stream, got {values!r}"
+            )
         return cls(**values)
 
 
@@ -142,16 +159,16 @@ def _grey_range(value: object) -> tuple[int, int]:
     return levels  # type: ignore[return-value]
 
 
-def _rate(value: object) -> Fraction:
+def _rate(value: object, name: str) -> Fraction:
     try:
         if isinstance(value, bool) or not isinstance(value, (str, int, float, Fraction)) or len(str(value)) > 40:
             raise ValueError
         rate = Fraction(value) if isinstance(value, Fraction) else Fraction(str(value).strip())
     except (ValueError, ZeroDivisionError):
-        raise ParameterError(f"fps must be a decimal number or a fraction such as 30000/1001, got {value!r}") from None
+        raise ParameterError(f"{name} must be a decimal number or a fraction such as 30000/1001, got {value!r}") from None
     if not 0 < rate <= MAX_RATE or rate.denominator > _MAX_DENOMINATOR:
         raise ParameterError(
-            f"fps must be above 0 and at most {MAX_RATE} frames/s, with a denominator of at most {_MAX_DENOMINATOR:,}, got {value!r}"
+            f"{name} must be above 0 and at most {MAX_RATE} frames/s, with a denominator of at most {_MAX_DENOMINATOR:,}, got {value!r}"
         )
     return rate
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from flowkit.errors import ManifestError
 from flowkit.video.folders import FolderLayout, read_layout
 from flowkit.video.ids import MAX_ID_BYTES, MOST_CLASHES, check_video_id, first_few, utf8_name
+from flowkit.video.pictures.folder import PictureFolders
 from flowkit.words import counted
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ _logger = logging.getLogger(__name__)
 _SYSTEM_FOLDERS = frozenset(
     ["__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot"]
 )
-_HIDDEN, _NO_SUFFIX, _OTHER = "hidden", "without suffix", "others"
+_HIDDEN, _NO_SUFFIX, _PICTURES, _OTHER = "hidden", "without suffix", "stray pictures", "others"
 _MOST_SUFFIXES = 30  # that are counted one by one
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video in a folder tree: its id, its file, and the folder that names its class (``a/b`` if nested, empty at the root)."""
+    """A video in a folder tree: its id, its file or its folder of pictures, and the folder that names its class (``a/b`` if nested)."""
 
     video_id: str
     path: Path
@@ -66,8 +67,8 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
     Parameters
     ----------
     root : Path
-        The folder to search, with all its subfolders but hidden ones. Links to files and folders are followed, except links to
-        a folder that contains them.
+        The folder to search, with all its subfolders but hidden ones. A folder of numbered pictures is a video. Links to files and
+        folders are followed, except links to a folder that contains them.
     suffixes : frozenset of str
         The suffixes of videos, in lower case, with the dot.
     leave_out : Path, optional
@@ -85,16 +86,26 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
     unreadable: list[tuple[str, str]] = []
     ignored: Counter[str] = Counter()
     left_out = _identity(leave_out) if leave_out is not None and leave_out.is_dir() else None
+    pictures = PictureFolders()
     for relative, path, folder_fault in walk_files(str(root), leave_out=left_out, on_hidden=lambda _: ignored.update([_HIDDEN])):
         video_id, suffix = os.path.splitext(relative)
         if folder_fault is None and suffix.lower() not in suffixes:
-            ignored[utf8_name(suffix.lower()) or _NO_SUFFIX] += 1
+            if not pictures.add(relative):
+                ignored[utf8_name(suffix.lower()) or _NO_SUFFIX] += 1
             continue
+        pictures.add_video(relative)
         fault = folder_fault or video_fault(video_id, path)
         if fault is not None:
             unreadable.append((utf8_name(relative), fault))
         else:
             paths.setdefault(video_id, []).append(path)
+    for relative in pictures.found(lambda _, number: ignored.update({_PICTURES: number})):
+        name = relative or os.path.basename(os.path.abspath(root))
+        fault = video_fault(name, os.path.join(root, relative))
+        if fault is not None:
+            unreadable.append((utf8_name(name), fault))
+        else:
+            paths.setdefault(name, []).append(os.path.join(root, relative))
     check_one_file_each(paths)
     layout = read_layout(paths)
     videos = (VideoFile(video_id, Path(paths[video_id][0]), layout.class_of[video_id]) for video_id in sorted(paths))
@@ -142,7 +153,7 @@ def video_fault(video_id: str, path: str) -> str | None:
         check_video_id(video_id)
     except ManifestError as error:
         return str(error)
-    return None if os.path.isfile(path) else "it is not a regular file, or a dangling link"
+    return None if os.path.isfile(path) or os.path.isdir(path) else "it is not a regular file, or a dangling link"
 
 
 def _identity(folder: Path) -> tuple[int, int]:

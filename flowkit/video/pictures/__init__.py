@@ -1,0 +1,1 @@
+"""Folders of numbered pictures as videos."""
