@@ -30,6 +30,8 @@ from flowkit.model.settings.network_config import StreamName
 from flowkit.model.settings.vgg import VggConfig
 
 CLASSIFIER_STD = 0.01
+IDENTITY_NOISE = 0.2
+FLOW_GAIN = 6.0  # on generated videos, RGB has a root mean square of 0.53 in the units of the input, and flow one of 0.083
 
 
 class VggStream(nn.Module):
@@ -83,11 +85,29 @@ class VggStream(nn.Module):
         return cast("nn.Linear", self.classifier[-1])
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw new weights: as He et al. (normal, fan-in), N(0, 0.01^2) for the classifier, and zero biases."""
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(cast("Tensor", module.bias))
+        """Draw new weights: as He et al. (normal, fan-in), N(0, 0.01^2) for the classifier, and zero biases.
+
+        Notes
+        -----
+        There is no batch normalisation that would make up for a signal that is small or alike for all frames, hence two exceptions.
+        He's weights keep the size of a signal that enters with about unit size, so the first convolution of a stream of flow is
+        multiplied by `FLOW_GAIN`, and a convolution behind a local response normalisation by what that divides small values by. And the
+        convolutions of VGG-16 that keep the number of channels begin as the identity plus `IDENTITY_NOISE` times He's weights: the
+        network starts as a shallow one, which learns sooner. Simonyan and Zisserman trained a shallower network first, for the same
+        reason; layers that begin as the identity are those of Chen et al., "Net2Net", ICLR 2016.
+        """
+        factor = 1.0 if self.in_channels == NUM_RGB_CHANNELS else FLOW_GAIN
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, nn.LocalResponseNorm):
+                    factor = module.k**module.beta
+                elif isinstance(module, (nn.Conv2d, nn.Linear)):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                    nn.init.zeros_(cast("Tensor", module.bias))
+                    module.weight.mul_(factor)
+                    factor = 1.0
+                    if self.config.backbone == "vgg-16" and isinstance(module, nn.Conv2d) and module.in_channels == module.out_channels:
+                        module.weight.mul_(IDENTITY_NOISE).add_(nn.init.dirac_(torch.empty_like(module.weight)))
         self.reset_classifier(generator)
 
     def reset_classifier(self, generator: torch.Generator | None = None) -> None:

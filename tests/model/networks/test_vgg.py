@@ -19,7 +19,7 @@ from flowkit.model.foreign.state_dicts import PretrainedWeights, imagenet_shapes
 from flowkit.model.networks.layers.dropout import GroupedDropout
 from flowkit.model.networks.resnet import set_groups
 from flowkit.model.networks.transfer import with_classes
-from flowkit.model.networks.vgg import VggSingleStream, VggStream, vgg_stream, without_mean_flow
+from flowkit.model.networks.vgg import FLOW_GAIN, VggSingleStream, VggStream, vgg_stream, without_mean_flow
 from flowkit.model.networks.weights import check_pretrained, initialise_single_stream
 from flowkit.model.settings.vgg import VggConfig
 
@@ -275,8 +275,29 @@ def test_random_weights_keep_the_size_of_a_signal(kind: Any, stream: Any) -> Non
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     seen: list[torch.Tensor] = []
     network.stream.fc.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
-    network(torch.randn(1, 8, 3 if stream == "appearance" else 20, 64, 64))
-    assert 0.05 < float(seen[0].detach().std()) < 5
+    # Smooth, as pictures are: the maxima of white noise grow with every pool. Flow is smaller than RGB.
+    coarse = torch.randn(8, 3, 8, 8) if stream == "appearance" else torch.randn(8, 20, 8, 8) / FLOW_GAIN
+    network(F.interpolate(coarse, size=(64, 64), mode="bilinear")[None])
+    assert 0.2 < float(seen[0].detach().std()) < 5
+
+
+@STREAMS
+def test_the_further_layers_of_vgg_16_begin_near_the_identity(stream: Any) -> None:
+    layers = [layer for layer in vgg_stream(replace(NARROW, kind="vgg-16", width=1 / 8), stream).features if isinstance(layer, nn.Conv2d)]
+    kept = [layer for layer in layers if layer.in_channels == layer.out_channels]
+    assert len(kept) == 9
+    for layer in kept:
+        x = torch.rand(2, layer.in_channels, 16, 16)
+        assert 0.1 < difference(layer(x), x) < 0.6  # He's weights alone give 1.7
+
+
+def test_the_first_convolution_is_larger_for_flow() -> None:
+    for kind in ("vgg-m", "vgg-16"):
+        spread = [
+            float(vgg_stream(VggConfig(num_classes=5, kind=kind), stream).conv1.weight.detach().std())
+            for stream in ("appearance", "motion")
+        ]  # type: ignore[arg-type]
+        assert spread[1] / spread[0] == pytest.approx(FLOW_GAIN * (3 / 20) ** 0.5, rel=0.05)
 
 
 def test_torchvisions_weights_start_both_streams() -> None:
