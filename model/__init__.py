@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from flowkit.model.compute.execution import Execution
     from flowkit.model.data.training_clips import ClipDataset
     from flowkit.model.encoding.trajectory_features import trajectory_features
-    from flowkit.model.evaluation.predict import Prediction, Predictor
+    from flowkit.model.evaluation.prediction.predictor import Predictor
+    from flowkit.model.evaluation.prediction.result import Prediction
     from flowkit.model.evaluation.protocol import evaluate
     from flowkit.model.networks.stresnet import StreamLogits, STResNet
     from flowkit.model.runs.checkpoint import load_checkpoint
@@ -34,8 +35,8 @@ _LAZY = {
     "TrainConfig": "flowkit.model.settings.training",
     "ClipDataset": "flowkit.model.data.training_clips",
     "Execution": "flowkit.model.compute.execution",
-    "Prediction": "flowkit.model.evaluation.predict",
-    "Predictor": "flowkit.model.evaluation.predict",
+    "Prediction": "flowkit.model.evaluation.prediction.result",
+    "Predictor": "flowkit.model.evaluation.prediction.predictor",
     "evaluate": "flowkit.model.evaluation.protocol",
     "FeatureFile": "flowkit.model.scoring.feature_files",
     "FeatureReport": "flowkit.model.scoring.video_features",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,26 @@ import click
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import crops_option, data_option, json_option, refuse_unused, runs_option, split_option, two_weights
+from flowkit.cli.shared.options import (
+    crops_option,
+    data_option,
+    grace_option,
+    json_option,
+    refuse_unused,
+    runs_option,
+    split_option,
+    two_weights,
+)
+from flowkit.cli.shared.stopping import report_stopped, stop_signals
+from flowkit.dataset.csv_fields import csv_line, harmless_field
+from flowkit.files import write_atomically
 from flowkit.model.evaluation.rows import ROWS
 
 if TYPE_CHECKING:
-    from flowkit.model.evaluation.predict import Prediction, Predictor
+    from flowkit.model.evaluation.prediction.predictor import Predictor
+    from flowkit.model.evaluation.prediction.result import Prediction
+
+_LISTS = (".txt", ".list", ".lst")  # suffixes of files that name videos
 
 
 @click.command(cls=Command)
@@ -51,6 +68,25 @@ if TYPE_CHECKING:
     help="What computes the flow. auto is the solver of the training data, or the GPU's if --device names a GPU.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many threads compute flow on the CPU.  [default: one per core]")
+@click.option(
+    "--window",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Classify windows of this length instead of whole videos, each with its times.",
+)
+@click.option(
+    "--stride",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="The time between the starts of two windows.  [default: that of --window]",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.csv|FILE.json",
+    help="Write all results to this file too; a command that was stopped resumes from what is kept beside it.",
+)
+@grace_option("the video or window in progress may take")
 @json_option
 def predict(
     videos: Sequence[Path],
@@ -66,24 +102,35 @@ def predict(
     device: str,
     solver: Any,
     jobs: int | None,
+    window: float | None,
+    stride: float | None,
+    output: Path | None,
+    grace: float,
     as_json: bool,
 ) -> int:
-    """Classify each VIDEO, any video file or a folder of videos, with a trained network.
+    """Classify each VIDEO with a trained network: any video file, a folder of videos, or a text file with the path of a video in each line.
 
     Frames and flow are made as those of the training data were, and classified as `flowkit evaluate` does: 25 frames with their
     stacks of flow, and their mirror images. The command prints the classes with the highest scores and their probabilities, of both
-    streams together and of each.
+    streams together and of each. With --window, it does so for each window of a long video. A bad video never stops the rest: it is
+    listed, and the exit code is 3.
     """
     import cv2
 
     from flowkit.model.compute.execution import Execution
-    from flowkit.model.evaluation.predict import Predictor
+    from flowkit.model.evaluation.prediction.journal import WHOLE, PredictionJournal
+    from flowkit.model.evaluation.prediction.predictor import Predictor
     from flowkit.model.evaluation.trained_row import find_row, row_of
+    from flowkit.model.runs.places import check_writable
     from flowkit.model.runs.recorded_extraction import extraction_here
 
     weights = None if fusion_weights is None else two_weights(fusion_weights)
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network and therefore one row", "run", "runs", "split", "row")
+    if window is None:
+        refuse_unused("it is the distance between windows, which --window makes", "stride")
+    if output is not None and output.suffix.casefold() not in (".csv", ".json"):
+        raise click.UsageError(f"--output {output}: the name of the file must end with .csv or .json, which says its form")
     files = _files_of(videos)
     trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
     settings, notes = extraction_here(trained.provenance, data, solver, device)
@@ -92,34 +139,95 @@ def predict(
     predictor = Predictor(
         trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes, weights=weights, crops=crops
     )
+    if output is not None:
+        check_writable(output.parent, option="--output")
+        output.parent.mkdir(parents=True, exist_ok=True)
     _print_start(predictor)
     cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow
+    sources = {phase: source for phase, (source, _) in trained.checkpoints.items()}
+    about = {"row": trained.name, "weights": sources, "extraction": settings.to_dict(), "notes": notes}
+    digests = {phase: checkpoint.digest() for phase, (_, checkpoint) in trained.checkpoints.items()}
+    depends_on = {**about, "digests": digests, "fusion_weights": weights, "crops": crops, "top": top, "window": window, "stride": stride}
     results: list[dict[str, Any]] = []
-    for path in files:
-        prediction = predictor.predict(path, progress=True)
-        results.append(_as_dict(prediction, top))
-        if not as_json:
-            _print_prediction(prediction, predictor, top)
+    journal_path = None if output is None else output.with_name(f".{output.name}.unfinished")
+    with stop_signals(grace) as stop, PredictionJournal(journal_path, depends_on) as journal:
+        for path in files:
+            if stop.requested():
+                break
+            known = journal.results(path)
+            clips = None if output is None else output.with_name(f".{output.name}.clips")
+            new: Iterator[Prediction]
+            if WHOLE in known or (window is None and known):
+                new = iter(())
+            elif window is None:
+                new = iter([predictor.predict(path, progress=True)])
+            else:
+                new = predictor.predict_windows(
+                    path, seconds=window, stride=stride, folder=clips, done=known, jobs=jobs, stop=stop, progress=True
+                )
+            for prediction in new:
+                number = 0 if prediction.window is None else prediction.window.number
+                known[number] = _as_dict(prediction, top)
+                journal.add(path, number, known[number])
+                if not as_json:
+                    _print_prediction(prediction, predictor, top)
+            if window is not None and WHOLE not in known and not stop.requested():
+                journal.add(path, WHOLE, {})
+            results += [result for number, result in sorted(known.items()) if number != WHOLE]
+        stopped = stop.requested()
+        stop.end_grace()
+    if stopped:
+        return report_stopped(stop, "stopped" if output is None else "stopped; what is classified is kept")
+    if output is not None:
+        whole = json.dumps({"format": "flowkit-prediction", "format_version": 1, **about, "videos": results}, indent=1) + "\n"
+        text = whole if output.suffix.casefold() == ".json" else _csv(results, top)
+        write_atomically(output, text.encode("utf-8", "surrogateescape"))
+        journal.remove()
+        inform(f"predict: {counted(len(results), 'result')} in {show_name(output)}")
     if as_json:
-        sources = {phase: source for phase, (source, _) in trained.checkpoints.items()}
-        about = {"row": trained.name, "weights": sources, "extraction": settings.to_dict(), "notes": notes}
         say_json("prediction", {**about, "videos": results})
-    return EXIT_SOME_FAILED if any(not result["top"] for result in results) else 0
+    return EXIT_SOME_FAILED if any(_has_failed(result) for result in results) else 0
+
+
+def _has_failed(result: Mapping[str, Any]) -> bool:
+    """Return whether a video or a window has no classes; the end of a video may be too short for a window of its own."""
+    return not result["top"] and not ("window" in result and result["status"] == "short")
+
+
+def _csv(results: Sequence[Mapping[str, Any]], top: int) -> str:
+    """Return results as CSV: one line for each video or window, with its classes, the most probable first."""
+    places = range(min(top, max((len(result["top"]) for result in results), default=0)))
+    header = ["path", "status", "num_frames", "start_seconds", "end_seconds", "error"]
+    lines = [csv_line([*header, *(name for k in places for name in (f"class_{k + 1}", f"probability_{k + 1}"))])]
+    for result in results:
+        window = result.get("window") or {}
+        times = [f"{window[name]:.6f}" if name in window else "" for name in ("start_seconds", "end_seconds")]
+        texts = [result["path"], result["status"], str(result["num_frames"]), *times, result["error"]]
+        for k in places:
+            best = result["top"][k] if k < len(result["top"]) else None
+            texts += ["", ""] if best is None else [best["class_name"], f"{best['probability']:.6f}"]
+        lines.append(csv_line(map(harmless_field, texts)))
+    return "".join(lines)
 
 
 def _files_of(videos: Sequence[Path]) -> list[Path]:
-    """Return the files that were named, and all videos of the folders that were."""
+    """Return the files that were named, all videos of the folders that were, and those in lists, each once."""
     from flowkit.errors import ManifestError
     from flowkit.video.containers import VIDEO_SUFFIXES
-    from flowkit.video.tree import scan_videos
+    from flowkit.video.named import find_videos
 
-    files = []
+    files: list[Path] = []
     for path in videos:
-        found = [path] if not path.is_dir() else [video.path for video in scan_videos(path, VIDEO_SUFFIXES).videos]
+        found = [path]
+        if path.is_dir() or path.suffix.casefold() in _LISTS:
+            _, scan = find_videos(path, VIDEO_SUFFIXES)
+            found = [video.path for video in scan.videos]
+            for name, why in scan.unreadable:
+                warn(f"predict: warning: {show_name(name)} is left out: {show_name(why)}")
         if not found:
             raise ManifestError(f"no video found under {str(path)!r}; name video files, or a folder that holds some")
         files += found
-    return files
+    return list(dict.fromkeys(files))
 
 
 def _print_start(predictor: Predictor) -> None:
@@ -136,6 +244,8 @@ def _print_start(predictor: Predictor) -> None:
 def _print_prediction(prediction: Prediction, predictor: Predictor, top: int) -> None:
     """Print one video's classes to stdout, or to stderr why there are none."""
     name = show_name(prediction.path)
+    if prediction.window is not None:
+        name += f", {prediction.window.start_seconds:.2f} to {prediction.window.end_seconds:.2f} s"
     if not prediction.scores:
         warn(f"{name}: {prediction.status}: {show_name(prediction.error)}")
         return
@@ -156,12 +266,15 @@ def _columns(prediction: Prediction) -> list[str]:
 
 def _as_dict(prediction: Prediction, top: int) -> dict[str, Any]:
     classes = prediction.top_classes(top)
+    window = prediction.window
+    part = {} if window is None else {"window": asdict(window)}
     return {
         "path": str(prediction.path),
         "status": prediction.status,
         "num_frames": prediction.num_frames,
         "decode_errors": prediction.decode_errors,
         "error": prediction.error,
+        **part,
         "times": None if prediction.times is None else prediction.times.tolist(),
         "top": [
             {

@@ -33,8 +33,8 @@ from flowkit.extraction.one_video import extract_task
 from flowkit.flow.params import TVL1Params
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.sampling import protocol_centres
-from flowkit.model.evaluation import predict
-from flowkit.model.evaluation.predict import Predictor
+from flowkit.model.evaluation.prediction import predictor as predict_module
+from flowkit.model.evaluation.prediction.predictor import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.trained_row import find_row, row_of
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
@@ -164,7 +164,7 @@ def test_a_video_that_crashes_the_decoder_has_no_scores_and_the_next_one_has(
 def test_a_video_that_changes_while_it_is_read_has_no_scores(home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.avi"
     shutil.copy(home / "videos" / "run" / "a.avi", path)
-    count = predict.count_frames
+    count = predict_module.count_frames
 
     def replaced_after_counting(*args: Any, **kwargs: Any) -> Any:
         result = count(*args, **kwargs)
@@ -173,7 +173,7 @@ def test_a_video_that_changes_while_it_is_read_has_no_scores(home: Any, tmp_path
 
     ours = predictor(find_row(home / "data"))
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "count_frames", replaced_after_counting)
+        patch.setattr(predict_module, "count_frames", replaced_after_counting)
         prediction = ours.predict(path)
     assert (prediction.status, prediction.scores) == ("failed", {})
     assert ours.predict(path).status == "ok"

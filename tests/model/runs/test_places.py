@@ -15,7 +15,7 @@ from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.ablation.run import ablate
 from flowkit.model.ablation.variants import Variant
 from flowkit.model.compute.execution import Execution
-from flowkit.model.evaluation.predict import Predictor
+from flowkit.model.evaluation.prediction.predictor import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.scores import ScoreTable, read_own_scores, write_scores
 from flowkit.model.runs import events

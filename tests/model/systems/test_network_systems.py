@@ -17,7 +17,7 @@ from flowkit.dataset.verify import verify
 from flowkit.errors import CheckpointError, ParameterError
 from flowkit.model.compute.execution import Execution
 from flowkit.model.convert.network_files import write_onnx, write_safetensors
-from flowkit.model.evaluation.predict import Predictor
+from flowkit.model.evaluation.prediction.predictor import Predictor
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.evaluation.rows import rows_of
 from flowkit.model.runs import events

@@ -3,104 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowkit.dataset.manifest import MIN_FRAMES, Split
-from flowkit.dataset.progress import StageProgress
+from flowkit.dataset.paths import clip_path
+from flowkit.dataset.progress import ProgressBar, StageProgress
 from flowkit.dataset.root import RECORD_NAME
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.errors import ParameterError, VideoDecodeError
-from flowkit.extraction.results import Status
+from flowkit.errors import ParameterError, ShardFormatError, VideoDecodeError
+from flowkit.extraction.loose_videos import loose_clips
+from flowkit.extraction.results import WRITTEN, VideoResult
+from flowkit.extraction.run import ExtractProgress
 from flowkit.extraction.sample_apart import count_frames, read_sample
 from flowkit.file_versions import FileVersion
 from flowkit.model.compute.execution import Execution
-from flowkit.model.data.places import tested_places
+from flowkit.model.data.places import Places, tested_places
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
 from flowkit.model.data.transforms import whole_flow, whole_rgb
-from flowkit.model.data.whole_videos import WholeClip
+from flowkit.model.data.whole_videos import WholeClip, read_whole
+from flowkit.model.data.windows_in_time import check_windows, time_windows
 from flowkit.model.evaluation.fusion_weights import EQUAL_WEIGHTS, check_joined, joined_streams
+from flowkit.model.evaluation.prediction.result import FUSED, Prediction
 from flowkit.model.evaluation.rows import ROWS
 from flowkit.model.evaluation.trained_row import TrainedRow, find_row, row_of
 from flowkit.model.runs.provenance import Provenance
 from flowkit.model.runs.recorded_extraction import Solver, extraction_here, extraction_of
-from flowkit.model.scoring.metrics import softmax
 from flowkit.model.scoring.tested_networks import Crops, TestedNetworks
 from flowkit.quantise import Quantiser
+from flowkit.shards.reader import ShardReader
+from flowkit.temporary import temporary_folder
+from flowkit.video.tree import VideoFile
 from flowkit.words import counted
 from flowkit.workers.processes import num_cores
+from flowkit.workers.stopping import StopRequest
 
-FUSED = "fused"
-_NAMES_SHOWN = 3
+_LOOSE_ID = "video"  # of the clip whose windows are classified
 _PATIENCE_SECONDS = 2.0  # for counting frames without showing it
-
-
-@dataclass(frozen=True, repr=False)
-class Prediction:
-    """The classes that a network gives one video; made by `Predictor.predict`.
-
-    Parameters
-    ----------
-    path : Path
-        The video file.
-    status : {"ok", "damaged", "short", "undecodable", "failed"}
-        As `flowkit.extract` gives it. A ``damaged`` video is classified by what could be decoded; ``failed`` means that the network
-        gave scores that are not finite numbers.
-    num_frames : int
-        Number of frames that could be decoded.
-    decode_errors : int
-        Number of errors of the decoder.
-    error : str
-        What is damaged, or why there are no scores.
-    classes : tuple of str
-        Class names by label.
-    scores : dict from str to float64 array, shape (C,)
-        Mean logits of each stream, and their (weighted) mean as ``fused``. Empty if the video could not be classified.
-    times : float64 array, shape (25,), s, optional
-        The time stamps of the frames that were classified, if the file has them.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from flowkit.model import Prediction
-    >>> scores = {"motion": np.array([0.0, 1.0]), "fused": np.array([0.0, 1.0])}
-    >>> prediction = Prediction(Path("video.mp4"), "ok", num_frames=90, decode_errors=0, classes=("run", "walk"), scores=scores)
-    >>> prediction
-    <Prediction of 'video.mp4': 'walk' 73.1 %, 'run' 26.9 %>
-    >>> list(prediction.probabilities)
-    ['walk', 'run']
-    """
-
-    path: Path
-    status: Status
-    num_frames: int
-    decode_errors: int
-    error: str = ""
-    classes: tuple[str, ...] = ()
-    scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    times: NDArray[np.float64] | None = None
-
-    @property
-    def probabilities(self) -> dict[str, float]:
-        """Probability (softmax of the fused scores) of each class, the most probable first; empty if there are no scores."""
-        return {name: shares[FUSED] for name, shares in self.top_classes(len(self.classes))}
-
-    def top_classes(self, count: int = 5) -> list[tuple[str, dict[str, float]]]:
-        """Return the classes with the highest fused scores, each with its probability (softmax) by stream and ``fused``."""
-        if not self.scores:
-            return []
-        probabilities = {name: softmax(values) for name, values in self.scores.items()}
-        order = np.argsort(-self.scores[FUSED], kind="stable")[:count]
-        return [(self.classes[label], {name: float(values[label]) for name, values in probabilities.items()}) for label in order]
-
-    def __repr__(self) -> str:
-        best = ", ".join(f"{name!r} {100 * shares[FUSED]:.1f} %" for name, shares in self.top_classes(_NAMES_SHOWN))
-        return f"<{type(self).__name__} of {str(self.path)!r}: {best or f'{self.status}, {self.error}'}>"
 
 
 class Predictor:
@@ -288,6 +232,113 @@ class Predictor:
                 clip = self._whole_clip(path, video.num_frames, bars)
             except VideoDecodeError as error:
                 return replace(prediction, status="undecodable", error=str(error))
+        return self._scored(prediction, clip)
+
+    def predict_windows(
+        self,
+        path: str | Path,
+        *,
+        seconds: float,
+        stride: float | None = None,
+        folder: Path | None = None,
+        done: Container[int] = (),
+        jobs: int | None = None,
+        stop: StopRequest | None = None,
+        progress: bool | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify one video window by window; the scores of a window are those of `predict` for a video that consists of its frames.
+
+        Parameters
+        ----------
+        path : path
+            A video file of any length.
+        seconds, stride : float, s
+            The length of a window, and the distance between the starts of two; by default the same.
+        folder : Path, optional
+            Where the flow of the whole video is kept until all windows are classified: after a stop it is found there again. By default
+            in a temporary folder.
+        done : container of int
+            The numbers of windows that are not wanted.
+        jobs : int, optional
+            How many processes compute flow. Default: one per core.
+        stop : StopRequest, optional
+            Ends the work once a stop is requested.
+        progress : bool, optional
+            Whether to show progress. Default: on a terminal and in a notebook.
+
+        Yields
+        ------
+        Prediction
+            One for each window, in order. A video that cannot be decoded has one, without `window`. A window of fewer than 11
+            frames is ``short``.
+
+        Raises
+        ------
+        ParameterError
+            If `seconds` or `stride` is not a positive number.
+        DeviceError
+            If the device that solves the flow is unavailable.
+        """
+        path, stride, stop = Path(path), stride or seconds, stop or StopRequest()
+        check_windows(seconds, stride)
+        with ExitStack() as stack:
+            kept = folder or stack.enter_context(temporary_folder("windows"))
+            bar = stack.enter_context(ProgressBar("predict", unit="flow fields", progress=progress))
+
+            def look(made: ExtractProgress) -> None:
+                bar.update(made.pairs_done, fraction=made.fraction, note=path.name)
+
+            video = VideoFile(_LOOSE_ID, path, "")
+            made = loose_clips(
+                [video], kept, settings=self.settings, jobs=jobs, device_index=self.device.index or 0, stop=stop, on_progress=look
+            )
+            for result in list(made):
+                try:
+                    yield from self._predict_clip(path, result, clip_path(kept, _LOOSE_ID), seconds, stride, done, stop)
+                except ShardFormatError as error:  # somebody has damaged the clip file
+                    yield Prediction(path, "failed", result.num_frames, result.decode_errors, str(error), self.classes)
+        if folder is not None and not stop.requested():
+            rmtree(folder, ignore_errors=True)
+
+    def _predict_clip(
+        self, path: Path, result: VideoResult, stored: Path, seconds: float, stride: float, done: Container[int], stop: StopRequest
+    ) -> Iterator[Prediction]:
+        """Classify the windows of a video whose clip file is there."""
+        about = Prediction(path, result.status, result.num_frames, result.decode_errors, result.error, self.classes)
+        if result.status not in WRITTEN:
+            yield about
+            return
+        with ShardReader(stored) as reader:
+            clip = reader.clip(_LOOSE_ID)
+            times = clip.times
+            if times is None and clip.frame_rate:
+                times = np.arange(clip.num_frames) / float(clip.frame_rate)
+            if times is None:
+                yield replace(about, status="failed", error="it has neither time stamps nor a frame rate, so it has no windows in seconds")
+                return
+            try:
+                windows = time_windows(times, seconds=seconds, stride=stride)
+            except ParameterError as error:
+                yield replace(about, status="failed", error=str(error))
+                return
+            for window in windows:
+                if stop.requested():
+                    return
+                if window.number in done:
+                    continue
+                count = window.stop - window.start
+                part = replace(about, num_frames=count, window=window)
+                if count < MIN_FRAMES:
+                    why = f"{counted(count, 'frame')}; a stack of flow needs {MIN_FRAMES}"
+                    yield replace(part, status="short", error=why)
+                    continue
+                places = tested_places(count, plan=self._networks.plan, num_samples=NUM_TEST_CENTRES)
+                inside = Places(places.frames + window.start, places.fields + window.start, places.where)
+                whole = read_whole(clip, inside, input_size=self._networks.input_size)
+                yield self._scored(part, replace(whole, num_frames=count, times=times[inside.frames]))
+
+    def _scored(self, prediction: Prediction, clip: WholeClip) -> Prediction:
+        """Return a prediction with the scores of the networks."""
         (values,) = self._networks.score([clip])
         if not all(np.isfinite(logits).all() for logits in values.values()):
             return replace(prediction, status="failed", error="its scores are not finite numbers: the network is broken")
