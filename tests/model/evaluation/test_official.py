@@ -64,6 +64,7 @@ CHANGES: dict[str, tuple[Any, list[str], set[str]]] = {
     "crop": ("none", STREAMS, set()),
     "flip": (False, STREAMS, set()),
     "balance": ("weights", STREAMS, set()),
+    "skip_cuts": (True, STREAMS, set()),
     "select": ("best", STREAMS, set()),
     "validation_steps": (3, [], set()),
     "depth": (101, STREAMS, {"units"}),
@@ -174,6 +175,7 @@ RECORDS: dict[str, tuple[Any, list[str]]] = {
 }
 NO_RECORDS = {
     "config": "its fields have rows",
+    "cuts": "what follows from skip_cuts, which has a row",
     **dict.fromkeys(("classes", "split", "protocol", "digest", "earlier_digests", "num_videos"), NOT_THE_DATA),
 }
 WHERE_AND_HOW = {
