@@ -18,7 +18,7 @@ from training_runs import metrics, same, share_root, weights
 from flowkit.model.evaluation.scores import read_own_scores
 from flowkit.model.runs.checkpoint import load_checkpoint
 from flowkit.model.runs.run_folder import phase_folder
-from flowkit.model.systems.registry import SVM_PHASES, SYSTEMS
+from flowkit.model.systems.registry import PHASES, SVM_PHASES, SYSTEMS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs fork and kill")]
 
@@ -107,7 +107,8 @@ def test_half_precision_trains_float32_weights_and_is_recorded(ended: tuple[str,
         assert checkpoint.provenance.precision == "bf16"
         assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in checkpoint.network.values())
         first = [metrics(root, phase, name)[0]["loss"] for name in ("one", "half")]
-        assert first[1] == pytest.approx(first[0], rel=0.05), phase
+        if not PHASES[phase].starts_from:  # else it begins with weights that differ already
+            assert first[1] == pytest.approx(first[0], rel=0.05), phase
 
 
 def test_what_is_for_networks_is_refused_for_trajectories_in_one_sentence(packed_root: Path, tmp_path: Path) -> None:
