@@ -82,9 +82,9 @@ def test_the_distance_between_frames_is_drawn_for_each_clip_or_once_for_each_sub
 ) -> None:
     drawn = []
 
-    def note(generator: Any, num_frames: int, *, num_samples: int, tau_min: Any, tau_max: Any) -> Any:
+    def note(generator: Any, num_frames: int, *, num_samples: int, tau_min: Any, tau_max: Any, cuts: Any) -> Any:
         drawn.append((tau_min, tau_max))
-        return training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max)
+        return training_centres(generator, num_frames, num_samples=num_samples, tau_min=tau_min, tau_max=tau_max, cuts=cuts)
 
     monkeypatch.setattr("flowkit.model.data.places.training_centres", note)
     settings = {"batch": 12, "bn_group": 4, "tau_min": 1, "tau_max": 9}

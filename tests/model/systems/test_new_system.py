@@ -17,8 +17,8 @@ PAGE = ROOT / "docs" / "systems" / "adding-a-system.md"
 MOST_LINES = 100
 LINES = {  # file -> what stands there, and what the system adds to it
     "model/settings/network_kinds.py": (
-        "DynamicImageConfig, C3DConfig)",
-        "DynamicImageConfig, C3DConfig, PlainConfig)",
+        "C3DConfig, SequenceConfig)",
+        "C3DConfig, SequenceConfig, PlainConfig)",
         "settings.plain",
         "PlainConfig",
     ),
