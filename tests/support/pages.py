@@ -40,6 +40,8 @@ _MEASURED = (
     (r"-?\d+(\.\d+)? ?(B|kB|MB|GB|px)\b|-?\d+(\.\d+)? ?%", "<measured>"),
     (r"-?\d*\.\d+(e-?\d+)?", "<number>"),
     (r"\b\d+ steps\b", "<number> steps"),
+    (r"; a bound of \d+ would hold <measured> of it", ""),
+    (r"\b\d+ (flow fields across a cut|repeated frames) in \d+ videos?\b", r"<number> \1 in <number> videos"),
     (r"\b[0-9a-f]{8,}\b", "<digest>"),
     (r"-{2,}:?", "--"),
     (r"[ \t]+", " "),
