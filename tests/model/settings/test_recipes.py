@@ -228,7 +228,7 @@ def test_every_value_of_a_recipe_can_be_set(recipe: str, phase: str) -> None:
         "batch": 8, "bn_group": 4, "schedule": [[7, 0.5]], "num_samples": 3, "tau_min": 2, "tau_max": 9, "tau_drawn": "sub_batch",
         "seed": 5, "decay": "cosine", "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.1, "bn_momentum": 0.2, "bn_average_first": True,
         "bn_moments": "variance", "bn_renewal_steps": 7, "select": "best", "validation_steps": 4,
-        "balance": "weights",
+        "balance": "weights", "skip_cuts": True,
         "crop": "none", "corners": "diagonal", "flip": False, "depth": 101, "stage_units": [2, 2, 3, 2], "base_width": 8, "input_size": 96,
         "stride_in_1x1": True, "injection": "direct", "injection_direction": "both", "injection_kind": "multiplicative",
         "injection_stages": [2], "temporal_convolution": False, "temporal_stages": [5], "temporal_init": "center",
