@@ -61,7 +61,7 @@ def time_windows(times: NDArray[np.float64], *, seconds: float, stride: float) -
     Examples
     --------
     >>> import numpy as np
-    >>> from flowkit.model.evaluation.windows_in_time import time_windows
+    >>> from flowkit.model.data.windows_in_time import time_windows
     >>> times = np.arange(60) / 10
     >>> [(window.start_seconds, window.start, window.stop) for window in time_windows(times, seconds=3, stride=2)]
     [(0.0, 0, 30), (2.0, 20, 50), (4.0, 40, 60)]
