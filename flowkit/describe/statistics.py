@@ -169,7 +169,7 @@ class DataStats:
     >>> measured.split, len(measured.classes), measured.leaks
     (1, 12, ())
     >>> sorted(measured.to_dict())[:3]
-    ['classes', 'empty_classes', 'format']
+    ['bound', 'classes', 'empty_classes']
     """
 
     path: str

@@ -60,7 +60,7 @@ class ShardReader:
     >>> path = Path(folder.name, "v1.h5")
     >>> about = ClipAttributes("Run/v1", "Run", "v1.avi", "", "25/1", 3, 3, 0, "zstd", Quantiser(20).to_dict(), {}, "strict")
     >>> with ClipWriter(path, height=32, width=44) as writer:
-    ...     writer.append_frames(np.full((3, 32, 44, 3), 200, np.uint8))
+    ...     jpegs = writer.append_frames(np.full((3, 32, 44, 3), 200, np.uint8))
     ...     writer.append_flow(np.full((2, 2, 32, 44), 255, np.uint8))
     ...     size = writer.finish(about)
     >>> with ShardReader(path) as shard:
@@ -193,7 +193,7 @@ class Clip:
     >>> path = Path(folder.name, "v1.h5")
     >>> about = ClipAttributes("Run/v1", "Run", "v1.avi", "", "25/1", 3, 3, 0, "zstd", Quantiser(20).to_dict(), {}, "strict")
     >>> with ClipWriter(path, height=32, width=44) as writer:
-    ...     writer.append_frames(np.full((3, 32, 44, 3), 200, np.uint8))
+    ...     jpegs = writer.append_frames(np.full((3, 32, 44, 3), 200, np.uint8))
     ...     writer.append_flow(np.full((2, 2, 32, 44), 255, np.uint8))
     ...     size = writer.finish(about)
     >>> clip = ShardReader(path).clip("Run/v1")

@@ -140,7 +140,9 @@ class InitialNetworks:
         for phase, origins in self.origins.items():
             for origin in origins.values():
                 its = origin.network.adopted(origin.streams, self._streams_of(phase, origin))
-                adopted = {name: value for name, value in its.items() if name in description_of(phase).all_keys} | adopted
+                # What the origin's phase leaves at its default says nothing about the phases beside it.
+                names = description_of(phase).all_keys & description_of(origin.phase).network_keys
+                adopted = {name: value for name, value in its.items() if name in names} | adopted
         given = {name.rpartition(".")[2] for name in user}
         given |= {"depth", "stage_units"} if given & {"depth", "stage_units"} else set()  # one would hide the other
         return {name: value for name, value in adopted.items() if name not in given}

@@ -322,12 +322,12 @@ def test_an_export_that_was_stopped_notices_what_changed_meanwhile(tmp_path: Pat
     root = make_smooth_root(tmp_path / "root", ["run/a"], num_frames=5)
     export(root, tmp_path / "out", layout="rawframes")
     (tmp_path / "out" / "flowkit-export.json").write_text(
-        json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}})
+        json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}, "times": {}})
     )
     assert export(root, tmp_path / "out", layout="rawframes").num_skipped == 1
     make_smooth_root(root, ["run/a"], num_frames=3)
     (tmp_path / "out" / "flowkit-export.json").write_text(
-        json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}})
+        json.dumps(json.loads((tmp_path / "out" / "flowkit-export.json").read_text()) | {"complete": False, "videos": {}, "times": {}})
     )
     assert export(root, tmp_path / "out", layout="rawframes").num_done == 1
     export(root, tmp_path / "new", layout="rawframes")

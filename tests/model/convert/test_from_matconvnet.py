@@ -158,11 +158,11 @@ def test_class_names_must_be_known_and_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
-def test_the_genuine_simple_network_is_refused_by_that_name(tmp_path: Path) -> None:
+def test_the_genuine_simple_network_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
     path, out = SHARED / "data" / "matconvnet" / "DCFNet-net-7-125-2.mat", tmp_path / "out.safetensors"
     code, _, said = run_flowkit("convert", path, out, "--data-set", "ucf101")
     assert code == 1
-    assert f"{path}: it holds a SimpleNN of 4 layers (conv, relu, lrn)" in said
+    assert f"{path}: it holds a network of 2 convolutions where a VGG network has 8 (vgg-m) or 16 (vgg-16)" in said
     assert said.count("\n") == 1
     assert not out.exists()
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_computed_is_refused(home: Path, tmp_path: Path) -> None:
         features(home, run="absent", of="motion", execution=CPU)
     with pytest.raises(CheckpointError, match="is motion, not appearance"):
         features(home, checkpoint=phase_folder(home, "default", 1, "motion"), of="appearance", execution=CPU)
-    with pytest.raises(ParameterError, match="layer must be one of pool5, logits"):
+    with pytest.raises(ParameterError, match="layer must be one of pool5, fc6, logits"):
         features(home, layer="fc7", execution=CPU)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="stride must be at least 1"):
         features(home, frames="all", stride=0, execution=CPU)
