@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowkit.cli.help.format import Command
-from flowkit.cli.shared.console import counted, inform, say, say_json, show_name, table, warn
+from flowkit.cli.shared.console import counted, inform, json_text, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import (
     crops_option,
@@ -179,7 +178,7 @@ def predict(
     if stopped:
         return report_stopped(stop, "stopped" if output is None else "stopped; what is classified is kept")
     if output is not None:
-        whole = json.dumps({"format": "flowkit-prediction", "format_version": 1, **about, "videos": results}, indent=1) + "\n"
+        whole = json_text("prediction", {**about, "videos": results}) + "\n"
         text = whole if output.suffix.casefold() == ".json" else _csv(results, top)
         write_atomically(output, text.encode("utf-8", "surrogateescape"))
         journal.remove()

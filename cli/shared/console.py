@@ -14,7 +14,21 @@ from flowkit.words import counted, duration, size
 from flowkit.words import printable as show
 from flowkit.words import printable_name as show_name
 
-__all__ = ["complete", "counted", "duration", "inform", "long_table", "say", "say_json", "show", "show_name", "size", "table", "warn"]
+__all__ = [
+    "complete",
+    "counted",
+    "duration",
+    "inform",
+    "json_text",
+    "long_table",
+    "say",
+    "say_json",
+    "show",
+    "show_name",
+    "size",
+    "table",
+    "warn",
+]
 
 
 def say(text: str = "") -> None:
@@ -24,7 +38,12 @@ def say(text: str = "") -> None:
 
 def say_json(kind: str, values: dict[str, Any], *, indent: int | None = 1) -> None:
     """Print a result to stdout as JSON that names its format."""
-    say(json.dumps({"format": f"flowkit-{kind}", "format_version": 1, **values}, indent=indent))
+    say(json_text(kind, values, indent=indent))
+
+
+def json_text(kind: str, values: dict[str, Any], *, indent: int | None = 1) -> str:
+    """Return a result as JSON that names its format."""
+    return json.dumps({"format": f"flowkit-{kind}", "format_version": 1, **values}, indent=indent)
 
 
 def warn(text: str) -> None:

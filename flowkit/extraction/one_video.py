@@ -34,7 +34,7 @@ from flowkit.extraction.source import Source
 from flowkit.shards.writer import ClipWriter
 from flowkit.temporary import temporary_folder
 from flowkit.video.decode import FrameBatch, VideoInfo, probe, read_frames
-from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import StoppedError, TaskProgress
 
 BATCH_SIZE = 16  # frames in memory at once, in each process
 _DECODED_AT_ONCE, _USUAL_RATE = 1024, 60  # frames that are decoded between two signs of life, where few of them are chosen; frames/s
@@ -49,10 +49,6 @@ class TimedSample:
     num_pairs: int
     num_bytes: int
     seconds: float
-
-
-class StoppedError(Exception):
-    """The parent process asked the running tasks to stop."""
 
 
 def extract_task(task: VideoJob | PieceJob, progress: TaskProgress) -> TaskResult:

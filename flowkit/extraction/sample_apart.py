@@ -15,7 +15,7 @@ from flowkit.extraction import sample
 from flowkit.extraction.results import VideoResult
 from flowkit.extraction.solving import prepare_process
 from flowkit.workers.processes import TaskLimits, run_tasks
-from flowkit.workers.progress import TaskProgress, patience_seconds
+from flowkit.workers.progress import TaskProgress, patience_with
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,4 @@ def _work(call: _Call, progress: TaskProgress) -> Any:
 
 
 def _patience(call: _Call) -> float:
-    try:
-        return patience_seconds(call.path.stat().st_size)
-    except OSError:
-        return patience_seconds(0)
+    return patience_with(call.path)

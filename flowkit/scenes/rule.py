@@ -30,21 +30,10 @@ class SceneChanges:
         Flow fields that lead across a cut: cut k is between frames k and k + 1.
     num_repeated : int
         The number of frames that repeat the frame before them.
-
-    Examples
-    --------
-    >>> from flowkit.scenes.rule import SceneChanges
-    >>> changes = SceneChanges(cuts=(40,), num_repeated=0)
-    >>> changes.crosses(30, 40), changes.crosses(36, 46)
-    (False, True)
     """
 
     cuts: tuple[int, ...] = ()
     num_repeated: int = 0
-
-    def crosses(self, start: int, stop: int) -> bool:
-        """Return whether one of the flow fields from `start` to before `stop` leads across a cut."""
-        return any(start <= cut < stop for cut in self.cuts)
 
 
 def scene_changes(measures: PairMeasures) -> SceneChanges:

@@ -24,16 +24,7 @@ from flowkit.errors import ParameterError, VideoDecodeError
 from flowkit.video.choosing import FrameChooser, FrameClock, NoTimesError
 from flowkit.video.damage import Account, DecodeReport
 from flowkit.video.deep_grey import GreyRange
-from flowkit.video.pixels import (
-    MAX_FRAME_PIXELS,
-    MAX_SIDE,
-    check_matrix,
-    check_short_side,
-    orientation_of,
-    resize_into,
-    resized_size,
-    upright,
-)
+from flowkit.video.pixels import check_matrix, check_short_side, orientation_of, resize_into, stored_size, upright
 from flowkit.video.promises import duration_seconds, frame_rate
 from flowkit.video.reading import Reading
 from flowkit.video.stream_frames import decoded_frames, packets_of, pixels_of
@@ -41,7 +32,7 @@ from flowkit.video.streams import opened
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -306,20 +297,90 @@ def _probe_pictures(path: Path) -> VideoInfo:
 
 
 def _picture_batches(path: Path, short_side: int | None, batch_size: int, reading: Reading) -> Iterator[FrameBatch]:
-    """Yield the frames of a folder of pictures as `_batches` does those of a file."""
-    import numpy as np
-
+    """Yield the frames of a folder of pictures."""
     from flowkit.video.pictures.frames import PictureFrames
 
     pictures = PictureFrames(path, reading)
+    yield from _in_batches(
+        path,
+        pictures.chosen(),
+        short_side,
+        batch_size,
+        num_errors=lambda: pictures.decode_errors,
+        report=pictures.report,
+        nothing=lambda: VideoDecodeError(f"no picture in {str(path)!r} can be converted to RGB; copy them again or remove the folder"),
+    )
+
+
+def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, reading: Reading) -> Iterator[FrameBatch]:
+    """Yield the frames of a video file."""
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    greys = GreyRange(reading.stretch)
+    unconverted = 0
+    with opened(path, threads, reading.stream) as video:
+        account = Account(video)
+        chooser: FrameChooser[Any] = FrameChooser(
+            reading, FrameClock(video.stream.time_base, lambda: probe(path, stream=reading.stream).frame_rate)
+        )
+
+        def pictures() -> Iterator[tuple[NDArray[np.uint8], Fraction | None]]:
+            nonlocal unconverted
+            orientation: tuple[int, bool] | None = None
+            for frame, time in _chosen(decoded_frames(packets_of(account), account), chooser, path):
+                if orientation is None:
+                    check_matrix(frame, video.path)
+                turned = orientation or orientation_of(frame)
+                try:
+                    picture = upright(pixels_of(frame, reformatter, reading, greys), turned)
+                except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
+                    account.refused += 1
+                    unconverted += 1
+                    continue
+                orientation = turned
+                yield picture, time
+
+        yield from _in_batches(
+            path,
+            pictures(),
+            short_side,
+            batch_size,
+            num_errors=lambda: account.decode_errors,
+            report=lambda: account.report(chooser.num_seen - unconverted, [*chooser.notes(), *greys.notes()]),
+            nothing=video.nothing_decoded,
+        )
+
+
+def _in_batches(
+    path: Path,
+    pictures: Iterable[tuple[NDArray[np.uint8], Fraction | None]],
+    short_side: int | None,
+    batch_size: int,
+    *,
+    num_errors: Callable[[], int],
+    report: Callable[[], DecodeReport],
+    nothing: Callable[[], VideoDecodeError],
+) -> Iterator[FrameBatch]:
+    """Yield upright pictures, with their times, as resized frames in batches; the last one has the report.
+
+    Raises
+    ------
+    VideoDecodeError
+        That of `nothing`, if there is no picture.
+    """
+    import numpy as np
+
     batch: NDArray[np.uint8] | None = None
     start = filled = 0
     times = np.full(batch_size, np.nan)
-    for picture, time in pictures.chosen():
+    for picture, time in pictures:
         if batch is None:
-            batch = np.empty((batch_size, *_stored_size(path, picture.shape, short_side), 3), np.uint8)
+            width, height = stored_size(path, picture.shape[1], picture.shape[0], short_side)
+            batch = np.empty((batch_size, height, width, 3), np.uint8)
         elif filled == batch_size:
-            yield FrameBatch(batch, start, pictures.decode_errors, times=times)
+            yield FrameBatch(batch, start, num_errors(), times=times)
             start, filled = start + filled, 0
             batch, times = np.empty_like(batch), np.full(batch_size, np.nan)
         resize_into(picture, batch[filled])
@@ -327,60 +388,9 @@ def _picture_batches(path: Path, short_side: int | None, batch_size: int, readin
             times[filled] = float(time)
         filled += 1
     if batch is None:
-        raise VideoDecodeError(f"no picture in {str(path)!r} can be converted to RGB; copy them again or remove the folder")
-    yield FrameBatch(batch[:filled], start, pictures.decode_errors, pictures.report(), times[:filled])
-
-
-def _stored_size(path: Path, shape: tuple[int, ...], short_side: int | None) -> tuple[int, int]:
-    """Return the height and the width of the frames that a video with pictures of this shape gives."""
-    height, width = shape[:2]
-    if short_side is not None:
-        width, height = resized_size(width, height, short_side)
-    if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
-        raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
-    return height, width
-
-
-def _batches(path: Path, short_side: int | None, batch_size: int, threads: int, reading: Reading) -> Iterator[FrameBatch]:
-    import av
-    import numpy as np
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()
-    batch: NDArray[np.uint8] | None = None
-    orientation = (0, False)
-    start = filled = unconverted = 0
-    times = np.full(batch_size, np.nan)
-    greys = GreyRange(reading.stretch)
-    with opened(path, threads, reading.stream) as video:
-        account = Account(video)
-        chooser: FrameChooser[Any] = FrameChooser(
-            reading, FrameClock(video.stream.time_base, lambda: probe(path, stream=reading.stream).frame_rate)
-        )
-        for frame, time in _chosen(decoded_frames(packets_of(account), account), chooser, path):
-            if batch is None:
-                check_matrix(frame, video.path)
-                orientation = orientation_of(frame)
-            try:
-                picture = upright(pixels_of(frame, reformatter, reading, greys), orientation)
-            except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
-                account.refused += 1
-                unconverted += 1
-                continue
-            if batch is None:
-                batch = np.empty((batch_size, *_stored_size(path, picture.shape, short_side), 3), np.uint8)
-            elif filled == batch_size:
-                yield FrameBatch(batch, start, account.decode_errors, times=times)
-                start, filled = start + filled, 0
-                batch, times = np.empty_like(batch), np.full(batch_size, np.nan)
-            resize_into(picture, batch[filled])
-            if time is not None:
-                times[filled] = float(time)
-            filled += 1
-        if batch is None:
-            raise video.nothing_decoded()
-        report = account.report(chooser.num_seen - unconverted, [*chooser.notes(), *greys.notes()])
-        yield FrameBatch(batch[:filled], start, report.decode_errors, report, times[:filled])
+        raise nothing()
+    last = report()
+    yield FrameBatch(batch[:filled], start, last.decode_errors, last, times[:filled])
 
 
 def _chosen(frames: Iterable[Any], chooser: FrameChooser[Any], path: Path) -> Iterator[tuple[Any, Fraction | None]]:

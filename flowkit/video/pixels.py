@@ -62,6 +62,21 @@ def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return short_side, (height * short_side // width) & ~1
 
 
+def stored_size(path: Path, width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Return the (width, height), px, of the frames that a video with upright pictures of a size gives; None keeps their size.
+
+    Raises
+    ------
+    VideoDecodeError
+        If the frames would be too large.
+    """
+    if short_side is not None:
+        width, height = resized_size(width, height, short_side)
+    if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
+        raise VideoDecodeError(f"{str(path)!r} would become frames of {width}x{height} px; use a smaller short side")
+    return width, height
+
+
 def check_short_side(short_side: int) -> None:
     """Refuse a short side below 2 px."""
     if short_side < 2:

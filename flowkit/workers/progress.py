@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 _SECONDS_BETWEEN_NOTES = 0.05
 PATIENCE_SECONDS = 600.0  # without any progress; the largest frames take minutes, and a network file system may be away for a while
 SLOWEST_BYTES_PER_SECOND = 1e6  # at which a video file is read
+
+
+class StoppedError(Exception):
+    """The parent process asked the running tasks to stop."""
 
 
 class TaskProgress(Protocol):
@@ -54,3 +59,11 @@ class ChildProgress:
 def patience_seconds(num_bytes: int) -> float:
     """Return how long a worker process may make no progress with a video: ten minutes, and a second for each MB of its file."""
     return PATIENCE_SECONDS + num_bytes / SLOWEST_BYTES_PER_SECOND
+
+
+def patience_with(path: Path) -> float:
+    """Return `patience_seconds` of a video file; of one that cannot be looked at, that of an empty one."""
+    try:
+        return patience_seconds(path.stat().st_size)
+    except OSError:
+        return patience_seconds(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
@@ -24,6 +25,7 @@ from flowkit.model.settings.training import Phase
 from flowkit.model.systems.system import System
 from flowkit.model.training.svm_phase import SvmPhase, find_phases
 
+Found = TypeVar("Found")
 _PHASES = "phases"  # the folder of their scores; a system may have the name of a phase
 _KEPT = "scores"  # what the names of the files of scores begin with
 
@@ -96,15 +98,7 @@ class PhaseScores:
 
     def _of(self, phase: Phase) -> NetworkScores:
         """Return the scores of a phase."""
-        if phase not in self._scores:
-            try:
-                self._scores[phase] = self._test(phase)
-            except FlowkitError as error:
-                self._scores[phase] = error
-        found = self._scores[phase]
-        if isinstance(found, FlowkitError):
-            raise found
-        return found
+        return _once(self._scores, phase, lambda: self._test(phase))
 
     def _test(self, phase: Phase) -> NetworkScores:
         """Score the test videos that no earlier call has scored by the network of a phase."""
@@ -131,12 +125,17 @@ class PhaseScores:
 
     def _svm(self, svm: SvmDescription) -> tuple[SvmPhase, ...]:
         """Return a trained SVM with its features."""
-        if svm.name not in self._svms:
-            try:
-                self._svms[svm.name] = find_phases(self._dataset, self._split, run=self._run, runs=self._runs, phases=[svm])
-            except FlowkitError as error:
-                self._svms[svm.name] = error
-        found = self._svms[svm.name]
-        if isinstance(found, FlowkitError):
-            raise found
-        return found
+        return _once(self._svms, svm.name, lambda: find_phases(self._dataset, self._split, run=self._run, runs=self._runs, phases=[svm]))
+
+
+def _once(known: dict[Phase, Found | FlowkitError], phase: Phase, find: Callable[[], Found]) -> Found:
+    """Return what is known of a phase, or find it; an error is kept and raised again too."""
+    if phase not in known:
+        try:
+            known[phase] = find()
+        except FlowkitError as error:
+            known[phase] = error
+    found = known[phase]
+    if isinstance(found, FlowkitError):
+        raise found
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -115,6 +115,8 @@ class ClipDataset(TorchDataset[TrainingSample]):
         The split whose training videos are read.
     config : TrainConfig
         Its phase says which streams are read, and its settings how clips are sampled and cropped.
+    cuts : dict from str to tuple of int, optional
+        The flow fields of each video that lead across a cut, if they are known; otherwise they are looked for where `config` skips cuts.
 
     Examples
     --------
@@ -132,11 +134,13 @@ class ClipDataset(TorchDataset[TrainingSample]):
     ((3, 32, 32, 3), (3, 20, 32, 32), 0)
     """
 
-    def __init__(self, dataset: Dataset, split: Split, config: TrainConfig) -> None:
+    def __init__(self, dataset: Dataset, split: Split, config: TrainConfig, *, cuts: Mapping[str, tuple[int, ...]] | None = None) -> None:
         self.config = config
         self._split = split.number
         self._clips = ManifestClips(dataset, split.train, split.quantiser)
-        self._cuts = cuts_of(dataset, split.train) if config.skip_cuts else {}
+        self._cuts: Mapping[str, tuple[int, ...]] = {}
+        if config.skip_cuts:
+            self._cuts = cuts_of(dataset, split.train) if cuts is None else cuts
 
     def __len__(self) -> int:
         return len(self._clips.records)

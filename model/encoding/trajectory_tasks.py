@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from flowkit.errors import CheckpointError, FlowkitError
 from flowkit.model.encoding.descriptor_sample import VideoSample
-from flowkit.model.encoding.descriptors.source import DescriptorSource, StoppedError, VideoFrames
+from flowkit.model.encoding.descriptors.source import DescriptorSource, VideoFrames
 from flowkit.model.encoding.encoder import Encoder
 from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.fitting import fit_type
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
 from flowkit.trajectories.improved import improved_trajectories
 from flowkit.video.decode import probe
-from flowkit.workers.progress import TaskProgress, patience_seconds
+from flowkit.workers.progress import StoppedError, TaskProgress, patience_seconds
 
 NUM_FRAMES, FRAME_RATE = "num_frames", "frame_rate"  # arrays of a video that is in no data root
 

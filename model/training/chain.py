@@ -264,7 +264,7 @@ def _clips(
 ) -> ClipDataset | FeatureClips | None:
     """Return what a phase learns from; None if a stop was requested before all its features were there."""
     if not config.network.learns_from_features:
-        return ClipDataset(ready.dataset, ready.trained_on, config)
+        return ClipDataset(ready.dataset, ready.trained_on, config, cuts=ready.skipped.cuts)
     (before,) = starts_from(config.phase)
     folder = ready.folders[config.phase].path.parent / FEATURES_FOLDER
     weights, execution = ready.weights.path(before), ready.execution

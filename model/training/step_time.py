@@ -93,7 +93,7 @@ def _measured(ready: PreparedTraining, phase: Phase, num_videos: int, should_sto
         run = PhaseRun(
             PhaseFolder(Path(folder)),
             provenance,
-            ClipDataset(ready.dataset, ready.trained_on, config),
+            ClipDataset(ready.dataset, ready.trained_on, config, cuts=ready.skipped.cuts),
             execution=replace(ready.execution, num_workers=0, compile=False),
             start=lambda network: None,
         )

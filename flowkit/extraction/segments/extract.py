@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flowkit.errors import SourceChangedError
 from flowkit.extraction.jobs import SegmentsJob, TaskResult, VideoJob
 from flowkit.extraction.new_clip import NewClip
-from flowkit.extraction.one_video import BATCH_SIZE, StoppedError, failure
+from flowkit.extraction.one_video import BATCH_SIZE, failure
 from flowkit.extraction.plan import SourceDigests, done_before
 from flowkit.extraction.results import WRITTEN, VideoResult
 from flowkit.extraction.solving import quantised_flow, solver_frames
@@ -25,7 +25,7 @@ from flowkit.extraction.source import Source
 from flowkit.video.decode import probe
 from flowkit.video.segments.frames import SegmentBatch, read_segments
 from flowkit.video.segments.segment import Segment
-from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import StoppedError, TaskProgress
 
 _Numbered = tuple[int, NDArray[np.uint8]]  # a frame as the solver takes it, after its number
 

@@ -21,7 +21,7 @@ from flowkit.video.segments.time_line import TimeLine, time_line
 from flowkit.video.tree import Scan, VideoFile
 from flowkit.words import counted
 from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
-from flowkit.workers.progress import TaskProgress, patience_seconds
+from flowkit.workers.progress import TaskProgress, patience_with
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,4 @@ def _range(row: ListedSegment, line: TimeLine, num_frames: int) -> tuple[int, in
 
 
 def _patience(look: _Look) -> float:
-    try:
-        return patience_seconds(look.video.path.stat().st_size)
-    except OSError:
-        return patience_seconds(0)
+    return patience_with(look.video.path)

@@ -15,7 +15,7 @@ from flowkit.video.choosing import FrameChooser, FrameClock, NoTimesError
 from flowkit.video.damage import Account, DecodeReport, count_words
 from flowkit.video.decode import probe
 from flowkit.video.deep_grey import GreyRange
-from flowkit.video.pixels import MAX_FRAME_PIXELS, MAX_SIDE, check_matrix, orientation_of, resize_into, resized_size, upright
+from flowkit.video.pixels import check_matrix, orientation_of, resize_into, stored_size, upright
 from flowkit.video.reading import Reading
 from flowkit.video.stream_frames import decoded_frames, packets_of, pixels_of
 from flowkit.video.streams import opened
@@ -237,10 +237,7 @@ class _Run:
             width, height = picture.width, picture.height
             if self._orientation[0] % 180:
                 width, height = height, width
-            if self._short_side is not None:
-                width, height = resized_size(width, height, self._short_side)
-            if width * height > MAX_FRAME_PIXELS or max(width, height) > MAX_SIDE:
-                raise VideoDecodeError(f"{str(self._video.path)!r} would become frames of {width}x{height} px; use a smaller short side")
+            width, height = stored_size(self._video.path, width, height, self._short_side)
             self._batch = _Batch(np.empty((self._batch_size, height, width, 3), np.uint8))
         return self._batch
 

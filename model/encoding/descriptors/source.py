@@ -14,15 +14,11 @@ from flowkit.extraction.source import Source
 from flowkit.model.encoding.trajectory_videos import TrajectoryVideo
 from flowkit.shards.reader import Clip, ShardReader
 from flowkit.video.decode import read_frames
-from flowkit.workers.progress import TaskProgress
+from flowkit.workers.progress import StoppedError, TaskProgress
 
 FRAMES_AT_ONCE = 8
 
 Block = dict[str, NDArray[np.float32]]
-
-
-class StoppedError(Exception):
-    """The parent process asked the running tasks to stop."""
 
 
 class DescriptorSource(ABC):

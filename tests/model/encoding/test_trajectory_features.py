@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from stop_requests import StopAfter
 from trajectory_roots import make_trajectory_root
 
 import flowkit
@@ -26,7 +27,6 @@ from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.feature_journal import journal_of
 from flowkit.model.scoring.video_features import FeatureReport
 from flowkit.video.decode import read_frames
-from flowkit.workers.stopping import StopRequest
 
 FAST = {"num_components": 3, "camera_motion": "none", "sample_size": 600, "jobs": 1, "progress": False}
 
@@ -109,20 +109,6 @@ def test_videos_that_are_there_are_not_computed_again(made: Path, monkeypatch: p
     report = trajectory_features(made / "data", **FAST)
     assert (report.num_videos, report.num_kept) == (6, 6)
     assert report.path.stat().st_mtime_ns == before
-
-
-class StopAfter(StopRequest):
-    """A request that comes after some looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._looks = looks
-
-    def requested(self) -> bool:
-        self._looks -= 1
-        if self._looks < 0:
-            self.request()
-        return super().requested()
 
 
 @pytest.mark.parametrize("looks", [7, 11])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from command_lines import call_flowkit
 from generated_sets import write_motions
+from stop_requests import StopAfter
 
 import flowkit
 from flowkit.dataset.settings import ExtractSettings
@@ -20,7 +21,6 @@ from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.tdd.features import pooled_features
 from flowkit.model.encoding.trajectory_settings import TrajectorySettings
 from flowkit.model.scoring.feature_files import FeatureFile
-from flowkit.workers.stopping import StopRequest
 
 CLASSES = ("Pulsing", "Sliding")
 TINY = ("--recipe", "small", "--set", "width=0.03", "--set", "input_size=64", "--batch", 2, "--bn-group", 2, "--steps-per-phase", 1)
@@ -77,20 +77,6 @@ def test_a_vector_has_both_normalisations_of_two_layers_of_each_network(root: Pa
     assert stored.provenance["streams"] == {"tdd": sum(2 * 2 * size for size in half)}
     assert stored.provenance["scales"] == [1.0]
     assert len(stored) == 6
-
-
-class StopAfter(StopRequest):
-    """A request that comes after some looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self._looks = looks
-
-    def requested(self) -> bool:
-        self._looks -= 1
-        if self._looks < 0:
-            self.request()
-        return super().requested()
 
 
 def test_a_run_that_is_stopped_goes_on_where_it_was_and_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
