@@ -50,7 +50,7 @@ def compare(
     reports: Path | None,
     systems: tuple[str, ...],
     train: bool,
-    components: int,
+    components: int | None,
     camera_motion: Any,
     device: str,
     grace: float,
@@ -78,7 +78,7 @@ def compare(
         failures: dict[str, str] = {}
         some_failed = False
         if train:
-            trajectories = {"components": components, "camera_motion": camera_motion}
+            trajectories = {"components": components, "camera_motion": camera_motion, "training": training}
             failures, some_failed = _train(
                 data, chosen, training, execution, split=split, run=run, runs=runs, stop=stop, grace=grace, more=trajectories
             )

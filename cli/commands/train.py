@@ -83,7 +83,7 @@ def train(
     data: Path,
     split: int,
     system: str,
-    components: int,
+    components: int | None,
     camera_motion: str,
     phase: str,
     run: str,
@@ -116,6 +116,7 @@ def train(
     from flowkit.model.runs.progress import RunProgress
     from flowkit.model.runs.seeds import base_runs, seed_run
     from flowkit.model.runs.training_data import OtherSettingsError
+    from flowkit.model.settings.recipes import TrainSettings
     from flowkit.model.training.chain import train_phases
     from flowkit.model.training.loop import NotFiniteLossError
     from flowkit.model.training.prepare import prepare_training
@@ -127,7 +128,7 @@ def train(
     svms = partial(train_svms, wanted_system, data, split=split, runs=runs, grace=grace, restart=not resume, **fisher)
     if not wanted_system.networks:
         refuse_ranks(f"--system {system} trains no network")
-        return max(svms(run=name) for name in names)
+        return max(svms(run=name, training=TrainSettings(settings["recipe"])) for name in names)
     try:
         with ranks_from_environment(device) as (rank, world, own_device), stop_signals(grace) as stop:
             execution = read_execution(settings, device=own_device, rank=rank, world=world)
@@ -182,7 +183,7 @@ def train(
         return report_stopped(stop, "stopped with a checkpoint")
     if phase != "all" or not wanted_system.svms or rank:
         return 0
-    return max(svms(run=name, execution=execution) for name in names)
+    return max(svms(run=name, execution=execution, training=training) for name in names)
 
 
 def _system_of(name: str, phase: str) -> System:

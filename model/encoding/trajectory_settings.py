@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from flowkit.errors import ParameterError
+from flowkit.model.settings.svm_phase import FISHER_COMPONENTS
 from flowkit.model.systems.idt import PHASE
 
 TRAJECTORIES = PHASE.name  # the name of the phase of trajectories, and of the stream of their features
 CameraMotion = Literal["sift", "flow", "none"]
 Pixels = Literal["source", "stored"]
 
-NUM_COMPONENTS = 256
+NUM_COMPONENTS = FISHER_COMPONENTS["official"]  # without a recipe; names of files say what differs from it
 SAMPLE_SIZE = 256_000  # descriptors of each type, over all videos: as many as the authors used
 
 

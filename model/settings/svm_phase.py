@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+# How many Gaussians a mixture of descriptors has in each recipe: the papers' 256, and a sixteenth for data sets of a few dozen videos.
+FISHER_COMPONENTS: Mapping[str, int] = {"official": 256, "own": 256, "small": 16}
+
+
+def _fisher_components() -> Mapping[str, int]:
+    return FISHER_COMPONENTS
 
 
 @dataclass(frozen=True)
 class TrajectoryVectors:
-    """Fisher vectors of the descriptors of improved trajectories: of their shape, HOG, HOF, MBHx and MBHy."""
+    """Fisher vectors of the descriptors of improved trajectories: of their shape, HOG, HOF, MBHx and MBHy.
 
-    has_components = True  # whether they are Fisher vectors, with the options of trajectories and of mixtures
+    Parameters
+    ----------
+    components : mapping from recipe to int
+        How many Gaussians there are for each type of descriptors.
+    """
+
+    components: Mapping[str, int] = field(default_factory=_fisher_components)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -28,11 +41,13 @@ class PooledVectors:
         The networks, and which of their layers.
     scales : mapping from recipe to tuple of float
         The scales of the networks' inputs, for networks that were trained by a recipe.
+    components : mapping from recipe to int
+        How many Gaussians there are for each type of descriptors.
     """
 
     layers: Mapping[str, tuple[str, ...]]
     scales: Mapping[str, tuple[float, ...]]
-    has_components = True
+    components: Mapping[str, int] = field(default_factory=_fisher_components)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -54,7 +69,11 @@ class NetworkVectors:
 
     network: str
     layer: str
-    has_components = False
+
+    @property
+    def components(self) -> Mapping[str, int]:
+        """Empty, because they are no Fisher vectors."""
+        return {}
 
     @property
     def networks(self) -> tuple[str, ...]:

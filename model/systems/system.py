@@ -96,4 +96,4 @@ class System:
     @property
     def has_fisher_vectors(self) -> bool:
         """Whether one of its SVMs classifies Fisher vectors, which have options of their own."""
-        return any(svm.vectors.has_components for svm in self.svms)
+        return any(svm.vectors.components for svm in self.svms)

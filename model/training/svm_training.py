@@ -105,8 +105,8 @@ def train_svm_phase(
     name = vectors_name(request)
     if phase.done and not restart and features_of_phase(description, folder) != name:
         raise CheckpointError(
-            f"{folder} was trained on features of other settings ({features_of_phase(description, folder)}, not {name}); train another run "
-            "with --run NAME, or discard this phase with --restart"
+            f"{folder} was trained on features of other settings ({features_of_phase(description, folder)}, not {name}); name those "
+            "settings (--components, --camera-motion), train another run with --run NAME, or discard this phase with --restart"
         )
     made = make_vectors(request, replace=restart, progress=progress, stop=stop, grace_seconds=grace_seconds)
     width = sum(made.streams.values())

@@ -10,8 +10,9 @@ from typing import Any
 from flowkit.model.compute.execution import Execution
 from flowkit.model.encoding.tdd.features import pooled_features, pooled_name
 from flowkit.model.encoding.trajectory_features import trajectory_features
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion, TrajectorySettings
+from flowkit.model.encoding.trajectory_settings import CameraMotion, TrajectorySettings
 from flowkit.model.scoring.video_features import FILE_SUFFIX, FeatureReport, features
+from flowkit.model.settings.recipes import RecipeName
 from flowkit.model.settings.svm_phase import NetworkVectors, PooledVectors, SvmDescription, TrajectoryVectors
 from flowkit.model.training.svm_phase import FEATURES
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
@@ -23,17 +24,24 @@ class VectorChoices:
 
     Parameters
     ----------
-    num_components : int
-        K, the number of Gaussians for each type of descriptors of Fisher vectors.
+    num_components : int, optional
+        K, the number of Gaussians for each type of descriptors of Fisher vectors. Default: that of the recipe.
     camera_motion : {"sift", "flow", "none"}
         How trajectories find the motion of the camera; see `flowkit.improved_trajectories`.
     execution : Execution
         Where and how networks compute.
+    recipe : {"official", "own", "small"}
+        The recipe, which says what was not chosen.
     """
 
-    num_components: int = NUM_COMPONENTS
+    num_components: int | None = None
     camera_motion: CameraMotion = "sift"
     execution: Execution = field(default_factory=Execution)
+    recipe: RecipeName = "official"
+
+    def components_for(self, phase: SvmDescription) -> int:
+        """Return the number of Gaussians of a phase's Fisher vectors: what the user chose, or what the phase has in the recipe."""
+        return phase.vectors.components[self.recipe] if self.num_components is None else self.num_components
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class _Kind:
 
 
 def _settings(request: VectorRequest) -> TrajectorySettings:
-    return TrajectorySettings(request.choices.camera_motion, request.choices.num_components)
+    return TrajectorySettings(request.choices.camera_motion, request.choices.components_for(request.phase))
 
 
 def _trajectory_name(request: VectorRequest) -> str:
@@ -84,7 +92,7 @@ def _trajectory_vectors(request: VectorRequest, *, how: dict[str, Any]) -> Featu
     return trajectory_features(
         request.root,
         split=request.split,
-        num_components=request.choices.num_components,
+        num_components=request.choices.components_for(request.phase),
         camera_motion=request.choices.camera_motion,
         **how,
     )

@@ -13,13 +13,15 @@ from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
 from flowkit.cli.shared.options import refuse_unused
 from flowkit.cli.shared.stopping import exit_code_of, report_stopped, resume_command, signals_to
 from flowkit.errors import CheckpointError, FeaturesError
-from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, CameraMotion
+from flowkit.model.encoding.trajectory_settings import CameraMotion
+from flowkit.model.settings.svm_phase import FISHER_COMPONENTS
 from flowkit.model.systems.registry import DEFAULT_SYSTEM, SYSTEMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowkit.model.compute.execution import Execution
+    from flowkit.model.settings.recipes import TrainSettings
     from flowkit.model.systems.system import System
     from flowkit.workers.stopping import StopRequest
 
@@ -42,10 +44,9 @@ def trajectory_options(which: str = "improved trajectories") -> Callable[[Any], 
             click.option(
                 "--components",
                 type=click.IntRange(min=1),
-                default=NUM_COMPONENTS,
-                show_default=True,
                 metavar="K",
-                help=f"How many Gaussians the Fisher vectors of {which} have for each type of descriptors.",
+                help=f"How many Gaussians the Fisher vectors of {which} have for each type of descriptors.  "
+                f"[default: {FISHER_COMPONENTS['official']}; {FISHER_COMPONENTS['small']} in the recipe small]",
             ),
         ):
             command = option(command)
@@ -74,7 +75,8 @@ def refuse_options_of_other_systems(system: System) -> None:
         refuse_unused(f"--system {system.name} has no trajectories", *FOR_TRAJECTORIES)
     if not system.networks:
         refuse_unused(f"--system {system.name} names the phases", "phase")
-        names = [option.name for option in click.get_current_context().command.params if option.name not in _FOR_ALL]
+        known = (*_FOR_ALL, *(("recipe",) if system.has_fisher_vectors else ()))
+        names = [option.name for option in click.get_current_context().command.params if option.name not in known]
         refuse_unused(f"--system {system.name} trains no network", *filter(None, names))
 
 
@@ -87,7 +89,8 @@ def train_svms(
     runs: Path | None,
     grace: float,
     restart: bool,
-    components: int,
+    training: TrainSettings,
+    components: int | None,
     camera_motion: Any,
     execution: Execution | None = None,
     stop: StopRequest | None = None,
@@ -96,16 +99,25 @@ def train_svms(
 
     A caller that gives `stop` sees there whether a signal came, and says itself how to resume.
     """
+    from flowkit.dataset.root import Dataset
     from flowkit.model.compute.execution import Execution
+    from flowkit.model.data.official_lists import is_official_list
     from flowkit.model.scoring.feature_files import OTHER_OUTPUT
     from flowkit.model.training.svm_training import train_svm_phase
     from flowkit.model.training.svm_vectors import VectorChoices
     from flowkit.workers.stopping import StopRequest
 
     own = StopRequest() if stop is None else stop
-    choices = VectorChoices(components, camera_motion, execution or Execution())
+    execution = execution or Execution()
+    device, official = execution.torch_device().type, is_official_list(Dataset.open(data).split(split))
+    choices = VectorChoices(components, camera_motion, execution, training.recipe_on(device, is_official_list=official))
+    why = training.why_recipe(device, is_official_list=official)
     some_failed = False
     for phase in system.svms:
+        if components is None and phase.vectors.components:
+            recipe = f"the recipe {choices.recipe}" + (f" ({why})" if why else "")
+            number = choices.components_for(phase)
+            inform(f"{phase.name}: {number} Gaussians for each type of descriptors, as {recipe} has; --components takes another number.")
         try:
             with signals_to(own, grace):
                 report = train_svm_phase(

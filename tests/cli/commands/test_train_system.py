@@ -12,9 +12,13 @@ from trajectory_roots import make_trajectory_root
 
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError
+from flowkit.model.encoding.encoder_files import load_encoder
+from flowkit.model.settings.recipes import RECIPE_NAMES
 from flowkit.model.systems.registry import SVM_PHASES
 from flowkit.model.training.svm_phase import find_phase
+from flowkit.model.training.svm_vectors import VectorChoices, VectorRequest, vectors_name
 
+IDT = SVM_PHASES["idt"]
 QUICK = ("--components", 2, "--camera-motion", "none")
 
 
@@ -37,7 +41,7 @@ def test_the_row_is_in_the_table_of_evaluate(root: Path) -> None:
 
 def test_training_again_computes_nothing_and_other_settings_are_refused(root: Path) -> None:
     split = Dataset.open(root).split(1)
-    found = find_phase(SVM_PHASES["idt"], Dataset.open(root), split, run="default")
+    found = find_phase(IDT, Dataset.open(root), split, run="default")
     assert found is not None
     before = {path: path.stat().st_mtime_ns for path in [found.features.path, *found.folder.iterdir()]}
     call_flowkit("train", "--system", "idt", *QUICK, "--data", root, code=0)
@@ -46,6 +50,19 @@ def test_training_again_computes_nothing_and_other_settings_are_refused(root: Pa
         call_flowkit("train", "--system", "idt", "--components", 3, "--camera-motion", "none", "--data", root)
     call_flowkit("train", "--system", "idt", "--components", 3, "--camera-motion", "none", "--data", root, "--run", "three", code=0)
     call_flowkit("evaluate", "--run", "three", "--data", root, code=0)
+
+
+def test_the_recipe_small_has_fewer_components_unless_the_user_says_how_many(root: Path) -> None:
+    motion = ("--camera-motion", "none", "--data", root)
+    _, _, err = call_flowkit("train", "--system", "idt", "--recipe", "small", "--run", "few", *motion, code=0)
+    assert "idt: 16 Gaussians for each type of descriptors, as the recipe small has" in err
+    assert f"vectors of {16 * 426:,} numbers" in err
+    encoder = load_encoder(root / "features/idt-k16-camera-none-split1-encoder.safetensors")
+    assert encoder.provenance["num_components"] == 16
+    names = {recipe: vectors_name(VectorRequest(IDT, root, 1, "few", None, VectorChoices(recipe=recipe))) for recipe in RECIPE_NAMES}
+    assert names == {"official": "idt-split1.h5", "own": "idt-split1.h5", "small": "idt-k16-split1.h5"}
+    _, _, err = call_flowkit("train", "--system", "idt", "--recipe", "small", "--components", 2, *motion, code=0)
+    assert "Gaussians" not in err  # and the vectors are those of the fixture, so that nothing is computed
 
 
 def test_features_that_are_gone_are_said_with_what_makes_them(root: Path, tmp_path: Path) -> None:
@@ -58,7 +75,7 @@ def test_features_that_are_gone_are_said_with_what_makes_them(root: Path, tmp_pa
 
 def test_options_that_would_do_nothing_are_refused(root: Path) -> None:
     for arguments, message in {
-        ("--system", "idt", "--recipe", "small"): "--recipe would do nothing here: --system idt trains no network",
+        ("--system", "idt", "--lr", 0.1): "--lr would do nothing here: --system idt trains no network",
         ("--system", "idt", "--phase", "motion"): "--phase would do nothing here: --system idt names the phases",
         ("--components", 3): "--components would do nothing here: --system st-resnet has no trajectories",
         ("--system", "st-resnet-star+idt", "--write-config", "a.toml"): "--write-config would do nothing here",
