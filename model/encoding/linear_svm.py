@@ -11,6 +11,7 @@ C.-C. Chang, C.-J. Lin, "LIBSVM: A library for support vector machines", ACM TIS
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from flowkit.errors import ParameterError
 SVM_C = 100.0  # as programs that classify improved trajectories have it; the paper's own value is not known
 MOST_VIDEOS = 40_000  # their Gram matrix takes 13 GB
 _TOLERANCE = 1e-9  # of LIBSVM: the order of the videos changes no score by more than about this
+_USUAL_TOLERANCE = 1e-3  # LIBSVM's own, which programs that classify improved trajectories have too
+_USUAL_STEPS = 10_000_000  # after which LIBSVM's own program ends, however near it is
 _BLOCK_BYTES = 1 << 29
 
 
@@ -124,7 +127,9 @@ def train_svm(
     Returns
     -------
     LinearSvm
-        The same, up to about 1e-8, for any order of the videos and for any factor of their Gram matrix in place of the vectors.
+        The same, up to about 1e-8, for any order of the videos and for any factor of their Gram matrix in place of the vectors. Where
+        classes overlap and there are many more videos than features, LIBSVM would take hours for that: after 100,000 steps and 20 for
+        each video it is asked for its usual tolerance (1e-3) instead.
 
     Raises
     ------
@@ -181,11 +186,18 @@ def gram_matrix(vectors: Vectors, *, normalise: bool) -> NDArray[np.float64]:
 def _train_one(gram: NDArray[np.float64], is_positive: NDArray[np.bool_], c: float) -> tuple[NDArray[np.float64], float]:
     """Return the weight of each video in the normal of the plane between two classes, and the plane's offset."""
     try:
+        from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import SVC
     except ImportError as cause:
         raise ParameterError(f'the SVM needs scikit-learn ({cause}): pip install "flowkit-video[svm]"') from cause
     cache_mebibytes = 1 + gram.size * 4 / 2**20  # all of the matrix in LIBSVM's 32 bits, so that no row is converted twice
-    machine = SVC(C=c, kernel="precomputed", tol=_TOLERANCE, cache_size=cache_mebibytes).fit(gram, is_positive)
+    most = 100_000 + 20 * len(gram)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for tolerance, steps in ((_TOLERANCE, most), (_USUAL_TOLERANCE, max(_USUAL_STEPS, 100 * len(gram)))):
+            machine = SVC(C=c, kernel="precomputed", tol=tolerance, max_iter=steps, cache_size=cache_mebibytes).fit(gram, is_positive)
+            if int(machine.n_iter_[0]) < steps:
+                break
     duals = np.zeros(len(gram))
     duals[machine.support_] = machine.dual_coef_[0]
     return duals, float(machine.intercept_[0])
