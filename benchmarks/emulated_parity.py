@@ -2,9 +2,13 @@
 
     python benchmarks/emulated_parity.py --data ../shared/data --pairs 20 --jobs 2
 
-The pairs are 340x256 px, from UCF101 videos and from Middlebury's ground truth, with default parameters. For each pair and for all
-together this prints the mean end-point error, its 99th percentile, the share of bytes that differ by more than one level, and the
-gates. The exit code is 1 if a gate fails. One pair takes about ten seconds on one core.
+    python benchmarks/emulated_parity.py --tile 64x48 --rows 2 --fused 3 --pairs 3   # one tiling, for all levels of the pyramid
+    python benchmarks/emulated_parity.py --every-tiling --pairs 3                    # every tile that a plan may choose, 1 to 5 iterations
+
+By default the tilings are those that the plan chooses on an H200. The pairs are 340x256 px, from UCF101 videos and from Middlebury's
+ground truth, with default parameters. For each pair and for all together this prints the mean end-point error, its 99th percentile,
+the share of bytes that differ by more than one level, and the gates. The exit code is 1 if a gate fails. One pair takes about ten
+seconds on one core.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from typing import Any
 import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
 from numpy.typing import NDArray
+
+from flowkit.flow.cuda.tiles import NUM_FUSED_ITERATIONS, VARIANTS, TileShape, Tiling
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support" / "emulation"))
 
@@ -54,23 +60,30 @@ def _first_batches(batches: Any, num_frames: int) -> Iterator[Any]:  # type: ign
             return
 
 
-def compare(pair: Pair, preset: str, fused: int) -> tuple[str, NDArray[np.float32], NDArray[np.float32], float]:
-    """Return the name of the pair, its flow from the emulated kernels and from the strict solver, and the time of the first in s."""
-    import cv2
+def emulated_flow(pair: Pair, preset: str, tile: TileShape | None, fused: int | None) -> tuple[NDArray[np.float32], float]:
+    """Return the flow of a pair from the emulated kernels, and the time in s."""
     from emulated_device import EmulatedDevice
 
-    from flowkit.flow import compute_flow
     from flowkit.flow.cuda.solver import CudaSolver
     from flowkit.flow.params import TVL1Params
 
-    cv2.setNumThreads(1)
-    name, frames = pair
-    params = TVL1Params.preset(preset)
-    start = time.perf_counter()
-    with CudaSolver(*frames.shape[1:], params, device=EmulatedDevice, max_pairs=1, num_lanes=1, num_fused_iterations=fused) as solver:
+    _, frames = pair
+    start, size = time.perf_counter(), frames.shape[1:]
+    one = {"max_pairs": 1, "num_lanes": 1}
+    with CudaSolver(*size, TVL1Params.preset(preset), device=EmulatedDevice, tile=tile, num_fused_iterations=fused, **one) as solver:
         flow = solver.solve(frames)
-    seconds = time.perf_counter() - start
-    return name, flow, compute_flow(frames, params=params), seconds
+    return flow, time.perf_counter() - start
+
+
+def strict_flow(pair: Pair, preset: str) -> NDArray[np.float32]:
+    """Return the flow of a pair from the strict solver."""
+    import cv2
+
+    from flowkit.flow import compute_flow
+    from flowkit.flow.params import TVL1Params
+
+    cv2.setNumThreads(1)
+    return compute_flow(pair[1], params=TVL1Params.preset(preset))
 
 
 def main() -> int:
@@ -80,25 +93,45 @@ def main() -> int:
     )
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--preset", default="opencv")
-    parser.add_argument("--fused", type=int, default=5, help="iterations per launch")
+    parser.add_argument("--tile", metavar="WIDTHxHEIGHT", help="tile of iterate; by default the plan's choice")
+    parser.add_argument("--rows", type=int, choices=(1, 2, 4), help="rows of a patch, where two variants have the same tile")
+    parser.add_argument("--fused", type=int, help="iterations per launch; by default the plan's choice")
+    parser.add_argument("--every-tiling", action="store_true", help="every variant with 1 to 5 iterations per launch, one after another")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
     if not options.data.is_dir():
         print(f"no such folder: {options.data}; name one with flow_gt/middlebury and videos/ucf101 with --data", file=sys.stderr)
         return 2
+    tilings = chosen_tilings(options)
+    if not tilings:
+        parser.error(f"no variant has tiles of {options.tile} px; there are {', '.join(map(str, VARIANTS))}")
     pairs = real_pairs(options.data, options.pairs)
-    flows, references = [], []
+    all_within = True
     with ProcessPoolExecutor(options.jobs) as pool:
-        jobs = [pool.submit(compare, pair, options.preset, options.fused) for pair in pairs]
-        for job in jobs:
-            name, flow, reference, seconds = job.result()
-            print(f"{name:32} {FlowDistance.between(flow, reference)}   ({seconds:.1f} s)", flush=True)
-            flows.append(flow)
-            references.append(reference)
-    overall = FlowDistance.between(np.concatenate(flows), np.concatenate(references))
-    verdict = "within" if overall.within(GPU_GATES) else "BEYOND"
-    print(f"{f'{len(pairs)} pairs, {options.preset}':32} {overall}: {verdict} the gates ({GPU_GATES})")
-    return 0 if overall.within(GPU_GATES) else 1
+        references = [pool.submit(strict_flow, pair, options.preset) for pair in pairs]
+        for tile, fused in tilings:
+            name = f"{tile or 'the plan of an H200'}, {fused or 'its'} iterations"
+            jobs = [pool.submit(emulated_flow, pair, options.preset, tile, fused) for pair in pairs]
+            flows = []
+            for pair, job, reference in zip(pairs, jobs, references, strict=True):
+                flow, seconds = job.result()
+                print(f"{pair[0]:32} {FlowDistance.between(flow, reference.result())}   ({seconds:.1f} s)", flush=True)
+                flows.append(flow)
+            overall = FlowDistance.between(np.concatenate(flows), np.concatenate([reference.result() for reference in references]))
+            verdict = "within" if overall.within(GPU_GATES) else "BEYOND"
+            all_within &= overall.within(GPU_GATES)
+            print(f"{name}, {len(pairs)} pairs, {options.preset}: {overall}: {verdict} the gates ({GPU_GATES})", flush=True)
+    return 0 if all_within else 1
+
+
+def chosen_tilings(options: argparse.Namespace) -> list[tuple[TileShape | None, int | None]]:
+    """Return (tile, iterations per launch) of each tiling to compare; None: what the plan chooses."""
+    if options.every_tiling:
+        return [(tile, fused) for tile in VARIANTS for fused in range(1, NUM_FUSED_ITERATIONS + 1) if Tiling(tile, fused).is_possible]
+    if options.tile is None:
+        return [(None, options.fused)]
+    found = [tile for tile in VARIANTS if f"{tile.width}x{tile.height}" == options.tile and options.rows in (None, tile.rows)]
+    return [(tile, options.fused) for tile in found[:1]]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from flowkit.flow.cuda.tiles import TileShape
+
 # Memory traffic per pixel of a launch, as tvl1.cu documents it; the depth of a median counts u and v of each pair. How much `iterate`
 # has to do is known only on the device, where its blocks share the pairs that still iterate.
 BYTES_PER_PIXEL = {"load_frames": 5, "differentiate": 20, "warp": 40, "median_5": 8, "quantise_flow": 10}
@@ -72,9 +74,11 @@ class _TimedStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def launch(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], arguments: Mapping[str, float]) -> None:
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], arguments: Mapping[str, float], tile: TileShape | None = None
+    ) -> None:
         before = self._record()
-        self._stream.launch(kernel, grid, block, arguments)
+        self._stream.launch(kernel, grid, block, arguments, tile)
         self._device.launches.append(_Launch(kernel, arguments, grid[2], before, self._record()))
 
     def _record(self) -> Any:

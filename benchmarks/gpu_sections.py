@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
+from gpu_sweep import fit, frame_levels, modelled_seconds
 
 from flowkit.flow import compute_flow
-from flowkit.flow.cuda.compile import DEFAULT_TILE, TileShape, compile_kernels, nvrtc_version
+from flowkit.flow.cuda.compile import compile_kernels, nvrtc_version
+from flowkit.flow.cuda.cost import CostModel, best_tiling, tilings_of
 from flowkit.flow.cuda.device import CudaDevice, list_devices
-from flowkit.flow.cuda.plan import NUM_FUSED_ITERATIONS
+from flowkit.flow.cuda.plan import choose_tilings, describe_tilings
 from flowkit.flow.cuda.solver import MAX_PAIRS, NUM_LANES, CudaSolver, SubmittedFlow
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, Tiling
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 
@@ -40,7 +43,6 @@ BOUND = 20.0
 MOST_DATA_WAIT = 0.05  # as a share of the time of a training step
 MOST_STEP_RATIO = 1.20  # of the time of a training step to that of two plain ResNet-50s
 GOAL_PAIRS_PER_SECOND = {"the budget": 1500, "the goal": 4500}  # at 340x256, preset opencv, on an H200
-INSTRUCTIONS_PER_PIXEL_ITERATION = 47  # of `iterate`, with loads and stores, at five iterations per launch, sm_90
 REAL_PIXEL_ITERATIONS = 23.0e6  # for a real pair at 340x256 px with default parameters
 
 
@@ -92,12 +94,10 @@ class Settings:
             batches.append(np.stack([first, first + 1], axis=1))
         return batches
 
-    def solver(
-        self, height: int, width: int, params: TVL1Params | None = None, *, tile: TileShape = DEFAULT_TILE, **others: Any
-    ) -> CudaSolver:
+    def solver(self, height: int, width: int, params: TVL1Params | None = None, **others: Any) -> CudaSolver:
         if self.dry_run:
             others.setdefault("max_pairs", 4)  # the CPU is slow
-        return CudaSolver(height, width, params or TVL1Params(), device=partial(CudaDevice, self.device, tile), **others)
+        return CudaSolver(height, width, params or TVL1Params(), device=partial(CudaDevice, self.device), **others)
 
 
 def device(settings: Settings) -> Report:
@@ -111,13 +111,15 @@ def device(settings: Settings) -> Report:
     )
     report.rows.append({"what": "software", "value": f"NVRTC {nvrtc_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items())})
     began = time.perf_counter()
-    compiled = compile_kernels(arch)
-    report.rows.append({"what": "compilation", "value": f"{time.perf_counter() - began:.2f} s"})
-    for name, kernel in compiled.resources.items():
-        report.rows.append(
-            {"what": name, "value": f"{kernel.registers} registers, {kernel.shared_bytes} B shared, {kernel.spill_bytes} B spilled"}
-        )
+    compiled = dict(compile_kernels(arch).resources)
+    for tile in dict.fromkeys(tiling.tile for tiling in tilings_of(info.card)):
+        compiled[f"iterate, {tile}"] = compile_kernels(arch, tile).resources["iterate"]
+    report.rows.append({"what": "compilation of all variants", "value": f"{time.perf_counter() - began:.2f} s"})
+    for name, kernel in compiled.items():
+        report.rows.append({"what": name, "value": f"{kernel.registers} registers, {kernel.spill_bytes} B spilled"})
         report.check(kernel.spill_bytes == 0, f"{name} spills {kernel.spill_bytes} bytes")
+    for level in describe_tilings(info.card, *settings.clips.shape[2:], TVL1Params()):
+        report.rows.append({"what": f"plan for {level.pop('width')}x{level.pop('height')}", "value": ", ".join(map(str, level.values()))})
     began = time.perf_counter()
     with settings.solver(64, 64):
         pass
@@ -137,7 +139,7 @@ class _Case:
     groups: list[NDArray[np.uint8]]
     preset: str = "opencv"
     room: float = 1
-    fused: int = NUM_FUSED_ITERATIONS
+    fused: int | None = None  # iterations per launch; None: what the plan chooses
 
 
 def _strict_flow(frames: NDArray[np.uint8], preset: str) -> NDArray[np.float32]:
@@ -239,14 +241,12 @@ def throughput(settings: Settings) -> Report:
     return report
 
 
-def _issue_ceiling(settings: Settings, tile: TileShape = DEFAULT_TILE) -> float:
-    """Return the pairs/s that the instructions of the inner loops alone would allow, including the overlap of tiles."""
-    info = list_devices()[settings.device]
-    from cuda.core import Device
-
-    clock_hz = 1e3 * Device(settings.device).properties.clock_rate
-    useful = (tile.width - 12) * (tile.height - 10) / (tile.width * tile.height)
-    return info.num_multiprocessors * 4 * 32 * clock_hz * useful / (INSTRUCTIONS_PER_PIXEL_ITERATION * REAL_PIXEL_ITERATIONS)
+def _issue_ceiling(settings: Settings) -> float:
+    """Return the pairs/s that the instructions of `iterate` alone would allow with the default plan, including the overlap of tiles."""
+    card, levels = list_devices()[settings.device].card, frame_levels(*settings.clips.shape[2:])
+    never_waiting = CostModel(cycles_per_instruction=1.0, barrier_cycles=0.0, launch_cycles=0.0)
+    tilings = choose_tilings(card, levels, TVL1Params().inner_iterations)
+    return 1 / (REAL_PIXEL_ITERATIONS * modelled_seconds(never_waiting, tilings, card, levels))
 
 
 def kernels(settings: Settings) -> Report:
@@ -269,30 +269,41 @@ def kernels(settings: Settings) -> Report:
 
 
 def sweep(settings: Settings) -> Report:
-    """Compare tile shapes and iterations per launch: the speed, and the distance from the strict solver for each number of iterations."""
+    """Compare tilings, the old plan beside the new one in alternating rounds; fit the constants of the cost model, and try its plan."""
     report = Report()
     height, width = settings.clips.shape[2:]
-    num_batches = 2 if settings.dry_run else 27
     frames, (sample,) = settings.all_frames, settings.batches(2 if settings.dry_run else 24)
     strict = np.concatenate([compute_flow(frames[pair]) for pair in sample])
-    for fused in (6,) if settings.dry_run else (3, 4, 5, 6):
-        with settings.solver(height, width, num_fused_iterations=fused) as solver:
+
+    def speed(num_batches: int, **plan: Any) -> float:
+        with settings.solver(height, width, bound=BOUND, **plan) as solver:
+            return _pairs_per_second(settings, solver, 2 if settings.dry_run else num_batches)
+
+    def compare(rounds: int, plans: dict[str, dict[str, Any]]) -> None:
+        for number in range(1 if settings.dry_run else rounds):
+            for name, plan in plans.items():
+                report.rows.append({"plan": f"{name}, round {number + 1}", "pairs/s": speed(45, **plan)})
+
+    compare(3, {"old": {"tile": DEFAULT_TILE}, "new": {}})
+    card, levels = list_devices()[settings.device].card, frame_levels(height, width)
+    measured: dict[Tiling, float] = {}
+    tilings = [tiling for tiling in tilings_of(card) if tiling.num_fused_iterations > 1]
+    for tiling in tilings[-2:] if settings.dry_run else tilings:
+        plan = {"tile": tiling.tile, "num_fused_iterations": tiling.num_fused_iterations}
+        with settings.solver(height, width, max_pairs=len(sample), num_lanes=1, **plan) as solver:
             distance = FlowDistance.between(solver.solve(frames, sample), strict)
-        with settings.solver(height, width, bound=BOUND, num_fused_iterations=fused) as solver:
-            speed = _pairs_per_second(settings, solver, num_batches)
-        report.rows.append({"tile": "64x32", "fused": fused, "pairs/s": speed, "distance": str(distance)})
-    patches_of_2_rows = [
-        TileShape(16, 16, 2, rows=2),
-        TileShape(16, 8, 4, rows=2),
-        TileShape(32, 8, 2, rows=2),
-        TileShape(8, 16, 4, rows=2),
-    ]
-    shapes = [TileShape(16, 12, 1), TileShape(16, 16, 1), TileShape(8, 16, 2), TileShape(32, 8, 1), TileShape(32, 4, 2), TileShape(8, 8, 4)]
-    for shape in [DEFAULT_TILE] if settings.dry_run else patches_of_2_rows + shapes:  # a dry run has only the default kernels
-        with settings.solver(height, width, bound=BOUND, tile=shape) as solver:
-            speed = _pairs_per_second(settings, solver, num_batches)
-        name = f"{shape.width}x{shape.height}, patches of 4x{shape.rows}, {shape.blocks_per_sm} per SM"
-        report.rows.append({"tile": name, "fused": 5, "pairs/s": speed})
+        row = {"plan": str(tiling.tile), "fused": tiling.num_fused_iterations, "pairs/s": speed(14, **plan), "distance": str(distance)}
+        report.rows.append(row)
+        report.check(settings.dry_run or distance.within(GPU_GATES), f"{tiling}: {distance}, beyond {GPU_GATES}")
+        measured[tiling] = 1 / row["pairs/s"]
+        _write(settings.result, report)  # so that results are kept if time runs out
+    fitted = fit(measured, card, levels)
+    report.rows.append({"plan": f"fitted constants: {fitted.model}; errors of up to {fitted.worst_ratio:.2f} times"})
+    chosen = [best_tiling(card, level.pitch, level.height, model=fitted.model) for level in levels]
+    for level, tiling in zip(levels, chosen, strict=True):
+        report.rows.append({"plan": f"  {level.width}x{level.height}: {tiling.tile}", "fused": tiling.num_fused_iterations})
+    report.rows.append({"plan": "forecast for it", "pairs/s": fitted.pairs_per_second(chosen, card, levels)})
+    compare(2, {"new": {}, "by the fitted constants": {"model": fitted.model}})
     return report
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -12,13 +14,37 @@ from flowkit.cli.shared.console import inform, say, say_json, show
 from flowkit.cli.shared.exit_codes import EXIT_ERROR
 from flowkit.cli.shared.options import json_option
 from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, opencv_problem, package_problem
+from flowkit.flow.cuda.card import KNOWN_CARDS, Card
 from flowkit.versions import __version__, installed_version
+
+THIS_MACHINE = "this machine"
+CARDS = {card.name: card for card in KNOWN_CARDS.values()}
+
+
+def _frame_size(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Return the width and height of a text such as 340x256."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{1,5})x([1-9]\d{1,5})", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no frame size: write width and height in px, such as 340x256")
+    return int(match[1]), int(match[2])
 
 
 @click.command(cls=Command)
+@click.option("--plan", callback=_frame_size, metavar="WIDTHxHEIGHT", help="Print how the GPU solver would work on frames of this size.")
+@click.option(
+    "--card",
+    type=click.Choice([THIS_MACHINE, *CARDS]),
+    default=THIS_MACHINE,
+    show_default=True,
+    help="The GPU that --plan is about, which need not be in this machine.",
+)
 @json_option
-def doctor(as_json: bool) -> int:
+def doctor(plan: tuple[int, int] | None, card: str, as_json: bool) -> int:
     """Show versions and devices, what is missing and how to fix it. The exit code is 1 if there is a problem."""
+    if plan is not None:
+        return _show_plans(plan, _cards(card), as_json=as_json)
     inform("doctor: importing every package that flowkit needs, which may take some seconds")
     findings = examine()
     if as_json:
@@ -84,3 +110,34 @@ def _flow_devices() -> str:
     except (DeviceError, ImportError) as error:
         return f"CPU; no GPU: {error}"
     return ", ".join([*names, "CPU"])
+
+
+def _cards(name: str) -> list[Card]:
+    """Return the known card of this name, or those of this machine."""
+    if name != THIS_MACHINE:
+        return [CARDS[name]]
+    from flowkit.flow.cuda.device import list_devices
+
+    return [device.card for device in list_devices()]
+
+
+def _show_plans(size: tuple[int, int], cards: Sequence[Card], *, as_json: bool) -> int:
+    """Print the tiling of each pyramid level on each card, with what the cost model expects of it."""
+    from flowkit.flow.cuda.plan import check_frame_size, describe_tilings
+    from flowkit.flow.params import TVL1Params
+
+    width, height = size
+    check_frame_size(height, width)
+    plans = [(card.name, describe_tilings(card, height, width, TVL1Params())) for card in cards]
+    if as_json:
+        say_json("doctor-plan", {"plans": [{"card": name, "levels": levels} for name, levels in plans]})
+        return 0
+    for name, levels in plans:
+        say(f"TV-L1 of {width}x{height} px with default parameters on {show(name)}:")
+        for level in levels:
+            say(
+                f"  {level['width']}x{level['height']:<6} {level['iterations_per_launch']} iterations per launch in tiles of "
+                f"{level['tile']}: {level['warps_per_multiprocessor']} warps, {level['shared_bytes']:,} bytes of shared memory; "
+                f"forecast {level['forecast_speed']:.2f} times the speed of the tiling that was measured"
+            )
+    return 0

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.flow.cuda.device import ComputeDevice, Grid
-from flowkit.flow.cuda.plan import BatchPlan, Level, halo_px, num_tiles
+from flowkit.flow.cuda.plan import BatchPlan, Level
+from flowkit.flow.cuda.tiles import Tiling, halo_px
 
 MAX_LAUNCHES_AHEAD = 8  # beyond the launch that the device is known to have begun
 BLOCKS_PER_PLACE = 4  # blocks of `iterate` for each one that the GPU runs at once, so that a block that begins late has less to do
@@ -34,11 +35,12 @@ class BatchLane:
 
     def __init__(self, device: ComputeDevice, plan: BatchPlan) -> None:
         self._plan = plan
-        self._tile = tile = device.tile
-        self._max_blocks = BLOCKS_PER_PLACE * device.num_multiprocessors * tile.blocks_per_sm
+        self._card = device.card
+        for tiling in plan.tilings:
+            device.load_tile(tiling.tile)
         self._frame_shape = plan.levels[0].height, plan.levels[0].width
         self._stream = device.open_stream()
-        self._addresses = {name: device.allocate(size) for name, size in plan.arrays(self._tile).items()}
+        self._addresses = {name: device.allocate(size) for name, size in plan.arrays().items()}
         self._frames = device.allocate_pinned(plan.max_frames * plan.frame_bytes)
         self._pairs = device.allocate_pinned(plan.max_pairs * 8)
         self._zeros = device.allocate_pinned(plan.max_pairs * 4)
@@ -153,7 +155,7 @@ class BatchLane:
     def _warp(self, number: int, num_pairs: int, first: int, *, level_begins: bool) -> Generator[None, None, int]:
         """Warp, then iterate until all pairs have converged; return the number of the launch after the last one."""
         plan, at, level = self._plan, self._addresses, self._plan.levels[number]
-        params = plan.params
+        params, tiling = plan.params, plan.tilings[number]
         settings = self._level_arguments(level)
         self._launch(
             "start_warp",
@@ -182,7 +184,7 @@ class BatchLane:
         sequence, listed = first, num_pairs  # `listed`: upper bound of the number of pairs that still iterate
         for _ in range(params.outer_iterations):
             has_median = params.median_size > 1
-            for done in range(0, params.inner_iterations, plan.num_fused_iterations):
+            for done in range(0, params.inner_iterations, tiling.num_fused_iterations):
                 while True:
                     begun, count = divmod(int(self._host_words[0]), 1 << 32)
                     if begun >= first:
@@ -197,9 +199,9 @@ class BatchLane:
                     self._launch_median(level, listed, sequence)
                 self._launch_iterations(
                     level,
+                    Tiling(tiling.tile, min(tiling.num_fused_iterations, params.inner_iterations - done)),
                     listed,
                     sequence,
-                    num_iterations=min(plan.num_fused_iterations, params.inner_iterations - done),
                     after_median=has_median and done == 0,
                 )
                 sequence += 1
@@ -220,36 +222,36 @@ class BatchLane:
             counts=at["counts"],
         )
 
-    def _launch_iterations(self, level: Level, listed: int, sequence: int, *, num_iterations: int, after_median: bool) -> None:
-        at, params, tile = self._addresses, self._plan.params, self._tile
-        halo_x, halo_y = halo_px(num_iterations)
-        tiles_x, tiles_y = num_tiles(level.pitch, tile.width, halo_x), num_tiles(level.height, tile.height, halo_y)
-        self._launch(
-            "iterate",
-            (min(listed * tiles_x * tiles_y, self._max_blocks), 1, 1),
-            (tile.threads_x, tile.threads_y),
+    def _launch_iterations(self, level: Level, tiling: Tiling, listed: int, sequence: int, *, after_median: bool) -> None:
+        at, params, tile = self._addresses, self._plan.params, tiling.tile
+        halo_x, halo_y = halo_px(tiling.num_fused_iterations)
+        tiles_x, tiles_y = tiling.grid(level.pitch, level.height)
+        max_blocks = BLOCKS_PER_PLACE * self._card.num_multiprocessors * self._card.blocks_per_sm(tile)
+        arguments = {
             **self._level_arguments(level),
-            tiles_x=tiles_x,
-            tiles_y=tiles_y,
-            num_iterations=num_iterations,
-            halo_x=halo_x,
-            halo_y=halo_y,
-            after_median=int(after_median),
-            sequence=sequence,
-            lambda_theta=params.lambda_ * params.theta,
-            tau=params.tau,
-            tau_over_theta=params.tau / params.theta,
-            threshold=params.epsilon**2 * level.width * level.height,
-            data=at["data"],
-            dual=at["dual"],
-            flow=at["flow"],
-            state=at["state"],
-            lists=at["lists"],
-            counts=at["counts"],
-            arrivals=at["arrivals"],
-            partial_errors=at["partial_errors"],
-            progress=self._host.address,
-        )
+            "tiles_x": tiles_x,
+            "tiles_y": tiles_y,
+            "num_iterations": tiling.num_fused_iterations,
+            "halo_x": halo_x,
+            "halo_y": halo_y,
+            "after_median": int(after_median),
+            "sequence": sequence,
+            "lambda_theta": params.lambda_ * params.theta,
+            "tau": params.tau,
+            "tau_over_theta": params.tau / params.theta,
+            "threshold": params.epsilon**2 * level.width * level.height,
+            "data": at["data"],
+            "dual": at["dual"],
+            "flow": at["flow"],
+            "state": at["state"],
+            "lists": at["lists"],
+            "counts": at["counts"],
+            "arrivals": at["arrivals"],
+            "partial_errors": at["partial_errors"],
+            "progress": self._host.address,
+        }
+        grid = min(listed * tiles_x * tiles_y, max_blocks), 1, 1
+        self._stream.launch("iterate", grid, (tile.threads_x, tile.threads_y), arguments, tile)
 
     def _finish(self, num_pairs: int) -> None:
         plan, at, level = self._plan, self._addresses, self._plan.levels[0]

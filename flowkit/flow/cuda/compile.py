@@ -14,6 +14,7 @@ from typing import Literal
 
 from flowkit.errors import DeviceError
 from flowkit.files import user_cache_folder
+from flowkit.flow.cuda.tiles import TileShape
 from flowkit.flow.kernel_cache import read_entry, write_entry
 
 logger = logging.getLogger(__name__)
@@ -23,34 +24,6 @@ MIN_ARCH = 75  # compute capability 7.5: the oldest for which NVRTC 13 compiles
 INSTALL_HINT = 'install it with: pip install "flowkit-video[cuda]" (with a build of torch without CUDA also "cuda-core[cu13]")'
 
 ParameterKind = Literal["pointer", "int", "float", "double"]
-
-
-@dataclass(frozen=True)
-class TileShape:
-    """The block of `iterate`: threads, each with 4 columns and 4 or 2 rows of pixels in registers, and blocks per multiprocessor."""
-
-    threads_x: int = 16
-    threads_y: int = 8
-    blocks_per_sm: int = 2
-    rows: Literal[2, 4] = 4
-
-    @property
-    def width(self) -> int:
-        """The width of a tile, px."""
-        return 4 * self.threads_x
-
-    @property
-    def height(self) -> int:
-        """The height of a tile, px."""
-        return self.rows * self.threads_y
-
-    def macros(self) -> list[tuple[str, str]]:
-        """Return the macros that define the shape in the source."""
-        values = {"THREADS_X": self.threads_x, "THREADS_Y": self.threads_y, "ROWS": self.rows, "BLOCKS_PER_SM": self.blocks_per_sm}
-        return [(name, str(value)) for name, value in values.items()]
-
-
-DEFAULT_TILE = TileShape()
 
 
 @dataclass(frozen=True)
@@ -156,8 +129,15 @@ def _query_nvrtc() -> tuple[tuple[int, int], tuple[int, ...]]:
     return (int(major), int(minor)), tuple(sorted(int(arch) for arch in archs))
 
 
-def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernels:
-    """Compile all kernels for a compute capability (times ten: 90 is 9.0), which takes about a second.
+def compile_kernels(arch: int, tile: TileShape | None = None) -> CompiledKernels:
+    """Compile kernels for a compute capability (times ten: 90 is 9.0), which takes about a second.
+
+    Parameters
+    ----------
+    arch : int
+        Compute capability times ten.
+    tile : TileShape, optional
+        The block for which `iterate`, and nothing else, is compiled; by default all other kernels are.
 
     Raises
     ------
@@ -180,7 +160,7 @@ def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernel
         arch=target,
         std="c++17",
         use_fast_math=True,
-        define_macro=tile.macros(),
+        define_macro=_macros(tile),
         ptxas_options=["-v"] if code_type == "cubin" else None,
     )
     log = io.StringIO()
@@ -190,6 +170,11 @@ def compile_kernels(arch: int, tile: TileShape = DEFAULT_TILE) -> CompiledKernel
         raise DeviceError(f"NVRTC {version[0]}.{version[1]} cannot compile the TV-L1 kernels for {target}: {error}") from error
     code = compiled.code
     return CompiledKernels(code.encode() if isinstance(code, str) else bytes(code), code_type, parse_resources(log.getvalue()))
+
+
+def _macros(tile: TileShape | None) -> list[tuple[str, str]]:
+    """Return the macros that select what is compiled."""
+    return [("ALL_BUT_ITERATE", "1")] if tile is None else [("ONLY_ITERATE", "1"), *tile.macros()]
 
 
 def parse_resources(log: str) -> dict[str, KernelResources]:
@@ -211,15 +196,15 @@ def cache_folder() -> Path:
     return user_cache_folder() / "flowkit" / "cuda"
 
 
-def cached_kernels(arch: int, tile: TileShape = DEFAULT_TILE, *, folder: Path | None = None) -> tuple[bytes, str]:
+def cached_kernels(arch: int, tile: TileShape | None = None, *, folder: Path | None = None) -> tuple[bytes, str]:
     """Return (code, code type) for a compute capability: from the cache, or compiled and then put into the cache.
 
     Parameters
     ----------
     arch : int
         Compute capability times ten.
-    tile : TileShape
-        The block of `iterate`.
+    tile : TileShape, optional
+        As for `compile_kernels`.
     folder : Path, optional
         The cache; by default `cache_folder`. If it cannot be read or written, the kernels are compiled every time.
 

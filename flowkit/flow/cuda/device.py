@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -16,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError
+from flowkit.flow.cuda.card import Card
 from flowkit.flow.cuda.compile import (
-    DEFAULT_TILE,
     INSTALL_HINT,
     MIN_ARCH,
-    TileShape,
     cached_kernels,
     kernel_parameters,
     nvrtc_version,
     ordered_arguments,
     supported_archs,
 )
+from flowkit.flow.cuda.tiles import TileShape
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ class DeviceStream(Protocol):
     def download(self, target: PinnedMemory, address: int, num_bytes: int) -> None:
         """Copy bytes of the device to the start of pinned memory, without waiting."""
 
-    def launch(self, kernel: str, grid: Grid, block: Block, arguments: Mapping[str, float]) -> None:
-        """Launch a kernel with its arguments by name, without waiting."""
+    def launch(self, kernel: str, grid: Grid, block: Block, arguments: Mapping[str, float], tile: TileShape | None = None) -> None:
+        """Launch a kernel with its arguments by name, without waiting; `iterate` in the variant for a tile that has been loaded."""
 
     def is_finished(self) -> bool:
         """Return whether everything given so far is done; raises DeviceError if some of it failed."""
@@ -61,9 +62,10 @@ class DeviceStream(Protocol):
 class ComputeDevice(Protocol):
     """The device on which the kernels run."""
 
-    name: str
-    tile: TileShape
-    num_multiprocessors: int
+    card: Card
+
+    def load_tile(self, tile: TileShape) -> None:
+        """Load the variant of `iterate` for a tile, which may be loaded already."""
 
     def free_bytes(self) -> int:
         """Return the number of free bytes of device memory."""
@@ -90,6 +92,7 @@ class DeviceInfo:
     compute_capability: tuple[int, int]
     total_bytes: int
     num_multiprocessors: int
+    card: Card
 
 
 class CudaDevice:
@@ -99,8 +102,6 @@ class CudaDevice:
     ----------
     index : int
         Index of the device, as CUDA counts them (``CUDA_VISIBLE_DEVICES`` is honoured).
-    tile : TileShape
-        The block of `iterate`.
 
     Raises
     ------
@@ -108,36 +109,58 @@ class CudaDevice:
         If the driver, the device or the software is missing, too old, or does not work.
     """
 
-    def __init__(self, index: int = 0, tile: TileShape = DEFAULT_TILE) -> None:
+    def __init__(self, index: int = 0) -> None:
         self._driver = _loaded_driver()
         count = _checked(self._driver.cuDeviceGetCount(), "cuDeviceGetCount")
         check_index(index, count)
-        from cuda.core import Device, ObjectCode
+        from cuda.core import Device
 
-        self.tile = tile
+        self._index = index
+        self.kernels: dict[str, Any] = {}
+        self.variants: dict[TileShape, Any] = {}  # of `iterate`
         try:
             self._device = Device(index)
             self._device.set_current()
-            self.name = self._device.name
-            self.num_multiprocessors = int(self._device.properties.multiprocessor_count)
-            major, minor = self._device.compute_capability
-            code, code_type = cached_kernels(10 * major + minor, tile)
-            self._module = ObjectCode.from_cubin(code) if code_type == "cubin" else ObjectCode.from_ptx(code)
-            self.kernels: dict[str, Any] = {name: self._module.get_kernel(name) for name in kernel_parameters()}
+            self.card = card_of(self._driver, self._device)
         except DeviceError:
             raise
         except Exception as error:
-            raise DeviceError(f"CUDA device {index} cannot be used: {error}") from error
+            raise self._unusable(error) from error
+        self._load()
         self._allocated: list[int] = []
         self._pinned: list[int] = []
-        logger.info("TV-L1 on CUDA device %d: %s, compute capability %d.%d", index, self.name, major, minor)
+        logger.info("TV-L1 on CUDA device %d: %s, compute capability %.1f", index, self.card.name, self.card.arch / 10)
+
+    def _unusable(self, error: Exception) -> DeviceError:
+        return DeviceError(f"CUDA device {self._index} cannot be used: {error}")
+
+    def load_tile(self, tile: TileShape) -> None:
+        if tile not in self.variants:
+            self._load(tile)
+
+    def _load(self, tile: TileShape | None = None) -> None:
+        """Load the variant of `iterate` for a tile, or all other kernels."""
+        from cuda.core import ObjectCode
+
+        code, code_type = cached_kernels(self.card.arch, tile)
+        try:
+            module = ObjectCode.from_cubin(code) if code_type == "cubin" else ObjectCode.from_ptx(code)
+            if tile is None:
+                self.kernels = {name: module.get_kernel(name) for name in kernel_parameters() if name != "iterate"}
+                return
+            kernel = self.variants[tile] = module.get_kernel("iterate")
+        except Exception as error:
+            raise self._unusable(error) from error
+        attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES  # without it, 48 KB at most
+        result = self._driver.cuKernelSetAttribute(attribute, tile.dynamic_bytes, kernel.handle, self._device.device_id)
+        _checked(result, f"asking for {tile.dynamic_bytes} bytes of shared memory")
 
     def free_bytes(self) -> int:
         free, _total = _checked(self._driver.cuMemGetInfo(), "cuMemGetInfo")
         return int(free)
 
     def allocate(self, num_bytes: int) -> int:
-        address = int(_checked(self._driver.cuMemAlloc(num_bytes), f"cuMemAlloc of {num_bytes / 2**20:.0f} MiB on {self.name}"))
+        address = int(_checked(self._driver.cuMemAlloc(num_bytes), f"cuMemAlloc of {num_bytes / 2**20:.0f} MiB on {self.card.name}"))
         self._allocated.append(address)
         return address
 
@@ -171,7 +194,7 @@ class _CudaStream:
 
         self._launch = launch
         self._driver = device._driver
-        self._kernels = device.kernels
+        self._kernels, self._variants = device.kernels, device.variants
         self._stream = stream
         self._handle = stream.handle
 
@@ -181,10 +204,11 @@ class _CudaStream:
     def download(self, target: PinnedMemory, address: int, num_bytes: int) -> None:
         _checked(self._driver.cuMemcpyDtoHAsync(target.address, address, num_bytes, self._handle), "cuMemcpyDtoHAsync")
 
-    def launch(self, kernel: str, grid: Grid, block: Block, arguments: Mapping[str, float]) -> None:
+    def launch(self, kernel: str, grid: Grid, block: Block, arguments: Mapping[str, float], tile: TileShape | None = None) -> None:
         values = packed_arguments(kernel, arguments)
+        function, shared_bytes = (self._kernels[kernel], 0) if tile is None else (self._variants[tile], tile.dynamic_bytes)
         try:
-            self._launch(self._stream, _launch_config(grid, block), self._kernels[kernel], *values)
+            self._launch(self._stream, _launch_config(grid, block, shared_bytes), function, *values)
         except Exception as error:
             raise DeviceError(f"the GPU refuses kernel {kernel} with grid {grid}, block {block}: {error}") from error
 
@@ -218,10 +242,33 @@ def _packers(kernel: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
 
 
 @lru_cache(maxsize=4096)
-def _launch_config(grid: Grid, block: Block) -> Any:
+def _launch_config(grid: Grid, block: Block, shared_bytes: int) -> Any:
     from cuda.core import LaunchConfig
 
-    return LaunchConfig(grid=grid, block=(*block, 1))
+    return LaunchConfig(grid=grid, block=(*block, 1), shmem_size=shared_bytes)
+
+
+def card_of(driver: Any, device: Any) -> Card:
+    """Return the limits of a device of cuda-core, whose name and properties the driver knows."""
+    attributes = driver.CUdevice_attribute
+
+    def attribute(name: str) -> int:
+        value = driver.cuDeviceGetAttribute(getattr(attributes, f"CU_DEVICE_ATTRIBUTE_{name}"), device.device_id)
+        return int(_checked(value, f"cuDeviceGetAttribute of {name}"))
+
+    major, minor = device.compute_capability
+    return Card(
+        name=device.name,
+        arch=10 * major + minor,
+        num_multiprocessors=attribute("MULTIPROCESSOR_COUNT"),
+        # Some drivers for virtual machines give 0 for what they do not know.
+        clock_hz=1e3 * attribute("CLOCK_RATE") or 1.5e9,
+        bytes_per_second=2 * 1e3 * attribute("MEMORY_CLOCK_RATE") * attribute("GLOBAL_MEMORY_BUS_WIDTH") / 8 or math.inf,  # both edges
+        shared_bytes_per_sm=attribute("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"),
+        shared_bytes_per_block=attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+        reserved_bytes_per_block=attribute("RESERVED_SHARED_MEMORY_PER_BLOCK"),
+        threads_per_sm=attribute("MAX_THREADS_PER_MULTIPROCESSOR"),
+    )
 
 
 def check_index(index: int, count: int) -> None:
@@ -247,7 +294,9 @@ def list_devices() -> tuple[DeviceInfo, ...]:
         total = _checked(driver.cuDeviceTotalMem(handle), "cuDeviceTotalMem")
         device = Device(index)
         major, minor = device.compute_capability
-        devices.append(DeviceInfo(index, device.name, (major, minor), int(total), device.properties.multiprocessor_count))
+        devices.append(
+            DeviceInfo(index, device.name, (major, minor), int(total), device.properties.multiprocessor_count, card_of(driver, device))
+        )
     return tuple(devices)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow.cuda.batch import BatchLane
+from flowkit.flow.cuda.card import Card
 from flowkit.flow.cuda.device import ComputeDevice
 from flowkit.flow.cuda.plan import BatchPlan
 
@@ -38,7 +39,7 @@ class DeviceThread:
     device : callable
         Opens the device; called in the thread.
     plan_for : callable
-        Returns the plan for batches of at most the given number of pairs.
+        Returns the plan for batches of at most the given number of pairs on a card.
     max_pairs : int
         Number of pairs per batch, if the memory suffices.
     num_lanes : int
@@ -55,7 +56,7 @@ class DeviceThread:
     def __init__(
         self,
         device: Callable[[], ComputeDevice],
-        plan_for: Callable[[int], BatchPlan],
+        plan_for: Callable[[int, Card], BatchPlan],
         max_pairs: int,
         num_lanes: int,
         on_batch: Callable[[], None] | None,
@@ -107,21 +108,24 @@ class DeviceThread:
             device.close()
 
     def _open_lanes(self, device: ComputeDevice) -> list[BatchLane]:
-        self.device_name = device.name
+        card = device.card
+        self.device_name = card.name
         budget = MEMORY_SHARE * device.free_bytes() / self._num_lanes
         fitting = self._max_pairs
-        while fitting > 1 and self._plan_for(fitting).device_bytes(device.tile) > budget:
+        while fitting > 1 and self._plan_for(fitting, card).device_bytes() > budget:
             fitting -= 1
-        plan = self._plan_for(fitting)
-        needed = plan.device_bytes(device.tile)
+        plan = self._plan_for(fitting, card)
+        needed = plan.device_bytes()
         if needed > budget:
             level = plan.levels[0]
             raise DeviceError(
-                f"{device.name} has too little free memory: {self._num_lanes} x {fitting} pairs at {level.width}x{level.height} px "
+                f"{card.name} has too little free memory: {self._num_lanes} x {fitting} pairs at {level.width}x{level.height} px "
                 f"take {self._num_lanes * needed / 2**20:.0f} MiB, but {self._num_lanes * budget / 2**20:.0f} MiB are available; "
                 "free memory on the device, or use a smaller frame size or --device cpu"
             )
         lanes = [BatchLane(device, plan) for _ in range(self._num_lanes)]
+        for level, tiling in zip(plan.levels, plan.tilings, strict=True):
+            logger.info("%dx%d: %d iterations per launch, tiles of %s", level.width, level.height, tiling.num_fused_iterations, tiling.tile)
         logger.info("batches of %d pairs, %d in flight, %.0f MiB each", fitting, self._num_lanes, needed / 2**20)
         self.plan = plan
         return lanes

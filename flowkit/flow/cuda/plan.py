@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-from flowkit.flow.cuda.compile import TileShape
+from flowkit.flow.cuda.card import Card
+from flowkit.flow.cuda.cost import CostModel, best_tiling
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, NUM_FUSED_ITERATIONS, TileShape, Tiling
 from flowkit.flow.params import TVL1Params
 
-NUM_FUSED_ITERATIONS = 5  # per launch; the error is tested once per launch (this costs 0.021 px; versions of OpenCV differ by 0.019 px)
-MAX_FUSED_ITERATIONS = 6  # the smallest tile has 16 rows
 MAX_PLANE_PIXELS = 1 << 29  # of a frame with padded rows: the kernels count the four planes of `dual` in 32 bits with a sign
 
 
@@ -44,20 +45,6 @@ def check_frame_size(height: int, width: int) -> None:
         )
 
 
-def halo_px(num_iterations: int) -> tuple[int, int]:
-    """Return by how many pixels tiles overlap their neighbours on each side, in x and y, for this number of iterations per launch.
-
-    Each iteration spoils one pixel at the rim of a tile. In x the overlap is even, so that tiles begin at multiples of four
-    padded columns, where 16-byte loads may begin.
-    """
-    return (num_iterations + 1) & ~1, num_iterations
-
-
-def num_tiles(size: int, tile_size: int, halo: int) -> int:
-    """Return how many overlapping tiles cover `size` pixels."""
-    return max(1, math.ceil((size - 2 * halo) / (tile_size - 2 * halo)))
-
-
 @dataclass(frozen=True)
 class Quantisation:
     """The numbers of ``clip(round((value + offset) * scale), low, high) + zero``, which `quantise_flow` computes in float64."""
@@ -82,11 +69,11 @@ class BatchPlan:
     """The limits of a batch, and the settings of the solver."""
 
     levels: tuple[Level, ...]
+    tilings: tuple[Tiling, ...]  # one for each level
     params: TVL1Params
     quantisation: Quantisation | None  # None: float flow
     max_pairs: int
     max_frames: int
-    num_fused_iterations: int = NUM_FUSED_ITERATIONS
 
     @property
     def stride(self) -> int:
@@ -103,12 +90,12 @@ class BatchPlan:
         """The number of bytes of a frame that are uploaded."""
         return self.levels[0].width * self.levels[0].height
 
-    def max_tiles(self, tile: TileShape) -> int:
+    def max_tiles(self) -> int:
         """Return the largest number of tiles of a level."""
-        halo_x, halo_y = halo_px(self.num_fused_iterations)
-        return max(num_tiles(level.pitch, tile.width, halo_x) * num_tiles(level.height, tile.height, halo_y) for level in self.levels)
+        grids = [tiling.grid(level.pitch, level.height) for level, tiling in zip(self.levels, self.tilings, strict=True)]
+        return max(tiles_x * tiles_y for tiles_x, tiles_y in grids)
 
-    def arrays(self, tile: TileShape) -> dict[str, int]:
+    def arrays(self) -> dict[str, int]:
         """Return the bytes of each array in device memory."""
         pixels = self.levels[0].width * self.levels[0].height
         sizes = {
@@ -123,15 +110,91 @@ class BatchPlan:
             "arrivals": self.max_pairs * 4,
             "lists": 3 * self.max_pairs * 4,
             "counts": 3 * 4,
-            "partial_errors": self.max_pairs * self.max_tiles(tile) * 4,
+            "partial_errors": self.max_pairs * self.max_tiles() * 4,
         }
         for number, level in enumerate(self.levels):
             sizes[f"image{number}"] = self.max_frames * level.width * level.height * 4
         return sizes
 
-    def device_bytes(self, tile: TileShape) -> int:
+    def device_bytes(self) -> int:
         """Return the device memory of one batch in flight, about 87 bytes per pixel and pair."""
-        return sum(self.arrays(tile).values())
+        return sum(self.arrays().values())
+
+
+def choose_tilings(
+    card: Card,
+    levels: Sequence[Level],
+    inner_iterations: int,
+    *,
+    tile: TileShape | None = None,
+    num_fused_iterations: int | None = None,
+    model: CostModel | None = None,
+) -> tuple[Tiling, ...]:
+    """Return the tiling for each level: the one that the cost model prefers on this card, or what is given.
+
+    Parameters
+    ----------
+    card : Card
+        The GPU.
+    levels : sequence of Level
+        The levels of the pyramid.
+    inner_iterations : int
+        Iterations between two median filters.
+    tile : TileShape, optional
+        The tile for all levels.
+    num_fused_iterations : int, optional
+        The iterations per launch for all levels; with a given tile by default 5, which was measured.
+    model : CostModel, optional
+        Other constants of the cost model than the default ones.
+
+    Raises
+    ------
+    ParameterError
+        If a tile has no pixel left after so many iterations, or if the card has too little shared memory for it.
+    """
+    if tile is None and num_fused_iterations is None:
+        return tuple(best_tiling(card, level.pitch, level.height, inner_iterations, model=model) for level in levels)
+    tiling = Tiling(tile or DEFAULT_TILE, NUM_FUSED_ITERATIONS if num_fused_iterations is None else num_fused_iterations)
+    if not tiling.is_possible:
+        raise ParameterError(
+            f"{tiling.num_fused_iterations} iterations do not fit into a launch with tiles of {tiling.tile.width}x{tiling.tile.height} px: "
+            "each iteration spoils one pixel on every side; use 1 to 6"
+        )
+    if not card.blocks_per_sm(tiling.tile):
+        raise ParameterError(
+            f"a tile of {tiling.tile} takes {tiling.tile.shared_bytes:,} bytes of shared memory, of which {card.name} has "
+            f"{card.shared_bytes_per_block:,} for a block; use another tile"
+        )
+    return (tiling,) * len(levels)
+
+
+def describe_tilings(card: Card, height: int, width: int, params: TVL1Params) -> list[dict[str, int | float | str]]:
+    """Return what a plan chooses for each level, finest first, in words and numbers.
+
+    The keys are `width` and `height` (px), `tile` (words), `iterations_per_launch`, `warps_per_multiprocessor`, `shared_bytes` (of a
+    multiprocessor), and `forecast_speed` (times that of the measured tiling, by the cost model).
+    """
+    model = CostModel()
+    rows: list[dict[str, int | float | str]] = []
+    levels = [Level(width, height) for height, width in params.level_sizes(height, width)]
+    measured = Tiling(num_fused_iterations=min(NUM_FUSED_ITERATIONS, params.inner_iterations))
+    for level, tiling in zip(levels, choose_tilings(card, levels, params.inner_iterations), strict=True):
+        tile, blocks = tiling.tile, card.blocks_per_sm(tiling.tile)
+        old, new = (
+            model.seconds_per_pixel_iteration(each, card, level.pitch, level.height, params.inner_iterations) for each in (measured, tiling)
+        )
+        rows.append(
+            {
+                "width": level.width,
+                "height": level.height,
+                "tile": str(tile),
+                "iterations_per_launch": tiling.num_fused_iterations,
+                "warps_per_multiprocessor": blocks * tile.threads // 32,
+                "shared_bytes": blocks * tile.shared_bytes,
+                "forecast_speed": round(old / new, 3),
+            }
+        )
+    return rows
 
 
 def plan_batches(pairs: NDArray[np.integer], max_pairs: int, max_frames: int) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:

@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.flow.cuda.batch import BatchLane
+from flowkit.flow.cuda.card import Card
+from flowkit.flow.cuda.cost import CostModel
 from flowkit.flow.cuda.device import ComputeDevice, CudaDevice
 from flowkit.flow.cuda.device_thread import Batch, DeviceThread
 from flowkit.flow.cuda.plan import (
-    MAX_FUSED_ITERATIONS,
-    NUM_FUSED_ITERATIONS,
     BatchPlan,
     Level,
     Quantisation,
     check_frame_size,
+    choose_tilings,
     plan_batches,
 )
+from flowkit.flow.cuda.tiles import MAX_FUSED_ITERATIONS, TileShape
 from flowkit.flow.params import TVL1Params
 
 MAX_PAIRS = 128  # per batch if the memory suffices; three batches in flight then fill a large GPU
@@ -92,9 +94,14 @@ class CudaSolver:
         340x256).
     num_lanes : int
         Number of batches in flight.
-    num_fused_iterations : int
-        Iterations per launch; convergence of a pair is tested once per launch. At most 6, because each iteration spoils one pixel
-        on every side of a tile.
+    tile : TileShape, optional
+        The block of the kernel `iterate`, for all levels of the pyramid. By default the plan chooses one for each level from the
+        limits of the GPU; ``flowkit doctor --plan`` prints the choice.
+    num_fused_iterations : int, optional
+        Iterations per launch, for all levels; convergence of a pair is tested once per launch. At most 6, because each iteration
+        spoils one pixel on every side of a tile. By default the plan chooses it too, and 5 with a given tile.
+    model : CostModel, optional
+        Other constants than the default ones for the choice of the plan.
     on_batch : callable, optional
         Called by the thread of the solver whenever a batch has left the device, so that the caller need not poll.
     device : callable, optional
@@ -119,13 +126,15 @@ class CudaSolver:
         mapping: str = "symmetric",
         max_pairs: int | None = None,
         num_lanes: int = NUM_LANES,
-        num_fused_iterations: int = NUM_FUSED_ITERATIONS,
+        tile: TileShape | None = None,
+        num_fused_iterations: int | None = None,
+        model: CostModel | None = None,
         on_batch: Callable[[], None] | None = None,
         device: Callable[[], ComputeDevice] | None = None,
     ) -> None:
         check_frame_size(height, width)
         levels = tuple(Level(width, height) for height, width in params.level_sizes(height, width))
-        if not 1 <= num_fused_iterations <= MAX_FUSED_ITERATIONS:
+        if num_fused_iterations is not None and not 1 <= num_fused_iterations <= MAX_FUSED_ITERATIONS:
             raise ParameterError(f"1 to {MAX_FUSED_ITERATIONS} iterations fit into a launch, got {num_fused_iterations}")
         if num_lanes < 1 or (max_pairs is not None and max_pairs < 1):
             raise ParameterError(f"a batch needs at least one pair and one lane, got {max_pairs=}, {num_lanes=}")
@@ -135,9 +144,12 @@ class CudaSolver:
         quantisation = None if bound is None else Quantisation.of(bound, mapping)
         self._flow_dtype = np.dtype(np.float32 if quantisation is None else np.uint8)
 
-        def plan_for(max_pairs: int) -> BatchPlan:
+        def plan_for(max_pairs: int, card: Card) -> BatchPlan:
+            tilings = choose_tilings(
+                card, levels, params.inner_iterations, tile=tile, num_fused_iterations=num_fused_iterations, model=model
+            )
             # Room for one frame per pair and the first frames of some videos; at least for the two frames of a single pair.
-            return BatchPlan(levels, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4), num_fused_iterations)
+            return BatchPlan(levels, tilings, params, quantisation, max_pairs, max_pairs + max(1, max_pairs // 4))
 
         self._wanted_pairs = max_pairs or MAX_PAIRS
         self._thread = DeviceThread(device or (lambda: CudaDevice(device_index)), plan_for, self._wanted_pairs, num_lanes, on_batch)

@@ -5,7 +5,8 @@
 // The order of operations and the borders are those of OpenCV's CPU class DualTVL1OpticalFlow; the arithmetic is float32 with
 // fused multiply-adds.
 //
-// NVRTC compiles this file without any header; a host compiler compiles it with the tests' host_emulation.h.
+// NVRTC compiles this file without any header; a host compiler compiles it with the tests' host_emulation.h. ALL_BUT_ITERATE and
+// ONLY_ITERATE select a part: `iterate` is compiled for several shapes of its blocks, everything else once.
 //
 // Memory, for at most N pairs (`capacity`) and a level of w x h pixels:
 //   images     float   [frame][h][w]          one array per pyramid level
@@ -26,8 +27,12 @@
 #ifndef THREADS_X  // a block of `iterate`: THREADS_X x THREADS_Y threads, each with a patch of 4 columns and ROWS rows in registers
 #define THREADS_X 16
 #define THREADS_Y 8
-#define ROWS 4  // or 2: half the registers, half again as much to exchange
+#define ROWS 4  // or 2 or 1: fewer registers, but more to exchange
 #define BLOCKS_PER_SM 2
+#define SHARED_CONSTANTS 0  // 1: what is constant during a launch lies in shared memory, which leaves registers for more threads
+#endif
+#ifndef DYNAMIC_SHARED  // memory of a block whose size the launch gives; the host's emulation has its own
+#define DYNAMIC_SHARED(name) extern __shared__ float4 name[]
 #endif
 #define THREADS (THREADS_X * THREADS_Y)
 #define TILE_WIDTH (4 * THREADS_X)
@@ -50,6 +55,8 @@ __device__ __forceinline__ float* dual_of(float* dual, int half, int capacity, i
 }
 
 __device__ __forceinline__ int clamped(int i, int size) { return min(max(i, 0), size - 1); }
+
+#ifndef ONLY_ITERATE
 
 // ---- Pyramid -------------------------------------------------------------------------------------------------------------
 
@@ -273,14 +280,28 @@ extern "C" __global__ void __launch_bounds__(256) median_3(int width, int height
   halves.other[y * pitch + shift + x] = middle;
 }
 
+#endif
+#ifndef ALL_BUT_ITERATE
+
 // ---- Iterations ----------------------------------------------------------------------------------------------------------
 
-struct Patch { float u[ROWS][4], v[ROWS][4], p11[ROWS][4], p12[ROWS][4], p21[ROWS][4], p22[ROWS][4], gx[ROWS][4], gy[ROWS][4], rho[ROWS][4], inverse[ROWS][4]; };
+struct Patch { float u[ROWS][4], v[ROWS][4], p11[ROWS][4], p12[ROWS][4], p21[ROWS][4], p22[ROWS][4]; };
+
+// What is constant during a launch: I1wx, I1wy, rho_c, and 1 / |I1w gradient|^2, row by row of a patch, in registers or in dynamic
+// shared memory. There each thread reads only what it wrote itself, so this needs no barrier.
+struct ConstantsRow { float gx[4], gy[4], rho[4], inverse[4]; };
+#if SHARED_CONSTANTS
+struct Constants { float4 gx[ROWS][THREADS], gy[ROWS][THREADS], rho[ROWS][THREADS], inverse[ROWS][THREADS]; };
+#else
+struct Constants { ConstantsRow rows[ROWS]; };
+#endif
 
 #if ROWS == 4
 typedef float4 Column;
-#else
+#elif ROWS == 2
 typedef float2 Column;
+#else
+typedef float Column;
 #endif
 
 // The values that neighbouring threads exchange; one side of a patch is one vector. There is one slot more than threads, so that no
@@ -295,29 +316,52 @@ struct Edges {
 __device__ __forceinline__ float4 row_of(const float (&s)[ROWS][4], int j) { return make_float4(s[j][0], s[j][1], s[j][2], s[j][3]); }
 #if ROWS == 4
 __device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return make_float4(s[0][i], s[1][i], s[2][i], s[3][i]); }
-#else
+#elif ROWS == 2
 __device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return make_float2(s[0][i], s[1][i]); }
+#else
+__device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return s[0][i]; }
 #endif
 __device__ __forceinline__ void set_row(float (&s)[ROWS][4], int j, float4 q) { s[j][0] = q.x, s[j][1] = q.y, s[j][2] = q.z, s[j][3] = q.w; }
 __device__ __forceinline__ void spread(float (&s)[4], float4 q) { s[0] = q.x, s[1] = q.y, s[2] = q.z, s[3] = q.w; }
 __device__ __forceinline__ void spread(float (&s)[2], float2 q) { s[0] = q.x, s[1] = q.y; }
+__device__ __forceinline__ void spread(float (&s)[1], float q) { s[0] = q; }
+
+#if SHARED_CONSTANTS
+__device__ __forceinline__ void put_row(Constants& constants, int j, int thread, const ConstantsRow& q) {
+  constants.gx[j][thread] = make_float4(q.gx[0], q.gx[1], q.gx[2], q.gx[3]), constants.gy[j][thread] = make_float4(q.gy[0], q.gy[1], q.gy[2], q.gy[3]);
+  constants.rho[j][thread] = make_float4(q.rho[0], q.rho[1], q.rho[2], q.rho[3]);
+  constants.inverse[j][thread] = make_float4(q.inverse[0], q.inverse[1], q.inverse[2], q.inverse[3]);
+}
+__device__ __forceinline__ ConstantsRow get_row(const Constants& constants, int j, int thread) {
+  ConstantsRow q;
+  spread(q.gx, constants.gx[j][thread]), spread(q.gy, constants.gy[j][thread]);
+  spread(q.rho, constants.rho[j][thread]), spread(q.inverse, constants.inverse[j][thread]);
+  return q;
+}
+#else
+__device__ __forceinline__ void put_row(Constants& constants, int j, int, const ConstantsRow& q) { constants.rows[j] = q; }
+__device__ __forceinline__ const ConstantsRow& get_row(const Constants& constants, int j, int) { return constants.rows[j]; }
+#endif
 
 __device__ __forceinline__ void share_dual(const Patch& p, Edges& edges, int tx, int ty) {
   edges.p11[ty][tx + 1] = column_of(p.p11, 3), edges.p21[ty][tx + 1] = column_of(p.p21, 3);
   edges.p12[ty + 1][tx] = row_of(p.p12, ROWS - 1), edges.p22[ty + 1][tx] = row_of(p.p22, ROWS - 1);
 }
 
-// Keeps p zero at the pixels of a patch that lie left of the image or above it, where OpenCV treats p as zero.
+// Keeps p zero at the pixels of a patch that lie left of the image or above it, where OpenCV treats p as zero. There u and v are zero,
+// so that only the differences to the first pixels of the image can change p.
 __device__ __forceinline__ void clear_dual_outside(Patch& p, int first_column, int first_row) {
-  UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
-    if (i < first_column || j < first_row) p.p11[j][i] = p.p12[j][i] = p.p21[j][i] = p.p22[j][i] = 0;
+  UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
+    if (i < first_column) p.p11[j][i] = p.p21[j][i] = 0;
+    if (j < first_row) p.p12[j][i] = p.p22[j][i] = 0;
+  }
 }
 
 // One iteration (algorithm 1 of the IPOL article): v = u + TH(u), u = v + theta div p, p = (p + tau/theta grad u) / (1 + tau/theta |grad u|).
 // Returns the sum of the squared updates over the pixels in `counted` (bit 4j + i). There are two barriers: the sides of p are read
 // between them, the sides of u after the second one, and each is written while the other is read.
 template <bool WITH_ERROR>
-__device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int ty, float lambda_theta, float tau, float tau_over_theta,
+__device__ __forceinline__ float iteration(Patch& p, const Constants& constants, Edges& edges, int tx, int ty, float lambda_theta, float tau, float tau_over_theta,
                                            int first_column, int first_row, unsigned counted) {
   float error = 0;
   __syncthreads();  // the sides of p have been written
@@ -325,14 +369,17 @@ __device__ __forceinline__ float iteration(Patch& p, Edges& edges, int tx, int t
     float left_11[ROWS], left_21[ROWS], above_12[4], above_22[4];
     spread(left_11, edges.p11[ty][tx]), spread(left_21, edges.p21[ty][tx]);
     spread(above_12, edges.p12[ty][tx]), spread(above_22, edges.p22[ty][tx]);
-    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
-      const float rho = fmaf(p.gx[j][i], p.u[j][i], fmaf(p.gy[j][i], p.v[j][i], p.rho[j][i]));
-      const float step = fminf(fmaxf(-rho * p.inverse[j][i], -lambda_theta), lambda_theta);
-      const float div_u = (p.p11[j][i] - (i ? p.p11[j][i ? i - 1 : 0] : left_11[j])) + (p.p12[j][i] - (j ? p.p12[j ? j - 1 : 0][i] : above_12[i]));
-      const float div_v = (p.p21[j][i] - (i ? p.p21[j][i ? i - 1 : 0] : left_21[j])) + (p.p22[j][i] - (j ? p.p22[j ? j - 1 : 0][i] : above_22[i]));
-      const float update_u = fmaf(step, p.gx[j][i], div_u), update_v = fmaf(step, p.gy[j][i], div_v);
-      p.u[j][i] += update_u, p.v[j][i] += update_v;
-      if (WITH_ERROR && counted >> (4 * j + i) & 1) error = fmaf(update_u, update_u, fmaf(update_v, update_v, error));
+    UNROLL for (int j = 0; j < ROWS; j++) {
+      const ConstantsRow& c = get_row(constants, j, ty * THREADS_X + tx);
+      UNROLL for (int i = 0; i < 4; i++) {
+        const float rho = fmaf(c.gx[i], p.u[j][i], fmaf(c.gy[i], p.v[j][i], c.rho[i]));
+        const float step = fminf(fmaxf(-rho * c.inverse[i], -lambda_theta), lambda_theta);
+        const float div_u = (p.p11[j][i] - (i ? p.p11[j][i ? i - 1 : 0] : left_11[j])) + (p.p12[j][i] - (j ? p.p12[j ? j - 1 : 0][i] : above_12[i]));
+        const float div_v = (p.p21[j][i] - (i ? p.p21[j][i ? i - 1 : 0] : left_21[j])) + (p.p22[j][i] - (j ? p.p22[j ? j - 1 : 0][i] : above_22[i]));
+        const float update_u = fmaf(step, c.gx[i], div_u), update_v = fmaf(step, c.gy[i], div_v);
+        p.u[j][i] += update_u, p.v[j][i] += update_v;
+        if (WITH_ERROR && counted >> (4 * j + i) & 1) error = fmaf(update_u, update_u, fmaf(update_v, update_v, error));
+      }
     }
   }
   edges.u_left[ty][tx] = column_of(p.u, 0), edges.v_left[ty][tx] = column_of(p.v, 0);
@@ -402,7 +449,8 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
         int after_median, int sequence, float lambda_theta, float tau, float tau_over_theta, float threshold, const float* data,
         float* dual, float* flow, int* state, int* lists, int* counts, int* arrivals, float* partial_errors,
         unsigned long long* progress) {
-  __shared__ Edges edges;
+  DYNAMIC_SHARED(dynamic);
+  Edges& edges = *(Edges*)dynamic;
   __shared__ bool is_last;
   const int tx = threadIdx.x, ty = threadIdx.y, thread = ty * THREADS_X + tx;
   const int now = sequence % 3, next = (sequence + 1) % 3, num_listed = counts[now];
@@ -421,40 +469,48 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
     const int X = across.origin + 4 * tx, y = down.origin + ROWS * ty;  // the first pixel of the patch of this thread
     const int first_column = shift - X, first_row = -y;              // the first ones of the patch that lie in the image
     Patch p;
+#if SHARED_CONSTANTS
+    Constants& constants = *(Constants*)(dynamic + sizeof(Edges) / sizeof(float4));
+#else
+    Constants constants;
+#endif
     {
       const float* p_old = dual_of(dual, dual_half, capacity, pair, stride);
       const float* u_old = flow_of(flow, flow_half, capacity, pair, stride);
-      const float* constants = data + (long long)pair * 3 * stride;
+      const float* warped = data + (long long)pair * 3 * stride;
       UNROLL for (int j = 0; j < ROWS; j++) {
         const bool inside = X >= 0 && y + j >= 0;
         const int at = (y + j) * pitch + X;
         set_row(p.u, j, load_row(u_old + at, inside)), set_row(p.v, j, load_row(u_old + stride + at, inside));
-        set_row(p.gx, j, load_row(constants + at, inside)), set_row(p.gy, j, load_row(constants + stride + at, inside));
-        set_row(p.rho, j, load_row(constants + 2 * stride + at, inside));
+        ConstantsRow c;
+        spread(c.gx, load_row(warped + at, inside)), spread(c.gy, load_row(warped + stride + at, inside));
+        spread(c.rho, load_row(warped + 2 * stride + at, inside));
+        UNROLL for (int i = 0; i < 4; i++) {
+          if (i < first_column) c.gx[i] = c.gy[i] = c.rho[i] = 0;  // see below
+          // If the gradient vanishes, this is huge, and the clipped step moves by lambda * theta * gradient, which is zero.
+          c.inverse[i] = 1.f / fmaxf(fmaf(c.gx[i], c.gx[i], c.gy[i] * c.gy[i]), 1e-30f);
+        }
+        put_row(constants, j, thread, c);
         const bool with_dual = inside && !dual_is_zero;
         set_row(p.p11, j, load_row(p_old + at, with_dual)), set_row(p.p12, j, load_row(p_old + stride + at, with_dual));
         set_row(p.p21, j, load_row(p_old + 2 * stride + at, with_dual)), set_row(p.p22, j, load_row(p_old + 3 * stride + at, with_dual));
       }
     }
     if (first_column > 0) {  // the padding left of the image is never written, so nothing may be read from it
-      UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 3; i++)
-        if (i < first_column) p.u[j][i] = p.v[j][i] = p.gx[j][i] = p.gy[j][i] = p.rho[j][i] = 0;
-      clear_dual_outside(p, first_column, 0);
+      UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
+        if (i < first_column) p.u[j][i] = p.v[j][i] = p.p11[j][i] = p.p12[j][i] = p.p21[j][i] = p.p22[j][i] = 0;
     }
-    // If the gradient vanishes, this is huge, and the clipped step moves by lambda * theta * gradient, which is zero.
-    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
-      p.inverse[j][i] = 1.f / fmaxf(fmaf(p.gx[j][i], p.gx[j][i], p.gy[j][i] * p.gy[j][i]), 1e-30f);
     __syncthreads();  // the sums of the last tile, which share memory with the edges, have been read
     if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = Column();
     if (ty == 0) edges.p12[0][tx] = edges.p22[0][tx] = float4();
     share_dual(p, edges, tx, ty);
 
 #pragma unroll 1
-    for (int i = 1; i < num_iterations; i++) iteration<false>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, 0);
+    for (int i = 1; i < num_iterations; i++) iteration<false>(p, constants, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, 0);
     unsigned counted = 0;
     UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
       counted |= (unsigned)(X + i >= max(across.low, shift) && X + i < across.high && y + j >= down.low && y + j < down.high) << (4 * j + i);
-    const float error = iteration<true>(p, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, counted);
+    const float error = iteration<true>(p, constants, edges, tx, ty, lambda_theta, tau, tau_over_theta, first_column, first_row, counted);
 
     {
       float* p_new = dual_of(dual, dual_half ^ 1, capacity, pair, stride);
@@ -468,7 +524,7 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
       }
     }
 
-    float* scratch = &edges.p11[0][0].x;
+    float* scratch = (float*)dynamic;
     const float block_error = block_sum(error, scratch, thread);
     float* partial = partial_errors + (long long)pair * num_tiles;
     if (thread == 0) {
@@ -489,6 +545,9 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
     }
   }
 }
+
+#endif
+#ifndef ONLY_ITERATE
 
 // ---- Results -------------------------------------------------------------------------------------------------------------
 
@@ -527,3 +586,5 @@ extern "C" __global__ void export_flow(int width, int height, int capacity, int 
   planes[0] = u, planes[(long long)height * width] = v;
   if (!is_finite(u) || !is_finite(v)) *(volatile unsigned long long*)not_finite = 1;
 }
+
+#endif

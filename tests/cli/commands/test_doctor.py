@@ -9,9 +9,11 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from command_lines import call_flowkit
@@ -21,6 +23,7 @@ from flowkit.cli.main import flowkit as command
 from flowkit.cli.shared import software
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda import device as cuda_device
+from flowkit.flow.cuda.card import KNOWN_CARDS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -135,7 +138,8 @@ def test_any_other_package_that_cannot_be_imported_points_to_the_doctor(packed_r
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, tuple[int, int]]) -> None:
-    devices = tuple(cuda_device.DeviceInfo(k, name, capability, 1 << 34, 100) for k, (name, capability) in enumerate(found))
+    cards = [replace(KNOWN_CARDS[90], name=name) for name, _ in found]
+    devices = tuple(cuda_device.DeviceInfo(k, name, capability, 1 << 34, 100, cards[k]) for k, (name, capability) in enumerate(found))
     monkeypatch.setattr(cuda_device, "list_devices", lambda: devices)
 
 
@@ -158,3 +162,28 @@ def test_the_doctor_names_the_gpus_of_flow_or_why_there_are_none(monkeypatch: py
 
     monkeypatch.setattr(cuda_device, "list_devices", missing)
     assert doctor.examine()["devices"]["flow"] == "CPU; no GPU: no driver"
+
+
+def test_the_plan_of_a_card_that_is_not_here_has_a_line_for_each_level() -> None:
+    done = CliRunner().invoke(command, ["doctor", "--plan", "340x256", "--card", "H200"], standalone_mode=False)
+    assert done.return_value == 0
+    head, *lines = done.stdout.splitlines()
+    assert head == "TV-L1 of 340x256 px with default parameters on H200:"
+    assert [line.split()[0] for line in lines] == ["340x256", "272x205", "218x164", "174x131", "139x105"]
+    assert "3 iterations per launch in tiles of 64x32, patches of 4x2, 2 per multiprocessor, constants in registers: 16 warps" in lines[0]
+
+
+def test_the_plan_of_this_machines_gpus_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [cuda_device.DeviceInfo(0, "A", (7, 5), 1 << 34, 40, replace(KNOWN_CARDS[75], name="A"))]
+    monkeypatch.setattr(cuda_device, "list_devices", lambda: devices)
+    done = CliRunner().invoke(command, ["doctor", "--plan", "64x48", "--json"], standalone_mode=False)
+    (plan,) = json.loads(done.stdout)["plans"]
+    assert plan["card"] == "A"
+    assert [(level["width"], level["height"]) for level in plan["levels"]] == [(64, 48), (51, 38), (41, 30), (33, 24), (26, 19)]
+    assert all(level["shared_bytes"] <= 64 << 10 and level["forecast_speed"] >= 1 for level in plan["levels"])
+
+
+@pytest.mark.parametrize("size", ["340", "340x", "0x256", "340x256x3", "9999999x9"])
+def test_a_frame_size_of_another_form_is_refused(size: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no frame size: write width and height in px, such as 340x256"):
+        call_flowkit("doctor", "--plan", size)

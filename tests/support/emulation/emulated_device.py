@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import deque
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,19 +23,25 @@ import numpy as np
 
 from flowkit.errors import DeviceError
 from flowkit.files import file_sha256
-from flowkit.flow.cuda.compile import DEFAULT_TILE, SOURCE_PATH, TileShape, kernel_parameters, ordered_arguments
+from flowkit.flow.cuda.card import KNOWN_CARDS, Card
+from flowkit.flow.cuda.compile import SOURCE_PATH, kernel_parameters, ordered_arguments
 from flowkit.flow.cuda.device import PinnedMemory
+from flowkit.flow.cuda.tiles import VARIANTS, TileShape
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 HERE = Path(__file__).parent
 POISON = 0xFF  # four of them are a NaN
 GUARD_BYTES = 4096
 FORWARD, BACKWARD = 0, 1  # orders of threads and blocks; greater numbers are seeds of a shuffle
 _WITH_BARRIERS = {"iterate"}
-_FAILURES = {1: "threads of a block part at a barrier", 2: "a barrier in a kernel that is run as one without"}
+_FAILURES = {
+    1: "threads of a block part at a barrier",
+    2: "a barrier in a kernel that is run as one without",
+    3: "a block writes beyond its shared memory",
+}
 _C_TYPES: dict[str, Any] = {"pointer": ctypes.c_void_p, "int": ctypes.c_int, "float": ctypes.c_float, "double": ctypes.c_double}
 
 
@@ -44,28 +51,45 @@ def has_compiler() -> bool:
 
 
 @cache
-def build_kernels(tile: TileShape) -> ctypes.CDLL:
-    """Build the kernels for a tile shape and load them."""
-    return ctypes.CDLL(str(_build("kernels.so", tile)))
+def build_kernels(tile: TileShape | None) -> ctypes.CDLL:
+    """Build `iterate` for a tile, or all other kernels, and load them."""
+    return ctypes.CDLL(str(_build("kernels.so", _others() if tile is None else _variant(tile, "iterate"))))
 
 
-def build_driver() -> Path:
-    """Build a ``libcuda.so.1`` that runs the kernels on the CPU; return its folder, for ``LD_LIBRARY_PATH``."""
-    kernels = ", ".join(f'{{"{name}", run_{name}, {len(parameters)}}}' for name, parameters in kernel_parameters().items())
-    fill = f"static const int filled = (fake_driver::kernels = {{{kernels}}}, 0);\n"
-    return _build("libcuda.so.1", DEFAULT_TILE, f'#include "fake_driver.h"\n{fill}').parent
+def build_driver(tiles: Sequence[TileShape] = VARIANTS) -> Path:
+    """Build a ``libcuda.so.1`` that runs the kernels, `iterate` for these tiles, on the CPU; return its folder, for ``LD_LIBRARY_PATH``."""
+    source, kernels = _others(), [f'{{"{name}", run_{name}, {{}}}}' for name in kernel_parameters() if name != "iterate"]
+    for number, tile in enumerate(tiles):
+        source += f"namespace variant_{number} {{\n{_variant(tile, f'iterate_{number}')}}}\n"
+        kernels.append(
+            f'{{"iterate", variant_{number}::run_iterate_{number}, {{{tile.threads_x}, {tile.threads_y}, {tile.dynamic_bytes}}}}}'
+        )
+    fill = f"static const int filled = (fake_driver::kernels = {{{', '.join(kernels)}}}, 0);\n"
+    return _build("libcuda.so.1", f'{source}#include "fake_driver.h"\n{fill}').parent
 
 
-def _build(name: str, tile: TileShape, appended: str = "") -> Path:
+def _others() -> str:
+    """Return the source of all kernels but `iterate`."""
+    entries = "".join(_entry(name, name) for name in kernel_parameters() if name != "iterate")
+    return f'#define ALL_BUT_ITERATE\n#include "{SOURCE_PATH}"\n#undef ALL_BUT_ITERATE\n{entries}'
+
+
+def _variant(tile: TileShape, name: str) -> str:
+    """Return the source of `iterate` for a tile, under a name of its own."""
+    macros = [*tile.macros(), ("ONLY_ITERATE", "1"), *([("iterate", name)] if name != "iterate" else [])]
+    defined = "".join(f"#undef {macro}\n#define {macro} {value}\n" for macro, value in macros)
+    ended = "".join(f"#undef {macro}\n" for macro, _ in macros)
+    return f'{defined}#include "{SOURCE_PATH}"\n{ended}{_entry("iterate", name)}'
+
+
+def _build(name: str, source: str) -> Path:
     """Build a library once per machine: it lies in a folder named after everything that it is made of."""
     import fcntl  # not on Windows, where there is no g++ either
 
-    entries = "".join(map(_entry, kernel_parameters())) + appended
-    macros = [f"-D{macro}={value}" for macro, value in tile.macros()]
     warnings = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]
     flags = ["-std=c++17", "-O2", "-fno-math-errno", "-march=native", "-shared", "-fPIC", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE", *warnings]
     sources = [SOURCE_PATH, *sorted(HERE.glob("*.h"))]
-    ingredients = [entries, *macros, *flags, _compiler(), *(path.read_text(encoding="utf-8") for path in sources)]
+    ingredients = [source, *flags, _compiler(), *(path.read_text(encoding="utf-8") for path in sources)]
     folder = cache_folder() / hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:24]
     library = folder / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +98,8 @@ def _build(name: str, tile: TileShape, appended: str = "") -> Path:
         known = library.with_name(f"{name}.sha256")
         if not (library.is_file() and known.is_file() and known.read_text() == file_sha256(library)):  # a damaged one would crash tests
             made = folder / f"{name}.{os.getpid()}"
-            unit = f'#include "host_emulation.h"\n#include "{SOURCE_PATH}"\n{entries}'
-            command = ["g++", *flags, *macros, "-I", str(HERE), "-x", "c++", "-", "-o", str(made)]
-            built = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
+            command = ["g++", *flags, "-I", str(HERE), "-x", "c++", "-", "-o", str(made)]
+            built = subprocess.run(command, input=f'#include "host_emulation.h"\n{source}', text=True, capture_output=True, check=False)
             assert built.returncode == 0, built.stderr
             assert not built.stderr, built.stderr  # no warnings
             known.unlink(missing_ok=True)
@@ -103,14 +126,14 @@ def _compiler() -> str:
     return subprocess.run(["g++", "-march=native", "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=True).stdout
 
 
-def _entry(kernel: str) -> str:
-    """Return a C function that runs a kernel with arguments as the CUDA driver takes them: a pointer to each."""
+def _entry(kernel: str, name: str) -> str:
+    """Return a C function that runs a kernel, under a name, with arguments as the CUDA driver takes them: a pointer to each."""
     values = ", ".join(f"*({parameter.c_type}*)arguments[{i}]" for i, parameter in enumerate(kernel_parameters()[kernel]))
     barriers = str(kernel in _WITH_BARRIERS).lower()
     return (
-        f'extern "C" int run_{kernel}(const int* grid, const int* block, int order, void** arguments) {{\n'
+        f'extern "C" int run_{name}(const int* grid, const int* block, int shared_bytes, int order, void** arguments) {{\n'
         "  return emulation::launch({grid[0], grid[1], grid[2]}, {block[0], block[1], 1}, "
-        f"order, {barriers}, [=] {{ {kernel}({values}); }});\n"
+        f"shared_bytes, order, {barriers}, [=] {{ {name}({values}); }});\n"
         "}\n"
     )
 
@@ -120,8 +143,6 @@ class EmulatedDevice:
 
     Parameters
     ----------
-    tile : TileShape
-        The block of `iterate`.
     order : int
         In which order threads and blocks take turns: FORWARD, BACKWARD, or the seed of a shuffle.
     operations_per_poll : int
@@ -135,13 +156,12 @@ class EmulatedDevice:
         Until it is set, streams that are polled do nothing.
     num_multiprocessors : int
         As many blocks as so many would hold are launched; with one, a block of `iterate` has many tiles.
+    like : Card
+        The GPU whose other limits it has.
     """
-
-    name = "emulated device"
 
     def __init__(
         self,
-        tile: TileShape = DEFAULT_TILE,
         *,
         order: int = FORWARD,
         operations_per_poll: int = 0,
@@ -149,9 +169,10 @@ class EmulatedDevice:
         fail_at: str = "",
         released: threading.Event | None = None,
         num_multiprocessors: int = 1,
+        like: Card = KNOWN_CARDS[90],
     ) -> None:
-        self.tile = tile
-        self.num_multiprocessors = num_multiprocessors
+        self.card = replace(like, name="emulated device", num_multiprocessors=num_multiprocessors)
+        self.loaded: set[TileShape] = set()
         self.order = order
         self.operations_per_poll = operations_per_poll
         self.fail_at = fail_at
@@ -161,7 +182,10 @@ class EmulatedDevice:
         self.damaged_guards = 0
         self._free_bytes = free_bytes
         self._memory: list[np.ndarray] = []
-        self._library = build_kernels(tile)
+
+    def load_tile(self, tile: TileShape) -> None:
+        assert self.card.blocks_per_sm(tile) > 0
+        self.loaded.add(tile)
 
     def free_bytes(self) -> int:
         return self._free_bytes
@@ -195,14 +219,19 @@ class EmulatedDevice:
         self._memory.clear()
         self.is_closed = True
 
-    def run(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], arguments: Mapping[str, float]) -> None:
-        """Run a kernel now."""
+    def run(
+        self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], arguments: Mapping[str, float], tile: TileShape | None = None
+    ) -> None:
+        """Run a kernel now, `iterate` for a tile."""
+        assert (kernel == "iterate") == (tile is not None)
+        assert tile is None or block == (tile.threads_x, tile.threads_y)
         if kernel == self.fail_at:
             raise DeviceError("a kernel or copy failed: CUDA_ERROR_ILLEGAL_ADDRESS")
         boxed = [_C_TYPES[kind](value) for kind, value in ordered_arguments(kernel, arguments)]
         pointers = (ctypes.c_void_p * len(boxed))(*(ctypes.addressof(box) for box in boxed))
-        run = getattr(self._library, f"run_{kernel}")
-        failure = run((ctypes.c_int * 3)(*grid), (ctypes.c_int * 2)(*block), self.order, pointers)
+        run = getattr(build_kernels(tile), f"run_{kernel}")
+        shared_bytes = 0 if tile is None else tile.dynamic_bytes
+        failure = run((ctypes.c_int * 3)(*grid), (ctypes.c_int * 2)(*block), shared_bytes, self.order, pointers)
         assert not failure, f"{kernel}: {_FAILURES[failure]}"
 
 
@@ -221,12 +250,15 @@ class EmulatedStream:
         assert num_bytes <= target.bytes.size
         self._enqueue(lambda: ctypes.memmove(target.address, address, num_bytes))
 
-    def launch(self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], arguments: Mapping[str, float]) -> None:
+    def launch(
+        self, kernel: str, grid: tuple[int, int, int], block: tuple[int, int], arguments: Mapping[str, float], tile: TileShape | None = None
+    ) -> None:
+        assert tile is None or tile in self._device.loaded
         assert min(grid) > 0, (kernel, grid)
         assert max(grid[1:]) < 1 << 16, (kernel, grid)
         arguments = dict(arguments)
         self._device.launches.append((kernel, grid, arguments))
-        self._enqueue(lambda: self._device.run(kernel, grid, block, arguments))
+        self._enqueue(lambda: self._device.run(kernel, grid, block, arguments, tile))
 
     def is_finished(self) -> bool:
         released = self._device.released

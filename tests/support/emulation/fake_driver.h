@@ -15,8 +15,11 @@ namespace fake_driver {
 enum { success = 0, invalid_value = 1, out_of_memory = 2, not_initialized = 3, no_device = 100, invalid_device = 101, invalid_image = 200,
        invalid_context = 201, not_found = 500, not_ready = 600, launch_failed = 719 };
 
-struct Entry { const char* name; int (*run)(const int*, const int*, int, void**); int num_parameters; };
+struct Block { int x, y, shared_bytes; };  // for which `iterate` is compiled; zeros: a kernel for any block, without such memory
+struct Entry { const char* name; int (*run)(const int*, const int*, int, int, void**); Block block; };
 static std::vector<Entry> kernels;
+struct Kernel { const char* name; int most_shared_bytes; };  // of a loaded library
+static const int shared_bytes_of_a_block = 227 << 10;
 
 static thread_local void* current_context;
 static bool initialised;
@@ -48,7 +51,9 @@ static int cuDeviceGetUuid(char* uuid, int) { memset(uuid, 7, 16); return succes
 static int cuDeviceTotalMem(size_t* bytes, int) { *bytes = (size_t)8 << 30; return success; }
 static int cuDeviceGetAttribute(int* value, int attribute, int) {
   const int capability = setting("FAKE_CUDA_CAPABILITY", 90);
-  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 16 ? 132 : 1;  // major, minor, SMs
+  static const std::map<int, int> of_h200 = {{16, 132}, {13, 1980000}, {36, 3201000}, {37, 6144}, {39, 2048}, {81, 228 << 10}, {97, shared_bytes_of_a_block}, {111, 1024}};
+  auto found = of_h200.find(attribute);  // SMs, clocks in kHz of SMs and memory, bits of the bus, threads of an SM, shared memory of it, of a block, reserved
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : found == of_h200.end() ? 1 : found->second;
   return success;
 }
 static int cuDevicePrimaryCtxRetain(void** context, int) { *context = &context_token; return success; }
@@ -122,19 +127,31 @@ static int cuLibraryLoadData(void** library, const char* code, void*, void*, uns
 static int cuLibraryUnload(void*) { return success; }
 static int cuLibraryGetKernel(void** kernel, void* library, const char* name) {
   if (library != &library_token) return invalid_value;
-  for (Entry& entry : kernels) if (!strcmp(entry.name, name)) { *kernel = &entry; return success; }
+  for (Entry& entry : kernels) if (!strcmp(entry.name, name)) { *kernel = new Kernel{entry.name, (48 << 10) - 16}; return success; }
   return not_found;
 }
 static int cuKernelGetLibrary(void** library, void*) { *library = &library_token; return success; }
+static int cuKernelSetAttribute(int attribute, int value, void* kernel, int) {
+  NEEDS_CONTEXT
+  if (attribute != 8 || value > shared_bytes_of_a_block - 16) return invalid_value;  // the most dynamic shared memory, beside the static
+  ((Kernel*)kernel)->most_shared_bytes = value;
+  return success;
+}
 static int cuKernelGetFunction(void** function, void* kernel) { *function = kernel; return success; }
 
 struct LaunchConfig { unsigned grid[3], block[3], shared_bytes; void* stream; void* attributes; unsigned num_attributes; };
 static int cuLaunchKernelEx(const LaunchConfig* config, void* kernel, void** parameters, void**) {
   NEEDS_CONTEXT
-  const bool is_tiled = !strcmp(((Entry*)kernel)->name, "iterate");  // compiled here for one block alone
-  if (is_tiled && (config->block[0] != THREADS_X || config->block[1] != THREADS_Y)) return launch_failed;
+  const Kernel& loaded = *(Kernel*)kernel;
   const int grid[3] = {(int)config->grid[0], (int)config->grid[1], (int)config->grid[2]}, block[2] = {(int)config->block[0], (int)config->block[1]};
-  return ((Entry*)kernel)->run(grid, block, 0, parameters) ? launch_failed : success;
+  const int shared_bytes = config->shared_bytes;
+  if (shared_bytes > loaded.most_shared_bytes) return invalid_value;
+  for (const Entry& entry : kernels) {
+    const bool fits = !entry.block.x || (entry.block.x == block[0] && entry.block.y == block[1]);
+    if (!strcmp(entry.name, loaded.name) && fits && entry.block.shared_bytes == shared_bytes)
+      return entry.run(grid, block, shared_bytes, 0, parameters) ? launch_failed : success;
+  }
+  return launch_failed;
 }
 static int cuLaunchKernel(void* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* stream,
                           void** parameters, void** extra) {
@@ -163,7 +180,7 @@ extern "C" int cuGetProcAddress_v2(const char* name, void** function, int, unsig
       CALL(cuCtxSynchronize), CALL(cuCtxGetStreamPriorityRange), CALL(cuMemGetInfo), CALL(cuMemAlloc), CALL(cuMemFree),
       CALL(cuMemHostAlloc), CALL(cuMemFreeHost), CALL(cuMemcpyHtoDAsync), CALL(cuMemcpyDtoHAsync), CALL(cuStreamCreateWithPriority),
       CALL(cuStreamDestroy), CALL(cuStreamGetCtx), CALL(cuStreamSynchronize), CALL(cuStreamQuery), CALL(cuEventCreate), CALL(cuEventRecord), CALL(cuEventElapsedTime), CALL(cuLibraryLoadData),
-      CALL(cuLibraryUnload), CALL(cuLibraryGetKernel), CALL(cuKernelGetLibrary), CALL(cuKernelGetFunction), CALL(cuLaunchKernelEx),
+      CALL(cuLibraryUnload), CALL(cuLibraryGetKernel), CALL(cuKernelGetLibrary), CALL(cuKernelSetAttribute), CALL(cuKernelGetFunction), CALL(cuLaunchKernelEx),
       CALL(cuLaunchKernel), CALL(cuGetErrorName), CALL(cuGetErrorString), {"cuGetProcAddress", (void*)cuGetProcAddress_v2},
       {"cuGetProcAddress_v2", (void*)cuGetProcAddress_v2}};
 #undef CALL

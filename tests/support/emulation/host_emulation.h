@@ -20,6 +20,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
+#define DYNAMIC_SHARED(name) float4* const name = (float4*)emulation::dynamic_shared
 
 struct dim3 { int x, y, z; };
 struct alignas(8) int2 { int x, y; };
@@ -39,7 +40,7 @@ static inline uint32_t __float_as_uint(float value) { uint32_t bits; memcpy(&bit
 
 namespace emulation {
 
-enum Failure { none = 0, diverged_barrier = 1, barrier_without_fibres = 2 };
+enum Failure { none = 0, diverged_barrier = 1, barrier_without_fibres = 2, beyond_shared_memory = 3 };
 
 static const size_t stack_bytes = 128 << 10;
 
@@ -59,6 +60,22 @@ static jmp_buf scheduler;
 static ucontext_t home;
 static const std::function<void()>* body;
 static int failure;
+
+// The memory of a block whose size the launch gives, at a multiple of 16 bytes and poisoned, with a guard behind it.
+static unsigned char* dynamic_shared;
+static const size_t guard_bytes = 4096;
+static std::vector<float4> shared_memory;
+
+static void poison_shared(size_t bytes) {
+  shared_memory.resize((bytes + guard_bytes) / sizeof(float4) + 1);
+  dynamic_shared = (unsigned char*)shared_memory.data();
+  memset(dynamic_shared, 0xff, bytes + guard_bytes);
+}
+
+static void check_shared(size_t bytes) {
+  if (std::any_of(dynamic_shared + bytes, dynamic_shared + bytes + guard_bytes, [](unsigned char byte) { return byte != 0xff; }))
+    failure = beyond_shared_memory;
+}
 
 static void live() {
   for (;;) {
@@ -96,7 +113,7 @@ static std::vector<int> turns(int count, int order, std::mt19937& random) {
   return turns;
 }
 
-static int launch(dim3 grid, dim3 block, int order, bool has_barriers, const std::function<void()>& kernel) {
+static int launch(dim3 grid, dim3 block, int shared_bytes, int order, bool has_barriers, const std::function<void()>& kernel) {
   std::mt19937 random(order);
   const int num_threads = block.x * block.y * block.z;
   failure = none, body = &kernel, gridDim = grid, blockDim = block;
@@ -111,6 +128,7 @@ static int launch(dim3 grid, dim3 block, int order, bool has_barriers, const std
       }
       continue;
     }
+    poison_shared(shared_bytes);
     for (int t : threads) fibres[t].id = {t % block.x, t / block.x % block.y, t / (block.x * block.y)}, fibres[t].done = false;
     for (int num_live = num_threads; num_live;) {  // from one barrier to the next
       const int before = num_live;
@@ -119,6 +137,7 @@ static int launch(dim3 grid, dim3 block, int order, bool has_barriers, const std
       if (num_live && num_live != before) failure = diverged_barrier;
     }
     running = nullptr;
+    check_shared(shared_bytes);
   }
   return failure;
 }

@@ -13,10 +13,9 @@ import pytest
 
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda import compile as cuda_kernels
+from flowkit.flow.cuda.card import KNOWN_CARDS, REGISTERS_PER_SM
 from flowkit.flow.cuda.compile import (
-    DEFAULT_TILE,
     CompiledKernels,
-    TileShape,
     cached_kernels,
     compile_kernels,
     kernel_parameters,
@@ -24,13 +23,14 @@ from flowkit.flow.cuda.compile import (
     parse_resources,
     supported_archs,
 )
+from flowkit.flow.cuda.cost import best_tiling
 from flowkit.flow.cuda.device import list_devices, packed_arguments
+from flowkit.flow.cuda.plan import Level
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, VARIANTS, TileShape
+from flowkit.flow.params import TVL1Params
 
 sys.path.append(str(Path(__file__).parents[3] / "support" / "emulation"))
 from emulated_device import EmulatedDevice, build_driver, has_compiler
-
-ARCHS = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
-REGISTERS_PER_SM, SHARED_BYTES_PER_SM = 65536, 64 << 10  # of the smallest: Turing
 
 
 def nvrtc_archs() -> Any:
@@ -43,35 +43,51 @@ def nvrtc_archs() -> Any:
 needs_nvrtc = pytest.mark.skipif(not nvrtc_archs(), reason="needs cuda-core and NVRTC (extra `cuda`)")
 
 
+DEFAULT_PLAN = [best_tiling(KNOWN_CARDS[90], Level(width, 0).pitch, height) for height, width in TVL1Params().level_sizes(256, 340)]
+
+
+def check_variant(arch: int, tile: TileShape) -> None:
+    """Check that `iterate` for a tile spills nothing, and that a multiprocessor has room for all of its blocks."""
+    compiled = compile_kernels(arch, tile)
+    assert set(compiled.resources) == {"iterate"}
+    iterate = compiled.resources["iterate"]
+    assert (iterate.spill_bytes, iterate.stack_bytes) == (0, 0), (arch, tile, iterate)
+    warps_per_scheduler = -(-tile.threads * tile.blocks_per_sm // 32 // 4)  # each of the four has a quarter of the registers
+    assert -(-iterate.registers // 8) * 8 * 32 * warps_per_scheduler <= REGISTERS_PER_SM / 4, (arch, tile, iterate)
+    assert iterate.shared_bytes + tile.dynamic_bytes <= tile.shared_bytes, (arch, tile, iterate)
+
+
 class TestCompilation:
     @needs_nvrtc
-    @pytest.mark.parametrize("arch", [arch if arch in (75, 90) else pytest.param(arch, marks=pytest.mark.slow) for arch in ARCHS])
-    def test_no_kernel_spills_and_two_blocks_fit_a_multiprocessor(self, arch: Any) -> None:
+    @pytest.mark.parametrize("arch", [arch if arch == 90 else pytest.param(arch, marks=pytest.mark.slow) for arch in KNOWN_CARDS])
+    def test_no_kernel_but_iterate_spills(self, arch: int) -> None:
         if arch not in nvrtc_archs():
             pytest.skip(f"this NVRTC compiles for {nvrtc_archs()}")
         compiled = compile_kernels(arch)
         assert compiled.code_type == "cubin"
-        assert set(compiled.resources) == set(kernel_parameters())
-        assert {
-            name: kernel.spill_bytes + kernel.stack_bytes
-            for name, kernel in compiled.resources.items()
-            if kernel.spill_bytes + kernel.stack_bytes
-        } == {}
-        iterate, threads = compiled.resources["iterate"], DEFAULT_TILE.threads_x * DEFAULT_TILE.threads_y
-        assert iterate.registers * threads * DEFAULT_TILE.blocks_per_sm <= REGISTERS_PER_SM
-        assert iterate.shared_bytes * DEFAULT_TILE.blocks_per_sm <= SHARED_BYTES_PER_SM
+        assert set(compiled.resources) == set(kernel_parameters()) - {"iterate"}
+        assert not {name for name, kernel in compiled.resources.items() if kernel.spill_bytes or kernel.stack_bytes}
 
     @needs_nvrtc
-    def test_patches_of_two_rows_take_half_the_registers_and_spill_nothing(self) -> None:
-        iterate = compile_kernels(90, TileShape(16, 16, 2, rows=2)).resources["iterate"]
-        assert iterate.registers <= 128
-        assert iterate.spill_bytes + iterate.stack_bytes == 0
+    @pytest.mark.parametrize("tile", sorted({tiling.tile for tiling in DEFAULT_PLAN}, key=str), ids=str)
+    def test_no_variant_of_the_default_plan_of_an_h200_spills(self, tile: TileShape) -> None:
+        check_variant(90, tile)
+
+    @needs_nvrtc
+    @pytest.mark.slow  # 2 s for each of 8 variants
+    @pytest.mark.parametrize("arch", KNOWN_CARDS)
+    def test_no_variant_that_a_plan_may_choose_spills(self, arch: int) -> None:
+        if arch not in nvrtc_archs():
+            pytest.skip(f"this NVRTC compiles for {nvrtc_archs()}")
+        for tile in VARIANTS:
+            if KNOWN_CARDS[arch].holds(tile):
+                check_variant(arch, tile)
 
     @needs_nvrtc
     def test_this_check_sees_a_spill(self, monkeypatch: pytest.MonkeyPatch) -> None:
         starved = cuda_kernels.kernel_source().replace("__launch_bounds__(THREADS, BLOCKS_PER_SM)", "__launch_bounds__(THREADS, 8)")
         monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: starved)
-        assert compile_kernels(90).resources["iterate"].spill_bytes > 0
+        assert compile_kernels(90, DEFAULT_TILE).resources["iterate"].spill_bytes > 0
 
     @needs_nvrtc
     def test_a_gpu_too_old_is_named(self) -> None:
@@ -154,7 +170,7 @@ class TestCache:
             monkeypatch.setattr(cuda_kernels, "kernel_source", lambda: "another")
         if change == "nvrtc":
             monkeypatch.setattr(cuda_kernels, "_query_nvrtc", lambda: ((13, 1), (75, 90)))
-        cached_kernels(75 if change == "arch" else 90, TileShape(8, 8) if change == "tile" else DEFAULT_TILE, folder=tmp_path)
+        cached_kernels(75 if change == "arch" else 90, TileShape(8, 8) if change == "tile" else None, folder=tmp_path)
         assert len(compilations) == 2
         assert len(list(tmp_path.iterdir())) == 2
 
@@ -282,14 +298,14 @@ assert np.array_equal(first, Quantiser(2.0).encode(expected))
         done = self.run(driver_folder, kernel_cache, code)
         assert done.returncode == 0, done.stderr
         assert done.stdout == "[(0, 'fake GPU', (9, 0), 132)]\nfake GPU\n"
-        assert [path.name[:9] for path in (kernel_cache / "flowkit" / "cuda").iterdir()] == ["tvl1-sm90"]
+        assert {path.name[:9] for path in (kernel_cache / "flowkit" / "cuda").iterdir()} == {"tvl1-sm90"}
 
     def test_a_gpu_newer_than_nvrtc_gets_ptx(self, driver_folder: Any, tmp_path: Path) -> None:
         done = self.run(driver_folder, tmp_path, "print(compute_flow(frames[:2], params).shape)", FAKE_CUDA_CAPABILITY="990")
         assert done.stdout == "(1, 2, 33, 47)\n", done.stderr
-        (kept,) = (tmp_path / "flowkit" / "cuda").iterdir()
-        assert kept.suffix == ".ptx"
-        assert f".target sm_{max(nvrtc_archs())}".encode() in kept.read_bytes()
+        for kept in (tmp_path / "flowkit" / "cuda").iterdir():
+            assert kept.suffix == ".ptx"
+            assert f".target sm_{max(nvrtc_archs())}".encode() in kept.read_bytes()
 
     def test_what_is_wrong_with_the_machine_is_said(self, driver_folder: Any, kernel_cache: Any) -> None:
         cases = [

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from flowkit.flow.cuda.batch import PIXEL_BLOCK
-from flowkit.flow.cuda.compile import DEFAULT_TILE, TileShape
-from flowkit.flow.cuda.plan import Quantisation, halo_px, num_tiles
+from flowkit.flow.cuda.plan import Quantisation
+from flowkit.flow.cuda.tiles import VARIANTS, TileShape, Tiling, halo_px
 from flowkit.quantise import Quantiser
 
 sys.path.append(str(Path(__file__).parents[3] / "support" / "emulation"))
@@ -23,7 +23,8 @@ from emulated_device import BACKWARD, FORWARD, EmulatedDevice, has_compiler
 pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs g++ to build the kernels for the CPU")
 
 SMALL_TILE = TileShape(8, 4, 1)  # many tiles on a small frame
-OF_TWO_ROWS = TileShape(8, 8, 1, rows=2)  # patches
+OF_TWO_ROWS, OF_ONE_ROW = TileShape(8, 8, 1, rows=2), TileShape(8, 16, 1, rows=1)  # patches
+SHARED = TileShape(8, 8, 1, rows=2, shared_constants=True)
 SIZES = [(16, 16), (17, 19), (33, 50), (61, 83)]  # height, width: square, odd, below and above a tile; all four paddings of a row
 FLOW_HALF, DUAL_HALF, DUAL_IS_ZERO = 1, 2, 4
 
@@ -205,6 +206,7 @@ def test_median_is_opencv_median_exactly_for_listed_pairs_only(device: Any, rand
 
 def iterate(
     device: Any,
+    tile: TileShape,
     data: Any,
     flow: Any,
     dual: Any,
@@ -219,8 +221,8 @@ def iterate(
 ) -> tuple[Any, ...]:
     """Run `iterate` on padded arrays (2, n, planes, h, pitch); return (state, pairs that still iterate, progress)."""
     capacity, height, pitch, width = len(data), *data.shape[2:], device.width
-    tile, (halo_x, halo_y) = device.tile, halo_px(num_iterations)
-    tiles_x, tiles_y = num_tiles(pitch, tile.width, halo_x), num_tiles(height, tile.height, halo_y)
+    tiles_x, tiles_y = Tiling(tile, num_iterations).grid(pitch, height)
+    halo_x, halo_y = halo_px(num_iterations)
     state = np.array(state, np.int32)
     lists, counts = lists_of(listed, capacity, sequence)
     counts[(sequence + 2) % 3] = 99
@@ -251,7 +253,7 @@ def iterate(
         "partial_errors": np.full((capacity, tiles_x * tiles_y), np.nan, np.float32),
         "progress": progress,
     }
-    device.run("iterate", (num_blocks, 1, 1), (tile.threads_x, tile.threads_y), addresses(arguments))
+    device.run("iterate", (num_blocks, 1, 1), (tile.threads_x, tile.threads_y), addresses(arguments), tile)
     assert counts[(sequence + 2) % 3] == 0
     assert not arrivals.any()
     goes_on = lists[(sequence + 1) % 3, : counts[(sequence + 1) % 3]]
@@ -297,11 +299,18 @@ def iterate_inputs(random: Any, height: int, width: int, capacity: Any) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("tile", "num_iterations"), [(DEFAULT_TILE, 5), (SMALL_TILE, 5), (SMALL_TILE, 3), (SMALL_TILE, 1), (OF_TWO_ROWS, 5), (OF_TWO_ROWS, 2)]
+    ("tile", "num_iterations"),
+    [
+        *((tile, 5) for tile in VARIANTS),
+        *((SMALL_TILE, depth) for depth in (5, 3, 1)),
+        *((OF_TWO_ROWS, depth) for depth in (5, 2)),
+        *((OF_ONE_ROW, depth) for depth in (4, 3, 1)),
+        *((SHARED, depth) for depth in (5, 2, 1)),
+    ],
 )
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (72, 16), (16, 130)])
 def test_iterations_are_those_of_the_article(random: Any, height: int, width: int, tile: Any, num_iterations: int) -> None:
-    device = EmulatedDevice(tile)
+    device = EmulatedDevice()
     device.width = width
     data, u, p = iterate_inputs(random, height, width, 3)
     theta = np.float32(0.3)
@@ -314,7 +323,7 @@ def test_iterations_are_those_of_the_article(random: Any, height: int, width: in
     updates = [iterations_by_numpy(data[n], u[n], p[n] * (n != 1), num_iterations)[2] for n in range(2)]
     threshold = float(np.mean(updates))
     settings = {"num_iterations": num_iterations, "threshold": threshold, "listed": [1, 0], "state": state}
-    new_state, goes_on, progress = iterate(device, padded(data), flow, dual, **settings)
+    new_state, goes_on, progress = iterate(device, tile, padded(data), flow, dual, **settings)
     assert new_state.tolist() == [FLOW_HALF, DUAL_HALF, FLOW_HALF]
     assert goes_on == [n for n in range(2) if updates[n] > threshold]
     assert progress == (4, 2)
@@ -327,28 +336,30 @@ def test_iterations_are_those_of_the_article(random: Any, height: int, width: in
 
 
 def test_iterations_after_a_median_read_what_it_wrote(random: Any) -> None:
-    device = EmulatedDevice(SMALL_TILE)
+    device = EmulatedDevice()
     device.width = 21
     data, u, p = iterate_inputs(random, 18, 21, 1)
     flow, dual = aligned((2, 1, 2, 18, 24)), aligned((2, 1, 4, 18, 24))
     flow[1, 0], dual[0, 0] = padded(u[0]), padded(np.float32(0.3) * p[0])  # state says half 0; the median wrote half 1
-    state, _, _ = iterate(device, padded(data), flow, dual, num_iterations=2, threshold=0, listed=[0], state=[0], after_median=True)
+    state, _, _ = iterate(
+        device, SMALL_TILE, padded(data), flow, dual, num_iterations=2, threshold=0, listed=[0], state=[0], after_median=True
+    )
     assert state.tolist() == [DUAL_HALF]
     assert np.abs(unpadded(flow[0, 0], 21) - iterations_by_numpy(data[0], u[0], p[0], 2)[0]).max() < 2e-5
 
 
-@pytest.mark.parametrize("tile", [SMALL_TILE, OF_TWO_ROWS])
+@pytest.mark.parametrize("tile", [SMALL_TILE, OF_TWO_ROWS, OF_ONE_ROW, SHARED])
 @pytest.mark.parametrize(("order", "num_blocks"), [(BACKWARD, 5), (2, 1), (3, 7), (4, 1000)])
 def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_number(order: Any, num_blocks: int, tile: Any) -> None:
     results = []
     for turns, blocks in ((FORWARD, 5), (order, num_blocks)):
-        device = EmulatedDevice(tile, order=turns)
+        device = EmulatedDevice(order=turns)
         device.width = 83
         data, u, p = iterate_inputs(np.random.default_rng(5), 61, 83, 2)
         flow, dual = aligned((2, 2, 2, 61, 84)), aligned((2, 2, 4, 61, 84))
         flow[0], dual[0] = padded(u), padded(p)
         settings = {"num_iterations": 5, "threshold": 1e-3, "listed": [0, 1], "state": [0, 0], "num_blocks": blocks}
-        outcome = iterate(device, padded(data), flow, dual, **settings)
+        outcome = iterate(device, tile, padded(data), flow, dual, **settings)
         results.append((flow, dual, *outcome))
     for first, second in zip(*results, strict=True):
         assert np.array_equal(first, second, equal_nan=isinstance(first, np.ndarray) and first.dtype.kind == "f")

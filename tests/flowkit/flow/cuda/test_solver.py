@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,9 @@ import textures
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.flow import compute_flow
 from flowkit.flow.cuda.batch import MAX_LAUNCHES_AHEAD
-from flowkit.flow.cuda.compile import TileShape
-from flowkit.flow.cuda.plan import Level, check_frame_size, halo_px, num_tiles, plan_batches
+from flowkit.flow.cuda.plan import Level, check_frame_size, plan_batches
 from flowkit.flow.cuda.solver import CudaSolver
+from flowkit.flow.cuda.tiles import TileShape, halo_px, num_tiles
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 
@@ -39,11 +40,11 @@ moving_texture = partial(textures.moving_texture, step=(0.9, -0.6), noise=0)
 class Emulated:
     """Makes an emulated device when the thread of the solver asks for it, and keeps it for inspection."""
 
-    def __init__(self, tile: Any = SMALL_TILE, **settings: Any) -> None:
-        self.tile, self.settings = tile, settings
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
 
     def __call__(self) -> Any:
-        self.device = EmulatedDevice(self.tile, **self.settings)
+        self.device = EmulatedDevice(**self.settings)
         return self.device
 
     def launched(self, kernel: Any) -> list[Any]:
@@ -54,9 +55,9 @@ class Emulated:
         return [grid[0] / (arguments["tiles_x"] * arguments["tiles_y"]) for grid, arguments in self.launched("iterate")]
 
 
-def solve(frames: Any, params: Any, pairs: Any = None, *, emulated: Any = None, **settings: Any) -> Any:
+def solve(frames: Any, params: Any, pairs: Any = None, *, emulated: Any = None, tile: Any = SMALL_TILE, **settings: Any) -> Any:
     emulated = emulated or Emulated()
-    with CudaSolver(*frames.shape[1:], params, device=emulated, **settings) as solver:
+    with CudaSolver(*frames.shape[1:], params, device=emulated, tile=tile, **settings) as solver:
         flow = solver.solve(frames, pairs)
     assert emulated.device.is_closed
     assert emulated.device.damaged_guards == 0
@@ -91,6 +92,29 @@ class TestResult:
         assert np.quantile(distance, 0.99) < 0.6
         assert (steps > 1).mean() < 0.015
         assert np.abs(np.median(flow[inside], axis=(2, 3)) - [0.9, -0.6]).max() < 0.15  # the motion, as far as warpAffine made it
+
+    @pytest.mark.parametrize(("height", "width"), [(61, 83), (40, 131), (17, 19)])
+    def test_the_plan_of_an_h200_is_within_the_gates_on_small_frames(self, height: int, width: int) -> None:
+        frames = moving_texture(2, height, width, seed=1)
+        emulated = Emulated()
+        flow, strict = solve(frames, TVL1Params(), emulated=emulated, tile=None), compute_flow(frames)
+        assert len({arguments["num_iterations"] for _, arguments in emulated.launched("iterate")} - {1}) >= 1
+        distance = np.hypot(*(flow - strict).transpose(1, 0, 2, 3))[..., 4:-4, 4:-4]
+        assert distance.mean() < 0.03
+        assert np.quantile(distance, 0.99) < 0.2
+
+    def test_each_level_has_the_tiles_and_iterations_of_the_plan(self) -> None:
+        emulated = Emulated()
+        solve(moving_texture(2, 205, 272), TVL1Params(num_scales=3, num_warps=1), emulated=emulated, tile=None)
+        with CudaSolver(205, 272, TVL1Params(num_scales=3), device=Emulated()) as solver:
+            planned = {(level.width, level.height): tiling for level, tiling in zip(solver._plan.levels, solver._plan.tilings, strict=True)}
+        assert len(set(planned.values())) > 1
+        assert emulated.device.loaded == {tiling.tile for tiling in planned.values()}
+        for _, arguments in emulated.launched("iterate"):
+            tiling = planned[arguments["width"], arguments["height"]]
+            assert arguments["num_iterations"] <= tiling.num_fused_iterations
+            full = replace(tiling, num_fused_iterations=arguments["num_iterations"])
+            assert (arguments["tiles_x"], arguments["tiles_y"]) == full.grid((arguments["width"] + 3) & ~3, arguments["height"])
 
     def test_the_strict_solver_itself_when_the_error_is_checked_every_iteration(self) -> None:
         params = TVL1Params.preset("paper")
@@ -171,7 +195,7 @@ class TestBatches:
         clips = [moving_texture(3, 20, 24, seed=seed) for seed in range(6)]
         expected = [solve(clip, BRIEF) for clip in clips]
         emulated = Emulated(operations_per_poll=5)
-        with CudaSolver(20, 24, BRIEF, device=emulated, max_pairs=2) as solver:
+        with CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=emulated, max_pairs=2) as solver:
             submissions = [solver.submit(clip) for clip in clips]
             late = submissions[-1].result()  # the others' flow is kept meanwhile
             collected = [submission.result() for submission in submissions]
@@ -184,7 +208,9 @@ class TestBatches:
         expected = [solve(clip, BRIEF, bound=20.0) for clip in clips]
         flow = [np.zeros_like(one) for one in expected]
         finished = []
-        with CudaSolver(20, 24, BRIEF, device=Emulated(), max_pairs=4, bound=20.0, on_batch=lambda: finished.append(1)) as solver:
+        with CudaSolver(
+            20, 24, BRIEF, tile=SMALL_TILE, device=Emulated(), max_pairs=4, bound=20.0, on_batch=lambda: finished.append(1)
+        ) as solver:
             frames = [frame.copy() for clip in clips for frame in clip]
             pairs = np.array([[0, 1], [1, 2], [3, 4], [5, 6], [6, 7], [7, 8]])
             submission = solver.submit(frames, pairs, [field for one in flow for field in one])
@@ -196,7 +222,7 @@ class TestBatches:
 
     def test_as_many_batches_are_in_flight_as_there_are_lanes(self) -> None:
         emulated = Emulated(operations_per_poll=3, released=threading.Event())
-        with CudaSolver(20, 24, BRIEF, device=emulated, max_pairs=2, num_lanes=2) as solver:
+        with CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=emulated, max_pairs=2, num_lanes=2) as solver:
             submitted = []
             waiting = threading.Thread(target=lambda: submitted.append(solver.submit(moving_texture(7, 20, 24))))  # three batches
             try:
@@ -307,19 +333,17 @@ class TestPlan:
 @needs_compiler
 class TestMemory:
     def test_a_pair_takes_about_eight_megabytes_at_340x256(self) -> None:
-        with CudaSolver(256, 340, TVL1Params(), device=Emulated(), max_pairs=1, num_lanes=1, bound=20.0) as solver:
+        with CudaSolver(256, 340, TVL1Params(), tile=SMALL_TILE, device=Emulated(), max_pairs=1, num_lanes=1, bound=20.0) as solver:
             plan = solver._plan
         per_pair = (plan.levels, plan.stride)
         assert per_pair[1] == 340 * 256
-        from dataclasses import replace
-
-        large = replace(plan, max_pairs=128, max_frames=129).device_bytes(SMALL_TILE)
+        large = replace(plan, max_pairs=128, max_frames=129).device_bytes()
         assert 7e6 < large / 128 < 8.5e6
 
     def test_batches_shrink_to_what_fits(self) -> None:
         emulated = Emulated(free_bytes=2_000_000)
         frames = moving_texture(6, 20, 24)
-        with CudaSolver(20, 24, BRIEF, device=emulated) as solver:
+        with CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=emulated) as solver:
             assert 1 <= solver.max_pairs < 128
             assert emulated.device.free_bytes() > 0
             flow = solver.solve(frames)
@@ -327,7 +351,7 @@ class TestMemory:
 
     def test_too_little_memory_says_how_much_is_needed(self) -> None:
         with pytest.raises(DeviceError, match=r"emulated device has too little free memory: 3 x 1 pairs at 24x20 px take"):
-            CudaSolver(20, 24, BRIEF, device=Emulated(free_bytes=50_000))
+            CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=Emulated(free_bytes=50_000))
 
 
 @needs_compiler
@@ -335,7 +359,7 @@ class TestFailure:
     @pytest.mark.parametrize("kernel", ["load_frames", "warp", "iterate", "median_5", "export_flow"])
     @pytest.mark.parametrize("operations_per_poll", [0, 2])
     def test_a_fault_of_the_device_reaches_the_caller_and_the_solver_ends(self, kernel: str, operations_per_poll: int) -> None:
-        with CudaSolver(20, 24, BRIEF, device=Emulated(fail_at=kernel, operations_per_poll=operations_per_poll)) as solver:
+        with CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=Emulated(fail_at=kernel, operations_per_poll=operations_per_poll)) as solver:
             submission = solver.submit(moving_texture(3, 20, 24))
             with pytest.raises(DeviceError, match="ILLEGAL_ADDRESS"):
                 submission.result()
@@ -367,12 +391,12 @@ class TestFailure:
         ],
     )
     def test_arrays_of_another_shape_or_range_are_refused(self, frames: Any, pairs: Any, message: str) -> None:
-        with CudaSolver(20, 24, BRIEF, device=Emulated()) as solver, pytest.raises(ParameterError, match=message):
+        with CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=Emulated()) as solver, pytest.raises(ParameterError, match=message):
             solver.solve(frames, pairs)
 
     def test_frames_below_16_px_are_refused(self) -> None:
         with pytest.raises(ParameterError, match="at least 16 px"):
-            CudaSolver(15, 40, BRIEF, device=Emulated())
+            CudaSolver(15, 40, BRIEF, tile=SMALL_TILE, device=Emulated())
 
     @pytest.mark.parametrize(("height", "width"), [(1 << 15, (1 << 14) + 1), ((1 << 15) + 1, 1 << 14), (16, 1 << 26)])
     def test_frames_whose_planes_32_bits_cannot_count_are_refused(self, height: int, width: int) -> None:
@@ -393,10 +417,10 @@ class TestFailure:
     )
     def test_settings_out_of_range_are_refused(self, settings: dict[str, Any]) -> None:
         with pytest.raises(ParameterError):
-            CudaSolver(20, 24, BRIEF, device=Emulated(), **settings)
+            CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=Emulated(), **settings)
 
     def test_a_closed_solver_says_so(self) -> None:
-        solver = CudaSolver(20, 24, BRIEF, device=Emulated())
+        solver = CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=Emulated())
         solver.close()
         solver.close()
         with pytest.raises(DeviceError, match="closed"):
@@ -404,7 +428,7 @@ class TestFailure:
 
     def test_flow_that_was_handed_in_before_the_end_can_be_asked_for_after_it(self) -> None:
         frames = moving_texture(4, 20, 24)
-        with CudaSolver(20, 24, BRIEF, device=Emulated(operations_per_poll=1), max_pairs=1, num_lanes=2) as solver:
+        with CudaSolver(20, 24, BRIEF, tile=SMALL_TILE, device=Emulated(operations_per_poll=1), max_pairs=1, num_lanes=2) as solver:
             submission = solver.submit(frames)
         assert submission.is_finished()
         assert np.array_equal(submission.result(), solve(frames, BRIEF))
@@ -414,11 +438,12 @@ class TestFailure:
 import numpy as np
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.cuda.device import PinnedMemory
-from flowkit.flow.cuda.compile import TileShape
+from flowkit.flow.cuda.card import KNOWN_CARDS
 from flowkit.flow.params import TVL1Params
 
 class IdleDevice:
-    name, tile, num_multiprocessors = "idle", TileShape(), 1
+    card = KNOWN_CARDS[90]
+    def load_tile(self, tile): pass
     def free_bytes(self): return 1 << 40
     def allocate(self, num_bytes): return 256
     def allocate_pinned(self, num_bytes): return PinnedMemory(np.zeros(num_bytes, np.uint8), 256)

@@ -1,0 +1,131 @@
+"""A model of the time of `iterate` on a level of the pyramid, and the tiling that it recommends.
+
+Most of the time of the solver passes in `iterate`, which waits for its own results more than for memory. Three things can be traded
+for each other: small tiles and many fused iterations compute more pixels that are thrown away; few iterations load and store more
+often; large patches exchange less, but take registers, so that fewer warps can hide each other's waiting. The model counts what a
+multiprocessor has to issue, and how often one of its warps can issue:
+
+* A thread with a patch of n pixels executes about 45 + 38 n instructions per iteration, and 220 + 23 n to load and store its patch.
+  These were counted in the machine code for sm_90 (NVRTC 13.2), of which the branches for border pixels were left out.
+* A warp alone takes `cycles_per_instruction` for each of them, and waits `barrier_cycles` per iteration and `launch_cycles` per tile.
+  From this follows the share r of the cycles in which it issues. A scheduler with w such warps issues in a share 1 - (1 - r)^w.
+* A pair converges somewhere within a launch, and so iterates (depth - 1) / 2 times too often on average.
+* A launch moves 31 bytes per pixel of the frame to or from the memory of the device. (It asks for 60, and twice for what tiles share,
+  but caches give half of that.) The slower of computing and moving counts.
+
+The constants are such that the model gives what a profiler saw on an H200 with 64x32 tiles, 4x4 patches and five iterations: an
+instruction in 38.5 % of the cycles, and 9 to 12 % of the bandwidth at 83 billion pixel-iterations per second. ``gpu_suite.py
+--sections sweep`` measures other tilings and fits the constants again. What the model says about tilings that were never measured is
+a forecast, so a plan leaves the measured tiling only for one that is `LEAST_GAIN` times as fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowkit.flow.cuda.card import Card
+from flowkit.flow.cuda.tiles import NUM_FUSED_ITERATIONS, VARIANTS, TileShape, Tiling
+
+LEAST_GAIN = 1.10  # how many times faster a tiling has to be, by the model, than the one that was measured
+MEAN_ITERATIONS = 19.0  # of a real pair in each warp until it converges, with default parameters
+SCHEDULERS_PER_SM, LANES = 4, 32
+BYTES_PER_PIXEL = 31.0  # of a frame and launch
+USABLE_BANDWIDTH = 0.8  # as a share of the nominal one
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The constants that the sweep of gpu_suite.py fits.
+
+    Parameters
+    ----------
+    cycles_per_instruction : float
+        Cycles that a warp alone needs for one instruction.
+    barrier_cycles : float
+        Cycles that it waits in each iteration for its barriers and for shared memory; twice as many where a multiprocessor has one
+        block, because all of its warps then wait together.
+    launch_cycles : float
+        Cycles that it waits for the memory of the device at the beginning and the end of each tile.
+    """
+
+    cycles_per_instruction: float = 3.9
+    barrier_cycles: float = 250.0
+    launch_cycles: float = 1500.0
+
+    def issue_share(self, tile: TileShape, num_iterations: int, blocks_per_sm: int) -> float:
+        """Return in which share of the cycles a scheduler of the multiprocessor issues an instruction."""
+        instructions = num_iterations * iteration_instructions(tile) + launch_instructions(tile)
+        barrier_cycles = self.barrier_cycles * (2 if blocks_per_sm == 1 else 1)
+        cycles = self.cycles_per_instruction * instructions + num_iterations * barrier_cycles + self.launch_cycles
+        warps = tile.threads * blocks_per_sm / LANES / SCHEDULERS_PER_SM
+        return float(1 - (1 - instructions / cycles) ** warps)
+
+    def seconds_per_pixel_iteration(self, tiling: Tiling, card: Card, width: int, height: int, inner_iterations: int = 30) -> float:
+        """Return the forecast for a pixel of a frame and an iteration that it needs.
+
+        Parameters
+        ----------
+        tiling : Tiling
+        card : Card
+            A card with room for at least one block of it.
+        width, height : int
+            Padded width and height of the level, px.
+        inner_iterations : int
+            Iterations between two median filters; the last launch before one may have fewer than the others.
+        """
+        tile = tiling.tile
+        tiles_x, tiles_y = tiling.grid(width, height)
+        redundancy = tiles_x * tiles_y * tile.width * tile.height / (width * height)
+        num_launches = -(-inner_iterations // tiling.num_fused_iterations)
+        depth = inner_iterations / num_launches
+        pixels = 4 * tile.rows
+        instructions = (iteration_instructions(tile) + launch_instructions(tile) / depth) / pixels
+        share = self.issue_share(tile, tiling.num_fused_iterations, card.blocks_per_sm(tile))
+        slots_per_second = card.num_multiprocessors * SCHEDULERS_PER_SM * LANES * card.clock_hz
+        computing = redundancy * instructions / share / slots_per_second
+        moving = BYTES_PER_PIXEL / depth / (USABLE_BANDWIDTH * card.bytes_per_second)
+        return max(computing, moving) * (MEAN_ITERATIONS + (tiling.num_fused_iterations - 1) / 2) / MEAN_ITERATIONS
+
+
+def iteration_instructions(tile: TileShape) -> float:
+    """Return the instructions of a thread per iteration."""
+    return 45 + 38 * 4 * tile.rows + (4 * tile.rows if tile.shared_constants else 0)
+
+
+def launch_instructions(tile: TileShape) -> float:
+    """Return the instructions of a thread to load and store its patch, once per launch."""
+    return 220 + 23 * 4 * tile.rows
+
+
+def tilings_of(card: Card, inner_iterations: int = 30) -> list[Tiling]:
+    """Return the tilings that a plan may choose from on this card.
+
+    None fuses more iterations than the measured one: the later a pair stops, the farther it is from the strict solver's flow.
+    """
+    depths = range(1, min(NUM_FUSED_ITERATIONS, inner_iterations) + 1)
+    tilings = [Tiling(tile, depth) for tile in VARIANTS if card.holds(tile) for depth in depths]
+    return [tiling for tiling in tilings if tiling.is_possible]
+
+
+def best_tiling(card: Card, width: int, height: int, inner_iterations: int = 30, *, model: CostModel | None = None) -> Tiling:
+    """Return the tiling for a level: the measured one, unless the model expects another to be `LEAST_GAIN` times as fast.
+
+    Parameters
+    ----------
+    card : Card
+        The GPU.
+    width, height : int
+        Padded width and height of the level, px.
+    inner_iterations : int
+        Iterations between two median filters.
+    model : CostModel, optional
+        Other constants than the default ones.
+    """
+    model = model or CostModel()
+
+    def seconds(tiling: Tiling) -> float:
+        return model.seconds_per_pixel_iteration(tiling, card, width, height, inner_iterations)
+
+    measured = Tiling(num_fused_iterations=min(NUM_FUSED_ITERATIONS, inner_iterations))
+    best = min(tilings_of(card, inner_iterations), key=seconds, default=measured)
+    return best if seconds(best) * LEAST_GAIN < seconds(measured) else measured

@@ -1,0 +1,126 @@
+"""The shapes that a block of the kernel `iterate` may have: its tile of pixels, the patch of each thread, and where its constants lie.
+
+`VARIANTS` lists what a plan may choose from. NVRTC compiles each of them without spills for every architecture that the plan may use
+it on (the tests check that), because the registers of a multiprocessor are divided among `blocks_per_sm` blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+NUM_FUSED_ITERATIONS = 5  # per launch, of the tiling that was measured on a GPU
+MAX_FUSED_ITERATIONS = 6  # of a tile of 16 rows
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """The block of `iterate`: threads, each with 4 columns and 4, 2 or 1 rows of pixels in registers, and blocks per multiprocessor.
+
+    Parameters
+    ----------
+    threads_x, threads_y : int
+        Threads of a block, at most 1,024 in all.
+    blocks_per_sm : int
+        Blocks that a multiprocessor runs at once, which bounds the registers of a thread.
+    rows : {4, 2, 1}
+        Rows of the patch of a thread.
+    shared_constants : bool
+        Whether I1wx, I1wy, rho_c and 1 / |I1w gradient|^2 lie in shared memory rather than in registers.
+    """
+
+    threads_x: int = 16
+    threads_y: int = 8
+    blocks_per_sm: int = 2
+    rows: Literal[1, 2, 4] = 4
+    shared_constants: bool = False
+
+    @property
+    def threads(self) -> int:
+        """The number of threads of a block."""
+        return self.threads_x * self.threads_y
+
+    @property
+    def width(self) -> int:
+        """The width of a tile, px."""
+        return 4 * self.threads_x
+
+    @property
+    def height(self) -> int:
+        """The height of a tile, px."""
+        return self.rows * self.threads_y
+
+    @property
+    def dynamic_bytes(self) -> int:
+        """The shared memory of a block whose size a launch gives: the struct `Edges` of tvl1.cu and, perhaps, `Constants`."""
+        columns = 4 * 4 * self.rows * self.threads_y * (self.threads_x + 1)
+        rows = 4 * 16 * (self.threads_y + 1) * self.threads_x
+        return columns + rows + (4 * 4 * self.width * self.height if self.shared_constants else 0)
+
+    @property
+    def shared_bytes(self) -> int:
+        """All shared memory of a block: with one flag, which is padded to 16 bytes."""
+        return self.dynamic_bytes + 16
+
+    def macros(self) -> list[tuple[str, str]]:
+        """Return the macros that define the shape in the source."""
+        values = {
+            "THREADS_X": self.threads_x,
+            "THREADS_Y": self.threads_y,
+            "ROWS": self.rows,
+            "BLOCKS_PER_SM": self.blocks_per_sm,
+            "SHARED_CONSTANTS": int(self.shared_constants),
+        }
+        return [(name, str(value)) for name, value in values.items()]
+
+    def __str__(self) -> str:
+        memory = "constants in shared memory" if self.shared_constants else "constants in registers"
+        return f"{self.width}x{self.height}, patches of 4x{self.rows}, {self.blocks_per_sm} per multiprocessor, {memory}"
+
+
+DEFAULT_TILE = TileShape()
+
+VARIANTS = (
+    DEFAULT_TILE,  # 64x32: 8 warps per multiprocessor, 255 registers per thread; the only one that was measured on a GPU
+    TileShape(16, 16, 2, rows=2),  # 64x32: 16 warps, 128 registers
+    TileShape(16, 24, 1, rows=2),  # 64x48: 12 warps, 167 registers
+    TileShape(16, 32, 1, rows=2),  # 64x64: 16 warps, 128 registers
+    TileShape(8, 16, 4, rows=2),  # 32x32: 16 warps, 128 registers
+    TileShape(12, 32, 2, rows=1),  # 48x32: 24 warps, 80 registers
+    TileShape(16, 48, 1, rows=1),  # 64x48: 24 warps, 80 registers
+    TileShape(16, 28, 2, rows=1, shared_constants=True),  # 64x28: 28 warps, 72 registers
+)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How `iterate` works on a level of the pyramid: in which tiles, and with how many iterations per launch."""
+
+    tile: TileShape = DEFAULT_TILE
+    num_fused_iterations: int = NUM_FUSED_ITERATIONS
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a tile keeps some pixels after its rim, which each iteration spoils by one more pixel."""
+        halo_x, halo_y = halo_px(self.num_fused_iterations)
+        return self.num_fused_iterations >= 1 and self.tile.width > 2 * halo_x and self.tile.height > 2 * halo_y
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Return how many tiles cover a level of this padded width and height, px, across and down."""
+        halo_x, halo_y = halo_px(self.num_fused_iterations)
+        return num_tiles(width, self.tile.width, halo_x), num_tiles(height, self.tile.height, halo_y)
+
+
+def halo_px(num_iterations: int) -> tuple[int, int]:
+    """Return by how many pixels tiles overlap their neighbours on each side, in x and y, for this number of iterations per launch.
+
+    Each iteration spoils one pixel at the rim of a tile. In x the overlap is even, so that tiles begin at multiples of four
+    padded columns, where 16-byte loads may begin.
+    """
+    return (num_iterations + 1) & ~1, num_iterations
+
+
+def num_tiles(size: int, tile_size: int, halo: int) -> int:
+    """Return how many overlapping tiles cover `size` pixels."""
+    return max(1, math.ceil((size - 2 * halo) / (tile_size - 2 * halo)))
