@@ -63,6 +63,11 @@ class DescriptorEncoder:
         return dict(zip(PARTS, values, strict=True))
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it was fitted to descriptors that are all equal, so that nothing is left of any descriptor and all vectors are 0."""
+        return not self.projection.components.any()
+
+    @property
     def size(self) -> int:
         """2 K d, the length of the Fisher vector."""
         return 2 * self.mixture.means.size
@@ -77,7 +82,8 @@ class DescriptorEncoder:
         """
         if descriptors.ndim != 2 or descriptors.shape[1] != self.projection.num_inputs:
             raise ParameterError(f"{self.name} must have the shape (n, {self.projection.num_inputs}), got {descriptors.shape}")
-        return FisherSums.of(self.projection.apply(descriptors), self.mixture)
+        sums = FisherSums.of(self.projection.apply(descriptors), self.mixture)  # which also checks them
+        return FisherSums.none(self.mixture) if self.is_constant else sums
 
 
 @dataclass(frozen=True)

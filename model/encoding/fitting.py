@@ -19,7 +19,7 @@ from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS
 
 VARIANCE_FLOOR = 1e-4  # of the variance of the descriptors along the same dimension
 MAX_ITERATIONS = 100
-_CONSTANT = 1e-6  # of the largest deviation: a dimension that varies less is as good as constant
+_CONSTANT = 1e-6  # of the largest deviation, or of the largest value: what varies less is as good as constant
 _NUM_DESCRIPTORS, _CONVERGED = "num_descriptors", "converged"
 _EMPTY = 1e-3  # descriptors: a component with fewer has none
 
@@ -145,6 +145,8 @@ def fit_type(
 ) -> FittedType:
     """Fit PCA and a mixture to the descriptors of one type.
 
+    Descriptors that are all equal, such as those of maps of zeros, say nothing about a video. They are encoded as zeros.
+
     Parameters
     ----------
     name : str
@@ -167,8 +169,11 @@ def fit_type(
     """
     if num_components < 1:
         raise ParameterError(f"a mixture has at least 1 component, got {num_components}")
+    num_outputs = num_outputs or max(sample.shape[1] // 2, 1)
+    if _is_constant(sample):
+        return FittedType(_constant_encoder(name, sample, num_components, num_outputs), len(sample), converged=True)
     try:
-        projection = fit_projection(sample, num_outputs or max(sample.shape[1] // 2, 1), whiten=whiten)
+        projection = fit_projection(sample, num_outputs, whiten=whiten)
         mixture, converged = fit_mixture(projection.apply(sample), num_components, seed=seed)
     except ParameterError as cause:
         raise ParameterError(f"{name}: {cause}") from cause
@@ -187,6 +192,8 @@ def encoder_of(types: Sequence[FittedType], *, num_components: int, seed: int, p
         "seed": seed,
         "scikit_learn": sklearn.__version__,
     }
+    constant = [one.encoder.name for one in types if one.encoder.is_constant]
+    how |= {"constant": constant} if constant else {}
     return Encoder(tuple(one.encoder for one in types), {**provenance, **how})
 
 
@@ -197,6 +204,19 @@ def fit_encoder(
     check_scikit_learn()
     types = [fit_type(name, sample, num_components, seed=seed) for name, sample in samples.items()]
     return encoder_of(types, num_components=num_components, seed=seed, provenance=provenance)
+
+
+def _is_constant(sample: NDArray[np.floating]) -> bool:
+    """Return whether finite descriptors are all equal, but for rounding."""
+    largest = np.abs(sample).max(initial=0)
+    return bool(len(sample) and np.isfinite(largest) and np.ptp(sample, axis=0).max() <= _CONSTANT * largest)
+
+
+def _constant_encoder(name: str, sample: NDArray[np.floating], num_components: int, num_outputs: int) -> DescriptorEncoder:
+    """Return an encoder whose projection leaves nothing, and whose mixture is never used."""
+    shape = num_components, num_outputs
+    projection = Projection(sample.astype(np.float64).mean(0), np.zeros((num_outputs, sample.shape[1])))
+    return DescriptorEncoder(name, projection, Mixture(np.full(num_components, 1 / num_components), np.zeros(shape), np.ones(shape)))
 
 
 def _check_sample(sample: NDArray[np.floating], num_components: int, what: str) -> None:

@@ -130,7 +130,10 @@ def fisher_vectors(
         fitted = work.fitted(encoder_path, train, replace=replace) if train is not None else encoder
         if fitted is None:
             return FeatureReport(path, 0, 0, {}, work.failures(asked), tuple(notes), stopped=True)
-        return work.encoded(path, fitted, encoder_path, asked, tuple(notes), replace=replace)
+        constant = _constant_note(fitted)
+        for note in constant:
+            bars.message(f"note: {note}")
+        return work.encoded(path, fitted, encoder_path, asked, (*notes, *constant), replace=replace)
 
 
 def encoder_path_of(output: Path) -> Path:
@@ -297,6 +300,14 @@ def _existing(path: Path, plan: dict[str, Any], *, replace: bool) -> Encoder | N
 
 def _software() -> dict[str, str]:
     return {name: version for name, version in software_versions().items() if name in _SOFTWARE}
+
+
+def _constant_note(encoder: Encoder) -> list[str]:
+    """Return that types of descriptors contribute nothing, if that is so."""
+    names = [one.name for one in encoder.types if one.is_constant]
+    if not names:
+        return []
+    return [f"the descriptors {', '.join(names)} of the training videos are all equal, so their part of each vector is 0"]
 
 
 def _no_descriptors(train_ids: Sequence[str], failed: Sequence[Unreadable]) -> str:

@@ -14,7 +14,7 @@ from flowkit.errors import ParameterError
 from flowkit.model.encoding import fisher_reference as reference
 from flowkit.model.encoding.descriptor_sample import VideoSample
 from flowkit.model.encoding.encoder import Encoder
-from flowkit.model.encoding.fitting import VARIANCE_FLOOR, fit_encoder, fit_mixture, fit_projection
+from flowkit.model.encoding.fitting import VARIANCE_FLOOR, encoder_of, fit_encoder, fit_mixture, fit_projection, fit_type
 
 Sample = dict[str, NDArray[np.float32]]
 
@@ -75,12 +75,31 @@ def test_a_dimension_that_never_changes_does_not_matter() -> None:
     assert (mixture.deviations > 0).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 15.0, -1e-20])
+@pytest.mark.parametrize("num_outputs", [4, None])
+def test_a_type_whose_descriptors_are_all_equal_contributes_zeros(value: float, num_outputs: int | None) -> None:
+    rng = np.random.default_rng(0)
+    constant = np.full((50, 7), value, np.float32) * (1 + np.float32(1e-7) * rng.integers(-1, 2, (50, 7), dtype=np.int8))  # rounding
+    types = [fit_type("hog", drawn_sample()["hog"], 3, seed=0), fit_type("hof", constant, 3, seed=0, num_outputs=num_outputs, whiten=True)]
+    encoder = encoder_of(types, num_components=3, seed=0, provenance={})
+    assert encoder.provenance["constant"] == ["hof"]
+    some = drawn_sample(seed=9)["hog"]
+    vector = encoder.encode([{"hog": some, "hof": rng.normal(size=(len(some), 7)).astype(np.float32)}])
+    size = encoder.types[0].size
+    alone = fit_encoder({"hog": drawn_sample()["hog"]}, num_components=3, seed=0, provenance={})
+    np.testing.assert_array_equal(vector[:size], alone.encode([{"hog": some}]))
+    assert not vector[size:].any()
+    assert len(vector) == size + 2 * 3 * (num_outputs or 3)
+    assert "constant" not in alone.provenance
+    with pytest.raises(ParameterError, match="finite"):
+        encoder.encode([{"hog": some, "hof": np.full((2, 7), np.nan, np.float32)}])
+
+
 @pytest.mark.parametrize(
     ("sample", "num_components", "message"),
     [
         (drawn_sample(10), 11, "hog: 11 components need as many descriptors, and the sample has 10"),
         (drawn_sample(3), 1, "hog: 4 principal components need as many descriptors, and the sample has 3"),
-        ({"hog": np.ones((50, 8), np.float32)}, 2, "hog: the descriptors of the sample are all equal"),
         ({"hog": np.full((50, 8), np.nan, np.float32)}, 2, "hog: a descriptor of the sample is not finite"),
         ({"hog": np.repeat(np.eye(8, dtype=np.float32), 10, axis=0)}, 20, "too few different ones for 20 components"),
         (drawn_sample(), 0, "at least 1 component, got 0"),

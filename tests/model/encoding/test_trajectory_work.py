@@ -66,5 +66,5 @@ def test_what_was_fitted_to_another_sample_is_not_used(tmp_path: Path) -> None:
 
 
 def test_a_type_that_cannot_be_fitted_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="hog: the descriptors of the sample are all equal"):
-        fitted(tmp_path, tasks(SAMPLES | {"hog": np.ones((300, 8), np.float32)}))
+    with pytest.raises(ParameterError, match="hog: a descriptor of the sample is not finite"):
+        fitted(tmp_path, tasks(SAMPLES | {"hog": np.full((300, 8), np.nan, np.float32)}))

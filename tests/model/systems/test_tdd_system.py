@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_lines import call_flowkit
 from generated_sets import write_motions
 from stop_requests import StopAfter
@@ -20,7 +22,9 @@ from flowkit.model.encoding.descriptors.two_passes import encoder_path_of
 from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.tdd.features import pooled_features
 from flowkit.model.encoding.trajectory_settings import TrajectorySettings
+from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.run_digests import write_digests
 
 CLASSES = ("Pulsing", "Sliding")
 TINY = ("--recipe", "small", "--set", "width=0.03", "--set", "input_size=64", "--batch", 2, "--bn-group", 2, "--steps-per-phase", 1)
@@ -91,6 +95,31 @@ def test_a_run_that_is_stopped_goes_on_where_it_was_and_gives_the_same_bytes(roo
     assert path.read_bytes() == there.read_bytes()
     assert encoder_path_of(path).read_bytes() == encoder_path_of(there).read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == [encoder_path_of(path).name, path.name]
+
+
+def test_maps_that_are_the_same_everywhere_contribute_zeros_and_a_note_says_so(root: Path, tmp_path: Path) -> None:
+    home = tmp_path / "data"
+    shutil.copytree(root, home, symlinks=True)
+    weights = home / "runs/default/split1/vgg-m-appearance/weights.safetensors"
+    checkpoint = load_checkpoint(weights)
+    conv4, conv5 = [name.removesuffix("weight") for name, values in checkpoint.network.items() if values.ndim == 4][3:5]
+    # Maps of zeros after conv4, so that those after conv5 are its bias.
+    changed = {f"{conv4}bias": torch.full_like(checkpoint.network[f"{conv4}bias"], -1.0)}
+    changed |= {f"{conv4}weight": torch.zeros_like(checkpoint.network[f"{conv4}weight"])}
+    changed |= {f"{conv5}bias": torch.full_like(checkpoint.network[f"{conv5}bias"], 2.0)}
+    save_weights(weights, replace(checkpoint, network={**checkpoint.network, **changed}))
+    write_digests(weights.parent)
+    report = pooled_features(home, output=tmp_path / "vectors.h5", **FAST)
+    names = [f"appearance_{layer}_{norm}" for layer in ("conv4", "conv5") for norm in ("spatiotemporal", "channel")]
+    assert report.warnings == (
+        f"the descriptors {', '.join(names)} of the training videos are all equal, so their part of each vector is 0",
+    )
+    encoder = load_encoder(encoder_path_of(report.path))
+    size = sum(one.size for one in encoder.types[: len(names)])
+    for found in FeatureFile(report.path).read_all():
+        (vector,) = found.arrays["tdd"]
+        assert not vector[:size].any()
+        assert vector[size:].any()
 
 
 def test_vectors_of_other_networks_are_refused_and_computed_again_with_restart(root: Path, tmp_path: Path) -> None:
