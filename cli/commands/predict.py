@@ -25,11 +25,12 @@ from flowkit.cli.shared.options import (
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.dataset.csv_fields import csv_line, harmless_field
 from flowkit.files import write_atomically
-from flowkit.model.evaluation.rows import ROWS
+from flowkit.model.evaluation.rows import ALL_ROWS, SYSTEM_ROWS
 
 if TYPE_CHECKING:
     from flowkit.model.evaluation.prediction.predictor import Predictor
     from flowkit.model.evaluation.prediction.result import Prediction
+    from flowkit.model.evaluation.prediction.svm_rows import SvmPredictor
 
 _LISTS = (".txt", ".list", ".lst")  # suffixes of files that name videos
 
@@ -42,8 +43,9 @@ _LISTS = (".txt", ".list", ".lst")  # suffixes of files that name videos
 @split_option
 @click.option(
     "--row",
-    type=click.Choice(list(ROWS), case_sensitive=False),
-    help="Which row of the results table classifies the videos.  [default: the last that is trained]",
+    type=click.Choice(list(ALL_ROWS), case_sensitive=False),
+    help="Which row of the results table classifies the videos, such as motion, IDT or C3D + IDT.  [default: the last of networks that "
+    "is trained, or else of SVMs]",
 )
 @click.option(
     "--checkpoint",
@@ -119,6 +121,7 @@ def predict(
     from flowkit.model.compute.execution import Execution
     from flowkit.model.evaluation.prediction.journal import WHOLE, PredictionJournal
     from flowkit.model.evaluation.prediction.predictor import Predictor
+    from flowkit.model.evaluation.prediction.svm_rows import SvmPredictor, only_svm_row
     from flowkit.model.evaluation.trained_row import find_row, row_of
     from flowkit.model.runs.places import check_writable
     from flowkit.model.runs.recorded_extraction import extraction_here
@@ -131,22 +134,37 @@ def predict(
     if output is not None and output.suffix.casefold() not in (".csv", ".json"):
         raise click.UsageError(f"--output {output}: the name of the file must end with .csv or .json, which says its form")
     files = _files_of(videos)
-    trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
-    settings, notes = extraction_here(trained.provenance, data, solver, device)
-    if settings.solver == "cuda":
+    row = row or (only_svm_row(data, run=run, split=split, runs=runs) if checkpoint is None else None)
+    execution = Execution(device=device)
+    predictor: Predictor | SvmPredictor
+    if row in SYSTEM_ROWS:
+        refuse_unused(f"windows are classified by rows of networks, and {row} has an SVM", "window")
+        if all(part in SYSTEM_ROWS for part in SYSTEM_ROWS[row]):
+            refuse_unused(f"{row} joins no row of networks", "fusion_weights", "crops", "solver", "jobs")
+        where: dict[str, Any] = {"run": run, "split": split, "runs": runs, "execution": execution}
+        predictor = SvmPredictor(row, data, **where, solver=solver, num_threads=jobs, weights=weights, crops=crops)
+    else:
+        trained = row_of(checkpoint) if checkpoint is not None else find_row(data, run=run, split=split, row=row, runs=runs)
+        settings, notes = extraction_here(trained.provenance, data, solver, device)
+        predictor = Predictor(trained, settings=settings, execution=execution, num_threads=jobs, notes=notes, weights=weights, crops=crops)
+    if predictor.settings.solver == "cuda":
         refuse_unused("the GPU computes the flow", "jobs")
-    predictor = Predictor(
-        trained, settings=settings, execution=Execution(device=device), num_threads=jobs, notes=notes, weights=weights, crops=crops
-    )
     if output is not None:
         check_writable(output.parent, option="--output")
         output.parent.mkdir(parents=True, exist_ok=True)
     _print_start(predictor)
     cv2.setNumThreads(1)  # OpenCV must not start threads inside the threads that solve flow
-    sources = {phase: source for phase, (source, _) in trained.checkpoints.items()}
-    about = {"row": trained.name, "weights": sources, "extraction": settings.to_dict(), "notes": notes}
-    digests = {phase: checkpoint.digest() for phase, (_, checkpoint) in trained.checkpoints.items()}
-    depends_on = {**about, "digests": digests, "fusion_weights": weights, "crops": crops, "top": top, "window": window, "stride": stride}
+    trained_row, extraction = predictor.row, predictor.settings.to_dict()
+    about = {"row": trained_row.name, "weights": trained_row.sources, "extraction": extraction, "notes": list(predictor.notes)}
+    depends_on = {
+        **about,
+        "digests": trained_row.digests(),
+        "fusion_weights": weights,
+        "crops": crops,
+        "top": top,
+        "window": window,
+        "stride": stride,
+    }
     results: list[dict[str, Any]] = []
     journal_path = None if output is None else output.with_name(f".{output.name}.unfinished")
     with stop_signals(grace) as stop, PredictionJournal(journal_path, depends_on) as journal:
@@ -161,6 +179,7 @@ def predict(
             elif window is None:
                 new = iter([predictor.predict(path, progress=True)])
             else:
+                assert isinstance(predictor, Predictor)  # others refuse --window
                 new = predictor.predict_windows(
                     path, seconds=window, stride=stride, folder=clips, done=known, jobs=jobs, stop=stop, progress=True
                 )
@@ -229,9 +248,9 @@ def _files_of(videos: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _print_start(predictor: Predictor) -> None:
+def _print_start(predictor: Predictor | SvmPredictor) -> None:
     settings = predictor.settings
-    sources = " and ".join(show_name(source) for source, _ in predictor.row.checkpoints.values())
+    sources = " and ".join(map(show_name, predictor.row.sources.values()))
     inform(
         f"predict: {predictor.row.name}, {counted(len(predictor.classes), 'class')}, on {predictor.device}, from {sources}; "
         f"{settings.flow_in_words()}, short side {settings.short_side} px"
@@ -240,7 +259,7 @@ def _print_start(predictor: Predictor) -> None:
         inform(f"note: {show_name(note)}")
 
 
-def _print_prediction(prediction: Prediction, predictor: Predictor, top: int) -> None:
+def _print_prediction(prediction: Prediction, predictor: Predictor | SvmPredictor, top: int) -> None:
     """Print one video's classes to stdout, or to stderr why there are none."""
     name = show_name(prediction.path)
     if prediction.window is not None:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 
-C3D_SIZE, _C3D_CROP = (128, 171), 112  # px; frames of the paper, and its crops of them
-
 
 def clip_frames(num_frames: int, *, length: int, stride: int, first: int = 0, to_the_end: bool = False) -> NDArray[np.int64]:
     """Return the frames of clips of consecutive frames at equal distances.
@@ -76,12 +74,6 @@ def chosen_clips(clips: NDArray[np.int64], count: int, *, generator: np.random.G
     if generator is not None:
         return clips[np.sort(generator.choice(num, count, replace=False))]
     return clips[(np.arange(count) * (num - 1)) // max(count - 1, 1)]
-
-
-def c3d_size(input_size: int) -> tuple[int, int]:
-    """Return height and width, in px, to which C3D's frames are resized for crops of this side: 128 x 171 for 112."""
-    height, width = ((side * input_size + _C3D_CROP // 2) // _C3D_CROP for side in C3D_SIZE)
-    return height, width
 
 
 def five_crops(height: int, width: int, *, size: int) -> tuple[tuple[int, int], ...]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flowkit.errors import ParameterError
 from flowkit.model.settings.network import NUM_FLOW_FIELDS
+from flowkit.model.settings.network_config import View
 from flowkit.model.settings.training import Corners
 from flowkit.model.settings.training import Crop as CropKind
 from flowkit.quantise import Quantiser
@@ -25,6 +26,7 @@ _REFERENCE_SIDE = 256
 _BORDERS25_SIDES = (168, 280)
 _REGULAR_SIDES = (256, 224, 192, 168)
 _MEAN_SIDE = 224
+_C3D_SIZE, _C3D_CROP = (128, 171), 112  # px: frames of C3D's code, whatever their proportions before, and its crops of them
 
 _RGB_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, for RGB in [0, 1], as in torchvision
 _RGB_STD = (0.229, 0.224, 0.225)
@@ -54,9 +56,10 @@ def draw_crop(
         The clip's random numbers.
     height, width : int, px
         The size of the stored frame.
-    kind : {"borders25", "regular", "none"}
+    kind : {"borders25", "regular", "c3d", "none"}
         ``borders25``: each side is drawn from 168 to 280 (of 256), and the box lies within a quarter of the free room from a corner.
-        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``none``: the whole frame.
+        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``c3d``: the sides are 112/128
+        of the height and 112/171 of the width, and the box lies anywhere. ``none``: the whole frame.
     corners : {"four", "diagonal"}
         For ``borders25``: any corner, or only top left and bottom right (as the official code, cnn_get_im_flow_batch.m:55-62).
     flip : bool
@@ -82,8 +85,11 @@ def draw_crop(
         tall, wide = (min(sides[int(generator.integers(len(sides)))], side) for side in (height, width))
         room = (height - tall, width - wide)
         top, left = [(0, 0), (0, room[1]), (room[0], 0), room, (room[0] // 2, room[1] // 2)][int(generator.integers(5))]
+    elif kind == "c3d":
+        tall, wide = (max((side * _C3D_CROP + whole // 2) // whole, 1) for side, whole in zip((height, width), _C3D_SIZE, strict=True))
+        top, left = (int(generator.integers(room, endpoint=True)) for room in (height - tall, width - wide))
     else:
-        raise ParameterError(f"crop must be borders25, regular or none, got {kind!r}")
+        raise ParameterError(f"crop must be borders25, regular, c3d or none, got {kind!r}")
     return Crop(top, left, tall, wide, bool(flip and generator.integers(2)))
 
 
@@ -155,14 +161,40 @@ def whole_size(height: int, width: int, *, input_size: int) -> tuple[int, int]:
     return side(height), side(width)
 
 
-def whole_rgb(frames: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint8]:
-    """Return frames, uint8 (T, H, W, 3), at their test size."""
-    return _resized(frames, whole_size(*frames.shape[1:3], input_size=input_size), cv2.INTER_CUBIC)
+def c3d_size(input_size: int) -> tuple[int, int]:
+    """Return height and width, in px, to which C3D's frames are resized for crops of this side: 128 x 171 for 112."""
+    height, width = ((side * input_size + _C3D_CROP // 2) // _C3D_CROP for side in _C3D_SIZE)
+    return height, width
 
 
-def whole_flow(fields: NDArray[np.uint8], *, input_size: int) -> NDArray[np.uint8]:
-    """Return quantised flow, uint8 (n, 2, H, W), at its test size."""
-    return resized_flow(fields, whole_size(*fields.shape[2:], input_size=input_size))
+def seen_rgb(frames: NDArray[np.uint8], *, input_size: int, view: View = "whole") -> NDArray[np.uint8]:
+    """Return what a test sees of frames.
+
+    Parameters
+    ----------
+    frames : uint8 array, shape (T, H, W, 3)
+        The stored frames.
+    input_size : int, px
+        S, the side of a training crop.
+    view : {"whole", "centre"}
+        The whole frame at its test size, or the centre of S x S of a frame that is resized to `c3d_size`.
+
+    Returns
+    -------
+    uint8 array, shape (T, h, w, 3)
+    """
+    if view == "whole":
+        return resized_rgb(frames, whole_size(*frames.shape[1:3], input_size=input_size))
+    rows, columns = _centre(c3d_size(input_size), input_size)
+    return np.ascontiguousarray(resized_rgb(frames, c3d_size(input_size))[:, rows, columns])
+
+
+def seen_flow(fields: NDArray[np.uint8], *, input_size: int, view: View = "whole") -> NDArray[np.uint8]:
+    """Return what a test sees of quantised flow, uint8 (n, 2, H, W); see `seen_rgb`."""
+    if view == "whole":
+        return resized_flow(fields, whole_size(*fields.shape[2:], input_size=input_size))
+    rows, columns = _centre(c3d_size(input_size), input_size)
+    return np.ascontiguousarray(resized_flow(fields, c3d_size(input_size))[:, :, rows, columns])
 
 
 def resized_rgb(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -198,6 +230,12 @@ def input_normalisation() -> dict[str, Any]:
             "std": _FLOW_STD,
         },
     }
+
+
+def _centre(size: tuple[int, int], side: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the centre of `side` x `side` in images of a height and width."""
+    top, left = ((length - side) // 2 for length in size)
+    return slice(top, top + side), slice(left, left + side)
 
 
 def _scaled(side: int, short: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.data.clips import ManifestClips, clip_loader, read_fields
 from flowkit.model.data.places import Places, tested_places
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
-from flowkit.model.data.transforms import whole_flow, whole_rgb
-from flowkit.model.settings.network_config import ClipPlan
+from flowkit.model.data.transforms import seen_flow, seen_rgb
+from flowkit.model.settings.network_config import ClipPlan, View
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import Clip
 
@@ -50,6 +50,12 @@ class WholeClip:
     video_id: str
     num_frames: int
     times: NDArray[np.float64] | None = None
+
+    def part(self, first: int, stop: int) -> WholeClip:
+        """Return the video with its samples from `first` to `stop` only, and the fields that these need."""
+        used, where = np.unique(self.where[first:stop], return_inverse=True)
+        chosen = self.where[first:stop].shape
+        return replace(self, rgb=self.rgb[first:stop], fields=self.fields[used], where=where.reshape(chosen))
 
 
 @dataclass(frozen=True)
@@ -111,15 +117,20 @@ class WholeClipDataset(TorchDataset["WholeClip | Unreadable | SourceChangedError
     def _read(self, index: int) -> WholeClip:
         record, clip = self._clips.records[index], self._clips.clip(index)
         places = tested_places(clip.num_frames, plan=self.plan, num_samples=self.num_samples)
-        return read_whole(clip, places, input_size=self.input_size, label=record.label)
+        return read_whole(clip, places, input_size=self.input_size, view=view_of(self.plan), label=record.label)
 
 
-def read_whole(clip: Clip, places: Places, *, input_size: int, label: int = -1) -> WholeClip:
-    """Read the samples of a video that lie in these places, as a network with this size of input sees them."""
+def view_of(plan: ClipPlan | None) -> View:
+    """Return what a network sees of a frame in a test."""
+    return "whole" if plan is None else plan.view
+
+
+def read_whole(clip: Clip, places: Places, *, input_size: int, view: View, label: int = -1) -> WholeClip:
+    """Read the samples of a video that lie in these places, as a network with this size of input and this view sees them."""
     frames, inverse = np.unique(places.frames, return_inverse=True)
     return WholeClip(
-        whole_rgb(clip.frames(frames), input_size=input_size)[inverse],
-        whole_flow(read_fields(clip, places.fields), input_size=input_size),
+        seen_rgb(clip.frames(frames), input_size=input_size, view=view)[inverse],
+        seen_flow(read_fields(clip, places.fields), input_size=input_size, view=view),
         places.where,
         label,
         clip.video_id,

@@ -51,7 +51,8 @@ def protocol_of(plan: ClipPlan | None, crops: Crops = "whole") -> tuple[str, ...
         return PROTOCOL if crops == "whole" else (PROTOCOL[0], _TEN_CROPS, *PROTOCOL[2:])
     most = f", at most {plan.most} of a video" if plan.most < MANY_CLIPS else ""
     clips = f"clips of {plan.length} consecutive frames, of which the first ones are {plan.stride} apart{most}, and their mirror images"
-    return (clips, "whole frames, no crop; the clips of one mirror state are one sequence", _SCORE)
+    seen = "whole frames, no crop" if plan.view == "whole" else "the centre of frames that are resized, of the size of training crops"
+    return (clips, f"{seen}; the clips of one mirror state are one sequence", _SCORE)
 
 
 def phase_differences(made: Provenance, *, num_train: int) -> tuple[list[str], list[str]]:

@@ -37,6 +37,11 @@ class SystemRows:
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+def joined_rows(parts: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the scores (n, C) of a row that joins others: each video's scores are divided by their Euclidean length, then averaged."""
+    return np.asarray(np.mean([l2_normalised(scores[part]) for part in parts], axis=0))
+
+
 def system_rows(
     phases: Sequence[SvmPhase], records: Sequence[ClipRecord], classes: Sequence[str], networks: Mapping[str, RowResult]
 ) -> SystemRows:
@@ -75,7 +80,7 @@ def system_rows(
     rows: dict[str, RowResult] = {}
     for row, joined in SYSTEM_ROWS.items():
         if joined and all(part in scores for part in joined):
-            scores[row] = np.mean([l2_normalised(scores[part]) for part in joined], axis=0)
+            scores[row] = joined_rows(joined, scores)
         if row in scores:
             rows[row] = RowResult.of(scores[row], labels, video_ids=ids)
     return SystemRows(rows, tuple(notes), about)

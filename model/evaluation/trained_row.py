@@ -40,6 +40,15 @@ class TrainedRow:
             raise CheckpointError(f"{' and '.join(source for source, _ in self.checkpoints.values())} were trained on different data")
 
     @property
+    def sources(self) -> dict[Phase, str]:
+        """Where the weights of each phase were found."""
+        return {phase: source for phase, (source, _) in self.checkpoints.items()}
+
+    def digests(self) -> dict[Phase, str]:
+        """Return the SHA-256 of the weights of each phase."""
+        return {phase: checkpoint.digest() for phase, (_, checkpoint) in self.checkpoints.items()}
+
+    @property
     def provenance(self) -> Provenance:
         """What the row was trained on."""
         return next(iter(self.checkpoints.values()))[1].provenance

@@ -15,7 +15,7 @@ from flowkit.dataset.manifest import MIN_FRAMES
 from flowkit.errors import FlowkitError, SourceChangedError
 from flowkit.model.compute.execution import VIDEOS_AT_ONCE
 from flowkit.model.data.clips import clip_loader
-from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole
+from flowkit.model.data.whole_videos import Unreadable, WholeClip, read_whole, view_of
 from flowkit.model.scoring.feature_files import FeatureFile, PlannedFeatures, VideoFeatures
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName
@@ -52,7 +52,8 @@ class WindowClips(TorchDataset["WholeClip | Unreadable | SourceChangedError"]):
             clip = self._source.clip(video.video_id)
             if clip.sha256 != video.sha256:
                 return SourceChangedError(f"the clip of {video.video_id!r} was replaced while it was in use; run the same line again")
-            return read_whole(clip, self._samples.places(clip.num_frames, window.first, window.stop), input_size=self._input_size)
+            places = self._samples.places(clip.num_frames, window.first, window.stop)
+            return read_whole(clip, places, input_size=self._input_size, view=view_of(self._samples.plan))
         except SourceChangedError as error:
             return error
         except (FlowkitError, OSError) as error:  # one bad video does not stop the others, but is reported

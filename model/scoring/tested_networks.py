@@ -26,6 +26,7 @@ from flowkit.model.settings.training import Phase, TrainConfig
 from flowkit.words import counted
 
 Crops = Literal["whole", "ten"]
+CLIPS_AT_ONCE = 8  # of a video: clips of consecutive frames that a network scores one by one
 
 
 class TestedNetworks:
@@ -95,6 +96,9 @@ class TestedNetworks:
                 "system at a time, with --system NAME"
             )
         self.plan = next(iter(plans), None)
+        configs = [checkpoint.provenance.config for _, checkpoint in checkpoints.values()]
+        joins = any(config.network.num_outputs(config.phase, 2) == 1 for config in configs)  # all clips of a video: these are few
+        self._samples_at_once = None if self.plan is None or joins else CLIPS_AT_ONCE * self.plan.length
         if crops not in get_args(Crops):
             raise ParameterError(f"crops must be one of {', '.join(get_args(Crops))}, got {crops!r}")
         several = [phase for phase, made in self.provenances.items() if not _sees_one_sample(made.config)] if crops == "ten" else []
@@ -125,7 +129,20 @@ class TestedNetworks:
         return self._batches.compute(self._score, clips)
 
     def _score(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
-        """Return the mean logits of videos that pass through the networks together."""
+        """Return the mean logits of videos that pass through the networks together, of a long video some clips at a time."""
+        num_samples = len(clips[0].rgb)
+        firsts = range(0, num_samples, self._samples_at_once or num_samples)
+        if len(firsts) == 1:
+            return self._means(clips)
+        parts = [self._means([clip.part(first, first + firsts.step) for clip in clips]) for first in firsts]
+        counts = [min(firsts.step, num_samples - first) for first in firsts]
+        return [
+            {name: np.average([part[video][name] for part in parts], axis=0, weights=counts) for name in parts[0][video]}
+            for video in range(len(clips))
+        ]
+
+    def _means(self, clips: Sequence[WholeClip]) -> list[dict[tuple[Phase, str], NDArray[np.float64]]]:
+        """Return the mean logits of samples that pass through the networks together."""
         rgb, flow = self._inputs.of(clips, mirror=True)
         results: list[dict[tuple[Phase, str], NDArray[np.float64]]] = [{} for _ in clips]
         for phase, network in self._networks.items():

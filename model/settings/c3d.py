@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from flowkit.model.settings.checks import brief_repr, check, check_choices, from_record, is_int, is_number, numbers, to_record
 from flowkit.model.settings.network import INPUT_SIZES
-from flowkit.model.settings.network_config import ClipPlan, NetworkConfig
+from flowkit.model.settings.network_config import ClipPlan, NetworkConfig, View
 from flowkit.model.settings.vgg import VALUES_OF_RESNET_50
 
 C3DKind = Literal["c3d", "c3d-scratch"]
@@ -40,6 +40,9 @@ class C3DConfig(NetworkConfig):
         S, the side of a training crop: 112 in the paper.
     dropout : tuple of 2 float
         Dropout after the first and after the second fully connected layer, in [0, 1).
+    view : {"whole", "centre"}
+        What C3D sees of a frame in a test: all of it, in its proportions, or as the authors' code the centre of 112 x 112 px of a frame
+        that is resized to 128 x 171 px, and in the same ratio for other sizes of crops. ``crop=c3d`` draws such crops in training.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class C3DConfig(NetworkConfig):
     width: float = 1.0
     input_size: int = 112
     dropout: tuple[float, float] = (0.5, 0.5)
+    view: View = "whole"
 
     __repr__ = brief_repr
 
@@ -108,7 +112,7 @@ class C3DConfig(NetworkConfig):
     @property
     def clip_plan(self) -> ClipPlan:
         """Clips of 16 frames: any in training, all that are 8 frames apart in a test."""
-        return ClipPlan(CLIP_FRAMES, _TEST_STRIDE, 1)
+        return ClipPlan(CLIP_FRAMES, _TEST_STRIDE, 1, view=self.view)
 
     def has_dropout(self, phase: str) -> bool:
         """Return whether the network draws random numbers in training."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 from flowkit.errors import ParameterError
 
 StreamName = Literal["appearance", "motion"]
+View = Literal["whole", "centre"]
 STREAMS: tuple[StreamName, ...] = get_args(StreamName)
 TEMPORAL_POOL_SIZE = 5  # samples
 MANY_CLIPS = 1 << 16  # more than a video has
@@ -30,6 +31,9 @@ class ClipPlan:
         The first frame of the first of these.
     most : int
         The largest number of clips in a test; of more, so many are taken at equal distances.
+    view : {"whole", "centre"}
+        What a test sees of a frame: all of it; or the centre, of the size of a training crop, of a frame that is resized to 128 x 171 px
+        for crops of 112 px.
     """
 
     length: int
@@ -37,6 +41,7 @@ class ClipPlan:
     training_stride: int
     first: int = 0
     most: int = MANY_CLIPS
+    view: View = "whole"
 
 
 class NetworkConfig:

@@ -23,14 +23,18 @@ PHASE = PhaseDescription(
     "c3d-appearance",
     C3DConfig,
     {
-        # facebookarchive/C3D, examples/c3d_train_ucf101: from scratch.
-        "official": PhaseRecipe({"batch": 30, "bn_group": 30}, steps=((20_000, 3e-3), (20_000, 3e-4), (20_000, 3e-5))),
+        # facebookarchive/C3D, examples/c3d_train_ucf101: from scratch, on frames of 128 x 171 px.
+        "official": PhaseRecipe(
+            {"batch": 30, "bn_group": 30, "crop": "c3d"},
+            steps=((20_000, 3e-3), (20_000, 3e-4), (20_000, 3e-5)),
+            network={"view": "centre"},
+        ),
         "own": PhaseRecipe({"batch": 32, "bn_group": 32, "decay": "cosine", "warmup_steps": 20}, epochs=((60, 0.003),), least_steps=600),
         "small": PhaseRecipe(
             {"batch": 16, "bn_group": 16, "decay": "cosine", "warmup_steps": 20}, steps=((200, 0.02),), network_for=small_network
         ),
     },
-    network_keys=frozenset({"width", "input_size", "dropout"}),
+    network_keys=frozenset({"width", "input_size", "dropout", "view"}),
     fixed={"kind": "c3d-scratch"},
     reference=Reference(name="official code"),
     has_imagenet=False,
@@ -51,7 +55,7 @@ C3D = System(
     "the network's own logits",
     differences=(
         "one network of five convolutions from random weights (paper: three of eight, trained on Sports-1M and I380K)",
-        "frames keep their proportions, and the network sees all of them (code: 128 x 171, and the centre of 112 x 112)",
+        "ImageNet's mean colour is subtracted from frames (code: the mean of training clips, place by place)",
     ),
 )
 C3D_IDT = with_idt(C3D, {"ucf101": 90.4})

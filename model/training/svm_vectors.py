@@ -7,14 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowkit.errors import CheckpointError
 from flowkit.model.compute.execution import Execution
+from flowkit.model.encoding.descriptors.two_passes import encoder_path_of
+from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.tdd.features import pooled_features, pooled_name
 from flowkit.model.encoding.trajectory_features import trajectory_features
 from flowkit.model.encoding.trajectory_settings import CameraMotion, TrajectorySettings
+from flowkit.model.runs.checkpoint import load_checkpoint
+from flowkit.model.runs.run_folder import find_weights
+from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.video_features import FILE_SUFFIX, FeatureReport, features
 from flowkit.model.settings.recipes import RecipeName
 from flowkit.model.settings.svm_phase import NetworkVectors, PooledVectors, SvmDescription, TrajectoryVectors
-from flowkit.model.training.svm_phase import FEATURES
+from flowkit.model.training.svm_phase import FEATURES, record_format
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
 
 
@@ -72,12 +79,19 @@ class VectorRequest:
     choices: VectorChoices
 
 
+Stored = FeatureFile | FeatureFolder
+
+
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of vectors is made: the name of their file, and the function that computes them and writes it."""
+    """How one kind of vectors is made: the name of their file, the function that computes them and writes it, and the one for a video file.
+
+    A kind without the latter is for the videos of a data root only.
+    """
 
     file_name: Callable[[VectorRequest], str]
     make: Callable[..., FeatureReport]
+    of_file: Callable[[VectorRequest, Stored, Path, Path], FeatureReport] | None = None
 
 
 def _settings(request: VectorRequest) -> TrajectorySettings:
@@ -96,6 +110,13 @@ def _trajectory_vectors(request: VectorRequest, *, how: dict[str, Any]) -> Featu
         camera_motion=request.choices.camera_motion,
         **how,
     )
+
+
+def _trajectory_file(request: VectorRequest, stored: Stored, file: Path, output: Path) -> FeatureReport:
+    encoder = encoder_path_of(stored.path)
+    if load_encoder(encoder).digest() != stored.provenance.get("encoder_sha256"):
+        raise CheckpointError(f"{encoder} is not the encoder of the vectors in {stored.path}; {record_format(request.phase).remedy}")
+    return trajectory_features(request.root, files=[file], encoder=encoder, output=output, jobs=1, progress=False)
 
 
 def _pooled_name(request: VectorRequest) -> str:
@@ -130,16 +151,59 @@ def _network_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureR
     )
 
 
+def _network_file(request: VectorRequest, stored: Stored, file: Path, output: Path) -> FeatureReport:
+    vectors = request.phase.vectors
+    assert isinstance(vectors, NetworkVectors)
+    where: dict[str, Any] = {"run": request.run, "split": request.split, "runs": request.runs}
+    weights = find_weights(request.root, phase=vectors.network, **where)
+    if load_checkpoint(weights).digest() != stored.provenance.get("weights_sha256"):
+        raise CheckpointError(f"{weights} is not the network of the vectors in {stored.path}; {record_format(request.phase).remedy}")
+    layer: Any = vectors.layer
+    how: dict[str, Any] = {"of": vectors.network, "layer": layer, "average": True, "execution": request.choices.execution}
+    return features(request.root, files=[file], output=output, progress=False, **how, **where)
+
+
 _KINDS: dict[type, _Kind] = {
-    TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors),
+    TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors, _trajectory_file),
     PooledVectors: _Kind(_pooled_name, _pooled_vectors),
-    NetworkVectors: _Kind(_network_name, _network_vectors),
+    NetworkVectors: _Kind(_network_name, _network_vectors, _network_file),
 }
 
 
 def vectors_name(request: VectorRequest) -> str:
     """Return the name of the file of vectors in the folder of features, which says what is not the default."""
     return _KINDS[type(request.phase.vectors)].file_name(request)
+
+
+def has_file_vectors(phase: SvmDescription) -> bool:
+    """Return whether the vector of a video can be computed that is in no data root."""
+    return _KINDS[type(phase.vectors)].of_file is not None
+
+
+def file_vector(request: VectorRequest, stored: Stored, file: Path, *, output: Path) -> FeatureReport:
+    """Compute the vector of one video file, which is in no data root, by what computed those of a trained phase.
+
+    Parameters
+    ----------
+    request : VectorRequest
+        Which vectors.
+    stored : FeatureFile or FeatureFolder
+        The vectors of the phase's SVM.
+    file : Path
+        The video.
+    output : Path
+        The file of features to write (``.h5``).
+
+    Raises
+    ------
+    CheckpointError
+        If the network or the encoder is gone, or is another one by now.
+    FeaturesError
+        If the video cannot be read.
+    """
+    of_file = _KINDS[type(request.phase.vectors)].of_file
+    assert of_file is not None, "has_file_vectors says so"
+    return of_file(request, stored, file, output)
 
 
 def make_vectors(

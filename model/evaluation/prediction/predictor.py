@@ -25,8 +25,8 @@ from flowkit.file_versions import FileVersion
 from flowkit.model.compute.execution import Execution
 from flowkit.model.data.places import Places, tested_places
 from flowkit.model.data.sampling import NUM_TEST_CENTRES
-from flowkit.model.data.transforms import whole_flow, whole_rgb
-from flowkit.model.data.whole_videos import WholeClip, read_whole
+from flowkit.model.data.transforms import seen_flow, seen_rgb
+from flowkit.model.data.whole_videos import WholeClip, read_whole, view_of
 from flowkit.model.data.windows_in_time import check_windows, time_windows
 from flowkit.model.evaluation.fusion_weights import EQUAL_WEIGHTS, check_joined, joined_streams
 from flowkit.model.evaluation.prediction.result import FUSED, Prediction
@@ -334,7 +334,7 @@ class Predictor:
                     continue
                 places = tested_places(count, plan=self._networks.plan, num_samples=NUM_TEST_CENTRES)
                 inside = Places(places.frames + window.start, places.fields + window.start, places.where)
-                whole = read_whole(clip, inside, input_size=self._networks.input_size)
+                whole = read_whole(clip, inside, input_size=self._networks.input_size, view=view_of(self._networks.plan))
                 yield self._scored(part, replace(whole, num_frames=count, times=times[inside.frames]))
 
     def _scored(self, prediction: Prediction, clip: WholeClip) -> Prediction:
@@ -365,8 +365,8 @@ class Predictor:
             on_field=show_solved,
         )
         show_solved(len(fields))
-        size = self._networks.input_size
-        seen = whole_rgb(images, input_size=size)[frame_of], whole_flow(q, input_size=size), where
+        size, view = self._networks.input_size, view_of(self._networks.plan)
+        seen = seen_rgb(images, input_size=size, view=view)[frame_of], seen_flow(q, input_size=size, view=view), where
         return WholeClip(*seen, -1, str(path), num_frames, None if times is None else times[frame_of])
 
 

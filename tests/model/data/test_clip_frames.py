@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from flowkit.errors import ParameterError
-from flowkit.model.data.clip_frames import (
-    c3d_size,
-    chosen_clips,
-    clip_frames,
-    five_crops,
-)
-from flowkit.model.data.transforms import resized_rgb
+from flowkit.model.data.clip_frames import chosen_clips, clip_frames, five_crops
 
 # -- clips -------------------------------------------------------------------------------------------------------------------------
 
@@ -61,17 +55,6 @@ def test_any_number_of_clips_becomes_the_wanted_one(num: int, count: int) -> Non
         assert chosen_clips(clips, count)[[0, -1], 0].tolist() == clips[[0, -1], 0].tolist()
         draws = {tuple(chosen_clips(clips, count, generator=np.random.default_rng(seed))[:, 0]) for seed in range(9)}
         assert len(draws) > 1
-
-
-def test_c3d_sees_frames_of_128_by_171() -> None:
-    assert c3d_size(112) == (128, 171)
-    assert c3d_size(56) == (64, 86)
-    frames = np.random.default_rng(0).integers(0, 256, (3, 256, 340, 3), dtype=np.uint8)
-    small = resized_rgb(frames, c3d_size(112))
-    assert small.shape == (3, 128, 171, 3)
-    constant = np.full((1, 256, 340, 3), 77, np.uint8)
-    assert np.array_equal(resized_rgb(constant, c3d_size(112)), np.full((1, 128, 171, 3), 77))
-    assert np.array_equal(resized_rgb(frames[:1], c3d_size(112)), small[:1])
 
 
 # -- ten crops ---------------------------------------------------------------------------------------------------------------------

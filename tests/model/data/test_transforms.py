@@ -11,14 +11,17 @@ import torch
 from flowkit.errors import ParameterError
 from flowkit.model.data.transforms import (
     Crop,
+    c3d_size,
     crop_flow,
     crop_rgb,
     draw_crop,
     mirror_flow,
     normalise_flow,
     normalise_rgb,
-    whole_flow,
-    whole_rgb,
+    resized_flow,
+    resized_rgb,
+    seen_flow,
+    seen_rgb,
     whole_size,
 )
 from flowkit.quantise import Quantiser
@@ -148,13 +151,35 @@ def test_resizing_keeps_constant_frames_and_fields_and_gradients_in_place() -> N
 )
 def test_test_frames_are_whole_with_sides_between_s_and_2s(stored: tuple[Any, ...], input_size: int, tested: tuple[Any, ...]) -> None:
     assert whole_size(*stored, input_size=input_size) == tested
-    assert whole_rgb(np.zeros((2, *stored, 3), np.uint8), input_size=input_size).shape == (2, *tested, 3)
-    assert whole_flow(np.zeros((3, 2, *stored), np.uint8), input_size=input_size).shape == (3, 2, *tested)
+    assert seen_rgb(np.zeros((2, *stored, 3), np.uint8), input_size=input_size).shape == (2, *tested, 3)
+    assert seen_flow(np.zeros((3, 2, *stored), np.uint8), input_size=input_size).shape == (3, 2, *tested)
 
 
 def test_whole_frames_of_the_correct_size_are_unchanged() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 86, 3), dtype=np.uint8)
-    assert np.array_equal(whole_rgb(frames, input_size=56), frames)
+    assert np.array_equal(seen_rgb(frames, input_size=56), frames)
+
+
+def test_c3d_is_tested_on_the_centre_of_frames_of_128_by_171() -> None:
+    assert c3d_size(112) == (128, 171)
+    assert c3d_size(56) == (64, 86)
+    draw = np.random.default_rng(0)
+    frames, fields = draw.integers(0, 256, (2, 256, 340, 3), dtype=np.uint8), draw.integers(0, 256, (3, 2, 256, 340), dtype=np.uint8)
+    seen = seen_rgb(frames, input_size=112, view="centre")
+    assert np.array_equal(seen, resized_rgb(frames, (128, 171))[:, 8:120, 29:141])
+    flow = seen_flow(fields, input_size=112, view="centre")
+    assert flow.shape == (3, 2, 112, 112)
+    assert np.array_equal(flow, resized_flow(fields, (128, 171))[:, :, 8:120, 29:141])
+    frames = draw.integers(0, 256, (2, 128, 171, 3), dtype=np.uint8)  # of this size already
+    assert np.array_equal(seen_rgb(frames, input_size=112, view="centre"), frames[:, 8:120, 29:141])
+
+
+@pytest.mark.parametrize(("height", "width", "sides"), [(256, 340, (224, 223)), (128, 171, (112, 112)), (61, 40, (53, 26)), (2, 2, (2, 1))])
+def test_crops_of_c3d_have_one_size_and_lie_anywhere(height: int, width: int, sides: tuple[int, int]) -> None:
+    drawn = crops(height, width, kind="c3d")
+    assert {(crop.height, crop.width) for crop in drawn} == {sides}
+    assert (min(crop.top for crop in drawn), max(crop.top for crop in drawn)) == (0, height - sides[0])
+    assert (min(crop.left for crop in drawn), max(crop.left for crop in drawn)) == (0, width - sides[1])
 
 
 def test_normalisation_is_imagenet_s_for_rgb_and_128_over_57_63_for_flow() -> None:

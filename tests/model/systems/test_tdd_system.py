@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,16 @@ def test_a_run_that_is_stopped_goes_on_where_it_was_and_gives_the_same_bytes(roo
     assert sorted(file.name for file in tmp_path.iterdir()) == [encoder_path_of(path).name, path.name]
 
 
+def convolutions_of(state: Mapping[str, torch.Tensor]) -> list[int]:
+    return sorted(int(name.split(".")[2]) for name, values in state.items() if values.ndim == 4)
+
+
 def test_maps_that_are_the_same_everywhere_contribute_zeros_and_a_note_says_so(root: Path, tmp_path: Path) -> None:
     home = tmp_path / "data"
     shutil.copytree(root, home, symlinks=True)
     weights = home / "runs/default/split1/vgg-m-appearance/weights.safetensors"
     checkpoint = load_checkpoint(weights)
-    conv4, conv5 = [name.removesuffix("weight") for name, values in checkpoint.network.items() if values.ndim == 4][3:5]
+    conv4, conv5 = [f"appearance.features.{place}." for place in convolutions_of(checkpoint.network)[3:5]]
     # Maps of zeros after conv4, so that those after conv5 are its bias.
     changed = {f"{conv4}bias": torch.full_like(checkpoint.network[f"{conv4}bias"], -1.0)}
     changed |= {f"{conv4}weight": torch.zeros_like(checkpoint.network[f"{conv4}weight"])}
