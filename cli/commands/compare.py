@@ -11,7 +11,7 @@ from flowkit.cli.help.format import Command
 from flowkit.cli.shared.compute_options import read_execution
 from flowkit.cli.shared.console import inform, say, say_json, show_name, table, warn
 from flowkit.cli.shared.exit_codes import EXIT_SOME_FAILED
-from flowkit.cli.shared.options import data_option, json_option, refuse_unused, reports_option, runs_option, split_option
+from flowkit.cli.shared.options import crops_option, data_option, json_option, refuse_unused, reports_option, runs_option, split_option
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.cli.shared.training.recipe_options import execution_options, recipe_options, train_settings
 from flowkit.cli.shared.training.svm_training import FOR_TRAJECTORIES, train_svms, trajectory_options
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Compare this system only; may be repeated.  [default: all systems]",
 )
+@crops_option
 @click.option("--train", is_flag=True, help="First train what is missing of these systems; the same command continues after a stop.")
 @trajectory_options("improved trajectories that --train computes")
 @recipe_options
@@ -49,6 +50,7 @@ def compare(
     runs: Path | None,
     reports: Path | None,
     systems: tuple[str, ...],
+    crops: Any,
     train: bool,
     components: int | None,
     camera_motion: Any,
@@ -61,7 +63,7 @@ def compare(
 
     Systems that are not trained are listed with the command that trains them and an estimate of its time; --train trains all of them,
     one after the other. Each phase is tested once, whatever the number of its systems, and its scores are kept until its weights, the
-    data or the settings change.
+    data or the settings change. --crops ten is for systems whose networks can see ten crops; the others see whole frames.
     """
     if not train:
         refuse_unused("it is for --train", *FOR_TRAJECTORIES)
@@ -90,10 +92,11 @@ def compare(
                     run=run,
                     runs=runs,
                     reports=reports,
-                    systems=chosen,
+                    systems=systems,
                     training=training,
                     failures=failures,
                     execution=execution,
+                    crops=crops,
                     on_event=show,
                     should_stop=stop.asked,
                 )

@@ -17,10 +17,17 @@ from flowkit.cli.shared.software import check_opencv
 from flowkit.cli.shared.stopping import report_stopped, signals_to, stop_signals
 from flowkit.model.encoding.trajectory_settings import NUM_COMPONENTS, TRAJECTORIES, CameraMotion, Pixels
 from flowkit.model.systems.registry import PHASES
+from flowkit.model.systems.tdd import PHASE as POOLED_PHASE
 from flowkit.workers.stopping import StopRequest
+
+POOLED = POOLED_PHASE.name
 
 if TYPE_CHECKING:
     from flowkit.model.scoring.video_features import FeatureReport
+
+
+# Options that say what is computed by the network of one phase.
+_OF_ONE_NETWORK = ("checkpoint", "layer", "frames", "stride", "average", "mirror", "window", "solver", "amp", "workers")
 
 
 @click.command(cls=Command)
@@ -28,8 +35,9 @@ if TYPE_CHECKING:
 @data_option
 @click.option(
     "--of",
-    type=click.Choice([*PHASES, TRAJECTORIES]),
-    help="The phase whose network computes the features; or improved dense trajectories.  [default: the last phase that is trained]",
+    type=click.Choice([*PHASES, TRAJECTORIES, POOLED]),
+    help="The phase whose network computes the features; or improved dense trajectories (idt), or maps of both VGG-M networks along them "
+    "(tdd).  [default: the last phase that is trained]",
 )
 @click.option("--run", default="default", show_default=True, metavar="NAME", help="The run that the network was trained in.")
 @runs_option
@@ -156,8 +164,26 @@ def features(
     ResNet-50. They are stored with the numbers of their frames and with what they depend on. A run that is stopped goes on where it
     was, and videos that the file has already are not computed again.
 
-    Trajectories (with --of idt) need no network: the improved dense trajectories of a video are encoded as one Fisher vector.
+    Trajectories (with --of idt) need no network: the improved dense trajectories of a video are encoded as one Fisher vector. With --of
+    tdd, it is one of maps of two networks along them, for the videos of a data root.
     """
+    if of == POOLED:
+        return _pooled(
+            data,
+            files=videos,
+            run=run,
+            runs=runs,
+            split=split,
+            num_components=components,
+            camera_motion=camera_motion,
+            pixels=pixels,
+            output=output,
+            replace=replace,
+            device=device,
+            jobs=jobs,
+            grace=grace,
+            as_json=as_json,
+        )
     if of == TRAJECTORIES:
         return _trajectories(
             data,
@@ -176,7 +202,7 @@ def features(
     from flowkit.model.compute.execution import Execution
     from flowkit.model.scoring.video_features import features as compute
 
-    refuse_unused(f"it is about trajectories, --of {TRAJECTORIES}", "components", "camera_motion", "pixels", "encoder")
+    refuse_unused(f"it is about trajectories, --of {TRAJECTORIES} or {POOLED}", "components", "camera_motion", "pixels", "encoder")
     if checkpoint is not None:
         refuse_unused("a --checkpoint is one network", "run", "runs", "split")
     if frames == "protocol":
@@ -217,22 +243,7 @@ def _trajectories(data: Path, *, files: Sequence[Path] | None, encoder: Path | N
     """Encode the trajectories of videos."""
     from flowkit.model.encoding.trajectory_features import trajectory_features
 
-    of_networks = (
-        "run",
-        "runs",
-        "checkpoint",
-        "layer",
-        "frames",
-        "stride",
-        "average",
-        "mirror",
-        "window",
-        "device",
-        "solver",
-        "amp",
-        "workers",
-    )
-    refuse_unused(f"--of {TRAJECTORIES} needs no network", *of_networks)
+    refuse_unused(f"--of {TRAJECTORIES} needs no network", "run", "runs", "device", *_OF_ONE_NETWORK)
     if encoder is not None:
         refuse_unused("an --encoder is fitted already", "split", "components")
     if files is not None:
@@ -243,6 +254,35 @@ def _trajectories(data: Path, *, files: Sequence[Path] | None, encoder: Path | N
     stop = StopRequest()
     with signals_to(stop, grace):
         report = trajectory_features(data, files=files, encoder=encoder, progress=True, stop=stop, grace_seconds=grace, **settings)
+    return _print_report(report, stop, per="video", as_json=as_json)
+
+
+def _pooled(
+    data: Path,
+    *,
+    files: Sequence[Path],
+    num_components: int,
+    camera_motion: CameraMotion | None,
+    device: str,
+    grace: float,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Encode the trajectory-pooled descriptors of the videos of a data root."""
+    from flowkit.model.compute.execution import Execution
+    from flowkit.model.encoding.tdd.features import pooled_features
+    from flowkit.model.encoding.trajectory_settings import TrajectorySettings
+
+    refuse_unused(f"--of {POOLED} has maps of two networks, which it chooses itself", "encoder", *_OF_ONE_NETWORK)
+    if files:
+        raise click.UsageError(f"--of {POOLED} is for the videos of a data root, which have their flow; extract each VIDEO into one")
+    check_opencv()
+    stop = StopRequest()
+    how = TrajectorySettings(camera_motion or "sift", num_components)
+    with signals_to(stop, grace):
+        report = pooled_features(
+            data, settings=how, execution=Execution(device=device), progress=True, stop=stop, grace_seconds=grace, **settings
+        )
     return _print_report(report, stop, per="video", as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from flowkit.model.data.official_lists import is_official_list
 from flowkit.model.evaluation.official import phase_differences
 from flowkit.model.evaluation.results import SplitEvaluation
 from flowkit.model.evaluation.row_results import PairedTest, RowResult, paired_test
+from flowkit.model.scoring.tested_networks import Crops
 from flowkit.model.systems.system import System
 
 PUBLISHED_DATA = {"ucf101": "UCF101", "hmdb51": "HMDB51"}  # protocol -> what the table calls it
@@ -27,7 +28,7 @@ class ComparedSystem:
     system : System
         The system.
     result : RowResult, optional
-        Its result on the test videos; None if it is not trained, or could not be tested.
+        Its result on the test videos; None if it is not trained or not built, or could not be tested.
     video_ids : tuple of str
         The videos of the result.
     missing : tuple of str
@@ -40,6 +41,8 @@ class ComparedSystem:
         Why it has no result although it is trained, or could not be trained; empty if that is not so.
     differences : tuple of str
         In what the system differs from its publication, as trained and tested here.
+    crops : {"whole", "ten"}
+        What its networks saw of each frame in the test.
     """
 
     system: System
@@ -50,13 +53,15 @@ class ComparedSystem:
     estimate: Estimate | None = None
     failure: str = ""
     differences: tuple[str, ...] = ()
+    crops: Crops = "whole"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as built-in types, for JSON."""
         return {
             "system": self.system.name,
             "row": self.system.row,
-            "trained": not self.missing,
+            "trained": not self.missing and not self.system.why_not_built,
+            **({"not_built": self.system.why_not_built} if self.system.why_not_built else {}),
             "missing_phases": list(self.missing),
             "command": self.command or None,
             **({"time_to_train": self.estimate.to_dict()} if self.estimate else {}),
@@ -65,6 +70,7 @@ class ComparedSystem:
             "published_percent": dict(self.system.published),
             "citation": self.system.citation,
             "differences": list(self.differences),
+            **({"crops": self.crops} if self.crops != "whole" else {}),
         }
 
 

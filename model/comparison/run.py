@@ -22,8 +22,9 @@ from flowkit.model.evaluation.results import SplitEvaluation, read_results
 from flowkit.model.runs.events import EvaluateEvent, never
 from flowkit.model.runs.places import check_run_name, report_folder
 from flowkit.model.runs.run_folder import train_command, untrained_phases
+from flowkit.model.scoring.tested_networks import Crops
 from flowkit.model.settings.recipes import TrainSettings
-from flowkit.model.systems.registry import SYSTEMS, find_system
+from flowkit.model.systems.registry import NOT_BUILT, SYSTEMS, find_system
 from flowkit.model.systems.system import System
 
 FOLDER = "compare"  # in the folder of the reports of a split
@@ -40,6 +41,7 @@ def compare(
     training: TrainSettings | None = None,
     failures: dict[str, str] | None = None,
     execution: Execution | None = None,
+    crops: Crops = "whole",
     on_event: Callable[[EvaluateEvent], None] | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> Comparison:
@@ -56,7 +58,7 @@ def compare(
     runs, reports : path, optional
         The folders of the runs and of the reports. Default: those of the data root.
     systems : sequence of str
-        Names of systems. Default: all.
+        Names of systems. Default: all, and those of the paper's table that flowkit does not build.
     training : TrainSettings, optional
         How the phases that are missing would be trained; then two steps of each are measured for an estimate of its time, unless it was
         begun already. Default: no estimates.
@@ -64,6 +66,9 @@ def compare(
         Why a system could not be trained, for those that a caller tried to train.
     execution : Execution, optional
         Where and how to compute.
+    crops : {"whole", "ten"}
+        What networks see of a frame. Ten crops, as in the tests of the two-stream papers, are for systems whose networks all look at one
+        frame, or one stack of flow, at a time; other systems see whole frames nevertheless, and the comparison says which.
     on_event : callable, optional
         Receives the events of `flowkit.model.runs.events`.
     should_stop : callable
@@ -103,20 +108,22 @@ def compare(
         runs=kept,
         folder=place,
         execution=execution,
+        crops=crops,
         on_event=on_event or (lambda _: None),
         should_stop=should_stop,
     )
     places: dict[str, Any] = {"split": split, "run": run, "runs": kept}
     estimates = None if training is None else Estimates(root, training, **places, execution=execution, should_stop=should_stop)
     found: list[ComparedSystem] = []
-    for name in systems or SYSTEMS:
+    for name in systems or tuple(SYSTEMS):
         system = find_system(name)
         if should_stop():
             return Comparison(run, listed, tuple(found), stopped=True)
         failure = (failures or {}).get(name, "")
         missing = untrained_phases(system.phases, root, **places)
         if missing:
-            recipe = "" if training is None or training.recipe == "auto" or not system.networks else f" --recipe {training.recipe}"
+            has_recipe = training is not None and training.recipe != "auto" and (system.networks or system.has_fisher_vectors)
+            recipe = f" --recipe {training.recipe}" if training is not None and has_recipe else ""
             untrained = ComparedSystem(
                 system,
                 missing=tuple(missing),
@@ -128,7 +135,8 @@ def compare(
             found.append(untrained)
             continue
         try:
-            result = _tested(system, listed, scores, place / name, execution)
+            seen = scores.crops_of(system)
+            result = _tested(system, listed, scores, place / (name if seen == "whole" else f"{name}-{seen}-crops"), execution)
         except TestStoppedError:
             return Comparison(run, listed, tuple(found), stopped=True)
         except FlowkitError as error:
@@ -139,7 +147,8 @@ def compare(
         if row is None:
             found.append(ComparedSystem(system, failure="; ".join(result.notes) or "it has no scores", differences=differences))
         else:
-            found.append(ComparedSystem(system, row, result.video_ids, differences=differences))
+            found.append(ComparedSystem(system, row, result.video_ids, differences=differences, crops=seen))
+    found += [ComparedSystem(system) for system in NOT_BUILT if not systems]
     return Comparison(run, listed, tuple(found))
 
 
@@ -154,7 +163,7 @@ def _tested(system: System, split: Split, scores: PhaseScores, folder: Path, exe
         return read_results(folder).splits[0]
     started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
     result = replace(scores.results(system), started=started, seconds=round(time.monotonic() - began, 3))
-    evaluation = described([result], execution)
+    evaluation = described([result], execution, crops=scores.crops_of(system))
     folder.mkdir(parents=True, exist_ok=True)
     write_tested(folder, evaluation, what)
     return result

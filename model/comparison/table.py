@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def _time(one: ComparedSystem) -> str:
 
 def _cells(one: ComparedSystem) -> list[str]:
     if one.result is None:
-        return ["failed" if one.failure else "not trained", _NONE, _NONE]
+        state = "not built" if one.system.why_not_built else "failed" if one.failure else "not trained"
+        return [state, _NONE, _NONE]
     return [percent(one.result.top1), percent_interval(one.result.interval), percent(one.result.mean_class_accuracy)]
 
 
@@ -62,11 +63,23 @@ def notes(made: Comparison) -> list[str]:
     lines = [f"95 % interval: {interval_text(rows)}"] if rows else []
     if published_data(made.systems):
         lines.append("published: top-1, mean of the three official splits of that data set, from the publication of each system")
+    lines += crops_notes([one.system.name for one in made.systems if one.crops == "ten"])
     lines += time_notes([one.estimate for one in made.systems if one.estimate is not None])
     for one in made.systems:
         lines += [f"{one.system.name} failed: {one.failure}"] if one.failure else []
         lines += [f"{one.system.name}: {', '.join(one.missing)} not trained; `{one.command}` trains them"] if one.missing else []
+        lines += not_built_notes({one.system.name: one.system.why_not_built})
     return lines
+
+
+def not_built_notes(reasons: Mapping[str, str]) -> list[str]:
+    """Return why systems are not built: system -> reason, which is empty for those that are."""
+    return [f"{name} is not built: {reason}" for name, reason in reasons.items() if reason]
+
+
+def crops_notes(of_ten: Sequence[str]) -> list[str]:
+    """Return which systems were tested on ten crops, if any was."""
+    return [f"tested on ten crops of each frame: {', '.join(of_ten)}; all others on whole frames"] if of_ten else []
 
 
 def time_notes(estimates: Sequence[Estimate]) -> list[str]:

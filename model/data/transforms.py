@@ -56,9 +56,9 @@ def draw_crop(
         The clip's random numbers.
     height, width : int, px
         The size of the stored frame.
-    kind : {"borders25", "regular", "c3d", "none"}
+    kind : {"borders25", "regular", "uniform", "none"}
         ``borders25``: each side is drawn from 168 to 280 (of 256), and the box lies within a quarter of the free room from a corner.
-        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``c3d``: the sides are 112/128
+        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``uniform``: the sides are 112/128
         of the height and 112/171 of the width, and the box lies anywhere. ``none``: the whole frame.
     corners : {"four", "diagonal"}
         For ``borders25``: any corner, or only top left and bottom right (as the official code, cnn_get_im_flow_batch.m:55-62).
@@ -85,11 +85,11 @@ def draw_crop(
         tall, wide = (min(sides[int(generator.integers(len(sides)))], side) for side in (height, width))
         room = (height - tall, width - wide)
         top, left = [(0, 0), (0, room[1]), (room[0], 0), room, (room[0] // 2, room[1] // 2)][int(generator.integers(5))]
-    elif kind == "c3d":
+    elif kind == "uniform":
         tall, wide = (max((side * _C3D_CROP + whole // 2) // whole, 1) for side, whole in zip((height, width), _C3D_SIZE, strict=True))
         top, left = (int(generator.integers(room, endpoint=True)) for room in (height - tall, width - wide))
     else:
-        raise ParameterError(f"crop must be borders25, regular, c3d or none, got {kind!r}")
+        raise ParameterError(f"crop must be borders25, regular, uniform or none, got {kind!r}")
     return Crop(top, left, tall, wide, bool(flip and generator.integers(2)))
 
 

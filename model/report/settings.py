@@ -28,7 +28,7 @@ _MOST_SHARDS = 50  # that are opened for the properties of their videos
 _CROPS = {
     "borders25": "random, .75 to 1.25 of the mean size, near the borders",
     "regular": "each side 1, 7/8, 3/4 or 21/32 of the frame's short side, at a corner or the centre",
-    "c3d": "random, 112/128 of the height and 112/171 of the width",
+    "uniform": "random, 112/128 of the height and 112/171 of the width",
     "none": "complete frames",
 }
 

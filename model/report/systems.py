@@ -11,7 +11,7 @@ from flowkit.errors import ManifestError
 from flowkit.files import write_atomically
 from flowkit.model.comparison.compared import PUBLISHED_DATA
 from flowkit.model.comparison.estimates import Estimate
-from flowkit.model.comparison.table import COMPARISON, PAIRS_HEADER, RECORD_NAME, time_notes
+from flowkit.model.comparison.table import COMPARISON, PAIRS_HEADER, RECORD_NAME, crops_notes, not_built_notes, time_notes
 from flowkit.model.scoring.metrics import p_value, percent, percent_interval
 
 COMPARE_NAME = "compare.html"
@@ -55,7 +55,12 @@ def compared_values(record: Mapping[str, Any]) -> dict[str, Any]:
         "interval_text": str(record["interval_text"]),
         "num_tested": sum(_is_tested(row) for row in rows),
         "rows": [_row(row, published, estimates.get(row["system"])) for row in rows],
-        "notes": [*time_notes(list(estimates.values())), *(f"{row['system']} failed: {row['failure']}" for row in rows if row["failure"])],
+        "notes": [
+            *crops_notes([str(row["system"]) for row in rows if row.get("crops") == "ten"]),
+            *time_notes(list(estimates.values())),
+            *(f"{row['system']} failed: {row['failure']}" for row in rows if row["failure"]),
+            *not_built_notes({str(row["system"]): str(row.get("not_built", "")) for row in rows}),
+        ],
         "commands": [
             {"system": row["system"], "phases": ", ".join(row["missing_phases"]), "command": row["command"]}
             for row in rows
@@ -81,7 +86,7 @@ def _row(row: Mapping[str, Any], published: Sequence[str], estimate: Estimate | 
         "system": row["system"],
         "row": row["row"],
         "tested": _is_tested(row),
-        "state": "failed" if row["failure"] else "not trained",
+        "state": "not built" if row.get("not_built") else "failed" if row["failure"] else "not trained",
         "figures": [f"{float(figures[name]):.1f}" if name in figures else _NONE for name in published],
         "time": "" if estimate is None else str(estimate),
     }

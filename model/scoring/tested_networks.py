@@ -101,7 +101,7 @@ class TestedNetworks:
         self._samples_at_once = None if self.plan is None or joins else CLIPS_AT_ONCE * self.plan.length
         if crops not in get_args(Crops):
             raise ParameterError(f"crops must be one of {', '.join(get_args(Crops))}, got {crops!r}")
-        several = [phase for phase, made in self.provenances.items() if not _sees_one_sample(made.config)] if crops == "ten" else []
+        several = [phase for phase, made in self.provenances.items() if not sees_one_sample(made.config)] if crops == "ten" else []
         if several:
             raise ParameterError(
                 f"ten crops are for networks that look at one frame or one stack of flow at a time, unlike {', '.join(several)}; test "
@@ -173,7 +173,7 @@ class TestedNetworks:
         return torch.cat([plain[..., rows, left : left + size], mirrored[..., rows, right : right + size]])
 
 
-def _sees_one_sample(config: TrainConfig) -> bool:
+def sees_one_sample(config: TrainConfig) -> bool:
     """Return whether a network has a score for each frame, or stack of flow, that depends on no other."""
     network = config.network
     is_single = network.clip_plan is None and not network.learns_from_features

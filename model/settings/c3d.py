@@ -42,7 +42,7 @@ class C3DConfig(NetworkConfig):
         Dropout after the first and after the second fully connected layer, in [0, 1).
     view : {"whole", "centre"}
         What C3D sees of a frame in a test: all of it, in its proportions, or as the authors' code the centre of 112 x 112 px of a frame
-        that is resized to 128 x 171 px, and in the same ratio for other sizes of crops. ``crop=c3d`` draws such crops in training.
+        that is resized to 128 x 171 px, and in the same ratio for other sizes of crops. ``crop=uniform`` draws such crops in training.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from flowkit.model.settings.network_config import NetworkConfig, StreamName
 from flowkit.model.settings.network_kinds import network_from_dict
 
 Phase = str  # the name of a phase; `flowkit.model.systems.registry` knows all of them
-Crop = Literal["borders25", "regular", "c3d", "none"]
+Crop = Literal["borders25", "regular", "uniform", "none"]
 Corners = Literal["four", "diagonal"]
 Decay = Literal["steps", "cosine"]
 TauDrawn = Literal["clip", "sub_batch"]
@@ -71,7 +71,7 @@ class TrainConfig:
     bn_renewal_steps : int
         After the last step, replace the running moments by the plain mean over the batches of this many further steps, with the final
         weights. 0 keeps the running moments of training.
-    crop : {"borders25", "regular", "c3d", "none"}
+    crop : {"borders25", "regular", "uniform", "none"}
         Random crops: near the borders with sides of 0.75 to 1.25 times 224/256; at one of five places with sides of 256, 224, 192 or
         168 of 256; anywhere, with 112/128 of the height and 112/171 of the width, as C3D's code; or the whole frame.
     corners : {"four", "diagonal"}

@@ -25,7 +25,7 @@ PHASE = PhaseDescription(
     {
         # facebookarchive/C3D, examples/c3d_train_ucf101: from scratch, on frames of 128 x 171 px.
         "official": PhaseRecipe(
-            {"batch": 30, "bn_group": 30, "crop": "c3d"},
+            {"batch": 30, "bn_group": 30, "crop": "uniform"},
             steps=((20_000, 3e-3), (20_000, 3e-4), (20_000, 3e-5)),
             network={"view": "centre"},
         ),

@@ -14,6 +14,7 @@ from flowkit.model.systems.st_resnet import ST_RESNET
 from flowkit.model.systems.st_resnet_idt import ST_RESNET_STAR_IDT, TWO_STREAMS_IDT
 from flowkit.model.systems.system import System
 from flowkit.model.systems.tdd import TDD, TDD_IDT
+from flowkit.model.systems.transformations import TRANSFORMATIONS
 from flowkit.model.systems.two_stream_fusion import TWO_STREAM_FUSION, TWO_STREAM_FUSION_IDT
 from flowkit.model.systems.two_streams_lstm import TWO_STREAMS_LSTM
 from flowkit.model.systems.two_streams_pooling import TWO_STREAMS_POOLING
@@ -38,6 +39,7 @@ _ALL = (
     TDD,
     TDD_IDT,
 )
+NOT_BUILT: tuple[System, ...] = (TRANSFORMATIONS,)  # which a comparison lists with their published figures
 SYSTEMS: dict[str, System] = {system.name: system for system in _ALL}
 DEFAULT_SYSTEM = ST_RESNET.name
 # Every phase that trains a network, once, whatever the number of systems that have it.

@@ -62,6 +62,8 @@ class System:
         What its row is, for the explanations below a table.
     differences : tuple of str
         What flowkit does in another way than the publication, in any run.
+    why_not_built : str
+        Why flowkit does not have it, for a system that is listed for its published figures only.
 
     Examples
     --------
@@ -82,6 +84,7 @@ class System:
     published: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     differences: tuple[str, ...] = ()
+    why_not_built: str = ""
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +40,9 @@ class FeatureClips:
         The settings of the phase; its `num_samples` frames are spread over those that have features.
     labels : sequence of int
         The class of each video.
-    arrays : sequence of float32 array, shape (n, D)
-        The features of n frames of each video, in their order.
+    arrays : iterable of float32 array, shape (n, D)
+        The features of n frames of each video, in their order. Each is copied before the next one is asked for, so that memory has
+        the features once.
 
     Examples
     --------
@@ -56,10 +57,14 @@ class FeatureClips:
     torch.Size([2, 5, 32])
     """
 
-    def __init__(self, config: TrainConfig, labels: Sequence[int], arrays: Sequence[NDArray[np.float32]]) -> None:
+    def __init__(self, config: TrainConfig, labels: Sequence[int], arrays: Iterable[NDArray[np.float32]]) -> None:
         self.config, self.labels = config, tuple(labels)
-        places = np.linspace(0, len(arrays[0]) - 1, config.num_samples).round().astype(np.int64)
-        self._features = torch.from_numpy(np.stack([array[places] for array in arrays]))
+        self._features = torch.empty(0)
+        for video, array in enumerate(arrays):
+            if not video:
+                self._features = torch.empty((len(self.labels), config.num_samples, array.shape[1]))
+            places = np.linspace(0, len(array) - 1, config.num_samples).round().astype(np.int64)
+            self._features[video] = torch.from_numpy(array[places])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -143,10 +148,9 @@ def feature_clips(
             raise ManifestError(f"{config.phase} needs the features of all training videos, and {name} gives some none: {reason[0]}")
     if any_rank(stopped, execution.torch_device(), world):
         return None
-    arrays: dict[str, NDArray[np.float32]] = {}
-    for other in range(world):
-        arrays |= _read(_path(folder, name, other, world), trained_on.train[other::world])
-    return FeatureClips(config, [record.label for record in trained_on.train], [arrays[record.video_id] for record in trained_on.train])
+    shares = [_read(_path(folder, name, other, world), trained_on.train[other::world]) for other in range(world)]
+    in_order = (next(shares[place % world]) for place in range(len(trained_on.train)))
+    return FeatureClips(config, [record.label for record in trained_on.train], in_order)
 
 
 def _path(folder: Path, name: str, rank: int, world: int) -> Path:
@@ -154,10 +158,10 @@ def _path(folder: Path, name: str, rank: int, world: int) -> Path:
     return folder / (f"{name}.h5" if world == 1 else f"{name}-{rank + 1}of{world}.h5")
 
 
-def _read(path: Path, records: Sequence[ClipRecord]) -> dict[str, NDArray[np.float32]]:
-    """Return the features of these videos."""
-    if not records:
-        return {}
-    stored = FeatureFile(path)
-    (stream,) = stored.provenance["streams"]
-    return {video.video_id: video.arrays[stream] for video in stored.read_all([record.video_id for record in records])}
+def _read(path: Path, records: Sequence[ClipRecord]) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of these videos, in their order."""
+    if records:
+        stored = FeatureFile(path)
+        (stream,) = stored.provenance["streams"]
+        for video in stored.read_all([record.video_id for record in records]):
+            yield video.arrays[stream]

@@ -182,10 +182,9 @@ class SvmPredictor:
                 scores[one.description.row] = self._svm_scores(one, path)
         except (FlowkitError, OSError) as error:
             return replace(found, status="failed", error=str(error), scores={})
-        own = scores[self.row.parts[0]]
-        if len(self.row.parts) > 1:
-            own = joined_rows(self.row.parts, {part: values[None] for part, values in scores.items()})[0]
-        return replace(found, scores={**scores, FUSED: own})
+        ordered = {part: scores[part] for part in self.row.parts}
+        own = joined_rows(self.row.parts, {part: values[None] for part, values in ordered.items()})[0] if len(ordered) > 1 else None
+        return replace(found, scores={**ordered, FUSED: scores[self.row.name] if own is None else own})
 
     def _svm_scores(self, one: SvmPhase, path: Path) -> NDArray[np.float64]:
         """Return the scores (C,) of an SVM, of a vector that is computed now."""

@@ -43,15 +43,19 @@ def root(packed_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_system_has_a_row_with_its_figures_or_the_command_that_trains_it(root: Path) -> None:
     made = compare(root, execution=CPU)
-    assert [one.system.name for one in made.systems] == list(SYSTEMS)
+    assert [one.system.name for one in made.systems] == [*SYSTEMS, "transformations"]
     header, rows = comparison_table(made)
     assert header[5:] == ["UCF101, published", "HMDB51, published"]
     for one, row in zip(made.systems, rows, strict=True):
-        trained = one.system.name == "two-streams-vgg-m"
+        trained, built = one.system.name == "two-streams-vgg-m", one.system.name in SYSTEMS
         assert (one.result is not None) is trained
-        assert (row[2] == "not trained") is not trained
+        assert (row[2] == "not trained") is (built and not trained)
         assert row[5] == (f"{one.system.published['ucf101']:.1f}" if one.system.published else "-")
-        if not trained:
+        if not built:
+            assert row[2:7] == ["not built", "-", "-", "92.4", "62.0"]
+            assert any(line.startswith("transformations is not built: no code of its authors is public") for line in notes(made))
+            assert not one.to_dict()["trained"]
+        elif not trained:
             assert f"--system {one.system.name}" in one.command
             assert any(one.command in line for line in notes(made))
     (compared,) = (one for one in made.systems if one.system.name == "two-streams-vgg-m")
@@ -107,6 +111,23 @@ def test_a_phase_that_systems_share_is_scored_once_and_as_evaluate_does(
         alone = evaluate(sharing, system=one.system.name, execution=CPU).splits[0].rows[one.system.row]
         assert one.result is not None
         np.testing.assert_array_equal(one.result.scores, alone.scores)
+
+
+def test_ten_crops_are_for_systems_all_of_whose_networks_can_see_them(
+    sharing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compare(sharing, systems=SHARING, reports=tmp_path, execution=CPU)
+    counts = scored_videos(monkeypatch)
+    made = compare(sharing, systems=SHARING, reports=tmp_path, execution=CPU, crops="ten")
+    assert [one.crops for one in made.systems] == ["ten", "whole"]
+    assert set(counts) == {"vgg-16-appearance", "vgg-16-motion"}  # those of whole frames are kept
+    assert "tested on ten crops of each frame: two-streams-vgg-16; all others on whole frames" in notes(made)
+    streams, fusion = made.systems
+    alone = evaluate(sharing, system="two-streams-vgg-16", crops="ten", execution=CPU).splits[0].rows[streams.system.row]
+    assert streams.result is not None
+    np.testing.assert_array_equal(streams.result.scores, alone.scores)
+    assert fusion.to_dict() == whole.systems[1].to_dict()
+    assert compare(sharing, systems=SHARING, reports=tmp_path, execution=CPU).systems[0].to_dict() == whole.systems[0].to_dict()
 
 
 def test_a_stop_between_two_videos_loses_no_score(sharing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

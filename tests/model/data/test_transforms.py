@@ -175,8 +175,8 @@ def test_c3d_is_tested_on_the_centre_of_frames_of_128_by_171() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "sides"), [(256, 340, (224, 223)), (128, 171, (112, 112)), (61, 40, (53, 26)), (2, 2, (2, 1))])
-def test_crops_of_c3d_have_one_size_and_lie_anywhere(height: int, width: int, sides: tuple[int, int]) -> None:
-    drawn = crops(height, width, kind="c3d")
+def test_uniform_crops_have_one_size_and_lie_anywhere(height: int, width: int, sides: tuple[int, int]) -> None:
+    drawn = crops(height, width, kind="uniform")
     assert {(crop.height, crop.width) for crop in drawn} == {sides}
     assert (min(crop.top for crop in drawn), max(crop.top for crop in drawn)) == (0, height - sides[0])
     assert (min(crop.left for crop in drawn), max(crop.left for crop in drawn)) == (0, width - sides[1])

@@ -28,7 +28,7 @@ from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.video_features import features
 
 TINY = ("--recipe", "small", "--set", "width=0.03", "--set", "input_size=32", "--batch", 4, "--bn-group", 2, "--steps-per-phase", 1)
-LIKE_THE_CODE = ("--set", "crop=c3d", "--set", "view=centre")  # as the recipe official has it
+LIKE_THE_CODE = ("--set", "crop=uniform", "--set", "view=centre")  # as the recipe official has it
 
 
 @pytest.fixture(scope="module")

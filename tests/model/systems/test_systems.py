@@ -82,5 +82,5 @@ def test_a_system_is_a_short_file() -> None:
     files = sorted(Path(registry.__file__).parent.glob("*.py"))
     made = {path: re.findall(r"^\w+ = (?:System|with_idt)\(", path.read_text(encoding="utf-8"), re.MULTILINE) for path in files}
     ours = [path for path, names in made.items() if names]
-    assert sum(map(len, made.values())) == len(SYSTEMS)
+    assert sum(map(len, made.values())) == len(SYSTEMS) + len(registry.NOT_BUILT)
     assert all(len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES for path in ours)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from command_lines import call_flowkit
@@ -96,6 +97,19 @@ def test_a_run_that_is_stopped_goes_on_where_it_was_and_gives_the_same_bytes(roo
     assert path.read_bytes() == there.read_bytes()
     assert encoder_path_of(path).read_bytes() == encoder_path_of(there).read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == [encoder_path_of(path).name, path.name]
+
+
+def test_the_command_computes_what_the_training_did(root: Path, tmp_path: Path) -> None:
+    line = ("features", "--of", "tdd", "--components", 2, "--camera-motion", "none", "--device", "cpu", "--data", root)
+    _, out, err = call_flowkit(*line, code=0)
+    assert "default-tdd-k2-camera-none-split1.h5: 6 videos; features for each video: tdd " in out
+    assert "6 videos had them already." in err
+    with pytest.raises(click.UsageError, match="--layer would do nothing here: --of tdd has maps of two networks"):
+        call_flowkit(*line, "--layer", "logits")
+    video = tmp_path / "a.avi"
+    video.write_bytes(b"")
+    with pytest.raises(click.UsageError, match="--of tdd is for the videos of a data root"):
+        call_flowkit(*line, video)
 
 
 def convolutions_of(state: Mapping[str, torch.Tensor]) -> list[int]:

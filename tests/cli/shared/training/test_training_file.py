@@ -142,7 +142,7 @@ def test_values_of_the_command_line_change_those_of_the_file_as_they_change_a_re
         ("batch = 1979-05-27", "batch must be a whole number"),
         ("[motion]\nlr = nan", "lr must be a number, got nan"),
         ('flip = "yes"', "flip must be true or false"),
-        ('crop = "middle"', "crop must be one of borders25, regular, none"),
+        ('crop = "middle"', "crop must be one of borders25, regular, uniform, none"),
         ("schedule = [[1, 2, 3]]", "schedule must be a list of steps and rates"),
         ("injection_stages = [[2]]", "injection_stages must be a list of numbers"),
         ("injection_stages = [7]", "injection_stages must be a list of some of 2, 3, 4, 5"),
