@@ -58,8 +58,8 @@ def draw_crop(
         The size of the stored frame.
     kind : {"borders25", "regular", "uniform", "none"}
         ``borders25``: each side is drawn from 168 to 280 (of 256), and the box lies within a quarter of the free room from a corner.
-        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``uniform``: the sides are 112/128
-        of the height and 112/171 of the width, and the box lies anywhere. ``none``: the whole frame.
+        ``regular``: each side is one of 256, 224, 192 and 168, and the box lies in a corner or the centre. ``uniform``: the box has
+        112/128 of the height and 112/171 of the width, and lies anywhere. ``none``: the whole frame.
     corners : {"four", "diagonal"}
         For ``borders25``: any corner, or only top left and bottom right (as the official code, cnn_get_im_flow_batch.m:55-62).
     flip : bool
