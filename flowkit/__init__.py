@@ -31,6 +31,7 @@ from flowkit.errors import (
     FeaturesError,
     FlowkitError,
     ManifestError,
+    NoFlowError,
     ParameterError,
     RankError,
     ScoresError,
@@ -79,9 +80,9 @@ _LAZY = {  # the modules of these names import NumPy, or take a noticeable part 
 
 __all__ = [  # in full, because type checkers read it too
     "BusyError", "CheckpointError", "Clip", "ClipRecord", "DataStats", "Dataset", "DeviceError", "ExtractReport", "ExtractSettings",
-    "FeaturesError", "FlowMethod", "FlowkitError", "FrameBatch", "ManifestError", "PackReport", "ParameterError", "Problem", "Quantiser",
-    "RankError", "Reading", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories", "VideoDecodeError",
-    "VideoInfo",
+    "FeaturesError", "FlowMethod", "FlowkitError", "FrameBatch", "ManifestError", "NoFlowError", "PackReport", "ParameterError", "Problem",
+    "Quantiser", "RankError", "Reading", "ScoresError", "ShardFormatError", "ShardReader", "Split", "TVL1Params", "Trajectories",
+    "VideoDecodeError", "VideoInfo",
     "__version__", "compute_flow", "extract", "improved_trajectories", "pack", "probe", "read_frames", "stats", "verify",
 ]  # fmt: skip
 

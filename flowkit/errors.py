@@ -21,6 +21,10 @@ class ShardFormatError(FlowkitError, ValueError):
     """A shard or clip file is damaged, foreign or unsafe to read."""
 
 
+class NoFlowError(FlowkitError, LookupError):
+    """A clip or a data root has frames, and the flow that is asked for has not been computed yet."""
+
+
 class ManifestError(FlowkitError, ValueError):
     """A split list, a manifest or a data root is damaged, foreign, or contradicts itself."""
 

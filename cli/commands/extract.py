@@ -175,6 +175,11 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     "and perhaps class_name.",
 )
 @click.option(
+    "--no-flow",
+    is_flag=True,
+    help="Store the frames only. The same line without --no-flow adds the flow later, from the same files, and gives what one pass gives.",
+)
+@click.option(
     "--jobs", type=click.IntRange(min=1), default=None, metavar="N", help="How many worker processes to use. [default: one per core]"
 )
 @click.option(
@@ -239,6 +244,7 @@ def extract(
     grey_range: str | None,
     frame_rate: str | None,
     segments: Path | None,
+    no_flow: bool,
     jobs: int | None,
     short_side: int,
     bound: float,
@@ -273,7 +279,10 @@ def extract(
         raise click.UsageError("--cluster uses all its workers: leave out --jobs; for a forecast, use --dry-run --jobs N without --cluster")
     if dry_run:
         refuse_unused("--dry-run extracts nothing", "fail_on_damaged")
-    if method == TVL1:
+    if no_flow:
+        of_flow = ("method", "method_params", "camera_motion", "preset", "device", "mode", "bound", "mapping", "codec", *tvl1)
+        refuse_unused("--no-flow computes no flow", *of_flow)
+    elif method == TVL1:
         if method_params:
             raise click.UsageError("--method-param is for another --method than tvl1, whose parameters are options: --tvl1-...")
     else:
@@ -284,24 +293,22 @@ def extract(
         raise click.UsageError(
             f"the data root holds flow imported from {existing.settings.solver}; choose another data root with --data DIR"
         )
+    begun = existing.settings if existing is not None and existing.settings.has_flow else None
     with usage_errors():
-        made = (
-            _flow_settings(method, method_params, device, existing.settings if existing else None)
-            if method != TVL1
-            else {
-                "preset": preset,
-                "tvl1": replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
-                "solver": _solver("cpu" if cluster and device == "auto" else device, mode, existing.settings if existing else None),
-            }
-        )
-        settings = ExtractSettings(
-            **made,
-            quantiser=Quantiser(bound, mapping),
-            short_side=short_side,
-            codec=codec,
-            camera_motion=camera_motion,
-            reading=Reading(fps, every, stream or 0, grey_range, frame_rate),
-        )
+        settings = ExtractSettings(short_side=short_side, reading=Reading(fps, every, stream or 0, grey_range, frame_rate))
+        if no_flow:
+            settings = settings.frames_only()
+        else:
+            made = (
+                _flow_settings(method, method_params, device, begun)
+                if method != TVL1
+                else {
+                    "preset": preset,
+                    "tvl1": replace(TVL1Params.preset(preset), **chosen),  # type: ignore[arg-type]
+                    "solver": _solver("cpu" if cluster and device == "auto" else device, mode, begun),
+                }
+            )
+            settings = replace(settings, **made, quantiser=Quantiser(bound, mapping), codec=codec, camera_motion=camera_motion)
     if dry_run:
         todo = make_plan(videos, data, settings=settings, part=shard, segments=segments, jobs=jobs)
         _print_plan(todo)
@@ -312,7 +319,7 @@ def extract(
         if todo.failed:
             warn("\nwould fail:\n" + long_table(("video", "reason"), [(result.video_id, result.error) for result in todo.failed]))
         say(
-            f"would extract {counted(len(todo.jobs), 'video')}, about {counted(outlook.num_pairs, 'flow field')}: "
+            f"would extract {counted(len(todo.jobs), 'video')}, about {counted(outlook.num_pairs, 'frame' if no_flow else 'flow field')}: "
             f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {counted(outlook.jobs, 'process')}; nothing was written"
         )
         return 0
@@ -402,11 +409,13 @@ def _print_plan(todo: Plan) -> None:
     settings = todo.settings
     chosen = settings.reading.in_words()
     if todo.jobs:
+        stored = f", bound {settings.quantiser.bound:g} px, {settings.codec}" if settings.has_flow else ""
         inform(
             f"extract: {counted(len(todo.jobs), 'video')} to do, {len(todo.skipped)} done already; {settings.flow_in_words()}, "
-            f"{chosen + ', ' if chosen else ''}"
-            f"short side {settings.short_side} px, bound {settings.quantiser.bound:g} px, {settings.codec}"
+            f"{chosen + ', ' if chosen else ''}short side {settings.short_side} px{stored}"
         )
+        if completed := sum(bool(job.frames_sha256) for job in todo.jobs):
+            inform(f"extract: flow is added to {counted(completed, 'video')} whose frames are stored; they are decoded again")
     else:
         inform(f"extract: nothing to do: {counted(len(todo.skipped), 'video')} done already")
     for note in (ignored_text(todo.ignored), *todo.notes):
@@ -435,19 +444,21 @@ def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
 
 
 def _print_flow_range(report: ExtractReport, bound: float) -> None:
-    """Print to stderr how the flow of this run uses the range of the quantiser."""
+    """Print to stderr how the flow of this run uses the range of the quantiser, and what cuts its videos have."""
     from flowkit.extraction.flow_range import flow_range
     from flowkit.words import percentage
 
-    found = flow_range(report.done)
-    if found is None:
+    if not report.done:
         return
-    shares = f"{percentage(found.clipped_share)} clipped at the bound of {bound:g} px/frame, {percentage(found.zero_share)} rounded to zero"
-    inform(f"\nflow: {shares}")
-    if advice := found.advice(bound):
-        warn(f"extract: warning: {advice}")
-    if found.still:
-        inform(still_line(found.still))
+    found = flow_range(report.done)
+    inform("")
+    if found is not None:
+        shares = f"{percentage(found.clipped_share)} clipped at the bound of {bound:g} px/frame, {percentage(found.zero_share)} rounded"
+        inform(f"flow: {shares} to zero")
+        if advice := found.advice(bound):
+            warn(f"extract: warning: {advice}")
+        if found.still:
+            inform(still_line(found.still))
     inform(scenes_line(report.done, listed="extract-report.json"))
 
 
@@ -461,10 +472,13 @@ def _print_report(report: ExtractReport, data: Path, bound: float) -> None:
         notes = [(result.video_id, result.notes) for result in report.noted]
         inform("\nnoted (undamaged):\n" + long_table(("video", "note"), notes, most=_MOST_NOTES, rest=" in extract-report.json"))
     _print_flow_range(report, bound)
-    rate = f", {report.num_pairs / report.seconds:.1f} flow fields/s" if report.num_pairs else ""
+    unit, number = "flow field", report.num_pairs
+    if report.done and not number:
+        unit, number = "frame", sum(result.num_frames for result in report.done)
+    rate = f", {number / report.seconds:.1f} {unit}s/s" if number else ""
     pending = f", {report.pending} not finished" if report.pending else ""
     say(
         f"extract: {len(report.done)} done, {len(report.skipped)} skipped, {len(report.failed)} failed, "
         f"{len(report.damaged)} damaged{pending}; "
-        f"{counted(report.num_pairs, 'flow field')} in {duration(report.seconds)}{rate}; report: {show_name(data / 'extract-report.json')}"
+        f"{counted(number, unit)} in {duration(report.seconds)}{rate}; report: {show_name(data / 'extract-report.json')}"
     )

@@ -108,12 +108,13 @@ def inspect(
 def _inspect_video(video_id: str, data: Path, output: Path | None, animation: str, *, trajectories: bool, as_json: bool) -> int:
     from flowkit.dataset.clips import ClipSource, find_clips
     from flowkit.dataset.root import Dataset
-    from flowkit.dataset.shard_files import check_stored
+    from flowkit.dataset.shard_files import check_flow, check_stored
     from flowkit.describe.pictures import inspect_clip
     from flowkit.describe.trajectory_pictures import draw_trajectories
     from flowkit.model.runs.places import check_writable
 
     dataset = Dataset.open(data)
+    check_flow(dataset, "inspect")
     folder = output or data / "inspect"
     check_writable(folder, option="--output DIR")
     stored = find_clips(data)
@@ -160,7 +161,7 @@ def _draw_gallery(
 ) -> int:
     from flowkit.dataset.clips import find_clips
     from flowkit.dataset.root import Dataset
-    from flowkit.dataset.shard_files import check_stored
+    from flowkit.dataset.shard_files import check_flow, check_stored
     from flowkit.describe.gallery import SAMPLE_SIZE, GalleryDrawing, plan_gallery
     from flowkit.describe.gallery_files import GalleryFolder
     from flowkit.describe.gallery_page import GalleryAbout
@@ -169,6 +170,7 @@ def _draw_gallery(
     from flowkit.model.runs.places import check_writable, place_options
 
     dataset = Dataset.open(data)
+    check_flow(dataset, "a gallery")
     folder = GalleryFolder(output)
     if not dry_run:
         check_writable(output, option="--output DIR")

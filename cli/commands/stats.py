@@ -95,6 +95,7 @@ def _text(measured: DataStats, *, everything: bool) -> str:
         lines.append(f"flow of all videos: {shares} to zero; a bound of {found.fitting_bound:g} would hold 99.9 % of it")
         if found.still:
             lines.append(still_line(found.still))
+    if any(row.num_videos for row in measured.subsets):
         lines += [scenes_line(measured.scenes, listed="--json"), ""]
     if not measured.split:
         lines.append("leaks: unknown without a split")

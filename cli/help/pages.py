@@ -30,7 +30,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
             "--classes",
             "--data-set",
         ),
-        *("--segments", "--allow-missing", "--tool", "--trim", "--resize", "--frame-rate", "--order", "--common", "--all"),
+        *("--segments", "--no-flow", "--allow-missing", "--tool", "--trim", "--resize", "--frame-rate", "--order", "--common", "--all"),
         *("--changed", "--sample-videos", "--sample-fields", "--deep", "--train-videos", "--test-videos", "--frames", "--force"),
         *("--validation", "--validation-groups", "--skip-cuts"),
     ),

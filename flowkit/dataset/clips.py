@@ -7,10 +7,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flowkit.dataset.paths import clip_paths, clip_video_id, shard_paths
 from flowkit.errors import FlowkitError, ManifestError, ShardFormatError
+from flowkit.flow.methods import NO_FLOW
 from flowkit.shards.reader import Clip, ShardReader
+from flowkit.shards.structure import ShardStructure
 
 _FILES_OPEN = 16
 
@@ -22,7 +25,8 @@ class StoredClips:
     Parameters
     ----------
     paths : dict of str to Path
-        The file of each video, sorted by video id. A video that is both in a shard and in a clip file has the shard.
+        The file of each video, sorted by video id. A video that is both in a shard and in a clip file has the shard, unless only its
+        frames are there.
     num_packed : int
         The number of videos that are in a shard.
     unreadable : tuple of (str, str)
@@ -47,8 +51,9 @@ def find_clips(root: Path) -> StoredClips:
     unreadable = []
     for path in shard_paths(root):
         try:
-            with ShardReader(path) as reader:
-                packed.update(dict.fromkeys(reader.video_ids, path))
+            with ShardStructure(path) as structure:
+                codecs = zip(structure.video_ids(), structure.texts("codec"), strict=True)
+            packed.update({video_id: path for video_id, codec in codecs if codec != NO_FLOW or video_id not in paths})
         except (FlowkitError, OSError) as error:
             unreadable.append((str(path), str(error)))
     paths.update(packed)
@@ -67,20 +72,29 @@ def each_clip(stored: StoredClips, video_ids: Iterable[str]) -> Iterator[tuple[s
                 yield video_id, clip
 
 
-def packed_sources(root: Path) -> dict[str, tuple[Path, str]]:
-    """Return the videos that are in shards, with the shard that holds each and the SHA-256 of the video file it was extracted from.
+class Packed(NamedTuple):
+    """A video in a shard: the shard, the SHA-256 of the video file that it was extracted from, and whether it has flow."""
+
+    path: Path
+    source_sha256: str
+    has_flow: bool
+
+
+def packed_videos(root: Path) -> dict[str, Packed]:
+    """Return the videos that are in shards.
 
     Raises
     ------
     ShardFormatError
         If a shard cannot be read.
     """
-    from flowkit.shards.structure import ShardStructure
-
-    packed: dict[str, tuple[Path, str]] = {}
+    packed: dict[str, Packed] = {}
     for path in shard_paths(root):
         with ShardStructure(path) as structure:
-            packed.update((name, (path, sha256)) for name, sha256 in zip(structure.video_ids(), structure.source_digests(), strict=True))
+            for video_id, sha256, codec in zip(
+                structure.video_ids(), structure.texts("source_sha256"), structure.texts("codec"), strict=True
+            ):
+                packed[video_id] = Packed(path, sha256, codec != NO_FLOW)
     return packed
 
 

@@ -17,6 +17,7 @@ from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.root_locks import packing
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.shard_files import extract_command
 from flowkit.dataset.shard_update import (
     StoredVideo,
     changed_shards,
@@ -29,9 +30,10 @@ from flowkit.dataset.shard_update import (
 )
 from flowkit.dataset.split_faults import SplitFaults, split_faults
 from flowkit.dataset.split_update import ManifestWriter, check_length, record_clip_digests, too_short, untrained_classes
-from flowkit.errors import ManifestError, ParameterError, ShardFormatError
+from flowkit.errors import ManifestError, NoFlowError, ParameterError, ShardFormatError
 from flowkit.files import file_sha256
 from flowkit.video.ids import first_few
+from flowkit.words import counted
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ def pack(
     ManifestError
         If `root` is not a data root or holds no clip, if a video that a manifest knows is gone, if the lists match no clip or
         contradict the clips, or if there is no class of a chosen name.
+    NoFlowError
+        If `root` has flow, and some videos have frames only so far.
     SeveralListsError
         If several folders of lists fit.
     ParameterError
@@ -196,6 +200,7 @@ def _pack(
         _refuse_if_gone(dataset, videos)
     if not videos:
         raise ManifestError(f"{str(root)!r} holds no clip yet: run `flowkit extract VIDEOS` first")
+    _refuse_without_flow(dataset, videos)
     file_of = {video.video_id: video.source_sha256 for video in videos.values()}
     chosen = choose_lists(
         dataset,
@@ -307,6 +312,16 @@ def _refuse_if_gone(dataset: Dataset, videos: Mapping[str, StoredVideo]) -> None
             f"{str(dataset.root)!r}: {len(gone)} video{are} gone, neither in a clip file nor in a shard: "
             f"{first_few(map(repr, sorted(gone)))}; put the files back or extract the videos again, or pack "
             "without them with --allow-missing"
+        )
+
+
+def _refuse_without_flow(dataset: Dataset, videos: Mapping[str, StoredVideo]) -> None:
+    """Refuse to go on before every video has the flow that the settings of the data root ask for."""
+    without = [video_id for video_id, video in videos.items() if not video.has_flow] if dataset.settings.has_flow else []
+    if without:
+        raise NoFlowError(
+            f"{counted(len(without), 'video')} of {str(dataset.root)!r} {'has' if len(without) == 1 else 'have'} frames without flow so "
+            f"far: {first_few(map(repr, sorted(without)))}; add it with `{extract_command(dataset)}`, or delete the clip files"
         )
 
 

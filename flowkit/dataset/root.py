@@ -15,12 +15,14 @@ from flowkit.dataset.manifest import ClipRecord, Split, read_split
 from flowkit.dataset.paths import complete_splits
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ManifestError, ParameterError
-from flowkit.files import write_if_new
+from flowkit.files import write_atomically, write_if_new
+from flowkit.locks import exclusive_lock
 from flowkit.records import RecordFormat
 from flowkit.versions import software_versions
 from flowkit.video.ids import MOST_CLASHES, comparable_name, first_few
 
 RECORD_NAME = "dataset.json"
+_SETTINGS_LOCK = ".settings.lock"
 _RECORD = RecordFormat("flowkit-dataset", 1, ManifestError, "restore it, or choose another data root with --data DIR")
 
 
@@ -130,9 +132,16 @@ class Dataset:
         Raises
         ------
         ParameterError
-            If the root was made with other settings; names those that differ.
+            If the root was made with other settings; names those that differ. Frames that are stored without flow may be stored
+            with flow of any settings.
         """
-        differing = self.settings.differences(settings)
+        if self.settings.has_flow and not settings.has_flow:
+            raise ParameterError(
+                f"the data root {str(self.root)!r} has flow, so none can be added without it: leave out --no-flow, or choose another "
+                "root with --data DIR"
+            )
+        adds_flow = not self.settings.has_flow and settings.has_flow and not settings.is_imported
+        differing = self.settings.differences(settings.frames_only() if adds_flow else settings)
         if differing:
             raise ParameterError(
                 f"the data root {str(self.root)!r} was made with other settings ({'; '.join(differing)}); "
@@ -157,6 +166,9 @@ def _meant(root: Path) -> str:
 def open_root(root: Path, videos: Path, settings: ExtractSettings) -> None:
     """Make a data root with these settings, or check that an existing one has the same.
 
+    A data root that has frames without flow gets these settings if they store the same frames with flow. What is there without flow is
+    then yet to be extracted again.
+
     Raises
     ------
     ParameterError
@@ -165,17 +177,22 @@ def open_root(root: Path, videos: Path, settings: ExtractSettings) -> None:
         If the ``dataset.json`` of the root is damaged.
     """
     existing = Dataset.open_if_present(root)
-    if existing is not None:
-        existing.check_settings(settings)
+    if existing is None and write_if_new(root / RECORD_NAME, _record_text(os.path.abspath(videos), settings)):
         return
-    record = {
-        **_RECORD.header,
-        "source": os.path.abspath(videos),
-        "settings": settings.to_dict(),
-        "versions": software_versions(),
-    }
-    if not write_if_new(root / RECORD_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n"):
-        Dataset.open(root).check_settings(settings)  # another process has just made it
+    existing = existing or Dataset.open(root)  # another process has just made it
+    existing.check_settings(settings)
+    if existing.settings.has_flow == settings.has_flow:
+        return
+    with exclusive_lock(root / _SETTINGS_LOCK, f"sets the settings of {str(root)!r}", on_wait=lambda _: None):  # parts may do so at once
+        existing = Dataset.open(root)
+        existing.check_settings(settings)
+        if existing.settings.has_flow != settings.has_flow:
+            write_atomically(root / RECORD_NAME, _record_text(existing.source, settings))
+
+
+def _record_text(source: str, settings: ExtractSettings) -> str:
+    record = {**_RECORD.header, "source": source, "settings": settings.to_dict(), "versions": software_versions()}
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
 def check_apart(root: Path, video_ids: Iterable[str]) -> None:

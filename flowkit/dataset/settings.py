@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from flowkit.errors import ManifestError, ParameterError
-from flowkit.flow.methods import TVL1, FlowMethod
+from flowkit.flow.methods import NO_FLOW, TVL1, FlowMethod
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Quantiser
 from flowkit.video.reading import Reading, range_text, rate_text
@@ -26,8 +26,9 @@ class ExtractSettings:
 
     Parameters
     ----------
-    preset : {"opencv", "paper", "denseflow", "imported"}
-        The preset from which `tvl1` was made; ``imported`` if the flow came from another tool; the name of `method` if there is one.
+    preset : {"opencv", "paper", "denseflow", "imported", "no-flow"}
+        The preset from which `tvl1` was made; ``imported`` if the flow came from another tool; the name of `method` if there is one;
+        ``no-flow`` if frames are stored without flow, as are then `solver` and `codec`: `frames_only` makes such settings.
     tvl1 : TVL1Params
         The parameters of the solver; for imported flow they are unknown, and nothing is stored, nor is there for another method.
     solver : {"strict", "fast", "cuda", "gpu_flow", "denseflow", "dense_flow"}
@@ -64,7 +65,7 @@ class ExtractSettings:
     solver: str = "strict"
     quantiser: Quantiser = field(default_factory=Quantiser)
     short_side: int = 256
-    codec: Codec = "zstd"
+    codec: Codec | Literal["no-flow"] = "zstd"
     method: FlowMethod | None = None
     camera_motion: CameraMotion = "none"
     reading: Reading = field(default_factory=Reading)
@@ -76,7 +77,13 @@ class ExtractSettings:
             self._take_name(self.method.name)
             presets = solvers = (self.method.name,)
         cameras = ("none",) if self.is_imported else get_args(CameraMotion)
-        for name, choices in (("preset", presets), ("solver", solvers), ("codec", get_args(Codec)), ("camera_motion", cameras)):
+        codecs: tuple[str, ...] = get_args(Codec)
+        if NO_FLOW in (self.preset, self.solver, self.codec):
+            presets = solvers = codecs = (NO_FLOW,)
+            cameras = ("none",)
+            if self.method is not None or self.tvl1 != TVL1Params() or self.quantiser != Quantiser():
+                raise ParameterError("settings without flow have no method, no parameters of TV-L1 and no quantiser; leave them out")
+        for name, choices in (("preset", presets), ("solver", solvers), ("codec", codecs), ("camera_motion", cameras)):
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.is_imported and (self.short_side, self.tvl1) != (0, TVL1Params()):
@@ -99,9 +106,18 @@ class ExtractSettings:
         """Whether the flow came from another tool."""
         return self.solver in get_args(ForeignTool)
 
+    @property
+    def has_flow(self) -> bool:
+        """Whether flow is stored, and not frames only."""
+        return self.codec != NO_FLOW
+
+    def frames_only(self) -> ExtractSettings:
+        """Return settings that store the same frames without flow."""
+        return ExtractSettings(preset=NO_FLOW, solver=NO_FLOW, codec="no-flow", short_side=self.short_side, reading=self.reading)
+
     def stored_tvl1(self) -> dict[str, float | int]:
-        """Return the TV-L1 parameters as stored with each clip; empty if they are unknown, or of another method."""
-        return {} if self.is_imported or self.method is not None else self.tvl1.to_dict()
+        """Return the TV-L1 parameters as stored with each clip; empty if they are unknown, or of another method, or there is no flow."""
+        return {} if self.is_imported or self.method is not None or not self.has_flow else self.tvl1.to_dict()
 
     def stored_method(self) -> dict[str, Any]:
         """Return the name and the parameters of the method as stored with each clip; empty for TV-L1 and imported flow."""
@@ -115,6 +131,8 @@ class ExtractSettings:
         """Return the flow method, and where it runs, for messages: ``TV-L1 opencv (CPU, strict)``."""
         if self.is_imported:
             return f"imported from {self.solver}"
+        if not self.has_flow:
+            return "no flow"
         own = f"TV-L1 {self.preset} ({'GPU' if self.solver == 'cuda' else f'CPU, {self.solver}'})"
         words = own if self.method is None else str(self.method)
         return words if self.camera_motion == "none" else f"{words} without camera motion ({self.camera_motion})"
@@ -165,14 +183,16 @@ class ExtractSettings:
     def _flattened(self) -> dict[str, Any]:
         """Return all settings as one table, in which those of another method bear its name."""
         flat: dict[str, Any] = {}
-        if not self.is_imported:
-            flat = {"method": TVL1 if self.method is None else self.method.name, "camera_motion": self.camera_motion}
+        if not self.has_flow:
+            flat = {"flow": "none"}
+        elif not self.is_imported:
+            flat = {"flow": "stored", "method": TVL1 if self.method is None else self.method.name, "camera_motion": self.camera_motion}
         reading = self.reading
         flat |= {"fps": rate_text(reading.rate) if reading.rate is not None else "all frames", "every": reading.every}
         flat |= {"stream": reading.stream or "default", "grey_range": range_text(reading.stretch) if reading.stretch else "upper 8 bits"}
         flat |= {"frame_rate": rate_text(reading.known_rate) if reading.known_rate is not None else "unknown"}
         for key, value in self.to_dict().items():
-            if key == "reading":
+            if key == "reading" or (not self.has_flow and key != "short_side"):
                 continue
             if key == "method":
                 flat |= {f"{value['name']} {name}": param for name, param in value.items() if name != "name"}

@@ -15,7 +15,7 @@ from flowkit.dataset.lists.classes import whole_protocol
 from flowkit.dataset.manifest import ClipRecord, Split
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.errors import ManifestError, ShardFormatError
+from flowkit.errors import ManifestError, NoFlowError, ShardFormatError
 from flowkit.flow.params import TVL1Params
 from flowkit.shards.structure import ShardStructure
 from flowkit.video.folders import read_layout
@@ -63,6 +63,36 @@ def check_shards(dataset: Dataset, split: Split, *, records: Iterable[ClipRecord
         which = "which" if len(names) == 1 else f"and {len(faults)} of them"
         what = f"split {split.number} needs {counted(len(names), 'shard')}, {which} cannot be read"
         raise ManifestError(_message(dataset, split, what, faults))
+
+
+def check_flow(dataset: Dataset, what: str) -> None:
+    """Check that a data root has flow, before work that needs it.
+
+    Parameters
+    ----------
+    dataset : flowkit.Dataset
+        The data root.
+    what : str
+        The work, as the subject of a sentence: ``training``.
+
+    Raises
+    ------
+    NoFlowError
+        If the root has frames only. It names the command that adds the flow.
+
+    Examples
+    --------
+    >>> import flowkit
+    >>> from flowkit.dataset.example import example_root
+    >>> from flowkit.dataset.shard_files import check_flow
+    >>> check_flow(flowkit.Dataset.open(example_root()), "training")
+    """
+    if not dataset.settings.has_flow:
+        packed = "; then pack again" if dataset.splits else ""
+        raise NoFlowError(
+            f"{what} needs flow, and {str(dataset.root)!r} has frames only: add the flow with `{extract_command(dataset, with_flow=True)}`"
+            f"{packed}"
+        )
 
 
 def find_asked(dataset: Dataset, video_ids: Iterable[str] | None) -> tuple[StoredClips, list[str]]:
@@ -160,8 +190,11 @@ def _message(dataset: Dataset, split: Split | None, what: str, faults: Mapping[s
     )
 
 
-def extract_command(dataset: Dataset) -> str:
-    """Return the command that extracts the videos of a data root again, or imports them, with the settings of the root."""
+def extract_command(dataset: Dataset, *, with_flow: bool = False) -> str:
+    """Return the command that extracts the videos of a data root again, or imports them, with the settings of the root.
+
+    `with_flow`: of a root that has frames only, the command that adds flow.
+    """
     settings, root = dataset.settings, str(dataset.root)
     source = dataset.source or "VIDEOS"
     if settings.is_imported:
@@ -169,7 +202,8 @@ def extract_command(dataset: Dataset) -> str:
         if settings.codec not in ("jpeg", ExtractSettings().codec):  # JPEG images stay what they are
             made += ["--codec", settings.codec]
         return shlex.join(["flowkit", "import", source, *made, "--data", root])
-    return shlex.join(["flowkit", "extract", source, *_options(settings), "--data", root])
+    no_flow = [] if settings.has_flow or with_flow else ["--no-flow"]
+    return shlex.join(["flowkit", "extract", source, *no_flow, *_options(settings), "--data", root])
 
 
 def _options(settings: ExtractSettings) -> list[str]:
@@ -179,7 +213,8 @@ def _options(settings: ExtractSettings) -> list[str]:
     if settings.method is not None:
         options += ["--method", settings.method.name]
         options += [word for name, value in settings.method.params.items() for word in ("--method-param", f"{name}={_text(value)}")]
-    for name in ("short_side", "codec") if settings.method is not None else ("preset", "short_side", "codec"):
+    names = ("short_side", "codec") if settings.method is not None else ("preset", "short_side", "codec")
+    for name in names if settings.has_flow else ("short_side",):
         if getattr(settings, name) != getattr(plain, name):
             options += [f"--{name.replace('_', '-')}", str(getattr(settings, name))]
     if settings.camera_motion != plain.camera_motion:
@@ -188,7 +223,7 @@ def _options(settings: ExtractSettings) -> list[str]:
     for name in ("bound", "mapping"):
         if getattr(settings.quantiser, name) != getattr(plain.quantiser, name):
             options += [f"--{name}", f"{getattr(settings.quantiser, name)}"]
-    for field in () if settings.method is not None else fields(TVL1Params):
+    for field in () if settings.method is not None or not settings.has_flow else fields(TVL1Params):
         value = getattr(settings.tvl1, field.name)
         if value != getattr(TVL1Params.preset(settings.preset), field.name):
             options += [f"--tvl1-{field.name.rstrip('_').replace('_', '-')}", str(value)]

@@ -16,6 +16,7 @@ from flowkit.dataset.paths import clip_video_id, is_shard_name, shard_name
 from flowkit.dataset.settings import OPTIONAL, ExtractSettings
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.files import fsync_folder, remove_leftovers, write_atomically
+from flowkit.flow.methods import NO_FLOW
 from flowkit.records import RecordFormat
 
 DEFAULT_SHARD_BYTES = 1 << 30
@@ -45,6 +46,8 @@ class StoredVideo:
         The digest of the video file that it was extracted from; empty if unknown.
     segment : str
         The frames of that file, if it is a segment of it: ``25-60``; otherwise empty.
+    has_flow : bool
+        Whether it has flow, and not frames only.
     """
 
     video_id: str
@@ -55,6 +58,7 @@ class StoredVideo:
     path: Path
     source_sha256: str
     segment: str = ""
+    has_flow: bool = True
 
 
 def _segment(about: Any) -> str:
@@ -82,7 +86,7 @@ class PackState:
 
 
 def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
-    """Return the videos of a clip file or shard, in order, after checking that they were made with these settings.
+    """Return the videos of a clip file or shard, in order, after checking that they were made with these settings, perhaps without flow.
 
     Raises
     ------
@@ -103,7 +107,9 @@ def read_videos(path: Path, settings: ExtractSettings) -> list[StoredVideo]:
                 f"({'; '.join(differing)}); one data root never mixes settings: delete that file and extract the video again"
             )
     return [
-        StoredVideo(a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path, a.source_sha256, _segment(a))
+        StoredVideo(
+            a.video_id, a.class_name, a.num_frames, layout.sha256, layout.stored_bytes, path, a.source_sha256, _segment(a), a.has_flow
+        )
         for layout in layouts
         for a in (layout.attributes,)
     ]
@@ -127,8 +133,13 @@ def read_clip(path: Path, root: Path, settings: ExtractSettings) -> StoredVideo:
 
 
 def settings_differences(stored: Mapping[str, Any], settings: ExtractSettings) -> list[str]:
-    """Name each setting in which a stored video (`VideoLayout.settings`) differs from the settings of a data root."""
+    """Name each setting in which a stored video (`VideoLayout.settings`) differs from the settings of a data root.
+
+    A video that has frames only, and is yet to get its flow, does not differ by that.
+    """
     due = settings.to_dict()
+    if stored["codec"] == NO_FLOW and not settings.is_imported:
+        due = settings.frames_only().to_dict()
     if not settings.short_side:  # imported flow: each video has the size it was found with
         due["short_side"] = stored["short_side"]
     names = [*stored, *sorted(OPTIONAL & due.keys() - stored.keys())]

@@ -14,15 +14,18 @@ from flowkit.dataset.lists.classes import keep_classes, whole_protocol
 from flowkit.dataset.lists.matching import match_lists
 from flowkit.dataset.lists.reading import read_lists
 from flowkit.dataset.manifest import MIN_FRAMES, ClipRecord, Split, read_split
-from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, shard_paths, split_folder
+from flowkit.dataset.paths import clip_paths, clip_video_id, complete_splits, is_shard_name, shard_paths, split_folder
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import RECORD_NAME, Dataset
 from flowkit.dataset.root_locks import reading_whole
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.dataset.shard_files import extract_command
 from flowkit.dataset.shard_update import read_state, settings_differences
 from flowkit.errors import FlowkitError, ManifestError
+from flowkit.flow.methods import NO_FLOW
 from flowkit.run_digests import VerifiedRun, find_phases, verify_phase
 from flowkit.shards.verify import Problem, VerifiedFile, verify_files
+from flowkit.video.ids import first_few
 from flowkit.words import counted
 
 _logger = logging.getLogger(__name__)
@@ -121,6 +124,7 @@ def _verify_root(root: Path, deep: bool, jobs: int | None, progress: bool | None
             bar.advance()
     if dataset is not None:
         problems.extend(_settings_problems(files, dataset.settings))
+        problems.extend(_problems_without_flow(files, dataset))
     problems.extend(_misplaced_videos(root, clip_files, shard_files, files))
     shards = {path.name: files[path] for path in shard_files}
     problems.extend(_state_problems(root))
@@ -134,6 +138,22 @@ def _settings_problems(files: dict[Path, VerifiedFile], settings: ExtractSetting
             differing = settings_differences(video["settings"], settings)
             if differing:
                 yield Problem(path, video["video_id"], f"was extracted with other settings than dataset.json says: {'; '.join(differing)}")
+
+
+def _problems_without_flow(files: dict[Path, VerifiedFile], dataset: Dataset) -> Iterator[Problem]:
+    """Yield one problem for all videos that are yet to get the flow which the settings of the data root ask for."""
+    if not dataset.settings.has_flow:
+        return
+    found = [(path, video["video_id"]) for path, file in files.items() for video in file.videos if video["settings"]["codec"] == NO_FLOW]
+    if found:
+        names = first_few(repr(video_id) for _, video_id in found)
+        in_shard = "; then pack again" if any(is_shard_name(path.name) for path, _ in found) else ""
+        yield Problem(
+            dataset.root / RECORD_NAME,
+            "",
+            f"asks for flow, and {counted(len(found), 'video')} of the data root {'has' if len(found) == 1 else 'have'} frames only: "
+            f"{names}; add the flow with `{extract_command(dataset)}`{in_shard}",
+        )
 
 
 def _misplaced_videos(root: Path, clip_files: list[Path], shard_files: list[Path], files: dict[Path, VerifiedFile]) -> Iterator[Problem]:

@@ -47,7 +47,7 @@ class Contents:
     Parameters
     ----------
     num_videos, num_classes, num_frames, num_pairs : int
-        Counts. A pair is a flow field: two consecutive frames.
+        Counts. A pair is a flow field: two consecutive frames. Videos without flow have none.
     seconds : float
         Duration of the videos whose time stamps or frame rate are known.
     stored_bytes : int
@@ -57,7 +57,7 @@ class Contents:
     classes, sizes, codecs, solvers : dict of str to int
         The number of videos of each class name, frame size (``340x256``), codec and solver.
     quantisers, tvl1, methods : dict of str to int
-        The number of videos of each set of parameters, as JSON; there is one set, unless data were mixed.
+        The number of videos of each set of parameters of their flow, as JSON; there is one set, unless data were mixed.
         `methods` has those of flow methods that are not TV-L1.
     camera_motions : dict of str to int
         The number of videos by how the camera's motion was found that is removed from their flow; without those that have it.
@@ -155,21 +155,22 @@ class _ContentsSum:
     """Adds clips up to `Contents`."""
 
     def __init__(self) -> None:
-        self.totals, self.num_damaged = ClipTotals(), 0
+        self.totals, self.num_damaged, self.num_pairs = ClipTotals(), 0, 0
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, clip: Clip) -> None:
         attributes = clip.attributes
         self.totals.add(clip)
+        self.num_pairs += clip.num_frames - 1 if clip.has_flow else 0
         self.num_damaged += bool(attributes.losses or attributes.decode_errors or clip.num_frames < attributes.header_frames)
         facts = {
             "classes": attributes.class_name,
             "sizes": f"{clip.width}x{clip.height}",
             "codecs": attributes.codec,
             "solvers": attributes.solver,
-            "quantisers": canonical_json(attributes.quantiser),
-            "tvl1": canonical_json(attributes.tvl1),
         }
+        if clip.has_flow:
+            facts["quantisers"], facts["tvl1"] = canonical_json(attributes.quantiser), canonical_json(attributes.tvl1)
         if attributes.method:
             facts["methods"] = canonical_json(attributes.method)
         if attributes.camera_motion:
@@ -184,7 +185,7 @@ class _ContentsSum:
             num_videos=totals.num_videos,
             num_classes=len(self.counts["classes"]),
             num_frames=totals.num_frames,
-            num_pairs=totals.num_frames - totals.num_videos,
+            num_pairs=self.num_pairs,
             seconds=round(totals.seconds, 3),
             stored_bytes=totals.num_bytes,
             num_damaged=self.num_damaged,

@@ -77,7 +77,7 @@ class ClassStats:
     num_bytes : int
         What frames and flow take in the files.
     flow : FlowStats or None
-        The measured speeds; None if no field could be measured.
+        The measured speeds; None if no field could be measured, or there is none.
     """
 
     class_name: str | None
@@ -157,7 +157,7 @@ class DataStats:
         Files that could not be read, and why.
     flow_range : FlowRange or None
         Which shares of the flow of all videos are clipped at the bound or rounded to zero, which bound would fit, and the still videos;
-        None if no video could be read.
+        None if no video could be read, or none has flow.
     scenes : tuple of VideoScenes
         The videos that have cuts or repeated frames.
 
@@ -325,6 +325,8 @@ def rows_of_split(dataset: Dataset, number: int | None) -> tuple[dict[str, tuple
 
 
 def _measure_flow(clip: Clip, sample: FlowSample, histogram: FlowHistogram) -> None:
+    if not clip.has_flow:
+        return
     chosen = sample.fields(clip.video_id, clip.num_frames - 1)
     if len(chosen) == clip.num_frames - 1:  # windows are cheaper than single fields
         for start in range(0, len(chosen), _FIELDS_AT_ONCE):

@@ -64,7 +64,7 @@ def surveys(
     Returns
     -------
     known : dict from str to VideoResult
-        The cuts, repeated frames and range of the flow of each video that could be read.
+        The cuts, repeated frames and, where there is flow, the range of the flow of each video that could be read.
     failures : dict from str to str
         Why the others could not be read.
     """
@@ -128,10 +128,12 @@ def _survey(task: SurveyTask, progress: TaskProgress) -> VideoResult:
         for start in range(0, count, _FRAMES_AT_ONCE):
             stop = min(start + _FRAMES_AT_ONCE, count)
             scan.add(clip.encoded_frames(start, stop))
+            progress.note(stop, count)
+            if not clip.has_flow:
+                continue
             # As in an extraction, a batch has the flow that leads to its frames.
             pair = [] if task.settings.is_imported or stop - start < 2 else [stop - 2, stop - 1]
             frames = clip.frames(pair) if pair else np.empty((0, clip.height, clip.width, 3), np.uint8)
             used.add(frames, clip.flow(max(start - 1, 0), stop - 1))
-            progress.note(stop, count)
-    found = VideoResult(task.video_id, "ok", 0, 0, num_frames=count, clip_sha256=task.sha256)
+    found = VideoResult(task.video_id, "ok", 0, 0, num_frames=count, clip_sha256=task.sha256, has_flow=clip.has_flow)
     return used.into(with_scenes(replace(found, source_sha256=clip.attributes.source_sha256), scene_changes(scan.measures())))

@@ -17,7 +17,7 @@ from typing import Literal
 from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
 from flowkit.dataset.progress import ProgressBar
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.shard_files import check_stored
+from flowkit.dataset.shard_files import check_flow, check_stored
 from flowkit.errors import FlowkitError, ManifestError, ParameterError
 from flowkit.exchange.export_tars import TarExport
 from flowkit.exchange.flow_images import FlowEncoder, Labelled
@@ -106,12 +106,15 @@ def export(
         If `root` is not a data root, or has no such split or no clips, or a shard that is needed is missing or truncated.
     ParameterError
         If the output folder holds something else.
+    NoFlowError
+        If the root has frames only.
     BusyError
         If another process exports to the output folder.
     OSError
         If it cannot be written.
     """
     dataset, output = Dataset.open(root), Path(output)
+    check_flow(dataset, "export")
     settings = dataset.settings
     if mapping != "keep":
         settings = replace(settings, quantiser=replace(settings.quantiser, mapping=mapping))

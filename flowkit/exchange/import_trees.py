@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowkit.dataset.clips import ClipSource, StoredClips, find_clips
 from flowkit.dataset.lists.entries import ListEntry
@@ -349,7 +349,9 @@ def _root_settings(
 ) -> ExtractSettings:
     """Return the settings for the data root."""
     if record is not None:
-        kept: Codec = "jpeg" if record.flow == "jpeg" else "zstd" if record.settings.codec == "jpeg" else record.settings.codec
+        kept: Codec | Literal["no-flow"] = (
+            "jpeg" if record.flow == "jpeg" else "zstd" if record.settings.codec == "jpeg" else record.settings.codec
+        )
         return replace(record.settings, codec=kept)
     assert settings.bound_px is not None
     quantiser = Quantiser(settings.bound_px, "paper")

@@ -100,6 +100,8 @@ def _parse_record(values: dict[str, Any]) -> ExportRecord:
     if not isinstance(failed, dict) or not all(isinstance(text, str) for text in failed.values()):
         raise ManifestError("failed must give a reason for each video")
     settings = ExtractSettings.from_dict(values["settings"])
+    if not settings.has_flow:
+        raise ManifestError("its settings have no flow")
     videos = {name: ClipAttributes.from_stored(stored) for name, stored in values["videos"].items()}
     times = {name: _times(stored, videos[name].num_frames) for name, stored in values.get("times", {}).items()}
     return ExportRecord(layout, flow, settings, split, complete, videos, failed, times)

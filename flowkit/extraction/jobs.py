@@ -30,6 +30,7 @@ class VideoJob:
     service: ServiceAddress | None = None  # the GPU's process, with the cuda solver
     segment: Segment | None = None  # the part of the file that is the video, if it is not all
     share: float = 1.0  # of the work that the complete file would be
+    frames_sha256: str = ""  # the digest that the file must have, because its frames are stored already and get their flow now
 
     @property
     def version(self) -> FileVersion:
@@ -101,7 +102,7 @@ class TaskResult:
         The result of the video. None after a piece that was solved, whose video still needs its clip file, after a division, and
         after a stop.
     num_pairs : int
-        Number of flow fields that the task solved.
+        Number of flow fields that the task solved, or of frames that it stored without flow.
     stopped : bool
         Whether the run was stopped before the task was finished. The pieces that were finished are kept.
     tasks : tuple of VideoJob or PieceJob

@@ -48,21 +48,22 @@ class NewClip:
         self.close()
 
     def append(self, frames: NDArray[np.uint8], q: NDArray[np.uint8], times: NDArray[np.float64] | None) -> None:
-        """Add the next RGB frames (n, H, W, 3), their quantised flow (m, 2, H, W), and their times in s."""
+        """Add the next RGB frames (n, H, W, 3), their quantised flow (m, 2, H, W), if the settings store flow, and their times in s."""
         if self._writer is None:
             height, width = frames.shape[1:3]
             self._writer = ClipWriter(self.job.clip_path, codec=self.job.settings.codec, height=height, width=width)
         self._scenes.add(self._writer.append_frames(frames))
-        self._writer.append_flow(q)
         self.num_frames += len(frames)
         self._times.append(times)
-        self._used.add(frames, q)
+        if self.job.settings.has_flow:
+            self._writer.append_flow(q)
+            self._used.add(frames, q)
 
     def result(self, report: DecodeReport) -> VideoResult:
         """Return what became of the video, with its status, before its clip file is written."""
         job = self.job
         begun = VideoResult(job.video_id, "undecodable", job.source_bytes, job.source_mtime_ns, source_ctime_ns=job.source_ctime_ns)
-        return with_report(replace(begun, num_frames=self.num_frames), report)
+        return with_report(replace(begun, num_frames=self.num_frames, has_flow=job.settings.has_flow), report)
 
     def finish(self, result: VideoResult) -> VideoResult:
         """Write the clip file, if there is something to write; return the result with what is known then."""

@@ -46,7 +46,7 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # they would stop ever
 class TimedSample:
     """The size and the time of the first flow fields of a video, with their frames."""
 
-    num_pairs: int
+    num_pairs: int  # of frames, if there is no flow between them
     num_bytes: int
     seconds: float
 
@@ -85,7 +85,7 @@ def extract_task(task: VideoJob | PieceJob, progress: TaskProgress) -> TaskResul
         result = failure(job, error)
         if isinstance(error, SourceChangedError):
             remove_pieces(job.piece_folder)
-    num_pairs = result.num_frames - 1 if result.status in WRITTEN and not job.pieces else 0
+    num_pairs = 0 if job.pieces else result.num_steps
     return TaskResult(replace(result, seconds=round(time.monotonic() - started, 3)), num_pairs)
 
 
@@ -120,17 +120,17 @@ def _piece_source(job: VideoJob) -> Source:
 
 
 def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> VideoResult:
-    sha256 = source.sha256
+    check_frames(job, source)
     progress.alive()  # a large file on a slow disk may have taken minutes
     info = probe(job.path, stream=job.settings.reading.stream)
     expected = max(job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1, 0)
-    if not job.pieces and expected >= MIN_RESUMED:
+    if not job.pieces and expected >= MIN_RESUMED and job.settings.has_flow:
         drop_stale_pieces(job.piece_folder, job.path, source.version)
         record_source(job.piece_folder, source)
         for start, stop in missing_ranges(find_pieces(job.piece_folder), expected, 1):
             _solve_piece(PieceJob(job, start, stop, expected, 1), progress)
         job = replace(job, pieces=tuple(find_pieces(job.piece_folder)))
-    with PieceReader(job.pieces) as stored, NewClip(job, info.frame_rate, sha256=sha256) as clip:
+    with PieceReader(job.pieces) as stored, NewClip(job, info.frame_rate, sha256=source.sha256) as clip:
         batches = _frames(job, progress)
         report = None
         for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job, progress.alive):
@@ -146,10 +146,20 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
         return clip.finish(result)
 
 
+def check_frames(job: VideoJob, source: Source) -> None:
+    """Refuse to add flow to the frames of another file: raise `SourceChangedError` if the frames that are stored are not of this one."""
+    if job.frames_sha256 not in ("", source.sha256):
+        raise SourceChangedError(
+            f"{str(job.path)!r} is not the file whose frames are stored (its SHA-256 differs), so no flow is added to them: put that "
+            f"file back, delete the clip file {str(job.clip_path)!r} to extract the new one, or choose another data root"
+        )
+
+
 def _solve_piece(task: PieceJob, progress: TaskProgress) -> int:
     """Solve flow fields `start` to `stop` of a video, keeping those that are finished if the run is stopped; return how many."""
     num_done = 0
     source = _piece_source(task.video)
+    check_frames(task.video, source)
     with source.unchanged(), closing(PieceWriter(task.video.piece_folder, task.start, source.check)) as writer:
         for _, q in _with_flow(_frames(task.video, progress), task.video, progress.alive, start=task.start, stop=task.stop):
             writer.append(q)
@@ -209,16 +219,18 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
                 seconds = time.monotonic() - started
             if len(frames) > 2:  # a clip has one frame more than flow fields, which would count for much in a short one
                 num_bytes -= _stored_bytes(job, info, frames[:2], q[:1], folder / "two.h5")
-                return TimedSample(len(q) - 1, max(num_bytes, 0), seconds * (len(q) - 1) / len(q))
+                num_pairs = len(frames) - 1
+                return TimedSample(num_pairs - 1, max(num_bytes, 0), seconds * (num_pairs - 1) / num_pairs)
         except (VideoDecodeError, StopIteration):
             return None
-    return TimedSample(len(q), num_bytes, seconds)
+    return TimedSample(1, num_bytes, seconds)
 
 
 def _stored_bytes(job: VideoJob, info: VideoInfo, frames: NDArray[np.uint8], q: NDArray[np.uint8], path: Path) -> int:
     """Write a clip file of a few frames and return its size."""
     with ClipWriter(path, codec=job.settings.codec, height=frames.shape[1], width=frames.shape[2]) as writer:
         writer.append_frames(frames)
-        writer.append_flow(q)
+        if job.settings.has_flow:
+            writer.append_flow(q)
         attributes = clip_attributes(job, info.frame_rate, VideoResult(job.video_id, "ok", 0, 0, len(frames)), sha256="0" * 64)
         return writer.finish(attributes)

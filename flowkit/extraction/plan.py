@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from flowkit.dataset.clips import find_clips, packed_sources
+from flowkit.dataset.clips import Packed, find_clips, packed_videos
 from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import check_readable
@@ -127,7 +127,7 @@ def make_plan(
     check_apart(root, (each.video_id for each in listed.all))
     index = read_index(root)
     try:
-        packed = packed_sources(root)
+        packed = packed_videos(root)
     except ShardFormatError:
         if existing is not None:
             check_readable(existing, find_clips(root))  # names all of them, and the command that makes them again
@@ -144,7 +144,7 @@ def make_plan(
         job = job.with_version(version)
         done = done_before(job, index.get(each.video_id), packed, digests)
         if done is None:
-            todo.append(job)
+            todo.append(replace(job, frames_sha256=stored_frames_sha256(job, index.get(each.video_id), packed)))
         else:
             skipped.append(done)
             if done is not index.get(each.video_id):
@@ -263,20 +263,26 @@ class SourceDigests:
 
 
 def done_before(
-    job: VideoJob, earlier: VideoResult | None, packed: dict[str, tuple[Path, str]], digests: SourceDigests | None = None
+    job: VideoJob, earlier: VideoResult | None, packed: dict[str, Packed], digests: SourceDigests | None = None
 ) -> VideoResult | None:
-    """Return an earlier run's result if the video has not changed since then and its clip is still in a clip file or a shard."""
+    """Return an earlier run's result if the video has not changed since then and its clip is still in a clip file or a shard.
+
+    A clip that has frames only is not done if flow is to be stored.
+    """
     path = job.clip_path
-    packed_path, packed_sha256 = packed.get(job.video_id, (None, ""))
-    stored = path if path.is_file() else packed_path
-    if stored is None:
+    in_shard = None if path.is_file() else packed.get(job.video_id)
+    if in_shard is None and not path.is_file():
         return None
+    stored = path if in_shard is None else in_shard.path
     unchanged = earlier is not None and job.version.may_be(
         FileVersion(earlier.source_bytes, earlier.source_mtime_ns, earlier.source_ctime_ns)
     )
     if earlier is not None and earlier.status in WRITTEN and unchanged:
         # The index may know a newer clip than the one that is stored. Before 0.1 it did not say what a clip was extracted from.
-        is_this = earlier.clip_bytes == path.stat().st_size if stored == path else earlier.source_sha256 in ("", packed_sha256)
+        is_this = earlier.clip_bytes == path.stat().st_size if in_shard is None else earlier.source_sha256 in ("", in_shard.source_sha256)
+        has_flow = earlier.has_flow if in_shard is None else in_shard.has_flow
+        if is_this and has_flow != job.settings.has_flow:
+            return None
         if is_this and (job.segment is None or _is_this_segment(stored, job)):
             return earlier
     # A run was killed between renaming the clip and noting it, or the video was copied, touched or replaced: its bytes decide.
@@ -287,6 +293,8 @@ def done_before(
         if stored == path:  # a damaged clip is replaced; a shard holds other videos too
             return None
         raise
+    if attributes.has_flow != job.settings.has_flow:
+        return None
     try:
         if attributes.source_sha256 != (digests or SourceDigests()).of(job):
             return None
@@ -298,8 +306,26 @@ def done_before(
     clip_bytes = stored.stat().st_size if stored == path else 0
     result = VideoResult(job.video_id, "ok", job.source_bytes, job.source_mtime_ns, *counts, clip_bytes)
     result = replace(result, source_ctime_ns=job.source_ctime_ns, source_sha256=attributes.source_sha256, notes=attributes.notes)
-    result = replace(result, source_frames=attributes.source_frames)
+    result = replace(result, source_frames=attributes.source_frames, has_flow=attributes.has_flow)
     return with_status(result, losses=attributes.losses)
+
+
+def stored_frames_sha256(job: VideoJob, earlier: VideoResult | None, packed: dict[str, Packed]) -> str:
+    """Return the SHA-256 of the file whose frames are stored without flow, to which the flow is to be added; otherwise an empty text."""
+    path = job.clip_path
+    if not job.settings.has_flow:
+        return ""
+    if not path.is_file():
+        in_shard = packed.get(job.video_id)
+        return "" if in_shard is None or in_shard.has_flow else in_shard.source_sha256
+    if earlier is not None and earlier.source_sha256 and earlier.clip_bytes == path.stat().st_size:
+        return "" if earlier.has_flow else earlier.source_sha256
+    try:
+        with ShardReader(path) as reader:
+            about = reader.clip(job.video_id).attributes
+    except ShardFormatError:  # a damaged clip is replaced
+        return ""
+    return "" if about.has_flow else about.source_sha256
 
 
 def _is_this_segment(stored: Path, job: VideoJob) -> bool:

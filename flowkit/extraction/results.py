@@ -64,6 +64,8 @@ class VideoResult:
         The version of the rule by which cuts and repeated frames were found; 0 if nobody looked for them.
     clip_sha256 : str
         The SHA-256 of the clip, as `Clip.sha256` gives it; empty if it was not noted.
+    has_flow : bool
+        Whether the clip has flow, and not frames only.
     """
 
     video_id: str
@@ -87,9 +89,20 @@ class VideoResult:
     num_repeated: int = 0
     scene_rule: int = 0
     clip_sha256: str = ""
+    has_flow: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cuts", tuple(self.cuts))  # out of JSON it is a list
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of flow fields of the clip that was written; 0 if there is none."""
+        return self.num_frames - 1 if self.status in WRITTEN and self.has_flow else 0
+
+    @property
+    def num_steps(self) -> int:
+        """How much work the clip was, for the progress of a run: its flow fields, or the frames of one that has frames only."""
+        return self.num_pairs if self.has_flow or self.status not in WRITTEN else self.num_frames
 
 
 def with_status(result: VideoResult, *, losses: str = "") -> VideoResult:
@@ -200,7 +213,7 @@ class ExtractReport:
     @property
     def num_pairs(self) -> int:
         """Number of flow fields in the clip files that this run wrote."""
-        return sum(result.num_frames - 1 for result in self.done)
+        return sum(result.num_pairs for result in self.done)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as built-in types."""
@@ -248,7 +261,7 @@ def read_index(root: Path, folder: str = INDEX_FOLDER) -> dict[str, VideoResult]
 
 def _is_sound(result: VideoResult) -> bool:
     """Whether each field has its declared type: an index may come from elsewhere."""
-    kinds = {"str": (str,), "Status": (str,), "int": (int,), "float": (int, float), "tuple[int, ...]": (tuple,)}
+    kinds = {"str": (str,), "Status": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "tuple[int, ...]": (tuple,)}
     have_types = all(type(getattr(result, field.name)) in kinds[str(field.type)] for field in fields(VideoResult))
     return have_types and result.status in get_args(Status) and all(type(cut) is int for cut in result.cuts)
 

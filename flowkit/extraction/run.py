@@ -85,7 +85,9 @@ def extract(
         The data root; it is made if it does not exist.
     settings : ExtractSettings, optional
         The settings that all clips of the root share: solver, size, quantiser, codec. By default those of the root, or
-        ``ExtractSettings()`` for a new root.
+        ``ExtractSettings()`` for a new root. With ``ExtractSettings().frames_only()`` frames are stored without flow; settings of the
+        same frames with flow add the flow later, and give the bytes of a single pass. Each file is decoded again for that, and must
+        be the same, or its video fails.
     jobs : int, optional
         Number of worker processes; by default one per core, or two with the cuda solver, whose workers wait for the GPU. A method
         that uses a GPU by itself, such as RAFT, may need fewer.
@@ -127,8 +129,8 @@ def extract(
         If there is no video, or if two files would share a video id or a clip file; or if the list of segments has mistakes, all of
         which are named.
     ParameterError
-        If the root was made with other settings or by an import, if `cluster` is given with the cuda solver, or if a number is out
-        of range.
+        If the root was made with other settings or by an import, or has flow and `settings` have none; if `cluster` is given with the cuda
+        solver, or if a number is out of range.
     DeviceError
         If the device of the solver, or the cluster, is unavailable.
     BusyError
@@ -188,10 +190,11 @@ def extract(
             check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
         if cluster is not None and plan.jobs:
             check_scheduler(cluster)
+        open_root(root, plan.source, settings)
         if is_new:
-            open_root(root, plan.source, settings)
             stack.enter_context(extracting(root, part))
-        bar = stack.enter_context(ProgressBar("extract", unit="flow fields", progress=progress if plan.jobs else False))
+        unit = "flow fields" if settings.has_flow else "frames"
+        bar = stack.enter_context(ProgressBar("extract", unit=unit, progress=progress if plan.jobs else False))
         run = PlannedRun(plan, bar, on_progress)
         stack.callback(lambda: run.save_report(root, time.monotonic() - started))
         deque(extracted(run, root, jobs=jobs, devices=devices, cluster=cluster, limits=limits, stop=stop, grace_seconds=grace_seconds), 0)
@@ -294,7 +297,7 @@ class PlannedRun:
         """Record the results of the segments of a video; if its process was ended, those that have a clip file are done."""
         if outcome.result is None:
             done = [done_before(job, None, {}) or _crashed(job, outcome.crash) for job in task.segments]
-            self.finished_pairs += sum(result.num_frames - 1 for result in done if result.status in WRITTEN)
+            self.finished_pairs += sum(result.num_steps for result in done)
         else:
             done = list(outcome.result.segments)
             self.finished_pairs += outcome.result.num_pairs

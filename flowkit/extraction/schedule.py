@@ -40,7 +40,7 @@ def make_tasks(jobs: Sequence[VideoJob], num_processes: int) -> deque[Task]:
         if job.segment is not None:
             continue
         num_pieces = 1
-        if free_at[0] + job.source_bytes > (1 + GRAIN) * even_end:
+        if job.settings.has_flow and free_at[0] + job.source_bytes > (1 + GRAIN) * even_end:
             num_pieces = min(math.ceil(job.source_bytes / (GRAIN * even_end)), MAX_PIECES * num_processes)
         tasks.append(job if num_pieces < 2 else CutJob(job, num_pieces))
         for _ in range(num_pieces):

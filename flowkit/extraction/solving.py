@@ -36,6 +36,8 @@ def prepare_process(settings: ExtractSettings) -> None:
 
 def prepare_solver(settings: ExtractSettings) -> None:
     """Load the flow method of the settings, and compile what it needs."""
+    if not settings.has_flow:
+        return
     if settings.method is not None:
         settings.method.prepare()
     elif settings.solver in ("strict", "fast"):
@@ -55,7 +57,7 @@ def quantised_flow(
     *,
     alive: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint8]:
-    """Return the quantised flow between consecutive frames.
+    """Return the quantised flow between consecutive frames; of settings that store frames only, no flow field.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def quantised_flow(
     -------
     uint8 array, shape (n - 1, 2, H, W)
     """
-    if len(frames) < 2:
+    if len(frames) < 2 or not settings.has_flow:
         return np.empty((0, 2, *frames.shape[1:3]), np.uint8)
     at_once = max(PIXELS_AT_ONCE // math.prod(frames.shape[1:3]), 1)
     q = []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GROUP = "flowkit.flow_methods"
+NO_FLOW = "no-flow"  # stands where a method or a solver has its name, of clips and data roots that have frames only
 TVL1 = "tvl1"
 DISTRIBUTION = "flowkit-video"
 # Those that need nothing but flowkit's own requirements, for a copy of this package without any metadata.
@@ -36,7 +37,7 @@ Value = bool | int | float | str
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # What a clip's attribute `solver` says of TV-L1 and of imported flow, where it names any other method.
-_RESERVED = (TVL1, "strict", "fast", "cuda", "gpu_flow", "denseflow", "dense_flow", "imported")
+_RESERVED = (TVL1, NO_FLOW, "strict", "fast", "cuda", "gpu_flow", "denseflow", "dense_flow", "imported")
 
 
 _CHECKOUT = Path(__file__).resolve().parents[2] / "pyproject.toml"

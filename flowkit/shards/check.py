@@ -93,7 +93,9 @@ def _faults(layout: VideoLayout, data: ShardBytes, deep: bool) -> Iterator[str]:
     if layout.times is not None:
         digest.update(layout.times.astype("<f8").tobytes())
     flow = layout.flow
-    if isinstance(flow, JpegRun):
+    if flow is None:
+        pass
+    elif isinstance(flow, JpegRun):
         yield from _image_faults("flow image", flow, data, np.empty((layout.height, layout.width), np.uint8), deep)
         for array in (flow.offsets.astype("<i8"), flow.crc32.astype("<u4")):
             digest.update(array.tobytes())

@@ -87,7 +87,7 @@ class NewShard:
         height: int,
         width: int,
         frames: Images,
-        flow: Images | Chunks,
+        flow: Images | Chunks | None,
         times: NDArray[np.float64] | None = None,
     ) -> str:
         """Add one video.
@@ -100,8 +100,8 @@ class NewShard:
             Size of frames and flow.
         frames : Images
             The frames.
-        flow : Images or Chunks
-            The flow, as images if the codec is ``jpeg``, else as chunks.
+        flow : Images or Chunks or None
+            The flow, as images if the codec is ``jpeg``, else as chunks; None if the video has frames only.
         times : float64 array, shape (T,), s, optional
             The time stamps of the frames, if they are known.
 
@@ -123,7 +123,7 @@ class NewShard:
         if isinstance(flow, Images):
             _write_index(group, "flow", flow, digest)
             _write_pieces(group, "flow", int(flow.offsets[-1]), self._checked(_hashed(flow.pieces, digest)))
-        else:
+        elif flow is not None:
             shape = (attributes.num_frames - 1, 2, height, width)
             _write_chunks(group, attributes.codec, shape, self._checked(flow.chunks), digest)
         _write_pieces(group, "frames", int(frames.offsets[-1]), self._checked(frames.pieces))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.errors import ParameterError, ShardFormatError
+from flowkit.errors import NoFlowError, ParameterError, ShardFormatError
 from flowkit.quantise import Quantiser
 from flowkit.shards.chunks import decode_chunks
 from flowkit.shards.file_bytes import ShardBytes
@@ -177,7 +177,7 @@ class ShardReader:
 class Clip:
     """One video of a shard, with its frames and its quantised flow. `ShardReader.clip` makes it; its ``len`` is `num_frames`.
 
-    Pixels are read from the file when `frames` and `flow` are called.
+    A clip may have frames only, as `has_flow` says. Pixels are read from the file when `frames` and `flow` are called.
 
     Examples
     --------
@@ -239,8 +239,13 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
-        """The number of frames, T; there are T - 1 flow fields."""
+        """The number of frames, T; there are T - 1 flow fields, or none."""
         return self.attributes.num_frames
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the clip has flow: ``flowkit extract --no-flow`` stores frames only, to which `extract` can add the flow later."""
+        return self.attributes.has_flow
 
     @property
     def height(self) -> int:
@@ -278,7 +283,7 @@ class Clip:
 
     @property
     def codec(self) -> str:
-        """How the flow is stored: ``zstd``, ``gzip``, ``none`` or ``jpeg``."""
+        """How the flow is stored: ``zstd``, ``gzip``, ``none`` or ``jpeg``; ``no-flow`` if there is none."""
         return self.attributes.codec
 
     @property
@@ -349,12 +354,14 @@ class Clip:
             If the window or `out` is not as above.
         TypeError
             If `start` or `stop` is not a whole number.
+        NoFlowError
+            If the clip has frames only.
         ShardFormatError
             If a chunk is damaged.
         """
+        run = self._flow_run()
         start, stop = self._window("flow fields", start, stop, self.num_frames - 1)
         pairs = _output(out, (stop - start, 2, self.height, self.width))
-        run = self._layout.flow
         if isinstance(run, ChunkRun):
             self._decode_chunks(run, start, pairs)
         else:
@@ -382,14 +389,24 @@ class Clip:
         ------
         ParameterError
             If there are no such flow fields, or they are not stored as JPEGs.
+        NoFlowError
+            If the clip has frames only.
         ShardFormatError
             If one is damaged.
         """
-        run = self._layout.flow
+        run = self._flow_run()
         if isinstance(run, ChunkRun):
             raise ParameterError(f"the flow of video {self.video_id!r} is stored with codec {self.codec}, not as JPEGs")
         start, stop = self._window("flow fields", start, stop, self.num_frames - 1)
         return [self._encoded(run, index, "flow image") for index in range(2 * start, 2 * stop)]
+
+    def _flow_run(self) -> ChunkRun | JpegRun:
+        if self._layout.flow is None:
+            raise NoFlowError(
+                f"{self._reader.path}: video {self.video_id!r} has frames without flow: add it with `flowkit extract VIDEOS`, without "
+                "--no-flow; if its clip is in a shard, pack again"
+            )
+        return self._layout.flow
 
     def _window(self, what: str, start: int, stop: int, count: int) -> tuple[int, int]:
         """Return a window of whole numbers, after checking that it lies in the video."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
-from flowkit.flow.methods import FlowMethod
+from flowkit.flow.methods import NO_FLOW, FlowMethod
 from flowkit.quantise import Quantiser
 from flowkit.records import canonical_json, is_sha256, parse_json
 from flowkit.video.ids import check_video_id
@@ -21,7 +21,7 @@ from flowkit.video.segments.segment import check_stored_segment
 FORMAT = "flowkit-shard"
 FORMAT_VERSION = 1
 VIDEOS_GROUP = "videos"  # contains one group per video, named 000000, 000001, ...
-CODECS = ("zstd", "gzip", "none", "jpeg")
+CODECS = ("zstd", "gzip", "none", "jpeg", NO_FLOW)
 
 JPEG_QUALITY = 95
 ZSTD_FILTER, GZIP_FILTER, FLETCHER32_FILTER = 32015, 1, 3  # numbers of the HDF5 registry
@@ -158,15 +158,15 @@ class ClipAttributes:
         Number of frames that the container promised; 0 if it gave no number.
     decode_errors : int
         Number of packets and frames that could not be decoded.
-    codec : {"zstd", "gzip", "none", "jpeg"}
-        How the flow is stored.
+    codec : {"zstd", "gzip", "none", "jpeg", "no-flow"}
+        How the flow is stored; ``no-flow`` if there is none.
     quantiser : dict
         ``bound`` in px/frame and ``mapping``, as `Quantiser.to_dict` returns them.
     tvl1 : dict
         The parameters of TV-L1; empty if they are not known.
     solver : str
         The solver that computed the flow: ``strict``, ``fast``, ``cuda``, the tool from which it was imported, or
-        the name of `method`.
+        the name of `method`; ``no-flow`` if there is none.
     method : dict
         The flow method, by ``name``, and its parameters, if it is not TV-L1.
     camera_motion : {"", "sift", "flow"}
@@ -231,6 +231,10 @@ class ClipAttributes:
             raise ShardFormatError("solver must not be empty")
         for name in ("quantiser", "tvl1", "method", "reading", "segment"):
             _check_settings(name, getattr(self, name))
+        if (self.codec == NO_FLOW) != (self.solver == NO_FLOW):
+            raise ShardFormatError(f"codec and solver must both be {NO_FLOW} or neither, got {self.codec!r} and {self.solver!r}")
+        if not self.has_flow and (self.tvl1 or self.method or self.camera_motion):
+            raise ShardFormatError("tvl1, method and camera_motion are of flow, and there is none")
         try:
             Quantiser.from_dict(self.quantiser)
             Reading.from_dict(self.reading)
@@ -240,6 +244,11 @@ class ClipAttributes:
                 raise ShardFormatError(f"solver must name the flow method, {self.method['name']!r}, got {self.solver!r}")
         except ParameterError as cause:
             raise ShardFormatError(str(cause)) from cause
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether the clip has flow, and not frames only."""
+        return self.codec != NO_FLOW
 
     def to_stored(self) -> dict[str, str | int]:
         """Return the values as they are stored: text and integers, with dictionaries as canonical JSON, without empty optional ones."""

@@ -70,21 +70,23 @@ class ChunkRun:
 
 @dataclass(frozen=True)
 class VideoLayout:
-    """One video of a shard whose structure has been checked: its attributes, and where in the file its bytes lie."""
+    """One video of a shard whose structure has been checked: its attributes, and where in the file its bytes lie; no flow is None."""
 
     attributes: ClipAttributes
     sha256: str
     height: int
     width: int
     frames: JpegRun
-    flow: ChunkRun | JpegRun
+    flow: ChunkRun | JpegRun | None
     times: NDArray[np.float64] | None = None
 
     @property
     def stored_bytes(self) -> int:
         """Number of stored bytes of frames and flow, which is the same in a clip file and in a shard; shards are cut by it."""
-        flow = int(self.flow.offsets[-1]) if isinstance(self.flow, JpegRun) else int(self.flow.sizes.sum())
-        return int(self.frames.offsets[-1]) + flow
+        frames = int(self.frames.offsets[-1])
+        if self.flow is None:
+            return frames
+        return frames + (int(self.flow.offsets[-1]) if isinstance(self.flow, JpegRun) else int(self.flow.sizes.sum()))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -183,9 +185,9 @@ class ShardStructure:
                 seen[video_id] = None
         return list(seen)
 
-    def source_digests(self) -> list[str]:
-        """Return the SHA-256 of the video file that each video was extracted from, in the order of the groups."""
-        (declared,) = (attribute for attribute in VIDEO_ATTRIBUTES if attribute.name == "source_sha256")
+    def texts(self, name: str) -> list[str]:
+        """Return one attribute of each video, a text that no video may lack, in the order of the groups."""
+        (declared,) = (attribute for attribute in VIDEO_ATTRIBUTES if attribute.name == name)
         with as_format_errors(self.path):
             return [str(_read_attribute(self._group(index), declared)) for index in range(self.num_videos)]
 
@@ -216,11 +218,12 @@ class ShardStructure:
             _check_links(group, list(declared))
             num_frames = attributes.num_frames
             frames = _read_jpeg_run(group, self._data, num_frames, declared, prefix="frame", images="frames")
-            flow: ChunkRun | JpegRun
-            if attributes.codec == "jpeg":
+            flow: ChunkRun | JpegRun | None
+            if not attributes.has_flow:
+                flow, (height, width) = None, _size_of_first(frames, self._data)
+            elif attributes.codec == "jpeg":
                 flow = _read_jpeg_run(group, self._data, 2 * (num_frames - 1), declared, prefix="flow", images="flow")
-                height, width = jpeg_size(self._data.read(flow.start, int(flow.offsets[1])))
-                _check_frame_size(height, width)
+                height, width = _size_of_first(flow, self._data)
             else:
                 flow, height, width = _read_chunk_run(group, self._data, num_frames - 1, attributes.codec)
             times = _read_times(group, self._data, num_frames, declared["times"]) if "times" in declared else None
@@ -397,6 +400,13 @@ def _read_chunk_run(group: Any, data: ShardBytes, count: int, codec: str) -> tup
     if sizes.min() <= CHECKSUM_BYTES or sizes.max() > largest or starts.min() < 0 or (starts + sizes).max() > data.size:
         raise ShardFormatError("'flow' has chunks that do not lie inside the file")
     return ChunkRun(starts, sizes, masks.astype(np.uint8)), height, width
+
+
+def _size_of_first(images: JpegRun, data: ShardBytes) -> tuple[int, int]:
+    """Return the height and the width of the first of some JPEGs, as its header gives them."""
+    height, width = jpeg_size(images.read(data, 0))
+    _check_frame_size(height, width)
+    return height, width
 
 
 def _check_frame_size(height: int, width: int) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError, ShardFormatError
 from flowkit.files import replacing
+from flowkit.flow.methods import NO_FLOW
 from flowkit.shards.chunks import ChunkPipeline, check_chunk
 from flowkit.shards.file_bytes import ShardBytes
 from flowkit.shards.jpeg import encode_jpeg, jpeg_size
@@ -60,8 +61,8 @@ class ClipWriter:
     ----------
     path : str or path
         The final name, ``clips/<video_id>.h5``.
-    codec : {"zstd", "gzip", "none", "jpeg"}
-        How the flow is stored; frames are always JPEGs.
+    codec : {"zstd", "gzip", "none", "jpeg", "no-flow"}
+        How the flow is stored; frames are always JPEGs. ``no-flow``: the clip has frames only.
     height, width : int, px
         Size of every frame.
 
@@ -83,7 +84,7 @@ class ClipWriter:
         self._frame_crc32: list[int] = []
         self._flow_crc32: list[int] = []
         self._masks: list[int] = []
-        self._pipeline = None if codec == "jpeg" else ChunkPipeline(codec, height, width)
+        self._pipeline = None if codec in ("jpeg", NO_FLOW) else ChunkPipeline(codec, height, width)
 
     def __enter__(self) -> ClipWriter:
         return self
@@ -113,6 +114,8 @@ class ClipWriter:
             Channel 0 is u (to the right), channel 1 is v (down).
         """
         self._check_array("flow", q, (2, self.height, self.width))
+        if self.codec == NO_FLOW:
+            raise ParameterError(f"{self.path}: a clip with codec {NO_FLOW} takes no flow")
         if self._pipeline is None:
             self.append_encoded_flow([encode_jpeg(plane) for pair in q for plane in pair])
             return
@@ -162,22 +165,23 @@ class ClipWriter:
         Raises
         ------
         ParameterError
-            If the attributes contradict what was added, or the number of flow fields is not that of frames minus one.
+            If the attributes contradict what was added, or the number of flow fields is not that of frames minus one, or 0 without flow.
         OSError
             If the file cannot be written.
         """
         num_frames, num_pairs = len(self._frames.sizes), len(self._flow.sizes) // (2 if self.codec == "jpeg" else 1)
-        if attributes.num_frames != num_frames or num_pairs != num_frames - 1:
+        pairs_due = 0 if self.codec == NO_FLOW else attributes.num_frames - 1
+        if attributes.num_frames != num_frames or num_pairs != pairs_due:
             raise ParameterError(
                 f"{self.path}: {num_frames} frames and {num_pairs} flow fields were added instead of "
-                f"{attributes.num_frames} and {attributes.num_frames - 1}"
+                f"{attributes.num_frames} and {pairs_due}"
             )
         if times is not None and times.shape != (num_frames,):
             raise ParameterError(f"{self.path}: times must have the shape ({num_frames},), got {times.shape}")
         if attributes.codec != self.codec:
             raise ParameterError(f"{self.path}: the attributes say codec {attributes.codec}, the writer has {self.codec}")
         frames = Images(self._frames.offsets(), np.array(self._frame_crc32, np.uint32), self._frames.pieces())
-        flow: Images | Chunks = Chunks(zip(self._masks, self._flow.pieces(), strict=True))
+        flow: Images | Chunks | None = None if self.codec == NO_FLOW else Chunks(zip(self._masks, self._flow.pieces(), strict=True))
         if self.codec == "jpeg":
             flow = Images(self._flow.offsets(), np.array(self._flow_crc32, np.uint32), self._flow.pieces())
         with replacing(self.path) as part, NewShard(part) as shard:
@@ -294,10 +298,12 @@ class _Source:
             raise ShardFormatError(f"{self.path} does not contain video {video_id!r}")
         return self._structure.layout(self._index[video_id])
 
-    def content(self, layout: VideoLayout) -> tuple[Images, Images | Chunks]:
-        """Return the frames and the flow of a video, which are read while they are written."""
+    def content(self, layout: VideoLayout) -> tuple[Images, Images | Chunks | None]:
+        """Return the frames and the flow of a video, if it has some, which are read while they are written."""
         where = f"{self.path}: video {layout.attributes.video_id!r}"
         frames = Images(layout.frames.offsets, layout.frames.crc32, self._images(layout.frames, f"{where}: frame"))
+        if layout.flow is None:
+            return frames, None
         if isinstance(layout.flow, JpegRun):
             return frames, Images(layout.flow.offsets, layout.flow.crc32, self._images(layout.flow, f"{where}: flow image"))
         return frames, Chunks(self._chunks(layout.flow, f"{where}: flow chunk"))

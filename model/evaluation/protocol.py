@@ -13,7 +13,7 @@ import numpy as np
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.shard_files import check_shards
+from flowkit.dataset.shard_files import check_flow, check_shards
 from flowkit.errors import ManifestError
 from flowkit.model.compute.execution import Execution, machine
 from flowkit.model.compute.ranks import gathered
@@ -161,6 +161,7 @@ def evaluate(
     check_run_name(run)
     check_joined(2, fusion=fusion, weights=None if weights == "auto" else weights)  # before the work
     dataset = Dataset.open(root)
+    check_flow(dataset, "evaluation")
     wanted = None if system is None else find_system(system)
 
     def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str], tuple[SvmPhase, ...]]:

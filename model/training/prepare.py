@@ -9,7 +9,7 @@ from typing import Any
 
 from flowkit.dataset.manifest import Split
 from flowkit.dataset.root import Dataset
-from flowkit.dataset.shard_files import check_shards
+from flowkit.dataset.shard_files import check_flow, check_shards
 from flowkit.errors import CheckpointError, ManifestError, ParameterError
 from flowkit.files import file_sha256
 from flowkit.model.compute.execution import Execution
@@ -196,12 +196,15 @@ def training_lists(root: Path, settings: TrainSettings, *, split: int) -> tuple[
 
     Raises
     ------
+    NoFlowError
+        If the data root has frames only.
     ManifestError
         If the split is not packed or has no training video, or a shard with its training videos is missing or truncated.
     ParameterError
         If no training video can be held out as `settings` ask, or none would remain.
     """
     dataset = Dataset.open(root)
+    check_flow(dataset, "training")
     listed = dataset.split(split)
     if not listed.train:
         raise ManifestError(f"{root}: split {split} has no training video; pack it with lists that have some (`flowkit pack --lists`)")

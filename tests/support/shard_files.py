@@ -61,9 +61,12 @@ def write_clip(
 ) -> tuple[Array, Array]:
     """Write a clip file and return what was put in."""
     frames, flow = clip_arrays(num_frames, seed=seed)
+    if codec == "no-flow":
+        changes = {"solver": codec, "tvl1": {}, **changes}
     with ClipWriter(path, codec=codec, height=HEIGHT, width=WIDTH) as writer:
         writer.append_frames(frames)
-        writer.append_flow(flow)
+        if codec != "no-flow":
+            writer.append_flow(flow)
         writer.finish(attributes(video_id, num_frames, codec=codec, **changes))
     return frames, flow
 

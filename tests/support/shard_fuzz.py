@@ -17,16 +17,17 @@ import numpy as np
 from flowkit.errors import ShardFormatError
 from flowkit.shards.check import check_file
 from flowkit.shards.reader import ShardReader
+from flowkit.shards.schema import CODECS
 from flowkit.shards.writer import write_shard
 
 
 def make_shard(folder: Path) -> Path:
-    """A shard of four videos, one of each codec."""
+    """A shard of five videos, one of each codec and one without flow."""
     from shard_files import write_clip
 
-    for k, codec in enumerate(("zstd", "gzip", "none", "jpeg")):
+    for k, codec in enumerate(CODECS):
         write_clip(folder / f"{codec}.h5", f"c/{codec}", num_frames=5, seed=k, codec=codec)
-    write_shard(folder / "shard.h5", [folder / f"{codec}.h5" for codec in ("gzip", "jpeg", "none", "zstd")])
+    write_shard(folder / "shard.h5", [folder / f"{codec}.h5" for codec in sorted(CODECS)])
     return folder / "shard.h5"
 
 
@@ -62,8 +63,8 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 def _edit(path: Path, kind: str, rng: np.random.Generator) -> str:
     """Change attributes or values through HDF5, so that its own checksums fit."""
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
-        videos = [file[f"videos/{k:06d}"] for k in range(4)]
-        video, other = (videos[int(k)] for k in rng.permutation(4)[:2])
+        videos = [file[f"videos/{k:06d}"] for k in range(len(CODECS))]
+        video, other = (videos[int(k)] for k in rng.permutation(len(CODECS))[:2])
         if kind == "attribute":
             name = str(rng.choice(sorted(video.attrs)))
             before, theirs = video.attrs[name], other.attrs[name]
@@ -77,7 +78,7 @@ def _edit(path: Path, kind: str, rng: np.random.Generator) -> str:
             del video.attrs[name]
             video.attrs.create(name, value)
             return f"{video.name} {name} = {value!r}"
-        name = str(rng.choice(["frame_offsets", "frame_crc32", "frames", "flow"]))
+        name = str(rng.choice([name for name in ("frame_offsets", "frame_crc32", "frames", "flow") if name in video]))
         values = video[name][...]
         at = tuple(int(rng.integers(n)) for n in values.shape)
         values[at] = rng.choice([0, 1, int(values[at]) ^ 1, 255])
@@ -99,7 +100,7 @@ def contents(path: Path) -> dict[str, Any]:
                 got[f"{video_id} attributes"] = (clip.attributes.to_json(), clip.sha256)
                 for k in range(clip.num_frames):
                     _try(got, f"{video_id} frame {k}", lambda clip=clip, k=k: clip.frames([k]).tobytes())
-                    if k:
+                    if k and clip.has_flow:
                         _try(got, f"{video_id} flow {k}", lambda clip=clip, k=k: clip.flow(k - 1, k).tobytes())
     except ShardFormatError:
         pass

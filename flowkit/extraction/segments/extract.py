@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flowkit.errors import SourceChangedError
 from flowkit.extraction.jobs import SegmentsJob, TaskResult, VideoJob
 from flowkit.extraction.new_clip import NewClip
-from flowkit.extraction.one_video import BATCH_SIZE, failure
+from flowkit.extraction.one_video import BATCH_SIZE, check_frames, failure
 from flowkit.extraction.plan import SourceDigests, done_before
 from flowkit.extraction.results import WRITTEN, VideoResult
 from flowkit.extraction.solving import quantised_flow, solver_frames
@@ -64,12 +64,13 @@ def extract_segments(task: SegmentsJob, progress: TaskProgress) -> TaskResult:
     except Exception as error:  # one bad video never stops the others, and is reported
         if isinstance(error, SourceChangedError):  # nobody knows what the clips are of that were written before that was seen
             for job in task.segments:
-                if results.pop(job.video_id, None) is not None:
+                before = results.pop(job.video_id, None)
+                if before is not None and before.status in WRITTEN:
                     job.clip_path.unlink(missing_ok=True)
         for job in task.segments:
             if job.video_id not in results:
                 results[job.video_id] = failure(job, error)
-    num_pairs = sum(result.num_frames - 1 for result in results.values() if result.status in WRITTEN)
+    num_pairs = sum(result.num_steps for result in results.values())
     return TaskResult(num_pairs=num_pairs, stopped=stopped, segments=tuple(results.values()))
 
 
@@ -82,8 +83,12 @@ def _extract(task: SegmentsJob, source: Source, results: dict[str, VideoResult],
     for job in (job.with_version(source.version) for job in task.segments):
         before = done_before(job, None, {}, digests)  # by this task, if its process was killed
         if before is None:
-            todo.append(job)
-        else:
+            try:
+                check_frames(job, source)
+                todo.append(job)
+            except SourceChangedError as error:
+                before = failure(job, error)
+        if before is not None:
             results[job.video_id] = before
     if not todo:
         return
@@ -123,24 +128,25 @@ class _SegmentClip:
 
 
 def _append(batch: SegmentBatch, clips: Sequence[_SegmentClip], video: VideoJob, progress: TaskProgress) -> int:
-    """Add frames and flow to the clip of each segment that has some of this batch; return how many flow fields were added."""
+    """Add frames and flow to the clip of each segment that has some of this batch; return how many flow fields, or frames, were added."""
     if not batch.numbers:
         return 0
     frames = solver_frames(batch.frames, video.settings)
     solved: dict[tuple[int, int], NDArray[np.uint8]] = {}
     held = {number: (number, frames[k].copy()) for k, number in enumerate(batch.numbers)}  # not views, which would hold the whole batch
-    num_fields = 0
+    num_steps = 0
     for index, places in batch.places.items():
         clip = clips[index]
         clip.begun = clip.begun or time.monotonic()
         chain = [*([] if clip.last is None else [clip.last]), *(held[batch.numbers[place]] for place in places)]
-        _solve(chain, solved, video, progress)
-        fields = [solved[a[0], b[0]] for a, b in pairwise(chain)]
+        if video.settings.has_flow:
+            _solve(chain, solved, video, progress)
+        fields = [solved[a[0], b[0]] for a, b in pairwise(chain)] if video.settings.has_flow else []
         q = np.stack(fields) if fields else np.empty((0, 2, *batch.frames.shape[1:3]), np.uint8)
         clip.new.append(batch.frames[places], q, batch.times[places])
         clip.last = chain[-1]
-        num_fields += len(fields)
-    return num_fields
+        num_steps += len(fields) if video.settings.has_flow else len(places)
+    return num_steps
 
 
 def _solve(chain: Sequence[_Numbered], solved: dict[tuple[int, int], NDArray[np.uint8]], video: VideoJob, progress: TaskProgress) -> None:

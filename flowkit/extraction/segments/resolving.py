@@ -100,18 +100,20 @@ def resolve_segments(listed: Path, scan: Scan, settings: ExtractSettings, *, job
     Raises
     ------
     ManifestError
-        If a row cannot be understood, or its video is not in the folder; if a segment is empty, not within its video, or listed twice;
-        or if it would have the id of another video. Names all such rows.
+        If a row cannot be understood, or its video is not in the folder or is itself a folder of pictures; if a segment is empty, not
+        within its video, or listed twice; or if it would have the id of another video. Names all such rows.
     """
     rows, faults = read_segment_list(listed)
     by_video: dict[str, list[ListedSegment]] = defaultdict(list)
-    finder = _Finder(scan)
+    finder, videos = _Finder(scan), {video.video_id: video for video in scan.videos}
     for row in rows:
         try:
-            by_video[finder.find(row.name)].append(row)
+            name = finder.find(row.name)
+            if videos[name].path.is_dir():
+                raise ManifestError(f"{row.name!r} is a folder of pictures; make each part of it a folder, without a list of segments")
+            by_video[name].append(row)
         except ManifestError as error:
             faults[row.line] = str(error)
-    videos = {video.video_id: video for video in scan.videos}
     looks = deque(_Look(videos[name], tuple(same), settings.reading.stream) for name, same in sorted(by_video.items()))
     num_processes = min(jobs or num_cores(), max(-(-len(looks) // 4), 1))  # a process takes longer to start than to look into a few
     limits = TaskLimits(_patience)

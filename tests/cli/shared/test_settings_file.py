@@ -140,7 +140,7 @@ def test_a_hostile_settings_file_is_one_short_line(text: str, said: str) -> None
 # Options that are switches or paths, and that neither delete nor replace, connect or overlook anything: a file may set them.
 HARMLESS = {
     *("all", "changed", "checkpoint_activations", "common", "compile", "deep", "dry_run", "fail_on_damaged", "gallery", "json", "redraw"),
-    *("average", "mirror", "report", "resize", "skip_cuts", "temporal_convolution", "tensorboard", "trajectories"),
+    *("average", "mirror", "no_flow", "report", "resize", "skip_cuts", "temporal_convolution", "tensorboard", "trajectories"),
     *("checkpoint", "classes", "data", "encoder", "frames", "lists", "order", "reports", "runs"),
     *("segments", "train", "videos"),
 }

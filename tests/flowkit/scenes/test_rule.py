@@ -143,7 +143,6 @@ def test_small_frames_have_one_size_whatever_the_video_has(size: tuple[int, int]
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="it has not been seen to end yet: its outcome is to be read, and the mark removed")
 def test_real_videos_without_cuts_have_none_and_joined_ones_have_theirs() -> None:
     """18 clips of UCF101 have no cut; two of different groups in one video have one."""
     if not VIDEOS.is_dir():

@@ -155,6 +155,28 @@ def missing_data_set(file: h5py.File, folder: Path) -> None:
     del file["videos/000000/frame_crc32"]
 
 
+def missing_flow(file: h5py.File, folder: Path) -> None:
+    del file["videos/000000/flow"]
+
+
+def flow_that_is_denied(file: h5py.File, folder: Path) -> None:
+    for name, value in {"codec": "no-flow", "solver": "no-flow", "tvl1": "{}"}.items():
+        replace_attribute(file["videos/000000"], name, text(value))
+
+
+def solver_of_no_flow(file: h5py.File, folder: Path) -> None:
+    flow_that_is_denied(file, folder)
+    missing_flow(file, folder)
+    replace_attribute(file["videos/000000"], "solver", text("strict"))
+
+
+def parameters_of_no_flow(file: h5py.File, folder: Path) -> None:
+    stored = file["videos/000000"].attrs["tvl1"]
+    flow_that_is_denied(file, folder)
+    missing_flow(file, folder)
+    replace_attribute(file["videos/000000"], "tvl1", text(stored))
+
+
 def group_for_a_data_set(file: h5py.File, folder: Path) -> None:
     del file["videos/000000/frames"]
     file.create_group("videos/000000/frames")
@@ -285,6 +307,7 @@ EDITS: dict[str, Edit] = {
     for edit in (
         external_storage, virtual_storage, external_link, external_video, soft_link, link_to_itself, link_to_parent, link_to_root,
         one_video_twice, two_of_one_name, gap_in_the_names, foreign_object, foreign_data_set, missing_data_set, group_for_a_data_set,
+        missing_flow, flow_that_is_denied, solver_of_no_flow, parameters_of_no_flow,
         huge_shape, huge_frames, huge_offsets, unlimited_shape, other_filter, no_checksum, shuffled, several_pairs_a_chunk, missing_chunk,
         signed_flow, enumerated_flow, flow_of_another_video_length, chunked_frames, short_offsets, big_endian_offsets, object_offsets,
         missing_attribute, extra_attribute,

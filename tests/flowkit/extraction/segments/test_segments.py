@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from command_lines import call_flowkit, run_flowkit
@@ -48,6 +49,11 @@ def _in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 def write_list(path: Path, rows: Iterable[tuple[object, ...]], columns: str = "video_id,start_frame,end_frame") -> Path:
     path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n", encoding="utf-8")
     return path
+
+
+def write_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.zeros((36, 48, 3), np.uint8))
 
 
 def pixels_of(path: Path) -> NDArray[np.uint8]:
@@ -211,6 +217,8 @@ def test_all_mistakes_of_a_list_are_in_one_error_and_nothing_is_written(tmp_path
     write_video(tmp_path / "videos" / "two" / "a.mkv", 10)
     write_video(tmp_path / "videos" / "one" / "b.mkv", 10)
     write_video(tmp_path / "videos" / "one" / "b_0_5.mkv", 10)
+    for k in range(10):
+        write_picture(tmp_path / "videos" / "two" / "pictures" / f"{k}.png")
     rows = [
         ("one/a", 0, 31),
         ("one/a", 7, 7),
@@ -223,6 +231,7 @@ def test_all_mistakes_of_a_list_are_in_one_error_and_nothing_is_written(tmp_path
         ("b", 0, 5),
         ("one/a", -1, 5),
         ("two/a", 0, 10),
+        ("pictures", 0, 10),
     ]
     listed = write_list(tmp_path / "s.csv", rows)
     ended = run_flowkit("extract", tmp_path / "videos", "--data", tmp_path / "data", "--segments", listed)
@@ -237,9 +246,10 @@ def test_all_mistakes_of_a_list_are_in_one_error_and_nothing_is_written(tmp_path
         "line 9: names no video",
         "line 10: the segment would have the id of the video 'one/b_0_5'",
         "line 11: start_frame",
+        "line 13: 'pictures' is a folder of pictures",
     ):
         assert text in " ".join(ended.err.split()), text
-    assert re.findall(r"line (\d+):", ended.err) == ["2", "3", "4", "5", "6", "8", "9", "10", "11"]
+    assert re.findall(r"line (\d+):", ended.err) == ["2", "3", "4", "5", "6", "8", "9", "10", "11", "13"]
     assert not (tmp_path / "data").exists()
 
 
