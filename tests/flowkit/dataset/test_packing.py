@@ -18,7 +18,7 @@ from shard_files import clip_arrays, make_root, write_clip
 
 import flowkit.dataset.shard_update as shard_set
 from flowkit.cli.main import flowkit as command
-from flowkit.dataset.clips import packed_sources
+from flowkit.dataset.clips import packed_videos
 from flowkit.dataset.lists.choosing import SeveralListsError
 from flowkit.dataset.packing import pack
 from flowkit.dataset.paths import clip_path, split_folder
@@ -38,7 +38,7 @@ SHARD_BYTES = 40_000  # about two of these clips
 
 def packed_video_ids(root: Path) -> dict[str, Path]:
     """Return the shard that holds each packed video."""
-    return {video_id: path for video_id, (path, _) in packed_sources(root).items()}
+    return {video_id: packed.path for video_id, packed in packed_videos(root).items()}
 
 
 def shards(root: Path) -> dict[str, str]:
