@@ -161,7 +161,6 @@ def evaluate(
     check_run_name(run)
     check_joined(2, fusion=fusion, weights=None if weights == "auto" else weights)  # before the work
     dataset = Dataset.open(root)
-    check_flow(dataset, "evaluation")
     wanted = None if system is None else find_system(system)
 
     def networks_for(number: int) -> tuple[TestedNetworks, dict[Phase, str], tuple[SvmPhase, ...]]:
@@ -176,6 +175,8 @@ def evaluate(
         svms = find_phases(dataset, split, run=run, runs=kept, phases=chosen)
         only = None if wanted is None else wanted.networks
         checkpoints = {} if only == () else _checkpoints(root, run, number, checkpoint, kept, only, optional=bool(svms))
+        if checkpoints:
+            check_flow(dataset, "a test of networks")
         made = tested_extraction(dataset, split)
         networks = TestedNetworks(split, checkpoints, force=force, execution=execution, extraction=made, crops=crops)
         if weights == "auto":
