@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 
+_BEFORE_ALL_TESTS = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH")}
+
+
 @pytest.fixture(autouse=True)
 def import_path_of_this_process() -> Iterator[None]:
     """Undo what a command that runs in this process changes for good: where it and its children look for modules."""
-    names = ("PYTHONSAFEPATH", "PYTHONPATH")
-    before, path = {name: os.environ.get(name) for name in names}, sys.path[:]
+    _restore_variables()  # a fixture of a whole module may have run a command
+    path = sys.path[:]
     yield
     sys.path[:] = path
-    for name, value in before.items():
+    _restore_variables()
+
+
+def _restore_variables() -> None:
+    for name, value in _BEFORE_ALL_TESTS.items():
         if value is None:
             os.environ.pop(name, None)
         else:
