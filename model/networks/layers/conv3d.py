@@ -1,10 +1,25 @@
-"""A 3D convolution within networks whose other layers are 2D."""
+"""3D convolutions within networks whose other layers are 2D, and where oneDNN's gradients of them are wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+
+
+def convolved(convolve: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a 3D convolution to (N, C, T, H, W), in float32 where the gradient of its weight would be wrong in half precision.
+
+    Notes
+    -----
+    With oneDNN 3.13 (torch 2.15) on a CPU with AVX-512, that gradient is computed in bfloat16 with memory that was never written, if T is
+    2 and the kernel has three taps in time.
+    """
+    if x.shape[2] == 2 and x.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return convolve(x.float())
+    return convolve(x)
 
 
 class Conv3d(nn.Conv3d):
@@ -21,6 +36,10 @@ class Conv3d(nn.Conv3d):
     >>> layer.weight.is_contiguous(memory_format=torch.channels_last_3d)
     True
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C_in, T, H, W)."""
+        return convolved(super().forward, x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Conv3d:
         def flat(tensor: Tensor) -> Tensor:

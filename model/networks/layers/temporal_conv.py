@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from flowkit.model.networks.layers.conv3d import convolved
 from flowkit.model.settings.network import TemporalInit, TemporalPadding
 
 NUM_TAPS = 3  # T': temporal extent of a 1x1x3 convolution
@@ -46,7 +47,7 @@ class TemporalConv(nn.Conv3d):
             clips = torch.cat([clips[:, :1], clips, clips[:, -1:]], 1)
         clips = clips.transpose(1, 2)  # (B, C, T, H, W)
         by_products = not self.replicate and _products_are_faster(frames, self.weight)
-        out: Tensor = _ByProducts.apply(clips, self.weight) if by_products else super().forward(clips)
+        out: Tensor = _ByProducts.apply(clips, self.weight) if by_products else convolved(super().forward, clips)
         return out.transpose(1, 2).flatten(0, 1)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalConv:
