@@ -10,6 +10,7 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.extraction.pieces import Piece, piece_folder
 from flowkit.extraction.results import VideoResult
 from flowkit.file_versions import FileVersion
+from flowkit.flow.cuda.remote import RemoteAddress
 from flowkit.flow.cuda.service import ServiceAddress
 from flowkit.video.segments.segment import Segment
 
@@ -27,7 +28,7 @@ class VideoJob:
     source_mtime_ns: int
     source_ctime_ns: int = 0  # 0: not known
     pieces: tuple[Piece, ...] = ()  # its flow, if that was solved before
-    service: ServiceAddress | None = None  # the GPU's process, with the cuda solver
+    service: ServiceAddress | RemoteAddress | None = None  # the GPU's process, with the cuda solver
     segment: Segment | None = None  # the part of the file that is the video, if it is not all
     share: float = 1.0  # of the work that the complete file would be
     frames_sha256: str = ""  # the digest that the file must have, because its frames are stored already and get their flow now
@@ -90,6 +91,16 @@ Task = VideoJob | PieceJob | CutJob | SegmentsJob
 def video_of(task: Task) -> VideoJob:
     """Return the job of the video that a task is part of."""
     return task if isinstance(task, VideoJob) else task.video
+
+
+def with_service(task: Task, service: ServiceAddress | RemoteAddress) -> Task:
+    """Return a task whose flow a certain process of a GPU solves."""
+    if isinstance(task, VideoJob):
+        return replace(task, service=service)
+    video = replace(task.video, service=service)
+    if isinstance(task, SegmentsJob):
+        return SegmentsJob(video, tuple(replace(segment, service=service) for segment in task.segments))
+    return replace(task, video=video)
 
 
 @dataclass(frozen=True)

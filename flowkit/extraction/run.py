@@ -21,18 +21,20 @@ from flowkit.dataset.root import Dataset, open_root
 from flowkit.dataset.root_locks import extracting
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.errors import ParameterError
-from flowkit.extraction.jobs import PieceJob, SegmentsJob, Task, TaskResult, VideoJob, video_of
+from flowkit.extraction.jobs import PieceJob, SegmentsJob, Task, TaskResult, VideoJob, video_of, with_service
 from flowkit.extraction.pieces import drop_stale_pieces, find_pieces, remove_old_pieces, remove_pieces
 from flowkit.extraction.plan import Plan, done_before, make_plan
 from flowkit.extraction.results import WRITTEN, ExtractReport, IndexWriter, Status, VideoResult, read_index
 from flowkit.extraction.schedule import make_tasks, run_task, seconds_without_progress, work_bytes
 from flowkit.extraction.solving import prepare_process
 from flowkit.files import write_atomically
+from flowkit.flow.cuda.remote import GatewayGoneError
 from flowkit.flow.cuda.service import FlowService
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.locks import exclusive_lock
 from flowkit.words import printable_name
 from flowkit.workers.cluster import Cluster
+from flowkit.workers.gpu_services import GpuServices, check_for_gpus
 from flowkit.workers.processes import KILLED_TWICE, TaskLimits, TaskOutcome, check_memory_limit, num_cores, run_tasks
 from flowkit.workers.scheduler import check_scheduler
 from flowkit.workers.stopping import GRACE_SECONDS, StopRequest
@@ -95,7 +97,7 @@ def extract(
         GPUs for the cuda solver; each has one process.
     cluster : str, optional
         Address of a Dask scheduler, whose workers do the work instead of processes of this machine. They must see the videos and
-        the root under the same paths.
+        the root under the same paths. With the cuda solver, the GPUs are those of workers with the resource ``GPU``.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
     segments : path, optional
@@ -129,8 +131,8 @@ def extract(
         If there is no video, or if two files would share a video id or a clip file; or if the list of segments has mistakes, all of
         which are named.
     ParameterError
-        If the root was made with other settings or by an import, or has flow and `settings` have none; if `cluster` is given with the cuda
-        solver, or if a number is out of range.
+        If the root was made with other settings or by an import, or has flow and `settings` have none; if `cluster` is given with
+        numbers of GPUs, or if a number is out of range.
     DeviceError
         If the device of the solver, or the cluster, is unavailable.
     BusyError
@@ -179,17 +181,19 @@ def extract(
             stack.enter_context(extracting(root, part))
         plan = make_plan(videos, root, settings=settings, part=part, segments=None if segments is None else Path(segments), jobs=jobs)
         settings = plan.settings
-        if cluster is not None and settings.solver == "cuda":
-            raise ParameterError("a cluster's workers solve on CPUs; for GPUs of several machines start `extract --shard I/N` on each")
+        if cluster is not None and tuple(devices) != (0,):
+            raise ParameterError("on a cluster, the workers say which GPUs there are: with --cluster, write --device cuda without numbers")
         if on_plan is not None:
             on_plan(plan)
         elif is_shown(progress):
             for warning in plan.warnings:
                 print_line(f"extract: warning: {printable_name(warning)}")
-        if settings.solver == "cuda" and plan.jobs:
+        if settings.solver == "cuda" and plan.jobs and cluster is None:
             check_gpus(devices)  # before the root is made, which would record a solver that this machine lacks
         if cluster is not None and plan.jobs:
             check_scheduler(cluster)
+            if settings.solver == "cuda":
+                check_for_gpus(cluster)
         open_root(root, plan.source, settings)
         if is_new:
             stack.enter_context(extracting(root, part))
@@ -228,11 +232,14 @@ def extracted(
         with_gpu = settings.solver == "cuda" and bool(jobs_left)
         if cluster is not None and jobs_left:
             workers = stack.enter_context(Cluster(cluster, root))
-            num_jobs, run_all = workers.num_processes, workers.run_tasks
+            num_jobs, run_all = workers.num_processes, partial(workers.run_tasks)
+            if with_gpu:
+                gpus = stack.enter_context(workers.gpu_services(partial(_cuda_solver, settings, 0)))
+                run_all = partial(workers.run_tasks, complete=partial(_for_next_gpu, gpus), again_after=GatewayGoneError)
         else:
             num_jobs = jobs or _num_processes(settings, with_gpu=with_gpu)
             run_all = partial(run_tasks, jobs=num_jobs)
-        if with_gpu:
+        if with_gpu and cluster is None:
             service = stack.enter_context(FlowService([partial(_cuda_solver, settings, device) for device in devices]))
             jobs_left = [replace(job, service=service.addresses[k % len(devices)]) for k, job in enumerate(jobs_left)]
         run.tasks.extend(make_tasks(jobs_left, num_jobs))
@@ -249,6 +256,12 @@ def _num_processes(settings: ExtractSettings, *, with_gpu: bool) -> int:
     """Return the number of worker processes where nobody has chosen one."""
     enough = None if settings.method is None else settings.method.num_processes()
     return num_cores() * (2 if with_gpu else 1) if enough is None else min(enough, num_cores())
+
+
+def _for_next_gpu(gpus: GpuServices, task: Task) -> Task | None:
+    """Return a task for the next GPU of a cluster; None while there is none."""
+    address = gpus.next_address()
+    return None if address is None else with_service(task, address)
 
 
 def check_gpus(devices: Sequence[int]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.flow import compute_flow, compute_pairs_flow, frames_for, warm_up
+from flowkit.flow.cuda.remote import RemoteAddress, RemoteFlowClient
 from flowkit.flow.cuda.service import FlowClient, ServiceAddress
 from flowkit.warped_flow import NONE, PAIRS_AT_ONCE, pairs_without_camera_motion, warm_up_camera_motion
 
@@ -53,7 +54,7 @@ def solver_frames(rgb: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[
 def quantised_flow(
     frames: NDArray[np.uint8],
     settings: ExtractSettings,
-    service: ServiceAddress | None = None,
+    service: ServiceAddress | RemoteAddress | None = None,
     *,
     alive: Callable[[], None] = lambda: None,
 ) -> NDArray[np.uint8]:
@@ -65,8 +66,8 @@ def quantised_flow(
         The frames, as `solver_frames` returns them.
     settings : ExtractSettings
         The solver, its parameters, what becomes of the camera's motion, and the quantiser.
-    service : ServiceAddress, optional
-        The process of a GPU.
+    service : ServiceAddress or RemoteAddress, optional
+        The process of a GPU, on this machine or another.
     alive : callable, optional
         Is called after a few flow fields, of large frames after each one.
 
@@ -104,6 +105,6 @@ def _how(settings: ExtractSettings) -> dict[str, Any]:
 
 
 @cache
-def service_client(address: ServiceAddress) -> FlowClient:
+def service_client(address: ServiceAddress | RemoteAddress) -> FlowClient | RemoteFlowClient:
     """Return this worker's connection to a GPU's process, which all its videos share."""
-    return FlowClient(address)
+    return RemoteFlowClient(address) if isinstance(address, RemoteAddress) else FlowClient(address)

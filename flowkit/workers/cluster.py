@@ -17,12 +17,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from flowkit.errors import DeviceError, FlowkitError
+from flowkit.flow.cuda.service import MakeSolver
 from flowkit.versions import software_versions
+from flowkit.workers.gpu_services import GpuServices
 from flowkit.workers.processes import TaskLimits, TaskOutcome, check_memory_limit, run_tasks
 from flowkit.workers.progress import TaskProgress
 from flowkit.workers.scheduler import ANSWER_SECONDS, check_scheduler
@@ -106,6 +109,10 @@ class Cluster:
         except OSError as cause:  # the connection broke
             raise self._gone() from cause
 
+    def gpu_services(self, make_solver: MakeSolver) -> GpuServices:
+        """Return the processes of the GPUs of the cluster, which are started when the result is entered as a context."""
+        return GpuServices(self._client, make_solver, partial(_check_software, _versions()))
+
     def _gone(self) -> DeviceError:
         return DeviceError(f"the Dask scheduler at {self.address} has gone; the same line resumes")
 
@@ -119,10 +126,19 @@ class Cluster:
         stop: StopRequest | None = None,
         grace_seconds: float = GRACE_SECONDS,
         on_tick: Callable[[list[tuple[Task, int, int]]], None] | None = None,
+        complete: Callable[[Task], Task | None] | None = None,
+        again_after: type[Exception] = _ResultLostError,
     ) -> Iterator[TaskOutcome[Task, Result]]:
         """Run ``function(task, progress)`` for every task on the cluster.
 
-        Parameters and outcomes are those of `flowkit.workers.processes.run_tasks`.
+        Other parameters, and the outcomes, are those of `flowkit.workers.processes.run_tasks`.
+
+        Parameters
+        ----------
+        complete : callable, optional
+            Returns what is sent to a worker for a task, whenever it is handed out; None: the task must wait.
+        again_after : exception type, optional
+            A task that ends with this exception is handed out again, some times.
 
         Raises
         ------
@@ -135,7 +151,7 @@ class Cluster:
         noted: dict[int, tuple[int, int]] = {}
         work, one_is_done = _Work(function, prepare, limits, topic, _versions(), str(self._mark)), threading.Event()
         times_lost: Counter[int] = Counter()  # by the tasks' identities
-        last_worker = time.monotonic()
+        last_worker = waiting_since = time.monotonic()
         self._client.subscribe_topic(topic, lambda event: noted.update({event[1][0]: event[1][1:]}))
         try:
             while True:
@@ -143,13 +159,23 @@ class Cluster:
                     last_worker = time.monotonic()
                 elif time.monotonic() - last_worker > START_SECONDS:
                     raise DeviceError(f"all workers of the Dask cluster at {self.address} have gone; the same line resumes")
+                given: Task | None = None
+                must_wait = False
                 while tasks and len(running) < _QUEUED_PER_THREAD * self.num_processes and not stop.requested():
+                    given = tasks[0] if complete is None else complete(tasks[0])
+                    must_wait = given is None
+                    if must_wait:
+                        break
                     task, slot = tasks.popleft(), next(slots)
                     key = f"{topic}-{slot}"
-                    future = self._client.submit(_begin, work, task, slot, key=key, pure=False)
+                    future = self._client.submit(_begin, work, given, slot, key=key, pure=False)
                     future.add_done_callback(lambda _: one_is_done.set())
                     running[future] = (task, slot)
-                if not running:
+                if not must_wait:
+                    waiting_since = time.monotonic()
+                elif time.monotonic() - waiting_since > START_SECONDS:
+                    raise DeviceError(f"no GPU of the Dask cluster at {self.address} can be reached any more; the same line resumes")
+                if not running and not must_wait:
                     return
                 if stop.since is not None:
                     waited = time.monotonic() - stop.since
@@ -163,10 +189,13 @@ class Cluster:
                     noted.pop(slot, None)
                     try:
                         outcome: TaskOutcome[Task, Result] | None = self._outcome(future, task)
-                    except _ResultLostError:  # a worker that dies takes along the results that were not fetched yet: try again
+                    except Exception as lost:
+                        # A worker that dies takes along the results that were not fetched yet, and what other tasks needed of it.
+                        if not isinstance(lost, (_ResultLostError, again_after)):
+                            raise
                         times_lost[id(task)] += 1
                         if self._client.status != "running" or times_lost[id(task)] > _MOST_LOST:
-                            raise self._gone() from None
+                            raise (self._gone() if isinstance(lost, _ResultLostError) else lost) from None
                         tasks.appendleft(task)
                         continue
                     if outcome is not None:
@@ -209,6 +238,13 @@ def _versions() -> dict[str, str]:
     return {name: version for name, version in software_versions().items() if name in _SAME_ON_ALL}
 
 
+def _check_software(versions: dict[str, str]) -> None:
+    """In a worker: raise `DeviceError` if it has other versions than these."""
+    mine = _versions()
+    if mine != versions:
+        raise DeviceError(f"the Dask worker on {socket.gethostname()} has other software ({mine}) than this machine ({versions})")
+
+
 @dataclass(frozen=True)
 class _Work:
     """What all tasks of a run have in common."""
@@ -232,9 +268,7 @@ def _begin(work: _Work, task: Any, slot: int) -> TaskOutcome[Any, Any] | None:
     host = socket.gethostname()
     if _flag(work.topic, "closing").is_set():
         return None
-    mine = _versions()
-    if mine != work.versions:
-        raise DeviceError(f"the Dask worker on {host} has other software ({mine}) than this machine ({work.versions})")
+    _check_software(work.versions)
     if not os.path.exists(work.mark):
         raise FlowkitError(f"the Dask worker on {host} does not see {os.path.dirname(work.mark)}: all machines must share the data root")
     check_memory_limit(work.limits.memory_bytes if work.limits else None)

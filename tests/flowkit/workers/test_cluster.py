@@ -237,13 +237,23 @@ def test_a_command_with_a_bad_address_ends_after_its_error_and_leaves_nothing(tm
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.slow
-def test_a_gpu_solver_and_a_number_of_jobs_do_not_go_with_a_cluster(tmp_path: Path) -> None:
+@pytest.mark.slow  # starts Dask
+def test_numbers_of_gpus_and_of_jobs_do_not_go_with_a_cluster(tmp_path: Path) -> None:
     from dataclasses import replace
 
     write_video(tmp_path / "videos" / "v.avi", 3)
-    with pytest.raises(ParameterError, match="solve on CPUs"):
-        extract(tmp_path / "videos", tmp_path / "data", settings=replace(SETTINGS, solver="cuda"), cluster="tcp://x:1")
+    with pytest.raises(ParameterError, match="the workers say which GPUs there are"):
+        extract(tmp_path / "videos", tmp_path / "data", settings=replace(SETTINGS, solver="cuda"), cluster="tcp://x:1", devices=(1,))
     result = CliRunner().invoke(command, ["extract", str(tmp_path / "videos"), "--cluster", "tcp://x:1", "--jobs", "2"])
     assert result.exit_code == 2
     assert "leave out --jobs" in result.output
+
+
+@pytest.mark.slow  # starts Dask
+def test_a_cluster_without_gpus_is_said_before_the_root_is_made(address: str, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    write_video(tmp_path / "videos" / "v.avi", 3)
+    with pytest.raises(DeviceError, match=r"no worker of the cluster has a GPU; .* --resources GPU=1"):
+        extract(tmp_path / "videos", tmp_path / "data", settings=replace(SETTINGS, solver="cuda"), cluster=address)
+    assert not (tmp_path / "data").exists()

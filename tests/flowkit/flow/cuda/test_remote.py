@@ -1,0 +1,109 @@
+"""The process of a GPU for other machines, with a stand-in solver, over the loopback device."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+import time
+from multiprocessing import connection
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from stand_in_solver import Difference
+
+from flowkit.errors import DeviceError, ParameterError
+from flowkit.extraction.solving import service_client
+from flowkit.flow.cuda.remote import Gateway, GatewayGoneError, RemoteAddress, RemoteFlowClient
+from flowkit.flow.cuda.service import FlowService
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = b"a key of this test"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    with FlowService([functools.partial(Difference, worst=9, refused=11)]) as service:
+        gateway = Gateway(service.addresses[0], "127.0.0.1", KEY)
+        yield gateway
+        gateway.close()
+
+
+def test_several_clients_get_their_own_flow(gateway: Gateway) -> None:
+    wrong = []
+
+    def run(seed: int) -> None:
+        random, client = np.random.default_rng(seed), RemoteFlowClient(gateway.address)
+        for _ in range(20):
+            grey = random.integers(0, 256, (int(random.integers(2, 9)), 7 + seed % 2, 10), dtype=np.uint8)
+            if not np.array_equal(client.solve(grey)[:, 0], grey[1:] - grey[:-1]):
+                wrong.append(seed)
+        client.close()
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    end = time.monotonic() + 60
+    while gateway.idle_seconds == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gateway.idle_seconds > 0
+
+
+def test_pairs_and_frames_that_are_no_contiguous_array(gateway: Gateway) -> None:
+    client = service_client(gateway.address)
+    assert isinstance(client, RemoteFlowClient)
+    grey = np.random.default_rng(0).integers(0, 256, (6, 8, 20), dtype=np.uint8)[:, :, ::2]
+    assert np.array_equal(client.solve(grey, are_pairs=True)[:, 0], grey[1::2] - grey[::2])
+
+
+def test_errors_have_their_kind_and_message_and_the_connection_goes_on(gateway: Gateway) -> None:
+    client = RemoteFlowClient(gateway.address)
+    with pytest.raises(DeviceError, match="out of memory") as raised:
+        client.solve(np.zeros((2, 9, 4), np.uint8))
+    assert not isinstance(raised.value, GatewayGoneError)
+    with pytest.raises(ParameterError, match=r"^frames of this size are refused$"):
+        client.solve(np.zeros((2, 11, 4), np.uint8))
+    with pytest.raises(ParameterError, match="too large for the GPU solver"):
+        client.solve(np.broadcast_to(np.uint8(0), (2, 1 << 15, (1 << 14) + 1)))
+    assert client.solve(np.zeros((2, 8, 4), np.uint8)).shape == (1, 2, 8, 4)
+    client.close()
+
+
+def test_strangers_and_nonsense_end_their_own_connection_only(gateway: Gateway) -> None:
+    good = RemoteFlowClient(gateway.address)
+    with pytest.raises(GatewayGoneError):
+        RemoteFlowClient(RemoteAddress(gateway.address.host, gateway.address.port, b"another key"))
+    silent = socket.create_connection((gateway.address.host, gateway.address.port))
+    silent.sendall(b"GET / HTTP/1.1")
+    for words in (b"", b"x" * 15, b"\xff" * 16, (2).to_bytes(4, "little") * 3 + bytes(4)):
+        raw = connection.Client((gateway.address.host, gateway.address.port), authkey=KEY)
+        raw.send_bytes(words)
+        raw.send_bytes(b"too long for four pixels")
+        with pytest.raises((EOFError, OSError)):
+            raw.recv_bytes()
+        raw.close()
+    assert good.solve(np.zeros((2, 8, 4), np.uint8)).shape == (1, 2, 8, 4)
+    good.close()
+    silent.close()
+
+
+def test_a_gateway_that_is_gone_is_an_error_of_its_own() -> None:
+    with FlowService([Difference]) as service:
+        gateway = Gateway(service.addresses[0], "127.0.0.1", KEY)
+        client = RemoteFlowClient(gateway.address)
+        client.solve(np.zeros((2, 8, 4), np.uint8))
+        gateway.close()
+        with pytest.raises(GatewayGoneError, match=r"the process of the GPU at 127\.0\.0\.1:\d+ cannot be reached"):
+            client.solve(np.zeros((2, 8, 4), np.uint8))
+        with pytest.raises(GatewayGoneError):
+            RemoteFlowClient(gateway.address)
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "secret" not in repr(RemoteAddress("h", 1, b"secret"))
