@@ -24,7 +24,7 @@ _TITLE = "VGG-16"
 TWO_STREAMS_VGG_16 = System(
     name="two-streams-vgg-16",
     row=f"{_TITLE} two-streams",
-    trains=vgg_phases("vgg-16", _OFFICIAL, first_weights="VGG-16, trained on ImageNet", rates=(0.02, 0.02)),
+    trains=vgg_phases("vgg-16", _OFFICIAL, first_weights="VGG-16, trained on ImageNet", rates=(0.005, 0.005)),
     rows=vgg_rows("vgg-16", _TITLE, {"two-streams": {"ucf101": 91.4, "hmdb51": 58.5}}, softmax_weights=(1.0, 2.0)),
     citation="L. Wang, Y. Xiong, Z. Wang, Y. Qiao, Towards Good Practices for Very Deep Two-Stream ConvNets, arXiv:1507.02159, 2015; the "
     "figures are those that the ST-ResNet paper prints (Table 4)",
