@@ -42,8 +42,6 @@ from flowkit.model.training.chain import train
 from flowkit.model.training.svm_training import train_svm_phase
 from flowkit.model.training.svm_vectors import VectorChoices
 
-COMPONENTS = 16  # of Fisher vectors
-
 
 class Times:
     """The time of each part of the work, in the order of its first mention."""
@@ -93,7 +91,7 @@ def train_system(root: Path, system: System, options: argparse.Namespace, execut
             del times.rows[f"train {phase}"]
     for svm in system.svms:
         with times.of(f"train {svm.name}"):
-            choices = VectorChoices(COMPONENTS, options.camera_motion, execution)
+            choices = VectorChoices(recipe="small", camera_motion=options.camera_motion, execution=execution)
             train_svm_phase(svm, root, run=options.run, choices=choices, progress=True)
 
 

@@ -31,7 +31,7 @@ def vgg_phases(
 ) -> tuple[PhaseDescription, PhaseDescription]:
     """Return the appearance and the motion phase of a kind of VGG network.
 
-    `first_weights` are those of the paper, and `rates` are the first learning rates of the recipe ``small``. `of_motion` are settings of the motion network in all
+    `first_weights` are those of the paper, and `rates` those of the recipe ``small``. `of_motion` are settings of the motion network in all
     recipes.
     """
 
