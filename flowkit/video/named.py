@@ -1,15 +1,16 @@
-"""The videos that somebody names: a folder with all that lies in it, one video file, or a text file that lists video files."""
+"""The videos that somebody names: a folder with all that lies in it, one video, or a text file that lists videos."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from flowkit.errors import ManifestError
+from flowkit.errors import ManifestError, VideoDecodeError
 from flowkit.files import read_file
 from flowkit.video.folders import read_layout
 from flowkit.video.ids import first_few, utf8_name
-from flowkit.video.tree import Scan, VideoFile, check_one_file_each, parent_of, scan_videos, video_fault
+from flowkit.video.pictures.folder import picture_folder
+from flowkit.video.tree import Scan, VideoFile, check_one_file_each, scan_videos, video_fault
 
 MAX_LIST_BYTES = 1 << 28
 _COMMENT = "#"
@@ -21,8 +22,9 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
     Parameters
     ----------
     videos : Path
-        A folder, which is searched as `scan_videos` does; a video file; or a text file with the path of a video in each line, relative
-        to the folder of the list or to the working folder. Empty lines and lines that begin with ``#`` are skipped.
+        A folder, which is searched as `scan_videos` does; a video, that is a file or a folder of pictures; or a text file with the path
+        of a video in each line, relative to the folder of the list or to the working folder. Empty lines and lines that begin with
+        ``#`` are skipped.
     suffixes : frozenset of str
         The suffixes of videos, in lower case, with the dot.
     leave_out : Path, optional
@@ -41,13 +43,14 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
     Raises
     ------
     ManifestError
-        If there is no such file or folder, a list names something that is no video file, or files would share an id.
+        If there is no such file or folder, a list names something that is no video, or files would share an id.
     """
-    if not videos.is_file():
+    is_file = videos.is_file()
+    if not is_file:
         scan = scan_videos(videos, suffixes, leave_out=leave_out)
-        is_one = len(scan.videos) == 1 and scan.videos[0].path == videos  # a folder of pictures
-        return (parent_of(videos) if is_one else videos), scan
-    files = [videos] if videos.suffix.lower() in suffixes else _listed(videos, suffixes)
+        if [video.path for video in scan.videos] != [videos]:  # of a folder of pictures these are equal
+            return videos, scan
+    files = [videos] if not is_file or videos.suffix.lower() in suffixes else _listed(videos, suffixes)
     whole = [Path(os.path.abspath(path)) for path in files]
     folder = None if source is None else Path(os.path.abspath(source))
     if folder is None or not all(path.is_relative_to(folder) for path in whole):
@@ -55,7 +58,8 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
     paths: dict[str, list[str]] = {}
     unreadable = []
     for path in dict.fromkeys(whole):
-        video_id = path.relative_to(folder).with_suffix("").as_posix()
+        relative = path.relative_to(folder)
+        video_id = (relative if path.is_dir() else relative.with_suffix("")).as_posix()
         fault = video_fault(video_id, str(path))
         if fault is None:
             paths.setdefault(video_id, []).append(str(path))
@@ -68,7 +72,7 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
 
 
 def _listed(path: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Return the video files that a list names."""
+    """Return the videos that a list names."""
     form = "a list is a UTF-8 text file with the path of a video in each line"
     try:
         lines = read_file(path, most_bytes=MAX_LIST_BYTES).decode("utf-8-sig").splitlines()
@@ -81,12 +85,21 @@ def _listed(path: Path, suffixes: frozenset[str]) -> list[Path]:
         name = line.strip()
         if not name or name.startswith(_COMMENT):
             continue
-        file = next((place for place in (path.parent / name, Path(name)) if "\0" not in name and place.is_file()), None)
-        if file is None or file.suffix.lower() not in suffixes:
+        file = next((place for place in (path.parent / name, Path(name)) if "\0" not in name and place.exists()), None)
+        if file is None or not (_has_pictures(file) if file.is_dir() else file.suffix.lower() in suffixes):
             wrong.append(f"line {number}: {name[:200]!r}")
         else:
             files.append(file)
     if wrong or not files:
-        what = f"names no video file in {first_few(wrong, most=3)}" if wrong else "names no video"
+        what = f"names no video in {first_few(wrong, most=3)}" if wrong else "names no video"
         raise ManifestError(f"{str(path)!r} {what}; {form}, relative to the folder of the list or to the working folder")
     return files
+
+
+def _has_pictures(folder: Path) -> bool:
+    """Return whether a folder of numbered pictures is a video."""
+    try:
+        picture_folder(folder)
+    except VideoDecodeError:
+        return False
+    return True

@@ -51,10 +51,21 @@ def test_a_list_names_files_relative_to_itself_or_to_the_working_folder(
     assert found(videos / "near.txt") == (videos / "run", [("b", "")])
 
 
+def test_a_folder_of_pictures_is_named_as_a_file_is(videos: Path) -> None:
+    for k in range(3):
+        (videos / "walk" / "c.1").mkdir(exist_ok=True)
+        (videos / "walk" / "c.1" / f"{k}.png").write_bytes(b"")
+    assert found(videos / "walk" / "c.1") == (videos / "walk", [("c.1", "")])
+    assert found(videos / "walk" / "c.1", videos) == (videos, [("walk/c.1", "walk")])
+    (videos / "list").write_text("run/a.avi\nwalk/c.1\n")
+    assert found(videos / "list") == (videos, [("run/a", "run"), ("walk/c.1", "walk")])
+    assert found(videos)[1] == [("run/a", "run"), ("run/b", "run"), ("walk/a.b", "walk"), ("walk/c.1", "walk")]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"run/a.avi\nrun/c.avi\nwalk/note.txt\n", "names no video file in line 2: 'run/c.avi', line 3: 'walk/note.txt'"),
+        (b"run/a.avi\nrun/c.avi\nwalk/note.txt\n", "names no video in line 2: 'run/c.avi', line 3: 'walk/note.txt'"),
         (b"# nothing\n\n", "names no video; a list is a UTF-8 text file"),
         (b"run\n", "line 1: 'run'"),
         (b"a\0b\n", "line 1"),
