@@ -16,6 +16,7 @@ from flowkit.errors import ManifestError, VideoDecodeError
 from flowkit.extraction.segments.lists import ListedSegment, faults_text, read_segment_list
 from flowkit.video.decode import probe
 from flowkit.video.ids import check_video_id, first_few, name_ends, without_suffix
+from flowkit.video.reading import Reading
 from flowkit.video.segments.segment import Segment
 from flowkit.video.segments.time_line import TimeLine, time_line
 from flowkit.video.tree import Scan, VideoFile
@@ -71,7 +72,7 @@ class _Look:
 
     video: VideoFile
     rows: tuple[ListedSegment, ...]
-    stream: int
+    reading: Reading
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,19 @@ def resolve_segments(listed: Path, scan: Scan, settings: ExtractSettings, *, job
     Raises
     ------
     ManifestError
-        If a row cannot be understood, or its video is not in the folder or is itself a folder of pictures; if a segment is empty, not
-        within its video, or listed twice; or if it would have the id of another video. Names all such rows.
+        If a row cannot be understood, or its video is not in the folder; if a segment is empty, not within its video, or listed twice;
+        or if it would have the id of another video. Names all such rows.
     """
     rows, faults = read_segment_list(listed)
     by_video: dict[str, list[ListedSegment]] = defaultdict(list)
-    finder, videos = _Finder(scan), {video.video_id: video for video in scan.videos}
+    finder = _Finder(scan)
     for row in rows:
         try:
-            name = finder.find(row.name)
-            if videos[name].path.is_dir():
-                raise ManifestError(f"{row.name!r} is a folder of pictures; make each part of it a folder, without a list of segments")
-            by_video[name].append(row)
+            by_video[finder.find(row.name)].append(row)
         except ManifestError as error:
             faults[row.line] = str(error)
-    looks = deque(_Look(videos[name], tuple(same), settings.reading.stream) for name, same in sorted(by_video.items()))
+    videos = {video.video_id: video for video in scan.videos}
+    looks = deque(_Look(videos[name], tuple(same), settings.reading) for name, same in sorted(by_video.items()))
     num_processes = min(jobs or num_cores(), max(-(-len(looks) // 4), 1))  # a process takes longer to start than to look into a few
     limits = TaskLimits(_patience)
     segments: list[tuple[int, ResolvedSegment]] = []
@@ -193,20 +192,19 @@ def _look(look: _Look, progress: TaskProgress) -> _Seen:
     """In a worker process: find out which frames of a video the rows mean."""
     path = look.video.path
     try:
-        info = probe(path, stream=look.stream)
+        info = probe(path, stream=look.reading.stream)
         last = max(row.end for row in look.rows)
-        if not look.rows[0].in_seconds and last <= info.header_frames:
-            return _Seen(info.header_frames, tuple((int(row.start), int(row.end)) for row in look.rows))
-        line = time_line(path, stream=look.stream, alive=progress.alive)
+        is_known = not look.rows[0].in_seconds and (last <= info.header_frames or path.is_dir())
+        line = None if is_known else time_line(path, look.reading, alive=progress.alive)
     except (VideoDecodeError, OSError) as error:
         return _Seen(unreadable=str(error))
-    num_frames = max(len(line.times), info.header_frames)
+    num_frames = max(0 if line is None else len(line.times), info.header_frames)
     return _Seen(num_frames, tuple(_range(row, line, num_frames) for row in look.rows))
 
 
-def _range(row: ListedSegment, line: TimeLine, num_frames: int) -> tuple[int, int] | str:
-    """Return the frames of a row, or what is wrong with it."""
-    if not row.in_seconds:
+def _range(row: ListedSegment, line: TimeLine | None, num_frames: int) -> tuple[int, int] | str:
+    """Return the frames of a row, or what is wrong with it; without times if it is given by frames."""
+    if line is None or not row.in_seconds:
         return (
             (int(row.start), int(row.end)) if row.end <= num_frames else f"ends after its video, which has {counted(num_frames, 'frame')}"
         )

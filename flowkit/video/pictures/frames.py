@@ -57,7 +57,8 @@ class PictureFrames:
         self.decode_errors = 0
         self._reading, self._reformatter, self._greys = reading, VideoReformatter(), GreyRange(reading.stretch)
         self._chooser: FrameChooser[Any] = FrameChooser(reading, FrameClock(1 / self.rate if self.rate else None, lambda: self.rate))
-        self._num_decoded = self._num_resized = 0
+        self._num_decoded = self.num_resized = 0  # pictures so far, and those of another size than the first
+        self.is_complete = True  # the picture that was decoded last
         self._size: tuple[int, int] | None = None
         self._change = ""
 
@@ -71,6 +72,7 @@ class PictureFrames:
         for index, name in enumerate(self.folder.names):
             path = self.folder.path / name
             frame, is_complete = _decode(path)
+            self.is_complete = is_complete
             self.decode_errors += frame is None or not is_complete
             if frame is None:
                 continue
@@ -78,7 +80,7 @@ class PictureFrames:
                 self.orientation = _orientation(path)
                 self._size = (frame.width, frame.height)
             elif (frame.width, frame.height) != self._size:
-                self._num_resized += 1
+                self.num_resized += 1
                 sizes = f"{frame.width}x{frame.height} instead of {self._size[0]}x{self._size[1]} px"
                 self._change = self._change or f"{sizes} from {name!r} on"
             self._num_decoded += 1
@@ -116,7 +118,7 @@ class PictureFrames:
         if gaps := self.folder.gaps():
             words.append(gaps)
         if self._change:
-            words.append(f"{counted(self._num_resized, 'picture')} of another size: {self._change}")
+            words.append(f"{counted(self.num_resized, 'picture')} of another size: {self._change}")
         notes = [*(self._chooser.notes() if self.rate else []), *self._greys.notes()]
         return DecodeReport(promised, self.decode_errors, ", ".join(words), ", ".join(notes), self._num_decoded)
 

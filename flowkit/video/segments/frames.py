@@ -7,18 +7,20 @@ A frame is converted once, however many segments have it, and those before, betw
 from __future__ import annotations
 
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowkit.errors import VideoDecodeError
-from flowkit.video.choosing import FrameChooser, FrameClock, NoTimesError
-from flowkit.video.damage import Account, DecodeReport, count_words
-from flowkit.video.decode import probe
+from flowkit.video.choosing import FrameChooser, NoTimesError
+from flowkit.video.damage import DecodeReport, count_words
 from flowkit.video.deep_grey import GreyRange
-from flowkit.video.pixels import check_matrix, orientation_of, resize_into, stored_size, upright
+from flowkit.video.pixels import resize_into, stored_size, upright
 from flowkit.video.reading import Reading
-from flowkit.video.stream_frames import decoded_frames, packets_of, pixels_of
+from flowkit.video.segments.sources import DecodedFrame, FileFrames, FolderFrames
+from flowkit.video.stream_frames import pixels_of
 from flowkit.video.streams import opened
+from flowkit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,41 +75,35 @@ class _Reading:
     """A segment that is being read."""
 
     segment: Segment
-    chooser: FrameChooser[_Frame]
+    chooser: FrameChooser[DecodedFrame]
     clock: _GivenTimes
     errors_before: int
-    first: _Frame | None = None
-    last: _Frame | None = None
+    resized_before: int
+    first: DecodedFrame | None = None
+    last: DecodedFrame | None = None
     num_unconverted: int = 0
 
-    def add(self, frame: _Frame, *, was_counted: bool) -> list[_Frame]:
+    def add(self, frame: DecodedFrame) -> list[DecodedFrame]:
         """Take the next frame of the video; return what is chosen."""
         self.first, self.last = self.first or frame, frame
-        self.clock.num_counted += was_counted
+        self.clock.num_counted += frame.was_counted
         return [chosen for chosen, _ in self.chooser.add(frame, frame.time)]
 
-    def report(self, account: Account, greys: GreyRange) -> DecodeReport:
+    def report(self, source: FileFrames | FolderFrames, greys: GreyRange) -> DecodeReport:
         """Return what was lost of the segment, after its last frame."""
         num_decoded, promised = self.chooser.num_seen - self.num_unconverted, self.segment.num_frames
         lost = 0
         if self.first is not None and self.last is not None:
-            lost = account.lost_between(self.first.stamp, self.last.stamp, self.chooser.num_seen)
-        errors = max(account.decode_errors - self.errors_before, 0) + lost
-        notes = [*account.notes, *self.chooser.notes(), *greys.notes()]
+            lost = source.lost_between(self.first, self.last, self.chooser.num_seen)
+        errors = max(source.decode_errors - self.errors_before, 0) + lost
+        num_resized = max(source.num_resized - self.resized_before, 0)
+        notes = [*source.notes(), *self.chooser.notes(), *greys.notes()]
         if self.first is not None and self.first.number != self.segment.start_frame:
             notes.append(f"begins with frame {self.first.number} of those that were decoded")
         words = count_words(num_decoded, promised, errors, lost)
+        if num_resized:
+            words.append(f"{counted(num_resized, 'picture')} of another size than the first of the folder")
         return DecodeReport(promised, errors, ", ".join(words), ", ".join(notes), num_decoded)
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A decoded frame, with its number, its time stamp and its time."""
-
-    picture: Any
-    number: int
-    stamp: int | None
-    time: Fraction | None
 
 
 @dataclass
@@ -139,7 +135,7 @@ def read_segments(
     Parameters
     ----------
     path : Path
-        The video.
+        The video: a file, or a folder of pictures.
     segments : sequence of Segment
         What to read of it. They may overlap.
     short_side : int, px, or None
@@ -160,10 +156,11 @@ def read_segments(
         As `flowkit.read_frames`; or if frames are chosen by times, and nothing tells them.
     """
     reading = reading or Reading()
-    with opened(path, 1, reading.stream) as video:
-        run = _Run(video, segments, reading, short_side, batch_size)
+    with ExitStack() as stack:
+        video = None if path.is_dir() else stack.enter_context(opened(path, 1, reading.stream))
+        source = FolderFrames(path, reading) if video is None else FileFrames(video, reading)
         try:
-            yield from run.batches()
+            yield from _Run(source, segments, reading, short_side, batch_size).batches()
         except NoTimesError as error:
             raise VideoDecodeError(f"{str(path)!r} {error}") from error
 
@@ -171,37 +168,34 @@ def read_segments(
 class _Run:
     """Decoding one video for its segments."""
 
-    def __init__(self, video: Any, segments: Sequence[Segment], reading: Reading, short_side: int | None, batch_size: int) -> None:
+    def __init__(
+        self, source: FileFrames | FolderFrames, segments: Sequence[Segment], reading: Reading, short_side: int | None, batch_size: int
+    ) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._video, self._segments, self._reading = video, segments, reading
+        self._source, self._segments, self._reading = source, segments, reading
         self._short_side, self._batch_size = short_side, batch_size
-        self._account = Account(video)
         self._waiting = deque(sorted(range(len(segments)), key=lambda k: (segments[k].start_seconds or 0, segments[k].start_frame)))
         self._open: dict[int, _Reading] = {}
         self._closing: dict[int, _Reading] = {}  # those that end with the frame that is next
         self._reformatter, self._greys = VideoReformatter(), GreyRange(reading.stretch)
         self._orientation = (0, False)
-        self._errors_at_key = 0
+        self._now = (0, 0)  # errors that spoil no frame from the present one on, and pictures of another size before it
         self._batch: _Batch | None = None
 
     def batches(self) -> Iterator[SegmentBatch]:
         """Yield the batches."""
-        path, account = self._video.path, self._account
-        clock = FrameClock(self._video.stream.time_base, lambda: probe(path, stream=self._reading.stream).frame_rate)
         first: Fraction | None = None
         since = 0
-        for number, picture in enumerate(decoded_frames(packets_of(account), account)):
-            num_counted = clock.num_counted
-            frame = _Frame(picture, number, picture.pts, clock.time_of(picture.pts))
-            first = frame.time if number == 0 else first
-            batch = self._begun(picture)
-            if picture.key_frame:  # what was lost before it spoils no later frame
-                self._errors_at_key = account.decode_errors
+        for frame in self._source.frames():
+            if self._batch is None:
+                first = self._source.begins_at(frame)
+            batch = self._begun(frame)
+            self._now = (frame.errors_before, frame.resized_before)
             since += 1
             chosen = self._advance(frame, None if first is None or frame.time is None else frame.time - first)
             for index, reading in self._open.items():
-                for other in reading.add(frame, was_counted=clock.num_counted > num_counted):
+                for other in reading.add(frame):
                     chosen.setdefault(other.number, (other, []))[1].append(index)
             for other, indices in chosen.values():
                 if len(batch.numbers) == self._batch_size:
@@ -215,7 +209,7 @@ class _Run:
             if not self._open and not self._waiting:
                 return
         if self._batch is None:
-            raise self._video.nothing_decoded()
+            raise self._source.nothing_decoded()
         for index in self._waiting:
             self._open[index] = self._reading_of(index)
         self._waiting.clear()
@@ -227,25 +221,24 @@ class _Run:
         self._note_ended(self._batch)
         yield self._batch.take()
 
-    def _begun(self, picture: Any) -> _Batch:
+    def _begun(self, frame: DecodedFrame) -> _Batch:
         """Return the batch, which the first frame of the video gives its size."""
         if self._batch is None:
             import numpy as np
 
-            check_matrix(picture, self._video.path)
-            self._orientation = orientation_of(picture)
-            width, height = picture.width, picture.height
+            self._orientation = self._source.orientation(frame)
+            width, height = frame.picture.width, frame.picture.height
             if self._orientation[0] % 180:
                 width, height = height, width
-            width, height = stored_size(self._video.path, width, height, self._short_side)
+            width, height = stored_size(self._source.path, width, height, self._short_side)
             self._batch = _Batch(np.empty((self._batch_size, height, width, 3), np.uint8))
         return self._batch
 
     def _reading_of(self, index: int) -> _Reading:
         clock = _GivenTimes()
-        return _Reading(self._segments[index], FrameChooser(self._reading, clock), clock, self._errors_at_key)
+        return _Reading(self._segments[index], FrameChooser(self._reading, clock), clock, *self._now)
 
-    def _advance(self, frame: _Frame, seconds: Fraction | None) -> dict[int, tuple[_Frame, list[int]]]:
+    def _advance(self, frame: DecodedFrame, seconds: Fraction | None) -> dict[int, tuple[DecodedFrame, list[int]]]:
         """Open the segments that begin with this frame, and end those that end before it; return the frames that are chosen with that."""
         segments = self._segments
         if seconds is None and any(segments[index].start_seconds is not None for index in (*self._waiting, *self._open)):
@@ -255,8 +248,8 @@ class _Run:
             self._open[index] = self._reading_of(index)
         return self._close([index for index in self._open if segments[index].ends_by(frame.number, seconds)])
 
-    def _close(self, indices: list[int]) -> dict[int, tuple[_Frame, list[int]]]:
-        chosen: dict[int, tuple[_Frame, list[int]]] = {}
+    def _close(self, indices: list[int]) -> dict[int, tuple[DecodedFrame, list[int]]]:
+        chosen: dict[int, tuple[DecodedFrame, list[int]]] = {}
         self._closing = {index: self._open.pop(index) for index in indices}
         for index, reading in self._closing.items():
             for frame, _ in reading.chooser.finish():
@@ -264,10 +257,10 @@ class _Run:
         return chosen
 
     def _note_ended(self, batch: _Batch) -> None:
-        batch.ended |= {index: reading.report(self._account, self._greys) for index, reading in self._closing.items()}
+        batch.ended |= {index: reading.report(self._source, self._greys) for index, reading in self._closing.items()}
         self._closing = {}
 
-    def _convert(self, batch: _Batch, frame: _Frame, indices: list[int]) -> None:
+    def _convert(self, batch: _Batch, frame: DecodedFrame, indices: list[int]) -> None:
         """Add a frame to the batch, for the segments that have it."""
         import av
 
@@ -275,7 +268,7 @@ class _Run:
         try:
             picture = upright(pixels_of(frame.picture, self._reformatter, self._reading, self._greys), self._orientation)
         except (av.FFmpegError, OSError):  # a size, format or matrix that libswscale cannot convert
-            self._account.refused += 1
+            self._source.refuse()
             for reading in readings:
                 reading.num_unconverted += 1
             return

@@ -1,4 +1,7 @@
-"""When the frames of a video are shown, by the time stamps of its packets: the file is read, and nothing is decoded."""
+"""When the frames of a video are shown, by the time stamps of its packets: the file is read, and nothing is decoded.
+
+Those of a folder of pictures are known by their numbers and the frame rate.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 from flowkit.errors import ManifestError, VideoDecodeError
 from flowkit.video.choosing import FrameClock
 from flowkit.video.damage import Account
+from flowkit.video.pictures.folder import picture_folder
 from flowkit.video.promises import frame_rate
 from flowkit.video.segments.segment import TOLERANCE
 from flowkit.video.stream_frames import packets_of
@@ -22,6 +26,8 @@ from flowkit.words import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from flowkit.video.reading import Reading
 
 PACKETS_AT_ONCE = 1024  # between two signs of life
 SLACK = Fraction(1, 2)  # s by which a segment may end after its video, because lists round, and sound may go on for longer
@@ -61,15 +67,15 @@ class TimeLine:
         return first, stop
 
 
-def time_line(path: Path, *, stream: int = 0, alive: Callable[[], None] = lambda: None) -> TimeLine:
+def time_line(path: Path, reading: Reading, *, alive: Callable[[], None] = lambda: None) -> TimeLine:
     """Read the time stamps of a video.
 
     Parameters
     ----------
     path : Path
-        The file.
-    stream : int
-        Which of its video streams, from 1; 0 means the default one, else the largest.
+        The file, or the folder of pictures.
+    reading : Reading
+        Which of its video streams is read; the frame rate of folders.
     alive : callable, optional
         Is called now and then.
 
@@ -78,7 +84,11 @@ def time_line(path: Path, *, stream: int = 0, alive: Callable[[], None] = lambda
     VideoDecodeError
         If the file cannot be opened, has no packet with a frame, or if neither time stamps nor a frame rate tell the times.
     """
-    with opened(path, threads=1, stream_number=stream) as video:
+    if path.is_dir():
+        if reading.known_rate is None:
+            raise VideoDecodeError(f"{str(path)!r} is a folder of pictures, whose frame rate is not known; give it with --frame-rate")
+        return TimeLine(tuple(Fraction(number) / reading.known_rate for number in range(picture_folder(path).num_promised)))
+    with opened(path, threads=1, stream_number=reading.stream) as video:
         account = Account(video)
         for k, _ in enumerate(packets_of(account)):
             if k % PACKETS_AT_ONCE == 0:

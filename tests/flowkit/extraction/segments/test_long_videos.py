@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import flowkit.video.segments.frames as segment_frames
+import flowkit.video.segments.sources as segment_sources
 from flowkit import ExtractSettings, FlowMethod
 from flowkit.extraction import one_video
 from flowkit.extraction.plan import make_plan
@@ -27,7 +28,7 @@ from flowkit.extraction.schedule import make_tasks, run_task
 
 folder = Path(sys.argv[1])
 seen = {"opened": 0, "decoded": 0}
-opened, decoded = segment_frames.opened, segment_frames.decoded_frames
+opened, decoded = segment_frames.opened, segment_sources.decoded_frames
 
 def counting_opened(*arguments):
     seen["opened"] += 1
@@ -38,7 +39,7 @@ def counting_frames(*arguments):
         seen["decoded"] += 1
         yield frame
 
-segment_frames.opened, segment_frames.decoded_frames = counting_opened, counting_frames
+segment_frames.opened, segment_sources.decoded_frames = counting_opened, counting_frames
 one_video.read_frames = None  # nothing may decode the file in another way
 settings = ExtractSettings(short_side=48, method=FlowMethod.named("dis"))
 jobs = make_plan(folder / "videos", folder / "data", settings=settings, segments=folder / "s.csv", jobs=1).jobs

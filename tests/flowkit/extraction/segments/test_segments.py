@@ -18,6 +18,7 @@ from small_videos import SETTINGS, files_of, write_video
 from worker_tasks import run_here
 
 import flowkit.video.segments.frames as segment_frames
+import flowkit.video.segments.sources as segment_sources
 from flowkit import ManifestError, Quantiser, Reading, ShardReader, compute_flow, extract, read_frames
 from flowkit.extraction.jobs import SegmentsJob, TaskResult
 from flowkit.extraction.plan import make_plan
@@ -51,9 +52,10 @@ def write_list(path: Path, rows: Iterable[tuple[object, ...]], columns: str = "v
     return path
 
 
-def write_picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.zeros((36, 48, 3), np.uint8))
+def write_pictures(folder: Path, frames: NDArray[np.uint8], *, first: int = 1) -> None:
+    folder.mkdir(parents=True)
+    for k, frame in enumerate(frames, start=first):
+        assert cv2.imwrite(str(folder / f"{k}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
 
 def pixels_of(path: Path) -> NDArray[np.uint8]:
@@ -147,8 +149,8 @@ def test_a_long_video_is_decoded_once_and_only_frames_of_segments_are_converted(
     starts = sorted(rng.integers(0, 2900, 40).tolist())
     segments = [Segment("a", start, start + int(rng.integers(2, 90))) for start in starts]
     counts = {"decoded": 0, "converted": 0}
-    for name, key in (("decoded_frames", "decoded"), ("pixels_of", "converted")):
-        original = getattr(segment_frames, name)
+    for module, name, key in ((segment_sources, "decoded_frames", "decoded"), (segment_frames, "pixels_of", "converted")):
+        original = getattr(module, name)
 
         def counting(*args: Any, original: Any = original, key: str = key) -> Any:
             if key == "converted":
@@ -156,7 +158,7 @@ def test_a_long_video_is_decoded_once_and_only_frames_of_segments_are_converted(
                 return original(*args)
             return counted_frames(original(*args))
 
-        monkeypatch.setattr(segment_frames, name, counting)
+        monkeypatch.setattr(module, name, counting)
 
     def counted_frames(frames: Any) -> Any:
         for frame in frames:
@@ -217,8 +219,6 @@ def test_all_mistakes_of_a_list_are_in_one_error_and_nothing_is_written(tmp_path
     write_video(tmp_path / "videos" / "two" / "a.mkv", 10)
     write_video(tmp_path / "videos" / "one" / "b.mkv", 10)
     write_video(tmp_path / "videos" / "one" / "b_0_5.mkv", 10)
-    for k in range(10):
-        write_picture(tmp_path / "videos" / "two" / "pictures" / f"{k}.png")
     rows = [
         ("one/a", 0, 31),
         ("one/a", 7, 7),
@@ -231,7 +231,6 @@ def test_all_mistakes_of_a_list_are_in_one_error_and_nothing_is_written(tmp_path
         ("b", 0, 5),
         ("one/a", -1, 5),
         ("two/a", 0, 10),
-        ("pictures", 0, 10),
     ]
     listed = write_list(tmp_path / "s.csv", rows)
     ended = run_flowkit("extract", tmp_path / "videos", "--data", tmp_path / "data", "--segments", listed)
@@ -246,10 +245,9 @@ def test_all_mistakes_of_a_list_are_in_one_error_and_nothing_is_written(tmp_path
         "line 9: names no video",
         "line 10: the segment would have the id of the video 'one/b_0_5'",
         "line 11: start_frame",
-        "line 13: 'pictures' is a folder of pictures",
     ):
         assert text in " ".join(ended.err.split()), text
-    assert re.findall(r"line (\d+):", ended.err) == ["2", "3", "4", "5", "6", "8", "9", "10", "11", "13"]
+    assert re.findall(r"line (\d+):", ended.err) == ["2", "3", "4", "5", "6", "8", "9", "10", "11"]
     assert not (tmp_path / "data").exists()
 
 
@@ -339,6 +337,56 @@ def test_a_file_that_changes_leaves_no_clip(tmp_path: Path, monkeypatch: pytest.
     assert {each.status for each in result.segments} == {"failed"}
     assert len(result.segments) == 2
     assert not list((tmp_path / "data").rglob("*.h5"))
+
+
+def test_segments_of_a_folder_of_frames_are_those_of_the_video_they_were_taken_from(tmp_path: Path) -> None:
+    frames = pixels_of(write_video(tmp_path / "videos" / "a.mkv", 40))
+    write_pictures(tmp_path / "folders" / "a", frames)
+    rows = [("a", "0", "0.41"), ("a", "0.2", "1.2"), ("a", "1.0", "1.6")]
+    listed = write_list(tmp_path / "s.csv", rows, "video_id,start_seconds,end_seconds")
+    settings = replace(SETTINGS, reading=Reading(frame_rate="25"))
+    of_file = extract(tmp_path / "videos", tmp_path / "of_file", settings=SETTINGS, segments=listed, progress=False)
+    of_folder = extract(tmp_path / "folders", tmp_path / "of_folder", settings=settings, segments=listed, progress=False)
+    assert [result.video_id for result in of_folder.done] == ["a_0_11", "a_25_40", "a_5_30"] == [r.video_id for r in of_file.done]
+    assert {result.status for result in of_folder.done} == {"ok"}
+    for result in of_folder.done:
+        with (
+            ShardReader(tmp_path / "of_file" / "clips" / f"{result.video_id}.h5") as one,
+            ShardReader(tmp_path / "of_folder" / "clips" / f"{result.video_id}.h5") as other,
+        ):
+            mine, theirs = one.clip(result.video_id), other.clip(result.video_id)
+            assert mine.encoded_frames(0, len(mine)) == theirs.encoded_frames(0, len(theirs))
+            assert np.array_equal(mine.flow(0, len(mine) - 1), theirs.flow(0, len(theirs) - 1))
+            assert mine.times is not None
+            assert theirs.times is not None
+            assert np.allclose(mine.times, theirs.times)
+            assert (theirs.frame_rate, theirs.attributes.source_name) == (25, "a")
+
+
+def test_what_is_lost_of_a_folder_damages_only_the_segments_that_it_lies_in(tmp_path: Path) -> None:
+    folder = tmp_path / "videos" / "a"
+    write_pictures(folder, np.random.default_rng(0).integers(0, 256, (40, 36, 48, 3), dtype=np.uint8), first=7)
+    (folder / "12.png").unlink()  # frame 5
+    (folder / "22.png").write_bytes(b"no picture")  # frame 15
+    truncate(folder / "32.png", 0.7)  # frame 25
+    cv2.imwrite(str(folder / "42.png"), np.zeros((50, 60, 3), np.uint8))  # frame 35
+    rows = [("a", 5 * k, 5 * k + 5) for k in range(8)]
+    report = extract(
+        tmp_path / "videos", tmp_path / "data", settings=SETTINGS, segments=write_list(tmp_path / "s.csv", rows), progress=False
+    )
+    errors = {result.video_id: result.error for result in report.done if result.status == "damaged"}
+    assert errors.pop("a_25_30") in ("1 decode error", "decoded 4 of 5 frames"), "whether FFmpeg shows the one that is cut off"
+    assert errors == {
+        "a_5_10": "decoded 4 of 5 frames",
+        "a_15_20": "decoded 4 of 5 frames",
+        "a_35_40": "1 picture of another size than the first of the folder",
+    }
+    assert sum(result.status == "ok" and result.num_frames == 5 for result in report.done) == 4
+    seconds = write_list(tmp_path / "t.csv", [("a", 0, 1)], "video_id,start_seconds,end_seconds")
+    (failed,) = extract(tmp_path / "videos", tmp_path / "data", segments=seconds, progress=False).failed
+    assert "whose frame rate is not known; give it with --frame-rate" in failed.error
+    with pytest.raises(ManifestError, match="ends after its video, which has 40 frames"):
+        planned(tmp_path, [("a", 0, 41)])
 
 
 def test_many_overlapping_segments_are_divided_so_that_few_files_are_open(tmp_path: Path) -> None:
