@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from flowkit.errors import VideoDecodeError
-from flowkit.extraction.jobs import VideoJob
+from flowkit.extraction.jobs import VideoJob, frames_promised
 from flowkit.extraction.one_video import TimedSample, sample_video
 from flowkit.extraction.plan import Plan
 from flowkit.extraction.schedule import seconds_without_progress
@@ -18,8 +18,6 @@ from flowkit.extraction.solving import prepare_process
 from flowkit.video.decode import probe
 from flowkit.workers.processes import TaskLimits, num_cores, run_tasks
 from flowkit.workers.progress import TaskProgress
-
-_LEAST_BYTES_PER_FRAME = 4  # a header that promises more frames than that is wrong
 
 
 @dataclass(frozen=True)
@@ -92,18 +90,14 @@ def forecast(
 
 
 def _open(job: VideoJob, progress: TaskProgress) -> int | None:
-    """In a worker process: return how many frames a video promises, 0 if it does not say; None if it cannot be opened.
-
-    Where the header gives no number of frames, its duration and frame rate give one.
-    """
+    """In a worker process: return how many frames a video promises, 0 if it does not say; None if it cannot be opened."""
     try:
         info = probe(job.path, stream=job.settings.reading.stream)
     except VideoDecodeError:
         return None
     if job.segment is not None:
         return job.settings.reading.num_chosen(job.segment.num_frames, info.frame_rate)
-    num_frames = info.header_frames or round((info.duration_seconds or 0) * info.frame_rate)
-    return job.settings.reading.num_chosen(num_frames, info.frame_rate) if num_frames * _LEAST_BYTES_PER_FRAME <= job.source_bytes else 0
+    return frames_promised(job, info)
 
 
 def _measure(task: _Sample, progress: TaskProgress) -> TimedSample | None:

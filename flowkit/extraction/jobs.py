@@ -12,7 +12,10 @@ from flowkit.extraction.results import VideoResult
 from flowkit.file_versions import FileVersion
 from flowkit.flow.cuda.remote import RemoteAddress
 from flowkit.flow.cuda.service import ServiceAddress
+from flowkit.video.decode import VideoInfo
 from flowkit.video.segments.segment import Segment
+
+_LEAST_BYTES_PER_FRAME = 4
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,17 @@ class SegmentsJob:
 
     video: VideoJob  # the file as a whole
     segments: tuple[VideoJob, ...]
+
+
+def frames_promised(job: VideoJob, info: VideoInfo) -> int:
+    """Return how many frames a complete video promises, of those that are chosen: by its header, or else by its duration and frame rate.
+
+    0 if it promises nothing, or far more than its file can hold.
+    """
+    num_frames = info.header_frames or round((info.duration_seconds or 0) * info.frame_rate)
+    if num_frames * _LEAST_BYTES_PER_FRAME > job.source_bytes:
+        return 0
+    return job.settings.reading.num_chosen(num_frames, info.frame_rate)
 
 
 Task = VideoJob | PieceJob | CutJob | SegmentsJob

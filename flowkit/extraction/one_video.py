@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, SourceChangedError, VideoDecodeError
-from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob, video_of
+from flowkit.extraction.jobs import PieceJob, TaskResult, VideoJob, frames_promised, video_of
 from flowkit.extraction.new_clip import NewClip, clip_attributes
 from flowkit.extraction.pieces import (
     PieceReader,
@@ -123,7 +123,7 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
     check_frames(job, source)
     progress.alive()  # a large file on a slow disk may have taken minutes
     info = probe(job.path, stream=job.settings.reading.stream)
-    expected = max(job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1, 0)
+    expected = max(frames_promised(job, info) - 1, 0)
     if not job.pieces and expected >= MIN_RESUMED and job.settings.has_flow:
         drop_stale_pieces(job.piece_folder, job.path, source.version)
         record_source(job.piece_folder, source)

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from flowkit.errors import VideoDecodeError
-from flowkit.extraction.jobs import CutJob, PieceJob, SegmentsJob, Task, TaskResult, VideoJob, video_of
+from flowkit.extraction.jobs import CutJob, PieceJob, SegmentsJob, Task, TaskResult, VideoJob, frames_promised, video_of
 from flowkit.extraction.one_video import extract_task
 from flowkit.extraction.pieces import find_pieces, missing_ranges
 from flowkit.extraction.segments.extract import extract_segments
@@ -88,8 +88,7 @@ def _pieces(cut: CutJob) -> list[Task]:
     """Return the pieces of a video, or the video itself if it is too short to be divided."""
     job = cut.video
     try:
-        info = probe(job.path, stream=job.settings.reading.stream)
-        num_pairs = job.settings.reading.num_chosen(info.header_frames, info.frame_rate) - 1
+        num_pairs = frames_promised(job, probe(job.path, stream=job.settings.reading.stream)) - 1
     except VideoDecodeError:  # found again and reported when it is its turn
         return [job]
     num_pieces = min(cut.num_pieces, num_pairs // MIN_PIECE)

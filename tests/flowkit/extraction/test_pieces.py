@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from odd_videos import encode_video
+from small_videos import SETTINGS
 
+from flowkit import Reading, probe
 from flowkit.errors import FlowkitError
 from flowkit.extraction import pieces
+from flowkit.extraction.jobs import VideoJob, frames_promised
 from flowkit.extraction.pieces import Piece, PieceReader, PieceWriter, find_pieces, missing_ranges, piece_folder, remove_pieces
 
 if TYPE_CHECKING:
@@ -101,3 +106,14 @@ def test_another_version_of_a_video_has_other_pieces(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     remove_pieces(folder)
     assert not (tmp_path / ".pieces").exists()
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.avi", "a.mp4"])
+def test_a_header_without_a_number_of_frames_promises_those_of_its_duration(tmp_path: Path, name: str) -> None:
+    path = encode_video(tmp_path / name, "mpeg4", num_frames=40)
+    info = probe(path)
+    assert bool(info.header_frames) == (name != "a.mkv"), "Matroska does not give the number"
+    job = VideoJob("a", path, "", tmp_path, SETTINGS, path.stat().st_size, 0)
+    assert frames_promised(job, info) == 40
+    assert frames_promised(replace(job, settings=replace(SETTINGS, reading=Reading(every=3))), info) == 14
+    assert frames_promised(replace(job, source_bytes=100), info) == 0, "40 frames are not in 100 bytes"

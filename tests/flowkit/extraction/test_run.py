@@ -230,7 +230,7 @@ def test_videos_that_would_end_late_are_divided_so_that_all_processes_end_togeth
     monkeypatch.setattr(
         "flowkit.extraction.schedule.probe", lambda path, **_: SimpleNamespace(header_frames=int(path.name) + 1, frame_rate=25)
     )
-    jobs = [VideoJob(f"v{k}", Path(str(size)), "", tmp_path, SETTINGS, size, 0) for k, size in enumerate(sizes)]
+    jobs = [VideoJob(f"v{k}", Path(str(size)), "", tmp_path, SETTINGS, 8 * size, 0) for k, size in enumerate(sizes)]
     tasks = tasks_of(jobs, num_processes)
     pieces = [task for task in tasks if isinstance(task, PieceJob)]
     assert len({task.video.video_id for task in pieces}) == num_cut
@@ -240,7 +240,7 @@ def test_videos_that_would_end_late_are_divided_so_that_all_processes_end_togeth
         assert own[-1].stop is None
     ends = [0.0] * num_processes
     for task in tasks:
-        heapq.heapreplace(ends, ends[0] + (task.num_pairs if isinstance(task, PieceJob) else task.source_bytes))
+        heapq.heapreplace(ends, ends[0] + (task.num_pairs if isinstance(task, PieceJob) else task.source_bytes / 8))
     if min(sizes) >= 100:
         assert max(ends) <= (1 + 2 * GRAIN) * sum(sizes) / num_processes
 
