@@ -107,7 +107,7 @@ def print_rows(root: Path, systems: Sequence[System], run: str) -> None:
                 seen.add(name)
                 bar = bars.get(name)
                 verdict = "" if bar is None else "holds" if bar.holds(row) else "FAILS"
-                print(f"| {name} | {percent(row.top1)} | {percent_interval(row.interval)} | {bar or ''} | {verdict} |")
+                print(f"| {name} | {percent(row.top1)} % | {percent_interval(row.interval)} % | {bar or ''} | {verdict} |")
 
 
 def print_times(times: Mapping[str, tuple[float, float]]) -> None:

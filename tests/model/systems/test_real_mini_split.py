@@ -13,8 +13,7 @@ CHOSEN = ("ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c02", "BabyCrawling/v_BabyCrawlin
 TINY = ("--recipe", "small", "--base-width", 4, "--input-size", 32, "--batch", 2, "--bn-group", 2, "--steps-per-phase", 2)
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="it has not been seen to end yet: its outcome is to be read, and the mark removed")
+@pytest.mark.slow  # about a minute: it follows trajectories through four videos, twice
 def test_trajectories_of_real_videos_become_rows_of_the_table(shared_data: Path, tmp_path: Path) -> None:
     with (shared_data / "splits" / "mini.csv").open(encoding="utf-8") as file:
         rows = [
@@ -42,7 +41,9 @@ def test_trajectories_of_real_videos_become_rows_of_the_table(shared_data: Path,
     vgg = ("--recipe", "small", "--set", "width=0.03", "--set", "input_size=64", "--batch", 2, "--bn-group", 2, "--steps-per-phase", 2)
     _, _, err = call_flowkit("train", "--system", "tdd+idt", *vgg, *how, *data, code=0)
     assert "tdd: a linear SVM on 2 training videos" in err
-    told = json.loads(call_flowkit("evaluate", "--system", "tdd+idt", "--device", "cpu", "--json", *data, code=0)[1])
+    # In the folder of the first evaluation, which has rows of other phases, this one would be refused.
+    tested = ("--device", "cpu", "--json", "--output", tmp_path / "tdd")
+    told = json.loads(call_flowkit("evaluate", "--system", "tdd+idt", *tested, *data, code=0)[1])
     found = told["splits"][0]["rows"]
     assert list(found)[-3:] == ["IDT", "TDD", "TDD + IDT"]
     assert {row["num_videos"] for row in found.values()} == {2}
