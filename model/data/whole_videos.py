@@ -20,6 +20,8 @@ from flowkit.model.settings.network_config import ClipPlan, View
 from flowkit.quantise import Quantiser
 from flowkit.shards.reader import Clip
 
+_READ_AT_ONCE = 256  # frames, or flow fields: as many as 25 stacks have, and a few more
+
 
 @dataclass(frozen=True)
 class WholeClip:
@@ -128,15 +130,22 @@ def view_of(plan: ClipPlan | None) -> View:
 def read_whole(clip: Clip, places: Places, *, input_size: int, view: View, label: int = -1) -> WholeClip:
     """Read the samples of a video that lie in these places, as a network with this size of input and this view sees them."""
     frames, inverse = np.unique(places.frames, return_inverse=True)
+    # Some at a time, because C3D sees all frames of a long video, and they are larger as they are stored.
+    rgb = [seen_rgb(clip.frames(some), input_size=input_size, view=view) for some in _blocks(frames)]
+    flow = [seen_flow(read_fields(clip, some), input_size=input_size, view=view) for some in _blocks(places.fields)]
     return WholeClip(
-        seen_rgb(clip.frames(frames), input_size=input_size, view=view)[inverse],
-        seen_flow(read_fields(clip, places.fields), input_size=input_size, view=view),
+        np.concatenate(rgb)[inverse],
+        np.concatenate(flow),
         places.where,
         label,
         clip.video_id,
         clip.num_frames,
         clip.times,
     )
+
+
+def _blocks(numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [numbers[first : first + _READ_AT_ONCE] for first in range(0, len(numbers), _READ_AT_ONCE)]
 
 
 def whole_clip_loader(clips: WholeClipDataset, indices: Sequence[int], *, num_workers: int = 0) -> Iterator[WholeClip | Unreadable]:

@@ -12,6 +12,7 @@ from flowkit.model.compute.execution import Execution
 from flowkit.model.encoding.descriptors.two_passes import encoder_path_of
 from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.tdd.features import pooled_features, pooled_name
+from flowkit.model.encoding.tdd.video_file import pooled_features_of_file
 from flowkit.model.encoding.trajectory_features import trajectory_features
 from flowkit.model.encoding.trajectory_settings import CameraMotion, TrajectorySettings
 from flowkit.model.runs.checkpoint import load_checkpoint
@@ -84,14 +85,11 @@ Stored = FeatureFile | FeatureFolder
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of vectors is made: the name of their file, the function that computes them and writes it, and the one for a video file.
-
-    A kind without the latter is for the videos of a data root only.
-    """
+    """How one kind of vectors is made: the name of their file, the function that computes and writes it, and that for one video file."""
 
     file_name: Callable[[VectorRequest], str]
     make: Callable[..., FeatureReport]
-    of_file: Callable[[VectorRequest, Stored, Path, Path], FeatureReport] | None = None
+    of_file: Callable[[VectorRequest, Stored, Path, Path], FeatureReport]
 
 
 def _settings(request: VectorRequest) -> TrajectorySettings:
@@ -112,10 +110,16 @@ def _trajectory_vectors(request: VectorRequest, *, how: dict[str, Any]) -> Featu
     )
 
 
-def _trajectory_file(request: VectorRequest, stored: Stored, file: Path, output: Path) -> FeatureReport:
+def _encoder_of(request: VectorRequest, stored: Stored) -> Path:
+    """Return the file of the encoder of vectors, which lies beside them."""
     encoder = encoder_path_of(stored.path)
     if load_encoder(encoder).digest() != stored.provenance.get("encoder_sha256"):
         raise CheckpointError(f"{encoder} is not the encoder of the vectors in {stored.path}; {record_format(request.phase).remedy}")
+    return encoder
+
+
+def _trajectory_file(request: VectorRequest, stored: Stored, file: Path, output: Path) -> FeatureReport:
+    encoder = _encoder_of(request, stored)
     return trajectory_features(request.root, files=[file], encoder=encoder, output=output, jobs=1, progress=False)
 
 
@@ -126,6 +130,12 @@ def _pooled_name(request: VectorRequest) -> str:
 def _pooled_vectors(request: VectorRequest, *, how: dict[str, Any]) -> FeatureReport:
     where: dict[str, Any] = {"split": request.split, "run": request.run, "runs": request.runs, "execution": request.choices.execution}
     return pooled_features(request.root, settings=_settings(request), **where, **how)
+
+
+def _pooled_file(request: VectorRequest, stored: Stored, file: Path, output: Path) -> FeatureReport:
+    where: dict[str, Any] = {"root": request.root, "split": request.split, "run": request.run, "runs": request.runs}
+    how: dict[str, Any] = {"provenance": stored.provenance, "encoder_path": _encoder_of(request, stored)}
+    return pooled_features_of_file(file, output, execution=request.choices.execution, **how, **where)
 
 
 def _network_name(request: VectorRequest) -> str:
@@ -165,7 +175,7 @@ def _network_file(request: VectorRequest, stored: Stored, file: Path, output: Pa
 
 _KINDS: dict[type, _Kind] = {
     TrajectoryVectors: _Kind(_trajectory_name, _trajectory_vectors, _trajectory_file),
-    PooledVectors: _Kind(_pooled_name, _pooled_vectors),
+    PooledVectors: _Kind(_pooled_name, _pooled_vectors, _pooled_file),
     NetworkVectors: _Kind(_network_name, _network_vectors, _network_file),
 }
 
@@ -173,11 +183,6 @@ _KINDS: dict[type, _Kind] = {
 def vectors_name(request: VectorRequest) -> str:
     """Return the name of the file of vectors in the folder of features, which says what is not the default."""
     return _KINDS[type(request.phase.vectors)].file_name(request)
-
-
-def has_file_vectors(phase: SvmDescription) -> bool:
-    """Return whether the vector of a video can be computed that is in no data root."""
-    return _KINDS[type(phase.vectors)].of_file is not None
 
 
 def file_vector(request: VectorRequest, stored: Stored, file: Path, *, output: Path) -> FeatureReport:
@@ -201,9 +206,7 @@ def file_vector(request: VectorRequest, stored: Stored, file: Path, *, output: P
     FeaturesError
         If the video cannot be read.
     """
-    of_file = _KINDS[type(request.phase.vectors)].of_file
-    assert of_file is not None, "has_file_vectors says so"
-    return of_file(request, stored, file, output)
+    return _KINDS[type(request.phase.vectors)].of_file(request, stored, file, output)
 
 
 def make_vectors(

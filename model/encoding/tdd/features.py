@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from flowkit.dataset.root import Dataset
@@ -123,9 +123,7 @@ def pooled_features(
     dataset = Dataset.open(root)
     manifest = dataset.split(split)
     device = execution.torch_device()
-    vectors = PHASE.vectors
-    assert isinstance(vectors, PooledVectors)
-    networks, scales = _networks(dataset, run, split, runs, vectors.layers, vectors.scales)
+    networks, scales = map_networks(dataset, run, split, runs)
     source = PooledDescriptors(networks, scales, settings.camera_motion, str(device))
     trained = [record.video_id for record in manifest.train]
     found = find_trajectory_videos(dataset, None if videos is None else sorted({*videos, *trained}), pixels=pixels)
@@ -146,15 +144,11 @@ def pooled_features(
     )
 
 
-def _networks(
-    dataset: Dataset,
-    run: str,
-    number: int,
-    runs: Path | None,
-    layers: Mapping[str, tuple[str, ...]],
-    scales: Mapping[str, tuple[float, ...]],
-) -> tuple[tuple[MapNetwork, ...], tuple[float, ...]]:
+def map_networks(dataset: Dataset, run: str, number: int, runs: Path | None) -> tuple[tuple[MapNetwork, ...], tuple[float, ...]]:
     """Return the trained networks, checked against the split, and the scales of the recipe by which they were trained."""
+    vectors = PHASE.vectors
+    assert isinstance(vectors, PooledVectors)
+    layers, scales = vectors.layers, vectors.scales
     split = dataset.split(number)
     extraction = tested_extraction(dataset, split)
     found, recipes = [], set[str]()

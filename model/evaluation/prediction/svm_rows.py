@@ -28,7 +28,7 @@ from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.model.scoring.tested_networks import Crops
 from flowkit.model.systems.registry import SVM_PHASES, system_of_svm
 from flowkit.model.training.svm_phase import SvmPhase, find_phase
-from flowkit.model.training.svm_vectors import VectorChoices, VectorRequest, file_vector, has_file_vectors
+from flowkit.model.training.svm_vectors import VectorChoices, VectorRequest, file_vector
 from flowkit.temporary import temporary_folder
 
 NO_PROBABILITIES = "scores of SVMs are no probabilities: the percentages are their softmax, and only the order of the classes counts"
@@ -110,7 +110,7 @@ class SvmPredictor:
     FeaturesError
         If the features of an SVM are missing or damaged.
     ParameterError
-        If the row has no SVM, or its vectors can be computed for videos of a data root only.
+        If there is no such row with an SVM.
     """
 
     def __init__(
@@ -207,11 +207,6 @@ def _svms_of(parts: Sequence[str], dataset: Dataset, *, run: str, split: int, ru
     """Return the trained SVMs of a row."""
     manifest, found = dataset.split(split), []
     for phase in (phase for phase in SVM_PHASES.values() if phase.row in parts):
-        if not has_file_vectors(phase):
-            raise ParameterError(
-                f"what {phase.row} sees of a video is computed for the videos of a data root only: extract and pack the videos, and "
-                f"`flowkit evaluate --system {system_of_svm(phase.name)}` scores them; or name another row with --row"
-            )
         trained = find_phase(phase, dataset, manifest, run=run, runs=runs)
         if trained is None:
             command = train_command(dataset.root, run=run, split=split, runs=runs, options=f" --system {system_of_svm(phase.name)}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import torch
 from command_lines import call_flowkit
@@ -24,6 +25,8 @@ from flowkit.model.encoding.descriptors.two_passes import encoder_path_of
 from flowkit.model.encoding.encoder_files import load_encoder
 from flowkit.model.encoding.tdd.features import pooled_features
 from flowkit.model.encoding.trajectory_settings import TrajectorySettings
+from flowkit.model.evaluation.prediction.svm_rows import SvmPredictor
+from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.scoring.feature_files import FeatureFile
 from flowkit.run_digests import write_digests
@@ -110,6 +113,16 @@ def test_the_command_computes_what_the_training_did(root: Path, tmp_path: Path) 
     video.write_bytes(b"")
     with pytest.raises(click.UsageError, match="--of tdd is for the videos of a data root"):
         call_flowkit(*line, video)
+
+
+def test_a_video_file_has_the_scores_of_evaluate(root: Path) -> None:
+    tested = evaluate(root, system="tdd+idt", execution=Execution(device="cpu")).splits[0]
+    predictor = SvmPredictor("TDD + IDT", root, execution=Execution(device="cpu"))
+    video_id = tested.video_ids[0]
+    prediction = predictor.predict(root.parent / "videos" / f"{video_id}.avi", progress=False)
+    assert list(prediction.scores) == ["TDD", "IDT", "fused"]
+    for row, part in {"TDD": "TDD", "TDD + IDT": "fused"}.items():
+        np.testing.assert_allclose(prediction.scores[part], tested.rows[row].scores[0], rtol=1e-4, atol=1e-5)
 
 
 def convolutions_of(state: Mapping[str, torch.Tensor]) -> list[int]:
