@@ -249,12 +249,13 @@ def _files_of(videos: Sequence[Path]) -> list[Path]:
 
 
 def _print_start(predictor: Predictor | SvmPredictor) -> None:
+    from flowkit.model.evaluation.prediction.svm_rows import SvmPredictor
+
     settings = predictor.settings
+    has_flow = not isinstance(predictor, SvmPredictor) or predictor.row.networks is not None
+    extraction = f"; {settings.flow_in_words()}, short side {settings.short_side} px" if has_flow else ""
     sources = " and ".join(map(show_name, predictor.row.sources.values()))
-    inform(
-        f"predict: {predictor.row.name}, {counted(len(predictor.classes), 'class')}, on {predictor.device}, from {sources}; "
-        f"{settings.flow_in_words()}, short side {settings.short_side} px"
-    )
+    inform(f"predict: {predictor.row.name}, {counted(len(predictor.classes), 'class')}, on {predictor.device}, from {sources}{extraction}")
     for note in predictor.notes:
         inform(f"note: {show_name(note)}")
 
