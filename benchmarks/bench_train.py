@@ -3,6 +3,7 @@
     python benchmarks/bench_train.py                                 # CPU: float32, contiguous and channels_last
     python benchmarks/bench_train.py --compiled                      # CPU: also torch.compile, which takes minutes to compile
     python benchmarks/bench_train.py --device cuda --clips 8         # GPU: also TF32, autocast and torch.compile
+    python benchmarks/bench_train.py --layouts                       # only both memory layouts against each other, for both networks
     python benchmarks/bench_train.py --checkpointing                 # only the time and memory of activation checkpointing
     python benchmarks/bench_train.py --data-wait                     # the wait for data as a share of step time, in short runs
     python benchmarks/bench_train.py --metrics RUN/metrics.jsonl     # the same for an existing training run
@@ -183,6 +184,23 @@ def measure_checkpointing(variant: Variant, options: argparse.Namespace) -> dict
     }
 
 
+def measure_layouts(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Compare contiguous tensors with channels_last, in turn, for each network: which layout is faster, whatever the other network does."""
+    config = STResNetConfig(num_classes=NUM_CLASSES, input_size=options.size)
+    results = {}
+    for name, make in (("two ResNet-50s", TwoResNets), ("ST-ResNet", lambda: STResNet(config))):
+        steps = {}
+        for layout in ("contiguous", "channels_last"):
+            torch.manual_seed(0)
+            steps[layout] = Step(make(), Variant(options.amp, channels_last=layout == "channels_last"), options)
+        times = in_turn(steps, options)
+        results[name] = {
+            kind: median_ratio(seconds, "contiguous", "channels_last")
+            for kind, seconds in zip(("elapsed", "processor"), times, strict=True)
+        }
+    return results
+
+
 def median_ratio(seconds: dict[str, list[float]], of: str = "ST-ResNet", over: str = "two ResNet-50s") -> float:
     return statistics.median(ours / theirs for ours, theirs in zip(seconds[of], seconds[over], strict=True))
 
@@ -205,6 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="steps of each network before the first round")
     parser.add_argument("--compiled", action="store_true", help="on a CPU: measure the compiled step too")
+    parser.add_argument("--layouts", action="store_true", help="compare only the memory layouts, for each network")
     parser.add_argument("--checkpointing", action="store_true", help="measure only activation checkpointing")
     parser.add_argument("--data-wait", action="store_true", help="measure only the wait for data, in short runs")
     parser.add_argument(
@@ -227,6 +246,13 @@ def main() -> None:
         print(f"load {os.getloadavg()[0]:.1f}")
         return
     print(f"{options.clips} clips of {options.frames} frames of {options.size} px, {options.rounds} rounds; median seconds per step")
+    if options.layouts:
+        for name, ratios in measure_layouts(options).items():
+            print(
+                f"{name}: contiguous takes {ratios['elapsed']:.3f} times as long as channels_last; processor time {ratios['processor']:.3f}"
+            )
+        print(f"load {os.getloadavg()[0]:.1f}")
+        return
     if options.checkpointing:
         result = measure_checkpointing(Variant(options.amp, channels_last=True), options)
         plain, checkpointed = (peak / 2**30 for peak in result["peak_bytes"].values())

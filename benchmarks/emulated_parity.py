@@ -25,7 +25,7 @@ import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
 from numpy.typing import NDArray
 
-from flowkit.flow.cuda.tiles import NUM_FUSED_ITERATIONS, VARIANTS, TileShape, Tiling
+from flowkit.flow.cuda.tiles import HALF_VARIANTS, NUM_FUSED_ITERATIONS, VARIANTS, TileShape, Tiling
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "support" / "emulation"))
 
@@ -96,7 +96,8 @@ def main() -> int:
     parser.add_argument("--tile", metavar="WIDTHxHEIGHT", help="tile of iterate; by default the plan's choice")
     parser.add_argument("--rows", type=int, choices=(1, 2, 4), help="rows of a patch, where two variants have the same tile")
     parser.add_argument("--fused", type=int, help="iterations per launch; by default the plan's choice")
-    parser.add_argument("--every-tiling", action="store_true", help="every variant with 1 to 5 iterations per launch, one after another")
+    parser.add_argument("--half", action="store_true", help="the variant with dual variables in half precision, with --tile 64x32")
+    parser.add_argument("--every-tiling", action="store_true", help="every variant, with 1 to 5 iterations per launch or with --fused")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
     if not options.data.is_dir():
@@ -127,10 +128,15 @@ def main() -> int:
 def chosen_tilings(options: argparse.Namespace) -> list[tuple[TileShape | None, int | None]]:
     """Return (tile, iterations per launch) of each tiling to compare; None: what the plan chooses."""
     if options.every_tiling:
-        return [(tile, fused) for tile in VARIANTS for fused in range(1, NUM_FUSED_ITERATIONS + 1) if Tiling(tile, fused).is_possible]
+        depths = [options.fused] if options.fused else range(1, NUM_FUSED_ITERATIONS + 1)
+        return [(tile, fused) for tile in (*VARIANTS, *HALF_VARIANTS) for fused in depths if Tiling(tile, fused).is_possible]
     if options.tile is None:
         return [(None, options.fused)]
-    found = [tile for tile in VARIANTS if f"{tile.width}x{tile.height}" == options.tile and options.rows in (None, tile.rows)]
+    found = [
+        tile
+        for tile in (*VARIANTS, *HALF_VARIANTS)
+        if tile.half_dual == options.half and f"{tile.width}x{tile.height}" == options.tile and options.rows in (None, tile.rows)
+    ]
     return [(tile, options.fused) for tile in found[:1]]
 
 

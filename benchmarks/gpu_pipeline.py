@@ -52,13 +52,14 @@ def write_clips(frames_path: Path, folder: str, address: ServiceAddress, worker:
         with ClipWriter(path, codec="none", height=height, width=width) as writer:
             writer.append_frames(np.repeat(grey[..., None], 3, axis=-1))
             writer.append_flow(client.solve(grey))
-            writer.finish(_attributes(path.stem, len(grey)))
+            writer.finish(clip_attributes_for(path.stem, len(grey), "none"))
         num_pairs += len(grey) - 1
     client.close()
     return num_pairs
 
 
-def _attributes(name: str, num_frames: int) -> ClipAttributes:
+def clip_attributes_for(name: str, num_frames: int, codec: str) -> ClipAttributes:
+    """Return the attributes of a clip file that a benchmark writes."""
     return ClipAttributes(
         video_id=f"benchmark/{name}",
         class_name="benchmark",
@@ -68,7 +69,7 @@ def _attributes(name: str, num_frames: int) -> ClipAttributes:
         num_frames=num_frames,
         header_frames=num_frames,
         decode_errors=0,
-        codec="none",
+        codec=codec,
         quantiser=Quantiser(BOUND).to_dict(),
         tvl1=TVL1Params().to_dict(),
         solver="cuda",

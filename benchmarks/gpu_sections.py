@@ -29,7 +29,7 @@ from flowkit.flow.cuda.cost import CostModel, best_tiling, tilings_of
 from flowkit.flow.cuda.device import CudaDevice, list_devices
 from flowkit.flow.cuda.plan import choose_tilings, describe_tilings
 from flowkit.flow.cuda.solver import MAX_PAIRS, NUM_LANES, CudaSolver, SubmittedFlow
-from flowkit.flow.cuda.tiles import DEFAULT_TILE, Tiling
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, HALF_VARIANTS, VARIANTS, Tiling
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
 
@@ -287,8 +287,8 @@ def sweep(settings: Settings) -> Report:
     compare(3, {"old": {"tile": DEFAULT_TILE}, "new": {}})
     card, levels = list_devices()[settings.device].card, frame_levels(height, width)
     measured: dict[Tiling, float] = {}
-    tilings = [tiling for tiling in tilings_of(card) if tiling.num_fused_iterations > 1]
-    for tiling in tilings[-2:] if settings.dry_run else tilings:
+    tilings = [tiling for tiling in tilings_of(card, variants=(*HALF_VARIANTS, *VARIANTS)) if tiling.num_fused_iterations > 1]
+    for tiling in (tilings[0], tilings[-1]) if settings.dry_run else tilings:
         plan = {"tile": tiling.tile, "num_fused_iterations": tiling.num_fused_iterations}
         with settings.solver(height, width, max_pairs=len(sample), num_lanes=1, **plan) as solver:
             distance = FlowDistance.between(solver.solve(frames, sample), strict)

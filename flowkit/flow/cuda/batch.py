@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flowkit.flow.cuda.device import ComputeDevice, Grid
 from flowkit.flow.cuda.plan import BatchPlan, Level
-from flowkit.flow.cuda.tiles import Tiling, halo_px
+from flowkit.flow.cuda.tiles import TileShape, Tiling, halo_px
 
 MAX_LAUNCHES_AHEAD = 8  # beyond the launch that the device is known to have begun
 BLOCKS_PER_PLACE = 4  # blocks of `iterate` for each one that the GPU runs at once, so that a block that begins late has less to do
@@ -36,6 +36,7 @@ class BatchLane:
     def __init__(self, device: ComputeDevice, plan: BatchPlan) -> None:
         self._plan = plan
         self._card = device.card
+        self._same_in_launches: dict[tuple[int, int], tuple[TileShape, int, int, dict[str, float]]] = {}
         for tiling in plan.tilings:
             device.load_tile(tiling.tile)
         self._frame_shape = plan.levels[0].height, plan.levels[0].width
@@ -198,8 +199,8 @@ class BatchLane:
                 if has_median and done == 0:
                     self._launch_median(level, listed, sequence)
                 self._launch_iterations(
-                    level,
-                    Tiling(tiling.tile, min(tiling.num_fused_iterations, params.inner_iterations - done)),
+                    number,
+                    min(tiling.num_fused_iterations, params.inner_iterations - done),
                     listed,
                     sequence,
                     after_median=has_median and done == 0,
@@ -222,36 +223,38 @@ class BatchLane:
             counts=at["counts"],
         )
 
-    def _launch_iterations(self, level: Level, tiling: Tiling, listed: int, sequence: int, *, after_median: bool) -> None:
-        at, params, tile = self._addresses, self._plan.params, tiling.tile
-        halo_x, halo_y = halo_px(tiling.num_fused_iterations)
-        tiles_x, tiles_y = tiling.grid(level.pitch, level.height)
-        max_blocks = BLOCKS_PER_PLACE * self._card.num_multiprocessors * self._card.blocks_per_sm(tile)
-        arguments = {
-            **self._level_arguments(level),
-            "tiles_x": tiles_x,
-            "tiles_y": tiles_y,
-            "num_iterations": tiling.num_fused_iterations,
-            "halo_x": halo_x,
-            "halo_y": halo_y,
-            "after_median": int(after_median),
-            "sequence": sequence,
-            "lambda_theta": params.lambda_ * params.theta,
-            "tau": params.tau,
-            "tau_over_theta": params.tau / params.theta,
-            "threshold": params.epsilon**2 * level.width * level.height,
-            "data": at["data"],
-            "dual": at["dual"],
-            "flow": at["flow"],
-            "state": at["state"],
-            "lists": at["lists"],
-            "counts": at["counts"],
-            "arrivals": at["arrivals"],
-            "partial_errors": at["partial_errors"],
-            "progress": self._host.address,
-        }
-        grid = min(listed * tiles_x * tiles_y, max_blocks), 1, 1
-        self._stream.launch("iterate", grid, (tile.threads_x, tile.threads_y), arguments, tile)
+    def _launch_iterations(self, number: int, num_iterations: int, listed: int, sequence: int, *, after_median: bool) -> None:
+        tile, num_tiles, max_blocks, arguments = self._iterations(number, num_iterations)
+        grid = min(listed * num_tiles, max_blocks), 1, 1
+        variable = {"sequence": sequence, "after_median": int(after_median)}
+        self._stream.launch("iterate", grid, (tile.threads_x, tile.threads_y), arguments | variable, tile)
+
+    def _iterations(self, number: int, num_iterations: int) -> tuple[TileShape, int, int, dict[str, float]]:
+        """Return the tile of a level, its number, the most blocks, and what is the same in all its launches, of which there are many."""
+        key = number, num_iterations
+        if key not in self._same_in_launches:
+            at, params, level = self._addresses, self._plan.params, self._plan.levels[number]
+            tile = self._plan.tilings[number].tile
+            halo_x, halo_y = halo_px(num_iterations)
+            tiles_x, tiles_y = Tiling(tile, num_iterations).grid(level.pitch, level.height)
+            names = ("data", "dual", "flow", "state", "lists", "counts", "arrivals", "partial_errors")
+            arguments = {
+                **self._level_arguments(level),
+                "tiles_x": tiles_x,
+                "tiles_y": tiles_y,
+                "num_iterations": num_iterations,
+                "halo_x": halo_x,
+                "halo_y": halo_y,
+                "lambda_theta": params.lambda_ * params.theta,
+                "tau": params.tau,
+                "tau_over_theta": params.tau / params.theta,
+                "threshold": params.epsilon**2 * level.width * level.height,
+                **{name: at[name] for name in names},
+                "progress": self._host.address,
+            }
+            max_blocks = BLOCKS_PER_PLACE * self._card.num_multiprocessors * self._card.blocks_per_sm(tile)
+            self._same_in_launches[key] = tile, tiles_x * tiles_y, max_blocks, arguments
+        return self._same_in_launches[key]
 
     def _finish(self, num_pairs: int) -> None:
         plan, at, level = self._plan, self._addresses, self._plan.levels[0]

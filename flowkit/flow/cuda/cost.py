@@ -6,7 +6,8 @@ often; large patches exchange less, but take registers, so that fewer warps can 
 multiprocessor has to issue, and how often one of its warps can issue:
 
 * A thread with a patch of n pixels executes about 45 + 38 n instructions per iteration, and 220 + 23 n to load and store its patch.
-  These were counted in the machine code for sm_90 (NVRTC 13.2), of which the branches for border pixels were left out.
+  These were counted in the machine code for sm_90 (NVRTC 13.2), of which the branches for border pixels were left out. Constants in
+  shared memory add n, and dual variables in half precision 10 n.
 * A warp alone takes `cycles_per_instruction` for each of them, and waits `barrier_cycles` per iteration and `launch_cycles` per tile.
   From this follows the share r of the cycles in which it issues. A scheduler with w such warps issues in a share 1 - (1 - r)^w.
 * A pair converges somewhere within a launch, and so iterates (depth - 1) / 2 times too often on average.
@@ -21,6 +22,7 @@ a forecast, so a plan leaves the measured tiling only for one that is `LEAST_GAI
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowkit.flow.cuda.card import Card
@@ -89,7 +91,8 @@ class CostModel:
 
 def iteration_instructions(tile: TileShape) -> float:
     """Return the instructions of a thread per iteration."""
-    return 45 + 38 * 4 * tile.rows + (4 * tile.rows if tile.shared_constants else 0)
+    pixels = 4 * tile.rows
+    return 45 + 38 * pixels + (pixels if tile.shared_constants else 0) + (10 * pixels if tile.half_dual else 0)
 
 
 def launch_instructions(tile: TileShape) -> float:
@@ -97,13 +100,13 @@ def launch_instructions(tile: TileShape) -> float:
     return 220 + 23 * 4 * tile.rows
 
 
-def tilings_of(card: Card, inner_iterations: int = 30) -> list[Tiling]:
-    """Return the tilings that a plan may choose from on this card.
+def tilings_of(card: Card, inner_iterations: int = 30, *, variants: Sequence[TileShape] = VARIANTS) -> list[Tiling]:
+    """Return the tilings that a plan may choose from on this card, or those of other variants.
 
     None fuses more iterations than the measured one: the later a pair stops, the farther it is from the strict solver's flow.
     """
     depths = range(1, min(NUM_FUSED_ITERATIONS, inner_iterations) + 1)
-    tilings = [Tiling(tile, depth) for tile in VARIANTS if card.holds(tile) for depth in depths]
+    tilings = [Tiling(tile, depth) for tile in variants if card.holds(tile) for depth in depths]
     return [tiling for tiling in tilings if tiling.is_possible]
 
 

@@ -28,6 +28,8 @@ class TileShape:
         Rows of the patch of a thread.
     shared_constants : bool
         Whether I1wx, I1wy, rho_c and 1 / |I1w gradient|^2 lie in shared memory rather than in registers.
+    half_dual : bool
+        Whether the dual variables are in half precision during a launch, which takes half the registers for them.
     """
 
     threads_x: int = 16
@@ -35,6 +37,7 @@ class TileShape:
     blocks_per_sm: int = 2
     rows: Literal[1, 2, 4] = 4
     shared_constants: bool = False
+    half_dual: bool = False
 
     @property
     def threads(self) -> int:
@@ -71,12 +74,14 @@ class TileShape:
             "ROWS": self.rows,
             "BLOCKS_PER_SM": self.blocks_per_sm,
             "SHARED_CONSTANTS": int(self.shared_constants),
+            "HALF_DUAL": int(self.half_dual),
         }
         return [(name, str(value)) for name, value in values.items()]
 
     def __str__(self) -> str:
         memory = "constants in shared memory" if self.shared_constants else "constants in registers"
-        return f"{self.width}x{self.height}, patches of 4x{self.rows}, {self.blocks_per_sm} per multiprocessor, {memory}"
+        half = ", dual variables in half precision" if self.half_dual else ""
+        return f"{self.width}x{self.height}, patches of 4x{self.rows}, {self.blocks_per_sm} per multiprocessor, {memory}{half}"
 
 
 DEFAULT_TILE = TileShape()
@@ -91,6 +96,8 @@ VARIANTS = (
     TileShape(16, 48, 1, rows=1),  # 64x48: 24 warps, 80 registers
     TileShape(16, 28, 2, rows=1, shared_constants=True),  # 64x28: 28 warps, 72 registers
 )
+# No plan chooses these; they can be given to a solver, and the sweep of gpu_suite.py measures them. They spill nothing on sm_90.
+HALF_VARIANTS = (TileShape(16, 16, 3, rows=2, shared_constants=True, half_dual=True),)  # 64x32: 24 warps, 80 registers
 
 
 @dataclass(frozen=True)

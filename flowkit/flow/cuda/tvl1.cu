@@ -30,6 +30,10 @@
 #define ROWS 4  // or 2 or 1: fewer registers, but more to exchange
 #define BLOCKS_PER_SM 2
 #define SHARED_CONSTANTS 0  // 1: what is constant during a launch lies in shared memory, which leaves registers for more threads
+#define HALF_DUAL 0         // 1: p is kept in half precision during a launch, two values in a register
+#endif
+#ifndef METHOD  // what stands before the method of a struct; the host's emulation has its own
+#define METHOD __device__ __forceinline__
 #endif
 #ifndef DYNAMIC_SHARED  // memory of a block whose size the launch gives; the host's emulation has its own
 #define DYNAMIC_SHARED(name) extern __shared__ float4 name[]
@@ -285,7 +289,36 @@ extern "C" __global__ void __launch_bounds__(256) median_3(int width, int height
 
 // ---- Iterations ----------------------------------------------------------------------------------------------------------
 
-struct Patch { float u[ROWS][4], v[ROWS][4], p11[ROWS][4], p12[ROWS][4], p21[ROWS][4], p22[ROWS][4]; };
+// Four values of p in a row, which are read by [i].
+#if HALF_DUAL
+#ifndef HALF_PAIRS  // the host's emulation has its own
+__device__ __forceinline__ unsigned half_pair(float low, float high) {
+  unsigned pair;
+  asm("{ .reg .f16 a, b; cvt.rn.f16.f32 a, %1; cvt.rn.f16.f32 b, %2; mov.b32 %0, {a, b}; }" : "=r"(pair) : "f"(low), "f"(high));
+  return pair;
+}
+__device__ __forceinline__ float half_of(unsigned pair, int which) {
+  float value;
+  if (which) asm("{ .reg .f16 a, b; mov.b32 {a, b}, %1; cvt.f32.f16 %0, b; }" : "=f"(value) : "r"(pair));
+  else asm("{ .reg .f16 a, b; mov.b32 {a, b}, %1; cvt.f32.f16 %0, a; }" : "=f"(value) : "r"(pair));
+  return value;
+}
+#endif
+struct DualRow {
+  unsigned pairs[2];
+  METHOD float operator[](int i) const { return half_of(pairs[i >> 1], i & 1); }
+};
+__device__ __forceinline__ void put(DualRow& row, int i, float left, float right) { row.pairs[i >> 1] = half_pair(left, right); }  // at an even i
+__device__ __forceinline__ void clear_left(DualRow& row, int first_column) {
+  UNROLL for (int i = 0; i < 4; i += 2) if (i < first_column) put(row, i, 0, i + 1 < first_column ? 0 : row[i + 1]);
+}
+__device__ __forceinline__ void clear(DualRow& row) { row.pairs[0] = row.pairs[1] = 0; }
+#else
+typedef float DualRow[4];
+__device__ __forceinline__ void clear_left(DualRow& row, int first_column) { UNROLL for (int i = 0; i < 4; i++) if (i < first_column) row[i] = 0; }
+__device__ __forceinline__ void clear(DualRow& row) { row[0] = row[1] = row[2] = row[3] = 0; }
+#endif
+struct Patch { float u[ROWS][4], v[ROWS][4]; DualRow p11[ROWS], p12[ROWS], p21[ROWS], p22[ROWS]; };
 
 // What is constant during a launch: I1wx, I1wy, rho_c, and 1 / |I1w gradient|^2, row by row of a patch, in registers or in dynamic
 // shared memory. There each thread reads only what it wrote itself, so this needs no barrier.
@@ -313,15 +346,18 @@ struct Edges {
   float4 p12[THREADS_Y + 1][THREADS_X], p22[THREADS_Y + 1][THREADS_X], u_top[THREADS_Y + 1][THREADS_X], v_top[THREADS_Y + 1][THREADS_X];
 };
 
-__device__ __forceinline__ float4 row_of(const float (&s)[ROWS][4], int j) { return make_float4(s[j][0], s[j][1], s[j][2], s[j][3]); }
+template <class Rows> __device__ __forceinline__ float4 row_of(const Rows& s, int j) { return make_float4(s[j][0], s[j][1], s[j][2], s[j][3]); }
 #if ROWS == 4
-__device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return make_float4(s[0][i], s[1][i], s[2][i], s[3][i]); }
+template <class Rows> __device__ __forceinline__ Column column_of(const Rows& s, int i) { return make_float4(s[0][i], s[1][i], s[2][i], s[3][i]); }
 #elif ROWS == 2
-__device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return make_float2(s[0][i], s[1][i]); }
+template <class Rows> __device__ __forceinline__ Column column_of(const Rows& s, int i) { return make_float2(s[0][i], s[1][i]); }
 #else
-__device__ __forceinline__ Column column_of(const float (&s)[ROWS][4], int i) { return s[0][i]; }
+template <class Rows> __device__ __forceinline__ Column column_of(const Rows& s, int i) { return s[0][i]; }
 #endif
 __device__ __forceinline__ void set_row(float (&s)[ROWS][4], int j, float4 q) { s[j][0] = q.x, s[j][1] = q.y, s[j][2] = q.z, s[j][3] = q.w; }
+#if HALF_DUAL
+__device__ __forceinline__ void set_row(DualRow (&s)[ROWS], int j, float4 q) { put(s[j], 0, q.x, q.y), put(s[j], 2, q.z, q.w); }
+#endif
 __device__ __forceinline__ void spread(float (&s)[4], float4 q) { s[0] = q.x, s[1] = q.y, s[2] = q.z, s[3] = q.w; }
 __device__ __forceinline__ void spread(float (&s)[2], float2 q) { s[0] = q.x, s[1] = q.y; }
 __device__ __forceinline__ void spread(float (&s)[1], float q) { s[0] = q; }
@@ -351,10 +387,21 @@ __device__ __forceinline__ void share_dual(const Patch& p, Edges& edges, int tx,
 // Keeps p zero at the pixels of a patch that lie left of the image or above it, where OpenCV treats p as zero. There u and v are zero,
 // so that only the differences to the first pixels of the image can change p.
 __device__ __forceinline__ void clear_dual_outside(Patch& p, int first_column, int first_row) {
-  UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
-    if (i < first_column) p.p11[j][i] = p.p21[j][i] = 0;
-    if (j < first_row) p.p12[j][i] = p.p22[j][i] = 0;
+  UNROLL for (int j = 0; j < ROWS; j++) {
+    clear_left(p.p11[j], first_column), clear_left(p.p21[j], first_column);
+    if (j < first_row) clear(p.p12[j]), clear(p.p22[j]);
   }
+}
+
+// (p11, p12, p21, p22) of a pixel after an iteration.
+__device__ __forceinline__ float4 new_dual(const Patch& p, int j, int i, float tau, float tau_over_theta, const float (&right_u)[ROWS],
+                                           const float (&right_v)[ROWS], const float (&below_u)[4], const float (&below_v)[4]) {
+  const float ux = (i < 3 ? p.u[j][i < 3 ? i + 1 : 3] : right_u[j]) - p.u[j][i], uy = (j < ROWS - 1 ? p.u[j < ROWS - 1 ? j + 1 : j][i] : below_u[i]) - p.u[j][i];
+  const float vx = (i < 3 ? p.v[j][i < 3 ? i + 1 : 3] : right_v[j]) - p.v[j][i], vy = (j < ROWS - 1 ? p.v[j < ROWS - 1 ? j + 1 : j][i] : below_v[i]) - p.v[j][i];
+  const float norm_u = fmaf(tau_over_theta, sqrtf(fmaf(ux, ux, uy * uy)), 1.f), norm_v = fmaf(tau_over_theta, sqrtf(fmaf(vx, vx, vy * vy)), 1.f);
+  const float both = 1.f / (norm_u * norm_v), shrink_u = both * norm_v, shrink_v = both * norm_u;  // one reciprocal for two
+  return make_float4(fmaf(tau, ux, p.p11[j][i]) * shrink_u, fmaf(tau, uy, p.p12[j][i]) * shrink_u,
+                     fmaf(tau, vx, p.p21[j][i]) * shrink_v, fmaf(tau, vy, p.p22[j][i]) * shrink_v);
 }
 
 // One iteration (algorithm 1 of the IPOL article): v = u + TH(u), u = v + theta div p, p = (p + tau/theta grad u) / (1 + tau/theta |grad u|).
@@ -391,14 +438,19 @@ __device__ __forceinline__ float iteration(Patch& p, const Constants& constants,
     float right_u[ROWS], right_v[ROWS], below_u[4], below_v[4];
     spread(right_u, edges.u_left[ty][tx + 1]), spread(right_v, edges.v_left[ty][tx + 1]);
     spread(below_u, edges.u_top[ty + 1][tx]), spread(below_v, edges.v_top[ty + 1][tx]);
-    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
-      const float ux = (i < 3 ? p.u[j][i < 3 ? i + 1 : 3] : right_u[j]) - p.u[j][i], uy = (j < ROWS - 1 ? p.u[j < ROWS - 1 ? j + 1 : j][i] : below_u[i]) - p.u[j][i];
-      const float vx = (i < 3 ? p.v[j][i < 3 ? i + 1 : 3] : right_v[j]) - p.v[j][i], vy = (j < ROWS - 1 ? p.v[j < ROWS - 1 ? j + 1 : j][i] : below_v[i]) - p.v[j][i];
-      const float norm_u = fmaf(tau_over_theta, sqrtf(fmaf(ux, ux, uy * uy)), 1.f), norm_v = fmaf(tau_over_theta, sqrtf(fmaf(vx, vx, vy * vy)), 1.f);
-      const float both = 1.f / (norm_u * norm_v), shrink_u = both * norm_v, shrink_v = both * norm_u;  // one reciprocal for two
-      p.p11[j][i] = fmaf(tau, ux, p.p11[j][i]) * shrink_u, p.p12[j][i] = fmaf(tau, uy, p.p12[j][i]) * shrink_u;
-      p.p21[j][i] = fmaf(tau, vx, p.p21[j][i]) * shrink_v, p.p22[j][i] = fmaf(tau, vy, p.p22[j][i]) * shrink_v;
+#if HALF_DUAL  // both values of a pair are computed before either is written
+    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i += 2) {
+      const float4 left = new_dual(p, j, i, tau, tau_over_theta, right_u, right_v, below_u, below_v);
+      const float4 right = new_dual(p, j, i + 1, tau, tau_over_theta, right_u, right_v, below_u, below_v);
+      put(p.p11[j], i, left.x, right.x), put(p.p12[j], i, left.y, right.y);
+      put(p.p21[j], i, left.z, right.z), put(p.p22[j], i, left.w, right.w);
     }
+#else
+    UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++) {
+      const float4 q = new_dual(p, j, i, tau, tau_over_theta, right_u, right_v, below_u, below_v);
+      p.p11[j][i] = q.x, p.p12[j][i] = q.y, p.p21[j][i] = q.z, p.p22[j][i] = q.w;
+    }
+#endif
   }
   if (first_column > 0 || first_row > 0) clear_dual_outside(p, first_column, first_row);
   share_dual(p, edges, tx, ty);
@@ -497,8 +549,11 @@ iterate(int width, int height, int capacity, int stride, int tiles_x, int tiles_
       }
     }
     if (first_column > 0) {  // the padding left of the image is never written, so nothing may be read from it
-      UNROLL for (int j = 0; j < ROWS; j++) UNROLL for (int i = 0; i < 4; i++)
-        if (i < first_column) p.u[j][i] = p.v[j][i] = p.p11[j][i] = p.p12[j][i] = p.p21[j][i] = p.p22[j][i] = 0;
+      UNROLL for (int j = 0; j < ROWS; j++) {
+        UNROLL for (int i = 0; i < 4; i++) if (i < first_column) p.u[j][i] = p.v[j][i] = 0;
+        clear_left(p.p11[j], first_column), clear_left(p.p12[j], first_column);
+        clear_left(p.p21[j], first_column), clear_left(p.p22[j], first_column);
+      }
     }
     __syncthreads();  // the sums of the last tile, which share memory with the edges, have been read
     if (tx == 0) edges.p11[ty][0] = edges.p21[ty][0] = Column();

@@ -26,7 +26,7 @@ from flowkit.files import file_sha256
 from flowkit.flow.cuda.card import KNOWN_CARDS, Card
 from flowkit.flow.cuda.compile import SOURCE_PATH, kernel_parameters, ordered_arguments
 from flowkit.flow.cuda.device import PinnedMemory
-from flowkit.flow.cuda.tiles import VARIANTS, TileShape
+from flowkit.flow.cuda.tiles import HALF_VARIANTS, VARIANTS, TileShape
 
 if TYPE_CHECKING:
     import threading
@@ -56,7 +56,7 @@ def build_kernels(tile: TileShape | None) -> ctypes.CDLL:
     return ctypes.CDLL(str(_build("kernels.so", _others() if tile is None else _variant(tile, "iterate"))))
 
 
-def build_driver(tiles: Sequence[TileShape] = VARIANTS) -> Path:
+def build_driver(tiles: Sequence[TileShape] = (*VARIANTS, *HALF_VARIANTS)) -> Path:
     """Build a ``libcuda.so.1`` that runs the kernels, `iterate` for these tiles, on the CPU; return its folder, for ``LD_LIBRARY_PATH``."""
     source, kernels = _others(), [f'{{"{name}", run_{name}, {{}}}}' for name in kernel_parameters() if name != "iterate"]
     for number, tile in enumerate(tiles):

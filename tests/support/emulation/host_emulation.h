@@ -18,6 +18,7 @@
 #define __global__
 #define __device__ static
 #define __forceinline__ inline
+#define METHOD inline
 #define __launch_bounds__(...)
 #define __shared__ static
 #define DYNAMIC_SHARED(name) float4* const name = (float4*)emulation::dynamic_shared
@@ -36,6 +37,18 @@ template <class T> static T atomicAdd(T* at, T value) { T before = *at; *at += v
 template <class T> static T __ldcg(const T* at) { return *at; }
 template <class T> static void __stcg(T* at, T value) { *at = value; }
 static inline void __threadfence() {}
+#define HALF_PAIRS
+static inline unsigned half_pair(float low, float high) {
+  const _Float16 pair[2] = {(_Float16)low, (_Float16)high};  // rounds to nearest even, as cvt.rn does
+  unsigned bits;
+  memcpy(&bits, pair, 4);
+  return bits;
+}
+static inline float half_of(unsigned bits, int which) {
+  _Float16 pair[2];
+  memcpy(pair, &bits, 4);
+  return pair[which];
+}
 static inline uint32_t __float_as_uint(float value) { uint32_t bits; memcpy(&bits, &value, 4); return bits; }
 
 namespace emulation {

@@ -26,7 +26,7 @@ from flowkit.flow.cuda.compile import (
 from flowkit.flow.cuda.cost import best_tiling
 from flowkit.flow.cuda.device import list_devices, packed_arguments
 from flowkit.flow.cuda.plan import Level
-from flowkit.flow.cuda.tiles import DEFAULT_TILE, VARIANTS, TileShape
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, HALF_VARIANTS, VARIANTS, TileShape
 from flowkit.flow.params import TVL1Params
 
 sys.path.append(str(Path(__file__).parents[3] / "support" / "emulation"))
@@ -79,7 +79,7 @@ class TestCompilation:
     def test_no_variant_that_a_plan_may_choose_spills(self, arch: int) -> None:
         if arch not in nvrtc_archs():
             pytest.skip(f"this NVRTC compiles for {nvrtc_archs()}")
-        for tile in VARIANTS:
+        for tile in (*VARIANTS, *(HALF_VARIANTS if arch == 90 else ())):
             if KNOWN_CARDS[arch].holds(tile):
                 check_variant(arch, tile)
 

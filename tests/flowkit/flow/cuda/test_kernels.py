@@ -14,7 +14,7 @@ import pytest
 
 from flowkit.flow.cuda.batch import PIXEL_BLOCK
 from flowkit.flow.cuda.plan import Quantisation
-from flowkit.flow.cuda.tiles import VARIANTS, TileShape, Tiling, halo_px
+from flowkit.flow.cuda.tiles import HALF_VARIANTS, VARIANTS, TileShape, Tiling, halo_px
 from flowkit.quantise import Quantiser
 
 sys.path.append(str(Path(__file__).parents[3] / "support" / "emulation"))
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(not has_compiler(), reason="needs g++ to build t
 SMALL_TILE = TileShape(8, 4, 1)  # many tiles on a small frame
 OF_TWO_ROWS, OF_ONE_ROW = TileShape(8, 8, 1, rows=2), TileShape(8, 16, 1, rows=1)  # patches
 SHARED = TileShape(8, 8, 1, rows=2, shared_constants=True)
+HALVES = [TileShape(8, 4, 1, half_dual=True), TileShape(8, 8, 1, rows=2, half_dual=True), *HALF_VARIANTS]
 SIZES = [(16, 16), (17, 19), (33, 50), (61, 83)]  # height, width: square, odd, below and above a tile; all four paddings of a row
 FLOW_HALF, DUAL_HALF, DUAL_IS_ZERO = 1, 2, 4
 
@@ -333,6 +334,24 @@ def test_iterations_are_those_of_the_article(random: Any, height: int, width: in
         assert np.abs(unpadded(dual[dual_half, pair], width) / theta - expected_p).max() < 2e-5
     assert np.array_equal(flow[:, 2], before[0][:, 2], equal_nan=True)
     assert np.array_equal(dual[:, 2], before[1][:, 2], equal_nan=True)
+
+
+@pytest.mark.parametrize("tile", HALVES, ids=str)
+@pytest.mark.parametrize(("height", "width"), [(17, 19), (61, 83)])
+def test_iterations_with_p_in_half_precision_are_those_of_the_article_to_its_rounding(
+    random: Any, height: int, width: int, tile: Any
+) -> None:
+    device = EmulatedDevice()
+    device.width = width
+    data, u, p = iterate_inputs(random, height, width, 1)
+    theta, pitch = np.float32(0.3), (width + 3) & ~3
+    flow, dual = aligned((2, 1, 2, height, pitch)), aligned((2, 1, 4, height, pitch))
+    flow[0, 0], dual[0, 0] = padded(u[0]), padded(theta * p[0])
+    iterate(device, tile, padded(data), flow, dual, num_iterations=5, threshold=0, listed=[0], state=[0])
+    expected_u, expected_p, _ = iterations_by_numpy(data[0], u[0], p[0], 5)
+    assert 1e-6 < np.abs(unpadded(flow[1, 0], width) - expected_u).max() < 2e-3
+    rounding = np.abs(unpadded(dual[1, 0], width) / theta - expected_p).max()
+    assert 1e-5 < rounding < 3e-3  # eleven bits of numbers below 1, five times
 
 
 def test_iterations_after_a_median_read_what_it_wrote(random: Any) -> None:

@@ -110,4 +110,5 @@ class TestModel:
         assert len({(tile.threads_x, tile.threads_y, tile.dynamic_bytes) for tile in VARIANTS}) == len(VARIANTS)
         for tile in VARIANTS:
             held = 4 * tile.rows * (6 if tile.shared_constants else 10)
+            assert not tile.half_dual  # it is for those who ask for it
             assert held < 65536 / (tile.threads * tile.blocks_per_sm)
