@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from command_lines import run_flowkit
@@ -110,6 +111,20 @@ def test_the_command_resumes_and_lists_a_bad_video(trained: Path, tmp_path: Path
     stored = json.loads(output.with_suffix(".json").read_text())
     assert [video["window"]["start"] for video in stored["videos"] if "window" in video] == [0, 15]
     assert good.is_file()
+
+
+def test_a_folder_of_videos_and_of_folders_of_frames_is_classified(trained: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "videos" / "Run" / "file.mkv", 14)
+    folder = tmp_path / "videos" / "Run" / "folder"
+    folder.mkdir()
+    for k, frame in enumerate(np.concatenate([batch.frames for batch in read_frames(video, short_side=None)])):
+        assert cv2.imwrite(str(folder / f"{k}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    done = run_flowkit("predict", tmp_path / "videos", "--data", trained, "--device", "cpu", "--jobs", "1", "--json")
+    assert done.code == 0, done.err
+    of_file, of_folder = json.loads(done.out)["videos"]
+    assert [Path(result["path"]).name for result in (of_file, of_folder)] == ["file.mkv", "folder"]
+    assert of_folder["status"] == "ok"
+    assert of_folder["top"] == of_file["top"]
 
 
 def test_a_journal_keeps_results_of_the_same_files_and_settings_only(tmp_path: Path) -> None:
