@@ -123,6 +123,10 @@ def test_the_command_gives_the_bytes_that_one_machine_gives(address: str, tmp_pa
     assert "3 done, 0 skipped, 1 failed" in result.stdout
     extract(videos, tmp_path / "near", settings=SETTINGS, jobs=1)
     assert files_of(tmp_path / "far") == files_of(tmp_path / "near")
+    for no_flow in (["--no-flow"], []):  # frames first, and flow later
+        line = [*arguments[:3], str(tmp_path / "twice"), *arguments[4:], *no_flow]
+        assert CliRunner().invoke(command, line, standalone_mode=False).return_value == 3
+        assert (files_of(tmp_path / "twice") == files_of(tmp_path / "near")) == (not no_flow)
 
 
 @pytest.mark.slow
