@@ -102,6 +102,7 @@ def train_svms(
     from flowkit.dataset.root import Dataset
     from flowkit.model.compute.execution import Execution
     from flowkit.model.data.official_lists import is_official_list
+    from flowkit.model.runs.run_folder import untrained_phases
     from flowkit.model.scoring.feature_files import OTHER_OUTPUT
     from flowkit.model.training.svm_training import train_svm_phase
     from flowkit.model.training.svm_vectors import VectorChoices
@@ -114,7 +115,8 @@ def train_svms(
     why = training.why_recipe(device, is_official_list=official)
     some_failed = False
     for phase in system.svms:
-        if components is None and phase.vectors.components:
+        is_new = restart or bool(untrained_phases([phase.name], data, run=run, split=split, runs=runs))
+        if components is None and phase.vectors.components and is_new:
             recipe = f"the recipe {choices.recipe}" + (f" ({why})" if why else "")
             number = choices.components_for(phase)
             inform(f"{phase.name}: {number} Gaussians for each type of descriptors, as {recipe} has; --components takes another number.")
