@@ -112,7 +112,7 @@ def device(settings: Settings) -> Report:
     report.rows.append({"what": "software", "value": f"NVRTC {nvrtc_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items())})
     began = time.perf_counter()
     compiled = dict(compile_kernels(arch).resources)
-    for tile in dict.fromkeys(tiling.tile for tiling in tilings_of(info.card)):
+    for tile in [*dict.fromkeys(tiling.tile for tiling in tilings_of(info.card))][: 1 if settings.dry_run else None]:
         compiled[f"iterate, {tile}"] = compile_kernels(arch, tile).resources["iterate"]
     report.rows.append({"what": "compilation of all variants", "value": f"{time.perf_counter() - began:.2f} s"})
     for name, kernel in compiled.items():
@@ -378,11 +378,13 @@ def training(settings: Settings) -> Report:
 
 
 def small_case(settings: Settings) -> Report:
-    """Run a small case for the checkers: several levels, tiles and pairs, medians, both outputs."""
+    """Run a small case for the checkers: several levels, tiles and pairs, medians, both outputs, and every variant of `iterate`."""
     clip = _crop(settings.clips[0][:3], 72, 90)
     params = TVL1Params(num_scales=2, num_warps=1, outer_iterations=2, inner_iterations=10)
-    for settings_of_output in ({"bound": BOUND}, {}):
-        with settings.solver(*clip.shape[1:], params, **settings_of_output) as solver:
+    card = list_devices()[settings.device].card
+    tiles = [tile for tile in (*VARIANTS, *HALF_VARIANTS) if card.holds(tile)]
+    for plan in ({"bound": BOUND}, {}, *({"bound": BOUND, "tile": tile} for tile in tiles)):
+        with settings.solver(*clip.shape[1:], params, **plan) as solver:
             assert np.isfinite(solver.solve(clip)).all()
     return Report()
 
