@@ -228,6 +228,7 @@ def test_json_has_the_keys_that_the_page_lists(packed_root: Path, tmp_path: Path
         "extract": extract,
         "extract --dry-run": [*extract, "--dry-run"],
         "doctor": ["doctor"],
+        "doctor --plan": ["doctor", "--plan", "340x256", "--card", "H200"],
         "info": ["info", "--data", packed_root],
         "info FILE": ["info", shard],
         "stats": ["stats", "--data", packed_root],

@@ -37,7 +37,7 @@ from flowkit.shards.writer import ClipWriter
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "invariants.md"
 INVARIANTS = [
-    f"{kind}{number}" for kind, last in {"M": 23, "L": 7, "F": 8, "S": 2, "E": 3, "T": 15, "V": 16}.items() for number in range(1, last + 1)
+    f"{kind}{number}" for kind, last in {"M": 23, "L": 7, "F": 8, "S": 2, "E": 3, "T": 15, "V": 19}.items() for number in range(1, last + 1)
 ]
 MAPPINGS = pytest.mark.parametrize("mapping", ["symmetric", "paper"])
 
