@@ -6,6 +6,7 @@ types, shapes, filters and storage that differ from the format. The result is pl
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -384,11 +385,11 @@ def _read_chunk_run(group: Any, data: ShardBytes, count: int, codec: str) -> tup
     filters = tuple(properties.get_filter(k)[0] for k in range(properties.get_nfilters()))
     if filters != FILTERS[codec]:
         raise ShardFormatError(f"'flow' has the HDF5 filters {filters} instead of {FILTERS[codec]} for codec {codec}")
-    chunks: list[Any] = []
-    data_set.chunk_iter(chunks.append)
-    if len(chunks) != count:
-        raise ShardFormatError(f"'flow' has {len(chunks)} of {count} chunks")
-    table = np.array([(*c.chunk_offset, c.filter_mask, c.byte_offset, c.size) for c in chunks], dtype=np.int64)
+    numbers = array("q")  # an object for each of the 90,000 chunks of an hour would take several times as much memory
+    data_set.chunk_iter(lambda c: numbers.extend((*c.chunk_offset, c.filter_mask, c.byte_offset, c.size)))
+    if len(numbers) != 7 * count:
+        raise ShardFormatError(f"'flow' has {len(numbers) // 7} of {count} chunks")
+    table = np.frombuffer(numbers, dtype=np.int64).reshape(-1, 7)
     if count > 1:
         table = table[np.argsort(table[:, 0], kind="stable")]
     masks, starts, sizes = table[:, 4], table[:, 5], table[:, 6]
