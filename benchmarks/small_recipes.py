@@ -51,11 +51,16 @@ class Times:
 
     @contextmanager
     def of(self, what: str) -> Iterator[None]:
-        """Add the time of a block, in seconds: of the wall clock, and of all processors, those of ended child processes too."""
+        """Add the time of a block, in seconds: of the wall clock, and of all processors.
+
+        The time of child processes counts where they end: that of trajectories, often in the next part.
+        """
         wall, processors = time.monotonic(), _processor_seconds()
         yield
-        self.rows[what] = (time.monotonic() - wall, _processor_seconds() - processors)
-        print(f"{what}: {self.rows[what][0]:.0f} s, processors {self.rows[what][1]:.0f} s", file=sys.stderr, flush=True)
+        new = time.monotonic() - wall, _processor_seconds() - processors
+        before = self.rows.get(what, (0.0, 0.0))
+        self.rows[what] = (before[0] + new[0], before[1] + new[1])
+        print(f"{what}: {new[0]:.0f} s, processors {new[1]:.0f} s", file=sys.stderr, flush=True)
 
 
 def _processor_seconds() -> float:
@@ -86,9 +91,7 @@ def train_system(root: Path, system: System, options: argparse.Namespace, execut
     for number, phase in enumerate(system.networks):
         with times.of(f"train {phase}"):
             known = system.networks[: number + 1]
-            report = train(root, run=options.run, phases=known, recipe="small", overrides=overrides, execution=execution, progress=True)
-        if phase not in report.trained:
-            del times.rows[f"train {phase}"]
+            train(root, run=options.run, phases=known, recipe="small", overrides=overrides, execution=execution, progress=True)
     for svm in system.svms:
         with times.of(f"train {svm.name}"):
             choices = VectorChoices(recipe="small", camera_motion=options.camera_motion, execution=execution)
