@@ -24,7 +24,7 @@ from flowkit.cli.shared.options import (
 )
 from flowkit.cli.shared.stopping import report_stopped, stop_signals
 from flowkit.dataset.csv_fields import csv_line, harmless_field
-from flowkit.files import write_atomically
+from flowkit.files import remove_leftovers, write_atomically
 from flowkit.model.evaluation.rows import ALL_ROWS, SYSTEM_ROWS
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def predict(
         whole = json_text("prediction", {**about, "videos": results}) + "\n"
         text = whole if output.suffix.casefold() == ".json" else _csv(results, top)
         write_atomically(output, text.encode("utf-8", "surrogateescape"))
+        remove_leftovers(output.parent, alone=False)  # of commands that were killed while they wrote
         journal.remove()
         inform(f"predict: {counted(len(results), 'result')} in {show_name(output)}")
     if as_json:

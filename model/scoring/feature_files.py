@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import FeaturesError
-from flowkit.files import replacing
+from flowkit.files import remove_leftovers, replacing
 from flowkit.model.scoring.plain_hdf5 import group_of, read_data_set, refusing, text_of
 from flowkit.records import canonical_json, parse_json
 from flowkit.versions import __version__
@@ -109,7 +109,7 @@ class PlannedFeatures:
 
 
 def write_features(path: Path, provenance: Mapping[str, Any], videos: Sequence[PlannedFeatures]) -> None:
-    """Write an HDF5 file of features. The same features give the same bytes.
+    """Write an HDF5 file of features. The same features give the same bytes. What killed calls left beside it is removed.
 
     Raises
     ------
@@ -127,6 +127,7 @@ def write_features(path: Path, provenance: Mapping[str, Any], videos: Sequence[P
         group = _new_group(file, "videos")
         for number, video in enumerate(videos):
             _write_video(_new_group(group, f"{number:06d}"), video)
+    remove_leftovers(path.parent, alone=False)
 
 
 def _new_group(parent: Any, name: str) -> Any:

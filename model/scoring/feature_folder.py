@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import FeaturesError
-from flowkit.files import replacing, write_atomically
+from flowkit.files import remove_leftovers, replacing, write_atomically
 from flowkit.model.scoring.feature_files import (
     FORMAT,
     FORMAT_VERSION,
@@ -34,7 +34,8 @@ _KIND = "a folder of features, as `flowkit features` writes it"
 def write_feature_folder(folder: Path, provenance: Mapping[str, Any], videos: Sequence[PlannedFeatures]) -> None:
     """Write ``<folder>/<stream>/<video_id>.npy`` for each video and stream, the numbers of their frames, and then ``features.json``.
 
-    Features of anything else that the folder has are removed first, as far as its ``features.json`` lists them.
+    Features of anything else that the folder has are removed first, as far as its ``features.json`` lists them, and at the end what
+    killed calls left.
 
     Raises
     ------
@@ -42,9 +43,10 @@ def write_feature_folder(folder: Path, provenance: Mapping[str, Any], videos: Se
         If a file cannot be written.
     """
     _remove_others(folder, provenance)
-    listed = []
+    listed, folders = [], {folder}
     for video in videos:
         about = video.about
+        folders.update((folder / kind / about.video_id).parent for kind in (*video.shapes, "frames", "times"))
         for stream, shape in video.shapes.items():
             with replacing(folder / stream / f"{about.video_id}.npy") as part, part.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -58,6 +60,8 @@ def write_feature_folder(folder: Path, provenance: Mapping[str, Any], videos: Se
         listed.append({name: getattr(about, name) for name in _ABOUT})
     record = {**RECORD.header, "created_by": f"flowkit {__version__}", "provenance": provenance, "videos": listed}
     write_atomically(folder / RECORD_NAME, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    for written in folders:
+        remove_leftovers(written, alone=False)
 
 
 def _remove_others(folder: Path, provenance: Mapping[str, Any]) -> None:

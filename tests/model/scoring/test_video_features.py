@@ -22,6 +22,7 @@ from flowkit.dataset.example import example_root
 from flowkit.dataset.manifest import read_split
 from flowkit.dataset.root import Dataset
 from flowkit.errors import CheckpointError, FeaturesError, ManifestError, ParameterError
+from flowkit.files import temporary_name
 from flowkit.model.compute.execution import VIDEOS_AT_ONCE, Execution
 from flowkit.model.evaluation.protocol import evaluate
 from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
@@ -296,6 +297,20 @@ def test_killed_at_ten_random_moments_and_run_again_the_file_is_the_same(home: P
     assert command("killed.h5").wait(600) == 0
     assert (tmp_path / "killed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
+
+
+@pytest.mark.parametrize("name", ["features.h5", "folder"])
+def test_what_a_killed_call_left_is_removed_and_no_more(home: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    features(home, of="motion", output=path, execution=CPU)
+    files = {file for file in tmp_path.rglob("*") if file.is_file()}
+    for file in files:
+        (file.parent / temporary_name(file)).write_bytes(b"half")
+        (file.parent / f"{file.name}.part").write_bytes(b"not flowkit's")
+    (path / "features.json" if path.is_dir() else path).unlink()
+    features(home, of="motion", output=path, execution=CPU)
+    kept = files | {file.parent / f"{file.name}.part" for file in files}
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == kept
 
 
 @pytest.mark.parametrize("name", ["features.h5", "folder"])
