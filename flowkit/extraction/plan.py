@@ -19,6 +19,7 @@ from flowkit.extraction.segments.resolving import ResolvedList, resolve_segments
 from flowkit.extraction.source import Source
 from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
+from flowkit.shards.schema import ClipAttributes
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout
 from flowkit.video.ids import MOST_CLASHES, first_few
@@ -134,7 +135,8 @@ def make_plan(
         raise
     todo, skipped, confirmed, vanished = [], [], [], []
     digests = SourceDigests()
-    for each in listed.of_part(part):
+    here = listed.of_part(part)
+    for each in here:
         try:
             version = FileVersion.of(each.path)
         except OSError as cause:
@@ -152,8 +154,8 @@ def make_plan(
     if existing is not None and existing.source:
         _check_one_source(existing, videos, [job for job in todo if job.video_id in packed or job.clip_path.is_file()])
     unusable = tuple(VideoResult(name, "failed", 0, 0, error=why) for name, why in listed.unreadable)
-    here = {each.video_id for each in listed.of_part(part)}
-    elsewhere = tuple(each.video_id for each in listed.all if each.video_id not in here)
+    ids_here = {each.video_id for each in here}
+    elsewhere = tuple(each.video_id for each in listed.all if each.video_id not in ids_here)
     failed, failed_elsewhere = ((*unusable, *vanished), ()) if part[0] == 0 else (tuple(vanished), unusable)
     largest_first = tuple(sorted(todo, key=lambda job: -job.work_bytes))
     return Plan(
@@ -283,7 +285,7 @@ def done_before(
         has_flow = earlier.has_flow if in_shard is None else in_shard.has_flow
         if is_this and has_flow != job.settings.has_flow:
             return None
-        if is_this and (job.segment is None or _is_this_segment(stored, job)):
+        if is_this and (job.segment is None or _holds_segment(stored, job)):
             return earlier
     # A run was killed between renaming the clip and noting it, or the video was copied, touched or replaced: its bytes decide.
     try:
@@ -300,7 +302,7 @@ def done_before(
             return None
     except (SourceChangedError, OSError):  # reported when it is extracted
         return None
-    if job.segment is not None and not _is_this_segment(stored, job):
+    if job.segment is not None and not _is_of_segment(attributes, job):
         return None
     counts = (attributes.num_frames, attributes.header_frames, attributes.decode_errors)
     clip_bytes = stored.stat().st_size if stored == path else 0
@@ -328,11 +330,15 @@ def stored_frames_sha256(job: VideoJob, earlier: VideoResult | None, packed: dic
     return "" if about.has_flow else about.source_sha256
 
 
-def _is_this_segment(stored: Path, job: VideoJob) -> bool:
+def _holds_segment(stored: Path, job: VideoJob) -> bool:
     """Whether a file holds a clip of a segment, with the class that the list gives it now."""
     try:
         with ShardReader(stored) as reader:
-            about = reader.clip(job.video_id).attributes
+            return _is_of_segment(reader.clip(job.video_id).attributes, job)
     except ShardFormatError:
         return False
+
+
+def _is_of_segment(about: ClipAttributes, job: VideoJob) -> bool:
+    """Whether a clip is that of a segment, with the class that the list gives it now."""
     return job.segment is not None and (about.segment, about.class_name) == (job.segment.to_dict(), job.class_name)
