@@ -20,10 +20,12 @@ from flowkit.cli.shared.scenes import scenes_line, still_line
 from flowkit.cli.shared.sizes import parse_size
 from flowkit.cli.shared.stopping import report_stopped, signals_to
 from flowkit.dataset.settings import CameraMotion, Codec, ExtractSettings
+from flowkit.errors import ParameterError
 from flowkit.flow.methods import TVL1, FlowMethod, method_defaults
 from flowkit.flow.params import PRESETS, TVL1Params
 from flowkit.quantise import Mapping, Quantiser
 from flowkit.video.reading import Reading
+from flowkit.workers.addresses import parse_address
 
 if TYPE_CHECKING:
     from flowkit.extraction.forecast import Forecast
@@ -85,6 +87,16 @@ def _parse_shard(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     if not slash or not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
         raise click.BadParameter(f"{value!r} is not of the form I/N with I from 1 to N, such as 1/4")
     return int(part) - 1, int(parts)
+
+
+def _parse_cluster(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return the address of a scheduler with all its parts."""
+    if value is None:
+        return None
+    try:
+        return str(parse_address(value))
+    except ParameterError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
@@ -207,9 +219,11 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
 )
 @click.option(
     "--cluster",
+    callback=_parse_cluster,
     metavar="ADDR",
     default=None,
-    help="Extract on the workers of the Dask scheduler at this address; all machines must share VIDEOS and the data root.",
+    help="Extract on the workers of the Dask scheduler at this address, such as tcp://10.0.0.1:8786 or tcp://[fd00::1]:8786; all "
+    "machines must share VIDEOS and the data root.",
 )
 @click.option(
     "--time-limit",

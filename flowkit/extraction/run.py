@@ -33,6 +33,7 @@ from flowkit.flow.cuda.service import FlowService
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.locks import exclusive_lock
 from flowkit.words import printable_name
+from flowkit.workers.addresses import parse_address
 from flowkit.workers.cluster import Cluster
 from flowkit.workers.gpu_services import GpuServices, check_for_gpus
 from flowkit.workers.processes import KILLED_TWICE, TaskLimits, TaskOutcome, check_memory_limit, num_cores, run_tasks
@@ -96,8 +97,9 @@ def extract(
     devices : sequence of int
         GPUs for the cuda solver; each has one process.
     cluster : str, optional
-        Address of a Dask scheduler, whose workers do the work instead of processes of this machine. They must see the videos and
-        the root under the same paths. With the cuda solver, the GPUs are those of workers with the resource ``GPU``.
+        Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786`` or ``tcp://[fd00::1]:8786``, whose workers do the work instead of
+        processes of this machine. They must see the videos and the root under the same paths. With the cuda solver, the GPUs are those
+        of workers with the resource ``GPU``.
     part : (int, int)
         (i, n): only every n-th video, from the i-th (0-based); for runs on n machines that share the root.
     segments : path, optional
@@ -131,8 +133,8 @@ def extract(
         If there is no video, or if two files would share a video id or a clip file; or if the list of segments has mistakes, all of
         which are named.
     ParameterError
-        If the root was made with other settings or by an import, or has flow and `settings` have none; if `cluster` is given with
-        numbers of GPUs, or if a number is out of range.
+        If the root was made with other settings or by an import, or has flow and `settings` have none; if `cluster` is no address or
+        is given with numbers of GPUs, or if a number is out of range.
     DeviceError
         If the device of the solver, or the cluster, is unavailable.
     BusyError
@@ -173,6 +175,7 @@ def extract(
         )
     check_memory_limit(memory_limit)
     if cluster is not None:
+        cluster = str(parse_address(cluster))
         videos, root = videos.absolute(), root.absolute()
     limits = TaskLimits(None if time_limit == 0 else partial(seconds_without_progress, limit=time_limit), memory_limit)
     with ExitStack() as stack:

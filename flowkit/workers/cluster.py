@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from flowkit.errors import DeviceError, FlowkitError
 from flowkit.flow.cuda.service import MakeSolver
 from flowkit.versions import software_versions
+from flowkit.workers.addresses import parse_address
 from flowkit.workers.gpu_services import GpuServices
 from flowkit.workers.processes import TaskLimits, TaskOutcome, check_memory_limit, run_tasks
 from flowkit.workers.progress import TaskProgress
@@ -54,18 +55,20 @@ class Cluster:
     Parameters
     ----------
     address : str
-        Address of the scheduler, such as ``tcp://10.0.0.1:8786``.
+        Address of the scheduler, as for `flowkit.workers.addresses.parse_address`.
     root : Path
         The data root, on a file system that all machines share under the same path.
 
     Raises
     ------
+    ParameterError
+        If it is no address.
     DeviceError
         If the extra is not installed, no scheduler answers, or it has no workers.
     """
 
     def __init__(self, address: str, root: Path) -> None:
-        self.address = address
+        self.address = str(parse_address(address))
         self._mark = root / f".cluster-{secrets.token_hex(8)}"  # workers see it if they see the root
 
     def __enter__(self) -> Cluster:
@@ -81,7 +84,7 @@ class Cluster:
         except TimeoutError as cause:
             self._client.close()
             raise DeviceError(
-                f"the Dask scheduler at {self.address} has no workers; start some: `dask worker {self.address} --nthreads 1 --nworkers N`"
+                f"the Dask scheduler at {self.address} has no workers; start some: `dask worker '{self.address}' --nthreads 1 --nworkers N`"
             ) from cause
         self._mark.touch()
         # What Dask reports when the connection breaks, with tracebacks, is said by one error here.

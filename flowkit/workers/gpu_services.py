@@ -19,6 +19,7 @@ from typing import Any
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda.remote import Gateway, RemoteAddress
 from flowkit.flow.cuda.service import FlowService, MakeSolver
+from flowkit.workers.addresses import parse_address
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def check_for_gpus(address: str) -> None:
     """Raise `DeviceError` if no worker of the cluster whose scheduler has this address has a GPU."""
     from distributed import Client
 
-    with Client(address, set_as_default=False) as client:
+    with Client(str(parse_address(address)), set_as_default=False) as client:
         if not workers_with_gpu(client):
             raise DeviceError(NO_GPU)
 
@@ -128,7 +129,7 @@ def _start(name: str, make_solver: MakeSolver, check: Callable[[], None]) -> Rem
     from distributed import get_worker
 
     check()
-    host = str(get_worker().address).rpartition(":")[0].partition("://")[2].strip("[]")
+    host = parse_address(str(get_worker().address)).host
     with _lock:
         if name not in _running:
             service = FlowService([make_solver]).__enter__()

@@ -13,55 +13,52 @@ from collections.abc import Callable
 from typing import Any
 
 from flowkit.errors import DeviceError
+from flowkit.workers.addresses import DaskAddress, parse_address
 
 ANSWER_SECONDS = 6.0
 
 
 def check_scheduler(address: str, *, seconds: float = ANSWER_SECONDS) -> None:
-    """Raise `DeviceError` unless Dask is installed and a scheduler answers at an address.
+    """Check that a scheduler answers at an address.
 
     Parameters
     ----------
     address : str
-        The address, such as ``tcp://10.0.0.1:8786``, ``10.0.0.1:8786`` or ``10.0.0.1``.
+        The address, as for `parse_address`.
     seconds : float
         The time in which it must answer, in all.
+
+    Raises
+    ------
+    ParameterError
+        If it is no address.
+    DeviceError
+        If Dask is not installed, or no scheduler answers.
 
     Notes
     -----
     The work is done by threads that do not keep the process from ending.
     """
+    where = parse_address(address)
     try:
         import distributed  # noqa: F401 - first, as its parts may be loaded although it cannot be used
-        from distributed.comm import parse_host_port
-        from distributed.comm.addressing import normalize_address, parse_address
         from distributed.comm.registry import backends
     except ImportError as cause:
         raise DeviceError("--cluster needs Dask: pip install 'flowkit-video[cluster]'") from cause
-    try:
-        scheme, location = parse_address(normalize_address(address))
-        if scheme not in backends:
-            raise _unreachable(address, f"{scheme}:// is not one of the schemes tcp:// and tls://")
-        if not location:
-            raise _unreachable(address, "it names no machine")
-        host, port = parse_host_port(location, default_port=8786) if scheme in ("tcp", "tls", "ws", "wss") else ("", 0)
-    except ValueError as cause:
-        why = f"{address.rpartition(':')[2]!r} is not the number of a port" if "invalid literal" in str(cause) else str(cause)
-        raise _unreachable(address, why) from cause
-    if host:
-        found = _in_time(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds / 2)
-        if isinstance(found, Exception):
-            why = f"there is no machine called {host!r}" if isinstance(found, socket.gaierror) else f"{host!r}: {found}"
-            raise _unreachable(address, why)
-        location = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
-    answer = _in_time(lambda: asyncio.run(_identity(f"{scheme}://{location}", seconds)), seconds + 1)
+    if where.scheme not in backends:
+        raise _unreachable(where, f"this Dask has no {where.scheme}://")
+    found = _in_time(lambda: socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM), seconds / 2)
+    if isinstance(found, Exception):
+        why = f"there is no machine called {where.host!r}" if isinstance(found, socket.gaierror) else f"{where.host!r}: {found}"
+        raise _unreachable(where, why)
+    answer = _in_time(lambda: asyncio.run(_identity(str(where), seconds)), seconds + 1)
     if isinstance(answer, Exception):
-        raise _unreachable(address, _reason(answer, seconds))
+        raise _unreachable(where, _reason(answer, seconds))
     if not isinstance(answer, dict) or answer.get("type") != "Scheduler":
-        raise _unreachable(address, "what answers there is no Dask scheduler")
+        raise _unreachable(where, "what answers there is no Dask scheduler")
 
 
-def _unreachable(address: str, why: str) -> DeviceError:
+def _unreachable(address: DaskAddress, why: str) -> DeviceError:
     return DeviceError(
         f"no Dask scheduler answers at {address} ({why}): start one with `dask scheduler`, and give the address that it prints to --cluster"
     )

@@ -18,7 +18,7 @@ import sys, time
 from pathlib import Path
 from distributed import LocalCluster
 if __name__ == '__main__':
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host='127.0.0.1') as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host=sys.argv[2]) as cluster:
         Path(sys.argv[1] + '.part').write_text(cluster.scheduler_address)
         Path(sys.argv[1] + '.part').rename(sys.argv[1])
         sys.stdin.read()
@@ -26,8 +26,11 @@ if __name__ == '__main__':
 
 
 @contextmanager
-def running_cluster(folder: Path, here: dict[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Yield the process of a scheduler, and its address. It has two workers of one thread each; each has its own process."""
+def running_cluster(folder: Path, here: dict[str, str], host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Yield the process of a scheduler, and its address. It has two workers of one thread each; each has its own process.
+
+    `host` is the address on which they listen; IPv6 in brackets, as Dask wants it.
+    """
     ready = folder / "address"
     path = folder / "cluster.py"
     path.write_text(_SCRIPT)
@@ -38,7 +41,7 @@ def running_cluster(folder: Path, here: dict[str, str]) -> Iterator[tuple[subpro
         "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OMP_NUM_THREADS": "1",
     }
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, str(path), str(ready)], stdin=subprocess.PIPE, stderr=log, env=environment)
+        process = subprocess.Popen([sys.executable, str(path), str(ready), host], stdin=subprocess.PIPE, stderr=log, env=environment)
     try:
         end = time.monotonic() + 300  # usually seconds, but more than a minute on a busy machine
         while not ready.exists():

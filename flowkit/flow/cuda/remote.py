@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import AuthenticationError, ProcessError, connection
+from multiprocessing import ProcessError, connection
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,14 @@ class GatewayGoneError(DeviceError):
 
 @dataclass(frozen=True)
 class RemoteAddress:
-    """Where a `Gateway` listens, and the key that a client must know."""
+    """Where a `Gateway` listens, and the key that a client must know. The host is a name, an IPv4 or an IPv6 address."""
 
     host: str
     port: int
     key: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class RemoteFlowClient:
@@ -54,9 +57,8 @@ class RemoteFlowClient:
     def __init__(self, address: RemoteAddress) -> None:
         self._address = address
         try:
-            self._connection = connection.Client((address.host, address.port), authkey=address.key)
-            _keep_alive(self._connection)
-        except (EOFError, OSError, AuthenticationError) as cause:
+            self._connection = _connect(address)
+        except (EOFError, OSError, ProcessError) as cause:
             raise self._gone() from cause
 
     def solve(self, grey: NDArray[np.uint8], *, are_pairs: bool = False) -> NDArray[np.uint8]:
@@ -90,7 +92,7 @@ class RemoteFlowClient:
         self._connection.close()
 
     def _gone(self) -> GatewayGoneError:
-        return GatewayGoneError(f"the process of the GPU at {self._address.host}:{self._address.port} cannot be reached")
+        return GatewayGoneError(f"the process of the GPU at {self._address} cannot be reached")
 
 
 class Gateway:
@@ -101,14 +103,19 @@ class Gateway:
     service : ServiceAddress
         The local service.
     host : str
-        The address of this machine at which others reach it.
+        The name, IPv4 or IPv6 address of this machine at which others reach it.
     key : bytes
         What clients must know.
+
+    Raises
+    ------
+    DeviceError
+        If this machine does not have the address.
     """
 
     def __init__(self, service: ServiceAddress, host: str, key: bytes) -> None:
         self._service, self._key = service, key
-        self._server = socket.create_server((host, 0), backlog=64)
+        self._server = _listen(host)
         self.address = RemoteAddress(host, self._server.getsockname()[1], key)
         self._open: set[Any] = set()
         self._last_used = time.monotonic()
@@ -172,6 +179,38 @@ class Gateway:
                 self._open.discard(client)
                 self._last_used = time.monotonic()
             client.close()
+
+
+def _listen(host: str) -> socket.socket:
+    """Return a socket that listens at an address of this machine, on a port that the system chooses."""
+    reason: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError as error:
+        found, reason = [], error
+    for family, _, _, _, address in found:  # a name may have addresses of both kinds, and the system only one
+        try:
+            return socket.create_server(address, family=family, backlog=64)  # type: ignore[arg-type]
+        except OSError as error:
+            reason = error
+    raise DeviceError(
+        f"{socket.gethostname()} cannot listen at {host!r}, the address of its Dask worker ({reason}): start the worker with --host and an "
+        "address of that machine, IPv6 in brackets"
+    ) from reason
+
+
+def _connect(address: RemoteAddress) -> Any:
+    """Return a connection to a gateway, both ends of which have proven that they know the key."""
+    with socket.create_connection((address.host, address.port)) as plain:  # tries each address of a name
+        client = connection.Connection(plain.detach())
+    try:
+        _keep_alive(client)
+        connection.answer_challenge(client, address.key)
+        connection.deliver_challenge(client, address.key)
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def _receive_frames(client: Any, num_frames: int, height: int, width: int) -> NDArray[np.uint8]:

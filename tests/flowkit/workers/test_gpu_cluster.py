@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from loopback import needs_ipv6
 from small_videos import SETTINGS, files_of, write_video
 
 from flowkit.errors import DeviceError
@@ -71,10 +72,10 @@ def dask(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator
 
 
 @contextmanager
-def scheduler(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+def scheduler(folder: Path, environment: dict[str, str], host: str = "127.0.0.1") -> Iterator[str]:
     """Run a scheduler; yield its address."""
     file = folder / "scheduler.json"
-    here = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    here = ["--host", host, "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     with dask(folder, environment, "scheduler", *here) as process:
         end = time.monotonic() + WAIT_SECONDS
         while not file.exists():
@@ -84,10 +85,10 @@ def scheduler(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         yield json.loads(file.read_text())["address"]
 
 
-def worker(folder: Path, environment: dict[str, str], address: str, *, gpu: bool) -> object:
+def worker(folder: Path, environment: dict[str, str], address: str, *, gpu: bool, host: str = "127.0.0.1") -> object:
     """Return a context in which a worker runs, with a GPU or without."""
     resources = ["--resources", "GPU=1"] if gpu else []
-    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(folder / "dask")]
+    options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", host, "--local-directory", str(folder / "dask")]
     driver = environment if gpu else {**environment, "LD_LIBRARY_PATH": ""}  # there is no driver on a machine without a GPU
     return dask(folder, driver, "worker", address, *options, *resources)
 
@@ -157,3 +158,17 @@ def test_a_gpu_that_joins_when_the_only_one_has_died_takes_over(tmp_path: Path, 
             with worker(*setting, gpu=True):  # type: ignore[attr-defined]
                 running.join(WAIT_SECONDS)
     assert len(reports[0].done) == 8
+
+
+@needs_ipv6
+def test_a_gpu_that_only_ipv6_reaches_solves_for_a_worker_without_one(tmp_path: Path, environment: dict[str, str]) -> None:
+    for k in range(3):
+        write_video(tmp_path / "videos" / "c" / f"v{k}.avi", 4, seed=k)
+    host = "[::1]"
+    with scheduler(tmp_path, environment, host) as address:
+        setting = (tmp_path, environment, address)
+        with worker(*setting, gpu=True, host=host), worker(*setting, gpu=False, host=host):  # type: ignore[attr-defined]
+            wait_for_workers(address, 2)
+            report = extract(tmp_path / "videos", tmp_path / "far", settings=BRIEF, cluster=address)
+    assert len(report.done) == 3
+    assert not report.failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from loopback import HOSTS, needs_ipv6
 from stand_in_solver import Difference
 
 from flowkit.errors import DeviceError, ParameterError
@@ -103,6 +105,36 @@ def test_a_gateway_that_is_gone_is_an_error_of_its_own() -> None:
             client.solve(np.zeros((2, 8, 4), np.uint8))
         with pytest.raises(GatewayGoneError):
             RemoteFlowClient(gateway.address)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_it_listens_at_addresses_of_either_kind_and_names(host: str) -> None:
+    with FlowService([Difference]) as service:
+        gateway = Gateway(service.addresses[0], host, KEY)
+        client = RemoteFlowClient(gateway.address)
+        grey = np.random.default_rng(0).integers(0, 256, (3, 8, 20), dtype=np.uint8)
+        assert np.array_equal(client.solve(grey)[:, 0], grey[1:] - grey[:-1])
+        gateway.close()
+        shown = f"[{host}]" if ":" in host else host
+        with pytest.raises(GatewayGoneError, match=rf"the process of the GPU at {re.escape(shown)}:\d+ cannot be reached"):
+            RemoteFlowClient(gateway.address)
+
+
+@needs_ipv6
+def test_a_name_whose_first_address_cannot_be_used_is_listened_to_at_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose name has an address of IPv6 that it lost, and one of IPv4."""
+    found = [(socket.AF_INET6, ("2001:db8::1", 0, 0, 0)), (socket.AF_INET, ("127.0.0.1", 0))]
+    with FlowService([Difference]) as service, monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", lambda *_, **__: [(family, socket.SOCK_STREAM, 6, "", where) for family, where in found])
+        gateway = Gateway(service.addresses[0], "a-name", KEY)
+        assert gateway._server.getsockname()[0] == "127.0.0.1"
+        gateway.close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-machine.invalid", ""])
+def test_an_address_that_this_machine_does_not_have_is_said(host: str) -> None:
+    with FlowService([Difference]) as service, pytest.raises(DeviceError, match=f"cannot listen at '{host}'.*start the worker with --host"):
+        Gateway(service.addresses[0], host, KEY)
 
 
 def test_the_key_is_not_shown() -> None:
