@@ -190,7 +190,7 @@ def _listen(host: str) -> socket.socket:
         found, reason = [], error
     for family, _, _, _, address in found:  # a name may have addresses of both kinds, and the system only one
         try:
-            return socket.create_server(address, family=family, backlog=64)  # type: ignore[arg-type]
+            return socket.create_server(address, family=family, backlog=64)
         except OSError as error:
             reason = error
     raise DeviceError(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from flowkit.flow.cuda.tiles import HALF_VARIANTS, TileShape, Tiling, halo_px
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from emulated_device import EmulatedDevice
+    from numpy.typing import DTypeLike, NDArray
+
+    Floats = NDArray[np.float32]
 
 SMALL_TILE = TileShape(8, 4, 1)  # many tiles on a small frame
 OF_TWO_ROWS, OF_ONE_ROW = TileShape(8, 8, 1, rows=2), TileShape(8, 16, 1, rows=1)  # patches
@@ -16,13 +24,13 @@ HALVES = [TileShape(8, 4, 1, half_dual=True), TileShape(8, 8, 1, rows=2, half_du
 FLOW_HALF, DUAL_HALF, DUAL_IS_ZERO = 1, 2, 4
 
 
-def addresses(arguments: Any) -> dict[Any, Any]:
+def addresses(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a kernel, with arrays as their addresses."""
     assert all(value.flags.c_contiguous for value in arguments.values() if isinstance(value, np.ndarray))
     return {name: value.ctypes.data if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
 
 
-def aligned(shape: Any, dtype: Any = np.float32, fill: Any = np.nan) -> Any:
+def aligned(shape: tuple[int, ...], dtype: DTypeLike = np.float32, fill: float = np.nan) -> NDArray[Any]:
     """Return an array at a multiple of 256 bytes, like device memory."""
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.empty(count + 256, np.uint8)
@@ -32,7 +40,7 @@ def aligned(shape: Any, dtype: Any = np.float32, fill: Any = np.nan) -> Any:
     return array
 
 
-def padded(planes: Any) -> Any:
+def padded(planes: NDArray[Any]) -> Floats:
     """Return planes (..., h, w) padded to rows of a multiple of four floats, with the image at their right end; the padding is NaN."""
     *lead, height, width = planes.shape
     result = aligned((*lead, height, (width + 3) & ~3))
@@ -40,11 +48,13 @@ def padded(planes: Any) -> Any:
     return result
 
 
-def unpadded(planes: Any, width: int) -> Any:
+def unpadded(planes: Floats, width: int) -> Floats:
+    """Return padded planes without their padding."""
     return planes[..., planes.shape[-1] - width :]
 
 
-def lists_of(pairs: Any, capacity: Any, sequence: Any) -> tuple[Any, ...]:
+def lists_of(pairs: Sequence[int], capacity: int, sequence: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the lists of pairs of three launches, of which that of `sequence` names these pairs, and their lengths."""
     lists, counts = np.full((3, capacity), -1, np.int32), np.zeros(3, np.int32)
     lists[sequence % 3, : len(pairs)] = pairs
     counts[sequence % 3] = len(pairs)
@@ -52,29 +62,30 @@ def lists_of(pairs: Any, capacity: Any, sequence: Any) -> tuple[Any, ...]:
 
 
 def iterate(
-    device: Any,
+    device: EmulatedDevice,
+    width: int,
     tile: TileShape,
-    data: Any,
-    flow: Any,
-    dual: Any,
+    data: Floats,
+    flow: Floats,
+    dual: Floats,
     *,
     num_iterations: int,
-    threshold: Any,
-    listed: Any,
-    state: Any,
+    threshold: float,
+    listed: Sequence[int],
+    state: Sequence[int],
     sequence: int = 4,
     after_median: bool = False,
     num_blocks: int = 5,
-    partial_errors: Any = None,
-) -> tuple[Any, ...]:
+    partial_errors: Floats | None = None,
+) -> tuple[NDArray[np.int32], list[int], tuple[int, int]]:
     """Run `iterate` on padded arrays (2, n, planes, h, pitch); return (state, pairs that still iterate, progress).
 
     `partial_errors` (n, tiles) is an array to fill, if its content matters.
     """
-    capacity, height, pitch, width = len(data), *data.shape[2:], device.width
+    capacity, _, height, pitch = data.shape
     tiles_x, tiles_y = Tiling(tile, num_iterations).grid(pitch, height)
     halo_x, halo_y = halo_px(num_iterations)
-    state = np.array(state, np.int32)
+    states = np.array(state, np.int32)
     lists, counts = lists_of(listed, capacity, sequence)
     counts[(sequence + 2) % 3] = 99
     if partial_errors is None:
@@ -99,7 +110,7 @@ def iterate(
         "data": data,
         "dual": dual,
         "flow": flow,
-        "state": state,
+        "state": states,
         "lists": lists,
         "counts": counts,
         "arrivals": arrivals,
@@ -110,10 +121,11 @@ def iterate(
     assert counts[(sequence + 2) % 3] == 0
     assert not arrivals.any()
     goes_on = lists[(sequence + 1) % 3, : counts[(sequence + 1) % 3]]
-    return state, sorted(goes_on.tolist()), divmod(int(progress[0]), 1 << 32)
+    return states, sorted(goes_on.tolist()), divmod(int(progress[0]), 1 << 32)
 
 
-def iterate_inputs(random: Any, height: int, width: int, capacity: Any) -> tuple[Any, ...]:
+def iterate_inputs(random: np.random.Generator, height: int, width: int, capacity: int) -> tuple[Floats, Floats, Floats]:
+    """Return random constants (gx, gy, rho), flow and dual variables of pairs, the first of which has a flat region."""
     shape = (capacity, height, width)
     gx, gy, rho = random.normal(0, 8, shape), random.normal(0, 8, shape), random.normal(0, 20, shape)
     gx[0, : height // 2], gy[0, : height // 2] = 0, 0  # a flat region: no data term

@@ -46,13 +46,22 @@ def bits_after_a_launch(tile: TileShape, depth: int, height: int, width: int) ->
     """Return the bits of the flow and of the dual variables of two pairs after a launch, which pairs go on, and the sum of errors."""
     data, u, p = iterate_inputs(np.random.default_rng(5), height, width, 2)
     device, pitch = EmulatedDevice(), (width + 3) & ~3
-    device.width = width
     flow, dual = aligned((2, 2, 2, height, pitch)), aligned((2, 2, 4, height, pitch))
     flow[0], dual[0] = padded(u), padded(np.float32(0.3) * p)
     errors = np.full((2, np.prod(Tiling(tile, depth).grid(pitch, height))), np.nan, np.float32)
     state = [0, DUAL_IS_ZERO]
     _, goes_on, _ = iterate(
-        device, tile, padded(data), flow, dual, num_iterations=depth, threshold=1e-3, listed=[1, 0], state=state, partial_errors=errors
+        device,
+        width,
+        tile,
+        padded(data),
+        flow,
+        dual,
+        num_iterations=depth,
+        threshold=1e-3,
+        listed=[1, 0],
+        state=state,
+        partial_errors=errors,
     )
     return flow.tobytes(), dual.tobytes(), goes_on, float(errors.sum(dtype=np.float64))
 

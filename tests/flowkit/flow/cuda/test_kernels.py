@@ -218,7 +218,6 @@ def iterations_by_numpy(
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (72, 16), (16, 130)])
 def test_iterations_are_those_of_the_article(random: Any, height: int, width: int, tile: Any, num_iterations: int) -> None:
     device = EmulatedDevice()
-    device.width = width
     data, u, p = iterate_inputs(random, height, width, 3)
     theta = np.float32(0.3)
     pitch = (width + 3) & ~3
@@ -230,7 +229,7 @@ def test_iterations_are_those_of_the_article(random: Any, height: int, width: in
     updates = [iterations_by_numpy(data[n], u[n], p[n] * (n != 1), num_iterations)[2] for n in range(2)]
     threshold = float(np.mean(updates))
     settings = {"num_iterations": num_iterations, "threshold": threshold, "listed": [1, 0], "state": state}
-    new_state, goes_on, progress = iterate(device, tile, padded(data), flow, dual, **settings)
+    new_state, goes_on, progress = iterate(device, width, tile, padded(data), flow, dual, **settings)
     assert new_state.tolist() == [FLOW_HALF, DUAL_HALF, FLOW_HALF]
     assert goes_on == [n for n in range(2) if updates[n] > threshold]
     assert progress == (4, 2)
@@ -248,12 +247,11 @@ def test_iterations_with_p_in_half_precision_are_those_of_the_article_to_its_rou
     random: Any, height: int, width: int, tile: Any
 ) -> None:
     device = EmulatedDevice()
-    device.width = width
     data, u, p = iterate_inputs(random, height, width, 1)
     theta, pitch = np.float32(0.3), (width + 3) & ~3
     flow, dual = aligned((2, 1, 2, height, pitch)), aligned((2, 1, 4, height, pitch))
     flow[0, 0], dual[0, 0] = padded(u[0]), padded(theta * p[0])
-    iterate(device, tile, padded(data), flow, dual, num_iterations=5, threshold=0, listed=[0], state=[0])
+    iterate(device, width, tile, padded(data), flow, dual, num_iterations=5, threshold=0, listed=[0], state=[0])
     expected_u, expected_p, _ = iterations_by_numpy(data[0], u[0], p[0], 5)
     assert 1e-6 < np.abs(unpadded(flow[1, 0], width) - expected_u).max() < 2e-3
     rounding = np.abs(unpadded(dual[1, 0], width) / theta - expected_p).max()
@@ -262,12 +260,11 @@ def test_iterations_with_p_in_half_precision_are_those_of_the_article_to_its_rou
 
 def test_iterations_after_a_median_read_what_it_wrote(random: Any) -> None:
     device = EmulatedDevice()
-    device.width = 21
     data, u, p = iterate_inputs(random, 18, 21, 1)
     flow, dual = aligned((2, 1, 2, 18, 24)), aligned((2, 1, 4, 18, 24))
     flow[1, 0], dual[0, 0] = padded(u[0]), padded(np.float32(0.3) * p[0])  # state says half 0; the median wrote half 1
     state, _, _ = iterate(
-        device, SMALL_TILE, padded(data), flow, dual, num_iterations=2, threshold=0, listed=[0], state=[0], after_median=True
+        device, 21, SMALL_TILE, padded(data), flow, dual, num_iterations=2, threshold=0, listed=[0], state=[0], after_median=True
     )
     assert state.tolist() == [DUAL_HALF]
     assert np.abs(unpadded(flow[0, 0], 21) - iterations_by_numpy(data[0], u[0], p[0], 2)[0]).max() < 2e-5
@@ -279,12 +276,11 @@ def test_result_does_not_depend_on_the_order_of_threads_and_blocks_or_their_numb
     results = []
     for turns, blocks in ((FORWARD, 5), (order, num_blocks)):
         device = EmulatedDevice(order=turns)
-        device.width = 83
         data, u, p = iterate_inputs(np.random.default_rng(5), 61, 83, 2)
         flow, dual = aligned((2, 2, 2, 61, 84)), aligned((2, 2, 4, 61, 84))
         flow[0], dual[0] = padded(u), padded(p)
         settings = {"num_iterations": 5, "threshold": 1e-3, "listed": [0, 1], "state": [0, 0], "num_blocks": blocks}
-        outcome = iterate(device, tile, padded(data), flow, dual, **settings)
+        outcome = iterate(device, 83, tile, padded(data), flow, dual, **settings)
         results.append((flow, dual, *outcome))
     for first, second in zip(*results, strict=True):
         assert np.array_equal(first, second, equal_nan=isinstance(first, np.ndarray) and first.dtype.kind == "f")
