@@ -22,7 +22,7 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "s
 # Options of other programs that the pages name.
 FOREIGN = {
     *("--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--max-restarts"),  # torchrun
-    *("--nthreads", "--nworkers", "--resources", "--index-url", "--build-arg", "--logdir"),  # dask worker, pip, tensorboard
+    *("--nthreads", "--nworkers", "--resources", "--host", "--index-url", "--build-arg", "--logdir"),  # dask worker, pip, tensorboard
     "--lf",  # pytest
     *("--array", "--cpus-per-task", "--time", "--gres"),  # SLURM
 }

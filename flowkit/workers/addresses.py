@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flowkit.errors import ParameterError
 
 SCHEMES = ("tcp", "tls", "ws", "wss")
-SCHEDULER_PORT = 8786  # where a scheduler listens unless it is told otherwise
+SCHEDULER_PORT = 8786  # where a scheduler listens by default
 _NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*\.?")
 
 
