@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowkit.flow.cuda.service import FlowClient, FlowService, ServiceAddress
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.extraction import solving
+from flowkit.flow.cuda.service import FlowService
 from flowkit.flow.cuda.solver import CudaSolver
 from flowkit.flow.params import TVL1Params
 from flowkit.quantise import Quantiser
@@ -20,9 +22,11 @@ from flowkit.shards.schema import ClipAttributes
 from flowkit.shards.writer import ClipWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from flowkit.flow.cuda.client import ServiceAddress
 
 BOUND = 20.0
 
@@ -40,21 +44,26 @@ def stored_clips(path: Path) -> NDArray[np.uint8]:
     return clips
 
 
-def write_clips(frames_path: Path, folder: str, address: ServiceAddress, worker: int, repeats: int) -> int:
-    """Solve, encode and write a clip `repeats` times; return the number of pairs."""
+def write_clips(frames_path: Path, folder: str, address: ServiceAddress, batches_ahead: int, worker: int, repeats: int) -> int:
+    """Solve, encode and write a clip `repeats` times, with so many clips in flight; return the number of pairs."""
+    solving.BATCHES_AHEAD = batches_ahead
     clips = stored_clips(frames_path)
-    client = FlowClient(address)
-    num_pairs = 0
-    for repeat in range(repeats):
-        grey = clips[(worker + repeat) % len(clips)]
-        height, width = grey.shape[1:]
-        path = Path(folder) / f"{worker}-{repeat}.h5"
-        with ClipWriter(path, codec="none", height=height, width=width) as writer:
+
+    def begun() -> Iterator[tuple[ClipWriter, int]]:
+        for repeat in range(repeats):
+            grey = clips[(worker + repeat) % len(clips)]
+            height, width = grey.shape[1:]
+            flows.begin(grey)
+            writer = ClipWriter(Path(folder) / f"{worker}-{repeat}.h5", codec="none", height=height, width=width)
             writer.append_frames(np.repeat(grey[..., None], 3, axis=-1))
-            writer.append_flow(client.solve(grey))
-            writer.finish(clip_attributes_for(path.stem, len(grey), "none"))
-        num_pairs += len(grey) - 1
-    client.close()
+            yield writer, len(grey)
+
+    num_pairs = 0
+    with solving.FlowQueue(ExtractSettings(solver="cuda", codec="none"), address) as flows:
+        for writer, num_frames in flows.in_order(begun()):
+            writer.append_flow(flows.take())
+            writer.finish(clip_attributes_for(writer.path.stem, num_frames, "none"))
+            num_pairs += num_frames - 1
     return num_pairs
 
 
@@ -76,14 +85,14 @@ def clip_attributes_for(name: str, num_frames: int, codec: str) -> ClipAttribute
     )
 
 
-def run_pipeline(frames_path: Path, device: int, *, num_workers: int, repeats: int) -> float:
-    """Return the pairs per second with this many processes, without their start."""
+def run_pipeline(frames_path: Path, device: int, *, num_workers: int, repeats: int, batches_ahead: int = solving.BATCHES_AHEAD) -> float:
+    """Return the pairs per second with this many processes, each with so many batches in flight, without the start of the processes."""
     with (
         tempfile.TemporaryDirectory() as folder,
         FlowService([partial(make_solver, device)]) as service,
         ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool,
     ):
-        work = partial(write_clips, frames_path, folder, service.addresses[0])
+        work = partial(write_clips, frames_path, folder, service.addresses[0], batches_ahead)
         list(pool.map(work, range(num_workers), [1] * num_workers))  # afterwards imports, kernels and memory are ready
         began = time.perf_counter()
         num_pairs = sum(pool.map(work, range(num_workers), [repeats] * num_workers))

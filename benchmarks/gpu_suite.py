@@ -36,7 +36,7 @@ SECTIONS = {
     "kernels": 30,
     "memcheck": 90,
     "racecheck": 90,
-    "end_to_end": 80,
+    "end_to_end": 100,
     "training": 190,
 }
 

@@ -47,7 +47,7 @@ class VideoRange:
         self._num_measured, self._reach = 0, 0.0
 
     def add(self, frames: NDArray[np.uint8], q: NDArray[np.uint8]) -> None:
-        """Take the RGB frames (n, H, W, 3) of a batch, and quantised flow (m, 2, H, W)."""
+        """Take the RGB frames (n, H, W, 3) of a batch, at least the last two if it has so many, and quantised flow (m, 2, H, W)."""
         counts = np.bincount(q[:, :, ::_STEP, ::_STEP].reshape(-1), minlength=256)
         self._counts += counts
         is_clipped = counts[self._at_bound].sum() > MOST_CLIPPED * counts.sum()

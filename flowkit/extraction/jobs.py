@@ -10,8 +10,8 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.extraction.pieces import Piece, piece_folder
 from flowkit.extraction.results import VideoResult
 from flowkit.file_versions import FileVersion
+from flowkit.flow.cuda.client import ServiceAddress
 from flowkit.flow.cuda.remote import RemoteAddress
-from flowkit.flow.cuda.service import ServiceAddress
 from flowkit.video.decode import VideoInfo
 from flowkit.video.segments.segment import Segment
 

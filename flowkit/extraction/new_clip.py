@@ -21,7 +21,7 @@ from flowkit.video.damage import DecodeReport
 
 
 class NewClip:
-    """Takes the frames and the flow of one video as they come, and writes its clip file. A context manager.
+    """Takes the frames and the flow of one video as they come, the flow perhaps later, and writes its clip file. A context manager.
 
     Parameters
     ----------
@@ -47,15 +47,19 @@ class NewClip:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def append(self, frames: NDArray[np.uint8], q: NDArray[np.uint8], times: NDArray[np.float64] | None) -> None:
-        """Add the next RGB frames (n, H, W, 3), their quantised flow (m, 2, H, W), if the settings store flow, and their times in s."""
+    def add_frames(self, frames: NDArray[np.uint8], times: NDArray[np.float64] | None) -> None:
+        """Add the next RGB frames (n, H, W, 3), and their times in s."""
         if self._writer is None:
             height, width = frames.shape[1:3]
             self._writer = ClipWriter(self.job.clip_path, codec=self.job.settings.codec, height=height, width=width)
-        self._scenes.add(self._writer.append_frames(frames))
+        self._scenes.add(self._writer.append_frames(frames), frames.shape[1:3])
         self.num_frames += len(frames)
         self._times.append(times)
+
+    def add_flow(self, q: NDArray[np.uint8], frames: NDArray[np.uint8]) -> None:
+        """Add the next quantised flow (m, 2, H, W), if the settings store flow; of the frames that it leads to, the last two suffice."""
         if self.job.settings.has_flow:
+            assert self._writer is not None, "the frames were added before"
             self._writer.append_flow(q)
             self._used.add(frames, q)
 

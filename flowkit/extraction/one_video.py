@@ -1,6 +1,7 @@
 """Extract one video in a worker process: decode, resize, solve the flow, quantise, and write the clip file.
 
-Frames stream through in small batches, so memory does not grow with a video's length.
+Frames stream through in small batches, so memory does not grow with a video's length. With the process of a GPU, a few batches are
+there while others are decoded, encoded and compressed here; what is written does not depend on it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from flowkit.extraction.pieces import (
     remove_pieces,
 )
 from flowkit.extraction.results import WRITTEN, VideoResult
-from flowkit.extraction.solving import quantised_flow, solver_frames
+from flowkit.extraction.solving import FlowQueue, solver_frames
 from flowkit.extraction.source import Source
 from flowkit.shards.writer import ClipWriter
 from flowkit.temporary import temporary_folder
@@ -131,13 +132,13 @@ def _extract_source(job: VideoJob, source: Source, progress: TaskProgress) -> Vi
             _solve_piece(PieceJob(job, start, stop, expected, 1), progress)
         job = replace(job, pieces=tuple(find_pieces(job.piece_folder)))
     with PieceReader(job.pieces) as stored, NewClip(job, info.frame_rate, sha256=source.sha256) as clip:
-        batches = _frames(job, progress)
+        batches, encode = _frames(job, progress), lambda batch: clip.add_frames(batch.frames, batch.times)
         report = None
-        for batch, q in _with_stored_flow(batches, stored) if job.pieces else _with_flow(batches, job, progress.alive):
-            clip.append(batch.frames, q, batch.times)
+        for batch, q in _with_stored_flow(batches, stored, encode) if job.pieces else _with_flow(batches, job, progress.alive, encode):
+            clip.add_flow(q, batch.frames)
             report = batch.report
             if not job.pieces:
-                progress.note(clip.num_frames - 1, expected)
+                progress.note(batch.start + len(batch.frames) - 1, expected)
         assert report is not None, "the last batch has the report"
         result = clip.result(report)
         if result.status in WRITTEN:
@@ -181,24 +182,44 @@ def _frames(job: VideoJob, progress: TaskProgress) -> Iterator[FrameBatch]:
 
 
 def _with_flow(
-    batches: Iterable[FrameBatch], job: VideoJob, alive: Callable[[], None], *, start: int = 0, stop: int | None = None
+    batches: Iterable[FrameBatch],
+    job: VideoJob,
+    alive: Callable[[], None],
+    encode: Callable[[FrameBatch], None] = lambda batch: None,
+    *,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[tuple[FrameBatch, NDArray[np.uint8]]]:
-    """Yield each batch with the quantised flow to each of its frames from the frame before: of the flow fields `start` to `stop`."""
-    last: NDArray[np.uint8] | None = None
-    for batch in batches:
-        end = None if stop is None else max(stop + 1 - batch.start, 0)
-        frames = solver_frames(batch.frames[max(start - batch.start, 0) : end], job.settings)
-        if last is not None:
-            frames = np.concatenate([last, frames])
-        last = frames[-1:]
-        yield batch, quantised_flow(frames, job.settings, job.service, alive=alive)
-        if stop is not None and batch.start + len(batch.frames) > stop:
-            return
+    """Yield each batch with the quantised flow to each of its frames from the frame before: of the flow fields `start` to `stop`.
+
+    While a GPU solves a batch, its frames are encoded, and the next batches are decoded. What is yielded is compressed meanwhile.
+    """
+    with FlowQueue(job.settings, job.service, alive=alive) as flows:
+
+        def begun() -> Iterator[FrameBatch]:
+            last: NDArray[np.uint8] | None = None
+            for batch in batches:
+                end = None if stop is None else max(stop + 1 - batch.start, 0)
+                frames = solver_frames(batch.frames[max(start - batch.start, 0) : end], job.settings)
+                if last is not None:
+                    frames = np.concatenate([last, frames])
+                last = frames[-1:]
+                flows.begin(frames)
+                encode(batch)
+                yield batch
+                if stop is not None and batch.start + len(batch.frames) > stop:
+                    return
+
+        for batch in flows.in_order(begun()):
+            yield batch, flows.take()
 
 
-def _with_stored_flow(batches: Iterable[FrameBatch], stored: PieceReader) -> Iterator[tuple[FrameBatch, NDArray[np.uint8]]]:
+def _with_stored_flow(
+    batches: Iterable[FrameBatch], stored: PieceReader, encode: Callable[[FrameBatch], None]
+) -> Iterator[tuple[FrameBatch, NDArray[np.uint8]]]:
     """Yield each batch as `_with_flow` does, with flow that was solved before."""
     for batch in batches:
+        encode(batch)
         yield batch, stored.read(len(batch.frames) - (batch.start == 0), *batch.frames.shape[1:3])
 
 

@@ -1,22 +1,34 @@
-"""From frames to quantised flow, by the solver that the settings name, with or without the camera's motion."""
+"""From frames to quantised flow, by the solver that the settings name, with or without the camera's motion.
+
+`quantised_flow` solves frames in this process. A `FlowQueue` solves one batch of frames after the other, also by the process of a
+GPU, while its caller does other work.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.flow import compute_flow, compute_pairs_flow, frames_for, warm_up
+from flowkit.flow.cuda.client import FlowClient, ServiceAddress
+from flowkit.flow.cuda.connections import FlowConnections, PendingFlow
 from flowkit.flow.cuda.remote import RemoteAddress, RemoteFlowClient
-from flowkit.flow.cuda.service import FlowClient, ServiceAddress
 from flowkit.warped_flow import NONE, PAIRS_AT_ONCE, pairs_without_camera_motion, warm_up_camera_motion
 
 PIXELS_AT_ONCE = 1 << 22  # of frames whose flow is solved between two signs of life
+BATCHES_AHEAD = 3  # in flight, of each worker of a GPU
+BYTES_AHEAD = 1 << 27  # of the frames of these batches, and of the memory that is shared for them
+_COLOUR_AND_SHARED = 5  # bytes per pixel: RGB, and the two channels of the flow, whose memory the grey frames use before
+
+_Batch = TypeVar("_Batch")
 
 
 def cpu_mode(settings: ExtractSettings) -> str:
@@ -51,14 +63,8 @@ def solver_frames(rgb: NDArray[np.uint8], settings: ExtractSettings) -> NDArray[
     return frames_for(settings.method, rgb)
 
 
-def quantised_flow(
-    frames: NDArray[np.uint8],
-    settings: ExtractSettings,
-    service: ServiceAddress | RemoteAddress | None = None,
-    *,
-    alive: Callable[[], None] = lambda: None,
-) -> NDArray[np.uint8]:
-    """Return the quantised flow between consecutive frames; of settings that store frames only, no flow field.
+def quantised_flow(frames: NDArray[np.uint8], settings: ExtractSettings, *, alive: Callable[[], None] = lambda: None) -> NDArray[np.uint8]:
+    """Return the quantised flow between consecutive frames, solved in this process; of settings that store frames only, no flow field.
 
     Parameters
     ----------
@@ -66,8 +72,6 @@ def quantised_flow(
         The frames, as `solver_frames` returns them.
     settings : ExtractSettings
         The solver, its parameters, what becomes of the camera's motion, and the quantiser.
-    service : ServiceAddress or RemoteAddress, optional
-        The process of a GPU, on this machine or another.
     alive : callable, optional
         Is called after a few flow fields, of large frames after each one.
 
@@ -76,25 +80,35 @@ def quantised_flow(
     uint8 array, shape (n - 1, 2, H, W)
     """
     if len(frames) < 2 or not settings.has_flow:
-        return np.empty((0, 2, *frames.shape[1:3]), np.uint8)
-    at_once = max(PIXELS_AT_ONCE // math.prod(frames.shape[1:3]), 1)
+        return _no_flow(frames)
     q = []
     if settings.camera_motion != NONE:
-        for pairs in pairs_without_camera_motion(frames, camera_motion=settings.camera_motion, at_once=min(at_once, PAIRS_AT_ONCE)):
-            alive()
-            if service is not None:
-                q.append(service_client(service).solve(pairs.reshape(-1, *pairs.shape[2:]), are_pairs=True))
-            else:
-                q.append(settings.quantiser.encode(compute_pairs_flow(pairs, **_how(settings))))
+        for pairs in _warped_pairs(frames, settings, alive):
+            q.append(settings.quantiser.encode(compute_pairs_flow(pairs, **_how(settings))))
             alive()
         return np.concatenate(q)
-    if service is not None:
-        return service_client(service).solve(frames)
+    at_once = _pairs_at_once(frames)
     for start in range(0, len(frames) - 1, at_once):
         few = frames[start : start + at_once + 1]
         q.append(settings.quantiser.encode(compute_flow(few, **_how(settings))))
         alive()
     return np.concatenate(q)
+
+
+def _no_flow(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.empty((0, 2, *frames.shape[1:3]), np.uint8)
+
+
+def _pairs_at_once(frames: NDArray[np.uint8]) -> int:
+    return max(PIXELS_AT_ONCE // math.prod(frames.shape[1:3]), 1)
+
+
+def _warped_pairs(frames: NDArray[np.uint8], settings: ExtractSettings, alive: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
+    """Yield each frame with the next one, from which the camera's motion is removed, a few pairs at a time."""
+    at_once = min(_pairs_at_once(frames), PAIRS_AT_ONCE)
+    for pairs in pairs_without_camera_motion(frames, camera_motion=settings.camera_motion, at_once=at_once):
+        alive()
+        yield pairs
 
 
 def _how(settings: ExtractSettings) -> dict[str, Any]:
@@ -105,6 +119,136 @@ def _how(settings: ExtractSettings) -> dict[str, Any]:
 
 
 @cache
-def service_client(address: ServiceAddress | RemoteAddress) -> FlowClient | RemoteFlowClient:
-    """Return this worker's connection to a GPU's process, which all its videos share."""
-    return RemoteFlowClient(address) if isinstance(address, RemoteAddress) else FlowClient(address)
+def service_connections(address: ServiceAddress | RemoteAddress) -> FlowConnections:
+    """Return this worker's connections to a GPU's process, which all its videos share."""
+    return FlowConnections(partial(RemoteFlowClient, address) if isinstance(address, RemoteAddress) else partial(FlowClient, address))
+
+
+class FlowQueue:
+    """The quantised flow of batches of frames of one video, in the order of the batches. A context manager.
+
+    Without a GPU's process, `begin` solves. With one, it sends the frames there and returns, so that the caller encodes frames,
+    compresses flow and decodes the next frames while a few batches are solved. Their frames, and the memory that is shared for them,
+    take `BYTES_AHEAD` at most, or as much as one batch.
+
+    Parameters
+    ----------
+    settings : ExtractSettings
+        As for `quantised_flow`.
+    service : ServiceAddress or RemoteAddress, optional
+        The process of a GPU, on this machine or another.
+    alive : callable, optional
+        As for `quantised_flow`.
+    """
+
+    def __init__(
+        self, settings: ExtractSettings, service: ServiceAddress | RemoteAddress | None, *, alive: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settings, self._alive = settings, alive
+        self._connections = None if service is None or not settings.has_flow else service_connections(service)
+        self._begun: deque[list[_Part]] = deque()  # the parts of each batch
+        self._in_flight: deque[_Part] = deque()
+        self._batch_bytes = 1
+
+    def __enter__(self) -> FlowQueue:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Wait for what is still in flight and drop it, so that the connections can be used for the next video."""
+        while self._in_flight:
+            self._receive()
+
+    @property
+    def most_ahead(self) -> int:
+        """How many batches, of the size of the largest so far, may have begun before the first of them is taken."""
+        return 1 if self._connections is None else max(min(BYTES_AHEAD // self._batch_bytes, BATCHES_AHEAD), 1)
+
+    def begin(self, frames: NDArray[np.uint8]) -> None:
+        """Begin to solve the flow between consecutive frames, uint8 (n, H, W) or (n, H, W, 3), as `solver_frames` returns them.
+
+        Raises
+        ------
+        DeviceError
+            If the device failed.
+        ParameterError
+            If the solver cannot take these frames.
+        """
+        if self._connections is None or len(frames) < 2:
+            self._begun.append([_Part(flow=quantised_flow(frames, self._settings, alive=self._alive))])
+            return
+        self._batch_bytes = max(self._batch_bytes, _COLOUR_AND_SHARED * math.prod(frames.shape[:3]))
+        if self._settings.camera_motion == NONE:
+            self._begun.append([self._ask(self._connections, frames)])
+            return
+        warped = _warped_pairs(frames, self._settings, self._alive)
+        self._begun.append([self._ask(self._connections, few.reshape(-1, *few.shape[2:]), are_pairs=True) for few in warped])
+
+    def _ask(self, connections: FlowConnections, frames: NDArray[np.uint8], *, are_pairs: bool = False) -> _Part:
+        while len(self._in_flight) >= BATCHES_AHEAD:
+            self._receive()
+        part = _Part(pending=connections.begin(frames, are_pairs=are_pairs))
+        self._in_flight.append(part)
+        return part
+
+    def _receive(self) -> None:
+        """Wait for the oldest flow in flight."""
+        self._in_flight.popleft().receive()
+
+    def take(self) -> NDArray[np.uint8]:
+        """Wait for the flow of the oldest batch that has not been taken, and return it, as `quantised_flow` does.
+
+        Raises
+        ------
+        DeviceError
+            If the device failed.
+        ParameterError
+            If the flow overflows; that of other frames can still be solved.
+        """
+        parts = self._begun.popleft()
+        while any(part.pending is not None for part in parts):
+            self._receive()
+        flow = [part.result() for part in parts]
+        return flow[0] if len(flow) == 1 else np.concatenate(flow)
+
+    def in_order(self, begun: Iterator[_Batch]) -> Iterator[_Batch]:
+        """Yield batches, each of which has begun when the iterator returns it, as late as `most_ahead` allows.
+
+        If the iterator raises an error, the batches before it come first, and perhaps the error of one of these.
+        """
+        waiting: deque[_Batch] = deque()
+        while True:
+            try:
+                waiting.append(next(begun))
+            except StopIteration:
+                break
+            except Exception:
+                yield from waiting
+                raise
+            while len(waiting) >= self.most_ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+
+@dataclass(eq=False)
+class _Part:
+    """The flow of some of the frames of a batch, which is in flight, or has come, or has failed."""
+
+    pending: PendingFlow | None = None
+    flow: NDArray[np.uint8] | None = None
+    error: Exception | None = None
+
+    def receive(self) -> None:
+        """Wait for the flow, and keep it or its error."""
+        assert self.pending is not None
+        try:
+            self.flow = self.pending.result()
+        except Exception as error:  # raised when it is the turn of this batch
+            self.error = error
+        self.pending = None
+
+    def result(self) -> NDArray[np.uint8]:
+        """Return the flow, once it is no longer in flight."""
+        if self.error is not None:
+            raise self.error
+        assert self.flow is not None
+        return self.flow

@@ -33,8 +33,15 @@ _LEAST_CONTRAST = 6.0  # grey levels; a black picture has none
 _LARGEST_SHARE = 0.02  # of the pixels, those that change most: a small thing moves in front of a still background
 
 
-def small_frame(jpeg: bytes) -> NDArray[np.uint8]:
+def small_frame(jpeg: bytes, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Return a stored frame with a short side of 32 px, BGR, decoded from the JPEG at a fraction of its size.
+
+    Parameters
+    ----------
+    jpeg : bytes
+        The frame.
+    size : (int, int), px, optional
+        Its height and width, if they are known; by default its header is read, of which a foreign JPEG may have a harmful one.
 
     Raises
     ------
@@ -43,7 +50,7 @@ def small_frame(jpeg: bytes) -> NDArray[np.uint8]:
     """
     import cv2
 
-    height, width = jpeg_size(jpeg)
+    height, width = size or jpeg_size(jpeg)
     short = min(height, width)
     reduced = (
         (8, cv2.IMREAD_REDUCED_COLOR_8),
@@ -57,17 +64,17 @@ def small_frame(jpeg: bytes) -> NDArray[np.uint8]:
         raise ShardFormatError(f"is a JPEG that cannot be decoded ({cause})") from cause
     if image is None:
         raise ShardFormatError("is a JPEG that cannot be decoded")
-    size = tuple(max(side * SMALL_SIDE // short, 1) for side in (width, height))
-    if image.shape[1::-1] == size:
+    small = tuple(max(side * SMALL_SIDE // short, 1) for side in (width, height))
+    if image.shape[1::-1] == small:
         return image  # type: ignore[return-value]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if min(image.shape[:2]) > SMALL_SIDE else cv2.INTER_LINEAR)  # type: ignore[return-value]
+    return cv2.resize(image, small, interpolation=cv2.INTER_AREA if min(image.shape[:2]) > SMALL_SIDE else cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
 class _Frame:
     """A small frame, with what is derived from it."""
 
-    def __init__(self, jpeg: bytes) -> None:
-        self.jpeg, self.small = jpeg, small_frame(jpeg)
+    def __init__(self, jpeg: bytes, size: tuple[int, int] | None) -> None:
+        self.jpeg, self.small = jpeg, small_frame(jpeg, size)
 
     @cached_property
     def contrast(self) -> float:
@@ -168,8 +175,8 @@ class PairScan:
         self._is_equal: list[bool] = []
         self._goes_back: list[bool] = []
 
-    def add(self, jpegs: Sequence[bytes]) -> None:
-        """Take the next frames, as they are stored.
+    def add(self, jpegs: Sequence[bytes], size: tuple[int, int] | None = None) -> None:
+        """Take the next frames, as they are stored; `size` is as for `small_frame`.
 
         Raises
         ------
@@ -177,7 +184,7 @@ class PairScan:
             If one is not a JPEG.
         """
         for jpeg in jpegs:
-            frame = self._last[-1] if self._last and self._last[-1].jpeg == jpeg else _Frame(jpeg)
+            frame = self._last[-1] if self._last and self._last[-1].jpeg == jpeg else _Frame(jpeg, size)
             if self._last:
                 self._measure(self._last[-1], frame)
             self._last.append(frame)
@@ -201,7 +208,7 @@ class PairScan:
                 values.append(0.0)
             return
         apart = np.abs(earlier.small.astype(np.int16) - later.small)
-        largest = apart.max(axis=2).reshape(-1)
+        largest = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2]).reshape(-1)  # ten times as fast as .max(axis=2)
         num = max(int(len(largest) * _LARGEST_SHARE), 1)
         self._change.append(float(np.partition(largest, -num)[-num:].mean()))
         mean, contrast = float(apart.mean()), _contrast(earlier, later)

@@ -51,6 +51,12 @@ class _Spool:
         self._file.close()
 
 
+def _keep_jpegs(jpegs: Sequence[bytes], spool: _Spool, crc32: list[int]) -> None:
+    for data in jpegs:
+        spool.append(data)
+        crc32.append(zlib.crc32(data))
+
+
 class ClipWriter:
     """Writes the clip file of one video, frame by frame, in memory that does not grow with the length of the video.
 
@@ -101,8 +107,8 @@ class ClipWriter:
             The frames.
         """
         self._check_array("frames", frames, (self.height, self.width, 3))
-        jpegs = [encode_jpeg(frame) for frame in frames]
-        self.append_encoded_frames(jpegs)
+        jpegs = [encode_jpeg(frame) for frame in frames]  # of the right size, so that their headers need not be read
+        _keep_jpegs(jpegs, self._frames, self._frame_crc32)
         return jpegs
 
     def append_flow(self, q: NDArray[np.uint8]) -> None:
@@ -117,7 +123,7 @@ class ClipWriter:
         if self.codec == NO_FLOW:
             raise ParameterError(f"{self.path}: a clip with codec {NO_FLOW} takes no flow")
         if self._pipeline is None:
-            self.append_encoded_flow([encode_jpeg(plane) for pair in q for plane in pair])
+            _keep_jpegs([encode_jpeg(plane) for pair in q for plane in pair], self._flow, self._flow_crc32)
             return
         for pair in np.ascontiguousarray(q):
             mask, data = self._pipeline.encode(pair)
@@ -144,8 +150,7 @@ class ClipWriter:
         for data in jpegs:
             if jpeg_size(data) != (self.height, self.width):
                 raise ShardFormatError(f"{self.path}: image {len(crc32)} is not of {self.width}x{self.height} px")
-            spool.append(data)
-            crc32.append(zlib.crc32(data))
+            _keep_jpegs([data], spool, crc32)
 
     def finish(self, attributes: ClipAttributes, *, times: NDArray[np.float64] | None = None) -> int:
         """Write the clip file under its final name.

@@ -20,6 +20,7 @@ from flowkit.dataset.shard_files import extract_command
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError
 from flowkit.extraction import solving
 from flowkit.extraction.sample import read_sample
+from flowkit.flow.cuda.connections import FlowConnections
 from flowkit.model.evaluation.official import flow_differences
 from flowkit.model.runs.recorded_extraction import extraction_of
 from flowkit.model.runs.training_data import extraction_differences, extraction_of_clip
@@ -120,16 +121,24 @@ def test_what_a_network_reads_of_a_video_is_without_it(method: str, tmp_path: Pa
 
 def test_the_gpu_s_process_is_given_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Client:
-        def solve(self, grey: Any, *, are_pairs: bool = False) -> Any:
+        def begin(self, grey: Any, *, are_pairs: bool = False) -> None:
             assert are_pairs
-            return settings.quantiser.encode(flow_package.compute_pairs_flow(grey.reshape(-1, 2, *grey.shape[1:])))
+            self.flow = settings.quantiser.encode(flow_package.compute_pairs_flow(grey.reshape(-1, 2, *grey.shape[1:])))
 
-    settings = replace(SETTINGS, camera_motion="flow")
+        def finish(self) -> Any:
+            return self.flow
+
+    settings = replace(SETTINGS, camera_motion="flow", solver="cuda")
     frames = moving_texture(11, 40, 50)
-    monkeypatch.setattr(solving, "service_client", lambda address: Client())
+    make: Any = Client
+    monkeypatch.setattr(solving, "service_connections", lambda address: FlowConnections(make))
     address: Any = object()
     due = settings.quantiser.encode(compute_flow(frames, camera_motion="flow"))
-    np.testing.assert_array_equal(solving.quantised_flow(frames, settings, address), due)
+    with solving.FlowQueue(settings, address) as flows:
+        flows.begin(frames)
+        flows.begin(frames[:4])
+        np.testing.assert_array_equal(flows.take(), due)
+        np.testing.assert_array_equal(flows.take(), due[:3])
 
 
 @pytest.mark.usefixtures("kept_workers")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowkit.dataset.settings import ExtractSettings
+
 
 class Batch:
     """Solved when `work` is called, a moment later."""
@@ -37,7 +39,7 @@ class Batch:
 
 
 class Difference:
-    """Channel 0 is the difference of the two frames, and channel 1 the size of the batch."""
+    """Channel 0 is the difference of the two frames, and channel 1 the size of the batch, or else the first frame."""
 
     num_made = 0
     num_open = 0
@@ -52,6 +54,7 @@ class Difference:
         refused: int = 0,
         max_open: int = 100,
         max_pairs: int = 20,
+        says_size: bool = True,
     ) -> None:
         if height == refused:
             raise ParameterError("frames of this size are refused")
@@ -60,6 +63,7 @@ class Difference:
         Difference.num_open += 1
         Difference.num_made += 1
         self.height, self.width, self.on_batch, self.max_pairs = height, width, on_batch, max_pairs
+        self.says_size = says_size
         self.is_cramped = Difference.num_open == max_open
         self.batches: list[Batch] = []
 
@@ -72,7 +76,7 @@ class Difference:
         def work() -> None:
             for (first, second), field in zip(pairs, out, strict=True):
                 field[0] = taken[second] - taken[first]
-                field[1] = Difference.num_made if len(pairs) == 1 else len(pairs)
+                field[1] = taken[first] if not self.says_size else Difference.num_made if len(pairs) == 1 else len(pairs)
 
         self.batches.append(Batch(work, self.on_batch))
         return self.batches[-1]
@@ -80,3 +84,14 @@ class Difference:
     def close(self) -> None:
         assert all(batch.is_finished() for batch in self.batches)
         Difference.num_open -= 1
+
+
+def steady_solver(settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> Difference:
+    """Make a solver whose flow depends on the two frames of a pair alone, as that of a GPU does."""
+    return Difference(height, width, on_batch=on_batch, says_size=False)
+
+
+def steady_flow(grey: NDArray[np.uint8], *, are_pairs: bool = False) -> NDArray[np.uint8]:
+    """Return the flow of that solver, (m, 2, H, W), between consecutive frames or of pairs of frames."""
+    first, second = (grey[::2], grey[1::2]) if are_pairs else (grey[:-1], grey[1:])
+    return np.stack([second - first, first], axis=1)

@@ -6,7 +6,7 @@ Each segment's clip file is written as soon as its last frame has been reached, 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,7 +20,7 @@ from flowkit.extraction.new_clip import NewClip
 from flowkit.extraction.one_video import BATCH_SIZE, check_frames, failure
 from flowkit.extraction.plan import SourceDigests, done_before
 from flowkit.extraction.results import WRITTEN, VideoResult
-from flowkit.extraction.solving import quantised_flow, solver_frames
+from flowkit.extraction.solving import FlowQueue, solver_frames
 from flowkit.extraction.source import Source
 from flowkit.video.decode import probe
 from flowkit.video.segments.frames import SegmentBatch, read_segments
@@ -101,13 +101,11 @@ def _extract(task: SegmentsJob, source: Source, results: dict[str, VideoResult],
         batches = read_segments(
             task.video.path, list(map(_segment_of, todo)), short_side=settings.short_side, batch_size=BATCH_SIZE, reading=settings.reading
         )
-        for batch in batches:
-            if progress.stopping:
-                raise StoppedError
-            progress.alive()
-            num_done += _append(batch, clips, task.video, progress)
+        flows = stack.enter_context(FlowQueue(settings, task.video.service, alive=progress.alive))
+        for begun in flows.in_order(_begun(batches, clips, task.video, flows, progress)):
+            num_done += _add_flow(begun, clips, flows)
             progress.note(num_done, expected)
-            for index, report in batch.ended.items():
+            for index, report in begun.batch.ended.items():
                 clip = clips[index]
                 result = clip.new.result(report)
                 if result.status in WRITTEN:
@@ -115,7 +113,6 @@ def _extract(task: SegmentsJob, source: Source, results: dict[str, VideoResult],
                 seconds = round(time.monotonic() - clip.begun, 3) if clip.begun else 0.0
                 results[todo[index].video_id] = replace(clip.new.finish(result), seconds=seconds)
                 clip.new.close()
-                clip.last = None
 
 
 @dataclass
@@ -127,46 +124,78 @@ class _SegmentClip:
     begun: float = 0.0
 
 
-def _append(batch: SegmentBatch, clips: Sequence[_SegmentClip], video: VideoJob, progress: TaskProgress) -> int:
-    """Add frames and flow to the clip of each segment that has some of this batch; return how many flow fields, or frames, were added."""
-    if not batch.numbers:
-        return 0
-    frames = solver_frames(batch.frames, video.settings)
+@dataclass(frozen=True)
+class _BegunBatch:
+    """A batch whose frames are in the clip files, and whose flow is being solved: in runs of frames that follow one another."""
+
+    batch: SegmentBatch
+    chains: dict[int, list[int]]  # the numbers of the frames of each segment in this batch, after that of its last frame before
+    runs: list[list[int]]
+
+
+def _begun(
+    batches: Iterable[SegmentBatch], clips: Sequence[_SegmentClip], video: VideoJob, flows: FlowQueue, progress: TaskProgress
+) -> Iterator[_BegunBatch]:
+    """Begin to solve the flow of each batch, and add its frames to the clip of each segment that has some of them."""
+    for batch in batches:
+        if progress.stopping:
+            raise StoppedError
+        progress.alive()
+        frames = solver_frames(batch.frames, video.settings) if batch.numbers else batch.frames
+        held = {number: (number, frames[k].copy()) for k, number in enumerate(batch.numbers)}  # not views, which would hold the whole batch
+        chains: dict[int, list[_Numbered]] = {}
+        for index, places in batch.places.items():
+            clip = clips[index]
+            clip.begun = clip.begun or time.monotonic()
+            chains[index] = [*([] if clip.last is None else [clip.last]), *(held[batch.numbers[place]] for place in places)]
+            clip.last = chains[index][-1]
+        for index in batch.ended:
+            clips[index].last = None
+        runs = _runs(chains.values()) if video.settings.has_flow else []
+        for run in runs:
+            flows.begin(np.stack([frame for _, frame in run]))
+        for index, places in batch.places.items():
+            clips[index].new.add_frames(batch.frames[places], batch.times[places])
+        yield _BegunBatch(batch, {index: _numbers(chain) for index, chain in chains.items()}, [*map(_numbers, runs)])
+
+
+def _numbers(chain: Iterable[_Numbered]) -> list[int]:
+    return [number for number, _ in chain]
+
+
+def _runs(chains: Iterable[Sequence[_Numbered]]) -> list[list[_Numbered]]:
+    """Return the frames of these segments in runs, in which each pair of frames that follow one another in a segment occurs once."""
+    seen: set[tuple[int, int]] = set()
+    runs: list[list[_Numbered]] = []
+    for chain in chains:
+        run: list[_Numbered] = []
+        for a, b in pairwise(chain):
+            if (a[0], b[0]) in seen:
+                run = []
+                continue
+            seen.add((a[0], b[0]))
+            if not run:
+                run = [a]
+                runs.append(run)
+            run.append(b)
+    return runs
+
+
+def _add_flow(begun: _BegunBatch, clips: Sequence[_SegmentClip], flows: FlowQueue) -> int:
+    """Add flow to the clip of each segment that has frames in a batch; return how many flow fields, or frames, were added."""
     solved: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    held = {number: (number, frames[k].copy()) for k, number in enumerate(batch.numbers)}  # not views, which would hold the whole batch
+    for run in begun.runs:
+        solved.update(zip(pairwise(run), flows.take(), strict=True))
     num_steps = 0
-    for index, places in batch.places.items():
-        clip = clips[index]
-        clip.begun = clip.begun or time.monotonic()
-        chain = [*([] if clip.last is None else [clip.last]), *(held[batch.numbers[place]] for place in places)]
-        if video.settings.has_flow:
-            _solve(chain, solved, video, progress)
-        fields = [solved[a[0], b[0]] for a, b in pairwise(chain)] if video.settings.has_flow else []
-        q = np.stack(fields) if fields else np.empty((0, 2, *batch.frames.shape[1:3]), np.uint8)
-        clip.new.append(batch.frames[places], q, batch.times[places])
-        clip.last = chain[-1]
-        num_steps += len(fields) if video.settings.has_flow else len(places)
+    for index, places in begun.batch.places.items():
+        new, frames = clips[index].new, begun.batch.frames
+        if new.job.settings.has_flow:
+            fields = [solved[pair] for pair in pairwise(begun.chains[index])]
+            new.add_flow(np.stack(fields) if fields else np.empty((0, 2, *frames.shape[1:3]), np.uint8), frames[places[-2:]])
+            num_steps += len(fields)
+        else:
+            num_steps += len(places)
     return num_steps
-
-
-def _solve(chain: Sequence[_Numbered], solved: dict[tuple[int, int], NDArray[np.uint8]], video: VideoJob, progress: TaskProgress) -> None:
-    """Solve the flow between consecutive frames of a segment that no other segment has had in this batch."""
-    missing: list[_Numbered] = []
-
-    def solve_missing() -> None:
-        if len(missing) > 1:
-            q = quantised_flow(np.stack([frame for _, frame in missing]), video.settings, video.service, alive=progress.alive)
-            solved.update(zip(((a[0], b[0]) for a, b in pairwise(missing)), q, strict=True))
-        missing.clear()
-
-    for a, b in pairwise(chain):
-        if (a[0], b[0]) in solved:
-            solve_missing()
-            continue
-        if not missing:
-            missing.append(a)
-        missing.append(b)
-    solve_missing()
 
 
 def _segment_of(job: VideoJob) -> Segment:

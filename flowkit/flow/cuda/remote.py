@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import DeviceError, ParameterError
+from flowkit.flow.cuda.client import FlowClient, ServiceAddress
 from flowkit.flow.cuda.plan import check_frame_size
-from flowkit.flow.cuda.service import FlowClient, ServiceAddress
 
 MAX_BYTES = 1 << 32  # of the frames of a request
 _REQUEST = struct.Struct("<IIII")  # number of frames, height, width, whether the frames are pairs
@@ -46,7 +46,7 @@ class RemoteAddress:
 
 
 class RemoteFlowClient:
-    """The connection of a worker to a `Gateway`. It is used as `flowkit.flow.cuda.service.FlowClient` is.
+    """The connection of a worker to a `Gateway`. It is used as `flowkit.flow.cuda.client.FlowClient` is.
 
     Raises
     ------
@@ -56,13 +56,19 @@ class RemoteFlowClient:
 
     def __init__(self, address: RemoteAddress) -> None:
         self._address = address
+        self._due = (0, 0, 0, 0)  # the shape of the flow that was asked for
         try:
             self._connection = _connect(address)
         except (EOFError, OSError, ProcessError) as cause:
             raise self._gone() from cause
 
     def solve(self, grey: NDArray[np.uint8], *, are_pairs: bool = False) -> NDArray[np.uint8]:
-        """Return the quantised flow; parameters, result and errors are those of `FlowClient.solve`.
+        """Return the quantised flow: `begin`, then `finish`."""
+        self.begin(grey, are_pairs=are_pairs)
+        return self.finish()
+
+    def begin(self, grey: NDArray[np.uint8], *, are_pairs: bool = False) -> None:
+        """Ask for the flow of frames; parameters and errors are those of `FlowClient.begin`.
 
         Raises
         ------
@@ -71,15 +77,27 @@ class RemoteFlowClient:
         """
         num_frames, height, width = grey.shape
         check_frame_size(height, width)
-        num_pairs = num_frames // 2 if are_pairs else num_frames - 1
+        self._due = (num_frames // 2 if are_pairs else num_frames - 1, 2, height, width)
         try:
             self._connection.send_bytes(_REQUEST.pack(num_frames, height, width, are_pairs))
             self._connection.send_bytes(np.ascontiguousarray(grey).reshape(-1).data)
+        except OSError as cause:
+            raise self._gone() from cause
+
+    def finish(self) -> NDArray[np.uint8]:
+        """Wait for the flow and return it; result and errors are those of `FlowClient.finish`.
+
+        Raises
+        ------
+        GatewayGoneError
+            If the connection breaks.
+        """
+        try:
             status = self._connection.recv_bytes(1)
             if status != _DONE:
                 message = self._connection.recv_bytes(1 << 16).decode()
                 raise ParameterError(message) if status == _BAD_FRAMES else DeviceError(message)
-            flow = np.empty((num_pairs, 2, height, width), np.uint8)
+            flow = np.empty(self._due, np.uint8)
             received = self._connection.recv_bytes_into(flow.reshape(-1))
         except (EOFError, OSError) as cause:
             raise self._gone() from cause

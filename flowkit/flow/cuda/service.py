@@ -1,9 +1,9 @@
 """One process per GPU that computes flow for many decoding processes, in batches across their videos.
 
 A GPU is busy only if it solves many pairs at once, and the next frames of one video are never many. So each device has its own
-process. The workers, which decode and encode, send it their grey frames through shared memory and wait for the quantised flow.
-It takes all requests that are waiting, joins those of one frame size into a batch, and answers. There are more workers than
-cores, so that others decode while one waits; a worker has one request at a time, which bounds the memory.
+process. The workers send it their grey frames through shared memory, and decode and encode until the quantised flow comes back. It
+takes all requests that are waiting, joins those of one frame size into a batch, and answers. Each connection has one request at a
+time, and each worker a few connections (connections.py), which bounds the memory.
 
 While a few batches are on the device, new requests gather: the slower the device, the larger the next batch.
 """
@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import pickle
 import secrets
+import selectors
 import shutil
 import subprocess
 import threading
@@ -24,7 +25,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from flowkit.children import start_child
 from flowkit.errors import DeviceError, ParameterError
-from flowkit.flow.cuda.plan import check_frame_size
+from flowkit.flow.cuda.client import FlowRequest, ServiceAddress, map_shared
 from flowkit.flow.cuda.solver import CudaSolver, SubmittedFlow
 from flowkit.temporary import temporary_folder
 
@@ -41,35 +41,8 @@ MAX_SOLVERS = 8  # frame sizes whose solvers are kept if the memory suffices; ma
 START_SECONDS = 120.0  # time limit for the process of a device to start and compile
 MAX_SOCKET_PATH_BYTES = 103  # the limit on macOS; Linux has 107
 _STARTED = b"1"
-_ENDED = "the process of the GPU ended; run the same command to resume (with a smaller --jobs if the memory was exhausted)"
-
 
 MakeSolver = Callable[..., CudaSolver]  # takes height, width and on_batch, which its solver calls when a batch may have finished
-
-
-@dataclass(frozen=True)
-class ServiceAddress:
-    """The path of the socket of a service, and the key that a client must know."""
-
-    path: str
-    key: bytes
-
-
-@dataclass(frozen=True)
-class _Request:
-    """Grey frames (n, H, W) at the start of a shared file, where the flow (m, 2, H, W) of m pairs goes as well."""
-
-    path: str
-    num_frames: int
-    height: int
-    width: int
-    are_pairs: bool  # frames 0 and 1, 2 and 3, and so on; or else each frame and the next one
-
-    @property
-    def pairs(self) -> NDArray[np.int64]:
-        """The numbers of the two frames of each pair, (m, 2)."""
-        first = np.arange(0, self.num_frames - 1, 2 if self.are_pairs else 1)
-        return np.stack([first, first + 1], axis=1)
 
 
 class FlowService:
@@ -145,84 +118,6 @@ def _starts(process: subprocess.Popen[bytes], request: bytes) -> bool:
         timer.cancel()
 
 
-class FlowClient:
-    """The connection of a worker to the service, with shared memory that is kept between requests.
-
-    Raises
-    ------
-    DeviceError
-        If no process listens at the address.
-    """
-
-    def __init__(self, address: ServiceAddress) -> None:
-        try:
-            self._connection = connection.Client(address.path, authkey=address.key)
-        except (EOFError, OSError) as cause:
-            raise DeviceError(_ENDED) from cause
-        self._path = f"{address.path}.{os.getpid()}.{secrets.token_hex(4)}"
-        self._memory: mmap.mmap | None = None
-
-    def solve(self, grey: NDArray[np.uint8], *, are_pairs: bool = False) -> NDArray[np.uint8]:
-        """Return the quantised flow between consecutive grey frames, or of pairs of frames.
-
-        Parameters
-        ----------
-        grey : uint8 array, shape (n, H, W)
-            The frames.
-        are_pairs : bool
-            Whether these are the two frames of one pair after the other.
-
-        Returns
-        -------
-        uint8 array, shape (n - 1, 2, H, W), or (n / 2, 2, H, W)
-
-        Raises
-        ------
-        DeviceError
-            If the device failed, or there is not enough space for the shared memory.
-        ParameterError
-            If the solver refuses frames of this size, or the flow overflows; other frames can still be solved.
-        """
-        num_frames, height, width = grey.shape
-        check_frame_size(height, width)  # before gigabytes go to shared memory
-        request = _Request(self._path, num_frames, height, width, are_pairs)
-        num_pairs = len(request.pairs)
-        needed = max(grey.nbytes, 2 * num_pairs * height * width)
-        if self._memory is None or len(self._memory) < needed:
-            try:
-                self._memory = _map(self._path, needed)
-            except OSError as cause:
-                folder = os.path.dirname(self._path)
-                raise DeviceError(
-                    f"{folder} has no space for {needed / 2**20:.0f} MiB of shared memory ({cause.strerror}); "
-                    "free space there, or set TMPDIR to another folder"
-                ) from cause
-        np.ndarray(grey.shape, np.uint8, self._memory)[...] = grey
-        try:
-            self._connection.send(request)
-            failure = self._connection.recv()
-        except (EOFError, OSError) as cause:
-            raise DeviceError(_ENDED) from cause
-        if failure is not None:
-            raise failure
-        return np.ndarray((num_pairs, 2, height, width), np.uint8, self._memory).copy()
-
-    def close(self) -> None:
-        """End the connection and free the shared memory."""
-        self._connection.close()
-        Path(self._path).unlink(missing_ok=True)
-
-
-def _map(path: str, size: int = 0) -> mmap.mmap:
-    """Map a shared file, which is made or enlarged if `size` is given; raise OSError if there is no space for so many bytes."""
-    with open(path, "a+b") as file:
-        if size and hasattr(os, "posix_fallocate"):  # writing to a page for which the disk has no space would kill the process
-            os.posix_fallocate(file.fileno(), 0, size)
-        elif size:
-            file.truncate(size)
-        return mmap.mmap(file.fileno(), size)
-
-
 def main() -> None:
     """Be the process of a device: read (address, make_solver) from stdin, answer requests, and end when stdin ends."""
     requests, started = os.fdopen(os.dup(0), "rb"), os.dup(1)
@@ -249,38 +144,44 @@ def _serve(address: ServiceAddress, make_solver: MakeSolver, started: int) -> No
         with lock:
             announce_batch.send(True)
 
-    with connection.Listener(address.path, authkey=address.key) as listener:
+    with connection.Listener(address.path, authkey=address.key) as listener, selectors.DefaultSelector() as selector:
         newcomers: list[Any] = []
         threading.Thread(target=_accept, args=(listener, newcomers, announce_arrival), daemon=True).start()
         os.write(started, _STARTED)
+        for pipe in (arrivals, finished):
+            selector.register(pipe, selectors.EVENT_READ)
         memories: dict[Any, mmap.mmap | None] = {}  # by client
         queue = _BatchQueue(partial(make_solver, on_batch=on_batch))
         while True:
-            for ready in connection.wait([arrivals, finished, *memories]):
+            for key, _ in selector.select():
+                ready: Any = key.fileobj
                 if ready is arrivals:
                     arrivals.recv()
-                    memories[newcomers.pop(0)] = None
+                    client = newcomers.pop(0)
+                    memories[client] = None
+                    selector.register(client, selectors.EVENT_READ)
                 elif ready is finished:
                     finished.recv()
-                else:
-                    _receive(ready, memories, queue)
+                elif not _receive(ready, memories, queue):
+                    selector.unregister(ready)
+                    ready.close()
             queue.work()
 
 
-def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQueue) -> None:
-    """Receive the request of a client, or the end of its connection."""
+def _receive(client: Any, memories: dict[Any, mmap.mmap | None], queue: _BatchQueue) -> bool:
+    """Receive the request of a client; return False, and forget it, if its connection has ended."""
     try:
-        request = client.recv()
-    except (EOFError, OSError):  # the worker has finished, or was killed
+        request: FlowRequest = client.recv()
+        size, num_pairs = (request.height, request.width), len(request.pairs)
+        memory = memories[client]
+        if memory is None or len(memory) < max(request.num_frames, 2 * num_pairs) * request.height * request.width:
+            memory = memories[client] = map_shared(request.path)
+    except (EOFError, OSError):  # the worker has finished, or was killed, perhaps after it had asked
         del memories[client]
-        client.close()
-        return
-    size, num_pairs = (request.height, request.width), len(request.pairs)
-    memory = memories[client]
-    if memory is None or len(memory) < max(request.num_frames, 2 * num_pairs) * request.height * request.width:
-        memory = memories[client] = _map(request.path)
+        return False
     frames: NDArray[np.uint8] = np.ndarray((request.num_frames, *size), np.uint8, memory)
     queue.waiting.append(_Task(client, size, frames, request.pairs, np.ndarray((num_pairs, 2, *size), np.uint8, memory)))
+    return True
 
 
 @dataclass(frozen=True, eq=False)

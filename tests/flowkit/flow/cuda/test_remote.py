@@ -16,7 +16,7 @@ from loopback import HOSTS, needs_ipv6
 from stand_in_solver import Difference
 
 from flowkit.errors import DeviceError, ParameterError
-from flowkit.extraction.solving import service_client
+from flowkit.extraction.solving import service_connections
 from flowkit.flow.cuda.remote import Gateway, GatewayGoneError, RemoteAddress, RemoteFlowClient
 from flowkit.flow.cuda.service import FlowService
 
@@ -58,10 +58,11 @@ def test_several_clients_get_their_own_flow(gateway: Gateway) -> None:
 
 
 def test_pairs_and_frames_that_are_no_contiguous_array(gateway: Gateway) -> None:
-    client = service_client(gateway.address)
-    assert isinstance(client, RemoteFlowClient)
+    connections = service_connections(gateway.address)
     grey = np.random.default_rng(0).integers(0, 256, (6, 8, 20), dtype=np.uint8)[:, :, ::2]
-    assert np.array_equal(client.solve(grey, are_pairs=True)[:, 0], grey[1::2] - grey[::2])
+    assert np.array_equal(connections.begin(grey, are_pairs=True).result()[:, 0], grey[1::2] - grey[::2])
+    connections.close()
+    service_connections.cache_clear()
 
 
 def test_errors_have_their_kind_and_message_and_the_connection_goes_on(gateway: Gateway) -> None:

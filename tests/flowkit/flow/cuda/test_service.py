@@ -19,8 +19,9 @@ import pytest
 from stand_in_solver import Difference
 
 from flowkit.errors import DeviceError, ParameterError
-from flowkit.extraction.solving import service_client
-from flowkit.flow.cuda.service import FlowClient, FlowService
+from flowkit.extraction.solving import service_connections
+from flowkit.flow.cuda.client import FlowClient
+from flowkit.flow.cuda.service import FlowService
 
 if TYPE_CHECKING:
     pass
@@ -109,15 +110,25 @@ def test_a_client_that_comes_when_the_process_is_dead_gets_a_device_error_too() 
             FlowClient(service.addresses[0])
 
 
+def test_a_client_that_is_gone_before_its_request_is_read_harms_nobody() -> None:
+    with FlowService([Difference]) as service:
+        for _ in range(20):
+            gone = FlowClient(service.addresses[0])
+            gone.begin(np.zeros((2, 8, 10), np.uint8))
+            gone.close()
+        client = FlowClient(service.addresses[0])
+        assert client.solve(np.zeros((2, 8, 10), np.uint8)).shape == (1, 2, 8, 10)
+        client.close()
+
+
 def test_a_worker_keeps_its_connection_to_each_device() -> None:
     with FlowService([Difference, Difference]) as service:
         for address in 3 * service.addresses:
-            service_client(address).solve(np.zeros((2, 8, 10), np.uint8))
-        clients = {service_client(address) for address in service.addresses}
+            service_connections(address).begin(np.zeros((2, 8, 10), np.uint8)).result()
         shared = [name for name in os.listdir(service._folder) if not name.endswith(".sock")]
-        service_client.cache_clear()
-        for client in clients:
-            client.close()
+        for address in service.addresses:
+            service_connections(address).close()
+        service_connections.cache_clear()
     assert len(shared) == 2
 
 
@@ -183,7 +194,8 @@ import functools, sys, time
 import numpy as np
 sys.path.insert(0, {tests!r})
 from stand_in_solver import Difference
-from flowkit.flow.cuda.service import FlowClient, FlowService
+from flowkit.flow.cuda.client import FlowClient
+from flowkit.flow.cuda.service import FlowService
 if __name__ == "__main__":
     with FlowService([Difference]) as service:
         FlowClient(service.addresses[0]).solve(np.zeros((2, 8, 10), np.uint8))
