@@ -6,8 +6,8 @@
 The stand-in takes a fixed time for each batch, whatever its size, with three batches in flight as on a GPU: so it does
 3 * batch-pairs / batch-time pairs per second, if its batches are full. It copies frames and flow as the real solver does, and returns
 real flow, because the compression depends on what the flow shows. A table shows, for each number of workers and each version, the
-pairs per second, the processor time of the workers and of the GPU's process per pair, and how full the batches were: medians of
-rounds in turn. Every version must write the same bytes, or else the exit code is 1.
+pairs per second, the processor time of the workers and of the GPU's process per pair, how full the batches were, and the memory of
+the largest worker: medians of rounds in turn. Every version must write the same bytes, or else the exit code is 1.
 """
 
 from __future__ import annotations
@@ -140,6 +140,7 @@ def one_round() -> None:
         began, used = time.perf_counter(), [sum(map(processor_seconds, some)) for some in ids]
         num_pairs = extract(folder / "videos", folder / "data")
         seconds = time.perf_counter() - began
+        peak = max(map(peak_bytes, workers))
         used = [sum(map(processor_seconds, some)) - before for some, before in zip(ids, used, strict=True)]
     digest = hashlib.sha256()
     for path in sorted((folder / "data" / "clips").rglob("*.h5")):
@@ -150,6 +151,7 @@ def one_round() -> None:
         "workers, ms a pair": 1e3 * used[0] / num_pairs,
         "GPU's process, ms a pair": 1e3 * used[1] / num_pairs,
         "pairs in a batch": sum(batches) / len(batches),
+        "MiB at most in a worker": peak / 2**20,
     }
     print(json.dumps({"pairs": num_pairs, "sha256": digest.hexdigest(), "measured": measured}))
 
@@ -158,6 +160,12 @@ def processor_seconds(pid: int) -> float:
     """Return the processor time of a process and all its threads so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process has used so far, with what it shares."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def measure(checkout: Path, workers: int, videos: Sequence[Path], fields: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -187,7 +195,7 @@ def main() -> int:
     parser.add_argument("--other", type=Path, nargs="*", default=[], help="checkouts of other versions of flowkit")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--batch-pairs", type=int, default=16, help="that the stand-in takes at once")
-    parser.add_argument("--batch-ms", type=float, default=90.0, help="how long the stand-in takes for a batch")
+    parser.add_argument("--batch-ms", type=float, default=90.0, help="the time of each batch")
     parser.add_argument("--copies", type=int, default=2, help="how often each video is extracted")
     parser.add_argument("--codec", default="zstd")
     parser.add_argument("--rounds", type=int, default=3)

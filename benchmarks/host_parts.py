@@ -1,4 +1,4 @@
-"""Measure what the host does for each pair of frames beside a GPU: decoding, resizing, grey, JPEG, compression, writing.
+"""Measure what the host does for each pair of frames beside a GPU: decoding, resizing, grey, JPEG, cuts, compression, writing.
 
     python benchmarks/host_parts.py VIDEO ... [--frames 40]
 
@@ -22,8 +22,11 @@ import cv2
 import numpy as np
 from gpu_pipeline import clip_attributes_for
 
+from flowkit.dataset.settings import ExtractSettings
+from flowkit.extraction.flow_range import VideoRange
 from flowkit.flow import compute_flow, to_grey
 from flowkit.quantise import Quantiser
+from flowkit.scenes.measures import PairScan
 from flowkit.shards.writer import ClipWriter
 from flowkit.video.decode import read_frames
 
@@ -69,7 +72,12 @@ def measure(video: Path, num_frames: int, folder: Path) -> dict[str, float]:
     for codec in ("none", "zstd"):
         with ClipWriter(folder / f"{codec}.h5", codec=codec, height=grey.shape[1], width=grey.shape[2]) as writer:
             with clock(parts, f"JPEG ({codec})"):
-                writer.append_frames(rgb)
+                jpegs = writer.append_frames(rgb)
+            if codec == "none":
+                with clock(parts, "cuts and repeated frames"):
+                    PairScan().add(jpegs, rgb.shape[1:3])
+                with clock(parts, "range of the flow"):
+                    VideoRange(ExtractSettings()).add(rgb, q)
             with clock(parts, f"flow ({codec})"):
                 writer.append_flow(q)
             with clock(parts, f"end of the file ({codec})"):
@@ -94,6 +102,8 @@ def main() -> int:
             "decode, convert, resize",
             "grey",
             "to and from the GPU's process",
+            "cuts and repeated frames",
+            "range of the flow",
             f"JPEG ({codec})",
             f"flow ({codec})",
             f"end of the file ({codec})",

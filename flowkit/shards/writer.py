@@ -107,7 +107,7 @@ class ClipWriter:
             The frames.
         """
         self._check_array("frames", frames, (self.height, self.width, 3))
-        jpegs = [encode_jpeg(frame) for frame in frames]  # of the right size, so that their headers need not be read
+        jpegs = [encode_jpeg(frame) for frame in frames]  # of the size of the clip, so that their headers need not be read
         _keep_jpegs(jpegs, self._frames, self._frame_crc32)
         return jpegs
 
