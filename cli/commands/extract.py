@@ -142,7 +142,7 @@ def _shard_of(rank: str, count: str, first: str, step: str) -> tuple[int, int]:
     "--mode",
     type=click.Choice(["strict", "fast"]),
     default=None,
-    help="The CPU solver: strict equals OpenCV's bit for bit, fast is about 1.4 times as fast. [default: strict]",
+    help="The CPU solver: strict equals OpenCV's bit for bit, fast is about 1.5 times as fast. [default: strict]",
 )
 @click.option(
     "--fps",

@@ -14,22 +14,8 @@ import numpy as np
 
 from flowkit.flow.cpu.fields import FloatArray, Vector
 from flowkit.flow.cpu.jit import compile_also, compile_kernel, compile_part
-from flowkit.flow.cpu.simd import (
-    LANES,
-    difference_of_products,
-    floor,
-    interpolate_linearly,
-    larger,
-    load,
-    load_every_fourth,
-    multiply_add,
-    smaller,
-    splat,
-    store,
-    store_interleaved,
-    store_pairs,
-    where_less,
-)
+from flowkit.flow.cpu.shuffles import interpolate_linearly, load_every_fourth, store_interleaved, store_pairs
+from flowkit.flow.cpu.simd import LANES, difference_of_products, floor, larger, load, multiply_add, smaller, splat, store, where_less
 from flowkit.trajectories.flow_reference import BLUR_RADIUS, EXPANSION_RADIUS, REGULARISER
 
 PAD = LANES  # values before and after a row that is filtered along x

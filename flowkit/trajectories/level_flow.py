@@ -93,7 +93,7 @@ def _refine(first: Expansion, second: Expansion, flow: FloatArray) -> None:
         factor = STEP if iteration == 0 else np.float32(1)
         kernels.iterate(first.values, second.values, flow, factor, scratch, blur, weights, ramp, height, width)
     for start in (0, kernels.plane_length(height, width)):
-        median_5x5(flow, start, row, scratch, height, width)
+        median_5x5(flow, start, row, LANES, scratch, height, width)
 
 
 @lru_cache(maxsize=32)

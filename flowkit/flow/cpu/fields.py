@@ -1,8 +1,10 @@
-"""The fields of TV-L1 at one scale, as planes of one flat array: the layout that all compiled kernels share.
+"""The arrays of TV-L1 at one scale, in one flat array of blocks: the layout that all compiled kernels share.
 
-A plane has a row of zeros above the image. A row has `PAD` zeros before its first pixel, and its length is a multiple of 16.
-So every neighbour can be loaded without a test, and ``p[-1]`` is the 0 that the divergence needs. The values after the last
-column, up to the next multiple of 16, are undefined.
+A block holds sixteen neighbouring pixels of a row, and all values of one kind that the kernels need there, one vector after
+another. So a kernel that walks along a row reads and writes a few contiguous streams, with offsets that it knows when it is
+compiled, instead of twenty rows of separate images. There are three parts, each of which has a block for each sixteen pixels of each
+row: the coefficients of the linearised brightness difference, and two states (u, v and the dual field p), because a pass of several
+iterations reads one and writes the other. The lanes after the last column have no meaning.
 """
 
 from __future__ import annotations
@@ -12,49 +14,82 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowkit.flow.cpu.jit import compile_also
-from flowkit.flow.cpu.simd import LANES
+from flowkit.flow.cpu.jit import compile_also, compile_kernel
+from flowkit.flow.cpu.simd import LANES, load, store
 
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 Vector = Any  # sixteen float32; exists in compiled code only
 
-# The state (u, v and the dual field p) exists twice: a block of iterations reads one copy and writes the other.
-IX, IY, RHO, GRAD, SQUARES = range(5)
-STATES = (5, 11)
-U, V, P11, P12, P21, P22 = range(6)  # within a state
-NUM_PLANES = 17
-PAD = LANES
+# Offsets of vectors within a block of the coefficients, and their number in all.
+IX, IY, RHO, GRAD, SQUARES, COEFFICIENT_BLOCK = range(0, 6 * LANES, LANES)
+# Offsets within a block of a state.
+U, V, P11, P12, P21, P22, STATE_BLOCK = range(0, 7 * LANES, LANES)
+
+_GAP = 5 * LANES  # keeps the same pixel of the two states out of the same cache sets
 
 
 @compile_also
-def row_stride(width: int) -> int:
-    """Return the length of a padded row of `width` pixels."""
-    return PAD + (width + LANES - 1) // LANES * LANES
+def num_blocks(width: int) -> int:
+    """Return the number of blocks in a row of `width` pixels."""
+    return (width + LANES - 1) // LANES
 
 
 @compile_also
-def plane_size(height: int, width: int) -> int:
-    """Return the length of a plane; the odd remainder keeps the rows of different planes out of the same cache sets."""
-    return (height + 2) * row_stride(width) + 5 * LANES
+def coefficients_at(y: int, width: int) -> int:
+    """Return the index of a row's first block of coefficients."""
+    return y * num_blocks(width) * COEFFICIENT_BLOCK
+
+
+@compile_also
+def state_at(state: int, y: int, height: int, width: int) -> int:
+    """Return the index of a row's first block of state 0 or 1."""
+    blocks = num_blocks(width)
+    start = height * blocks * COEFFICIENT_BLOCK + state * (height * blocks * STATE_BLOCK + _GAP)
+    return start + y * blocks * STATE_BLOCK
 
 
 def make_fields(height: int, width: int) -> FloatArray:
-    """Return all planes of an image, filled with 0. They begin at a multiple of 64 bytes, so that a vector lies in one cache line."""
-    size = NUM_PLANES * plane_size(height, width) + LANES
+    """Return the array for an image, filled with 0. It begins at a multiple of 64 bytes, so that a vector lies in one cache line."""
+    size = state_at(1, height, height, width)
     flat = np.zeros(size + LANES, np.float32)
     start = -flat.ctypes.data % 64 // 4
     return flat[start : start + size]
 
 
-def clear_states(fields: FloatArray, height: int, width: int) -> None:
-    """Set u, v and p to 0, together with the padding around them."""
-    plane = plane_size(height, width)
-    fields[STATES[0] * plane : NUM_PLANES * plane] = 0
+def clear_state(fields: FloatArray, height: int, width: int) -> None:
+    """Set u, v and p of state 0 to 0."""
+    fields[state_at(0, 0, height, width) : state_at(0, height, height, width)] = 0
 
 
-def images(fields: FloatArray, height: int, width: int) -> FloatArray:
-    """Return the planes as images (`NUM_PLANES`, H, W): views of `fields`, which may have been made for a larger size."""
-    plane, stride = plane_size(height, width), row_stride(width)
-    rows = fields[: NUM_PLANES * plane].reshape(NUM_PLANES, plane)[:, : (height + 2) * stride]
-    return rows.reshape(NUM_PLANES, height + 2, stride)[:, 1:-1, PAD : PAD + width]
+@compile_kernel
+def write_flow(fields: FloatArray, state: int, flow: FloatArray, height: int, width: int) -> None:
+    """Set u and v of a state to a flow, which is flat: an image of u and one of v."""
+    whole = width // LANES
+    for y in range(height):
+        for component in range(2):
+            to, start = state_at(state, y, height, width) + component * V, (component * height + y) * width
+            for block in range(whole):
+                store(fields, to + block * STATE_BLOCK, load(flow, start + block * LANES))
+            for lane in range(width - whole * LANES):
+                fields[to + whole * STATE_BLOCK + lane] = flow[start + whole * LANES + lane]
+
+
+@compile_kernel
+def read_flow(fields: FloatArray, state: int, flow: FloatArray, height: int, width: int) -> None:
+    """Copy u and v of a state to a flat array; see `write_flow`."""
+    whole = width // LANES
+    for y in range(height):
+        for component in range(2):
+            start, to = state_at(state, y, height, width) + component * V, (component * height + y) * width
+            for block in range(whole):
+                store(flow, to + block * LANES, load(fields, start + block * STATE_BLOCK))
+            for lane in range(width - whole * LANES):
+                flow[to + whole * LANES + lane] = fields[start + whole * STATE_BLOCK + lane]
+
+
+def coefficient_images(fields: FloatArray, height: int, width: int) -> FloatArray:
+    """Return copies of Ix, Iy, rho and the squared gradient as images, float32 (4, H, W)."""
+    blocks = fields[: coefficients_at(height, width)].reshape(height, num_blocks(width), -1, LANES)
+    rows: FloatArray = blocks.transpose(2, 0, 1, 3).reshape(-1, height, num_blocks(width) * LANES)
+    return rows[: SQUARES // LANES, :, :width]

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "simd.py", "warp.py")
+_SOURCES = ("fields.py", "jit.py", "kernels.py", "median.py", "own_warp.py", "shuffles.py", "simd.py", "updates.py", "warp.py")
 
 
 def _cache_folder() -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowkit.flow.cpu.fields import (
+    COEFFICIENT_BLOCK,
     GRAD,
     IX,
     IY,
@@ -16,148 +17,159 @@ from flowkit.flow.cpu.fields import (
     P12,
     P21,
     P22,
-    PAD,
     RHO,
     SQUARES,
-    STATES,
-    DoubleArray,
+    STATE_BLOCK,
     FloatArray,
     U,
     V,
     Vector,
-    plane_size,
-    row_stride,
+    coefficients_at,
+    num_blocks,
+    state_at,
 )
 from flowkit.flow.cpu.jit import compile_kernel, compile_part
-from flowkit.flow.cpu.simd import (
-    FUSED,
-    LANES,
-    absolute,
-    any_differ,
-    hypot_in_float64,
+from flowkit.flow.cpu.shuffles import (
     keep_first,
-    larger,
-    load,
-    multiply_add,
-    multiply_subtract,
-    reciprocal,
+    neighbours_after,
+    one_after,
+    one_before,
+    repeat_last,
     replace_lane_0,
-    rough_reciprocal,
-    rough_reciprocal_root,
-    smaller,
-    splat,
-    store,
-    subtract_product,
-    total,
-    where_less,
+    with_first,
+    with_last,
 )
+from flowkit.flow.cpu.simd import AVX512, LANES, load, splat, store, total
+from flowkit.flow.cpu.updates import ROOT_DOUBT, dual, primal
 
 MAX_DEPTH = 6  # iterations in one pass over the level
-SMALL_LEVEL_PX = 30_000  # a smaller level stays in the cache, and one iteration per pass is fastest
+SMALL_LEVEL_PX = 20_000  # a smaller level stays in the cache, and one iteration per pass is fastest
 
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_FLT_EPSILON = np.float32(np.finfo(np.float32).eps)
-_TINY = np.float32(2.0**-96)
-_DOUBT = np.float32(2.0**-36)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 @compile_part
-def _hypot(a: Vector, b: Vector, doubt: Vector) -> Vector:
-    """Return ``float32(sqrt(float64(a)**2 + float64(b)**2))``; where that is below 2**-36, a value below 2**-35.
+def _dual_block(
+    S: FloatArray,
+    old: int,
+    new: int,
+    u_x: Vector,
+    u_y: Vector,
+    v_x: Vector,
+    v_y: Vector,
+    p12: Vector,
+    p22: Vector,
+    taut: Vector,
+    doubt: Vector,
+    exact: bool,
+) -> None:
+    """Compute p in a block from the differences of u and v; the old p12 and p22 have been loaded before."""
+    p11, p12 = dual(load(S, old + P11), p12, u_x, u_y, taut, doubt, exact)
+    p21, p22 = dual(load(S, old + P21), p22, v_x, v_y, taut, doubt, exact)
+    store(S, new + P11, p11)
+    store(S, new + P12, p12)
+    store(S, new + P21, p21)
+    store(S, new + P22, p22)
 
-    Squares and their rounding errors are kept as pairs of float32, so the sum is known to 2**-47. One Newton step from an
-    estimate y of 1/sqrt(sum) gives h within 2**-23, and a second one the correction that decides the last bit, known to
-    2**-36 h. Where this is not accurate enough to decide (one pixel in three thousand), all sixteen are computed in float64.
+
+@compile_part
+def _row(
+    S: FloatArray,
+    coefficients: int,
+    old: int,
+    new: int,
+    width: int,
+    l_t: np.float32,
+    theta: np.float32,
+    taut: np.float32,
+    sums: FloatArray,
+    sum_at: int,
+    exact: bool,
+    first: bool,
+    counted: bool,
+) -> None:
+    """Compute u in one row and, unless it is the first, p in the row above it; add to the sums of the squared updates if `counted`.
+
+    p is computed one block behind u: the differences of u need the next block of the row above, and two short chains of
+    operations beside each other take less time than a long one.
     """
-    if not FUSED:
-        return hypot_in_float64(a, b)
-    a, b = absolute(a), absolute(b)
-    long, short = larger(a, b), smaller(a, b)
-    square = multiply_add(long, long, splat(_TINY))
-    total_square = multiply_add(short, short, square)
-    lost = multiply_add(short, short, square - total_square) + multiply_subtract(long, long, square)
-    y = rough_reciprocal_root(total_square)
-    half_y = splat(_HALF) * y
-    h = total_square * y
-    h = multiply_add(subtract_product(h, h, total_square), half_y, h)
-    correction = (subtract_product(h, h, total_square) + lost) * half_y
-    highest, lowest = h + multiply_add(doubt, h, correction), h + subtract_product(doubt, h, correction)
-    if any_differ(highest, lowest):
-        highest = hypot_in_float64(a, b)
-    return highest
-
-
-@compile_part
-def _primal_row(
-    S: FloatArray, at: int, old: int, new: int, stride: int, plane: int, width: int, l_t: np.float32, theta: np.float32, exact: bool
-) -> float:
-    """Compute the threshold step (eq. 15) and u = v + theta div p (eq. 12) of one row; return the sum of the squared updates."""
-    many_l_t, many_theta, zero, epsilon = splat(l_t), splat(theta), splat(_ZERO), splat(_FLT_EPSILON)
-    error = zero
-    for x in range(0, width, LANES):
-        field, before, after = at + x, old + x, new + x
-        ix, iy = load(S, field + IX * plane), load(S, field + IY * plane)
-        u, v = load(S, before + U * plane), load(S, before + V * plane)
-        p11, p12, p12_above = load(S, before + P11 * plane), load(S, before + P12 * plane), load(S, before + P12 * plane - stride)
-        p21, p22, p22_above = load(S, before + P21 * plane), load(S, before + P22 * plane), load(S, before + P22 * plane - stride)
-        div_1 = (p11 - load(S, before + P11 * plane - 1)) + (p12 - p12_above)
-        div_2 = (p21 - load(S, before + P21 * plane - 1)) + (p22 - p22_above)
-        if exact:
-            if x == 0:  # the order in OpenCV
-                div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
-                div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
-            grad = load(S, field + GRAD * plane)
-            rho = load(S, field + RHO * plane) + (ix * u + iy * v)
-            bound = many_l_t * grad
-            step = where_less(epsilon, grad, (zero - rho) / grad, zero)
-            step = where_less(bound, rho, zero - many_l_t, step)
-            step = where_less(rho, zero - bound, many_l_t, step)
-            new_u = (u + step * ix) + many_theta * div_1
-            new_v = (v + step * iy) + many_theta * div_2
-            change_u, change_v = new_u - u, new_v - v
-            squares = change_u * change_u + change_v * change_v
-        else:  # the same threshold, as a clamp
-            grad = multiply_add(ix, ix, multiply_add(iy, iy, epsilon))
-            rho = multiply_add(ix, u, multiply_add(iy, v, load(S, field + RHO * plane)))
-            step = larger(smaller(rho * rough_reciprocal(grad), many_l_t), zero - many_l_t)
-            new_u = subtract_product(step, ix, multiply_add(many_theta, div_1, u))
-            new_v = subtract_product(step, iy, multiply_add(many_theta, div_2, v))
-            change_u, change_v = new_u - u, new_v - v
-            squares = multiply_add(change_u, change_u, change_v * change_v)
-        if x + LANES > width:
-            new_u, new_v, squares = keep_first(new_u, width - x), keep_first(new_v, width - x), keep_first(squares, width - x)
-        error = error + squares
-        store(S, after + U * plane, new_u)
-        store(S, after + V * plane, new_v)
-        if exact:
-            store(S, field + SQUARES * plane, squares)
-    for component in (U, V):  # the forward difference at the last column is 0
-        S[new + width + component * plane] = S[new + width - 1 + component * plane]
-    return np.float64(total(error))
-
-
-@compile_part
-def _dual_row(S: FloatArray, old: int, new: int, below: int, plane: int, width: int, taut: np.float32, exact: bool) -> None:
-    """Compute one row of p = (p + taut grad u) / (1 + taut |grad u|) (eq. 14); `below` is the offset of the next row of u."""
-    many_taut, one, tiny = splat(taut), splat(_ONE), splat(_TINY)
+    many_l_t, many_theta, many_taut, zero = splat(l_t), splat(theta), splat(taut), splat(_ZERO)
     # A tiny |grad u| is not exact, which does not matter beside the 1 unless tau / theta is huge; then every root is in float64.
-    doubt = splat(_DOUBT if taut < 1024 else _ONE)
-    for x in range(0, width, LANES):
-        for component in range(2):
-            i = new + x + (U + component) * plane
-            p = x + (P11 + 2 * component) * plane
-            u = load(S, i)
-            dx, dy = load(S, i + 1) - u, load(S, i + below) - u
-            p1, p2 = load(S, old + p), load(S, old + p + plane)
-            if exact:
-                norm = one + many_taut * _hypot(dx, dy, doubt)
-                p1, p2 = (p1 + many_taut * dx) / norm, (p2 + many_taut * dy) / norm
-            else:
-                squared = multiply_add(dx, dx, multiply_add(dy, dy, tiny))
-                inverse = reciprocal(multiply_add(many_taut, squared * rough_reciprocal_root(squared), one))
-                p1, p2 = multiply_add(many_taut, dx, p1) * inverse, multiply_add(many_taut, dy, p2) * inverse
-            store(S, new + p, p1)
-            store(S, new + p + plane, p2)
+    doubt = splat(ROOT_DOUBT if taut < 1024 else _ONE)
+    error = load(sums, sum_at)
+    blocks = num_blocks(width)
+    row = blocks * STATE_BLOCK
+    p11_before = p21_before = zero
+    p12_before = p22_before = u_before = v_before = u_above = v_above = zero
+    for block in range(blocks):
+        field, before, after = coefficients + block * COEFFICIENT_BLOCK, old + block * STATE_BLOCK, new + block * STATE_BLOCK
+        u, v = load(S, before + U), load(S, before + V)
+        p11, p12, p21, p22 = load(S, before + P11), load(S, before + P12), load(S, before + P21), load(S, before + P22)
+        p12_above = p22_above = zero
+        if not first:
+            p12_above, p22_above = load(S, before - row + P12), load(S, before - row + P22)
+        if AVX512:
+            p11_left, p21_left = one_before(p11_before, p11), one_before(p21_before, p21)
+        elif block == 0:
+            p11_left, p21_left = one_before(zero, p11), one_before(zero, p21)
+        else:
+            p11_left = with_first(load(S, before + P11 - 1), S, before - STATE_BLOCK + P11 + LANES - 1)
+            p21_left = with_first(load(S, before + P21 - 1), S, before - STATE_BLOCK + P21 + LANES - 1)
+        div_1 = (p11 - p11_left) + (p12 - p12_above)
+        div_2 = (p21 - p21_left) + (p22 - p22_above)
+        if exact and block == 0:  # the order in OpenCV
+            div_1 = replace_lane_0(div_1, (p11 + p12) - p12_above)
+            div_2 = replace_lane_0(div_2, (p21 + p22) - p22_above)
+        p11_before, p21_before = p11, p21
+        ix, iy, rho, grad = load(S, field + IX), load(S, field + IY), load(S, field + RHO), load(S, field + GRAD)
+        new_u, new_v, squares = primal(ix, iy, rho, grad, u, v, div_1, div_2, many_l_t, many_theta, exact)
+        if block == blocks - 1:  # the forward difference at the last column is 0
+            count = width - LANES * block
+            new_u, new_v, squares = repeat_last(new_u, count), repeat_last(new_v, count), keep_first(squares, count)
+        store(S, after + U, new_u)
+        store(S, after + V, new_v)
+        if counted:
+            error = error + squares
+        if exact:
+            store(S, field + SQUARES, squares)
+        if not first:
+            u_next, v_next = load(S, after - row + U), load(S, after - row + V)
+            if block > 0:
+                if AVX512:
+                    u_right, v_right = one_after(u_above, u_next), one_after(v_above, v_next)
+                else:  # there are too few registers to keep what can be loaded again
+                    u_above, v_above = load(S, after - row - STATE_BLOCK + U), load(S, after - row - STATE_BLOCK + V)
+                    u_before, v_before = load(S, after - STATE_BLOCK + U), load(S, after - STATE_BLOCK + V)
+                    p12_before, p22_before = load(S, before - row - STATE_BLOCK + P12), load(S, before - row - STATE_BLOCK + P22)
+                    u_right = with_last(load(S, after - row - STATE_BLOCK + U + 1), S, after - row + U)
+                    v_right = with_last(load(S, after - row - STATE_BLOCK + V + 1), S, after - row + V)
+                u_x, u_y = u_right - u_above, u_before - u_above
+                v_x, v_y = v_right - v_above, v_before - v_above
+                to = after - row - STATE_BLOCK
+                _dual_block(S, before - row - STATE_BLOCK, to, u_x, u_y, v_x, v_y, p12_before, p22_before, many_taut, doubt, exact)
+            u_above, v_above, u_before, v_before, p12_before, p22_before = u_next, v_next, new_u, new_v, p12_above, p22_above
+    if not first:
+        u_x, u_y = neighbours_after(u_above) - u_above, u_before - u_above
+        v_x, v_y = neighbours_after(v_above) - v_above, v_before - v_above
+        _dual_block(S, old - STATE_BLOCK, new - STATE_BLOCK, u_x, u_y, v_x, v_y, p12_before, p22_before, many_taut, doubt, exact)
+    if counted:
+        store(sums, sum_at, error)
+
+
+@compile_part
+def _last_dual_row(S: FloatArray, old: int, new: int, width: int, taut: np.float32, exact: bool) -> None:
+    """Compute p in the last row, where the difference to the row below is 0."""
+    many_taut, zero = splat(taut), splat(_ZERO)
+    doubt = splat(ROOT_DOUBT if taut < 1024 else _ONE)
+    blocks = num_blocks(width)
+    for block in range(blocks):
+        before, after = old + block * STATE_BLOCK, new + block * STATE_BLOCK
+        u, v = load(S, after + U), load(S, after + V)
+        if block < blocks - 1:
+            u_x, v_x = one_after(u, load(S, after + STATE_BLOCK + U)) - u, one_after(v, load(S, after + STATE_BLOCK + V)) - v
+        else:
+            u_x, v_x = neighbours_after(u) - u, neighbours_after(v) - v
+        _dual_block(S, before, after, u_x, zero, v_x, zero, load(S, before + P12), load(S, before + P22), many_taut, doubt, exact)
 
 
 @compile_part
@@ -165,7 +177,7 @@ def _sweep(
     S: FloatArray,
     source: int,
     target: int,
-    errors: DoubleArray,
+    sums: FloatArray,
     depth: int,
     height: int,
     width: int,
@@ -173,37 +185,40 @@ def _sweep(
     theta: np.float32,
     taut: np.float32,
     exact: bool,
+    all_counted: bool,
 ) -> None:
-    """Do `depth` iterations in one pass over the rows, from state `source` to state `target`, and set their `errors`.
+    """Do `depth` iterations in one pass over the rows, from state `source` to state `target`, and set their sums of squared updates.
 
     u in row y needs the old p in rows y and y - 1, and p in row y needs the new u in rows y and y + 1. So p follows u by one
-    row, and each iteration follows the previous one by one row, while the rows between are still in the cache.
+    row, and each iteration follows the previous one by one row, while the rows between are still in the cache. Unless
+    `all_counted`, only the sums of the last two iterations are set.
     """
-    stride, plane = row_stride(width), plane_size(height, width)
     for iteration in range(depth):
-        errors[iteration] = 0
+        store(sums, LANES * iteration, splat(_ZERO))
     for step in range(height + depth - 1):
         for iteration in range(max(0, step - height + 1), min(depth, step + 1)):
             y = step - iteration
-            at = (y + 1) * stride + PAD
-            old = at + (source if iteration == 0 else target) * plane
-            new = at + target * plane
-            errors[iteration] += _primal_row(S, at, old, new, stride, plane, width, l_t, theta, exact)
-            if y > 0:
-                _dual_row(S, old - stride, new - stride, stride, plane, width, taut, exact)
+            coefficients = coefficients_at(y, width)
+            old = state_at(source if iteration == 0 else target, y, height, width)
+            new = state_at(target, y, height, width)
+            at = LANES * iteration
+            if y == 0:
+                _row(S, coefficients, old, new, width, l_t, theta, taut, sums, at, exact, True, True)
+            elif all_counted or iteration >= depth - 2:
+                _row(S, coefficients, old, new, width, l_t, theta, taut, sums, at, exact, False, True)
+            else:
+                _row(S, coefficients, old, new, width, l_t, theta, taut, sums, at, exact, False, False)
             if y == height - 1:
-                _dual_row(S, old, new, 0, plane, width, taut, exact)
+                _last_dual_row(S, old, new, width, taut, exact)
 
 
 @compile_part
 def _sum_in_order(S: FloatArray, height: int, width: int) -> float:
     """Sum the squared updates of the last iteration as OpenCV does: pixel by pixel into one float32."""
-    stride, plane = row_stride(width), plane_size(height, width)
     error = _ZERO
     for y in range(height):
-        at = (y + 1) * stride + PAD + SQUARES * plane
         for x in range(width):
-            error += S[at + x]
+            error += S[coefficients_at(y, width) + x // LANES * COEFFICIENT_BLOCK + SQUARES + x % LANES]
     return np.float64(error)
 
 
@@ -223,18 +238,28 @@ def _iterate(
     """Iterate until the summed squared update is at most `threshold`; see `iterate_strict`.
 
     A pass does several iterations if the error is not expected to reach the threshold before the last of them. If it does, the
-    pass is repeated up to that iteration, so the number of iterations is that of a test after each one.
+    pass is repeated up to that iteration, so the number of iterations is that of a test after each one. If not `exact`, this holds
+    where the error falls from one iteration to the next: most passes sum the squared updates of their last two iterations only.
     """
+    sums = np.zeros(MAX_DEPTH * LANES, np.float32)
     errors = np.zeros(MAX_DEPTH)
     # A float32 sum of n terms in any order is within n * 2**-24 of the true sum, so the cheap sum decides outside this band.
-    doubt = threshold * (height + 1) * width * 2.0**-24 * 1.01 if exact else 0.0
+    doubt = threshold * (height * width * 1.0625 + 2 * LANES) * 2.0**-24 * 1.01 if exact else 0.0
     max_depth = 1 if height * width < SMALL_LEVEL_PX else MAX_DEPTH
     done, error = 0, 1e300
+    if not exact:  # which keeps p / taut
+        theta = theta * taut
     depth = min(2, max_depth, max_iterations)
+    all_counted = True
     while error > threshold and done < max_iterations:
-        other = state if depth == 1 else STATES[0] + STATES[1] - state
-        _sweep(S, state, other, errors, depth, height, width, l_t, theta, taut, exact)
-        certain = 0
+        other = state if depth == 1 else 1 - state
+        _sweep(S, state, other, sums, depth, height, width, l_t, theta, taut, exact, all_counted)
+        for iteration in range(depth):
+            errors[iteration] = total(load(sums, LANES * iteration))
+        if not all_counted and errors[depth - 1] <= threshold:  # an earlier one may have been as small
+            all_counted = True
+            continue
+        certain = 0 if all_counted else depth
         while certain < depth and errors[certain] > threshold + doubt:
             certain += 1
         if certain < depth - 1:
@@ -248,9 +273,10 @@ def _iterate(
         if exact and abs(error - threshold) < doubt:
             error = _sum_in_order(S, height, width)
         depth, expected = 1, error * ratio
-        while depth < min(max_depth, max_iterations - done) and expected > 1.1 * threshold:
+        while depth < min(max_depth, max_iterations - done) and expected > 1.3 * threshold:
             depth += 1
             expected *= ratio
+        all_counted = exact or depth <= 2 or expected < 1.5 * threshold
     return done, error, state
 
 
@@ -268,7 +294,7 @@ def iterate_strict(
 ) -> tuple[int, float, int]:
     """Iterate until the summed squared update is at most `threshold`, as OpenCV does, bit for bit.
 
-    Returns the iterations done, that sum, and the state (one of `STATES`) that holds the result.
+    Returns the iterations done, that sum, and the state that holds the result.
     """
     return _iterate(S, state, height, width, l_t, theta, taut, threshold, max_iterations, True)
 

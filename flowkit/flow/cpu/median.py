@@ -7,10 +7,16 @@ about half the time. TV-L1 needs sixty medians per pair of frames.
 from __future__ import annotations
 
 from flowkit.flow.cpu.fields import FloatArray, Vector
-from flowkit.flow.cpu.jit import compile_kernel, compile_part
+from flowkit.flow.cpu.jit import compile_also, compile_kernel, compile_part
 from flowkit.flow.cpu.simd import LANES, larger, load, smaller, store
 
 SCRATCH_ROWS = 8
+
+
+@compile_also
+def scratch_row(width: int) -> int:
+    """Return the length of a row of the scratch array, which has room for sixteen values before and after the pixels."""
+    return (width + LANES - 1) // LANES * LANES + 2 * LANES
 
 
 @compile_part
@@ -35,23 +41,26 @@ def _sorted_row(scratch: FloatArray, at: int) -> tuple[Vector, Vector, Vector, V
 
 
 @compile_kernel
-def median_5x5(image: FloatArray, start: int, stride: int, scratch: FloatArray, height: int, width: int) -> None:
+def median_5x5(image: FloatArray, start: int, stride: int, step: int, scratch: FloatArray, height: int, width: int) -> None:
     """Replace an image by its median over 5 x 5 windows, in place; border pixels are repeated outside the image.
 
-    The image begins at `start` of a flat array. Its rows are `stride` apart, and may be read and written up to the next
-    multiple of 16 pixels. `scratch` has room for `SCRATCH_ROWS` rows of `stride` + 32 values.
+    The image begins at `start` of a flat array. Its rows are `stride` apart, and each sixteen pixels of a row are `step` apart;
+    they may be read and written up to the next multiple of 16 pixels. `scratch` has room for `SCRATCH_ROWS` rows of
+    `scratch_row(width)` values.
 
     The rows of a window whose columns are sorted are sorted, which leaves the columns sorted. Twelve elements are then on a
     known side of the median by their position alone, and the other thirteen lie on three falling diagonals. Only the largest
     element of the upper diagonal, and only the smallest of the lower one, can be the median. (This was checked for all windows
     of zeros and ones, which proves it for a network of minima and maxima.)
     """
-    length = stride + 2 * LANES
+    length = scratch_row(width)
+    blocks = (width + LANES - 1) // LANES
     for y in range(height + 2):
         if y < height:
             above_2, above = start + max(y - 2, 0) * stride, start + max(y - 1, 0) * stride
             below, below_2 = start + min(y + 1, height - 1) * stride, start + min(y + 2, height - 1) * stride
-            for x in range(0, width, LANES):
+            for block in range(blocks):
+                x = block * step
                 lowest, low, middle, high, highest = _sort_5(
                     load(image, above_2 + x),
                     load(image, above + x),
@@ -59,7 +68,7 @@ def median_5x5(image: FloatArray, start: int, stride: int, scratch: FloatArray, 
                     load(image, below + x),
                     load(image, below_2 + x),
                 )
-                at = LANES + x
+                at = LANES + block * LANES
                 store(scratch, at, lowest)
                 store(scratch, at + length, low)
                 store(scratch, at + 2 * length, middle)
@@ -69,8 +78,8 @@ def median_5x5(image: FloatArray, start: int, stride: int, scratch: FloatArray, 
                 at = k * length + LANES
                 scratch[at - 1] = scratch[at - 2] = scratch[at]
                 scratch[at + width] = scratch[at + width + 1] = scratch[at + width - 1]
-            for x in range(0, width, LANES):
-                at = LANES + x
+            for block in range(blocks):
+                at = LANES + block * LANES
                 _, _, _, a1, b1 = _sorted_row(scratch, at)
                 _, _, a2, b2, c1 = _sorted_row(scratch, at + length)
                 _, a3, b3, c2, _ = _sorted_row(scratch, at + 2 * length)
@@ -82,5 +91,5 @@ def median_5x5(image: FloatArray, start: int, stride: int, scratch: FloatArray, 
                 first, second = smaller(upper, lower), larger(upper, lower)
                 store(scratch, (5 + y % 3) * length + at, smaller(b_4, smaller(larger(first, b_3), larger(second, b_2))))
         if y >= 2:  # the row two above is no longer read
-            for x in range(0, width, LANES):
-                store(image, start + (y - 2) * stride + x, load(scratch, (5 + (y - 2) % 3) * length + LANES + x))
+            for block in range(blocks):
+                store(image, start + (y - 2) * stride + block * step, load(scratch, (5 + (y - 2) % 3) * length + LANES + block * LANES))

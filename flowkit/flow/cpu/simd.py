@@ -1,4 +1,4 @@
-# mypy: disable-error-code="import-untyped, misc, no-untyped-call, unused-ignore"
+# mypy: disable-error-code="attr-defined, import-untyped, misc, no-untyped-call, unused-ignore"
 """Sixteen float32 values as one type that numba compiles: the few vector instructions of which the kernels of flow consist.
 
 LLVM does not vectorise loops over ten arrays, because it cannot rule out that they overlap, and where it does, it chooses
@@ -6,7 +6,7 @@ narrower registers than the machine has. With explicit vectors, one source and o
 LLVM splits the vectors into those of the machine (AVX-512, AVX2, SSE, NEON).
 
 The functions below exist only inside compiled code. A vector supports ``+ - * /``; every other operation is a function. All are
-IEEE-exact and computed in the order in which they are written, except the two ``rough_`` functions.
+IEEE-exact and computed in the order in which they are written, except `reciprocal` and `rough_reciprocal_root`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
 
-_FLOAT = ir.FloatType()
-_INTEGER = ir.IntType(32)
-_FLOATS = ir.VectorType(_FLOAT, LANES)
+FLOAT = ir.FloatType()
+INTEGER = ir.IntType(32)
+INTP = ir.IntType(types.intp.bitwidth)
+FLOATS = ir.VectorType(FLOAT, LANES)
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
-_LANE_0 = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [1] + [0] * (LANES - 1))
 
 
 class _Float32x16(types.Type):
@@ -43,7 +43,7 @@ class _Float32x16Model(models.PrimitiveModel):
     """One LLVM vector value; it never leaves compiled code and so needs no boxing."""
 
     def __init__(self, manager: Any, vector_type: Any) -> None:
-        super().__init__(manager, vector_type, _FLOATS)
+        super().__init__(manager, vector_type, FLOATS)
 
 
 VECTOR = _Float32x16()
@@ -58,12 +58,14 @@ def _machine_has(feature: str) -> bool:
     return platform.machine().lower() in ("x86_64", "amd64") and bool(binding.get_host_cpu_features().get(feature, False))
 
 
-ROUGH = _machine_has("avx512f")  # estimates of 14 bits
+AVX512 = _machine_has("avx512f")  # 32 registers of 16 lanes
+_AVX = _machine_has("avx")
 FUSED = _machine_has("fma") or platform.machine().lower() in ("aarch64", "arm64")
 
 
-def _constant(value: float) -> Any:
-    return ir.Constant(_FLOATS, [value] * LANES)
+def constant(value: float) -> Any:
+    """Return the constant vector of one value."""
+    return ir.Constant(FLOATS, [value] * LANES)
 
 
 def _call(builder: Any, name: str, result: Any, *arguments: Any, fastmath: tuple[str, ...] = ()) -> Any:
@@ -81,7 +83,7 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), 
     _operator(_function, _instruction)
 
 
-def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) -> Any:
+def define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) -> Any:
     """Return a function for compiled code whose LLVM instructions ``emit(builder, *values)`` writes."""
 
     def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
@@ -105,115 +107,42 @@ def _define(result: Any, operands: tuple[Any, ...], emit: Callable[..., Any]) ->
 
 
 def _address(builder: Any, data: Any, index: Any) -> Any:
-    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), FLOATS.as_pointer())
 
 
-def _emit_load(builder: Any, data: Any, index: Any) -> Any:
+def emit_load(builder: Any, data: Any, index: Any) -> Any:
+    """Load sixteen values."""
     return builder.load(_address(builder, data, index), align=4)
 
 
-def _emit_store(builder: Any, data: Any, index: Any, value: Any) -> Any:
+def emit_store(builder: Any, data: Any, index: Any, value: Any) -> Any:
+    """Store sixteen values."""
     builder.store(value, _address(builder, data, index), align=4)
     return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
-def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INTEGER, len(lanes)), lanes))
+def shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Choose lanes of two vectors, which are numbered one after the other."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INTEGER, len(lanes)), lanes))
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def spread(builder: Any, value: Any) -> Any:
+    """Repeat a value in every lane."""
     nothing = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
-    return _shuffle(builder, builder.insert_element(nothing, value, ir.Constant(_INTEGER, 0)), nothing, [0] * LANES)
+    return shuffle(builder, builder.insert_element(nothing, value, ir.Constant(INTEGER, 0)), nothing, [0] * LANES)
 
 
-def _joined(builder: Any, parts: list[Any]) -> Any:
+def joined(builder: Any, parts: list[Any]) -> Any:
     """Put vectors end to end; their number is a power of two."""
     while len(parts) > 1:
         lanes = list(range(2 * parts[0].type.count))
-        parts = [_shuffle(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        parts = [shuffle(builder, a, b, lanes) for a, b in zip(parts[::2], parts[1::2], strict=True)]
     return parts[0]
-
-
-def _emit_load_channel(num_channels: int, channel: int) -> Callable[..., Any]:
-    def emit(builder: Any, data: Any, index: Any) -> Any:
-        parts = [_emit_load(builder, data, builder.add(index, ir.Constant(index.type, LANES * part))) for part in range(num_channels)]
-        together = _joined(builder, (parts + parts)[:4])
-        return _shuffle(builder, together, together, [num_channels * lane + channel for lane in range(LANES)])
-
-    return emit
-
-
-def _emit_store_interleaved(builder: Any, data: Any, index: Any, *vectors: Any) -> Any:
-    together = _joined(builder, list(vectors))
-    order = [lane + LANES * channel for lane in range(LANES) for channel in range(len(vectors))]
-    for part in range(len(vectors)):
-        lanes = order[LANES * part : LANES * (part + 1)]
-        _emit_store(builder, data, builder.add(index, ir.Constant(index.type, LANES * part)), _shuffle(builder, together, together, lanes))
-    return ir.Constant(ir.IntType(8).as_pointer(), None)
-
-
-def _emit_interpolate(builder: Any, image: Any, first: Any, stride: Any, scratch: Any, weights_x: Any, weights_y: Any, result: Any) -> Any:
-    """Interpolate one pixel of four channels bicubically: along each row, then across their results, each as a chain of products."""
-    quad = ir.VectorType(_FLOAT, 4)
-    nothing = ir.Constant(quad, ir.Undefined)
-
-    def offset(index: Any, distance: int) -> Any:
-        return builder.add(index, ir.Constant(index.type, distance))
-
-    def quad_address(data: Any, index: Any) -> Any:
-        return builder.bitcast(builder.gep(data, [index]), quad.as_pointer())
-
-    def weight(index: Any) -> Any:
-        value = builder.load(builder.gep(scratch, [index]))
-        return _shuffle(builder, builder.insert_element(nothing, value, ir.Constant(_INTEGER, 0)), nothing, [0] * 4)
-
-    def chain(terms: list[tuple[Any, Any]]) -> Any:
-        total = builder.fmul(*terms[0])
-        for value, factor in terms[1:]:
-            total = _emit_multiply_add(builder, value, factor, total)
-        return total
-
-    across = [weight(offset(weights_x, k)) for k in range(4)]
-    rows = []
-    for k in range(4):
-        pixels = [builder.load(quad_address(image, offset(first, 4 * column)), align=4) for column in range(4)]
-        rows.append((chain(list(zip(pixels, across, strict=True))), weight(offset(weights_y, k))))
-        first = builder.add(first, stride)
-    builder.store(chain(rows), quad_address(scratch, result), align=4)
-    return ir.Constant(ir.IntType(8).as_pointer(), None)
-
-
-def _emit_interpolate_linearly(
-    builder: Any, image: Any, pixel: Any, row: Any, plane: Any, scratch: Any, weights: Any, result: Any, single_result: Any
-) -> Any:
-    """Interpolate one pixel of five channels bilinearly, four of which are interleaved."""
-    quad = ir.VectorType(_FLOAT, 4)
-    nothing = ir.Constant(quad, ir.Undefined)
-    single, four = ir.Constant(_FLOAT, 0.0), ir.Constant(quad, [0.0] * 4)
-
-    def offset(index: Any, distance: int) -> Any:
-        return builder.add(index, ir.Constant(index.type, distance))
-
-    below = builder.add(pixel, row)
-    for number, corner in enumerate((pixel, offset(pixel, 1), below, offset(below, 1))):
-        weight = builder.load(builder.gep(scratch, [offset(weights, number)]))
-        weight_of_four = _shuffle(builder, builder.insert_element(nothing, weight, ir.Constant(_INTEGER, 0)), nothing, [0] * 4)
-        address = builder.gep(image, [builder.mul(corner, ir.Constant(corner.type, 4))])
-        four = _emit_multiply_add(builder, builder.load(builder.bitcast(address, quad.as_pointer()), align=4), weight_of_four, four)
-        single = builder.fadd(builder.fmul(builder.load(builder.gep(image, [builder.add(plane, corner)])), weight), single)
-    builder.store(four, builder.bitcast(builder.gep(scratch, [result]), quad.as_pointer()), align=4)
-    builder.store(single, builder.gep(scratch, [single_result]))
-    return ir.Constant(ir.IntType(8).as_pointer(), None)
 
 
 def _emit_difference_of_products(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     a, b, c, d = (builder.fpext(value, _DOUBLES) for value in (a, b, c, d))
-    return builder.fptrunc(builder.fsub(builder.fmul(a, b), builder.fmul(c, d)), _FLOATS)
-
-
-def _emit_keep_first(builder: Any, vector: Any, count: Any) -> Any:
-    numbers = ir.Constant(ir.VectorType(count.type, LANES), list(range(LANES)))
-    return builder.select(builder.icmp_signed("<", numbers, _spread(builder, count)), vector, _constant(0.0))
+    return builder.fptrunc(builder.fsub(builder.fmul(a, b), builder.fmul(c, d)), FLOATS)
 
 
 def _emit_where(comparison: str) -> Callable[..., Any]:
@@ -225,123 +154,89 @@ def _emit_any_differ(builder: Any, a: Any, b: Any) -> Any:
     return builder.icmp_unsigned("!=", lanes, ir.Constant(ir.IntType(LANES), 0))
 
 
-def _emit_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def emit_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Compute a * b + c, in one step if the machine has one for it."""
     if not FUSED:  # LLVM would call a function of the C library for every lane
         return builder.fadd(builder.fmul(a, b), c)
     return _call(builder, f"llvm.fma.v{a.type.count}f32", a.type, a, b, c)
 
 
 def _emit_root(builder: Any, a: Any, fastmath: tuple[str, ...] = ()) -> Any:
-    return _call(builder, f"llvm.sqrt.v{LANES}f{32 if a.type == _FLOATS else 64}", a.type, a, fastmath=fastmath)
+    return _call(builder, f"llvm.sqrt.v{LANES}f{32 if a.type == FLOATS else 64}", a.type, a, fastmath=fastmath)
 
 
 def _emit_hypot(builder: Any, a: Any, b: Any) -> Any:
     a, b = builder.fpext(a, _DOUBLES), builder.fpext(b, _DOUBLES)
     squares = builder.fadd(builder.fmul(a, a), builder.fmul(b, b))
-    return builder.fptrunc(_emit_root(builder, squares), _FLOATS)
+    return builder.fptrunc(_emit_root(builder, squares), FLOATS)
 
 
-def _emit_rough(name: str, otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    def emit(builder: Any, a: Any) -> Any:
-        if ROUGH:
-            return _call(builder, f"llvm.x86.avx512.{name}14.ps.512", _FLOATS, a, a, ir.Constant(ir.IntType(LANES), -1))
-        return builder.fdiv(_constant(1.0), otherwise(builder, a), flags=("fast",))
+def _emit_rough_root(builder: Any, a: Any) -> Any:
+    if AVX512:
+        return _call(builder, "llvm.x86.avx512.rsqrt14.ps.512", FLOATS, a, a, ir.Constant(ir.IntType(LANES), -1))
+    if _AVX:
+        halves = [shuffle(builder, a, a, list(range(start, start + 8))) for start in (0, 8)]
+        return joined(builder, [_call(builder, "llvm.x86.avx.rsqrt.ps.256", half.type, half) for half in halves])
+    return builder.fdiv(constant(1.0), _emit_root(builder, a, ("fast",)), flags=("fast",))
 
-    return emit
 
-
-load = _define(VECTOR, (ARRAY, types.intp), _emit_load)
+load = define(VECTOR, (ARRAY, types.intp), emit_load)
 """load(array, index): the sixteen values from ``array[index]`` on, unchecked."""
 
-load_every_third = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(3, channel)) for channel in range(3)]
-"""load_every_third[c](array, index): ``array[index + c : index + 48 : 3]``, unchecked."""
-
-load_every_fourth = [_define(VECTOR, (ARRAY, types.intp), _emit_load_channel(4, channel)) for channel in range(4)]
-"""load_every_fourth[c](array, index): ``array[index + c : index + 64 : 4]``, unchecked."""
-
-store_interleaved = _define(types.void, (ARRAY, types.intp, VECTOR, VECTOR, VECTOR, VECTOR), _emit_store_interleaved)
-"""store_interleaved(array, index, a, b, c, d): write a[0], b[0], c[0], d[0], a[1] and so on, unchecked."""
-
-interpolate = _define(types.void, (ARRAY, types.intp, types.intp, ARRAY, types.intp, types.intp, types.intp), _emit_interpolate)
-"""interpolate(image, first, stride, scratch, weights_x, weights_y, result): bicubic, of one pixel of four channels, unchecked.
-
-The window's first value is ``image[first]``, its rows are `stride` apart; the four weights along x and y begin at
-``scratch[weights_x]`` and ``scratch[weights_y]``, the four results at ``scratch[result]``.
-"""
-
-interpolate_linearly = _define(
-    types.void, (ARRAY, types.intp, types.intp, types.intp, ARRAY, types.intp, types.intp, types.intp), _emit_interpolate_linearly
-)
-"""interpolate_linearly(image, pixel, row, plane, scratch, weights, result, single_result): bilinear, of one pixel, unchecked.
-
-`image` holds four interleaved channels and, from ``image[plane]`` on, a fifth one; its rows are `row` pixels apart, and the window's
-first pixel is number `pixel`. The weights of the window's four pixels begin at ``scratch[weights]``, the results of the four channels
-at ``scratch[result]``; that of the fifth is ``scratch[single_result]``.
-"""
-
-store = _define(types.void, (ARRAY, types.intp, VECTOR), _emit_store)
+store = define(types.void, (ARRAY, types.intp, VECTOR), emit_store)
 """store(array, index, vector): write sixteen values from ``array[index]`` on, unchecked."""
 
-splat = _define(VECTOR, (types.float32,), _spread)
+splat = define(VECTOR, (types.float32,), spread)
 """splat(value): the value in every lane."""
 
-keep_first = _define(VECTOR, (VECTOR, types.intp), _emit_keep_first)
-"""keep_first(vector, count): the lanes numbered below count; the others become 0."""
-
-store_pairs = _define(types.void, (ARRAY, types.intp, VECTOR, VECTOR), _emit_store_interleaved)
-"""store_pairs(array, index, a, b): write a[0], b[0], a[1], b[1] and so on, unchecked."""
-
-replace_lane_0 = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(_LANE_0, b, a))
-"""replace_lane_0(a, b): a, with lane 0 from b."""
-
-where_less = _define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_where("<"))
+where_less = define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_where("<"))
 """where_less(a, b, yes, no): per lane, yes if a < b else no."""
 
-smaller = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+smaller = define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
 """smaller(a, b): a if a < b else b."""
 
-larger = _define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+larger = define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
 """larger(a, b): a if a > b else b."""
 
-any_differ = _define(types.boolean, (VECTOR, VECTOR), _emit_any_differ)
+any_differ = define(types.boolean, (VECTOR, VECTOR), _emit_any_differ)
 """any_differ(a, b): whether a != b, or either is NaN, in any lane."""
 
-absolute = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.fabs.v{LANES}f32", _FLOATS, a))
+absolute = define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.fabs.v{LANES}f32", FLOATS, a))
 """absolute(a): the magnitude."""
 
-floor = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.floor.v{LANES}f32", _FLOATS, a))
+with_sign = define(VECTOR, (VECTOR, VECTOR), lambda builder, a, b: _call(builder, f"llvm.copysign.v{LANES}f32", FLOATS, a, b))
+"""with_sign(a, b): the magnitude of a with the sign of b."""
+
+floor = define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.floor.v{LANES}f32", FLOATS, a))
 """floor(a): rounded down."""
 
-nearest = _define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.nearbyint.v{LANES}f32", _FLOATS, a))
+nearest = define(VECTOR, (VECTOR,), lambda builder, a: _call(builder, f"llvm.nearbyint.v{LANES}f32", FLOATS, a))
 """nearest(a): rounded to the nearest whole number, halves to even."""
 
-multiply_add = _define(VECTOR, (VECTOR, VECTOR, VECTOR), _emit_multiply_add)
+multiply_add = define(VECTOR, (VECTOR, VECTOR, VECTOR), emit_multiply_add)
 """multiply_add(a, b, c): a * b + c, rounded once if the machine is `FUSED`."""
 
-multiply_subtract = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, a, b, builder.fneg(c)))
+multiply_subtract = define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: emit_multiply_add(builder, a, b, builder.fneg(c)))
 """multiply_subtract(a, b, c): a * b - c, rounded likewise."""
 
-subtract_product = _define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: _emit_multiply_add(builder, builder.fneg(a), b, c))
+subtract_product = define(VECTOR, (VECTOR, VECTOR, VECTOR), lambda builder, a, b, c: emit_multiply_add(builder, builder.fneg(a), b, c))
 """subtract_product(a, b, c): c - a * b, rounded likewise."""
 
-hypot_in_float64 = _define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
+hypot_in_float64 = define(VECTOR, (VECTOR, VECTOR), _emit_hypot)
 """hypot_in_float64(a, b): the root of the float64 sum of squares, rounded to float32, like hypotf of the C library."""
 
-difference_of_products = _define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_difference_of_products)
+difference_of_products = define(VECTOR, (VECTOR, VECTOR, VECTOR, VECTOR), _emit_difference_of_products)
 """difference_of_products(a, b, c, d): a * b - c * d in float64, rounded to float32."""
 
-reciprocal = _define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(_constant(1.0), a, flags=("fast",)))
+reciprocal = define(VECTOR, (VECTOR,), lambda builder, a: builder.fdiv(constant(1.0), a, flags=("fast",)))
 """reciprocal(a): 1 / a to at least 22 bits."""
 
-rough_reciprocal = _define(VECTOR, (VECTOR,), _emit_rough("rcp", lambda builder, a: a))
-"""rough_reciprocal(a): 1 / a to at least 14 bits."""
+rough_reciprocal_root = define(VECTOR, (VECTOR,), _emit_rough_root)
+"""rough_reciprocal_root(a): 1 / sqrt(a) to at least 11 bits."""
 
-rough_reciprocal_root = _define(VECTOR, (VECTOR,), _emit_rough("rsqrt", lambda builder, a: _emit_root(builder, a, ("fast",))))
-"""rough_reciprocal_root(a): 1 / sqrt(a) to at least 14 bits."""
-
-total = _define(
+total = define(
     types.float32,
     (VECTOR,),
-    lambda builder, a: _call(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, ir.Constant(_FLOAT, 0.0), a, fastmath=("reassoc",)),
+    lambda builder, a: _call(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", FLOAT, ir.Constant(FLOAT, 0.0), a, fastmath=("reassoc",)),
 )
 """total(a): the sum of the lanes, in any order."""

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
-from flowkit.flow.cpu.fields import PAD, STATES, U, V, clear_states, images, make_fields, plane_size, row_stride
+from flowkit.flow.cpu.fields import STATE_BLOCK, U, V, clear_state, make_fields, num_blocks, read_flow, state_at, write_flow
 from flowkit.flow.cpu.kernels import iterate_fast, iterate_strict
-from flowkit.flow.cpu.median import SCRATCH_ROWS, median_5x5
-from flowkit.flow.cpu.warp import OpenCVWarp, OwnWarp, Warp, own_warp_is_exact
+from flowkit.flow.cpu.median import SCRATCH_ROWS, median_5x5, scratch_row
+from flowkit.flow.cpu.simd import LANES
+from flowkit.flow.cpu.warp import make_warp, own_warp_is_exact
 from flowkit.flow.params import MODES, TVL1Params
 
 LARGEST_STRICT_SIDE_PX = 32_766  # OpenCV cannot warp larger images
@@ -75,14 +76,14 @@ class CpuSolver:
         self.iterations = 0
         self.pixel_iterations = 0
         self._pyramids: tuple[Pyramid, ...] = tuple(  # of the last two frames
-            [np.zeros(h * w + PAD, np.float32) for h, w in self._sizes] for _ in range(2)
+            [np.zeros(h * w + LANES, np.float32) for h, w in self._sizes] for _ in range(2)
         )
         self._frames_seen = 0
         # Only one level is solved at a time, so all levels share buffers of the size of the largest.
         self._fields = make_fields(height, width)
-        self._median_scratch = np.zeros(SCRATCH_ROWS * (row_stride(width) + 2 * PAD), np.float32)
-        own_warp = mode == "fast" or all(own_warp_is_exact(*size) for size in self._sizes)
-        self._warp: Warp = OwnWarp(height, width) if own_warp else OpenCVWarp(height, width)
+        self._median_scratch = np.zeros(SCRATCH_ROWS * scratch_row(width), np.float32)
+        like_opencv = mode == "strict" and not all(own_warp_is_exact(*size) for size in self._sizes)
+        self._warp = make_warp(height, width, mode == "strict", like_opencv)
 
     def solve(self, first: Grey, second: Grey) -> FloatImage:
         """Return the flow from `first` to `second`, float32 (2, H, W) in px: u (to the right) and v (down).
@@ -165,10 +166,9 @@ class CpuSolver:
         params = self.params
         height, width = self._sizes[scale]
         threshold = float(np.float32(params.epsilon * params.epsilon * width * height))
-        clear_states(self._fields, height, width)
-        planes = images(self._fields, height, width)
-        state = STATES[0]
-        planes[state : state + 2] = flow
+        clear_state(self._fields, height, width)
+        state = 0
+        write_flow(self._fields, state, flow.ravel(), height, width)
         self._warp.set_image(image_1, height, width)
         for _ in range(params.num_warps):
             self._warp.linearise(self._fields, state, image_0, height, width)
@@ -176,7 +176,7 @@ class CpuSolver:
             for _ in range(params.outer_iterations):
                 if not error > threshold:
                     break
-                self._smooth(state, planes[state : state + 2])
+                self._smooth(state, flow)
                 done, error, state = self._iterate(
                     self._fields,
                     state,
@@ -190,16 +190,18 @@ class CpuSolver:
                 )
                 self.iterations += done
                 self.pixel_iterations += done * height * width
-        flow[:] = planes[state : state + 2]
+        read_flow(self._fields, state, flow.reshape(-1), height, width)
 
     def _smooth(self, state: int, flow: FloatImage) -> None:
-        """Replace u and v by their medians."""
+        """Replace u and v of a state by their medians; `flow` is room for them."""
         _, height, width = flow.shape
         if self.params.median_size == 5:
-            plane, stride = plane_size(height, width), row_stride(width)
+            start = state_at(state, 0, height, width)
+            row = num_blocks(width) * STATE_BLOCK
             for component in (U, V):
-                start = (state + component) * plane + stride + PAD
-                median_5x5(self._fields, start, stride, self._median_scratch, height, width)
+                median_5x5(self._fields, start + component, row, STATE_BLOCK, self._median_scratch, height, width)
         elif self.params.median_size == 3:
+            read_flow(self._fields, state, flow.reshape(-1), height, width)
             for field in flow:
                 cv2.medianBlur(field, 3, dst=field)
+            write_flow(self._fields, state, flow.reshape(-1), height, width)
