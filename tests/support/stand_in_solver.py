@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from flowkit.flow.cuda.service import MAX_IN_FLIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -89,6 +91,27 @@ class Difference:
 def steady_solver(settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None]) -> Difference:
     """Make a solver whose flow depends on the two frames of a pair alone, as that of a GPU does."""
     return Difference(height, width, on_batch=on_batch, says_size=False)
+
+
+class Gated(Difference):
+    """Solves some batches, and goes on once a file exists."""
+
+    def __init__(self, *size: int, gate: Path, num_before: int, **others: Any) -> None:
+        super().__init__(*size, **others)
+        self.gate, self.left = gate, num_before
+
+    def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64], out: Sequence[NDArray[np.uint8]]) -> Batch:
+        self.left -= 1
+        while self.left < 0 and not self.gate.exists():
+            time.sleep(0.001)
+        return super().submit(frames, pairs, out)
+
+
+def gated_solver(
+    settings: ExtractSettings, device: int, height: int, width: int, *, on_batch: Callable[[], None], gate: Path, num_before: int
+) -> Difference:
+    """Make a steady solver that stops after some batches until a file exists."""
+    return Gated(height, width, on_batch=on_batch, says_size=False, gate=gate, num_before=num_before)
 
 
 def steady_flow(grey: NDArray[np.uint8], *, are_pairs: bool = False) -> NDArray[np.uint8]:

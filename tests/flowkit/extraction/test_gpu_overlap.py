@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from small_videos import SETTINGS as SMALL
 from small_videos import files_of, write_video
-from stand_in_solver import steady_flow, steady_solver
+from stand_in_solver import gated_solver, steady_flow, steady_solver
 
 from flowkit.errors import DeviceError, ParameterError, VideoDecodeError
 from flowkit.extraction import one_video, run, solving
@@ -26,6 +27,7 @@ from flowkit.flow import to_grey
 from flowkit.flow.cuda.connections import FlowConnections
 from flowkit.shards.writer import ClipWriter
 from flowkit.video.decode import probe, read_frames
+from flowkit.workers.stopping import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -293,6 +295,31 @@ def test_workers_beside_the_process_of_a_gpu_write_these_bytes_too(videos: Path,
     for job in make_plan(tmp_path / "videos", tmp_path / "other", settings=SETTINGS).jobs:
         there = tmp_path / "data" / job.clip_path.relative_to(tmp_path / "other")
         assert there.read_bytes() == expected_clip(job, tmp_path / "expected.h5")
+
+
+def test_a_run_that_is_stopped_beside_the_process_of_a_gpu_is_continued_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The solver holds the sixth batch until the worker has been told to stop."""
+    stop, gate = StopRequest(), tmp_path / "gate"
+    monkeypatch.setattr(run, "check_gpus", lambda devices: None)
+    monkeypatch.setattr(run, "_cuda_solver", partial(gated_solver, gate=gate, num_before=5))
+    write_video(tmp_path / "videos" / "class" / "long.avi", 1000)
+
+    def on_progress(progress: run.ExtractProgress) -> None:
+        if stop.requested():
+            gate.touch()
+        elif progress.pairs_done >= 15:
+            stop.request()
+
+    arguments: Any = {"settings": SETTINGS, "jobs": 1, "progress": False}
+    report = run.extract(tmp_path / "videos", tmp_path / "data", stop=stop, grace_seconds=0, on_progress=on_progress, **arguments)
+    assert (len(report.done), report.pending) == (0, 1)
+    assert find_pieces(jobs_of(tmp_path / "videos", tmp_path / "data")[0].piece_folder)[-1].stop >= 5 * 16 - 1
+    assert len(run.extract(tmp_path / "videos", tmp_path / "data", **arguments).done) == 1
+    (job,) = make_plan(tmp_path / "videos", tmp_path / "other", settings=SETTINGS).jobs
+    there = tmp_path / "data" / job.clip_path.relative_to(tmp_path / "other")
+    assert there.read_bytes() == expected_clip(job, tmp_path / "expected.h5")
 
 
 def test_an_answer_that_nobody_waited_for_is_not_that_to_the_next_request(gpu: Gpu) -> None:

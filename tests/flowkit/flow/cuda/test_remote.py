@@ -17,6 +17,7 @@ from stand_in_solver import Difference
 
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.extraction.solving import service_connections
+from flowkit.flow.cuda.connections import FlowConnections
 from flowkit.flow.cuda.remote import Gateway, GatewayGoneError, RemoteAddress, RemoteFlowClient
 from flowkit.flow.cuda.service import FlowService
 
@@ -63,6 +64,16 @@ def test_pairs_and_frames_that_are_no_contiguous_array(gateway: Gateway) -> None
     assert np.array_equal(connections.begin(grey, are_pairs=True).result()[:, 0], grey[1::2] - grey[::2])
     connections.close()
     service_connections.cache_clear()
+
+
+def test_several_large_requests_of_one_worker_are_in_flight(gateway: Gateway) -> None:
+    """None of them fits into the buffers of a connection, in either direction."""
+    connections = FlowConnections(functools.partial(RemoteFlowClient, gateway.address))
+    greys = [np.random.default_rng(seed).integers(0, 256, (17, 500, 400), dtype=np.uint8) for seed in range(3)]
+    pending = [connections.begin(grey) for grey in greys]
+    for grey, each in zip(greys, pending, strict=True):
+        assert np.array_equal(each.result()[:, 0], grey[1:] - grey[:-1])
+    connections.close()
 
 
 def test_errors_have_their_kind_and_message_and_the_connection_goes_on(gateway: Gateway) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from stand_in_solver import Difference
 from flowkit.errors import DeviceError, ParameterError
 from flowkit.extraction.solving import service_connections
 from flowkit.flow.cuda.client import FlowClient
+from flowkit.flow.cuda.connections import FlowConnections
 from flowkit.flow.cuda.service import FlowService
 
 if TYPE_CHECKING:
@@ -187,6 +189,58 @@ def test_solvers_of_several_sizes_are_kept_while_memory_suffices(max_open: int, 
         made = [client.solve(np.zeros((2, height, 10), np.uint8))[0, 1, 0, 0] for height in (8, 9, 8, 9)]
         client.close()
     assert made == num_made
+
+
+DIES = """
+import os, pickle, sys
+import numpy as np
+from flowkit.extraction.solving import service_connections
+connections = service_connections(pickle.load(sys.stdin.buffer))
+for k in range(3):
+    pending = connections.begin(np.zeros((2, 8, 10), np.uint8))
+os._exit(9)
+"""
+
+
+def test_a_worker_that_is_killed_with_several_requests_in_flight_harms_nobody() -> None:
+    with FlowService([Difference]) as service:
+        for _ in range(3):
+            done = subprocess.run([sys.executable, "-c", DIES], input=pickle.dumps(service.addresses[0]), check=False)
+            assert done.returncode == 9
+        connections = FlowConnections(functools.partial(FlowClient, service.addresses[0]))
+        assert connections.begin(np.zeros((2, 8, 10), np.uint8)).result().shape == (1, 2, 8, 10)
+        connections.close()
+
+
+def test_several_requests_of_one_worker_are_in_flight_and_each_has_its_own_answer() -> None:
+    rng = np.random.default_rng(0)
+    with FlowService([functools.partial(Difference, refused=9)]) as service:
+        connections = FlowConnections(functools.partial(FlowClient, service.addresses[0]))
+        for _ in range(10):
+            greys = [rng.integers(0, 256, (rng.integers(2, 9), 8, 10), dtype=np.uint8) for _ in range(3)]
+            pending = [connections.begin(grey) for grey in greys]
+            refused = connections.begin(np.zeros((2, 9, 10), np.uint8))
+            for k in rng.permutation(3):
+                assert np.array_equal(pending[k].result()[:, 0], greys[k][1:] - greys[k][:-1])
+            with pytest.raises(ParameterError, match="refused"):
+                refused.result()
+        assert len([name for name in os.listdir(service._folder) if not name.endswith(".sock")]) == 4
+        connections.close()
+
+
+def test_when_the_process_dies_with_requests_in_flight_each_of_them_says_so() -> None:
+    with FlowService([Difference]) as service:
+        connections = FlowConnections(functools.partial(FlowClient, service.addresses[0]))
+        for pending in [connections.begin(np.zeros((2, 8, 10), np.uint8)) for _ in range(3)]:
+            pending.discard()
+        os.kill(service._processes[0].pid, signal.SIGSTOP)  # so that it answers nothing
+        first, second, third = (connections.begin(np.zeros((2, 8, 10), np.uint8)) for _ in range(3))
+        service._processes[0].kill()
+        for pending in (first, second):
+            with pytest.raises(DeviceError, match="ended"):
+                pending.result()
+        third.discard()
+        connections.close()
 
 
 PARENT = """
