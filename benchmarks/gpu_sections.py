@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import itertools
 import json
 import os
@@ -21,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flow_gates import GPU_GATES, FlowDistance
+from gpu_machine import describe
 from gpu_sweep import fit, frame_levels, modelled_seconds
 
 from flowkit.flow import compute_flow
-from flowkit.flow.cuda.compile import compile_kernels, nvrtc_version
-from flowkit.flow.cuda.cost import CostModel, best_tiling, tilings_of
+from flowkit.flow.cuda.compile import compile_kernels
+from flowkit.flow.cuda.cost import CostModel, tilings_of
 from flowkit.flow.cuda.device import CudaDevice, list_devices
 from flowkit.flow.cuda.plan import choose_tilings, describe_tilings
 from flowkit.flow.cuda.solver import MAX_PAIRS, NUM_LANES, CudaSolver, SubmittedFlow
@@ -100,16 +100,16 @@ class Settings:
         return CudaSolver(height, width, params or TVL1Params(), device=partial(CudaDevice, self.device), **others)
 
 
+def machine(settings: Settings) -> Report:
+    """Report the card, its driver and the versions of the software."""
+    return Report(describe(settings.device))
+
+
 def device(settings: Settings) -> Report:
-    """Report the GPU, the software, and which share of a multiprocessor's resources the kernels need."""
+    """Report which share of a multiprocessor's resources the kernels need, the plan, and the time to start."""
     report = Report()
     info = list_devices()[settings.device]
     arch = 10 * info.compute_capability[0] + info.compute_capability[1]
-    versions = {name: importlib.metadata.version(name) for name in ("cuda-core", "cuda-bindings", "numpy")}
-    report.rows.append(
-        {"what": "device", "value": f"{info.name}, sm_{arch}, {info.num_multiprocessors} SMs, {info.total_bytes / 2**30:.0f} GiB"}
-    )
-    report.rows.append({"what": "software", "value": f"NVRTC {nvrtc_version()}, " + ", ".join(f"{k} {v}" for k, v in versions.items())})
     began = time.perf_counter()
     compiled = dict(compile_kernels(arch).resources)
     for tile in [*dict.fromkeys(tiling.tile for tiling in tilings_of(info.card))][: 1 if settings.dry_run else None]:
@@ -139,7 +139,6 @@ class _Case:
     groups: list[NDArray[np.uint8]]
     preset: str = "opencv"
     room: float = 1
-    fused: int | None = None  # iterations per launch; None: what the plan chooses
 
 
 def _strict_flow(frames: NDArray[np.uint8], preset: str) -> NDArray[np.float32]:
@@ -159,8 +158,7 @@ def parity(settings: Settings) -> Report:
     height, width = clips.shape[2:]
     # The gates are for default parameters and frames of about this size. There are two exceptions. Without the median filter, a stop
     # that comes some iterations late is not smoothed away. And the KITTI pair moves by up to 50 px: even OpenCV 4.14 and 5.0 differ
-    # there by 0.0525 px, p99 0.78 px, 1.66 %. In a frame that is smaller than a tile, which is nearly all border, a stop that comes
-    # some iterations late can decide the result of the whole pair, so the error is checked after every iteration there.
+    # there by 0.0525 px, p99 0.78 px, 1.66 %.
     size = f"{width}x{height}"
     cases = [
         _Case(size, [clip[:3] for clip in clips]),
@@ -168,7 +166,7 @@ def parity(settings: Settings) -> Report:
         _Case(size, [clip[:3] for clip in clips], preset="denseflow", room=1.5),
         _Case("odd", [_crop(clip[:2], 233, 311) for clip in clips]),
         _Case("tall", [np.ascontiguousarray(clip[:2].transpose(0, 2, 1)) for clip in clips]),
-        _Case("below a tile", [_crop(clip[:3], 31, 47) for clip in clips], fused=1),
+        _Case("below a tile", [_crop(clip[:3], 31, 47) for clip in clips]),
         *(_Case(name, [pair], room=5 if "kitti" in name else 1) for name, pair in settings.frames.items() if name.startswith("pair")),
     ]
     if settings.dry_run:
@@ -177,7 +175,7 @@ def parity(settings: Settings) -> Report:
     for case in cases:
         frames, length = np.concatenate(case.groups), len(case.groups[0])
         pairs = np.array([[g * length + k, g * length + k + 1] for g in range(len(case.groups)) for k in range(length - 1)])
-        with settings.solver(*frames.shape[1:], TVL1Params.preset(case.preset), num_fused_iterations=case.fused) as solver:
+        with settings.solver(*frames.shape[1:], TVL1Params.preset(case.preset)) as solver:
             flow = solver.solve(frames, pairs)
         strict = np.concatenate([next(references) for _ in case.groups])
         distance, gates = FlowDistance.between(flow, strict), FlowDistance(*(case.room * gate for gate in vars(GPU_GATES).values()))
@@ -299,7 +297,7 @@ def sweep(settings: Settings) -> Report:
         _write(settings.result, report)  # so that results are kept if time runs out
     fitted = fit(measured, card, levels)
     report.rows.append({"plan": f"fitted constants: {fitted.model}; errors of up to {fitted.worst_ratio:.2f} times"})
-    chosen = [best_tiling(card, level.pitch, level.height, model=fitted.model) for level in levels]
+    chosen = choose_tilings(card, levels, TVL1Params().inner_iterations, model=fitted.model)
     for level, tiling in zip(levels, chosen, strict=True):
         report.rows.append({"plan": f"  {level.width}x{level.height}: {tiling.tile}", "fused": tiling.num_fused_iterations})
     report.rows.append({"plan": "forecast for it", "pairs/s": fitted.pairs_per_second(chosen, card, levels)})
@@ -419,7 +417,7 @@ def racecheck(settings: Settings) -> Report:
 
 ALL: dict[str, Callable[[Settings], Report]] = {
     function.__name__: function
-    for function in (device, parity, throughput, kernels, sweep, end_to_end, training, small_case, memcheck, racecheck)
+    for function in (machine, device, parity, throughput, kernels, sweep, end_to_end, training, small_case, memcheck, racecheck)
 }
 
 

@@ -12,7 +12,7 @@ import click
 from flowkit.cli.help.format import Command
 from flowkit.cli.shared.console import inform, say, say_json, show
 from flowkit.cli.shared.exit_codes import EXIT_ERROR
-from flowkit.cli.shared.options import json_option
+from flowkit.cli.shared.options import json_option, usage_errors
 from flowkit.cli.shared.software import OPENCV, OPENCVS, PACKAGES, opencv_problem, package_problem
 from flowkit.flow.cuda.card import KNOWN_CARDS, Card
 from flowkit.versions import __version__, installed_version
@@ -123,16 +123,17 @@ def _cards(name: str) -> list[Card]:
 
 def _show_plans(size: tuple[int, int], cards: Sequence[Card], *, as_json: bool) -> int:
     """Print the tiling of each pyramid level on each card, with what the cost model expects of it."""
-    from flowkit.flow.cuda.plan import check_frame_size, describe_tilings
+    from flowkit.flow.cuda.plan import check_frame_size, describe_refused, describe_tilings, is_small
     from flowkit.flow.params import TVL1Params
 
     width, height = size
-    check_frame_size(height, width)
-    plans = [(card.name, describe_tilings(card, height, width, TVL1Params())) for card in cards]
+    with usage_errors():
+        check_frame_size(height, width)
+        plans = [(card.name, describe_tilings(card, height, width, TVL1Params()), describe_refused(card)) for card in cards]
     if as_json:
-        say_json("doctor-plan", {"plans": [{"card": name, "levels": levels} for name, levels in plans]})
+        say_json("doctor-plan", {"plans": [{"card": name, "levels": levels, "never_chosen": others} for name, levels, others in plans]})
         return 0
-    for name, levels in plans:
+    for name, levels, others in plans:
         say(f"TV-L1 of {width}x{height} px with default parameters on {show(name)}:")
         for level in levels:
             say(
@@ -140,4 +141,9 @@ def _show_plans(size: tuple[int, int], cards: Sequence[Card], *, as_json: bool) 
                 f"{level['tile']}: {level['warps_per_multiprocessor']} warps, {level['shared_bytes']:,} bytes of shared memory; "
                 f"forecast {level['forecast_speed']:.2f} times the speed of the tiling that was measured"
             )
+        if is_small(height, width):
+            say("frames as small as these have one iteration per launch, so that each pair stops when the CPU's does")
+        say("never chosen there:")
+        for other in others:
+            say(f"  {other['tile']}: {other['reason']}")
     return 0

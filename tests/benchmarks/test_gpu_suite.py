@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def test_every_section_runs_on_a_driver_without_a_gpu(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["dry_run"]
     assert list(report["sections"]) == sections
+    shown = {row["what"]: row["value"] for row in report["machine"]["rows"]}
+    assert shown["card"].startswith("fake GPU, sm_90, 132 SMs, ")
+    assert shown["driver"].endswith(", CUDA 13.0")
+    assert "NVRTC" in shown["software"]
+    assert "cuda-core" in shown["software"]
+    assert done.stdout.lstrip().startswith("== machine: good")
     for section in sections[:6]:
         assert report["sections"][section]["status"] == "good"
         assert report["sections"][section]["rows"]
@@ -97,6 +104,43 @@ def test_a_section_that_breaks_is_told_and_does_not_stop_the_others(tmp_path: Pa
     report = gpu_suite.run_section("kernels", options, tmp_path / "missing.npz", dict(os.environ), 0.01)
     assert report["status"] == "broke"
     assert "stopped after" in report["trouble"]
+
+
+def test_training_comes_first_and_all_sections_have_a_limit_within_eight_minutes() -> None:
+    import gpu_sections
+    import gpu_suite
+
+    assert next(iter(gpu_suite.SECTIONS)) == "training"
+    assert set(gpu_suite.SECTIONS) == set(gpu_sections.ALL) - {"machine", "small_case"}
+    assert max(gpu_suite.SECTIONS.values()) < gpu_suite.TOTAL_SECONDS < 480
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_section_that_is_stopped_takes_its_processes_along(tmp_path: Path) -> None:
+    import gpu_suite
+
+    pid = tmp_path / "pid"
+    code = (
+        "import subprocess, sys, time; from pathlib import Path\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "Path(sys.argv[1]).write_text(str(child.pid)); time.sleep(600)"
+    )
+    began = time.monotonic()
+    trouble = gpu_suite._run([sys.executable, "-c", code, str(pid)], dict(os.environ), 5, tmp_path / "stderr")
+    assert trouble.startswith("stopped after 5 s")
+    assert time.monotonic() - began < 60
+    end = time.monotonic() + 30
+    while _is_running(int(pid.read_text())) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _is_running(int(pid.read_text()))
+
+
+def _is_running(pid: int) -> bool:
+    """Return whether a process exists that has not ended; one that has may wait for its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_gates_take_equal_flows_and_refuse_bad_ones() -> None:

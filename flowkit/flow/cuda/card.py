@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from flowkit.flow.cuda.tiles import TileShape
 
-REGISTERS_PER_SM = 65536  # of every architecture that NVRTC 13 compiles for
-
 
 @dataclass(frozen=True)
 class Card:

@@ -100,17 +100,40 @@ def launch_instructions(tile: TileShape) -> float:
     return 220 + 23 * 4 * tile.rows
 
 
-def tilings_of(card: Card, inner_iterations: int = 30, *, variants: Sequence[TileShape] = VARIANTS) -> list[Tiling]:
+def why_never_chosen(card: Card, tile: TileShape) -> str:
+    """Return why no plan chooses a tile on this card; an empty text if one may."""
+    if not tile.has_enough_registers:
+        return f"its patches need more than the {tile.registers} registers of a thread, so that the compiler spills some to memory"
+    if not card.holds(tile):
+        if tile.threads * tile.blocks_per_sm > card.threads_per_sm:
+            return f"it takes {tile.threads * tile.blocks_per_sm:,} threads of a multiprocessor, which has {card.threads_per_sm:,}"
+        needed = tile.blocks_per_sm * (tile.shared_bytes + card.reserved_bytes_per_block)
+        return f"it takes {needed:,} bytes of shared memory of a multiprocessor, which has {card.shared_bytes_per_sm:,}"
+    return ""
+
+
+def tilings_of(
+    card: Card, inner_iterations: int = 30, *, variants: Sequence[TileShape] = VARIANTS, most_fused: int = NUM_FUSED_ITERATIONS
+) -> list[Tiling]:
     """Return the tilings that a plan may choose from on this card, or those of other variants.
 
-    None fuses more iterations than the measured one: the later a pair stops, the farther it is from the strict solver's flow.
+    None fuses more iterations than `most_fused`, by default those of the measured one: the later a pair stops, the farther it is
+    from the strict solver's flow.
     """
-    depths = range(1, min(NUM_FUSED_ITERATIONS, inner_iterations) + 1)
-    tilings = [Tiling(tile, depth) for tile in variants if card.holds(tile) for depth in depths]
+    depths = range(1, min(most_fused, inner_iterations) + 1)
+    tilings = [Tiling(tile, depth) for tile in variants if not why_never_chosen(card, tile) for depth in depths]
     return [tiling for tiling in tilings if tiling.is_possible]
 
 
-def best_tiling(card: Card, width: int, height: int, inner_iterations: int = 30, *, model: CostModel | None = None) -> Tiling:
+def best_tiling(
+    card: Card,
+    width: int,
+    height: int,
+    inner_iterations: int = 30,
+    *,
+    most_fused: int = NUM_FUSED_ITERATIONS,
+    model: CostModel | None = None,
+) -> Tiling:
     """Return the tiling for a level: the measured one, unless the model expects another to be `LEAST_GAIN` times as fast.
 
     Parameters
@@ -121,6 +144,8 @@ def best_tiling(card: Card, width: int, height: int, inner_iterations: int = 30,
         Padded width and height of the level, px.
     inner_iterations : int
         Iterations between two median filters.
+    most_fused : int
+        The most iterations per launch; the measured tiling has this number too if it is smaller.
     model : CostModel, optional
         Other constants than the default ones.
     """
@@ -129,6 +154,6 @@ def best_tiling(card: Card, width: int, height: int, inner_iterations: int = 30,
     def seconds(tiling: Tiling) -> float:
         return model.seconds_per_pixel_iteration(tiling, card, width, height, inner_iterations)
 
-    measured = Tiling(num_fused_iterations=min(NUM_FUSED_ITERATIONS, inner_iterations))
-    best = min(tilings_of(card, inner_iterations), key=seconds, default=measured)
+    measured = Tiling(num_fused_iterations=min(NUM_FUSED_ITERATIONS, most_fused, inner_iterations))
+    best = min(tilings_of(card, inner_iterations, most_fused=most_fused), key=seconds, default=measured)
     return best if seconds(best) * LEAST_GAIN < seconds(measured) else measured

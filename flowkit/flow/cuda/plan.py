@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from flowkit.errors import ParameterError
 from flowkit.flow.cuda.card import Card
-from flowkit.flow.cuda.cost import CostModel, best_tiling
-from flowkit.flow.cuda.tiles import DEFAULT_TILE, NUM_FUSED_ITERATIONS, TileShape, Tiling
+from flowkit.flow.cuda.cost import CostModel, best_tiling, why_never_chosen
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, HALF_VARIANTS, NUM_FUSED_ITERATIONS, SPILLING_VARIANTS, VARIANTS, TileShape, Tiling
 from flowkit.flow.params import TVL1Params
 
 MAX_PLANE_PIXELS = 1 << 29  # of a frame with padded rows: the kernels count the four planes of `dual` in 32 bits with a sign
+# In frames with fewer pixels than this, a stop that comes some iterations late changes too much of the flow: with more than one
+# iteration per launch, real frames of up to 193x145 px were beyond the limits of docs/gpu.md, and those from 211x159 px on were not.
+SMALL_FRAME_PIXELS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ def check_frame_size(height: int, width: int) -> None:
             f"frames of {width}x{height} px are too large for the GPU solver, which takes up to {MAX_PLANE_PIXELS:,} pixels (2^29); "
             "use a smaller frame size (extract --short-side), or --device cpu"
         )
+
+
+def is_small(height: int, width: int) -> bool:
+    """Return whether the error of frames of this size, px, is tested after each iteration."""
+    return height * width < SMALL_FRAME_PIXELS
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,8 @@ def choose_tilings(
 ) -> tuple[Tiling, ...]:
     """Return the tiling for each level: the one that the cost model prefers on this card, or what is given.
 
+    Small frames (`SMALL_FRAME_PIXELS`) have one iteration per launch on all levels, unless something is given.
+
     Parameters
     ----------
     card : Card
@@ -153,7 +163,8 @@ def choose_tilings(
         If a tile has no pixel left after so many iterations, or if the card has too little shared memory for it.
     """
     if tile is None and num_fused_iterations is None:
-        return tuple(best_tiling(card, level.pitch, level.height, inner_iterations, model=model) for level in levels)
+        most = 1 if is_small(levels[0].height, levels[0].width) else NUM_FUSED_ITERATIONS
+        return tuple(best_tiling(card, level.pitch, level.height, inner_iterations, most_fused=most, model=model) for level in levels)
     tiling = Tiling(tile or DEFAULT_TILE, NUM_FUSED_ITERATIONS if num_fused_iterations is None else num_fused_iterations)
     if not tiling.is_possible:
         raise ParameterError(
@@ -195,6 +206,13 @@ def describe_tilings(card: Card, height: int, width: int, params: TVL1Params) ->
             }
         )
     return rows
+
+
+def describe_refused(card: Card) -> list[dict[str, str]]:
+    """Return the tiles that no plan chooses on a card, with the keys `tile` and `reason` (words)."""
+    reasons = {tile: why_never_chosen(card, tile) for tile in (*VARIANTS, *SPILLING_VARIANTS)}
+    reasons |= dict.fromkeys(HALF_VARIANTS, "its flow is that of another precision, so it is for those who ask for it")
+    return [{"tile": str(tile), "reason": reason} for tile, reason in reasons.items() if reason]
 
 
 def plan_batches(pairs: NDArray[np.integer], max_pairs: int, max_frames: int) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:

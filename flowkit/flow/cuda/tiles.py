@@ -1,7 +1,8 @@
 """The shapes that a block of the kernel `iterate` may have: its tile of pixels, the patch of each thread, and where its constants lie.
 
-`VARIANTS` lists what a plan may choose from. NVRTC compiles each of them without spills for every architecture that the plan may use
-it on (the tests check that), because the registers of a multiprocessor are divided among `blocks_per_sm` blocks.
+The registers of a multiprocessor are divided among the threads of all its blocks. With too few of them for its patch, a thread keeps
+values in memory ("spills"), which costs more than the additional threads gain. `VARIANTS` lists what a plan may choose from; NVRTC
+compiles each of them without spills for every architecture, and spills in each of `SPILLING_VARIANTS` (the tests check both).
 """
 
 from __future__ import annotations
@@ -12,6 +13,20 @@ from typing import Literal
 
 NUM_FUSED_ITERATIONS = 5  # per launch, of the tiling that was measured on a GPU
 MAX_FUSED_ITERATIONS = 6  # of a tile of 16 rows
+REGISTERS_PER_SM = 65536  # of every architecture that NVRTC 13 compiles for
+_SCHEDULERS, _LANES, _MOST_REGISTERS, _REGISTER_UNIT = 4, 32, 255, 8  # of a multiprocessor, a warp, and a thread
+
+# The registers for a thread with which NVRTC has been seen to spill nothing, by the rows of its patch, whether its constants are in
+# shared memory, and whether its dual variables are in half precision (the last one on sm_90 only).
+_ENOUGH_REGISTERS = {
+    (4, False, False): 255,
+    (4, True, False): 255,
+    (2, False, False): 128,
+    (2, True, False): 128,
+    (1, False, False): 80,
+    (1, True, False): 72,
+    (2, True, True): 80,
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,18 @@ class TileShape:
         return columns + rows + (4 * 4 * self.width * self.height if self.shared_constants else 0)
 
     @property
+    def registers(self) -> int:
+        """The most registers that a thread can have beside those of all other threads of a multiprocessor."""
+        warps = -(-self.threads * self.blocks_per_sm // _LANES)
+        of_warp = REGISTERS_PER_SM // _SCHEDULERS // -(-warps // _SCHEDULERS)  # each scheduler has a quarter of warps and registers
+        return min(of_warp // _LANES // _REGISTER_UNIT * _REGISTER_UNIT, _MOST_REGISTERS)
+
+    @property
+    def has_enough_registers(self) -> bool:
+        """Whether these are as many as its patch is known to need."""
+        return self.registers >= _ENOUGH_REGISTERS.get((self.rows, self.shared_constants, self.half_dual), _MOST_REGISTERS + 1)
+
+    @property
     def shared_bytes(self) -> int:
         """All shared memory of a block: with one flag, which is padded to 16 bytes."""
         return self.dynamic_bytes + 16
@@ -95,6 +122,13 @@ VARIANTS = (
     TileShape(12, 32, 2, rows=1),  # 48x32: 24 warps, 80 registers
     TileShape(16, 48, 1, rows=1),  # 64x48: 24 warps, 80 registers
     TileShape(16, 28, 2, rows=1, shared_constants=True),  # 64x28: 28 warps, 72 registers
+)
+# What was tried and no plan may choose: constants in shared memory were to make room for more warps, and do not make enough.
+SPILLING_VARIANTS = (
+    TileShape(16, 8, 3, rows=4, shared_constants=True),  # 64x32: 12 warps, 168 registers
+    TileShape(16, 8, 4, rows=4, shared_constants=True),  # 64x32: 16 warps, 128 registers
+    TileShape(16, 20, 2, rows=2, shared_constants=True),  # 64x40: 20 warps, 96 registers
+    TileShape(16, 16, 3, rows=2, shared_constants=True),  # 64x32: 24 warps, 80 registers
 )
 # No plan chooses these; they can be given to a solver, and the sweep of gpu_suite.py measures them. They spill nothing on sm_90.
 HALF_VARIANTS = (TileShape(16, 16, 3, rows=2, shared_constants=True, half_dual=True),)  # 64x32: 24 warps, 80 registers

@@ -169,6 +169,11 @@ def test_the_plan_of_a_card_that_is_not_here_has_a_line_for_each_level() -> None
     assert done.return_value == 0
     head, *lines = done.stdout.splitlines()
     assert head == "TV-L1 of 340x256 px with default parameters on H200:"
+    others = lines[lines.index("never chosen there:") + 1 :]
+    lines = lines[: -len(others) - 1]
+    assert any(
+        "patches of 4x4, 3 per multiprocessor, constants in shared memory: its patches need more than the 168" in other for other in others
+    )
     assert [line.split()[0] for line in lines] == ["340x256", "272x205", "218x164", "174x131", "139x105"]
     assert "3 iterations per launch in tiles of 64x32, patches of 4x2, 2 per multiprocessor, constants in registers: 16 warps" in lines[0]
 
@@ -176,10 +181,11 @@ def test_the_plan_of_a_card_that_is_not_here_has_a_line_for_each_level() -> None
 def test_the_plan_of_this_machines_gpus_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = [cuda_device.DeviceInfo(0, "A", (7, 5), 1 << 34, 40, replace(KNOWN_CARDS[75], name="A"))]
     monkeypatch.setattr(cuda_device, "list_devices", lambda: devices)
-    done = CliRunner().invoke(command, ["doctor", "--plan", "64x48", "--json"], standalone_mode=False)
+    done = CliRunner().invoke(command, ["doctor", "--plan", "256x192", "--json"], standalone_mode=False)
     (plan,) = json.loads(done.stdout)["plans"]
     assert plan["card"] == "A"
-    assert [(level["width"], level["height"]) for level in plan["levels"]] == [(64, 48), (51, 38), (41, 30), (33, 24), (26, 19)]
+    assert [(level["width"], level["height"]) for level in plan["levels"]] == [(256, 192), (205, 154), (164, 123), (131, 98), (105, 78)]
+    assert any("which has 65,536" in other["reason"] for other in plan["never_chosen"])
     assert all(level["shared_bytes"] <= 64 << 10 and level["forecast_speed"] >= 1 for level in plan["levels"])
 
 
@@ -187,3 +193,17 @@ def test_the_plan_of_this_machines_gpus_as_json(monkeypatch: pytest.MonkeyPatch)
 def test_a_frame_size_of_another_form_is_refused(size: str) -> None:
     with pytest.raises(click.BadParameter, match="is no frame size: write width and height in px, such as 340x256"):
         call_flowkit("doctor", "--plan", size)
+
+
+def test_the_plan_of_small_frames_says_why_it_has_one_iteration_per_launch() -> None:
+    done = CliRunner().invoke(command, ["doctor", "--plan", "47x33", "--card", "H200"], standalone_mode=False)
+    assert done.stdout.count(" 1 iterations per launch in tiles of ") == 4
+    assert "frames as small as these have one iteration per launch" in done.stdout
+    assert "as small as" not in CliRunner().invoke(command, ["doctor", "--plan", "340x256", "--card", "H200"], standalone_mode=False).stdout
+
+
+@pytest.mark.parametrize(("size", "message"), [("16385x32768", "too large for the GPU solver"), ("12x40", "at least 16 px")])
+def test_a_frame_size_that_the_solver_refuses_is_a_usage_error(size: str, message: str) -> None:
+    done = CliRunner().invoke(command, ["doctor", "--plan", size, "--card", "H200"])
+    assert done.exit_code == 2
+    assert message in done.output

@@ -13,7 +13,7 @@ import pytest
 
 from flowkit.errors import DeviceError
 from flowkit.flow.cuda import compile as cuda_kernels
-from flowkit.flow.cuda.card import KNOWN_CARDS, REGISTERS_PER_SM
+from flowkit.flow.cuda.card import KNOWN_CARDS
 from flowkit.flow.cuda.compile import (
     CompiledKernels,
     cached_kernels,
@@ -26,7 +26,7 @@ from flowkit.flow.cuda.compile import (
 from flowkit.flow.cuda.cost import best_tiling
 from flowkit.flow.cuda.device import list_devices, packed_arguments
 from flowkit.flow.cuda.plan import Level
-from flowkit.flow.cuda.tiles import DEFAULT_TILE, HALF_VARIANTS, VARIANTS, TileShape
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, HALF_VARIANTS, REGISTERS_PER_SM, SPILLING_VARIANTS, VARIANTS, TileShape
 from flowkit.flow.params import TVL1Params
 
 sys.path.append(str(Path(__file__).parents[3] / "support" / "emulation"))
@@ -52,6 +52,7 @@ def check_variant(arch: int, tile: TileShape) -> None:
     assert set(compiled.resources) == {"iterate"}
     iterate = compiled.resources["iterate"]
     assert (iterate.spill_bytes, iterate.stack_bytes) == (0, 0), (arch, tile, iterate)
+    assert iterate.registers <= tile.registers, (arch, tile, iterate)
     warps_per_scheduler = -(-tile.threads * tile.blocks_per_sm // 32 // 4)  # each of the four has a quarter of the registers
     assert -(-iterate.registers // 8) * 8 * 32 * warps_per_scheduler <= REGISTERS_PER_SM / 4, (arch, tile, iterate)
     assert iterate.shared_bytes + tile.dynamic_bytes <= tile.shared_bytes, (arch, tile, iterate)
@@ -74,14 +75,24 @@ class TestCompilation:
         check_variant(90, tile)
 
     @needs_nvrtc
-    @pytest.mark.slow  # 2 s for each of 8 variants
-    @pytest.mark.parametrize("arch", KNOWN_CARDS)
+    @pytest.mark.slow  # a second or two for each of 8 variants
+    @pytest.mark.parametrize("arch", nvrtc_archs())
     def test_no_variant_that_a_plan_may_choose_spills(self, arch: int) -> None:
-        if arch not in nvrtc_archs():
-            pytest.skip(f"this NVRTC compiles for {nvrtc_archs()}")
         for tile in (*VARIANTS, *(HALF_VARIANTS if arch == 90 else ())):
-            if KNOWN_CARDS[arch].holds(tile):
-                check_variant(arch, tile)
+            check_variant(arch, tile)  # also where the known card of this architecture has no room: another one may have
+
+    @needs_nvrtc
+    def test_from_the_oldest_to_the_newest_architecture_all_have_been_asked_for(self) -> None:
+        assert {75, 80, 86, 89, 90, 100, 120} <= set(nvrtc_archs())
+
+    @needs_nvrtc
+    @pytest.mark.slow
+    @pytest.mark.parametrize("tile", SPILLING_VARIANTS, ids=str)
+    def test_what_no_plan_may_choose_for_its_spills_does_spill_wherever_there_is_room_for_it(self, tile: TileShape) -> None:
+        archs = [arch for arch, card in KNOWN_CARDS.items() if card.holds(tile) and arch in nvrtc_archs()]
+        assert archs
+        for arch in archs:
+            assert compile_kernels(arch, tile).resources["iterate"].spill_bytes > 0, arch
 
     @needs_nvrtc
     def test_this_check_sees_a_spill(self, monkeypatch: pytest.MonkeyPatch) -> None:

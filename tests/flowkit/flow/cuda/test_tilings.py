@@ -8,9 +8,9 @@ import pytest
 
 from flowkit.errors import ParameterError
 from flowkit.flow.cuda.card import KNOWN_CARDS
-from flowkit.flow.cuda.cost import LEAST_GAIN, CostModel, best_tiling, tilings_of
-from flowkit.flow.cuda.plan import BatchPlan, Level, choose_tilings
-from flowkit.flow.cuda.tiles import DEFAULT_TILE, NUM_FUSED_ITERATIONS, VARIANTS, TileShape, Tiling
+from flowkit.flow.cuda.cost import LEAST_GAIN, CostModel, best_tiling, tilings_of, why_never_chosen
+from flowkit.flow.cuda.plan import BatchPlan, Level, choose_tilings, describe_refused
+from flowkit.flow.cuda.tiles import DEFAULT_TILE, HALF_VARIANTS, NUM_FUSED_ITERATIONS, SPILLING_VARIANTS, VARIANTS, TileShape, Tiling
 from flowkit.flow.params import TVL1Params
 
 H200 = KNOWN_CARDS[90]
@@ -47,6 +47,45 @@ class TestCards:
             choose_tilings(H200, LEVELS, 30, tile=TileShape(8, 4, 1), num_fused_iterations=8)
 
 
+class TestRegisters:
+    def test_the_registers_of_a_thread_are_what_nvrtc_leaves_it(self) -> None:
+        assert [tile.registers for tile in VARIANTS] == [255, 128, 168, 128, 128, 80, 80, 72]
+        assert [tile.registers for tile in SPILLING_VARIANTS] == [168, 128, 96, 80]
+        assert all(tile.has_enough_registers for tile in VARIANTS)
+
+    @pytest.mark.parametrize("arch", KNOWN_CARDS)
+    def test_no_plan_may_choose_large_patches_whose_constants_leave_the_registers_for_more_warps(self, arch: int) -> None:
+        shapes = [TileShape(x, y, n, 4, shared_constants=True) for x in (8, 16) for y in (4, 8, 12, 16) for n in range(1, 9)]
+        more_warps = [tile for tile in shapes if tile.threads * tile.blocks_per_sm > DEFAULT_TILE.threads * DEFAULT_TILE.blocks_per_sm]
+        vast = replace(KNOWN_CARDS[arch], shared_bytes_per_sm=1 << 30, shared_bytes_per_block=1 << 30)
+        assert any(vast.holds(tile) for tile in more_warps)
+        for card in (KNOWN_CARDS[arch], vast):
+            assert not tilings_of(card, variants=(*more_warps, *SPILLING_VARIANTS))
+
+    def test_an_unknown_kind_of_patch_is_not_believed_to_have_enough(self) -> None:
+        assert not TileShape(16, 8, 2, 4, half_dual=True).has_enough_registers
+
+    @pytest.mark.parametrize("arch", KNOWN_CARDS)
+    def test_what_is_never_chosen_has_a_reason_and_what_may_be_has_none(self, arch: int) -> None:
+        card = KNOWN_CARDS[arch]
+        reasons = {row["tile"]: row["reason"] for row in describe_refused(card)}
+        assert all("so that the compiler spills some to memory" in reasons.pop(str(tile)) for tile in SPILLING_VARIANTS)
+        assert "those who ask for it" in reasons.pop(str(HALF_VARIANTS[0]))
+        assert set(reasons) == {str(tile) for tile in VARIANTS if not card.holds(tile)}
+        assert {tiling.tile for tiling in tilings_of(card)} == {tile for tile in VARIANTS if str(tile) not in reasons}
+
+    def test_the_reasons_have_the_numbers(self) -> None:
+        shared = VARIANTS[-1]
+        assert why_never_chosen(KNOWN_CARDS[75], shared) == (
+            "it takes 132,000 bytes of shared memory of a multiprocessor, which has 65,536"
+        )
+        assert why_never_chosen(replace(H200, threads_per_sm=512), VARIANTS[-2]) == (
+            "it takes 768 threads of a multiprocessor, which has 512"
+        )
+        assert "more than the 168 registers of a thread" in why_never_chosen(H200, SPILLING_VARIANTS[0])
+        assert why_never_chosen(H200, shared) == ""
+
+
 class TestChoice:
     @pytest.mark.parametrize("arch", KNOWN_CARDS)
     def test_a_plan_chooses_only_what_the_card_has_room_for(self, arch: int) -> None:
@@ -77,6 +116,17 @@ class TestChoice:
     def test_few_inner_iterations_bound_the_iterations_of_a_launch(self) -> None:
         assert all(tiling.num_fused_iterations <= 2 for tiling in choose_tilings(H200, LEVELS, 2))
         assert best_tiling(KNOWN_CARDS[89], 1024, 768, 1).num_fused_iterations == 1
+
+    @pytest.mark.parametrize("arch", KNOWN_CARDS)
+    def test_small_frames_test_the_error_after_each_iteration_on_all_levels(self, arch: int) -> None:
+        def depths(height: int, width: int, **given: int) -> set[int]:
+            levels = [Level(width, height) for height, width in TVL1Params().level_sizes(height, width)]
+            return {tiling.num_fused_iterations for tiling in choose_tilings(KNOWN_CARDS[arch], levels, 30, **given)}
+
+        for size in ((16, 16), (33, 47), (65, 65), (128, 255), (145, 193)):
+            assert depths(*size) == {1}
+        assert max(depths(128, 256)) > 1
+        assert depths(33, 47, num_fused_iterations=3) == {3}
 
     def test_a_given_number_of_iterations_holds_for_all_levels(self) -> None:
         assert choose_tilings(H200, LEVELS, 30, num_fused_iterations=4) == (Tiling(DEFAULT_TILE, 4),) * 5
