@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ParameterError
-from flowkit.flow import TVL1Params, check_frames, compute_pairs_flow, frames_for, to_grey
+from flowkit.flow import TVL1Params, check_frames, compute_pairs_flow, frames_for, gpu_of_device, to_grey
 from flowkit.flow import compute_flow as flow_of_frames
 from flowkit.flow.methods import TVL1, FlowMethod, Value
 
@@ -106,7 +106,10 @@ def compute_flow(
     check_camera_motion(camera_motion)
     if camera_motion == NONE:
         return flow_of_frames(frames, method=method, params=params, device=device, mode=mode)
-    frames = frames_for(None if method == TVL1 else FlowMethod(method), check_frames(frames))  # grey ones are warped, not made of colours
+    frames = check_frames(frames)
+    if method == TVL1:
+        gpu_of_device(device, *frames.shape[1:3])  # before the camera's motion is searched for
+    frames = frames_for(None if method == TVL1 else FlowMethod(method), frames)  # grey ones are warped, not made of colours
     flow = [
         compute_pairs_flow(pairs, method=method, params=params, device=device, mode=mode)
         for pairs in pairs_without_camera_motion(frames, camera_motion=camera_motion)

@@ -20,6 +20,7 @@ from flowkit.dataset.settings import ExtractSettings
 from flowkit.flow import compute_flow, compute_pairs_flow, frames_for, warm_up
 from flowkit.flow.cuda.client import FlowClient, ServiceAddress
 from flowkit.flow.cuda.connections import FlowConnections, PendingFlow
+from flowkit.flow.cuda.plan import check_frame_size
 from flowkit.flow.cuda.remote import RemoteAddress, RemoteFlowClient
 from flowkit.warped_flow import NONE, PAIRS_AT_ONCE, pairs_without_camera_motion, warm_up_camera_motion
 
@@ -176,6 +177,7 @@ class FlowQueue:
         if self._connections is None or len(frames) < 2:
             self._begun.append([_Part(flow=quantised_flow(frames, self._settings, alive=self._alive))])
             return
+        check_frame_size(*frames.shape[1:3])  # before the camera's motion is searched for
         self._batch_bytes = max(self._batch_bytes, _COLOUR_AND_SHARED * math.prod(frames.shape[:3]))
         if self._settings.camera_motion == NONE:
             self._begun.append([self._ask(self._connections, frames)])

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["PRESETS", "FlowMethod", "TVL1Params", "check_frames", "compute_flow", "compute_pairs_flow", "frames_for", "to_grey", "warm_up"]
+__all__ = [
+    "PRESETS",
+    "FlowMethod",
+    "TVL1Params",
+    "check_frames",
+    "compute_flow",
+    "compute_pairs_flow",
+    "frames_for",
+    "gpu_of_device",
+    "to_grey",
+    "warm_up",
+]
 
 _DEFAULTS = TVL1Params()
 
@@ -118,11 +129,9 @@ def _flow(
         raise ParameterError(f"params must be TVL1Params, got {params!r}; a preset by its name is TVL1Params.preset(name)")
     if mode not in MODES:
         raise ParameterError(f"unknown TV-L1 mode {mode!r}; choose one of {', '.join(MODES)}")
+    gpu = gpu_of_device(device, *frames.shape[1:3])  # before gigabytes become grey
     grey = to_grey(frames) if frames.ndim == 4 else frames
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
-    if match is None:
-        raise ParameterError(f"unknown device {device!r}; choose cpu, cuda or cuda:<index>")
-    if device == "cpu":
+    if gpu is None:
         from flowkit.flow.cpu.solver import CpuSolver
 
         on_cpu = CpuSolver(grey.shape[1], grey.shape[2], params, mode)
@@ -131,7 +140,7 @@ def _flow(
     from flowkit.flow.cuda.solver import compute_flow as compute_flow_on_gpu
 
     pairs = None if step is None else np.arange(len(grey)).reshape(-1, 2)
-    return compute_flow_on_gpu(grey, params, int(match.group(1) or 0), pairs=pairs)
+    return compute_flow_on_gpu(grey, params, gpu, pairs=pairs)
 
 
 def _other_method(method: str, params: TVL1Params | Mapping[str, Value] | None, device: str, mode: str) -> FlowMethod:
@@ -151,6 +160,25 @@ def frames_for(method: FlowMethod | None, frames: NDArray[np.uint8]) -> NDArray[
     if method is None or not method.takes_rgb:
         return frames if frames.ndim == 3 else to_grey(frames)
     return frames if frames.ndim == 4 else frames[..., None].repeat(3, axis=3)
+
+
+def gpu_of_device(device: str, height: int, width: int) -> int | None:
+    """Return the index of the GPU that a device of TV-L1 names, None for the CPU.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such device, or frames of this size, px, are too large for the GPU solver.
+    """
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device) if isinstance(device, str) else None
+    if match is None:
+        raise ParameterError(f"unknown device {device!r}; choose cpu, cuda or cuda:<index>")
+    if device == "cpu":
+        return None
+    from flowkit.flow.cuda.plan import check_frame_size
+
+    check_frame_size(height, width)
+    return int(match.group(1) or 0)
 
 
 def to_grey(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

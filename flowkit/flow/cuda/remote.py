@@ -77,6 +77,11 @@ class RemoteFlowClient:
         """
         num_frames, height, width = grey.shape
         check_frame_size(height, width)
+        if grey.nbytes > MAX_BYTES:
+            raise ParameterError(
+                f"{num_frames} frames of {width}x{height} px are more than the {MAX_BYTES:,} bytes that the process of a GPU on another "
+                "machine takes at once; use a smaller frame size (extract --short-side), or --device cpu"
+            )
         self._due = (num_frames // 2 if are_pairs else num_frames - 1, 2, height, width)
         try:
             self._connection.send_bytes(_REQUEST.pack(num_frames, height, width, are_pairs))

@@ -85,6 +85,8 @@ def test_errors_have_their_kind_and_message_and_the_connection_goes_on(gateway: 
         client.solve(np.zeros((2, 11, 4), np.uint8))
     with pytest.raises(ParameterError, match="too large for the GPU solver"):
         client.solve(np.broadcast_to(np.uint8(0), (2, 1 << 15, (1 << 14) + 1)))
+    with pytest.raises(ParameterError, match=r"9 frames of 16384x32768 px are more than the 4,294,967,296 bytes"):
+        client.solve(np.broadcast_to(np.uint8(0), (9, 1 << 15, 1 << 14)))
     assert client.solve(np.zeros((2, 8, 4), np.uint8)).shape == (1, 2, 8, 4)
     client.close()
 
