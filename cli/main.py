@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,10 +18,11 @@ from flowkit.cli.help.error_hints import explained, with_flags
 from flowkit.cli.help.format import name_placeholders
 from flowkit.cli.help.pages import COMMAND_GROUPS
 from flowkit.cli.help.suggestions import Given, remember_given
-from flowkit.cli.shared.console import complete, inform, show, warn
+from flowkit.cli.shared.console import complete, inform, open_closed_streams, show, warn
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
 from flowkit.cli.shared.option_sources import option_values, own_variables, unknown_variables
+from flowkit.cli.shared.options import refuse_empty_paths
 from flowkit.cli.shared.settings_file import (
     COMMAND_LINE_ONLY,
     environment_names,
@@ -74,6 +76,7 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module("flowkit.cli.commands." + module), module)
         add_old_options(cmd_name, command)
         name_placeholders(command)
+        refuse_empty_paths(command)
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 name = setting_name(parameter)
@@ -170,6 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code: 0 good, 1 error, 2 usage, 3 some failed, 4 damage, 130 or 143 stopped."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or os.environ.get("FLOWKIT_DEBUG", "") not in ("", "0")
+    open_closed_streams()
     leave_working_folder_out()
     signal.signal(signal.SIGTERM, _terminated)
     kept: dict[str, Given] = {}
@@ -224,9 +228,17 @@ def _print_error(error: Exception, given: Given | None) -> None:
         warn("This is a bug in flowkit: please run the command again with `flowkit --debug ...` and report what it prints.")
 
 
+_MAKE_SPACE = "; what is finished stays: make space there, or choose another place, and run the same command again"
+_REMEDIES = {
+    errno.ENOSPC: _MAKE_SPACE,
+    errno.EDQUOT: _MAKE_SPACE,
+    errno.EMFILE: "; let processes open more files: `ulimit -n 4096`, and run the same command again",
+}
+
+
 def describe(error: BaseException) -> str:
-    """Return an error's message; for a plain OSError, what went wrong and with which file."""
+    """Return an error's message; for a plain OSError, what went wrong, with which file, and what to do if the system is at a limit."""
     if isinstance(error, OSError) and not isinstance(error, FlowkitError) and error.strerror:
         named = " and ".join(repr(name) for name in (error.filename, error.filename2) if name is not None)
-        return f"{error.strerror}: {named}" if named else error.strerror
+        return (f"{error.strerror}: {named}" if named else error.strerror) + _REMEDIES.get(error.errno or 0, "")
     return str(error) or type(error).__name__

@@ -141,13 +141,20 @@ def _print_lists(report: PackReport) -> None:
 
 def _print_faults(report: PackReport) -> None:
     """Print to stderr why the split's test says little."""
+    from flowkit.video.ids import first_few
+
     faults = report.faults
     _print_names("warning: classes without a test video", faults.untested_classes)
     for warning in faults.warnings:
         warn(f"pack: warning: {show_name(warning)}")
-    shared = [f"{', '.join(train)} is {', '.join(test)}" for train, test in faults.shared_files]
+    shared = [f"{first_few(train)} is {first_few(test)}" for train, test in faults.shared_files]
     _print_names("warning: byte-identical videos for training and for test", shared)
-    _print_names("warning: byte-identical videos of several classes", [" is ".join(videos) for videos in faults.ambiguous_files])
+    _print_names("warning: byte-identical videos of several classes", [_same(videos) for videos in faults.ambiguous_files])
+
+
+def _same(videos: Sequence[str]) -> str:
+    more = f" and {len(videos) - _MOST_LISTED} more" if len(videos) > _MOST_LISTED else ""
+    return " is ".join(videos[:_MOST_LISTED]) + more
 
 
 def _print_names(what: str, names: Sequence[str], *, tell: Callable[[str], None] = warn) -> None:

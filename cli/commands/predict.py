@@ -194,14 +194,15 @@ def predict(
             results += [result for number, result in sorted(known.items()) if number != WHOLE]
         stopped = stop.requested()
         stop.end_grace()
+        if output is not None and not stopped:
+            whole = json_text("prediction", {**about, "videos": results}) + "\n"
+            text = whole if output.suffix.casefold() == ".json" else _csv(results, top)
+            write_atomically(output, text.encode("utf-8", "surrogateescape"))
+            remove_leftovers(output.parent, alone=False)  # of commands that were killed while they wrote
+            journal.remove()
     if stopped:
         return report_stopped(stop, "stopped" if output is None else "stopped; what is classified is kept")
     if output is not None:
-        whole = json_text("prediction", {**about, "videos": results}) + "\n"
-        text = whole if output.suffix.casefold() == ".json" else _csv(results, top)
-        write_atomically(output, text.encode("utf-8", "surrogateescape"))
-        remove_leftovers(output.parent, alone=False)  # of commands that were killed while they wrote
-        journal.remove()
         inform(f"predict: {counted(len(results), 'result')} in {show_name(output)}")
     if as_json:
         say_json("prediction", {**about, "videos": results})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ __all__ = [
     "inform",
     "json_text",
     "long_table",
+    "open_closed_streams",
     "say",
     "say_json",
     "show",
@@ -29,6 +32,20 @@ __all__ = [
     "table",
     "warn",
 ]
+
+
+def open_closed_streams() -> None:
+    """Connect standard streams that are closed, as a service or ``2>&-`` closes them, to the null device.
+
+    Otherwise the next file to be opened would get the number of such a stream, and what a library prints would be written into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for as long as the process lives
 
 
 def say(text: str = "") -> None:

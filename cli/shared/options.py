@@ -8,6 +8,7 @@ splits_option   --split N[,N...]     several splits, read by `split_numbers`
 output_option   --output DIR         where reports are written
 json_option     --json               machine-readable output on stdout
 grace_option    --grace SECONDS      how long the work in progress may take after Ctrl-C
+refuse_empty_paths                   refuses the empty text as the name of a file or folder
 refuse_unused                        refuses options that would do nothing
 usage_errors                         turns a setting that is out of its range into a usage error
 with_options                         adds several options, in the order in which help shows them
@@ -134,6 +135,26 @@ def output_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of text.")(command)
+
+
+class _NamedPath(click.Path):
+    """A path that is not empty: pathlib would read an empty one as the working folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail(
+                "it is empty, as a variable of the shell is that is not set; name a file or folder, or '.' for this folder", param, ctx
+            )
+        return super().convert(value, param, ctx)
+
+
+def refuse_empty_paths(command: click.Command) -> None:
+    """Let the options and arguments of a command that are paths refuse the empty text."""
+    for parameter in command.params:
+        if type(parameter.type) is click.Path:
+            path = _NamedPath.__new__(_NamedPath)
+            vars(path).update(vars(parameter.type))
+            parameter.type = path
 
 
 def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

@@ -12,7 +12,7 @@ from flowkit.dataset.lists.choosing import FOLDERS, choose_lists
 from flowkit.dataset.lists.classes import ClassChoice
 from flowkit.dataset.lists.matching import Matched
 from flowkit.dataset.manifest import MIN_FRAMES, Split
-from flowkit.dataset.paths import clip_paths, shard_name, shard_paths
+from flowkit.dataset.paths import MOST_SPLITS, clip_paths, shard_name, shard_paths
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.root_locks import packing
@@ -151,7 +151,7 @@ def pack(
     SeveralListsError
         If several folders of lists fit.
     ParameterError
-        If `split` or `shard_bytes` is below 1, or a clip was extracted with other settings than `root`.
+        If `split` or `shard_bytes` is below 1, `split` is above 999,999,999, or a clip was extracted with other settings than `root`.
     ShardFormatError
         If a clip or shard is damaged; nothing that was complete before is lost.
     BusyError
@@ -174,6 +174,8 @@ def pack(
     """
     if split < 1 or (shard_bytes is not None and shard_bytes < 1):
         raise ParameterError(f"split and shard_bytes must be at least 1, got {split!r} and {shard_bytes!r}")
+    if split > MOST_SPLITS:  # its folder would not be found again
+        raise ParameterError(f"split must be at most {MOST_SPLITS:,}, got {split}")
     given = lists if lists is None or lists in (AUTOMATIC, FOLDERS) else Path(lists)
     dataset = Dataset.open(root)
     with packing(dataset.root), StageProgress(progress) as stages:

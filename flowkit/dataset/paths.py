@@ -9,6 +9,7 @@ from pathlib import Path
 from flowkit.video.ids import OWN_FOLDERS
 
 _SHARD_NAME = re.compile(r"shard-(\d{5,9})\.h5")
+MOST_SPLITS = 999_999_999
 _SPLIT_FOLDER = re.compile(r"split([1-9]\d{0,8})")
 
 
@@ -46,7 +47,7 @@ def shard_paths(root: Path) -> list[Path]:
 
 
 def split_folder(root: Path, number: int) -> Path:
-    """Return where a data root keeps the manifest of a split."""
+    """Return where a data root keeps the manifest of a split, whose number is at most `MOST_SPLITS`."""
     return root / "splits" / f"split{number}"
 
 

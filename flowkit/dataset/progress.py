@@ -49,13 +49,23 @@ def is_shown(progress: bool | None) -> bool:
     """Return whether to show progress; None leaves the decision to where stderr goes."""
     if _verbosity is Verbosity.QUIET:
         return False
-    return sys.stderr.isatty() or in_notebook() if progress is None else progress
+    return on_terminal() or in_notebook() if progress is None else progress
+
+
+def on_terminal() -> bool:
+    """Return whether stderr is a terminal. A program without a window, or a service, may have no stderr at all."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def print_line(text: str) -> None:
-    """Print a line to stderr, above a live bar if there is one."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """Print a line to stderr, above a live bar if there is one; nothing if there is no stderr."""
+    _write(text + "\n")
+
+
+def _write(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def print_note(text: str) -> None:
@@ -87,7 +97,7 @@ class ProgressBar:
         self._started = self._printed = time.monotonic()
         self._shown, self._live = is_shown(progress), None
         self._notebook = self._shown and in_notebook()
-        if self._shown and not self._notebook and sys.stderr.isatty() and _verbosity is not Verbosity.VERBOSE:
+        if self._shown and not self._notebook and on_terminal() and _verbosity is not Verbosity.VERBOSE:
             self._live = _live_bar()
             self._live.start()
             self._task = self._live.add_task(printable_name(what), total=total, rate="")
@@ -135,8 +145,7 @@ class ProgressBar:
 
     def _print_over(self, text: str) -> None:
         """Replace the line that a notebook shows."""
-        sys.stderr.write(f"\r{text:<100}")
-        sys.stderr.flush()
+        _write(f"\r{text:<100}")
 
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)

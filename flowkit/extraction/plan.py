@@ -117,7 +117,7 @@ def make_plan(
         settings.method.solver()  # it must be installed, in the version that the root records
         settings.method.check_size(settings.short_side, settings.short_side)
     known_source = Path(existing.source) if existing is not None and existing.source else None
-    videos, scan = find_videos(videos, VIDEO_SUFFIXES, leave_out=root, source=known_source)
+    videos, scan = find_videos(videos, VIDEO_SUFFIXES, data_root=root, source=known_source)
     if not scan.videos and not scan.unreadable:
         found = ignored_text(scan.ignored) or "the folder is empty"
         raise ManifestError(

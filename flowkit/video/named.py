@@ -16,7 +16,7 @@ MAX_LIST_BYTES = 1 << 28
 _COMMENT = "#"
 
 
-def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | None = None, source: Path | None = None) -> tuple[Path, Scan]:
+def find_videos(videos: Path, suffixes: frozenset[str], *, data_root: Path | None = None, source: Path | None = None) -> tuple[Path, Scan]:
     """Find the videos that a path stands for, and the folder to which their ids are relative.
 
     Parameters
@@ -27,8 +27,8 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
         ``#`` are skipped.
     suffixes : frozenset of str
         The suffixes of videos, in lower case, with the dot.
-    leave_out : Path, optional
-        A folder below that is not searched.
+    data_root : Path, optional
+        The folder that clips of the videos are written to.
     source : Path, optional
         The folder to which the ids of the same data root are relative already. Ids of files in it are relative to it; those of other
         files to the innermost folder that contains all of them.
@@ -47,7 +47,7 @@ def find_videos(videos: Path, suffixes: frozenset[str], *, leave_out: Path | Non
     """
     is_file = videos.is_file()
     if not is_file:
-        scan = scan_videos(videos, suffixes, leave_out=leave_out)
+        scan = scan_videos(videos, suffixes, data_root=data_root)
         if [video.path for video in scan.videos] != [videos]:  # of a folder of pictures these are equal
             return videos, scan
     files = [videos] if not is_file or videos.suffix.lower() in suffixes else _listed(videos, suffixes)

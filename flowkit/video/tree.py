@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.errors import ManifestError
+from flowkit.files import open_without_waiting
 from flowkit.video.folders import FolderLayout, read_layout
 from flowkit.video.ids import MAX_ID_BYTES, MOST_CLASHES, check_video_id, first_few, utf8_name
 from flowkit.video.pictures.folder import PictureFolders
 from flowkit.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +27,15 @@ _logger = logging.getLogger(__name__)
 _SYSTEM_FOLDERS = frozenset(
     ["__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot"]
 )
-_HIDDEN, _NO_SUFFIX, _PICTURES, _OTHER = "hidden", "without suffix", "stray pictures", "others"
+# What flowkit itself writes into a folder, by the name and the format of the record there: the names of subfolders, or all of them.
+DATA_ROOT_FOLDERS = frozenset(["clips", "features", "inspect", "reports", "runs", "shards", "splits"])
+_OWN_FOLDERS: dict[str, tuple[bytes, frozenset[str] | None]] = {
+    "dataset.json": (b'"flowkit-dataset"', DATA_ROOT_FOLDERS),
+    "flowkit-export.json": (b'"flowkit-export"', None),
+    "gallery.json": (b'"flowkit-gallery"', None),
+}
+_FORMAT_BYTES = 1 << 10  # the format is the first value of a record
+_HIDDEN, _OWN, _NO_SUFFIX, _PICTURES, _OTHER = "hidden", "of flowkit", "without suffix", "stray pictures", "others"
 _MOST_SUFFIXES = 30  # that are counted one by one
 
 
@@ -49,7 +59,8 @@ class Scan:
     layout : FolderLayout
         What the folders say about classes and subsets.
     ignored : dict of str to int
-        Numbers of files that are not videos, by suffix, the most frequent first; ``hidden`` counts hidden files and folders.
+        Numbers of files that are not videos, by suffix, the most frequent first; ``hidden`` counts hidden files and folders, and
+        ``of flowkit`` the folders that hold what flowkit wrote.
     unreadable : tuple of (str, str)
         Videos and folders that cannot be used, and why: a name that is not UTF-8 or cannot be an id, a dangling link, a
         folder without permission. The names are relative to the root and printable as UTF-8.
@@ -61,33 +72,38 @@ class Scan:
     unreadable: tuple[tuple[str, str], ...]
 
 
-def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None = None) -> Scan:
+def scan_videos(root: Path, suffixes: frozenset[str], *, data_root: Path | None = None) -> Scan:
     """Find the videos of a tree.
 
     Parameters
     ----------
     root : Path
-        The folder to search, with all its subfolders but hidden ones. A folder of numbered pictures is a video. Links to files and
-        folders are followed, except links to a folder that contains them.
+        The folder to search, with all its subfolders but hidden ones and those that flowkit writes in a data root, a gallery or
+        an export. A folder of numbered pictures is a video. Links to files and folders are followed, except links to a folder
+        that contains them.
     suffixes : frozenset of str
         The suffixes of videos, in lower case, with the dot.
-    leave_out : Path, optional
-        A folder below the root that is not searched: a data root, which contains the videos that ``flowkit inspect`` wrote.
+    data_root : Path, optional
+        The folder that clips of the videos are written to; it may be the same folder, or lie in it.
 
     Raises
     ------
     ManifestError
         If there is no such folder, or files would share an id because they differ only in their suffix; names all of them. Ids
-        that differ only in case belong to two videos.
+        that differ only in case belong to two videos. Also if a video lies where flowkit would write in a new data root.
     """
     if not root.is_dir():
         raise ManifestError(f"there is no folder {str(root)!r}; name the folder that holds the videos")
     paths: dict[str, list[str]] = {}
     unreadable: list[tuple[str, str]] = []
     ignored: Counter[str] = Counter()
-    left_out = _identity(leave_out) if leave_out is not None and leave_out.is_dir() else None
+
+    def on_own(folder: str) -> None:
+        if data_root is None or os.path.realpath(folder) != os.path.realpath(data_root):
+            ignored[_OWN] += 1
+
     pictures = PictureFolders()
-    for relative, path, folder_fault in walk_files(str(root), leave_out=left_out, on_hidden=lambda _: ignored.update([_HIDDEN])):
+    for relative, path, folder_fault in walk_files(str(root), on_own=on_own, on_hidden=lambda _: ignored.update([_HIDDEN])):
         video_id, suffix = os.path.splitext(relative)
         if folder_fault is None and suffix.lower() not in suffixes:
             if not pictures.add(relative):
@@ -107,6 +123,8 @@ def scan_videos(root: Path, suffixes: frozenset[str], *, leave_out: Path | None 
         else:
             paths.setdefault(name, []).append(os.path.join(root, relative))
     check_one_file_each(paths)
+    if data_root is not None:
+        _check_places(paths, root, data_root)
     layout = read_layout(paths)
     videos = (VideoFile(video_id, Path(paths[video_id][0]), layout.class_of[video_id]) for video_id in sorted(paths))
     return Scan(tuple(videos), layout, _fewer_kinds(ignored), tuple(sorted(unreadable)))
@@ -137,6 +155,20 @@ def check_one_file_each(paths: Mapping[str, Sequence[str]]) -> None:
         )
 
 
+def _check_places(video_ids: Iterable[str], root: Path, data_root: Path) -> None:
+    """Raise `ManifestError` if videos lie in a folder that flowkit would use for its own files."""
+    within = os.path.relpath(os.path.realpath(data_root), os.path.realpath(root)).replace(os.sep, "/")
+    if within.split("/")[0] == "..":
+        return
+    places = tuple(f"{name}/" if within == "." else f"{within}/{name}/" for name in sorted(DATA_ROOT_FOLDERS))
+    there = sorted(video_id for video_id in video_ids if video_id.startswith(places))
+    if there:
+        raise ManifestError(
+            f"{counted(len(there), 'video')} of {str(root)!r} lie where flowkit would keep its own files: {first_few(map(repr, there))}; "
+            "choose a data root outside the folder of videos with --data DIR"
+        )
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder is hidden: its name begins with a dot, or is that of a folder that systems keep for themselves."""
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
@@ -156,9 +188,15 @@ def video_fault(video_id: str, path: str) -> str | None:
     return None if os.path.isfile(path) or os.path.isdir(path) else "it is not a regular file, or a dangling link"
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _own_folders(folder: str, names: set[str], *, named: bool) -> frozenset[str]:
+    """Return which subfolders of a folder flowkit wrote, as a record in it says; of a gallery or export only if no user named it."""
+    own: set[str] = set()
+    for record in _OWN_FOLDERS.keys() & names:
+        form, folders = _OWN_FOLDERS[record]
+        with suppress(OSError), open(os.path.join(folder, record), "rb", opener=open_without_waiting) as file:
+            if form in file.read(_FORMAT_BYTES) and not (named and folders is None):
+                own |= names if folders is None else folders & names
+    return frozenset(own)
 
 
 def walk_files(
@@ -166,7 +204,7 @@ def walk_files(
     relative: str = "",
     above: tuple[tuple[int, int], ...] = (),
     *,
-    leave_out: tuple[int, int] | None = None,
+    on_own: Callable[[str], object] | None = None,
     on_hidden: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[str, str, str | None]]:
     """Yield each file below a folder; links to folders are followed, except to a folder that contains them.
@@ -177,8 +215,9 @@ def walk_files(
         The folder to begin with, and its path relative to the root, which is empty at the root.
     above : tuple
         The folders that contain this one, by device and inode.
-    leave_out : (int, int), optional
-        A folder below, by device and inode, that is skipped.
+    on_own : callable, optional
+        Called with the path of each folder that has subfolders that flowkit wrote; these are skipped. The folder to begin with is
+        searched nevertheless if it is a gallery or an export. By default they are searched like others.
     on_hidden : callable, optional
         Called with the path relative to the root of each hidden file and folder (see `is_hidden`); these are skipped.
 
@@ -198,17 +237,20 @@ def walk_files(
     if here in above:
         _logger.info("%r links to a folder that contains it; the link is not followed", utf8_name(folder))
         return
-    if above and here == leave_out:
-        return
     if len(relative) > MAX_ID_BYTES:  # no video in it could have an id
         yield relative, folder, f"the folder is nested too deeply (a path has at most {MAX_ID_BYTES} bytes)"
         return
+    own = frozenset() if on_own is None else _own_folders(folder, {entry.name for entry in entries}, named=not above)
+    if own and on_own is not None:
+        on_own(folder)
     for entry in entries:
         name = f"{relative}/{entry.name}" if relative else entry.name
         if is_hidden(entry.name):
             if on_hidden is not None:
                 on_hidden(name)
         elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield from walk_files(entry.path, name, (*above, here), leave_out=leave_out, on_hidden=on_hidden)
+            if entry.name in own:
+                continue
+            yield from walk_files(entry.path, name, (*above, here), on_own=on_own, on_hidden=on_hidden)
         else:
             yield name, entry.path, None

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from flowkit.files import with_file_name
 from flowkit.records import canonical_json, parse_json
 from flowkit.shards.reader import Clip
 
@@ -124,10 +125,11 @@ class FeatureJournal:
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)
-        place = os.lseek(self._file, 0, os.SEEK_END)
-        while view:
-            written = os.pwrite(self._file, view, place)
-            place, view = place + written, view[written:]
+        with with_file_name(self.path):
+            place = os.lseek(self._file, 0, os.SEEK_END)
+            while view:
+                written = os.pwrite(self._file, view, place)
+                place, view = place + written, view[written:]
 
     def _record(self, place: int) -> bytes | None:
         """Return the complete record at a place; None if there is none."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from flowkit.children import leave_working_folder_out
-from flowkit.cli.main import main
+from flowkit.cli.main import describe, main
 
 
 @pytest.mark.parametrize("command", ["predict", "extract", "import", "verify"])
@@ -50,3 +53,67 @@ def test_without_pythonpath_a_command_keeps_the_folders_that_an_installation_put
     leave_working_folder_out()
     assert str(tmp_path) in sys.path
     assert "" not in sys.path
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_streams_that_are_closed_do_not_stop_a_command_and_lend_their_number_to_no_file(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """Services and ``2>&-`` close streams; what a library prints would otherwise land in the file that is opened next."""
+    script = (
+        "import os, sys\n"
+        "from flowkit.cli.shared.console import open_closed_streams, say, warn\n"
+        "open_closed_streams()\n"
+        "opened = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n"
+        "os.write(1, b'of a library'), os.write(2, b'of a library'), say('text'), warn('text'), print('text'), sys.stdin.read(1)\n"
+        "os.write(opened, b'only this')\n"
+        "sys.exit(0 if opened > 2 else f'the file is number {opened}')\n"
+    )
+    path = tmp_path / "file"
+    close = [partial(os.close, number) for number in closed]
+    commands = ([sys.executable, "-c", script, str(path)], [sys.executable, "-m", "flowkit.cli", "config", "pack"])
+    for command in commands:
+        ended = subprocess.run(
+            command,
+            stdin=None if 0 in closed else subprocess.DEVNULL,
+            stdout=None if 1 in closed else subprocess.PIPE,
+            stderr=None if 2 in closed else subprocess.PIPE,
+            preexec_fn=lambda: [each() for each in close],
+            check=False,
+        )
+        assert ended.returncode == 0, ended
+    assert path.read_bytes() == b"only this"
+
+
+def test_an_error_of_a_full_disk_names_the_file_and_says_what_to_do() -> None:
+    text = describe(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clips/a.h5"))
+    assert text.startswith("No space left on device: 'clips/a.h5'; ")
+    assert "make space" in text
+    assert describe(OSError(errno.ENOENT, os.strerror(errno.ENOENT), "a")) == "No such file or directory: 'a'"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("extract", "videos", "--data", ""), ("extract", ""), ("pack", "--data="), ("predict", "a.mp4", "--output", ""), ("verify", "")],
+)
+def test_an_empty_path_is_refused_and_never_means_the_working_folder(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell makes one of a variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    Path("videos").mkdir()
+    Path("a.mp4").touch()
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments])
+    assert stop.value.code == 2
+    assert "it is empty" in capsys.readouterr().err
+    assert sorted(os.listdir()) == ["a.mp4", "videos"]
+
+
+def test_an_empty_path_in_the_settings_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("flowkit.toml").write_text("[info]\ndata = ''\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["info"])
+    assert stop.value.code == 2
+    assert "it is empty" in capsys.readouterr().err

@@ -129,11 +129,14 @@ def pair_names(entries: Sequence[ListEntry], video_ids: Iterable[str]) -> Pairs:
     alike: dict[str, list[str]] = defaultdict(list)
     for video_id in sorted(there.difference(video_of.values())):
         alike[comparable_name(video_id)].append(video_id)
-    matched_name: dict[str, str] = {}
+    matched_name = {video_id: video_id for video_id in video_of}
     for entry in entries:
         if entry.video_id in video_of:
             continue
-        fitting = alike.get(comparable_name(entry.video_id)) or alike.get(comparable_name(without_suffix(entry.video_id))) or []
+        bare = without_suffix(entry.video_id)
+        fitting = alike.get(comparable_name(entry.video_id)) or alike.get(comparable_name(bare)) or []
+        if not fitting and bare in matched_name:
+            fitting = [bare]
         if len(fitting) > 1:
             raise ManifestError(
                 f"{entry.video_id!r} of the split lists fits both {fitting[0]!r} and {fitting[1]!r}; rename one of the videos"
@@ -148,7 +151,23 @@ def pair_names(entries: Sequence[ListEntry], video_ids: Iterable[str]) -> Pairs:
             video_of[entry.video_id] = video_id
     rest = [entry for entry in entries if entry.video_id not in video_of]
     ends = _pair_ends(rest, sorted(there.difference(video_of.values())))
-    return Pairs({**video_of, **ends.video_of}, ends.by_end, ends.several, ends.reasons)
+    found = {**video_of, **ends.video_of}
+    again = _named_again([entry for entry in rest if entry.video_id not in found], found)
+    return Pairs(found, ends.by_end, ends.several, {**again, **ends.reasons})
+
+
+def _named_again(entries: Sequence[ListEntry], video_of: Mapping[str, str]) -> dict[str, str]:
+    """Return why entries have no video, if their names fit one that another entry names in full."""
+    taken: dict[str, tuple[str, str]] = {}
+    for name, video_id in video_of.items():
+        for end in name_ends(comparable_name(video_id)):
+            taken.setdefault(end, (name, video_id))
+    of_entry = {entry.video_id: taken.get(comparable_name(without_suffix(entry.video_id))) for entry in entries}
+    return {
+        name: f"fits {other[1]!r}, which the row {other[0]!r} names already; remove one of the rows"
+        for name, other in of_entry.items()
+        if other is not None
+    }
 
 
 def _pair_ends(entries: Sequence[ListEntry], video_ids: Sequence[str]) -> Pairs:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from flowkit.file_versions import FileVersion
-from flowkit.files import read_file
+from flowkit.files import read_file, with_file_name, write_atomically
+from flowkit.locks import exclusive_lock
 from flowkit.records import canonical_json
 
 _MOST_BYTES = 1 << 30
@@ -17,7 +19,7 @@ WHOLE = -1  # in place of the number of a window
 
 
 class PredictionJournal:
-    """The results of earlier calls that were stopped, and of this one. A context manager.
+    """The results of earlier calls that were stopped, and of this one. A context manager, which one process at a time can enter.
 
     Parameters
     ----------
@@ -32,26 +34,40 @@ class PredictionJournal:
         self._lines: list[str] = []
         self._results: dict[tuple[str, str, int], dict[str, Any]] = {}
         self._file: Any = None
+        self._held = ExitStack()
 
     def __enter__(self) -> PredictionJournal:
+        """Read what is kept.
+
+        Raises
+        ------
+        BusyError
+            If another process has entered the journal of the same file.
+        OSError
+            If the disk is full; what was kept is kept.
+        """
         if self.path is None:
             return self
-        if self.path.is_file():
-            text = read_file(self.path, most_bytes=_MOST_BYTES).decode("utf-8", "replace")
+        with ExitStack() as held:
+            held.enter_context(exclusive_lock(self.path.with_name(f"{self.path.name}.lock"), f"writes {str(self.path)!r}"))
+            self._open(self.path)
+            self._held = held.pop_all()
+        return self
+
+    def _open(self, path: Path) -> None:
+        if path.is_file():
+            text = read_file(path, most_bytes=_MOST_BYTES).decode("utf-8", "replace")
             lines = text[: text.rfind("\n") + 1].split("\n")[:-1]  # a kill may have cut off the last one
             if lines and lines[0] == self._header:
                 for line in lines[1:]:
                     self._take(line)
-        self._file = self.path.open("w", encoding="utf-8")
-        self._write(self._header)
-        for line in self._lines:
-            self._write(line)
-        self._sync()
-        return self
+        write_atomically(path, "".join(f"{line}\n" for line in (self._header, *self._lines)))
+        self._file = path.open("a", encoding="utf-8")
 
     def __exit__(self, *error: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._held:
+            if self._file is not None:
+                self._file.close()
 
     def results(self, path: Path) -> dict[int, dict[str, Any]]:
         """Return the results of the present version of a video file, by the number of the window; that of the whole video is `WHOLE`."""
@@ -69,8 +85,11 @@ class PredictionJournal:
         version = _version(path)
         self._results[str(path), version, number] = result
         if self._file is not None:
-            self._write(json.dumps({"path": str(path), "version": version, "number": number, "result": result}))
-            self._sync()
+            line = json.dumps({"path": str(path), "version": version, "number": number, "result": result})
+            with with_file_name(Path(self._file.name)):
+                self._file.write(line + "\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
 
     def remove(self) -> None:
         """Remove the file: its results are in the output."""
@@ -87,13 +106,6 @@ class PredictionJournal:
         if isinstance(result, dict) and [type(part) for part in key] == [str, str, int]:
             self._results[key] = result
             self._lines.append(line)
-
-    def _write(self, line: str) -> None:
-        self._file.write(line + "\n")
-
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 def _version(path: Path) -> str:

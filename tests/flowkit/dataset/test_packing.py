@@ -21,7 +21,7 @@ from flowkit.cli.main import flowkit as command
 from flowkit.dataset.clips import packed_videos
 from flowkit.dataset.lists.choosing import SeveralListsError
 from flowkit.dataset.packing import pack
-from flowkit.dataset.paths import clip_path, split_folder
+from flowkit.dataset.paths import MOST_SPLITS, clip_path, split_folder
 from flowkit.dataset.progress import StageProgress
 from flowkit.dataset.root import Dataset
 from flowkit.dataset.verify import verify
@@ -99,6 +99,15 @@ def test_shards_end_with_the_first_video_that_brings_them_past_the_size(tmp_path
         if number < report.num_shards - 1:
             assert sum(sizes) >= SHARD_BYTES
     assert_whole(root, VIDEOS)
+
+
+def test_a_split_whose_folder_would_not_be_found_again_is_refused(tmp_path: Path) -> None:
+    root = make_root(tmp_path, VIDEOS)
+    pack(root, split=MOST_SPLITS)
+    assert Dataset.open(root).splits == [MOST_SPLITS]
+    with pytest.raises(ParameterError, match="split must be at most 999,999,999, got 1000000000"):
+        pack(root, split=MOST_SPLITS + 1)
+    assert [path.name for path in (root / "splits").iterdir()] == [f"split{MOST_SPLITS}"]
 
 
 def test_packing_again_does_nothing_and_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from flowkit.dataset import progress
-from flowkit.dataset.progress import ProgressBar, StageProgress, is_shown
+from flowkit.dataset.progress import ProgressBar, StageProgress, is_shown, print_note
 
 
 class Terminal(io.StringIO):
@@ -41,6 +41,16 @@ def test_by_default_progress_is_shown_on_a_terminal_and_in_a_notebook(
         assert is_shown(None)
     request.getfixturevalue("notebook")
     assert [is_shown(choice) for choice in (None, False)] == [True, False]
+
+
+def test_a_program_without_a_stderr_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one without a window on Windows, or a service."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not is_shown(None)
+    print_note("nobody reads this")
+    with ProgressBar("count", total=2, unit="files", progress=True) as bar:
+        bar.update(2)
+    assert bar.done == 2
 
 
 def test_elsewhere_a_plain_line_appears_now_and_then_and_one_at_the_end(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:

@@ -67,6 +67,15 @@ def test_an_exact_name_comes_before_an_end() -> None:
 def test_rows_that_name_one_video_with_and_without_a_suffix_are_an_error() -> None:
     with pytest.raises(ManifestError, match=r"'A/1\.avi' and 'A/1\.mp4'"):
         matched(["A/1.avi", "A/1.mp4"], ["A/1"])
+    with pytest.raises(ManifestError, match=r"'A/1' and 'A/1\.avi' .* remove one row"):
+        matched(["A/1.avi", "A/1"], ["A/1", "A/2"])
+
+
+def test_a_row_whose_end_fits_a_video_that_another_row_names_is_explained() -> None:
+    """It is not called missing: the file is there, and a user would look for it."""
+    found = matched(["A/1", "1.avi", "A/2", "B/3"], ["A/1", "A/2"])
+    assert [entry.video_id for entry in found.train] == ["A/1", "A/2"]
+    assert found.reasons == {"1.avi": "fits 'A/1', which the row 'A/1' names already; remove one of the rows"}
 
 
 def test_other_names_of_a_file_are_tried_after_the_first() -> None:
