@@ -156,6 +156,17 @@ def _write_video(group: Any, video: PlannedFeatures) -> None:
         first += length
 
 
+def holds_other_data(path: Path) -> bool:
+    """Return whether a file is an intact HDF5 file of something else than features, such as a shard, which no option may replace."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return text_of(file.attrs.get("format", "")) != FORMAT
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 class FeatureFile:
     """An HDF5 file of features, read as foreign data: bounded, and nothing outside the file is opened.
 
@@ -198,7 +209,7 @@ class FeatureFile:
         with refusing(path, _KIND, FeaturesError), h5py.File(path, "r", locking=False) as file:
             kind, version = text_of(file.attrs.get("format", "")), file.attrs.get("format_version")
             if kind != FORMAT:
-                raise FeaturesError(f"{path} is no file of features (its format is {kind[:60]!r}); `flowkit features` makes one")
+                raise FeaturesError(f"{path} is no file of features (its format is {kind[:60]!r}); name another file")
             if version != FORMAT_VERSION:
                 raise FeaturesError(
                     f"{path} has format version {version!r}, and this flowkit reads version {FORMAT_VERSION}; make it again with "

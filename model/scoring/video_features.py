@@ -19,7 +19,7 @@ from flowkit.model.runs.recorded_extraction import Solver, extraction_here
 from flowkit.model.runs.run_folder import find_weights
 from flowkit.model.runs.training_data import extraction_differences
 from flowkit.model.scoring.extract_features import FeatureWork
-from flowkit.model.scoring.feature_files import OTHER_OUTPUT, FeatureFile, write_features
+from flowkit.model.scoring.feature_files import OTHER_OUTPUT, FeatureFile, holds_other_data, write_features
 from flowkit.model.scoring.feature_folder import RECORD_NAME, FeatureFolder, write_feature_folder
 from flowkit.model.scoring.feature_journal import FeatureJournal, journal_of
 from flowkit.model.scoring.feature_network import FeatureNetwork
@@ -278,7 +278,7 @@ def finished_features(
     check_same : callable
         Raises `FeaturesError` unless the features are of videos of the same source.
     replace : bool
-        Return None instead of raising an error about other features.
+        Return None instead of raising an error about other or damaged features.
 
     Raises
     ------
@@ -295,7 +295,7 @@ def finished_features(
             raise FeaturesError(f"{path} has features that differ in {', '.join(different)}; {OTHER_OUTPUT}")
         check_same(there)
     except FeaturesError:
-        if replace:
+        if replace and not (is_file and holds_other_data(path)):
             return None
         raise
     return there

@@ -29,7 +29,7 @@ from flowkit.model.runs.checkpoint import load_checkpoint, save_weights
 from flowkit.model.runs.run_folder import phase_folder
 from flowkit.model.runs.trained_network import load_network
 from flowkit.model.scoring.clip_inputs import ClipInputs
-from flowkit.model.scoring.feature_files import FeatureFile
+from flowkit.model.scoring.feature_files import FeatureFile, holds_other_data
 from flowkit.model.scoring.feature_folder import FeatureFolder
 from flowkit.model.scoring.feature_journal import FeatureJournal, VideoToDo, WindowName, journal_of
 from flowkit.model.scoring.video_features import features
@@ -147,6 +147,20 @@ def test_features_of_other_weights_settings_or_data_are_not_mixed(home: Path, tm
     assert path.read_bytes() == before
     assert features(root, of="motion", output=path, replace=True, execution=CPU).num_kept == 0
     assert path.read_bytes() != before
+
+
+def test_a_shard_is_never_replaced_by_features(home: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(home, tmp_path / "root"))
+    shard = root / "shards/shard-00000.h5"
+    before = shard.read_bytes()
+    for replace in (False, True):
+        with pytest.raises(FeaturesError, match=r"is no file of features .* name another file"):
+            features(root, of="motion", output=shard, replace=replace, execution=CPU)
+    assert shard.read_bytes() == before
+    damaged = tmp_path / "features.h5"
+    damaged.write_bytes(before[:100])
+    features(root, of="motion", videos=[next(iter(Dataset.open(root).split(1))).video_id], output=damaged, replace=True, execution=CPU)
+    assert not holds_other_data(damaged)
 
 
 def test_features_of_another_data_root_are_refused(home: Path, tmp_path: Path) -> None:
