@@ -166,8 +166,7 @@ def predict(
         "stride": stride,
     }
     results: list[dict[str, Any]] = []
-    journal_path = None if output is None else output.with_name(f".{output.name}.unfinished")
-    with stop_signals(grace) as stop, PredictionJournal(journal_path, depends_on) as journal:
+    with stop_signals(grace) as stop, PredictionJournal(output, depends_on) as journal:
         for path in files:
             if stop.requested():
                 break

@@ -27,10 +27,10 @@ _logger = logging.getLogger(__name__)
 _SYSTEM_FOLDERS = frozenset(
     ["__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot"]
 )
-# What flowkit itself writes into a folder, by the name and the format of the record there: the names of subfolders, or all of them.
+# What flowkit itself writes into a folder, by the name and the format of the record there: the names in it, or all that is there.
 DATA_ROOT_FOLDERS = frozenset(["clips", "features", "inspect", "reports", "runs", "shards", "splits"])
-_OWN_FOLDERS: dict[str, tuple[bytes, frozenset[str] | None]] = {
-    "dataset.json": (b'"flowkit-dataset"', DATA_ROOT_FOLDERS),
+_OWN_NAMES: dict[str, tuple[bytes, frozenset[str] | None]] = {
+    "dataset.json": (b'"flowkit-dataset"', DATA_ROOT_FOLDERS | {"dataset.json", "extract-report.json"}),
     "flowkit-export.json": (b'"flowkit-export"', None),
     "gallery.json": (b'"flowkit-gallery"', None),
 }
@@ -188,14 +188,14 @@ def video_fault(video_id: str, path: str) -> str | None:
     return None if os.path.isfile(path) or os.path.isdir(path) else "it is not a regular file, or a dangling link"
 
 
-def _own_folders(folder: str, names: set[str], *, named: bool) -> frozenset[str]:
-    """Return which subfolders of a folder flowkit wrote, as a record in it says; of a gallery or export only if no user named it."""
+def _own_names(folder: str, names: set[str], *, named: bool) -> frozenset[str]:
+    """Return what in a folder flowkit wrote, as a record there says; of a gallery or export only if no user named the folder."""
     own: set[str] = set()
-    for record in _OWN_FOLDERS.keys() & names:
-        form, folders = _OWN_FOLDERS[record]
+    for record in _OWN_NAMES.keys() & names:
+        form, written = _OWN_NAMES[record]
         with suppress(OSError), open(os.path.join(folder, record), "rb", opener=open_without_waiting) as file:
-            if form in file.read(_FORMAT_BYTES) and not (named and folders is None):
-                own |= names if folders is None else folders & names
+            if form in file.read(_FORMAT_BYTES) and not (named and written is None):
+                own |= names if written is None else written & names
     return frozenset(own)
 
 
@@ -216,7 +216,7 @@ def walk_files(
     above : tuple
         The folders that contain this one, by device and inode.
     on_own : callable, optional
-        Called with the path of each folder that has subfolders that flowkit wrote; these are skipped. The folder to begin with is
+        Called with the path of each folder in which something is that flowkit wrote; that is skipped. The folder to begin with is
         searched nevertheless if it is a gallery or an export. By default they are searched like others.
     on_hidden : callable, optional
         Called with the path relative to the root of each hidden file and folder (see `is_hidden`); these are skipped.
@@ -240,17 +240,17 @@ def walk_files(
     if len(relative) > MAX_ID_BYTES:  # no video in it could have an id
         yield relative, folder, f"the folder is nested too deeply (a path has at most {MAX_ID_BYTES} bytes)"
         return
-    own = frozenset() if on_own is None else _own_folders(folder, {entry.name for entry in entries}, named=not above)
+    own = frozenset() if on_own is None else _own_names(folder, {entry.name for entry in entries}, named=not above)
     if own and on_own is not None:
         on_own(folder)
     for entry in entries:
         name = f"{relative}/{entry.name}" if relative else entry.name
+        if entry.name in own:
+            continue
         if is_hidden(entry.name):
-            if on_hidden is not None:
+            if on_hidden is not None and not own:  # in a data root they are locks
                 on_hidden(name)
         elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            if entry.name in own:
-                continue
             yield from walk_files(entry.path, name, (*above, here), on_own=on_own, on_hidden=on_hidden)
         else:
             yield name, entry.path, None

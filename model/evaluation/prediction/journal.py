@@ -23,14 +23,16 @@ class PredictionJournal:
 
     Parameters
     ----------
-    path : Path or None
-        The file; None keeps nothing. One that depends on anything else is replaced.
+    output : Path or None
+        The file that the results will be written to; they are kept beside it. None keeps nothing. What was kept and depends on
+        anything else is replaced.
     depends_on : mapping
         What the results depend on besides the videos, as built-in types.
     """
 
-    def __init__(self, path: Path | None, depends_on: Mapping[str, Any]) -> None:
-        self.path, self._header = path, canonical_json(dict(depends_on))
+    def __init__(self, output: Path | None, depends_on: Mapping[str, Any]) -> None:
+        self.path = None if output is None else output.with_name(f".{output.name}.unfinished")
+        self._output, self._header = output, canonical_json(dict(depends_on))
         self._lines: list[str] = []
         self._results: dict[tuple[str, str, int], dict[str, Any]] = {}
         self._file: Any = None
@@ -49,7 +51,9 @@ class PredictionJournal:
         if self.path is None:
             return self
         with ExitStack() as held:
-            held.enter_context(exclusive_lock(self.path.with_name(f"{self.path.name}.lock"), f"writes {str(self.path)!r}"))
+            held.enter_context(
+                exclusive_lock(self.path.with_name(f"{self.path.name}.lock"), f"writes predictions to {str(self._output)!r}")
+            )
             self._open(self.path)
             self._held = held.pop_all()
         return self

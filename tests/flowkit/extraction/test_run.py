@@ -182,6 +182,7 @@ def test_a_line_of_the_index_that_flowkit_does_not_write_is_passed_over(videos: 
 
 def test_the_data_root_s_own_videos_are_not_extracted(videos: Path) -> None:
     root = videos / "flowkit-data"
+    open_root(root, videos, SETTINGS)
     write_video(root / "inspect" / "a-flow.mkv", 3)  # as `inspect` draws them
     found = make_plan(videos, root, settings=SETTINGS)
     assert (sorted(job.video_id for job in found.jobs), found.ignored) == (["run/a", "run/b", "walk/a"], {".txt": 1})

@@ -128,18 +128,19 @@ def test_a_folder_of_videos_and_of_folders_of_frames_is_classified(trained: Path
 
 
 def test_a_journal_keeps_results_of_the_same_files_and_settings_only(tmp_path: Path) -> None:
-    video, path = tmp_path / "a.mkv", tmp_path / ".journal"
+    video, output = tmp_path / "a.mkv", tmp_path / "out.json"
+    path = tmp_path / ".out.json.unfinished"
     video.write_bytes(b"1")
-    with PredictionJournal(path, {"top": 5}) as journal:
+    with PredictionJournal(output, {"top": 5}) as journal:
         journal.add(video, 0, {"top": []})
         journal.add(video, WHOLE, {})
     with path.open("a") as file:
         file.write('{"path": "cut o')
-    with PredictionJournal(path, {"top": 5}) as journal:
+    with PredictionJournal(output, {"top": 5}) as journal:
         assert journal.results(video) == {0: {"top": []}, WHOLE: {}}
         video.write_bytes(b"22")
         assert journal.results(video) == {}
-    with PredictionJournal(path, {"top": 6}) as journal:
+    with PredictionJournal(output, {"top": 6}) as journal:
         video.write_bytes(b"1")
         assert journal.results(video) == {}
     journal.remove()

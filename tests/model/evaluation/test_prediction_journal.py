@@ -22,13 +22,17 @@ def video(tmp_path: Path) -> Path:
 @pytest.fixture
 def kept(tmp_path: Path, video: Path) -> Path:
     """A journal with two results, whose last line a kill has cut off."""
-    path = tmp_path / ".out.json.unfinished"
-    with PredictionJournal(path, {"network": 1}) as journal:
+    output = tmp_path / "out.json"
+    with PredictionJournal(output, {"network": 1}) as journal:
         journal.add(video, 0, {"class": "run"})
         journal.add(video, 1, {"class": "walk"})
-    with path.open("ab") as file:
+    with unfinished(output).open("ab") as file:
         file.write(b'{"path": ')
-    return path
+    return output
+
+
+def unfinished(output: Path) -> Path:
+    return output.with_name(".out.json.unfinished")
 
 
 def test_results_are_kept_from_call_to_call(kept: Path, video: Path) -> None:
@@ -49,18 +53,18 @@ def test_a_disk_that_is_full_when_the_journal_is_opened_again_loses_no_result(
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as error, PredictionJournal(kept, {"network": 1}):
             pass
-    assert error.value.filename == str(kept)
+    assert error.value.filename == str(unfinished(kept))
     with PredictionJournal(kept, {"network": 1}) as journal:
         assert len(journal.results(video)) == 2
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as error:
             journal.add(video, 2, {"class": "run"})
-    assert error.value.filename == str(kept)
+    assert error.value.filename == str(unfinished(kept))
 
 
 def test_two_commands_do_not_keep_their_results_in_one_file(kept: Path, video: Path) -> None:
     with PredictionJournal(kept, {"network": 1}) as journal:
-        with pytest.raises(BusyError, match=r"out\.json"), PredictionJournal(kept, {"network": 1}):
+        with pytest.raises(BusyError, match=r"writes predictions to .*/out\.json'"), PredictionJournal(kept, {"network": 1}):
             pass
         journal.add(video, 2, {"class": "run"})
     with PredictionJournal(kept, {"network": 1}) as journal:
