@@ -249,7 +249,7 @@ def _iterate(
     done, error = 0, 1e300
     if not exact:  # which keeps p / taut
         theta = theta * taut
-    depth = min(2, max_depth, max_iterations)
+    depth = 1
     all_counted = True
     while error > threshold and done < max_iterations:
         other = state if depth == 1 else 1 - state
