@@ -15,6 +15,7 @@ seconds on one core.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -94,6 +95,14 @@ def strict_flow(pair: Pair, preset: str) -> NDArray[np.float32]:
     return compute_flow(pair[1], params=TVL1Params.preset(preset))
 
 
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,3})x(\d{2,3})", text)
+    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (16 <= width <= 340 and 16 <= height <= 256):
+        raise argparse.ArgumentTypeError(f"write width and height in px, from 16x16 to 340x256, got {text!r}")
+    return width, height
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -101,7 +110,7 @@ def main() -> int:
     )
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--preset", default="opencv")
-    parser.add_argument("--size", default="340x256", metavar="WIDTHxHEIGHT", help="the middle of each frame, at most 340x256")
+    parser.add_argument("--size", type=_size, default=(340, 256), metavar="WIDTHxHEIGHT", help="the middle of each frame, at most 340x256")
     parser.add_argument("--tile", metavar="WIDTHxHEIGHT", help="tile of iterate; by default the plan's choice")
     parser.add_argument("--rows", type=int, choices=(1, 2, 4), help="rows of a patch, where two variants have the same tile")
     parser.add_argument("--fused", type=int, help="iterations per launch; by default the plan's choice")
@@ -115,9 +124,8 @@ def main() -> int:
     tilings = chosen_tilings(options)
     if not tilings:
         parser.error(f"no variant has tiles of {options.tile} px; there are {', '.join(map(str, VARIANTS))}")
-    width, height = map(int, options.size.split("x"))
-    pairs = [middle(pair, width, height) for pair in real_pairs(options.data, options.pairs)]
-    all_within = True
+    pairs = [middle(pair, *options.size) for pair in real_pairs(options.data, options.pairs)]
+    size, all_within = "x".join(map(str, options.size)), True
     with ProcessPoolExecutor(options.jobs) as pool:
         references = [pool.submit(strict_flow, pair, options.preset) for pair in pairs]
         for tile, fused in tilings:
@@ -131,7 +139,10 @@ def main() -> int:
             overall = FlowDistance.between(np.concatenate(flows), np.concatenate([reference.result() for reference in references]))
             verdict = "within" if overall.within(GPU_GATES) else "BEYOND"
             all_within &= overall.within(GPU_GATES)
-            print(f"{name}, {len(pairs)} pairs, {options.size}, {options.preset}: {overall}: {verdict} the gates ({GPU_GATES})", flush=True)
+            print(
+                f"{name}, {len(pairs)} pairs, {size}, {options.preset}: {overall}: {verdict} the gates ({GPU_GATES})",
+                flush=True,
+            )
     return 0 if all_within else 1
 
 

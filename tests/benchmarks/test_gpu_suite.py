@@ -27,7 +27,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 def run_suite(*arguments: object, **environment: Any) -> Any:
     command = [sys.executable, str(BENCHMARKS / "gpu_suite.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=900, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=2000, check=False)
 
 
 def has_nvrtc() -> Any:
