@@ -7,6 +7,7 @@ GPU, while its caller does other work.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from flowkit.warped_flow import NONE, PAIRS_AT_ONCE, pairs_without_camera_motion
 
 PIXELS_AT_ONCE = 1 << 22  # of frames whose flow is solved between two signs of life
 BATCHES_AHEAD = 3  # in flight, of each worker of a GPU
+LONG_WAIT_SECONDS = 1.0  # for one batch, after which a worker has only one in flight
 BYTES_AHEAD = 1 << 27  # of the frames of these batches, and of the memory that is shared for them
 _COLOUR_AND_SHARED = 5  # bytes per pixel: RGB, and the two channels of the flow, whose memory the grey frames use before
 
@@ -150,6 +152,7 @@ class FlowQueue:
         self._begun: deque[list[_Part]] = deque()  # the parts of each batch
         self._in_flight: deque[_Part] = deque()
         self._batch_bytes = 1
+        self._waited_seconds = 0.0  # for the last flow
 
     def __enter__(self) -> FlowQueue:
         return self
@@ -161,8 +164,13 @@ class FlowQueue:
 
     @property
     def most_ahead(self) -> int:
-        """How many batches, of the size of the largest so far, may have begun before the first of them is taken."""
-        return 1 if self._connections is None else max(min(BYTES_AHEAD // self._batch_bytes, BATCHES_AHEAD), 1)
+        """How many batches, of the size of the largest so far, may have begun before the first of them is taken.
+
+        It is one if the GPU is so slow that it always has enough to do: a worker that is to stop waits for what is in flight.
+        """
+        if self._connections is None or self._waited_seconds > LONG_WAIT_SECONDS:
+            return 1
+        return max(min(BYTES_AHEAD // self._batch_bytes, BATCHES_AHEAD), 1)
 
     def begin(self, frames: NDArray[np.uint8]) -> None:
         """Begin to solve the flow between consecutive frames, uint8 (n, H, W) or (n, H, W, 3), as `solver_frames` returns them.
@@ -194,7 +202,9 @@ class FlowQueue:
 
     def _receive(self) -> None:
         """Wait for the oldest flow in flight."""
+        began = time.monotonic()
         self._in_flight.popleft().receive()
+        self._waited_seconds = time.monotonic() - began
 
     def take(self) -> NDArray[np.uint8]:
         """Wait for the flow of the oldest batch that has not been taken, and return it, as `quantised_flow` does.

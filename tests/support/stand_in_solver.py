@@ -94,7 +94,7 @@ def steady_solver(settings: ExtractSettings, device: int, height: int, width: in
 
 
 class Gated(Difference):
-    """Solves some batches, and goes on once a file exists."""
+    """Solves some batches, makes a file ``.held`` beside `gate`, and goes on once `gate` exists."""
 
     def __init__(self, *size: int, gate: Path, num_before: int, **others: Any) -> None:
         super().__init__(*size, **others)
@@ -102,6 +102,8 @@ class Gated(Difference):
 
     def submit(self, frames: Sequence[NDArray[np.uint8]], pairs: NDArray[np.int64], out: Sequence[NDArray[np.uint8]]) -> Batch:
         self.left -= 1
+        if self.left < 0:
+            self.gate.with_suffix(".held").touch()
         while self.left < 0 and not self.gate.exists():
             time.sleep(0.001)
         return super().submit(frames, pairs, out)

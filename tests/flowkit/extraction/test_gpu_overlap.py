@@ -81,6 +81,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     monkeypatch.setattr(solving, "service_connections", lambda address: connections)
     for module in (one_video, segments):
         monkeypatch.setattr(module, "BATCH_SIZE", 4)
+    monkeypatch.setattr(solving, "LONG_WAIT_SECONDS", 1e9)
     return gpu
 
 
@@ -188,6 +189,17 @@ def test_what_is_in_flight_takes_so_much_memory_at_most(
     perform(job)
     assert gpu.most_waiting == ahead
     assert ahead <= most_alive <= ahead + 2  # one more that is decoded, and one whose flow has just been compressed
+    assert job.clip_path.read_bytes() == expected_clip(job, tmp_path / "expected.h5")
+
+
+def test_a_worker_of_a_slow_gpu_has_one_batch_in_flight_once_it_knows(
+    gpu: Gpu, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solving, "LONG_WAIT_SECONDS", 0.0)
+    job = jobs_of(videos, tmp_path / "data")[0]
+    perform(job)
+    begun = ["ask 0", "ask 1", "ask 2", "wait 0", "wait 1", "wait 2"]
+    assert gpu.events == begun + [f"{what} {k}" for k in range(3, 6) for what in ("ask", "wait")]
     assert job.clip_path.read_bytes() == expected_clip(job, tmp_path / "expected.h5")
 
 
@@ -301,7 +313,7 @@ def test_a_run_that_is_stopped_beside_the_process_of_a_gpu_is_continued_to_the_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The solver holds the sixth batch until the worker has been told to stop."""
-    stop, gate = StopRequest(), tmp_path / "gate"
+    stop, gate = StopRequest(), tmp_path / "gate"  # the solver tells by another file that it holds a batch
     monkeypatch.setattr(run, "check_gpus", lambda devices: None)
     monkeypatch.setattr(run, "_cuda_solver", partial(gated_solver, gate=gate, num_before=5))
     write_video(tmp_path / "videos" / "class" / "long.avi", 1000)
@@ -309,7 +321,7 @@ def test_a_run_that_is_stopped_beside_the_process_of_a_gpu_is_continued_to_the_s
     def on_progress(progress: run.ExtractProgress) -> None:
         if stop.requested():
             gate.touch()
-        elif progress.pairs_done >= 15:
+        elif gate.with_suffix(".held").exists():
             stop.request()
 
     arguments: Any = {"settings": SETTINGS, "jobs": 1, "progress": False}
