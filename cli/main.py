@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import signal
@@ -22,7 +23,7 @@ from flowkit.cli.shared.console import complete, inform, open_closed_streams, sh
 from flowkit.cli.shared.exit_codes import EXIT_ERROR, EXIT_SIGINT, EXIT_SIGTERM
 from flowkit.cli.shared.old_options import OldOption, add_old_options
 from flowkit.cli.shared.option_sources import option_values, own_variables, unknown_variables
-from flowkit.cli.shared.options import refuse_empty_paths
+from flowkit.cli.shared.options import name_paths
 from flowkit.cli.shared.settings_file import (
     COMMAND_LINE_ONLY,
     environment_names,
@@ -63,6 +64,13 @@ COMMANDS = {
 }
 
 
+_NAMES_ARE_UTF8 = codecs.lookup(sys.getfilesystemencoding()).name == "utf-8"
+_OTHER_NAMES = (
+    f"the locale of this environment lets names of files be {sys.getfilesystemencoding()}, so names with other letters get ids that no "
+    "other machine knows, or cannot be written; set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
+)
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command runs, so that ``--help`` stays fast."""
 
@@ -76,7 +84,7 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module("flowkit.cli.commands." + module), module)
         add_old_options(cmd_name, command)
         name_placeholders(command)
-        refuse_empty_paths(command)
+        name_paths(command)
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 name = setting_name(parameter)
@@ -135,7 +143,11 @@ def flowkit(ctx: click.Context, quiet: bool, verbose: bool, debug: bool) -> None
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other")
     set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
+    if not _NAMES_ARE_UTF8:
+        warn(f"warning: {_OTHER_NAMES}")
     settings = Path("flowkit.toml")
+    if os.path.lexists(settings) and not settings.is_file():
+        raise click.UsageError(f"{settings} is no file, so it sets nothing (a dangling link, or a folder); mend or remove it")
     name = ctx.invoked_subcommand
     command = flowkit.get_command(ctx, name) if name else None
     if not name or not command:
@@ -221,6 +233,8 @@ def _print_error(error: Exception, given: Given | None) -> None:
         warn(f"flowkit: error: {show(complete(message, given))}")
     elif isinstance(error, MemoryError):
         warn("flowkit: error: there is not enough memory for this; close other programs, or use fewer processes or smaller files")
+    elif isinstance(error, UnicodeError) and not _NAMES_ARE_UTF8:
+        warn(f"flowkit: error: {show(str(error))}: {_OTHER_NAMES}")
     elif isinstance(error, ImportError):
         warn(f"flowkit: error: a package cannot be imported ({show(str(error))}); `flowkit doctor` shows what is missing and how to fix it")
     else:

@@ -8,7 +8,7 @@ splits_option   --split N[,N...]     several splits, read by `split_numbers`
 output_option   --output DIR         where reports are written
 json_option     --json               machine-readable output on stdout
 grace_option    --grace SECONDS      how long the work in progress may take after Ctrl-C
-refuse_empty_paths                   refuses the empty text as the name of a file or folder
+name_paths                           refuses empty paths, and knows ~/
 refuse_unused                        refuses options that would do nothing
 usage_errors                         turns a setting that is out of its range into a usage error
 with_options                         adds several options, in the order in which help shows them
@@ -16,6 +16,7 @@ with_options                         adds several options, in the order in which
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,9 +139,14 @@ def json_option(command: Command) -> Command:
 
 
 class _NamedPath(click.Path):
-    """A path that is not empty: pathlib would read an empty one as the working folder."""
+    """A path that is not empty, which pathlib would read as the working folder; ``~/`` at its beginning is the home folder.
+
+    Shells leave the ``~`` of ``--data=~/x`` as it is, and there is none between a variable or ``flowkit.toml`` and flowkit.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and (value == "~" or value.startswith("~/")):
+            value = os.path.expanduser(value)
         if value == "":
             self.fail(
                 "it is empty, as a variable of the shell is that is not set; name a file or folder, or '.' for this folder", param, ctx
@@ -148,8 +154,8 @@ class _NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-def refuse_empty_paths(command: click.Command) -> None:
-    """Let the options and arguments of a command that are paths refuse the empty text."""
+def name_paths(command: click.Command) -> None:
+    """Let the options and arguments of a command that are paths refuse the empty text, and begin with ``~/``."""
     for parameter in command.params:
         if type(parameter.type) is click.Path:
             path = _NamedPath.__new__(_NamedPath)

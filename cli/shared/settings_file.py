@@ -164,7 +164,7 @@ def checked(value: Any, parameter: click.Parameter, where: str) -> Any:
         return [_as_typed(part, where) for part in value]
     if parameter.multiple or parameter.nargs != 1:
         raise click.UsageError(f"{where} must be a list, got {_as_typed(value, where)!r:.60}")
-    return value if getattr(parameter, "is_flag", False) else _as_typed(value, where)
+    return value if isinstance(value, bool) and getattr(parameter, "is_flag", False) else _as_typed(value, where)
 
 
 def _as_typed(value: Any, where: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 
 from flowkit.children import leave_working_folder_out
 from flowkit.cli.main import describe, main
+from flowkit.dataset.example import example_root
 
 
 @pytest.mark.parametrize("command", ["predict", "extract", "import", "verify"])
@@ -117,3 +119,49 @@ def test_an_empty_path_in_the_settings_file_is_refused(
         main(["info"])
     assert stop.value.code == 2
     assert "it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["option", "variable", "file"])
+def test_the_home_folder_is_known_where_no_shell_writes_its_name(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder called ``~`` would be made instead, and whoever removes it by that name removes the home folder."""
+    home = tmp_path / "home"
+    shutil.copytree(example_root(), home / "root")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    if way == "variable":
+        monkeypatch.setenv("FLOWKIT_DATA", "~/root")
+    elif way == "file":
+        Path("flowkit.toml").write_text("data = '~/root'\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["info", *(["--data=~/root"] if way == "option" else [])])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"{home / 'root'}: data root")
+
+
+def test_a_locale_in_which_names_are_not_utf8_is_said_and_no_bug(tmp_path: Path) -> None:
+    """Old clusters have such locales; Python reads names with the locale's encoding, unless it is in its UTF-8 mode."""
+    root = shutil.copytree(example_root(), tmp_path / "data")
+    command = [sys.executable, "-m", "flowkit.cli", "convert", "of-a-run", "\u00fc.onnx", "--data", str(root)]
+    latin = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for variables, said in ((latin, True), ({"LC_ALL": "C", "PYTHONUTF8": "1"}, False)):
+        ended = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, cwd=tmp_path, check=False)
+        assert ended.returncode == 1, ended
+        assert (b"set PYTHONUTF8=1" in ended.stderr) == said
+        assert b"internal error" not in ended.stderr
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_settings_file_that_is_no_file_is_not_passed_over(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if kind == "link":
+        Path("flowkit.toml").symlink_to("gone.toml")
+    else:
+        Path("flowkit.toml").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["config", "pack"])
+    assert stop.value.code == 2
+    assert "flowkit.toml is no file" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from command_lines import run_flowkit
 
 from flowkit.cli.main import COMMANDS, flowkit
 from flowkit.cli.shared.old_options import OldOption
-from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, MAX_FILE_BYTES, NOT_FROM_FILE, setting_name
+from flowkit.cli.shared.settings_file import COMMAND_LINE_ONLY, MAX_FILE_BYTES, NOT_FROM_FILE, checked, setting_name
 
 
 def chosen(command: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -92,6 +93,7 @@ def test_flag_then_environment_then_file_then_default(monkeypatch: pytest.Monkey
         ("jobs = true\n", "not a valid integer"),
         ("[extract.jobs]\nn = 2\n", "must be one value"),
         ("jobs = \n", "not valid TOML"),
+        ("no_flow = 3\n", "'3' is not a valid boolean"),
         ('[extract]\nvideos = "elsewhere"\n', "has no option 'videos'"),
         ('[convert]\ntarget = "of-somebody.safetensors"\n', "has no option 'target'"),
         ('target = "of-somebody.safetensors"\n', "no command has an option 'target'"),
@@ -222,3 +224,24 @@ def test_a_setting_out_of_its_range_is_a_usage_error(tmp_path: Path, line: list[
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (tmp_path / "data").exists()
+
+
+_ODD_VALUES = (
+    *(0, 1, -1, 2.5, float("nan"), float("inf"), True, False, "", "x", "yes", " ", "~", "\n", "a,b", "1,2", "=", "\udcff", "9" * 400),
+    *(datetime.date(1979, 5, 27), datetime.time(1, 2), [1], ["a"], [], [[1]], {}, 10**400),
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_value_of_any_type_is_read_or_refused_for_any_option(name: str) -> None:
+    """Nothing that TOML can say reaches the code of an option in a type that no command line could give."""
+    group = click.Context(flowkit)
+    command = flowkit.get_command(group, name)
+    assert command is not None
+    for parameter in command.params:
+        for value in _ODD_VALUES if isinstance(parameter, click.Option) else ():
+            context = click.Context(command, parent=group)
+            try:
+                parameter.process_value(context, checked(value, parameter, "flowkit.toml"))
+            except (click.UsageError, click.exceptions.Exit, OSError):
+                continue
