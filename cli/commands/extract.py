@@ -330,11 +330,15 @@ def extract(
         if as_json:
             say_json("extract-forecast", _forecast_dict(todo, outlook))
             return 0
-        if todo.failed:
-            warn("\nwould fail:\n" + long_table(("video", "reason"), [(result.video_id, result.error) for result in todo.failed]))
+        would_fail = [*((result.video_id, result.error) for result in todo.failed), *outlook.faults]
+        if would_fail:
+            warn("\nwould fail:\n" + long_table(("video", "reason"), would_fail))
+        needs = f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {counted(outlook.jobs, 'process')}"
+        if not outlook.is_measured:
+            needs = "how much disk space and time is unknown, since no video could be measured"
         say(
             f"would extract {counted(len(todo.jobs), 'video')}, about {counted(outlook.num_pairs, 'frame' if no_flow else 'flow field')}: "
-            f"{size(outlook.num_bytes)} on disk, {duration(outlook.seconds)} with {counted(outlook.jobs, 'process')}; nothing was written"
+            f"{needs}; nothing was written"
         )
         return 0
 
@@ -453,6 +457,8 @@ def _forecast_dict(todo: Plan, outlook: Forecast) -> dict[str, Any]:
         "bytes": outlook.num_bytes,
         "seconds": round(outlook.seconds, 3),
         "jobs": outlook.jobs,
+        "measured": outlook.is_measured,
+        "would_fail": dict(outlook.faults),
         "to_do": [job.video_id for job in todo.jobs],
     }
 

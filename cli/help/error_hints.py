@@ -21,6 +21,8 @@ _RANGES = (
 )
 _MISSING = re.compile(r"(File|Directory|Path) '(.+)' does not exist\.\Z")
 _IS_A_FILE = re.compile(r"Directory '(.+)' is a file\.\Z")
+_MOST_CHARACTERS = 200  # of the arguments that a shell made of a pattern such as videos/*
+_ONE_FOLDER = "VIDEOS is one folder with all that lies in it, one video, or a text file with the path of a video in each line."
 _OF_ALL_COMMANDS = ("--debug", "--quiet", "--verbose", "-q", "-v")
 
 
@@ -29,6 +31,10 @@ def explained(error: click.ClickException) -> str:
     text = error.format_message()
     if isinstance(error, click.NoSuchOption) and error.option_name in _OF_ALL_COMMANDS and error.ctx is not None:
         return f"{text} It is an option of flowkit itself: `flowkit {error.option_name} {error.ctx.info_name} ...`"
+    if text.startswith("Got unexpected extra argument"):
+        of_extract = isinstance(error, click.UsageError) and error.ctx is not None and error.ctx.info_name == "extract"
+        shown = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ...)"
+        return f"{shown}. {_ONE_FOLDER}" if of_extract else shown
     if match := _OUT_OF_RANGE.search(text):
         return f"{text[: match.start()]}It must be {_in_words(match[2])}, got {match[1]}."
     if match := _MISSING.search(text):

@@ -74,6 +74,19 @@ def folder_warnings(videos: Path, layout: FolderLayout, existing: Dataset | None
             )
 
 
+def gone_note(videos: Path, layout: FolderLayout, existing: Dataset | None, known: Iterable[str]) -> Iterator[str]:
+    """Yield that clips stay whose videos have been renamed, moved or deleted since, if this is the folder that they were made from."""
+    if existing is None or not existing.source or not _is_same(Path(existing.source), videos):
+        return
+    gone = sorted(set(known) - layout.class_of.keys())
+    if gone:
+        yield (
+            f"{counted(len(gone), 'clip')} of videos that are no longer in {str(videos)!r} {'stays' if len(gone) == 1 else 'stay'} in the "
+            f"data root and in its splits ({first_few(map(repr, gone), most=_MOST_NAMED)}); lists can leave them out "
+            "(`flowkit pack --lists`)"
+        )
+
+
 def _no_class(videos: Path) -> str:
     """Say that the videos lie directly in the folder, and which folder was probably meant."""
     name, parent = os.path.basename(os.path.abspath(videos)), parent_of(videos)

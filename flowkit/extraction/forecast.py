@@ -22,12 +22,26 @@ from flowkit.workers.progress import TaskProgress
 
 @dataclass(frozen=True)
 class Forecast:
-    """The forecast of a run, from the headers of its videos and a few flow fields that were computed to measure them."""
+    """The forecast of a run, from the headers of its videos and a few flow fields that were computed to measure them.
+
+    Parameters
+    ----------
+    num_pairs, num_bytes, seconds : int, int, float
+        How many flow fields, how much disk space and how much time the run needs.
+    jobs : int
+        Number of processes for which that holds.
+    faults : tuple of (str, str)
+        Videos that cannot be opened or extracted, and why; of the latter only those whose first frames were to be measured.
+    is_measured : bool
+        False if there is no video whose first frames could be measured, so that space and time are unknown (and 0).
+    """
 
     num_pairs: int
     num_bytes: int
     seconds: float
     jobs: int
+    faults: tuple[tuple[str, str], ...] = ()
+    is_measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,8 @@ def forecast(
         The first frames of a few videos, spread over the plan, are extracted to a temporary folder, which gives bytes and
         seconds per flow field: from how many videos, and how many frames of each.
     time_limit, memory_limit : float, int, optional
-        The limits of the extraction, which hold here too. A video that exceeds one does not contribute to the forecast.
+        The limits of the extraction, which hold here too. A video that exceeds one does not contribute to the forecast, and is one of its
+        faults.
     """
     jobs = jobs or num_cores()
     if not plan.jobs:
@@ -69,38 +84,43 @@ def forecast(
     num_processes = min(jobs, -(-len(plan.jobs) // 8))  # a process takes longer to start than to open several videos
     known_pairs, known_bytes = 0, 0.0
     readable: set[str] = set()
+    faults: dict[str, str] = {}
     for opened in run_tasks(_open, deque(plan.jobs), jobs=num_processes, prepare=prepare, limits=limits):
-        if opened.result is not None:
-            readable.add(opened.task.video_id)
+        if not isinstance(opened.result, int):
+            faults[opened.task.video_id] = opened.result or str(opened.crash)
+            continue
+        readable.add(opened.task.video_id)
         if opened.result:
             known_pairs += opened.result - 1
             known_bytes += opened.task.work_bytes
     sampled = [job for job in plan.jobs if job.video_id in readable]
     tasks = deque(_Sample(job, sample_frames) for job in sampled[:: max(len(sampled) // sample_videos, 1)][:sample_videos])
     # One at a time, as the other processes would disturb the measurement.
-    outcomes = run_tasks(_measure, tasks, jobs=1, prepare=prepare, limits=limits)
-    samples = [outcome.result for outcome in outcomes if outcome.result is not None]
+    outcomes = list(run_tasks(_measure, tasks, jobs=1, prepare=prepare, limits=limits))
+    samples = [outcome.result for outcome in outcomes if isinstance(outcome.result, TimedSample)]
+    faults |= {each.task.video.video_id: each.result or str(each.crash) for each in outcomes if not isinstance(each.result, TimedSample)}
     total_bytes = sum(job.work_bytes for job in plan.jobs)
     num_pairs = round(known_pairs * total_bytes / known_bytes) if known_bytes else 0
+    why = tuple(sorted(faults.items()))
     if not samples:
-        return Forecast(num_pairs, 0, 0.0, jobs)
+        return Forecast(num_pairs, 0, 0.0, jobs, why, is_measured=False)
     pairs = sum(sample.num_pairs for sample in samples)
     num_bytes = round(num_pairs * sum(sample.num_bytes for sample in samples) / pairs)
-    return Forecast(num_pairs, num_bytes, num_pairs * sum(sample.seconds for sample in samples) / pairs / jobs, jobs)
+    return Forecast(num_pairs, num_bytes, num_pairs * sum(sample.seconds for sample in samples) / pairs / jobs, jobs, why)
 
 
-def _open(job: VideoJob, progress: TaskProgress) -> int | None:
-    """In a worker process: return how many frames a video promises, 0 if it does not say; None if it cannot be opened."""
+def _open(job: VideoJob, progress: TaskProgress) -> int | str:
+    """In a worker process: return how many frames a video promises, 0 if it does not say; a text if it cannot be opened, why."""
     try:
         info = probe(job.path, stream=job.settings.reading.stream)
-    except VideoDecodeError:
-        return None
+    except VideoDecodeError as error:
+        return str(error)
     if job.segment is not None:
         return job.settings.reading.num_chosen(job.segment.num_frames, info.frame_rate)
     return frames_promised(job, info)
 
 
-def _measure(task: _Sample, progress: TaskProgress) -> TimedSample | None:
+def _measure(task: _Sample, progress: TaskProgress) -> TimedSample | str:
     return sample_video(task.video, task.num_frames)
 
 

@@ -223,8 +223,8 @@ def _with_stored_flow(
         yield batch, stored.read(len(batch.frames) - (batch.start == 0), *batch.frames.shape[1:3])
 
 
-def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
-    """Extract the first frames of a video into a temporary folder, to measure them; return None if they cannot be decoded."""
+def sample_video(job: VideoJob, num_frames: int) -> TimedSample | str:
+    """Extract the first frames of a video into a temporary folder, to measure them; return why not if they cannot be decoded."""
     with temporary_folder("sample") as folder:
         try:
             info = probe(job.path, stream=job.settings.reading.stream)
@@ -235,15 +235,17 @@ def sample_video(job: VideoJob, num_frames: int) -> TimedSample | None:
                 batch, q = next(_with_flow(batches, job, lambda: None))
                 frames = batch.frames
                 if len(frames) < 2:
-                    return None
+                    return "only 1 frame could be decoded; flow needs 2"
                 num_bytes = _stored_bytes(job, info, frames, q, folder / "sample.h5")
                 seconds = time.monotonic() - started
             if len(frames) > 2:  # a clip has one frame more than flow fields, which would count for much in a short one
                 num_bytes -= _stored_bytes(job, info, frames[:2], q[:1], folder / "two.h5")
                 num_pairs = len(frames) - 1
                 return TimedSample(num_pairs - 1, max(num_bytes, 0), seconds * (num_pairs - 1) / num_pairs)
-        except (VideoDecodeError, StopIteration):
-            return None
+        except StopIteration:
+            return "no frame could be decoded"
+        except VideoDecodeError as error:
+            return str(error)
     return TimedSample(1, num_bytes, seconds)
 
 

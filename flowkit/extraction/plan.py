@@ -8,11 +8,13 @@ from itertools import groupby
 from pathlib import Path
 
 from flowkit.dataset.clips import Packed, find_clips, packed_videos
+from flowkit.dataset.paths import clip_path, clip_paths, shard_paths
 from flowkit.dataset.root import Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import check_readable
+from flowkit.dataset.shard_update import settings_differences
 from flowkit.errors import ManifestError, ParameterError, ShardFormatError, SourceChangedError
-from flowkit.extraction.folder_notes import folder_notes, folder_warnings
+from flowkit.extraction.folder_notes import folder_notes, folder_warnings, gone_note
 from flowkit.extraction.jobs import VideoJob
 from flowkit.extraction.results import WRITTEN, VideoResult, read_index, with_status
 from flowkit.extraction.segments.resolving import ResolvedList, resolve_segments
@@ -20,6 +22,7 @@ from flowkit.extraction.source import Source
 from flowkit.file_versions import FileVersion
 from flowkit.shards.reader import ShardReader
 from flowkit.shards.schema import ClipAttributes
+from flowkit.shards.structure import ShardStructure
 from flowkit.video.containers import VIDEO_SUFFIXES
 from flowkit.video.folders import FolderLayout
 from flowkit.video.ids import MOST_CLASHES, first_few
@@ -104,19 +107,22 @@ def make_plan(
         If something is wrong with the list of segments, there is no video, or if two files would share a video id or a clip file; one
         of the two may be in the folder that the root was made from.
     ParameterError
-        If the root was made with other settings, or by an import.
+        If the root was made with other settings, or by an import; also if its dataset.json is gone, and its clips show that.
     """
     existing = Dataset.open_if_present(root)
     if settings is None:
         settings = ExtractSettings() if existing is None else existing.settings
     if existing is not None:
         existing.check_settings(settings)
+    else:
+        _check_clips_without_record(root, settings)
     if settings.is_imported:
         raise ParameterError(f"the data root {str(root)!r} holds flow imported from {settings.solver}; extract into another data root")
     if settings.method is not None:
         settings.method.solver()  # it must be installed, in the version that the root records
         settings.method.check_size(settings.short_side, settings.short_side)
     known_source = Path(existing.source) if existing is not None and existing.source else None
+    asked_for = videos
     videos, scan = find_videos(videos, VIDEO_SUFFIXES, data_root=root, source=known_source)
     if not scan.videos and not scan.unreadable:
         found = ignored_text(scan.ignored) or "the folder is empty"
@@ -157,6 +163,8 @@ def make_plan(
     ids_here = {each.video_id for each in here}
     elsewhere = tuple(each.video_id for each in listed.all if each.video_id not in ids_here)
     failed, failed_elsewhere = ((*unusable, *vanished), ()) if part[0] == 0 else (tuple(vanished), unusable)
+    stored = [name for name, result in index.items() if result.status in WRITTEN and (name in packed or clip_path(root, name).is_file())]
+    gone = gone_note(asked_for, listed.layout, existing, stored) if segments is None else ()
     largest_first = tuple(sorted(todo, key=lambda job: -job.work_bytes))
     return Plan(
         settings,
@@ -164,13 +172,32 @@ def make_plan(
         tuple(skipped),
         failed,
         scan.ignored,
-        (*folder_notes(listed.layout), *listed.notes),
+        (*folder_notes(listed.layout), *listed.notes, *gone),
         elsewhere,
         failed_elsewhere,
         tuple(confirmed),
         tuple(folder_warnings(videos, listed.layout, existing, [name for name, result in index.items() if result.status in WRITTEN])),
         videos,
     )
+
+
+def _check_clips_without_record(root: Path, settings: ExtractSettings) -> None:
+    """Refuse settings that differ from those of the first clip in a folder that has lost its dataset.json."""
+    for path in (*clip_paths(root), *shard_paths(root)):
+        try:
+            with ShardStructure(path) as structure:
+                layouts = [structure.layout(index) for index in range(min(structure.num_videos, 1))]
+        except ShardFormatError:
+            continue
+        for layout in layouts:
+            differing = settings_differences(layout.settings, settings)
+            if differing:
+                raise ParameterError(
+                    f"{str(root)!r} has lost its dataset.json, but holds clips, and that of {layout.attributes.video_id!r} was extracted "
+                    f"with other settings ({'; '.join(differing)}): restore dataset.json, use the same options, or choose another data "
+                    "root with --data DIR"
+                )
+            return
 
 
 @dataclass(frozen=True)

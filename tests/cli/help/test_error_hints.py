@@ -31,6 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train --validation 2", "It must be above 0 and below 1, got 2.0."),
         ("train --debug", "`flowkit --debug train ...`"),
         ("pack -q", "`flowkit -q pack ...`"),
+        ("extract videos videso.txt", "(videso.txt). VIDEOS is one folder"),
+        (f"extract videos {' '.join(map(str, range(999)))}", " ...). VIDEOS is one folder"),
         ("extract videos --short-side 3", "Error: --short-side must be"),
         ("extract videos --bound -1", "Error: --bound must be"),
         ("extract videos --tvl1-tau -3", "Error: --tvl1-tau must be"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_videos import SETTINGS, write_video
 
+from flowkit.dataset.packing import pack
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
+from flowkit.errors import ParameterError
 from flowkit.extraction.plan import make_plan
 from flowkit.extraction.results import VideoResult
+from flowkit.extraction.run import extract
 
 
 @pytest.fixture
@@ -70,3 +75,33 @@ def test_a_class_that_is_extracted_after_others_is_not_alone(tree: Path, tmp_pat
     before = {"Swim/x": VideoResult("Swim/x", "ok", 1, 1)}
     monkeypatch.setattr("flowkit.extraction.plan.read_index", lambda root: before)
     assert warnings(tree, tmp_path / "data") == ""
+
+
+def test_clips_of_videos_that_were_renamed_or_deleted_are_named(tmp_path: Path) -> None:
+    videos, root = tmp_path / "videos", tmp_path / "data"
+    for name in ("Run/a", "Run/b", "Jump/c"):
+        write_video(videos / f"{name}.avi", 3)
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    assert make_plan(videos, root).notes == ()
+    (videos / "Run").rename(videos / "Running")
+    (note,) = make_plan(videos, root).notes
+    assert note.startswith("2 clips of videos that are no longer in ")
+    assert "('Run/a', 'Run/b')" in note
+    assert make_plan(videos / "Jump" / "c.avi", root).notes == (), "one video of the folder says nothing about the others"
+    (root / "clips/Run/a.h5").unlink()
+    assert make_plan(videos, root).notes[0].startswith("1 clip of videos that are no longer in ")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_root_that_has_lost_its_record_does_not_get_other_settings(tmp_path: Path, packed: bool) -> None:
+    videos, root = tmp_path / "videos", tmp_path / "data"
+    write_video(videos / "Run/a.avi", 12)
+    write_video(videos / "Jump/b.avi", 12, seed=1)
+    extract(videos, root, settings=SETTINGS, jobs=1)
+    if packed:
+        pack(root, move=True)
+    (root / "dataset.json").unlink()
+    with pytest.raises(ParameterError, match=r"lost its dataset\.json.*short_side 32 instead of 40"):
+        make_plan(videos, root, settings=replace(SETTINGS, short_side=40))
+    assert not (root / "dataset.json").exists()
+    assert [result.video_id for result in make_plan(videos, root, settings=SETTINGS).skipped] == ["Jump/b", "Run/a"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from command_lines import run_flowkit
 from odd_videos import encode_video, needs
 from small_videos import SETTINGS, write_video
 
@@ -56,3 +59,35 @@ def test_the_disk_space_of_a_run_is_foreseen_from_a_few_frames(tmp_path: Path) -
     report = extract(tmp_path / "videos", tmp_path / "data", settings=SETTINGS, jobs=1, progress=False)
     stored = sum(result.clip_bytes for result in report.done)
     assert abs(expected - stored) < 0.12 * stored
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--short-side", "100000"), "use a smaller short side"),
+        (("--stream", "9"), "stream"),
+        (("--every", "1000"), "only 1 frame"),
+        (("--memory-limit", "1kB"), "memory"),
+    ],
+)
+def test_a_forecast_that_could_measure_no_video_says_why_and_promises_nothing(tmp_path: Path, options: tuple[str, ...], why: str) -> None:
+    """It used to say 0 B on disk, in 0.0 s."""
+    write_video(tmp_path / "videos/run/a.mkv", 12)
+    command = ("extract", tmp_path / "videos", "--data", tmp_path / "data", "--dry-run", "--jobs", 1, *options)
+    ended = run_flowkit(*command)
+    assert ended.code == 0, ended.err
+    assert "how much disk space and time is unknown, since no video could be measured" in ended.out
+    assert "would fail:" in ended.err
+    assert re.search(rf"\| run/a \| .*{why}", ended.err)
+    record = json.loads(run_flowkit(*command, "--json").out)
+    assert list(record["would_fail"]) == ["run/a"]
+    assert record["measured"] is False
+
+
+def test_videos_that_cannot_be_opened_are_named_by_the_forecast(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos/run/a.mkv", 12)
+    (tmp_path / "videos/run/b.mkv").write_text("no video")
+    found = forecast(make_plan(tmp_path / "videos", tmp_path / "data", settings=SETTINGS), jobs=1)
+    assert [video_id for video_id, _ in found.faults] == ["run/b"]
+    assert found.is_measured
+    assert found.num_bytes > 0
