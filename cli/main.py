@@ -147,7 +147,7 @@ def flowkit(ctx: click.Context, quiet: bool, verbose: bool, debug: bool) -> None
         warn(f"warning: {_OTHER_NAMES}")
     settings = Path("flowkit.toml")
     if os.path.lexists(settings) and not settings.is_file():
-        raise click.UsageError(f"{settings} is no file, so it sets nothing (a dangling link, or a folder); mend or remove it")
+        raise click.UsageError(f"{settings} is no file, so it sets nothing (a dangling link, or a folder); repair or remove it")
     name = ctx.invoked_subcommand
     command = flowkit.get_command(ctx, name) if name else None
     if not name or not command:
