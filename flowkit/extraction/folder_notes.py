@@ -68,9 +68,15 @@ def folder_warnings(videos: Path, layout: FolderLayout, existing: Dataset | None
     if existing is not None and existing.source and not _is_same(Path(existing.source), videos):
         new = [video_id for video_id in layout.class_of if video_id not in before]
         if new:
+            apart = "to keep the two apart, extract into another data root with --data DIR"
+            if Path(existing.source) in Path(os.path.abspath(videos)).parents:
+                whole = f"`flowkit extract {shlex.quote(existing.source)}`"
+                apart = (
+                    f"it lies in that folder, so they get other ids than there: give the whole folder, {whole}, which skips what is done"
+                )
             yield (
                 f"the data root {str(existing.root)!r} holds videos of {existing.source!r}, and {counted(len(new), 'video')} of "
-                f"{str(videos)!r} will be added to them; to keep the two apart, extract into another data root with --data DIR"
+                f"{str(videos)!r} will be added to them; {apart}"
             )
 
 

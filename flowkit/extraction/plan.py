@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowkit.dataset.clips import Packed, find_clips, packed_videos
 from flowkit.dataset.paths import clip_path, clip_paths, shard_paths
-from flowkit.dataset.root import Dataset, check_apart
+from flowkit.dataset.root import RECORD_NAME, Dataset, check_apart
 from flowkit.dataset.settings import ExtractSettings
 from flowkit.dataset.shard_files import check_readable
 from flowkit.dataset.shard_update import settings_differences
@@ -125,7 +125,8 @@ def make_plan(
     asked_for = videos
     videos, scan = find_videos(videos, VIDEO_SUFFIXES, data_root=root, source=known_source)
     if not scan.videos and not scan.unreadable:
-        found = ignored_text(scan.ignored) or "the folder is empty"
+        nothing = "it is a data root" if (videos / RECORD_NAME).is_file() else "the folder is empty"
+        found = ignored_text(scan.ignored) or nothing
         raise ManifestError(
             f"no video found under {str(videos)!r} ({found}); names of videos end in .avi, .mp4, .mkv, .webm, .mov, .mpg or another of "
             f"{len(VIDEO_SUFFIXES)} suffixes, which docs/pipeline.md lists"

@@ -11,7 +11,7 @@ from small_videos import SETTINGS, write_video
 from flowkit.dataset.packing import pack
 from flowkit.dataset.root import open_root
 from flowkit.dataset.settings import ExtractSettings
-from flowkit.errors import ParameterError
+from flowkit.errors import ManifestError, ParameterError
 from flowkit.extraction.plan import make_plan
 from flowkit.extraction.results import VideoResult
 from flowkit.extraction.run import extract
@@ -105,3 +105,18 @@ def test_a_root_that_has_lost_its_record_does_not_get_other_settings(tmp_path: P
         make_plan(videos, root, settings=replace(SETTINGS, short_side=40))
     assert not (root / "dataset.json").exists()
     assert [result.video_id for result in make_plan(videos, root, settings=SETTINGS).skipped] == ["Jump/b", "Run/a"]
+
+
+def test_a_folder_inside_the_one_that_the_root_was_made_from_is_not_extracted_unawares(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    open_root(root, tree, ExtractSettings())
+    said = warnings(tree / "Run", root)
+    assert f"they get other ids than there: give the whole folder, `flowkit extract {tree}`, which skips what is done" in said
+    assert "keep the two apart" not in said
+
+
+def test_a_data_root_is_no_folder_of_videos(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    open_root(root, tmp_path, ExtractSettings())
+    with pytest.raises(ManifestError, match=r"no video found under .* \(it is a data root\)"):
+        make_plan(root, root)
