@@ -23,7 +23,7 @@ from flowkit.words import printable_name
 
 # What another command needs too, if it has such an option of the same form. The same command needs everything that was given.
 _KEPT = ("--data", "--split", "--run", "--runs", "--reports", "--device")
-_LEFT_OUT = ("--restart",)
+_LEFT_OUT = ("--restart", "--redraw")  # --redraw reads the results that a message says to make again
 _REFUSED_WITH_MATLAB = ("--data", "--runs")  # by `flowkit convert`, since a file of MATLAB's lies in no data root
 _SUGGESTED = re.compile(r"`flowkit ([a-z]+)((?: [^`]*)?)`")
 _THAT_ONLY_PRINT = ("--set list", "--help")

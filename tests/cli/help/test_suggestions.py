@@ -42,6 +42,7 @@ def given(line: str) -> Given:
         ("pack --move --data d", "flowkit train", "flowkit train --data d"),
         ("evaluate --amp fp16 --run slow", "flowkit evaluate --amp bf16", "flowkit evaluate --amp bf16 --run slow"),
         ("extract tiny/Run --preset paper", "flowkit extract tiny", "flowkit extract tiny --preset paper"),
+        ("evaluate --redraw --data d", "flowkit evaluate", "flowkit evaluate --data d"),
         ("train --data d --restart --lr 0.1", "flowkit train", "flowkit train --data d --lr 0.1"),
         ("train --data d --no-compile", "flowkit train --set lr=1", "flowkit train --set lr=1 --data d --no-compile"),
         ("train --data d", "flowkit pack --data other", "flowkit pack --data other"),
