@@ -218,12 +218,13 @@ class Cluster:
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
 
         if future.status in ("cancelled", "lost"):
             raise _ResultLostError
         try:
             outcome: TaskOutcome[Task, Any] | None = future.result()
-        except CancelledError as cause:
+        except (CancelledError, CommClosedError) as cause:  # the connection may break before Dask has noted it for the task
             raise _ResultLostError from cause
         except KilledWorker:
             return TaskOutcome(task, None, crash="its worker processes were killed repeatedly (a bug in the decoder, or out of memory)")

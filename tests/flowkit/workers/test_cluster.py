@@ -84,6 +84,30 @@ def test_a_task_that_the_scheduler_has_forgotten_is_handed_out_again_and_not_for
             list(cluster.run_tasks(square, deque(range(4))))
 
 
+def test_a_result_whose_connection_breaks_is_asked_for_again_and_not_for_ever(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Future
+    from distributed.comm.core import CommClosedError
+
+    fetch, broken = Future.result, [True, True]
+
+    def result(self: Future, *arguments: object) -> object:
+        if broken:
+            broken.pop()
+            raise CommClosedError("in <TCP (closed)>: Connection reset by peer")
+        return fetch(self, *arguments)
+
+    monkeypatch.setattr(Future, "result", result)
+    with Cluster(address, tmp_path) as cluster:
+        outcomes = list(cluster.run_tasks(square, deque(range(4))))
+        assert sorted((o.task, o.result) for o in outcomes) == [(k, k * k) for k in range(4)]
+        assert not broken
+        broken.extend([True] * 1000)
+        with pytest.raises(DeviceError, match="has gone; the same line resumes"):
+            list(cluster.run_tasks(square, deque(range(4))))
+
+
 def test_tasks_added_while_running_are_done_and_an_exception_is_raised_here(address: str, tmp_path: Path) -> None:
     with Cluster(address, tmp_path) as cluster:
         tasks, results = deque([1]), []
