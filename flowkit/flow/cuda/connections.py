@@ -7,7 +7,6 @@ come back: the process of the GPU then always has enough pairs for a full batch,
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ class FlowConnections:
 
 
 class PendingFlow:
-    """Flow that is being computed, as `FlowConnections.begin` returns it. One of the two methods must be called, once."""
+    """Flow that is being computed, as `FlowConnections.begin` returns it. `result` must be called, once."""
 
     def __init__(self, client: Client, idle: list[Client]) -> None:
         self._client, self._idle = client, idle
@@ -61,13 +60,8 @@ class PendingFlow:
         except FlowkitError:
             self._idle.append(self._client)
             raise
-        except BaseException:  # the answer may still come, and must not be taken for that to another request
+        except BaseException:  # the answer may still come, and the next request would take it for its own
             self._client.close()
             raise
         self._idle.append(self._client)
         return flow
-
-    def discard(self) -> None:
-        """Wait for the flow, which nobody needs any more, so that the connection can be used again."""
-        with suppress(FlowkitError):
-            self.result()

@@ -232,14 +232,13 @@ def test_when_the_process_dies_with_requests_in_flight_each_of_them_says_so() ->
     with FlowService([Difference]) as service:
         connections = FlowConnections(functools.partial(FlowClient, service.addresses[0]))
         for pending in [connections.begin(np.zeros((2, 8, 10), np.uint8)) for _ in range(3)]:
-            pending.discard()
+            pending.result()
         os.kill(service._processes[0].pid, signal.SIGSTOP)  # so that it answers nothing
         first, second, third = (connections.begin(np.zeros((2, 8, 10), np.uint8)) for _ in range(3))
         service._processes[0].kill()
-        for pending in (first, second):
+        for pending in (first, second, third):
             with pytest.raises(DeviceError, match="ended"):
                 pending.result()
-        third.discard()
         connections.close()
 
 
