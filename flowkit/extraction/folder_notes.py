@@ -80,11 +80,14 @@ def folder_warnings(videos: Path, layout: FolderLayout, existing: Dataset | None
             )
 
 
-def gone_note(videos: Path, layout: FolderLayout, existing: Dataset | None, known: Iterable[str]) -> Iterator[str]:
-    """Yield that clips stay whose videos have been renamed, moved or deleted since, if this is the folder that they were made from."""
+def gone_note(videos: Path, existing: Dataset | None, others: Iterable[str]) -> Iterator[str]:
+    """Yield that clips stay whose videos have been renamed, moved or deleted since, if this is the folder that they were made from.
+
+    `others` are the clips that have no video there.
+    """
     if existing is None or not existing.source or not _is_same(Path(existing.source), videos):
         return
-    gone = sorted(set(known) - layout.class_of.keys())
+    gone = sorted(others)
     if gone:
         yield (
             f"{counted(len(gone), 'clip')} of videos that are no longer in {str(videos)!r} {'stays' if len(gone) == 1 else 'stay'} in the "

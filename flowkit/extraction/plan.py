@@ -164,8 +164,9 @@ def make_plan(
     ids_here = {each.video_id for each in here}
     elsewhere = tuple(each.video_id for each in listed.all if each.video_id not in ids_here)
     failed, failed_elsewhere = ((*unusable, *vanished), ()) if part[0] == 0 else (tuple(vanished), unusable)
-    stored = [name for name, result in index.items() if result.status in WRITTEN and (name in packed or clip_path(root, name).is_file())]
-    gone = gone_note(asked_for, listed.layout, existing, stored) if segments is None else ()
+    others = (name for name, result in index.items() if name not in listed.layout.class_of and result.status in WRITTEN)
+    stored = (name for name in others if name in packed or clip_path(root, name).is_file())
+    gone = gone_note(asked_for, existing, stored) if segments is None else ()
     largest_first = tuple(sorted(todo, key=lambda job: -job.work_bytes))
     return Plan(
         settings,
@@ -187,18 +188,19 @@ def _check_clips_without_record(root: Path, settings: ExtractSettings) -> None:
     for path in (*clip_paths(root), *shard_paths(root)):
         try:
             with ShardStructure(path) as structure:
-                layouts = [structure.layout(index) for index in range(min(structure.num_videos, 1))]
+                if not structure.num_videos:
+                    continue
+                first = structure.layout(0)
         except ShardFormatError:
             continue
-        for layout in layouts:
-            differing = settings_differences(layout.settings, settings)
-            if differing:
-                raise ParameterError(
-                    f"{str(root)!r} has lost its dataset.json, but holds clips, and that of {layout.attributes.video_id!r} was extracted "
-                    f"with other settings ({'; '.join(differing)}): restore dataset.json, use the same options, or choose another data "
-                    "root with --data DIR"
-                )
-            return
+        differing = settings_differences(first.settings, settings)
+        if differing:
+            raise ParameterError(
+                f"{str(root)!r} has lost its dataset.json, but holds clips, and that of {first.attributes.video_id!r} was extracted "
+                f"with other settings ({'; '.join(differing)}): restore dataset.json, use the same options, or choose another data "
+                "root with --data DIR"
+            )
+        return
 
 
 @dataclass(frozen=True)
