@@ -63,29 +63,30 @@ def clear_state(fields: FloatArray, height: int, width: int) -> None:
 
 
 @compile_kernel
+def _copy_image(
+    source: FloatArray, start: int, row: int, step: int, target: FloatArray, to: int, to_row: int, to_step: int, height: int, width: int
+) -> None:
+    """Copy an image; rows, and each sixteen pixels of a row, have the given distances in the source and in the target."""
+    whole = width // LANES
+    for y in range(height):
+        for block in range(whole):
+            store(target, to + y * to_row + block * to_step, load(source, start + y * row + block * step))
+        for lane in range(width - whole * LANES):
+            target[to + y * to_row + whole * to_step + lane] = source[start + y * row + whole * step + lane]
+
+
 def write_flow(fields: FloatArray, state: int, flow: FloatArray, height: int, width: int) -> None:
     """Set u and v of a state to a flow, which is flat: an image of u and one of v."""
-    whole = width // LANES
-    for y in range(height):
-        for component in range(2):
-            to, start = state_at(state, y, height, width) + component * V, (component * height + y) * width
-            for block in range(whole):
-                store(fields, to + block * STATE_BLOCK, load(flow, start + block * LANES))
-            for lane in range(width - whole * LANES):
-                fields[to + whole * STATE_BLOCK + lane] = flow[start + whole * LANES + lane]
+    at, row = state_at(state, 0, height, width), num_blocks(width) * STATE_BLOCK
+    for start, offset in ((0, U), (height * width, V)):
+        _copy_image(flow, start, width, LANES, fields, at + offset, row, STATE_BLOCK, height, width)
 
 
-@compile_kernel
 def read_flow(fields: FloatArray, state: int, flow: FloatArray, height: int, width: int) -> None:
     """Copy u and v of a state to a flat array; see `write_flow`."""
-    whole = width // LANES
-    for y in range(height):
-        for component in range(2):
-            start, to = state_at(state, y, height, width) + component * V, (component * height + y) * width
-            for block in range(whole):
-                store(flow, to + block * LANES, load(fields, start + block * STATE_BLOCK))
-            for lane in range(width - whole * LANES):
-                flow[to + whole * LANES + lane] = fields[start + whole * STATE_BLOCK + lane]
+    at, row = state_at(state, 0, height, width), num_blocks(width) * STATE_BLOCK
+    for to, offset in ((0, U), (height * width, V)):
+        _copy_image(fields, at + offset, row, STATE_BLOCK, flow, to, width, LANES, height, width)
 
 
 def coefficient_images(fields: FloatArray, height: int, width: int) -> FloatArray:

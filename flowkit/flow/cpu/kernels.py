@@ -40,12 +40,12 @@ from flowkit.flow.cpu.shuffles import (
     with_last,
 )
 from flowkit.flow.cpu.simd import AVX512, LANES, load, splat, store, total
-from flowkit.flow.cpu.updates import ROOT_DOUBT, dual, primal
+from flowkit.flow.cpu.updates import dual, primal
 
 MAX_DEPTH = 6  # iterations in one pass over the level
 SMALL_LEVEL_PX = 20_000  # a smaller level stays in the cache, and one iteration per pass is fastest
 
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO = np.float32(0)
 
 
 @compile_part
@@ -59,13 +59,12 @@ def _dual_block(
     v_y: Vector,
     p12: Vector,
     p22: Vector,
-    taut: Vector,
-    doubt: Vector,
+    taut: np.float32,
     exact: bool,
 ) -> None:
     """Compute p in a block from the differences of u and v; the old p12 and p22 have been loaded before."""
-    p11, p12 = dual(load(S, old + P11), p12, u_x, u_y, taut, doubt, exact)
-    p21, p22 = dual(load(S, old + P21), p22, v_x, v_y, taut, doubt, exact)
+    p11, p12 = dual(load(S, old + P11), p12, u_x, u_y, taut, exact)
+    p21, p22 = dual(load(S, old + P21), p22, v_x, v_y, taut, exact)
     store(S, new + P11, p11)
     store(S, new + P12, p12)
     store(S, new + P21, p21)
@@ -93,9 +92,7 @@ def _row(
     p is computed one block behind u: the differences of u need the next block of the row above, and two short chains of
     operations beside each other take less time than a long one.
     """
-    many_l_t, many_theta, many_taut, zero = splat(l_t), splat(theta), splat(taut), splat(_ZERO)
-    # A tiny |grad u| is not exact, which does not matter beside the 1 unless tau / theta is huge; then every root is in float64.
-    doubt = splat(ROOT_DOUBT if taut < 1024 else _ONE)
+    many_l_t, many_theta, zero = splat(l_t), splat(theta), splat(_ZERO)
     error = load(sums, sum_at)
     blocks = num_blocks(width)
     row = blocks * STATE_BLOCK
@@ -146,12 +143,12 @@ def _row(
                 u_x, u_y = u_right - u_above, u_before - u_above
                 v_x, v_y = v_right - v_above, v_before - v_above
                 to = after - row - STATE_BLOCK
-                _dual_block(S, before - row - STATE_BLOCK, to, u_x, u_y, v_x, v_y, p12_before, p22_before, many_taut, doubt, exact)
+                _dual_block(S, before - row - STATE_BLOCK, to, u_x, u_y, v_x, v_y, p12_before, p22_before, taut, exact)
             u_above, v_above, u_before, v_before, p12_before, p22_before = u_next, v_next, new_u, new_v, p12_above, p22_above
     if not first:
         u_x, u_y = neighbours_after(u_above) - u_above, u_before - u_above
         v_x, v_y = neighbours_after(v_above) - v_above, v_before - v_above
-        _dual_block(S, old - STATE_BLOCK, new - STATE_BLOCK, u_x, u_y, v_x, v_y, p12_before, p22_before, many_taut, doubt, exact)
+        _dual_block(S, old - STATE_BLOCK, new - STATE_BLOCK, u_x, u_y, v_x, v_y, p12_before, p22_before, taut, exact)
     if counted:
         store(sums, sum_at, error)
 
@@ -159,8 +156,7 @@ def _row(
 @compile_part
 def _last_dual_row(S: FloatArray, old: int, new: int, width: int, taut: np.float32, exact: bool) -> None:
     """Compute p in the last row, where the difference to the row below is 0."""
-    many_taut, zero = splat(taut), splat(_ZERO)
-    doubt = splat(ROOT_DOUBT if taut < 1024 else _ONE)
+    zero = splat(_ZERO)
     blocks = num_blocks(width)
     for block in range(blocks):
         before, after = old + block * STATE_BLOCK, new + block * STATE_BLOCK
@@ -169,7 +165,7 @@ def _last_dual_row(S: FloatArray, old: int, new: int, width: int, taut: np.float
             u_x, v_x = one_after(u, load(S, after + STATE_BLOCK + U)) - u, one_after(v, load(S, after + STATE_BLOCK + V)) - v
         else:
             u_x, v_x = neighbours_after(u) - u, neighbours_after(v) - v
-        _dual_block(S, before, after, u_x, zero, v_x, zero, load(S, before + P12), load(S, before + P22), many_taut, doubt, exact)
+        _dual_block(S, before, after, u_x, zero, v_x, zero, load(S, before + P12), load(S, before + P22), taut, exact)
 
 
 @compile_part

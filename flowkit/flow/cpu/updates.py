@@ -99,10 +99,12 @@ def primal(
 
 
 @compile_part
-def dual(p1: Vector, p2: Vector, dx: Vector, dy: Vector, taut: Vector, doubt: Vector, exact: bool) -> tuple[Vector, Vector]:
-    """Return p = (p + taut grad u) / (1 + taut |grad u|) (eq. 14)."""
-    one, tiny = splat(_ONE), splat(_TINY)
+def dual(p1: Vector, p2: Vector, dx: Vector, dy: Vector, tau_theta: np.float32, exact: bool) -> tuple[Vector, Vector]:
+    """Return p = (p + taut grad u) / (1 + taut |grad u|) (eq. 14), where taut is tau / theta."""
+    one, tiny, taut = splat(_ONE), splat(_TINY), splat(tau_theta)
     if exact:
+        # A tiny |grad u| is not exact, which does not matter beside the 1 unless taut is huge; then every root is in float64.
+        doubt = splat(ROOT_DOUBT if tau_theta < 1024 else _ONE)
         norm = one + taut * hypot(dx, dy, doubt)
         return (p1 + taut * dx) / norm, (p2 + taut * dy) / norm
     squared = multiply_add(dx, dx, multiply_add(dy, dy, tiny))
